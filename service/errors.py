@@ -1,0 +1,125 @@
+"""The errors of the domain. None of them knows HTTP; `http/problems.py` gives each its status.
+
+ServiceError
+├── InvalidRequest           readable, but wrong: names every field that is, and what would have been right
+├── NotFound
+│   ├── ProjectNotFound
+│   └── LabelNotFound
+├── Conflict
+│   ├── ProjectExists        arrays for a project that has them, without `replace`
+│   ├── ProjectReplaced      the project was replaced or deleted while the request was at work
+│   └── TooManyProjects
+├── FitFailed                the estimator cannot learn from these numbers
+├── StoreBusy                a lock could not be had in time
+├── StoreFull                no space left where the data lies
+└── StoreDamaged             a file of one project cannot be read
+    └── UnknownSchema        written by a version of the service that this one does not know
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class ServiceError(Exception):
+    """The root of all errors that a caller is told about; `str(error)` is one sentence for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One wrong field: `pointer` is a JSON pointer (RFC 6901) into the request, `detail` what would have been right."""
+
+    pointer: str
+    detail: str
+
+
+class InvalidRequest(ServiceError):
+    """The request can be read but not followed."""
+
+    def __init__(self, errors: Iterable[FieldError]) -> None:
+        self.errors = tuple(errors)
+        first = self.errors[0]
+        super().__init__(f"{first.pointer or 'the request'}: {first.detail}")
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> InvalidRequest:
+        """Build the error for a single field."""
+        return cls([FieldError(pointer, detail)])
+
+    def below(self, prefix: str) -> InvalidRequest:
+        """Return the same errors, their pointers moved below `prefix`."""
+        return InvalidRequest(FieldError(prefix + error.pointer, error.detail) for error in self.errors)
+
+
+class NotFound(ServiceError):
+    """What the request names does not exist."""
+
+
+class ProjectNotFound(NotFound):
+    """No project of this name."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(f"there is no project {project_id!r}: POST /fit with X creates one")
+
+
+class LabelNotFound(NotFound):
+    """The sample has neither a label nor a skip."""
+
+    def __init__(self, index: int | str) -> None:
+        super().__init__(f"sample {index} has no label and no skip to retract")
+
+
+class Conflict(ServiceError):
+    """The request is right in itself, but not in the present state."""
+
+
+class ProjectExists(Conflict):
+    """Arrays were sent for a project that has them."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(
+            f"project {project_id!r} exists: leave out X, y and ids to train it again, "
+            "or send 'replace': true to throw its pool, labels and models away"
+        )
+
+
+class ProjectReplaced(Conflict):
+    """The project went away under the request."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(
+            f"project {project_id!r} was replaced or deleted while this request was at work; nothing was changed"
+        )
+
+
+class TooManyProjects(Conflict):
+    """The limit of projects is reached."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"there are {limit} projects, and AQ_MAX_PROJECTS allows no more: delete one, or raise the limit"
+        )
+
+
+class FitFailed(ServiceError):
+    """The estimator cannot learn from these numbers (they overflow, say)."""
+
+
+class StoreBusy(ServiceError):
+    """Another writer holds the lock for too long."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(f"project {project_id!r} is being written by another request; try again")
+
+
+class StoreFull(ServiceError):
+    """The disk is full; nothing was changed."""
+
+
+class StoreDamaged(ServiceError):
+    """A file on disk cannot be read as what it must be."""
+
+
+class UnknownSchema(StoreDamaged):
+    """The state was written by a version of the service that this one does not know."""

@@ -1,0 +1,147 @@
+"""The settings: names, types, defaults and one sentence each. The only module that knows the environment."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+PREFIX = "AQ_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class SettingsError(ValueError):
+    """The environment holds a setting that is unknown or cannot be read; the service does not start."""
+
+
+def setting(default: Any, sentence: str, *, minimum: int | None = None, choices: tuple[str, ...] = ()) -> Any:
+    """Declare one setting; its type is the annotation beside it."""
+    return field(default=default, metadata={"sentence": sentence, "minimum": minimum, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. `Settings()` holds the defaults; `from_env` reads `AQ_<NAME>` for each."""
+
+    host: str = setting("127.0.0.1", "Address to listen on; anything but loopback needs AQ_ALLOW_ANONYMOUS=1.")
+    port: int = setting(8000, "TCP port to listen on; 0 takes a free one.", minimum=0)
+    data_dir: Path = setting(Path("active-query-data"), "Directory that holds all projects; made with mode 0700.")
+    workers: int = setting(2, "Worker processes.", minimum=1)
+    threads: int = setting(8, "Request threads in each worker.", minimum=1)
+    max_body_bytes: int = setting(2**30, "Largest request body, in bytes; a multipart pool may be this big.", minimum=1)
+    max_json_bytes: int = setting(
+        2**25, "Largest JSON document, in bytes: parsed, it takes ten times as much memory.", minimum=1
+    )
+    max_pool_cells: int = setting(10**9, "Largest pool: samples times features.", minimum=1)
+    max_batch: int = setting(10_000, "Largest batch_size of a query.", minimum=1)
+    max_projects: int = setting(1_000, "How many projects there may be.", minimum=1)
+    cache_bytes: int = setting(
+        2**28, "Memory that each worker may use to keep fitted models at hand, in bytes.", minimum=0
+    )
+    log_level: str = setting("info", "How much is logged.", choices=LOG_LEVELS)
+    allow_anonymous: bool = setting(
+        False, "1 = serve beyond loopback although anybody who reaches the port may do anything."
+    )
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the settings from a mapping such as `os.environ`.
+
+        Raises SettingsError naming every variable that starts with `AQ_` and is unknown or cannot be read.
+        """
+        declared = {variable(item): item for item in fields(cls)}
+        values: dict[str, Any] = {}
+        problems = []
+        for name, text in sorted(environment.items()):
+            if not name.startswith(PREFIX):
+                continue
+            if name not in declared:
+                problems.append(f"{name} is not a setting; {meant(name, list(declared))}{kubernetes_hint(name, text)}")
+                continue
+            try:
+                values[declared[name].name] = read(declared[name], text)
+            except ValueError as error:
+                problems.append(f"{name}={text!r}: {error}{kubernetes_hint(name, text)}")
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return cls(**values)
+
+    @classmethod
+    def from_process(cls) -> Settings:
+        """Read the settings from this process's environment."""
+        return cls.from_env(os.environ)
+
+    def refuse_open_door(self) -> None:
+        """Raise SettingsError when the service would be open to a network without having been told to."""
+        if not self.allow_anonymous and not is_loopback(self.host):
+            raise SettingsError(
+                f"AQ_HOST={self.host!r} can be reached from other machines, and whoever reaches it may read, change "
+                "and delete every project: listen on 127.0.0.1, or set AQ_ALLOW_ANONYMOUS=1 where a proxy or a private "
+                "network guards the port"
+            )
+
+
+def variable(item: Field[Any]) -> str:
+    """Return the name of the environment variable behind a field of Settings."""
+    return PREFIX + item.name.upper()
+
+
+def read(item: Field[Any], text: str) -> Any:
+    """Turn the text of a variable into the type of its setting, or raise ValueError saying what it must be."""
+    text = text.strip()
+    # `from __future__ import annotations` leaves the annotation as its own text.
+    match cast("str", item.type):
+        case "int":
+            return read_integer(text, item.metadata["minimum"])
+        case "bool":
+            if text.lower() not in ("0", "1", "false", "true"):
+                raise ValueError("must be 1 or 0")
+            return text.lower() in ("1", "true")
+        case "Path":
+            if not text:
+                raise ValueError("must be a directory")
+            return Path(text)
+    choices = item.metadata["choices"]
+    if not text or (choices and text.lower() not in choices):
+        raise ValueError("must be one of " + ", ".join(choices) if choices else "must not be empty")
+    return text.lower() if choices else text
+
+
+def read_integer(text: str, minimum: int) -> int:
+    """Read an integer of at least `minimum`."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f"must be an integer from {minimum} up") from None
+    if number < minimum:
+        raise ValueError(f"must be an integer from {minimum} up")
+    return number
+
+
+def meant(name: str, known: list[str]) -> str:
+    """Say which setting was probably meant, and list them all."""
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {close[0]}? " if close else ""
+    return f"{guess}There are: {', '.join(sorted(known))}"
+
+
+def kubernetes_hint(name: str, text: str) -> str:
+    """Explain variables that Kubernetes makes up from a service called `aq`."""
+    if "://" not in text and "_SERVICE_" not in name and "_PORT_" not in name:
+        return ""
+    return (
+        "\n  (Kubernetes sets such variables in every pod of a namespace that has a service called 'aq': "
+        "give the pod `enableServiceLinks: false`, or the service another name)"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
