@@ -1,0 +1,263 @@
+"""What a project is: frozen values, and the pure transitions between them. Nothing here touches a disk or a network.
+
+What a sample is trained on is derived from its votes (`votes.resolve`), and whether a fit is due is derived from the
+labels and the model (`Project.fit_is_due`), so that no second truth has to survive a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InvalidRequest
+from service.parameters import Parameters
+from service.votes import EncodedLabels, Label, Resolved, Votes, resolve
+
+MAX_ERRORS = 20
+"""No reply lists more wrong fields than this."""
+
+PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""What a project may be called."""
+
+GROW_CLASSES = "POST /fit with a longer list of 'classes' declares it"
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorSpec:
+    """Which estimator a project trains: a name of `estimators.ESTIMATORS` and all its parameters."""
+
+    name: str
+    params: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class TestScore:
+    """How well a model does on the held-out set. Log loss is in nats, the others are shares of 1."""
+
+    accuracy: float
+    balanced_accuracy: float
+    f1_macro: float
+    log_loss: float
+
+    __test__ = False  # pytest collects classes called Test*
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A fitted model: the file of its number, what it was fitted with and on, and how well it does."""
+
+    version: int
+    estimator: EstimatorSpec
+    random_state: int
+    labels_revision: int
+    test_score: TestScore | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of the pool's rows, kept in the file of its number."""
+
+    number: int
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The held-out set, kept in the file of its number."""
+
+    number: int
+    n_rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool."""
+
+    project_id: str
+    incarnation: str
+    version: int
+    random_state: int
+    estimator: EstimatorSpec
+    segments: tuple[Segment, ...]
+    n_features: int
+    has_ids: bool
+    held_out: HeldOut | None
+    classes: tuple[Label, ...]
+    classes_declared: bool
+    annotators: tuple[str, ...]
+    votes: Votes
+    labels_revision: int
+    model: ModelRef | None
+    last_model: int
+    last_file: int
+    created_at: int
+    updated_at: int
+
+    @property
+    def n_samples(self) -> int:
+        """How many rows the pool has."""
+        return sum(segment.n_rows for segment in self.segments)
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """What the votes come to."""
+        return resolve(self.votes)
+
+    @property
+    def n_labeled(self) -> int:
+        """How many samples have a label."""
+        return len(self.resolved.labeled)
+
+    @property
+    def n_skipped(self) -> int:
+        """How many samples were skipped."""
+        return len(self.resolved.skipped)
+
+    @property
+    def n_unlabeled(self) -> int:
+        """How many samples can still be asked about."""
+        return self.n_samples - self.n_labeled - self.n_skipped
+
+    @property
+    def n_labels_since_fit(self) -> int:
+        """How many labels were given, changed or retracted since the current model's snapshot."""
+        return self.labels_revision - (self.model.labels_revision if self.model else 0)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """How many samples are labelled with each of `classes`."""
+        counts: list[int] = np.bincount(self.resolved.codes, minlength=len(self.classes)).tolist()
+        return counts
+
+    @property
+    def n_classes_labeled(self) -> int:
+        """How many classes have at least one labelled sample."""
+        return int(np.count_nonzero(self.class_counts))
+
+    @property
+    def can_fit(self) -> bool:
+        """Whether there is something to learn: two classes at least."""
+        return self.n_classes_labeled >= 2
+
+    @property
+    def fit_is_due(self) -> bool:
+        """Whether a fit would give another model than the current one."""
+        return self.can_fit and (self.model is None or not self.fitted_with(self.model, self.labels_revision))
+
+    def fitted_with(self, model: ModelRef, labels_revision: int) -> bool:
+        """Tell whether a model is of this project's estimator and seed, and has seen the labels up to a revision."""
+        return (
+            model.estimator == self.estimator
+            and model.random_state == self.random_state
+            and model.labels_revision >= labels_revision
+        )
+
+    def committed(self, at: int) -> Project:
+        """Return the project as its next version."""
+        return replace(self, version=self.version + 1, updated_at=at)
+
+    def in_place_of(self, old: Project) -> Project:
+        """Return the project as the successor of another: its counters go on, so that no file name comes again."""
+        return replace(
+            self,
+            version=old.version,
+            last_model=old.last_model,
+            last_file=old.last_file,
+            created_at=old.created_at,
+        )
+
+    def with_votes(self, votes: Votes) -> Project:
+        """Return the project with other votes. What can no longer be fitted has no model."""
+        changed = replace(self, votes=votes)
+        either = np.union1d(self.resolved.labeled, changed.resolved.labeled)
+        n_changed = np.count_nonzero(self.resolved.code_of(either) != changed.resolved.code_of(either))
+        model = self.model if changed.can_fit else None
+        return replace(changed, model=model, labels_revision=self.labels_revision + int(n_changed))
+
+    def with_model(self, model: ModelRef) -> Project:
+        """Return the project with `model` under the next model version.
+
+        The project stays as it is when another estimator was chosen meanwhile, or its model has seen more labels.
+        """
+        outdated = self.model is not None and self.fitted_with(self.model, model.labels_revision + 1)
+        if outdated or not self.fitted_with(model, 0):
+            return self
+        number = self.last_model + 1
+        return replace(self, model=replace(model, version=number), last_model=number)
+
+    def without_model(self) -> Project:
+        """Return the project without a model."""
+        return replace(self, model=None)
+
+
+def now() -> int:
+    """Return the time in microseconds since 1970 UTC."""
+    return int(datetime.now(UTC).timestamp() * 1_000_000)
+
+
+def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[[int], str]) -> Project:
+    """Return the project with those of `values` that it does not know added to its classes, sorted, behind the others.
+
+    Raises InvalidRequest, at `pointer(position)` of each value that is of another type than the project's labels, or
+    that is not among the classes that were declared.
+    """
+    errors = []
+    new = []
+    for position, value in enumerate(values):
+        if project.classes and type(value) is not type(project.classes[0]):
+            wanted = type_name(project.classes[0])
+            problem = f"{shown(value)} is {type_name(value)}; this project's labels are each {wanted}"
+            errors.append(FieldError(pointer(position), problem))
+        elif value in project.classes:
+            continue
+        elif project.classes_declared:
+            declared = ", ".join(shown(label) for label in project.classes[:10])
+            problem = f"{shown(value)} is not among the declared classes ({declared}): {GROW_CLASSES}"
+            errors.append(FieldError(pointer(position), problem))
+        else:
+            new.append(value)
+    if errors:
+        raise InvalidRequest(errors)
+    return replace(project, classes=project.classes + tuple(sorted(new))) if new else project
+
+
+def declare_classes(project: Project, classes: Sequence[Label]) -> Project:
+    """Return the project with its classes declared: no label outside them is taken from now on.
+
+    Raises InvalidRequest at `/classes` when one that the project has is missing, or is of another type.
+    """
+    missing = [label for label in project.classes if not any(same_label(label, other) for other in classes)]
+    if missing:
+        names = ", ".join(shown(label) for label in missing[:10])
+        raise InvalidRequest.at("/classes", f"may only grow; the project already has {names}")
+    new = tuple(label for label in classes if label not in project.classes)
+    return replace(project, classes=project.classes + new, classes_declared=True)
+
+
+def encode_with(project: Project, labels: EncodedLabels) -> NDArray[np.int32]:
+    """Return labels as codes of the project's classes, which must have them all; -1 for unlabelled."""
+    code_of = {label: code for code, label in enumerate(project.classes)}
+    table = np.array([code_of[value] for value in labels.values] + [-1], np.int32)
+    return table[labels.codes]
+
+
+def type_name(label: Label) -> str:
+    """Name the type of a label as a caller of JSON knows it."""
+    return {bool: "a boolean", int: "an integer", str: "a string"}[type(label)]
+
+
+def same_label(one: Label, other: Label) -> bool:
+    """Tell whether two labels are the same, of the same type: `True` is not `1`."""
+    return type(one) is type(other) and one == other
+
+
+def shown(label: Label) -> str:
+    """Show a label in an error message as it stands in JSON, cut to a length fit for reading."""
+    if isinstance(label, bool):
+        return "true" if label else "false"
+    return str(label) if isinstance(label, int) else f'"{label[:64]}"'

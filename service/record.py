@@ -1,0 +1,97 @@
+"""A project's state as plain values and arrays, which is what is written to disk, and back.
+
+Plain values, so that no class of ours is named in a file: a class may be renamed without making old files unreadable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.errors import UnknownSchema
+from service.project import EstimatorSpec, HeldOut, ModelRef, Project, Segment, TestScore
+from service.votes import Votes
+
+SCHEMA_VERSION = 1
+
+
+def to_record(project: Project) -> dict[str, Any]:
+    """Return the state as plain values."""
+    votes, model, held_out = project.votes, project.model, project.held_out
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "project_id": project.project_id,
+        "incarnation": project.incarnation,
+        "version": project.version,
+        "random_state": project.random_state,
+        "estimator": from_spec(project.estimator),
+        "segments": [(segment.number, segment.n_rows) for segment in project.segments],
+        "n_features": project.n_features,
+        "has_ids": project.has_ids,
+        "held_out": None if held_out is None else (held_out.number, held_out.n_rows),
+        "classes": project.classes,
+        "classes_declared": project.classes_declared,
+        "annotators": project.annotators,
+        "votes": [votes.index, votes.code, votes.annotator, votes.at, votes.query],
+        "labels_revision": project.labels_revision,
+        "model": None if model is None else from_model(model),
+        "last_model": project.last_model,
+        "last_file": project.last_file,
+        "created_at": project.created_at,
+        "updated_at": project.updated_at,
+    }
+
+
+def from_record(record: dict[str, Any]) -> Project:
+    """Return the project of a state, or raise UnknownSchema for one that this version cannot know."""
+    written = record.pop("schema_version")
+    if written != SCHEMA_VERSION:
+        raise UnknownSchema(
+            f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
+            f"service reads {SCHEMA_VERSION}: run the version that wrote it, or a later one"
+        )
+    return Project(
+        **{
+            **record,
+            "estimator": to_spec(record["estimator"]),
+            "segments": tuple(Segment(*segment) for segment in record["segments"]),
+            "held_out": None if record["held_out"] is None else HeldOut(*record["held_out"]),
+            "votes": Votes(*record["votes"]),
+            "model": None if record["model"] is None else to_model(record["model"]),
+        }
+    )
+
+
+def from_spec(spec: EstimatorSpec) -> tuple[str, dict[str, Any]]:
+    """Return an estimator's name and parameters as plain values."""
+    return spec.name, dict(spec.params)
+
+
+def to_spec(plain: tuple[str, dict[str, Any]]) -> EstimatorSpec:
+    """Return the estimator of a name and parameters."""
+    return EstimatorSpec(*plain)
+
+
+def from_model(model: ModelRef) -> dict[str, Any]:
+    """Return a model reference as plain values."""
+    score = model.test_score
+    return {
+        "version": model.version,
+        "estimator": from_spec(model.estimator),
+        "random_state": model.random_state,
+        "labels_revision": model.labels_revision,
+        "test_score": None
+        if score is None
+        else (score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss),
+    }
+
+
+def to_model(plain: dict[str, Any]) -> ModelRef:
+    """Return the model reference of plain values."""
+    score = plain["test_score"]
+    return ModelRef(
+        **{
+            **plain,
+            "estimator": to_spec(plain["estimator"]),
+            "test_score": None if score is None else TestScore(*score),
+        }
+    )

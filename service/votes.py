@@ -1,0 +1,157 @@
+"""Labels as votes: who said what of which sample, in columns, and what the votes of a sample come to.
+
+A label that came without an annotator stands alone: it replaces whatever the sample had, and any later vote replaces
+it. Annotators who give their names each have one vote a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Label = str | int | bool
+
+SKIP = -1
+"""The class code of a vote that says: this sample cannot be labelled."""
+
+NOBODY = -1
+"""The annotator code of a label that came without an annotator."""
+
+ANNOTATOR_BITS = 20
+"""A project knows at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedLabels:
+    """n labels as codes: `values[codes[i]]` is the i-th label, and a code of -1 means unlabelled."""
+
+    values: tuple[Label, ...]
+    codes: NDArray[np.int32]
+
+    @classmethod
+    def encode(cls, labels: Iterable[Label | None]) -> EncodedLabels:
+        """Encode labels of one type, in the order in which they first appear."""
+        table: dict[Label | None, int] = {None: -1}
+        codes = np.fromiter((table.setdefault(label, len(table) - 1) for label in labels), dtype=np.int32)
+        return cls(tuple(label for label in table if label is not None), codes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Votes:
+    """Who said what of which sample: parallel columns, sorted by sample and annotator, unique in both together.
+
+    `at` is in microseconds since 1970 UTC; `query` is the ASCII id of the query that asked, empty without.
+    """
+
+    index: NDArray[np.int64]
+    code: NDArray[np.int32]
+    annotator: NDArray[np.int32]
+    at: NDArray[np.int64]
+    query: NDArray[np.bytes_]
+
+    @classmethod
+    def none(cls) -> Votes:
+        """Return no votes at all."""
+        return cls.anonymous(np.array([], np.int64), np.array([], np.int32), 0)
+
+    @classmethod
+    def anonymous(cls, index: NDArray[np.int64], code: NDArray[np.int32], at: int) -> Votes:
+        """Return votes of nobody in particular, given the samples in order."""
+        n = len(index)
+        return cls(index, code, np.full(n, NOBODY, np.int32), np.full(n, at, np.int64), np.zeros(n, "S1"))
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[int, int, int, bytes]], at: int) -> Votes:
+        """Return votes of rows (index, class code, annotator code, query id), given in any order, all at one time."""
+        index, code, annotator, query = zip(*rows, strict=True)
+        votes = cls(
+            np.array(index, np.int64),
+            np.array(code, np.int32),
+            np.array(annotator, np.int32),
+            np.full(len(index), at, np.int64),
+            np.array(query, np.bytes_),
+        )
+        return votes.take(np.argsort(votes.key))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def key(self) -> NDArray[np.int64]:
+        """One integer per vote that orders votes by sample, then annotator."""
+        return (self.index << ANNOTATOR_BITS) + (self.annotator + 1)
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Votes:
+        """Return some of the votes, in the order given."""
+        return Votes(self.index[rows], self.code[rows], self.annotator[rows], self.at[rows], self.query[rows])
+
+    def merged(self, other: Votes) -> Votes:
+        """Return the votes of both, in order."""
+        both = Votes(
+            np.concatenate([self.index, other.index]),
+            np.concatenate([self.code, other.code]),
+            np.concatenate([self.annotator, other.annotator]),
+            np.concatenate([self.at, other.at]),
+            np.concatenate([self.query, other.query]),
+        )
+        return both.take(np.argsort(both.key, kind="stable"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolved:
+    """What the votes come to: the labelled samples with one class code each, and the skipped ones, both sorted."""
+
+    labeled: NDArray[np.int64]
+    codes: NDArray[np.int32]
+    skipped: NDArray[np.int64]
+
+    def code_of(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the class code of each sample, SKIP for a sample without a label."""
+        if not len(self.labeled):
+            return np.full(len(index), SKIP, np.int32)
+        at = np.minimum(np.searchsorted(self.labeled, index), len(self.labeled) - 1)
+        return np.where(self.labeled[at] == index, self.codes[at], SKIP).astype(np.int32)
+
+
+def resolve(votes: Votes) -> Resolved:
+    """Derive each sample's label from its votes: the majority of its labels, the latest of those that tie.
+
+    A sample is skipped when it has votes and every one of them is a skip.
+    """
+    given = votes.take(votes.code != SKIP)
+    skipped = np.setdiff1d(votes.index, given.index, assume_unique=False)
+    if len(np.unique(given.index)) == len(given):
+        return Resolved(given.index, given.code, skipped)
+    order = np.lexsort((given.at, given.code, given.index))
+    index, code, at = given.index[order], given.code[order], given.at[order]
+    # A run is one label of one sample: how many gave it, and when it was last given.
+    first = np.flatnonzero(np.r_[True, (np.diff(index) != 0) | (np.diff(code) != 0)])
+    last = np.r_[first[1:], len(index)] - 1
+    best_last = np.lexsort((at[last], last - first, index[first]))
+    index, code = index[first][best_last], code[first][best_last]
+    winner = np.r_[np.diff(index) != 0, True]
+    return Resolved(index[winner], code[winner], skipped)
+
+
+def cast(votes: Votes, new: Votes) -> tuple[Votes, int]:
+    """Return the votes after `new` were given, and how many of these changed anything.
+
+    `new` holds at most one vote per sample and annotator, and no other beside an anonymous one. The same label again
+    is no change.
+    """
+    before = resolve(votes)
+    at = np.minimum(np.searchsorted(votes.key, new.key), max(len(votes) - 1, 0))
+    repeated = (votes.key[at] == new.key) & (votes.code[at] == new.code) if len(votes) else np.zeros(len(new), bool)
+    anonymous = new.annotator == NOBODY
+    said = np.where(new.code == SKIP, np.isin(new.index, before.skipped), before.code_of(new.index) == new.code)
+    new = new.take(~(repeated | (anonymous & said)))
+    anonymous = new.annotator == NOBODY
+    replaced = (
+        np.isin(votes.key, new.key)
+        | np.isin(votes.index, new.index[anonymous])
+        | ((votes.annotator == NOBODY) & np.isin(votes.index, new.index))
+    )
+    return votes.take(~replaced).merged(new), len(new)
