@@ -6,10 +6,9 @@ An estimator is one factory, registered where it stands with `@estimator`; addin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,33 +24,17 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
-from threadpoolctl import ThreadpoolController
 
 from service.errors import FitFailed, InvalidRequest
 from service.parameters import Parameter, Parameters, check_parameters, unknown_name
 from service.project import EstimatorSpec
+from service.scoring import Classifier
+from service.threads import use_one_thread
 
 Matrix = npt.NDArray[Any]
 
 CHECKED_ROWS = 256
 """About so many training rows, evenly spread, are asked for their probabilities after a fit."""
-
-THREAD_POOLS = ThreadpoolController()
-"""The BLAS and OpenMP libraries that the imports above have loaded."""
-
-
-class Classifier(Protocol):
-    """A trained model, as far as the service looks into it."""
-
-    @property
-    def classes_(self) -> npt.NDArray[np.integer]:
-        """The codes of the classes seen in training, ascending."""
-
-    def predict_proba(self, X: Matrix, /) -> npt.NDArray[np.floating]:
-        """Return one probability a row of `X` and class, shape (n, c), columns in the order of `classes_`.
-
-        A row of magnitudes far beyond those of training can overflow to NaN; with `scale` it does not.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +88,8 @@ def fit(spec: EstimatorSpec, X: Matrix, y: npt.NDArray[np.integer], random_state
     shape = TrainingShape(rows=len(y), rarest_class=int(counts.min()))
     model = ESTIMATORS[spec.name].factory(spec.params, random_state, shape)
     try:
-        with one_thread(), np.errstate(all="ignore"):
+        use_one_thread()
+        with np.errstate(all="ignore"):
             model.fit(X, y)
             probabilities = model.predict_proba(X[:: max(1, len(y) // CHECKED_ROWS)])
     except (ValueError, ArithmeticError) as error:
@@ -116,18 +100,6 @@ def fit(spec: EstimatorSpec, X: Matrix, y: npt.NDArray[np.integer], random_state
             "which are too large, too small or all the same for it"
         )
     return cast(Classifier, model)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Hold BLAS, and OpenMP in this thread, to one thread: requests run side by side, and their pools would collide.
-
-    OpenMP's limit belongs to the calling thread and is given back. OpenBLAS has one limit for the whole process, so it
-    stays: the first of two fits to end would lift it under the other, which would then round differently.
-    """
-    THREAD_POOLS.limit(limits=1, user_api="blas")
-    with THREAD_POOLS.limit(limits=1, user_api="openmp"):
-        yield
 
 
 def first_sentence(error: Exception) -> str:

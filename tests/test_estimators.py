@@ -17,14 +17,13 @@ from sklearn.svm import SVC
 from service.errors import FitFailed, InvalidRequest
 from service.estimators import (
     ESTIMATORS,
-    THREAD_POOLS,
     DecisionSVC,
     Standardizer,
     TrainingShape,
     fit,
-    one_thread,
     resolve,
 )
+from service.threads import thread_pools, use_one_thread
 
 NAMES = [
     "logistic_regression",
@@ -49,8 +48,7 @@ QUICK = {
 @pytest.fixture(autouse=True)
 def no_openmp_threads():
     """Predict on one thread too: on a busy machine OpenMP's threads spin in wait for each other."""
-    with one_thread():
-        yield
+    use_one_thread()
 
 
 every_estimator = pytest.mark.parametrize("name", NAMES)
@@ -450,19 +448,8 @@ def test_a_model_survives_joblib(name, per_class, scale, tmp_path):
     assert np.array_equal(mapped.predict_proba(X), model.predict_proba(X))
 
 
-def test_a_fit_leaves_blas_at_one_thread_for_the_fits_beside_it():
+def test_a_fit_computes_in_one_thread():
     X, y = blobs()
-    with THREAD_POOLS.limit(limits=2, user_api="blas"):
+    with thread_pools().limit(limits=2):
         fit(resolve("gaussian_nb", {}), X, y, random_state=0)
-        assert {pool["num_threads"] for pool in THREAD_POOLS.info() if pool["user_api"] == "blas"} == {1}
-
-
-def test_one_thread_is_one_thread_and_gives_openmp_back():
-    def threads(api):
-        return {pool["num_threads"] for pool in THREAD_POOLS.info() if pool["user_api"] == api}
-
-    with THREAD_POOLS.limit(limits=2, user_api="openmp"):
-        with one_thread():
-            assert threads("openmp") == threads("blas") == {1}
-        assert threads("openmp") == {2}
-        assert threads("blas") == {1}
+        assert {pool["num_threads"] for pool in thread_pools().info()} == {1}

@@ -1,0 +1,85 @@
+"""Strategies that look at the features alone: the batch stands for the pool, whatever a model thinks of it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+from service.parameters import Parameter
+from service.strategies.ranking import top
+from service.strategies.registry import Need, set_strategy
+from service.strategies.view import PoolView, Positions
+from service.threads import use_one_thread
+
+# Fewer distinct rows than centres is an everyday pool here, not a fault. The filter stands for the whole process:
+# warnings.catch_warnings around the call would tamper with those of the requests in other threads.
+warnings.filterwarnings("ignore", message="Number of distinct clusters", category=ConvergenceWarning)
+
+SAMPLE = Parameter(
+    "sample",
+    kind="integer",
+    default=10_000,
+    minimum=100,
+    maximum=100_000,
+    summary="How many candidates, drawn by the seed, are looked at; never fewer than the batch.",
+)
+
+
+@set_strategy(
+    "k_means",
+    summary="The row nearest each of as many k-means centres as the batch has places, biggest cluster first.",
+    source="Xu et al. 2003, Representative Sampling for Text Classification Using Support Vector Machines, "
+    "doi:10.1007/3-540-36618-0_28",
+    needs=frozenset({Need.FEATURES}),
+    parameters=(SAMPLE,),
+)
+def k_means(view: PoolView, batch_size: int, rng: np.random.Generator, *, sample: int) -> tuple[Positions, None]:
+    """Cluster a drawn sample of the candidates into `batch_size` clusters and take the middle of each.
+
+    The paper does so among the rows inside the margin of a support vector machine; here it is done among all.
+    """
+    n = len(view.candidates)
+    drawn = rng.choice(n, min(n, max(sample, batch_size)), replace=False)
+    if batch_size == len(drawn):  # every row would be its own cluster
+        return drawn, None
+    rows = cluster_middles(comparable(view.features(drawn)), batch_size, rng)
+    # Where fewer rows differ than were asked for, clusters stay empty; the rest of the sample is in drawn order.
+    rest = np.delete(drawn, rows)[: batch_size - len(rows)]
+    return np.concatenate([drawn[rows], rest]), None
+
+
+def cluster_middles(Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator) -> Positions:
+    """Return the row of each cluster nearest its centre, biggest cluster first; fewer where clusters stay empty.
+
+    Of equal rows the first stands for all. scikit-learn works in blocks of 256 rows, never (n, n_clusters). The limit
+    of steps bounds the time; by then the centres hardly move.
+    """
+    use_one_thread()
+    found = KMeans(n_clusters, n_init=1, max_iter=50, random_state=int(rng.integers(2**32))).fit(Z)
+    away = Z - found.cluster_centers_[found.labels_]
+    order = np.lexsort((np.einsum("nd,nd->n", away, away), found.labels_))
+    _, starts, sizes = np.unique(found.labels_[order], return_index=True, return_counts=True)
+    return order[starts[top(sizes.astype(np.float64), n_clusters, rng)]]
+
+
+def comparable(X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the rows centred, in float64, and divided by one number that brings the largest cell to 1.
+
+    One number for all columns keeps the geometry, and no square of a distance overflows or vanishes afterwards. The
+    first division is for the mean, whose sum may overflow; the second for rows that lie close together far away.
+    """
+    Z = X.astype(np.float64)
+    Z /= largest(Z)
+    Z -= Z.mean(axis=0)
+    Z /= largest(Z)
+    return Z
+
+
+def largest(Z: NDArray[np.float64]) -> float:
+    """Return the largest absolute value, or 1 where all are 0."""
+    return float(max(Z.max(), -Z.min())) or 1.0
