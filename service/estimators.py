@@ -260,7 +260,7 @@ def forest_arguments(params: Parameters) -> dict[str, Any]:
 
 @estimator(
     "random_forest",
-    summary="Trees on bootstrap samples of the labelled rows, averaged; its trees serve as a committee.",
+    summary="Trees on bootstrap samples of the labelled rows, averaged.",
     source="sklearn.ensemble.RandomForestClassifier; Breiman 2001, doi:10.1023/A:1010933404324",
     parameters=FOREST,
     prepare=as_float32,
@@ -272,7 +272,7 @@ def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -
 
 @estimator(
     "extra_trees",
-    summary="Trees on all labelled rows that split at random thresholds, averaged; its trees serve as a committee.",
+    summary="Trees on all labelled rows that split at random thresholds, averaged.",
     source="sklearn.ensemble.ExtraTreesClassifier; Geurts, Ernst & Wehenkel 2006, doi:10.1007/s10994-006-6226-1",
     parameters=FOREST,
     prepare=as_float32,

@@ -21,6 +21,9 @@ from service.votes import EncodedLabels, Label, Resolved, Votes, resolve
 MAX_ERRORS = 20
 """No reply lists more wrong fields than this."""
 
+MAX_CLASSES = 10_000
+"""More classes than anybody tells apart; what has more is a number or a name that was taken for a label."""
+
 PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a project may be called."""
 
@@ -182,10 +185,11 @@ class Project:
     def with_model(self, model: ModelRef) -> Project:
         """Return the project with `model` under the next model version.
 
-        The project stays as it is when another estimator was chosen meanwhile, or its model has seen more labels.
+        The project stays as it is when another estimator was chosen meanwhile, its model has seen more labels, or so
+        many were retracted that there is nothing left to fit.
         """
         outdated = self.model is not None and self.fitted_with(self.model, model.labels_revision + 1)
-        if outdated or not self.fitted_with(model, 0):
+        if outdated or not self.can_fit or not self.fitted_with(model, 0):
             return self
         number = self.last_model + 1
         return replace(self, model=replace(model, version=number), last_model=number)
@@ -207,20 +211,25 @@ def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[
     that is not among the classes that were declared.
     """
     errors = []
-    new = []
+    new: list[Label] = []
+    known = set(project.classes)
     for position, value in enumerate(values):
         if project.classes and type(value) is not type(project.classes[0]):
             wanted = type_name(project.classes[0])
             problem = f"{shown(value)} is {type_name(value)}; this project's labels are each {wanted}"
             errors.append(FieldError(pointer(position), problem))
-        elif value in project.classes:
+        elif value in known:
             continue
         elif project.classes_declared:
             declared = ", ".join(shown(label) for label in project.classes[:10])
             problem = f"{shown(value)} is not among the declared classes ({declared}): {GROW_CLASSES}"
             errors.append(FieldError(pointer(position), problem))
+        elif len(known) + len(new) == MAX_CLASSES:
+            errors.append(FieldError(pointer(position), f"is one class too many; a project has at most {MAX_CLASSES}"))
         else:
             new.append(value)
+        if len(errors) > MAX_ERRORS:
+            break
     if errors:
         raise InvalidRequest(errors)
     return replace(project, classes=project.classes + tuple(sorted(new))) if new else project
@@ -231,11 +240,13 @@ def declare_classes(project: Project, classes: Sequence[Label]) -> Project:
 
     Raises InvalidRequest at `/classes` when one that the project has is missing, or is of another type.
     """
-    missing = [label for label in project.classes if not any(same_label(label, other) for other in classes)]
+    declared = {(type(label), label) for label in classes}  # True is not 1
+    missing = [label for label in project.classes if (type(label), label) not in declared]
     if missing:
         names = ", ".join(shown(label) for label in missing[:10])
         raise InvalidRequest.at("/classes", f"may only grow; the project already has {names}")
-    new = tuple(label for label in classes if label not in project.classes)
+    known = set(project.classes)
+    new = tuple(label for label in classes if label not in known)
     return replace(project, classes=project.classes + new, classes_declared=True)
 
 
@@ -249,11 +260,6 @@ def encode_with(project: Project, labels: EncodedLabels) -> NDArray[np.int32]:
 def type_name(label: Label) -> str:
     """Name the type of a label as a caller of JSON knows it."""
     return {bool: "a boolean", int: "an integer", str: "a string"}[type(label)]
-
-
-def same_label(one: Label, other: Label) -> bool:
-    """Tell whether two labels are the same, of the same type: `True` is not `1`."""
-    return type(one) is type(other) and one == other
 
 
 def shown(label: Label) -> str:

@@ -18,9 +18,17 @@ class SettingsError(ValueError):
     """The environment holds a setting that is unknown or cannot be read; the service does not start."""
 
 
-def setting(default: Any, sentence: str, *, minimum: int | None = None, choices: tuple[str, ...] = ()) -> Any:
+def setting(
+    default: Any,
+    sentence: str,
+    *,
+    minimum: int | None = None,
+    maximum: int | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
     """Declare one setting; its type is the annotation beside it."""
-    return field(default=default, metadata={"sentence": sentence, "minimum": minimum, "choices": choices})
+    metadata = {"sentence": sentence, "minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Settings:
     """Everything that can be set. `Settings()` holds the defaults; `from_env` reads `AQ_<NAME>` for each."""
 
     host: str = setting("127.0.0.1", "Address to listen on; anything but loopback needs AQ_ALLOW_ANONYMOUS=1.")
-    port: int = setting(8000, "TCP port to listen on; 0 takes a free one.", minimum=0)
+    port: int = setting(8000, "TCP port to listen on; 0 takes a free one.", minimum=0, maximum=65_535)
     data_dir: Path = setting(Path("active-query-data"), "Directory that holds all projects; made with mode 0700.")
     workers: int = setting(2, "Worker processes.", minimum=1)
     threads: int = setting(8, "Request threads in each worker.", minimum=1)
@@ -96,7 +104,7 @@ def read(item: Field[Any], text: str) -> Any:
     # `from __future__ import annotations` leaves the annotation as its own text.
     match cast("str", item.type):
         case "int":
-            return read_integer(text, item.metadata["minimum"])
+            return read_integer(text, item.metadata["minimum"], item.metadata["maximum"])
         case "bool":
             if text.lower() not in ("0", "1", "false", "true"):
                 raise ValueError("must be 1 or 0")
@@ -111,14 +119,15 @@ def read(item: Field[Any], text: str) -> Any:
     return text.lower() if choices else text
 
 
-def read_integer(text: str, minimum: int) -> int:
-    """Read an integer of at least `minimum`."""
+def read_integer(text: str, minimum: int, maximum: int | None) -> int:
+    """Read an integer of at least `minimum` and at most `maximum`."""
+    must = f"must be an integer from {minimum} " + ("up" if maximum is None else f"to {maximum}")
     try:
         number = int(text)
     except ValueError:
-        raise ValueError(f"must be an integer from {minimum} up") from None
-    if number < minimum:
-        raise ValueError(f"must be an integer from {minimum} up")
+        raise ValueError(must) from None
+    if number < minimum or (maximum is not None and number > maximum):
+        raise ValueError(must)
     return number
 
 

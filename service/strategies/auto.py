@@ -9,7 +9,7 @@ from service.strategies.view import Question
 @policy(
     "auto",
     summary="The strategy that suits the situation: k_means before there is a model, margin from then on.",
-    source="a comparison on public data sets, repeated in the benchmarks",
+    source="this project's own policy",
 )
 def auto(question: Question, batch_size: int) -> Choice:
     """Explore until there is a model, then ask where it hesitates between two classes."""
