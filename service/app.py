@@ -1,0 +1,42 @@
+"""The composition root: from settings to a WSGI application."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from flask import Flask
+
+from service.http import metrics, problems, request_id, routes
+from service.settings import Settings
+from service.store import Store
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the application from settings, or from this process's environment.
+
+    Raises SettingsError for an environment that cannot be understood. Rubbish of processes that died is swept away.
+    """
+    settings = settings or Settings.from_process()
+    log_to_stderr(settings.log_level)
+    store = Store(settings.data_dir, cache_bytes=settings.cache_bytes, max_projects=settings.max_projects)
+    store.sweep()
+    app = Flask("service", static_folder=None)
+    request_id.register(app)
+    metrics.register(app)
+    problems.register(app)
+    routes.register(app, routes.Context(store, settings))
+    return app
+
+
+def log_to_stderr(level: str) -> None:
+    """Send the service's log to standard error, each line with its request id."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.addFilter(request_id.RequestIdFilter())
+    logger = logging.getLogger("service")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())

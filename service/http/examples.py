@@ -1,0 +1,304 @@
+"""A story in requests, each with the reply it gets: shown in openapi.yaml and on /docs, and told by a test.
+
+The story is of eight flowers, measured twice each. Numbers of a model are as near as floating point allows; ids and
+times differ from run to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One request and its reply. `parts` makes it a form of JSON parts; without a `reply` the body is not shown."""
+
+    operation: str
+    title: str
+    status: int
+    reply: Json = None
+    body: Json = None
+    parts: Mapping[str, Json] | None = None
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+
+FLOWERS = [[1.4, 0.2], [1.3, 0.2], [4.7, 1.4], [4.5, 1.5], [1.5, 0.3], [4.9, 1.5], [3.0, 0.8], [2.5, 0.6]]
+LOGISTIC = {"name": "logistic_regression", "params": {"C": 1.0, "max_iter": 1000, "class_weight": None, "scale": False}}
+REQUEST_ID = "5e3c1b0e2f7c4a1d9b8a7c6d5e4f3a2b"
+QUERY_ID = "0f6d1c52a1f34b1c8a55c1c7f0f1d2e3"
+AT = "2026-01-05T09:00:00.000000Z"
+
+
+def problem(status: int, title: str, detail: str, pointer: str | None = None) -> Json:
+    """Return the problem document of an example."""
+    body = {"type": "about:blank", "title": title, "status": status}
+    if pointer is None:
+        return body | {"detail": detail, "request_id": REQUEST_ID}
+    wrong = [{"pointer": pointer, "detail": detail}]
+    return body | {"detail": f"{pointer}: {detail}", "errors": wrong, "request_id": REQUEST_ID}
+
+
+def project(version: int, **changes: Json) -> Json:
+    """Return the reply that shows the project of the story, as it was made but for some changes."""
+    made = {
+        "project_id": "flowers",
+        "version": version,
+        "n_samples": 8,
+        "n_features": 2,
+        "n_labeled": 2,
+        "n_unlabeled": 6,
+        "n_skipped": 0,
+        "classes": ["setosa", "versicolor"],
+        "class_counts": [1, 1],
+        "estimator": LOGISTIC,
+        "random_state": 0,
+        "model_version": 1,
+        "n_labels_since_fit": 0,
+        "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.2821},
+        "created_at": AT,
+        "updated_at": AT,
+    }
+    return made | changes
+
+
+def record(index: int, label: str | None, annotator: str | None = None, query_id: str | None = None) -> Json:
+    """Return one answer as GET /projects/{project_id}/labels shows it."""
+    return {
+        "index": index,
+        "id": None,
+        "label": label,
+        "skip": label is None,
+        "annotator": annotator,
+        "query_id": query_id,
+        "labeled_at": AT,
+    }
+
+
+STRATEGY_NAMES = "auto, entropy, k_means, least_confidence, margin, random, ratio"
+LOOK_AT = {"project_id": "flowers"}
+
+STORY = (
+    Example(
+        "fit_project",
+        "A pool with two labels and a held-out set",
+        201,
+        body={
+            "project_id": "flowers",
+            "X": FLOWERS,
+            "y": ["setosa", None, "versicolor", None, None, None, None, None],
+            "X_test": [[1.6, 0.2], [4.4, 1.3]],
+            "y_test": ["setosa", "versicolor"],
+        },
+        reply=project(1),
+    ),
+    Example(
+        "fit_project",
+        "A pool for a project that has one",
+        409,
+        body={"project_id": "flowers", "X": FLOWERS},
+        reply=problem(
+            409,
+            "Conflict",
+            "project 'flowers' exists: leave out X, y and ids to train it again, "
+            "or send 'replace': true to throw its pool, labels and models away",
+        ),
+    ),
+    Example(
+        "query_project",
+        "The next two samples",
+        200,
+        body={"project_id": "flowers", "batch_size": 2, "strategy": "margin"},
+        reply={
+            "project_id": "flowers",
+            "query_id": QUERY_ID,
+            "indices": [6, 7],
+            "ids": None,
+            "scores": [0.9825, 0.7851],
+            "strategy": "margin",
+            "fallback_reason": None,
+            "model_version": 1,
+            "n_labeled": 2,
+            "n_unlabeled": 6,
+            "n_labels_since_fit": 0,
+            "lease_expires_at": None,
+        },
+    ),
+    Example(
+        "query_project",
+        "A strategy that there is not",
+        422,
+        body={"project_id": "flowers", "strategy": "entropi"},
+        reply=problem(
+            422,
+            "Unprocessable Entity",
+            f"'entropi' is not a strategy: {STRATEGY_NAMES}; did you mean 'entropy'?",
+            "/strategy",
+        ),
+    ),
+    Example(
+        "query_project",
+        "A project that there is not",
+        404,
+        body={"project_id": "trees"},
+        reply=problem(404, "Not Found", "there is no project 'trees': POST /fit with X creates one"),
+    ),
+    Example(
+        "label_project",
+        "A label, and a sample that cannot be labelled",
+        200,
+        body={
+            "project_id": "flowers",
+            "labels": [
+                {"index": 6, "label": "versicolor", "annotator": "ada", "query_id": QUERY_ID},
+                {"index": 7, "skip": True, "annotator": "ada", "query_id": QUERY_ID},
+            ],
+        },
+        reply={
+            "project_id": "flowers",
+            "n_accepted": 2,
+            "n_changed": 2,
+            "n_labeled": 3,
+            "n_unlabeled": 4,
+            "n_skipped": 1,
+            "model_version": 2,
+            "n_labels_since_fit": 0,
+            "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.3272},
+        },
+    ),
+    Example(
+        "label_project",
+        "A sample beyond the pool",
+        422,
+        body={"project_id": "flowers", "labels": [{"index": 8, "label": "setosa"}]},
+        reply=problem(422, "Unprocessable Entity", "must be from 0 to 7", "/labels/0/index"),
+    ),
+    Example(
+        "fit_project",
+        "Another estimator for the same project",
+        200,
+        body={"project_id": "flowers", "estimator": {"name": "k_neighbors", "params": {"n_neighbors": 1}}},
+        reply=project(
+            4,
+            n_labeled=3,
+            n_unlabeled=4,
+            n_skipped=1,
+            class_counts=[1, 2],
+            estimator={
+                "name": "k_neighbors",
+                "params": {"n_neighbors": 1, "weights": "uniform", "metric": "euclidean", "scale": False},
+            },
+            model_version=3,
+            test_score={"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.0},
+        ),
+    ),
+    Example(
+        "list_project_labels",
+        "All answers",
+        200,
+        path=LOOK_AT,
+        reply={
+            "labels": [
+                record(0, "setosa"),
+                record(2, "versicolor"),
+                record(6, "versicolor", "ada", QUERY_ID),
+                record(7, None, "ada", QUERY_ID),
+            ]
+        },
+    ),
+    Example(
+        "list_project_labels",
+        "All answers as CSV",
+        200,
+        path=LOOK_AT,
+        headers={"Accept": "text/csv"},
+        media_type="text/csv",
+        reply="index,id,label,skip,annotator,query_id,labeled_at\r\n"
+        f"0,,setosa,false,,,{AT}\r\n"
+        f"2,,versicolor,false,,,{AT}\r\n"
+        f"6,,versicolor,false,ada,{QUERY_ID},{AT}\r\n"
+        f"7,,,true,ada,{QUERY_ID},{AT}\r\n",
+    ),
+    Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),
+    Example(
+        "retract_label",
+        "A sample without an answer",
+        404,
+        path={"project_id": "flowers", "index": "7"},
+        reply=problem(404, "Not Found", "sample 7 has no label and no skip to retract"),
+    ),
+    Example(
+        "fit_project",
+        "A new pool in the place of the old, as a form",
+        200,
+        parts={
+            "config": {"project_id": "flowers", "replace": True, "estimator": "gaussian_nb"},
+            "X": FLOWERS,
+            "y": ["setosa", None, None, None, None, None, None, None],
+        },
+        reply=project(
+            6,
+            n_labeled=1,
+            n_unlabeled=7,
+            classes=["setosa"],
+            class_counts=[1],
+            estimator={"name": "gaussian_nb", "params": {"var_smoothing": 1e-9, "scale": False}},
+            model_version=None,
+            n_labels_since_fit=1,
+            test_score=None,
+        ),
+    ),
+    Example(
+        "get_project",
+        "The project as it is",
+        200,
+        path=LOOK_AT,
+        reply=project(
+            6,
+            n_labeled=1,
+            n_unlabeled=7,
+            classes=["setosa"],
+            class_counts=[1],
+            estimator={"name": "gaussian_nb", "params": {"var_smoothing": 1e-9, "scale": False}},
+            model_version=None,
+            n_labels_since_fit=1,
+            test_score=None,
+        ),
+    ),
+    Example(
+        "list_projects",
+        "A page past the last project",
+        200,
+        query={"limit": "10", "after": "flowers"},
+        reply={"projects": [], "next": None},
+    ),
+    Example(
+        "list_projects",
+        "A limit that is too low",
+        422,
+        query={"limit": "0"},
+        reply=problem(422, "Unprocessable Entity", "must be an integer from 1 to 1000", "/query/limit"),
+    ),
+    Example("list_strategies", "All strategies", 200),
+    Example("list_estimators", "All estimators", 200),
+    Example("get_health", "The process lives", 200, reply={"status": "ok"}),
+    Example("get_readiness", "It can write", 200, reply={"status": "ok"}),
+    Example("get_metrics", "All numbers", 200, media_type="text/plain"),
+    Example("get_openapi", "The contract", 200, media_type="application/yaml"),
+    Example("get_docs", "The reference", 200, media_type="text/html"),
+    Example("delete_project", "The end", 204, path=LOOK_AT),
+    Example(
+        "get_project",
+        "A project that is gone",
+        404,
+        path=LOOK_AT,
+        reply=problem(404, "Not Found", "there is no project 'flowers': POST /fit with X creates one"),
+    ),
+)
+"""In the order in which it happened."""

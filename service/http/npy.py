@@ -1,0 +1,215 @@
+"""The .npy format as it comes from strangers: a header that may lie, and bytes that are written as they come."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidRequest, StoreFull
+from service.store import MatrixWriter, Staging
+
+MAGIC = b"\x93NUMPY"
+MAX_HEADER_BYTES = 10_000
+
+# A header is a literal of Python. It is matched and never parsed: Python's parser answers 10 kB of brackets or signs
+# with MemoryError, RecursionError or SystemError, and numpy's reader adds TokenError and warnings to that.
+MEMBER = r"'(\w+)'\s*:\s*('[^']*'|\[[^\[\]]*\]|True|False|\(\s*(?:\d{1,18}L?\s*(?:,\s*|(?=\))))*\))"
+HEADER = re.compile(rf"\{{(?:\s*{MEMBER}(?:\s*,)?){{3}}\s*\}}\s*", re.ASCII)
+
+# Types that a matrix or a column may have. An empty one, as U0, would announce a trillion texts in no bytes.
+PLAIN_DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|U[1-9][0-9]{0,5})", re.ASCII)
+
+TRANSPOSE_ROWS = 4096
+"""How many rows of a Fortran-ordered matrix are turned at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a .npy file says it holds; `size` is the length of the header in bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran_order: bool
+    size: int
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes of data must follow."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(data: bytes) -> Header | None:
+    """Read the header at the start of a .npy file, or return None when there are too few bytes for it yet.
+
+    Raises ValueError saying what is wrong. Nothing is unpickled, and no memory is taken for what is announced.
+    """
+    if not data.startswith(MAGIC[: len(data)]):
+        raise ValueError("is not a .npy file: it does not begin with the magic string")
+    if len(data) < len(MAGIC) + 2:
+        return None
+    version = data[6], data[7]
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"is a .npy file of version {version[0]}.{version[1]}; 1.0 and 2.0 are understood")
+    length_format = "<H" if version == (1, 0) else "<I"
+    begin = 8 + struct.calcsize(length_format)
+    if len(data) < begin:
+        return None
+    (length,) = struct.unpack_from(length_format, data, 8)
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"has a .npy header of {length} bytes; {MAX_HEADER_BYTES} are allowed")
+    if len(data) < begin + length:
+        return None
+    return parse_header(data[begin : begin + length].decode("latin-1"), begin + length)
+
+
+def parse_header(text: str, size: int) -> Header:
+    """Read the text of a header, or raise ValueError saying what is wrong."""
+    text = text.replace('"', "'")
+    members = dict(re.findall(MEMBER, text, re.ASCII)) if HEADER.fullmatch(text) else {}
+    descr, order, shape = (members.get(name, "") for name in ("descr", "fortran_order", "shape"))
+    if not descr.startswith(("'", "[")) or order not in ("True", "False") or not shape.startswith("("):
+        raise ValueError("has a .npy header that cannot be read")
+    descr = descr.strip("'")
+    if descr.lstrip("<>|=").startswith("O"):
+        raise ValueError(
+            "holds pickled Python objects, and nothing is unpickled: save plain numbers or fixed-width text"
+        )
+    if not PLAIN_DTYPE.fullmatch(descr):
+        raise ValueError(f"holds {descr[:64]!r}; plain numbers up to 64 bits and fixed-width text are understood")
+    return Header(np.dtype(descr), tuple(map(int, re.findall(r"\d+", shape, re.ASCII))), order == "True", size)
+
+
+def read_column(path: Path) -> NDArray[Any]:
+    """Read a spooled .npy file of one dimension, or raise ValueError saying what is wrong."""
+    with path.open("rb") as file:
+        header = read_header(file.read(MAX_HEADER_BYTES + 16))
+        if header is None:
+            raise ValueError("ends within its .npy header")
+        if len(header.shape) != 1:
+            raise ValueError(f"has {len(header.shape)} dimensions; it must have one")
+        check_length(path.stat().st_size - header.size, header)
+        return np.fromfile(path, header.dtype, header.shape[0], offset=header.size)
+
+
+def check_length(n_bytes: int, header: Header) -> None:
+    """Raise ValueError unless as many bytes of data came as the header says."""
+    if n_bytes != header.n_bytes:
+        more_or_fewer = "more" if n_bytes > header.n_bytes else "fewer"
+        raise ValueError(f"has {more_or_fewer} bytes than its header says ({n_bytes}, not {header.n_bytes})")
+
+
+class MatrixSink:
+    """Takes the bytes of a .npy file as they come and writes the matrix they hold to a staged file.
+
+    Only the header and a chunk are ever in memory. Errors are InvalidRequest at `pointer`: two dimensions, numbers of
+    a kind that is kept, at most `max_cells` of them, every one finite.
+    """
+
+    def __init__(self, pointer: str, staging: Staging, max_cells: int) -> None:
+        self.pointer = pointer
+        self.staging = staging
+        self.max_cells = max_cells
+        self._header: Header | None = None
+        self._writer: MatrixWriter | None = None
+        self._files = ExitStack()
+        self._pending = b""
+        self._n_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self._header is not None:
+            self._take(data)
+            return
+        self._pending += data
+        try:
+            header = read_header(self._pending)
+        except ValueError as error:
+            raise self._wrong(str(error)) from None
+        if header is not None:
+            self._begin(header)
+
+    def close(self) -> Path:
+        """Return the staged matrix, now that all bytes have come."""
+        if self._header is None or self._writer is None:
+            raise self._wrong("ends within its .npy header")
+        try:
+            check_length(self._n_bytes, self._header)
+        except ValueError as error:
+            raise self._wrong(str(error)) from None
+        self._files.close()
+        return self._turned() if self._header.fortran_order else self._writer.path
+
+    def abandon(self) -> None:
+        """Close the file of a matrix that will not be finished; nobody misses what it lacks."""
+        with suppress(OSError, StoreFull):
+            self._files.__exit__(InvalidRequest, None, None)
+
+    def _begin(self, header: Header) -> None:
+        dtype = header.dtype
+        if dtype.kind not in "fiu":
+            raise self._wrong(f"holds {dtype}; float16, float32, float64 and integers are taken")
+        if len(header.shape) != 2:
+            raise self._wrong(f"has {len(header.shape)} dimensions; it must have two, rows and columns")
+        if 0 in header.shape:
+            raise self._wrong(f"has shape {header.shape}; it must have rows and columns")
+        check_cells(self.pointer, header.shape[0], header.shape[1], self.max_cells)
+        self._header = header
+        shape = header.shape[::-1] if header.fortran_order else header.shape
+        writer = self.staging.matrix_writer(dtype.newbyteorder("="), (shape[0], shape[1]))
+        self._writer = self._files.enter_context(writer)
+        rest, self._pending = self._pending[header.size :], b""
+        self._take(rest)
+
+    def _take(self, data: bytes) -> None:
+        assert self._header is not None and self._writer is not None  # noqa: S101 - set together in _begin
+        self._n_bytes += len(data)
+        if self._n_bytes > self._header.n_bytes:
+            raise self._wrong(f"has more bytes than its header says ({self._header.n_bytes})")
+        data = self._pending + data if self._pending else data
+        whole = len(data) - len(data) % self._header.dtype.itemsize
+        self._pending = data[whole:]
+        numbers = np.frombuffer(data, self._header.dtype, whole // self._header.dtype.itemsize)
+        self._check_finite(numbers)
+        if not numbers.dtype.isnative:
+            numbers = numbers.astype(numbers.dtype.newbyteorder("="))
+        self._writer.write(numbers.data.cast("B"))
+
+    def _check_finite(self, numbers: NDArray[Any]) -> None:
+        if numbers.dtype.kind != "f" or np.isfinite(numbers).all():
+            return
+        assert self._header is not None  # noqa: S101 - _take has looked
+        last = (self._n_bytes - len(self._pending)) // self._header.dtype.itemsize
+        cell = last - len(numbers) + int(np.argmin(np.isfinite(numbers)))
+        n_rows, n_columns = self._header.shape
+        row, column = (cell % n_rows, cell // n_rows) if self._header.fortran_order else divmod(cell, n_columns)
+        raise InvalidRequest.at(f"{self.pointer}/{row}/{column}", "must be a finite number")
+
+    def _turned(self) -> Path:
+        """Write a matrix that came column by column again, row by row."""
+        assert self._writer is not None  # noqa: S101 - close has looked
+        columns = self.staging.open_matrix(self._writer.path)
+        n_rows = columns.shape[1]
+        with self.staging.matrix_writer(columns.dtype, (n_rows, columns.shape[0])) as writer:
+            for begin in range(0, n_rows, TRANSPOSE_ROWS):
+                block = np.ascontiguousarray(columns[:, begin : begin + TRANSPOSE_ROWS].T)
+                writer.write(block.data.cast("B"))
+        self._writer.path.unlink()
+        return writer.path
+
+    def _wrong(self, detail: str) -> InvalidRequest:
+        return InvalidRequest.at(self.pointer, detail)
+
+
+def check_cells(pointer: str, n_rows: int, n_columns: int, max_cells: int) -> None:
+    """Raise InvalidRequest for a matrix that is larger than the service was told to take."""
+    if n_rows * n_columns > max_cells:
+        problem = f"has {n_rows} x {n_columns} cells; AQ_MAX_POOL_CELLS allows {max_cells}"
+        raise InvalidRequest.at(pointer, problem)

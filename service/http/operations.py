@@ -1,0 +1,82 @@
+"""What an endpoint is: its function, and beside it all that a caller must know; openapi.yaml is made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flask.typing import ResponseReturnValue
+from marshmallow import Schema
+
+View = Callable[..., ResponseReturnValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One way to succeed: its schema where it has a JSON body, and other media types it may come as."""
+
+    description: str
+    schema: type[Schema] | None = None
+    media_types: tuple[str, ...] = ()
+    etag: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One endpoint. `path` is Flask's rule; `problems` are the error statuses of its own, beside those of all."""
+
+    method: str
+    path: str
+    view: View
+    replies: Mapping[int, Reply]
+    body: type[Schema] | None = None
+    multipart: bool = False
+    query: type[Schema] | None = None
+    problems: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The operation's id: the name of its function."""
+        return self.view.__name__
+
+    @property
+    def summary(self) -> str:
+        """One line: the head of its function's docstring."""
+        return (self.view.__doc__ or "").split("\n", 1)[0].rstrip(".")
+
+    @property
+    def description(self) -> str:
+        """What follows the summary in the docstring."""
+        _, _, rest = (self.view.__doc__ or "").partition("\n")
+        return " ".join(rest.split())
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes a project."""
+        return self.method in ("POST", "DELETE") and self.name != "query_project"
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """The endpoints in the order in which they are documented."""
+
+    all: list[Operation] = field(default_factory=list)
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        *,
+        replies: Mapping[int, Reply],
+        body: type[Schema] | None = None,
+        multipart: bool = False,
+        query: type[Schema] | None = None,
+        problems: tuple[int, ...] = (),
+    ) -> Callable[[View], View]:
+        """Register the endpoint that the decorated function answers."""
+
+        def register(view: View) -> View:
+            self.all.append(Operation(method, path, view, replies, body, multipart, query, problems))
+            return view
+
+        return register

@@ -1,0 +1,142 @@
+"""Every error as one kind of body: application/problem+json (RFC 9457), built in one place."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response, request
+from marshmallow import Schema, ValidationError, fields
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from service import errors
+from service.http.request_id import current_request_id
+from service.parameters import pointer_token
+from service.project import MAX_ERRORS
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[errors.ServiceError], int] = {
+    errors.InvalidRequest: 422,
+    errors.FitFailed: 422,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.StoreBusy: 503,
+    errors.StoreFull: 507,
+    errors.StoreDamaged: 500,
+}
+
+RETRY_AFTER_SECONDS = 1
+
+log = logging.getLogger(__name__)
+
+
+class FieldErrorSchema(Schema):
+    """One wrong field."""
+
+    pointer = fields.String(
+        required=True,
+        metadata={"description": "JSON pointer into the body; below `/query` or `/headers` for what stands elsewhere."},
+    )
+    detail = fields.String(required=True, metadata={"description": "What would have been right."})
+
+
+class ProblemSchema(Schema):
+    """What went wrong (RFC 9457)."""
+
+    type = fields.String(required=True, metadata={"description": "`about:blank`: the status says what kind it is."})
+    title = fields.String(required=True, metadata={"description": "The status in words."})
+    status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
+    detail = fields.String(required=True, metadata={"description": "What is wrong here, and what would have worked."})
+    errors = fields.List(
+        fields.Nested(FieldErrorSchema),
+        metadata={"description": f"Each wrong field, {MAX_ERRORS} at most.", "maxItems": MAX_ERRORS},
+    )
+    request_id = fields.String(required=True, metadata={"description": "The same as in the header `X-Request-ID`."})
+
+
+def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ()) -> Response:
+    """Build the reply to a request that went wrong."""
+    if len(wrong) > MAX_ERRORS:
+        # Whoever found them may have stopped looking.
+        detail += f" (at least {len(wrong) - MAX_ERRORS} more wrong fields are not listed)"
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "request_id": current_request_id(),
+    }
+    if wrong:
+        body["errors"] = wrong[:MAX_ERRORS]
+    response = Response(orjson.dumps(ProblemSchema().dump(body)), status, mimetype=MEDIA_TYPE)
+    if status in (429, 503):
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def status_of(kind: type[errors.ServiceError]) -> int:
+    """Return the status of a kind of error, or of the nearest of its parents that has one."""
+    return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
+
+
+def from_service_error(error: errors.ServiceError) -> Response:
+    """Answer an error of the domain."""
+    status = status_of(type(error))
+    if status >= 500:
+        log.error("%s", error, exc_info=error)
+    return problem(status, str(error), error.errors if isinstance(error, errors.InvalidRequest) else ())
+
+
+def from_validation_error(error: ValidationError) -> Response:
+    """Answer what a schema refused."""
+    return from_service_error(errors.InvalidRequest(flatten(error.messages)))
+
+
+def from_http_exception(error: HTTPException) -> Response:
+    """Answer what Flask refused, keeping headers that belong to it, such as Allow."""
+    if error.code is None or error.code < 400:
+        response = error.get_response()
+        return Response(response.get_data(), error.code, dict(response.headers))
+    response = problem(error.code, explanation(error))
+    for name, value in error.get_headers():
+        if name not in ("Content-Type", "Content-Length"):
+            response.headers[name] = value
+    return response
+
+
+def explanation(error: HTTPException) -> str:
+    """Say what would have worked; werkzeug's own words for these speak of manual spelling."""
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        return f"{request.method} is not allowed here; use {', '.join(sorted(error.valid_methods))}"
+    if type(error) is NotFound:
+        return f"there is nothing at {request.path[:100]!r}; GET /docs shows what there is"
+    return error.description or "this cannot be answered"
+
+
+def from_bug(error: Exception) -> Response:
+    """Answer a bug, without its message, which may hold what is none of the caller's business."""
+    log.error("request %s failed", current_request_id(), exc_info=error)
+    return problem(500, "this is a fault of the service; its log has more under the request id")
+
+
+def flatten(messages: Any, pointer: str = "") -> list[errors.FieldError]:
+    """Turn marshmallow's tree of messages into pointers."""
+    if isinstance(messages, dict):
+        # Sorted, for marshmallow finds unknown fields in the order of a set.
+        return [
+            found
+            for key, below in sorted(messages.items())
+            for found in flatten(below, f"{pointer}/{pointer_token(str(key))}")
+        ]
+    return [errors.FieldError(pointer, str(message)) for message in messages]
+
+
+def register(app: Flask) -> None:
+    """Make the application answer every error with a problem."""
+    app.register_error_handler(errors.ServiceError, from_service_error)
+    app.register_error_handler(ValidationError, from_validation_error)
+    app.register_error_handler(HTTPException, from_http_exception)
+    app.register_error_handler(Exception, from_bug)

@@ -1,0 +1,241 @@
+"""What replies look like: each schema dumps what a use case returned, and documents it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import Schema, fields
+
+from service.http.rules import LABEL, LABEL_OR_NULL, JsonSchema
+
+
+class AsIs(fields.Field[Any]):
+    """A value that is JSON already; its schema says what kind."""
+
+    def __init__(self, schema: JsonSchema, description: str, **options: Any) -> None:
+        super().__init__(required=True, metadata={"description": description, **schema}, **options)
+
+
+class Timestamp(fields.Field[Any]):
+    """Microseconds since 1970 UTC, shown as RFC 3339 tells."""
+
+    def __init__(self, description: str, **options: Any) -> None:
+        shape = {"type": "string", "format": "date-time"}
+        super().__init__(required=True, metadata={"description": description, **shape}, **options)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str:
+        return show_time(value)
+
+
+def show_time(microseconds: int) -> str:
+    """Show microseconds since 1970 UTC as RFC 3339 tells."""
+    return (
+        datetime.fromtimestamp(microseconds / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    )
+
+
+def count(description: str, **options: Any) -> AsIs:
+    """Return a field for a number of things."""
+    return AsIs({"type": "integer", "minimum": 0}, description, **options)
+
+
+def string(description: str, **options: Any) -> AsIs:
+    """Return a field for a string."""
+    return AsIs({"type": "string"}, description, **options)
+
+
+def or_null(kind: str) -> JsonSchema:
+    """Return the schema of a type that may be null."""
+    return {"type": [kind, "null"]}
+
+
+def described(schema: type[Schema], description: str, **options: Any) -> fields.Nested:
+    """Return a field for an object of another schema."""
+    return fields.Nested(schema, required=True, metadata={"description": description}, **options)
+
+
+def listed(schema: type[Schema], description: str, **options: Any) -> fields.List[Any]:
+    """Return a field for a list of objects of another schema."""
+    return fields.List(fields.Nested(schema), required=True, metadata={"description": description}, **options)
+
+
+def many(items: JsonSchema) -> JsonSchema:
+    """Return the schema of a list."""
+    return {"type": "array", "items": items}
+
+
+class TestScoreSchema(Schema):
+    """How well the current model does on the held-out set."""
+
+    __test__ = False  # pytest collects classes called Test*
+
+    accuracy = AsIs({"type": "number"}, "Share of rows predicted right.")
+    balanced_accuracy = AsIs({"type": "number"}, "Mean over the classes of the share predicted right.")
+    f1_macro = AsIs({"type": "number"}, "Mean over the classes of the harmonic mean of precision and recall.")
+    log_loss = AsIs({"type": "number"}, "Mean negative log probability of the right class, in nats.")
+
+
+class EstimatorSpecSchema(Schema):
+    """An estimator and all its parameters."""
+
+    name = string("Which estimator.")
+    params = AsIs({"type": "object", "additionalProperties": True}, "Its parameters, defaults included.")
+
+
+def model_version_field(**options: Any) -> AsIs:
+    """Return the field that names the current model."""
+    description = "Which model this is, counted from 1; null while there is none."
+    return AsIs({**or_null("integer"), "minimum": 1}, description, **options)
+
+
+def labels_since_fit(**options: Any) -> AsIs:
+    """Return the field that says how stale the model is."""
+    return count("Labels given, changed or retracted since the current model was fitted.", **options)
+
+
+def test_score_field(**options: Any) -> fields.Nested:
+    """Return the field for the score on the held-out set."""
+    return described(
+        TestScoreSchema, "How well the model does on the held-out set; null without either.", allow_none=True, **options
+    )
+
+
+class ProjectSchema(Schema):
+    """A project as it is."""
+
+    project_id = string("The project's name.")
+    version = count("Grows by one with every commit; the strong ETag.")
+    n_samples = count("Rows of the pool.")
+    n_features = count("Columns of the pool.")
+    n_labeled = count("Samples with a label.")
+    n_unlabeled = count("Samples that can still be asked about.")
+    n_skipped = count("Samples that cannot be labelled.")
+    classes = AsIs(many(LABEL), "The labels there are, declared or discovered.")
+    class_counts = AsIs(many({"type": "integer"}), "How many samples have each of `classes`, in the same order.")
+    estimator = described(EstimatorSpecSchema, "What the project trains.")
+    random_state = count("The project's seed.")
+    model_version = model_version_field(attribute="model.version", dump_default=None)
+    n_labels_since_fit = labels_since_fit()
+    test_score = test_score_field(attribute="model.test_score", dump_default=None)
+    created_at = Timestamp("When the project was made.")
+    updated_at = Timestamp("When its last commit was.")
+
+
+class ProjectPageSchema(Schema):
+    """Some projects."""
+
+    projects = listed(ProjectSchema, "In order of their names.")
+    next = AsIs(or_null("string"), "Give it as `after` for the next page; null on the last.")
+
+
+class QueryReplySchema(Schema):
+    """The samples to label next."""
+
+    project_id = string("The project's name.", attribute="project.project_id")
+    query_id = string("Names this question; hand it back with the labels.")
+    indices = AsIs(many({"type": "integer", "minimum": 0}), "Positions in the pool, ask-first first.")
+    ids = AsIs({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
+    scores = AsIs(
+        {**or_null("array"), "items": {"type": "number"}}, "Higher = asked first; null where the strategy has none."
+    )
+    strategy = string("The strategy that ran.")
+    fallback_reason = AsIs(or_null("string"), "Why it was another than asked for, or saw less; null otherwise.")
+    model_version = model_version_field(attribute="project.model.version", dump_default=None)
+    n_labeled = count("Samples with a label.", attribute="project.n_labeled")
+    n_unlabeled = count("Samples that can still be asked about.", attribute="project.n_unlabeled")
+    n_labels_since_fit = labels_since_fit(attribute="project.n_labels_since_fit")
+    lease_expires_at = AsIs(
+        {**or_null("string"), "format": "date-time"}, "When the lease ends; null without one.", dump_default=None
+    )
+
+
+class LabelReplySchema(Schema):
+    """The project after the answers."""
+
+    project_id = string("The project's name.", attribute="project.project_id")
+    n_accepted = count("Records in the request, all of them kept.")
+    n_changed = count("Records that changed anything; the same label again does not.")
+    n_labeled = count("Samples with a label.", attribute="project.n_labeled")
+    n_unlabeled = count("Samples that can still be asked about.", attribute="project.n_unlabeled")
+    n_skipped = count("Samples that cannot be labelled.", attribute="project.n_skipped")
+    model_version = model_version_field(attribute="project.model.version", dump_default=None)
+    n_labels_since_fit = labels_since_fit(attribute="project.n_labels_since_fit")
+    test_score = test_score_field(attribute="project.model.test_score", dump_default=None)
+
+
+class LabelRecordSchema(Schema):
+    """One answer as it is kept."""
+
+    index = count("The sample's position in the pool.")
+    id = AsIs(or_null("string"), "Its name; null without ids.")
+    label = AsIs(LABEL_OR_NULL, "The label; null for a skip.")
+    skip = AsIs({"type": "boolean"}, "Whether the sample cannot be labelled.")
+    annotator = AsIs(or_null("string"), "Who answered; null for nobody in particular.")
+    query_id = AsIs(or_null("string"), "Which query asked; null where that was not told.")
+    labeled_at = AsIs({"type": "string", "format": "date-time"}, "When the answer was kept.")
+
+
+class LabelListSchema(Schema):
+    """All answers of a project."""
+
+    labels = listed(LabelRecordSchema, "In order of their samples.")
+
+
+class ParameterSchema(Schema):
+    """A declared parameter."""
+
+    name = string("What it is called.")
+    type = AsIs(
+        {"type": "string", "enum": ["boolean", "integer", "number", "choice", "integers"]},
+        "What kind of value.",
+        attribute="kind",
+    )
+    default = AsIs({}, "The value without it.")
+    description = string("What it does.", attribute="summary")
+    minimum = AsIs(or_null("number"), "The smallest value; null without.")
+    exclusive_minimum = AsIs(
+        {"type": "boolean"}, "Whether the value must be above `minimum`.", attribute="above_minimum"
+    )
+    maximum = AsIs(or_null("number"), "The largest value; null without.")
+    choices = AsIs(many({"type": "string"}), "The values there are, for a choice; empty otherwise.")
+    nullable = AsIs({"type": "boolean"}, "Whether null is a value too.")
+
+
+class StrategySchema(Schema):
+    """A query strategy."""
+
+    name = string("What it is called.")
+    description = string("What it does.", attribute="summary")
+    source = string("Where it was published.")
+    needs = AsIs(
+        many({"type": "string"}), "What it looks at: the model's probabilities, the features.", attribute="needed"
+    )
+    params = listed(ParameterSchema, "What it can be told.", attribute="parameters")
+
+
+class StrategyListSchema(Schema):
+    """The query strategies on offer."""
+
+    strategies = listed(StrategySchema, "All of them.")
+
+
+class EstimatorSchema(Schema):
+    """An estimator."""
+
+    name = string("What it is called.")
+    description = string("What it does.", attribute="summary")
+    source = string("Where it was published.")
+    params = listed(ParameterSchema, "What it can be told.", attribute="parameters")
+
+
+class EstimatorListSchema(Schema):
+    """The estimators on offer."""
+
+    estimators = listed(EstimatorSchema, "All of them.")
+
+
+class StatusSchema(Schema):
+    """That it works."""
+
+    status = AsIs({"type": "string", "const": "ok"}, "ok")

@@ -1,0 +1,316 @@
+"""The endpoints. Each reads its request, makes one call, and dumps what came back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, request
+from marshmallow import Schema, ValidationError
+from werkzeug.exceptions import ServiceUnavailable
+
+from service import estimators, strategies
+from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
+from service.http import docs, metrics, replies
+from service.http.operations import Operations, Reply
+from service.http.problems import flatten
+from service.http.schemas import (
+    FitSchema,
+    LabelSchema,
+    PageSchema,
+    QuerySchema,
+    fit_request,
+    label_request,
+    query_request,
+)
+from service.http.wire import JSON, Limits, choose_media_type, json_list, json_response, read_document, read_json
+from service.parameters import pointer_token
+from service.project import Project
+from service.settings import Settings
+from service.store import Store
+from service.usecases.fit import fit_project as fit
+from service.usecases.label import label_project as label
+from service.usecases.label import retract_label as retract
+from service.usecases.projects import LabelRecord, delete, get, list_all, list_labels
+from service.usecases.query import query_project as query
+
+CSV = "text/csv"
+YAML = "application/yaml"
+
+operations = Operations()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a request works with."""
+
+    store: Store
+    settings: Settings
+
+    @property
+    def limits(self) -> Limits:
+        """How much of a body is read."""
+        return Limits(self.settings.max_body_bytes, self.settings.max_json_bytes, self.settings.max_pool_cells)
+
+
+def register(app: Flask, context: Context) -> None:
+    """Make the application answer at every endpoint."""
+    app.extensions["active-query"] = context
+    blueprint = Blueprint("api", __name__)
+    for operation in operations.all:
+        blueprint.add_url_rule(operation.path, operation.name, operation.view, methods=[operation.method])
+    blueprint.before_request(refuse_unread)
+    app.register_blueprint(blueprint)
+
+
+def here() -> Context:
+    """Return what the request at work works with."""
+    context: Context = current_app.extensions["active-query"]
+    return context
+
+
+def refuse_unread() -> None:
+    """Refuse what an endpoint would not look at: a condition, say, that a write would happen in spite of."""
+    if "If-Match" in request.headers and request.method not in ("GET", "HEAD", "OPTIONS"):
+        raise InvalidRequest.at("/headers/If-Match", "must be left out: it comes with a later version of this service")
+    takes_query = {operation.name for operation in operations.all if operation.query}
+    if request.args and (request.endpoint or "").removeprefix("api.") not in takes_query:
+        raise InvalidRequest(
+            FieldError(f"/query/{pointer_token(name)}", "is not a parameter here") for name in request.args
+        )
+
+
+def project_response(project: Project, status: int = 200) -> Response:
+    """Reply with a project and its ETag."""
+    return tagged(json_response(replies.ProjectSchema().dump(project), status), project)
+
+
+def tagged(response: Response, project: Project) -> Response:
+    """Return the response with the project's version as its strong ETag."""
+    response.set_etag(str(project.version))
+    return response
+
+
+PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
+
+
+@operations.add(
+    "POST",
+    "/fit",
+    body=FitSchema,
+    multipart=True,
+    replies={
+        200: Reply("The project, trained again.", replies.ProjectSchema, etag=True),
+        201: Reply("The new project.", replies.ProjectSchema, etag=True),
+    },
+    problems=(409, 411, 413, 415, 422, 503, 507),
+)
+def fit_project() -> Response:
+    """Create a project, or train it again.
+
+    With X it makes a project of a pool and what labels there are; with `replace` it puts them in the place of the old
+    ones. Without X it trains the project again, with another estimator or held-out set if they are given. Nothing
+    changes unless all of it succeeds. With fewer than two classes labelled there is nothing to fit: the project is
+    kept, and `model_version` is null.
+    """
+    context = here()
+    with context.store.stage() as staging:
+        data = FitSchema().load(read_document(request, context.limits, staging))
+        project, is_new = fit(context.store, staging, fit_request(data, staging, context.limits))
+    return project_response(project, 201 if is_new else 200)
+
+
+@operations.add(
+    "POST",
+    "/query",
+    body=QuerySchema,
+    replies={200: Reply("The samples, ask-first first.", replies.QueryReplySchema)},
+    problems=(404, 411, 413, 415, 422),
+)
+def query_project() -> Response:
+    """Ask which samples to label next.
+
+    Always answers: where the strategy cannot run, `strategy` names the one that did and `fallback_reason` says why.
+    The same state and the same request give the same answer.
+    """
+    context = here()
+    data = QuerySchema().load(read_json(request, context.limits))
+    answered = query(context.store, query_request(data, context.settings.max_batch))
+    return json_response(replies.QueryReplySchema().dump(answered))
+
+
+@operations.add(
+    "POST",
+    "/label",
+    body=LabelSchema,
+    replies={200: Reply("What is known now.", replies.LabelReplySchema, etag=True)},
+    problems=(404, 409, 411, 413, 415, 422, 503, 507),
+)
+def label_project() -> Response:
+    """Hand back what people answered.
+
+    All records are kept, or none. The same label again is no change; another label by the same annotator replaces it,
+    and a label without an annotator replaces whatever the sample has.
+    """
+    context = here()
+    labeled = label(context.store, label_request(LabelSchema().load(read_json(request, context.limits))))
+    return tagged(json_response(replies.LabelReplySchema().dump(labeled)), labeled.project)
+
+
+@operations.add(
+    "GET",
+    "/projects",
+    query=PageSchema,
+    replies={200: Reply("A page of projects.", replies.ProjectPageSchema)},
+    problems=(422,),
+)
+def list_projects() -> Response:
+    """List the projects, in order of their names."""
+    data = read_query(PageSchema())
+    return json_response(replies.ProjectPageSchema().dump(list_all(here().store, data["limit"], data.get("after"))))
+
+
+@operations.add("GET", "/projects/<project_id>", replies={200: PROJECT}, problems=(404,))
+def get_project(project_id: str) -> Response:
+    """Look at a project."""
+    return project_response(get(here().store, project_id))
+
+
+@operations.add(
+    "DELETE",
+    "/projects/<project_id>",
+    replies={204: Reply("The project is gone, and all its files with it.")},
+    problems=(404, 422, 503),
+)
+def delete_project(project_id: str) -> Response:
+    """Delete a project."""
+    delete(here().store, project_id)
+    return Response(status=204)
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/labels",
+    replies={200: Reply("The answers, in order of their samples.", replies.LabelListSchema, (CSV,), etag=True)},
+    problems=(404, 406),
+)
+def list_project_labels(project_id: str) -> Response:
+    """List all answers.
+
+    As JSON, or as CSV with `Accept: text/csv`.
+    """
+    media_type = choose_media_type(request, JSON, CSV)
+    project, records = list_labels(here().store, project_id)
+    if media_type == CSV:
+        return tagged(Response(csv_lines(records), mimetype=CSV), project)
+    return tagged(Response(json_list("labels", records), mimetype=JSON), project)
+
+
+@operations.add(
+    "DELETE",
+    "/projects/<project_id>/labels/<index>",
+    replies={204: Reply("The sample can be asked about again.", etag=True)},
+    problems=(404, 422, 503, 507),
+)
+def retract_label(project_id: str, index: str) -> Response:
+    """Take back every label and skip of a sample.
+
+    The next request that waits for a fit trains without it.
+    """
+    if not index.isascii() or not index.isdecimal() or len(index) > 18:
+        get(here().store, project_id)
+        raise LabelNotFound(index[:32])
+    return tagged(Response(status=204), retract(here().store, project_id, int(index)))
+
+
+@operations.add("GET", "/strategies", replies={200: Reply("The strategies.", replies.StrategyListSchema)})
+def list_strategies() -> Response:
+    """List the query strategies, with their parameters and sources."""
+    return json_response(replies.StrategyListSchema().dump({"strategies": strategies.STRATEGIES.values()}))
+
+
+@operations.add("GET", "/estimators", replies={200: Reply("The estimators.", replies.EstimatorListSchema)})
+def list_estimators() -> Response:
+    """List the estimators, with their parameters."""
+    return json_response(replies.EstimatorListSchema().dump({"estimators": estimators.ESTIMATORS.values()}))
+
+
+@operations.add("GET", "/healthz", replies={200: Reply("The process lives.", replies.StatusSchema)})
+def get_health() -> Response:
+    """Tell whether the process lives."""
+    return json_response({"status": "ok"})
+
+
+@operations.add(
+    "GET",
+    "/readyz",
+    replies={200: Reply("The data directory can be written.", replies.StatusSchema)},
+    problems=(503,),
+)
+def get_readiness() -> Response:
+    """Tell whether the data directory can be written."""
+    try:
+        here().store.check_writable()
+    except (OSError, StoreFull) as error:
+        raise ServiceUnavailable("the data directory cannot be written") from error
+    return json_response({"status": "ok"})
+
+
+@operations.add(
+    "GET", "/metrics", replies={200: Reply("Counters and histograms over all workers.", media_types=("text/plain",))}
+)
+def get_metrics() -> Response:
+    """Show what the service did, for Prometheus."""
+    return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+
+
+@operations.add("GET", "/openapi.yaml", replies={200: Reply("The contract.", media_types=(YAML,))})
+def get_openapi() -> Response:
+    """Fetch this contract."""
+    return Response(docs.openapi_text(), mimetype=YAML)
+
+
+@operations.add("GET", "/docs", replies={200: Reply("A page to read.", media_types=("text/html",))})
+def get_docs() -> Response:
+    """Read the reference."""
+    return Response(docs.page(), mimetype="text/html", headers={"Content-Security-Policy": docs.CSP})
+
+
+def read_query(schema: Schema) -> dict[str, Any]:
+    """Read the query string. Raises InvalidRequest with pointers below `/query`."""
+    repeated = [
+        name for name, times in Counter((key for key, _ in request.args.items(multi=True))).items() if times > 1
+    ]
+    if repeated:
+        raise InvalidRequest.at(f"/query/{pointer_token(repeated[0])}", "is given twice")
+    try:
+        data: dict[str, Any] = schema.load(request.args.to_dict())
+    except ValidationError as error:
+        raise InvalidRequest(flatten(error.messages)).below("/query") from None
+    return data
+
+
+def csv_lines(records: Iterator[LabelRecord]) -> Iterator[str]:
+    """Write records as CSV (RFC 4180), a line at a time."""
+    columns = [field.name for field in fields(LabelRecord)]
+    yield csv_line(columns)
+    for record in records:
+        yield csv_line([csv_value(getattr(record, column)) for column in columns])
+
+
+def csv_value(value: object) -> str:
+    """Show a value as JSON would, but for a string's quotes; nothing for null."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def csv_line(values: list[str]) -> str:
+    """Write one line of CSV."""
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()

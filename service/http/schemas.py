@@ -1,0 +1,205 @@
+"""What requests and replies look like: the contract, from which openapi.yaml is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from marshmallow import RAISE, Schema, ValidationError, pre_load, validates_schema
+from numpy.typing import NDArray
+
+from service import estimators, strategies
+from service.errors import InvalidRequest
+from service.http import rules
+from service.http.npy import check_cells
+from service.http.rules import Ruled
+from service.http.wire import Limits, StagedMatrix
+from service.project import MAX_ERRORS, PROJECT_ID, EstimatorSpec
+from service.settings import Settings
+from service.store import Staging
+from service.usecases.fit import FitRequest, HeldOutUpload
+from service.usecases.label import LabelRequest
+from service.usecases.query import QueryRequest
+
+DEFAULTS = Settings()
+MAX_SEED = 2**32 - 1
+MAX_PAGE = 1_000
+
+ESTIMATOR_NAME = {"type": "string", "enum": sorted(estimators.ESTIMATORS)}
+ESTIMATOR_SCHEMA = {
+    "oneOf": [
+        ESTIMATOR_NAME,
+        {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": {**ESTIMATOR_NAME, "description": "Which estimator."},
+                "params": {"type": "object", "additionalProperties": True, "description": "Its parameters."},
+            },
+        },
+    ]
+}
+
+
+def project_id_field() -> Ruled:
+    """Return the field by which a request names its project."""
+    return Ruled(rules.pattern(PROJECT_ID), "The project's name.", required=True)
+
+
+def seed_field(description: str) -> Ruled:
+    """Return a field for a seed."""
+    return Ruled(rules.integer(0, MAX_SEED), description)
+
+
+class RequestSchema(Schema):
+    """A body whose fields are all known; any other is refused."""
+
+    class Meta:
+        """Options of marshmallow."""
+
+        unknown = RAISE
+
+    error_messages = {"unknown": "is not a field here", "type": "must be a JSON object"}  # noqa: RUF012 - marshmallow's
+
+    @pre_load
+    def refuse_very_many(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Refuse a document of more unknown fields than are listed, before an error is made for each of them."""
+        if len(data) > len(self.load_fields) + MAX_ERRORS:
+            known = {field.data_key or name for name, field in self.load_fields.items()}
+            unknown = islice((name for name in data if name not in known), MAX_ERRORS + 1)
+            raise ValidationError({name: [self.error_messages["unknown"]] for name in unknown})
+        return data
+
+
+class FitSchema(RequestSchema):
+    """Create a project, or train it again."""
+
+    project_id = project_id_field()
+    X = Ruled(rules.matrix(), "The pool: n rows of d numbers. Required for a new project.")
+    y = Ruled(rules.label_list(unlabeled=True), "n labels, null = unlabelled.")
+    ids = Ruled(rules.sample_ids(), "n unique strings: the caller's own names of the samples.")
+    X_test = Ruled(rules.matrix(), "The held-out set: scored after every fit, never trained on.")
+    y_test = Ruled(rules.label_list(unlabeled=False), "A label for every row of X_test.")
+    classes = Ruled(rules.class_list(), "All labels that may occur; without it they are discovered as they come.")
+    estimator = Ruled(
+        rules.estimator().documented(**ESTIMATOR_SCHEMA),
+        "An estimator's name, or its name and parameters; see GET /estimators.",
+    )
+    random_state = seed_field("The project's seed; 0 without.")
+    replace = Ruled(rules.boolean(), "Throw away the project's pool, labels and models for these.", load_default=False)
+
+    @validates_schema
+    def check_together(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Refuse fields that need each other."""
+        wrong: dict[str, list[str]] = {}
+        if "X" not in data:
+            wrong |= {name: ["comes only together with X"] for name in ("y", "ids") if name in data}
+            if data.get("replace"):
+                wrong["X"] = ["is required with 'replace': true"]
+        for name, other in (("X_test", "y_test"), ("y_test", "X_test")):
+            if name in data and other not in data:
+                wrong[other] = [f"is required together with {name}"]
+        if wrong:
+            raise ValidationError(wrong)
+
+
+class QuerySchema(RequestSchema):
+    """Ask which samples to label next."""
+
+    project_id = project_id_field()
+    batch_size = Ruled(
+        rules.integer(1, 2**31 - 1).documented(maximum=DEFAULTS.max_batch),
+        "How many samples, up to AQ_MAX_BATCH; more than are left returns what is left.",
+        load_default=1,
+    )
+    strategy = Ruled(
+        rules.text(1, 64).documented(enum=sorted(strategies.STRATEGIES)), "See GET /strategies.", load_default="auto"
+    )
+    params = Ruled(rules.json_object(), "The strategy's parameters; see GET /strategies.", load_default=dict)
+    excluded = Ruled(rules.indices(), "Indices never to return.", data_key="exclude")
+    candidates = Ruled(rules.indices(), "The only indices to consider.")
+    random_state = seed_field("A seed for this question; without it the project's seed and state give one.")
+    annotator = Ruled(rules.ANNOTATOR, "Who will answer.")
+    lease_seconds = Ruled(rules.only(0, f"a lease {rules.LATER}"), "0: a pure read.", load_default=0)
+
+
+class LabelSchema(RequestSchema):
+    """Hand back what people answered."""
+
+    project_id = project_id_field()
+    labels = Ruled(rules.answers(), "The answers; all are kept, or none.", required=True)
+    refit = Ruled(
+        rules.one_of("wait", "never", later=("background",)),
+        '"wait": the reply carries the new model; "never": the next request that waits fits.',
+        load_default="wait",
+    )
+
+
+class PageSchema(RequestSchema):
+    """Which page of a list."""
+
+    limit = Ruled(rules.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
+    after = Ruled(rules.pattern(PROJECT_ID), "The last name of the page before.")
+
+
+def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> FitRequest:
+    """Turn what FitSchema loaded into a request, its matrices staged. Raises InvalidRequest."""
+    held_out = None
+    if "X_test" in data:
+        held_out = HeldOutUpload(staged("X_test", data["X_test"], staging, limits), data["y_test"])
+    return FitRequest(
+        project_id=data["project_id"],
+        X=staged("X", data["X"], staging, limits) if "X" in data else None,
+        y=data.get("y"),
+        ids=data.get("ids"),
+        held_out=held_out,
+        classes=data.get("classes"),
+        estimator=estimator_spec(data["estimator"]) if "estimator" in data else None,
+        random_state=data.get("random_state"),
+        replace=data["replace"],
+    )
+
+
+def staged(name: str, matrix: StagedMatrix | NDArray[np.float64], staging: Staging, limits: Limits) -> Path:
+    """Return the staged file of a matrix, which is written now if it came as JSON. Raises InvalidRequest."""
+    if isinstance(matrix, StagedMatrix):
+        return matrix.path
+    check_cells(f"/{name}", len(matrix), matrix.shape[1], limits.cells)
+    return staging.matrix(matrix)
+
+
+def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:
+    """Return the estimator of a name, or of a name and parameters. Raises InvalidRequest."""
+    try:
+        if isinstance(spec, str):
+            return estimators.resolve(spec, {})
+        return estimators.resolve(spec["name"], spec.get("params", {}))
+    except InvalidRequest as error:
+        if isinstance(spec, str):
+            raise InvalidRequest.at("/estimator", error.errors[0].detail) from None
+        raise error.below("/estimator") from None
+
+
+def query_request(data: Mapping[str, Any], max_batch: int) -> QueryRequest:
+    """Turn what QuerySchema loaded into a request. Raises InvalidRequest."""
+    if data["batch_size"] > max_batch:
+        raise InvalidRequest.at("/batch_size", f"must be an integer from 1 to {max_batch} (AQ_MAX_BATCH)")
+    strategy, params = strategies.resolve(data["strategy"], data["params"])
+    return QueryRequest(
+        project_id=data["project_id"],
+        strategy=strategy,
+        params=params,
+        batch_size=data["batch_size"],
+        exclude=data.get("excluded"),
+        candidates=data.get("candidates"),
+        random_state=data.get("random_state"),
+    )
+
+
+def label_request(data: Mapping[str, Any]) -> LabelRequest:
+    """Turn what LabelSchema loaded into a request."""
+    return LabelRequest(data["project_id"], data["labels"], data["refit"])

@@ -1,0 +1,239 @@
+"""POST /fit: create a project, or train it again."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InvalidRequest, ProjectExists, ProjectNotFound
+from service.estimators import resolve
+from service.ids import SampleIds
+from service.project import (
+    EstimatorSpec,
+    HeldOut,
+    ModelRef,
+    Project,
+    Segment,
+    declare_classes,
+    encode_with,
+    extend_classes,
+    now,
+)
+from service.store import (
+    Matrix,
+    Part,
+    Snapshot,
+    Staging,
+    Store,
+    Transaction,
+    held_out_file,
+    held_out_labels_file,
+    ids_file,
+    model_file,
+    pool_file,
+)
+from service.usecases.training import same_project, train
+from service.votes import EncodedLabels, Label, Votes
+
+DEFAULT_ESTIMATOR = "logistic_regression"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutUpload:
+    """A staged matrix of m rows and their m labels."""
+
+    X: Path
+    y: EncodedLabels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitRequest:
+    """What POST /fit was asked; None where a field was not sent. `X` is a staged matrix."""
+
+    project_id: str
+    X: Path | None = None
+    y: EncodedLabels | None = None
+    ids: Sequence[str] | None = None
+    held_out: HeldOutUpload | None = None
+    classes: Sequence[Label] | None = None
+    estimator: EstimatorSpec | None = None
+    random_state: int | None = None
+    replace: bool = False
+
+
+def fit_project(store: Store, staging: Staging, request: FitRequest) -> tuple[Project, bool]:
+    """Create the project, or train it again. Return it, and whether it is new.
+
+    One commit brings everything: until then nothing has changed, whatever goes wrong. Raises InvalidRequest,
+    ProjectExists, ProjectReplaced, TooManyProjects, FitFailed and the store's errors.
+    """
+    if request.X is not None:
+        return create_project(store, staging, request, staging.open_matrix(request.X))
+    return refit_project(store, staging, request), False
+
+
+def create_project(store: Store, staging: Staging, request: FitRequest, X: Matrix) -> tuple[Project, bool]:
+    """Make a project of a new pool, or put the new pool in place of the old one."""
+    refuse_existing(store, request)
+    check_lengths(request, len(X))
+    project = with_initial_labels(apply(new_project(request, X), request), request.y)
+    fitted = fit_staged(staging, request, Snapshot(project, X))
+    ids = None if request.ids is None else staging.ids(SampleIds.build(request.ids))
+    with store.transaction(request.project_id, create=True) as transaction:
+        old = transaction.project
+        if old is not None and not request.replace:
+            raise ProjectExists(request.project_id)
+        if old is not None:
+            project = project.in_place_of(old)
+        number = project.last_file + 1
+        project = replace(project, segments=(Segment(number, len(X)),), last_file=number)
+        files = {pool_file(number): request.X, ids_file(number): ids}
+        return commit(transaction, staging, request, project, fitted, files), old is None
+
+
+def refit_project(store: Store, staging: Staging, request: FitRequest) -> Project:
+    """Train an existing project again, with what the request changes."""
+    try:
+        snapshot = store.read(request.project_id, Part.POOL, Part.HELD_OUT)
+    except ProjectNotFound:
+        problem = f"is required: there is no project {request.project_id!r} yet, and its pool makes it"
+        raise InvalidRequest.at("/X", problem) from None
+    fitted = fit_staged(staging, request, replace(snapshot, project=apply(snapshot.project, request)))
+    with store.transaction(request.project_id) as transaction:
+        # Labels may have come while the model was fitted; they stay, and make the next fit due.
+        current = apply(same_project(transaction.project, snapshot.project), request)
+        return commit(transaction, staging, request, current, fitted, {})
+
+
+def refuse_existing(store: Store, request: FitRequest) -> None:
+    """Raise ProjectExists before any work is done, rather than only at the commit."""
+    with suppress(ProjectNotFound):
+        store.read(request.project_id)
+        if not request.replace:
+            raise ProjectExists(request.project_id)
+
+
+def check_lengths(request: FitRequest, n_samples: int) -> None:
+    """Raise InvalidRequest when labels or names are not one for each row of X."""
+    given = {"/y": None if request.y is None else len(request.y.codes), "/ids": request.ids and len(request.ids)}
+    errors = [
+        FieldError(pointer, f"has {length} entries, but X has {n_samples} rows")
+        for pointer, length in given.items()
+        if length is not None and length != n_samples
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def new_project(request: FitRequest, X: Matrix) -> Project:
+    """Return a project with a pool and nothing else, before its first commit."""
+    at = now()
+    return Project(
+        project_id=request.project_id,
+        incarnation=uuid.uuid4().hex,
+        version=0,
+        random_state=0,
+        estimator=resolve(DEFAULT_ESTIMATOR, {}),
+        segments=(Segment(0, len(X)),),
+        n_features=X.shape[1],
+        has_ids=request.ids is not None,
+        held_out=None,
+        classes=(),
+        classes_declared=False,
+        annotators=(),
+        votes=Votes.none(),
+        labels_revision=0,
+        model=None,
+        last_model=0,
+        last_file=0,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def apply(project: Project, request: FitRequest) -> Project:
+    """Return the project with the estimator, the seed and the classes that the request brings."""
+    project = replace(
+        project,
+        estimator=request.estimator or project.estimator,
+        random_state=project.random_state if request.random_state is None else request.random_state,
+    )
+    if request.classes is not None:
+        project = declare_classes(project, request.classes)
+    if request.y is not None:
+        project = extend_classes(project, request.y.values, first_entry("y", request.y))
+    if request.held_out is not None:
+        project = extend_classes(project, request.held_out.y.values, first_entry("y_test", request.held_out.y))
+    return project
+
+
+def first_entry(field: str, labels: EncodedLabels) -> Callable[[int], str]:
+    """Return a function from a label's code to a pointer to where it first stands."""
+
+    @cache
+    def positions() -> NDArray[np.int64]:
+        first = np.empty(len(labels.values) + 1, np.int64)  # one more, for the -1 of unlabelled
+        # Going backwards, the assignment that stays is the first.
+        first[labels.codes[::-1]] = np.arange(len(labels.codes))[::-1]
+        return first
+
+    return lambda code: f"/{field}/{positions()[code]}"
+
+
+def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
+    """Return the project with the labels that came with its pool, given by nobody in particular."""
+    if y is None:
+        return project
+    codes = encode_with(project, y)
+    index = np.flatnonzero(codes >= 0)
+    return project.with_votes(Votes.anonymous(index, codes[index], project.created_at))
+
+
+def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> tuple[Path, ModelRef] | None:
+    """Fit the snapshot's project into a staged file, or return None when there is nothing to fit yet."""
+    if request.held_out is not None:
+        snapshot = with_held_out(snapshot, staging, request.held_out)
+    if not snapshot.project.can_fit:
+        return None
+    classifier, model = train(snapshot)
+    return staging.dump(classifier), model
+
+
+def with_held_out(snapshot: Snapshot, staging: Staging, held_out: HeldOutUpload) -> Snapshot:
+    """Return the snapshot with the uploaded held-out set, or raise InvalidRequest when it does not fit."""
+    X, project = staging.open_matrix(held_out.X), snapshot.project
+    if X.shape[1] != project.n_features:
+        raise InvalidRequest.at("/X_test", f"has {X.shape[1]} columns, but the pool has {project.n_features}")
+    if len(held_out.y.codes) != len(X):
+        raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {len(X)} rows")
+    return replace(snapshot, X_test=X, y_test=encode_with(project, held_out.y))
+
+
+def commit(
+    transaction: Transaction,
+    staging: Staging,
+    request: FitRequest,
+    project: Project,
+    fitted: tuple[Path, ModelRef] | None,
+    files: dict[str, Path | None],
+) -> Project:
+    """Commit the project with its new files, the held-out set and the model among them."""
+    if request.held_out is not None:
+        number, codes = project.last_file + 1, encode_with(project, request.held_out.y)
+        project = replace(project, held_out=HeldOut(number, len(codes)), last_file=number)
+        files[held_out_file(number)] = request.held_out.X
+        files[held_out_labels_file(number)] = staging.dump(codes)
+    if fitted is not None:
+        path, model = fitted
+        project = project.with_model(model)
+        files[model_file(project.last_model)] = path
+    elif not project.can_fit:
+        project = project.without_model()
+    return transaction.commit(project.committed(now()), {t: path for t, path in files.items() if path is not None})

@@ -1,0 +1,171 @@
+"""POST /label: what people answered; and retracting what they did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from service.errors import FieldError, InvalidRequest, LabelNotFound
+from service.ids import SampleIds
+from service.project import Project, extend_classes, now
+from service.store import Part, Store
+from service.usecases.training import fit_if_due
+from service.votes import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
+
+MAX_ANNOTATORS = 2**ANNOTATOR_BITS - 1
+"""How many annotators a project knows at most; a vote's key has no room for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One record: a sample by index or by id, and its label, or None for a skip."""
+
+    index: int | None
+    sample_id: str | None
+    label: Label | None
+    annotator: str | None = None
+    query_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """What POST /label was asked."""
+
+    project_id: str
+    answers: Sequence[Answer]
+    refit: Literal["wait", "never"] = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Labeled:
+    """The project after the answers, how many there were, and how many of them changed anything."""
+
+    project: Project
+    n_accepted: int
+    n_changed: int
+
+
+def label_project(store: Store, request: LabelRequest) -> Labeled:
+    """Keep all the answers, or none; then fit, unless the caller does not want to wait for it.
+
+    Raises InvalidRequest naming each answer that is wrong, ProjectNotFound and the store's errors.
+    """
+    with store.transaction(request.project_id) as transaction:
+        snapshot = transaction.read(*([Part.IDS] if any(answer.index is None for answer in request.answers) else []))
+        project = snapshot.project
+        indices = find_samples(project, snapshot.ids, request.answers)
+        refuse_repeated(request.answers, indices)
+        refuse_skipped(project, request.answers, indices)
+        project, n_changed = with_answers(project, request.answers, indices)
+        if n_changed:
+            project = transaction.commit(project.committed(now()))
+    if request.refit == "wait" and project.fit_is_due:
+        project = fit_if_due(store, request.project_id)
+    return Labeled(project, len(request.answers), n_changed)
+
+
+def retract_label(store: Store, project_id: str, index: int) -> Project:
+    """Take back every label and skip of a sample, or raise LabelNotFound."""
+    with store.transaction(project_id) as transaction:
+        project = transaction.read().project
+        kept = project.votes.index != index
+        if kept.all():
+            raise LabelNotFound(index)
+        return transaction.commit(project.with_votes(project.votes.take(kept)).committed(now()))
+
+
+def find_samples(project: Project, ids: SampleIds | None, answers: Sequence[Answer]) -> list[int]:
+    """Return the index of each answer's sample, or raise InvalidRequest for those that there are not."""
+    indices = []
+    errors = []
+    for position, answer in enumerate(answers):
+        if answer.index is not None:
+            index: int | None = answer.index if answer.index < project.n_samples else None
+            problem = FieldError(f"/labels/{position}/index", f"must be from 0 to {project.n_samples - 1}")
+        elif ids is None:
+            index = None
+            problem = FieldError(f"/labels/{position}/id", "this project was made without ids; name samples by index")
+        else:
+            index = ids.find(answer.sample_id or "")
+            problem = FieldError(f"/labels/{position}/id", "is not among the ids that came with the pool")
+        if index is None:
+            errors.append(problem)
+        else:
+            indices.append(index)
+    if errors:
+        raise InvalidRequest(errors)
+    return indices
+
+
+def refuse_repeated(answers: Sequence[Answer], indices: Sequence[int]) -> None:
+    """Raise InvalidRequest where one request holds two answers of one person to one sample."""
+    first: dict[tuple[int, str | None], int] = {}
+    errors = []
+    times = Counter(indices)
+    for position, (answer, index) in enumerate(zip(answers, indices, strict=True)):
+        if times[index] == 1:
+            continue
+        if answer.annotator is None:
+            errors.append(
+                at_sample(position, answer, f"sample {index} is answered {times[index]} times; send one answer")
+            )
+        elif first.setdefault((index, answer.annotator), position) != position:
+            errors.append(at_sample(position, answer, f"sample {index} is answered twice by this annotator; send one"))
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def refuse_skipped(project: Project, answers: Sequence[Answer], indices: Sequence[int]) -> None:
+    """Raise InvalidRequest where a label is given to a sample that was skipped."""
+    skipped = set(project.resolved.skipped.tolist())
+    if not skipped:
+        return
+    errors = [
+        at_sample(
+            position,
+            answer,
+            f"sample {index} was skipped: DELETE /projects/{project.project_id}/labels/{index} takes the skip back",
+        )
+        for position, (answer, index) in enumerate(zip(answers, indices, strict=True))
+        if answer.label is not None and index in skipped
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def at_sample(position: int, answer: Answer, problem: str) -> FieldError:
+    """Return an error at the field by which an answer names its sample."""
+    return FieldError(f"/labels/{position}/{'id' if answer.index is None else 'index'}", problem)
+
+
+def with_answers(project: Project, answers: Sequence[Answer], indices: Sequence[int]) -> tuple[Project, int]:
+    """Return the project after the answers, and how many of them changed anything. Raises InvalidRequest."""
+    firsts: dict[Label, int] = {}
+    for position, answer in enumerate(answers):
+        if answer.label is not None:
+            firsts.setdefault(answer.label, position)
+    positions = list(firsts.values())
+    project = extend_classes(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label")
+    class_code = {label: code for code, label in enumerate(project.classes)}
+    annotator_code = {name: code for code, name in enumerate(project.annotators)}
+    for position, answer in enumerate(answers):
+        if (
+            answer.annotator is not None
+            and annotator_code.setdefault(answer.annotator, len(annotator_code)) == MAX_ANNOTATORS
+        ):
+            problem = f"is new, and this project knows {MAX_ANNOTATORS} annotators already; no more are taken"
+            raise InvalidRequest.at(f"/labels/{position}/annotator", problem)
+    project = replace(project, annotators=tuple(annotator_code))
+    rows = (
+        (
+            index,
+            SKIP if answer.label is None else class_code[answer.label],
+            NOBODY if answer.annotator is None else annotator_code[answer.annotator],
+            (answer.query_id or "").encode(),
+        )
+        for answer, index in zip(answers, indices, strict=True)
+    )
+    votes, n_changed = cast(project.votes, Votes.of(rows, now()))
+    return project.with_votes(votes), n_changed

@@ -1,0 +1,77 @@
+"""The project as a resource: look at one, list them, list the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.errors import ProjectNotFound
+from service.project import Project
+from service.store import Part, Store
+from service.votes import NOBODY, SKIP, Label
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some projects, and the name after which the next page starts, None on the last."""
+
+    projects: list[Project]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRecord:
+    """One answer as it is kept; `labeled_at` as RFC 3339 tells."""
+
+    index: int
+    id: str | None
+    label: Label | None
+    skip: bool
+    annotator: str | None
+    query_id: str | None
+    labeled_at: str
+
+
+def get(store: Store, project_id: str) -> Project:
+    """Return a project, or raise ProjectNotFound."""
+    return store.read(project_id).project
+
+
+def list_all(store: Store, limit: int, after: str | None) -> Page:
+    """Return up to `limit` projects in order of their names, from the first behind `after`."""
+    names = [name for name in store.project_ids() if after is None or name > after]
+    projects = []
+    for name in names[:limit]:
+        # A project may be deleted while the list is made.
+        with suppress(ProjectNotFound):
+            projects.append(get(store, name))
+    return Page(projects, names[limit - 1] if len(names) > limit else None)
+
+
+def delete(store: Store, project_id: str) -> None:
+    """Take a project away, or raise ProjectNotFound."""
+    store.delete(project_id)
+
+
+def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelRecord]]:
+    """Return a project and all its answers in order of their samples, made one by one as they are asked for."""
+    snapshot = store.read(project_id, Part.IDS)
+    project, votes, ids = snapshot.project, snapshot.project.votes, snapshot.ids
+    times = np.datetime_as_string(votes.at.astype("M8[us]"), timezone="UTC")
+    columns = zip(votes.index, votes.code, votes.annotator, votes.query, times, strict=True)
+    records = (
+        LabelRecord(
+            index=int(index),
+            id=None if ids is None else ids.names_at([index])[0],
+            label=None if code == SKIP else project.classes[code],
+            skip=bool(code == SKIP),
+            annotator=None if annotator == NOBODY else project.annotators[annotator],
+            query_id=query.decode() or None,
+            labeled_at=str(time),
+        )
+        for index, code, annotator, query, time in columns
+    )
+    return project, records

@@ -1,0 +1,118 @@
+"""POST /query: which samples should be labelled next?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InvalidRequest
+from service.parameters import Parameters
+from service.project import MAX_ERRORS, Project
+from service.store import Part, Store
+from service.strategies import Question, Strategy, select
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRequest:
+    """What POST /query was asked. `exclude` and `candidates` hold indices into the pool, None where not sent."""
+
+    project_id: str
+    strategy: Strategy
+    params: Parameters
+    batch_size: int = 1
+    exclude: NDArray[np.int64] | None = None
+    candidates: NDArray[np.int64] | None = None
+    random_state: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """The samples to ask about, ask-first first, and the project as it was when they were chosen."""
+
+    project: Project
+    query_id: str
+    indices: list[int]
+    ids: list[str] | None
+    scores: list[float] | None
+    strategy: str
+    fallback_reason: str | None
+
+
+def query_project(store: Store, request: QueryRequest) -> Answered:
+    """Choose the next samples. A pure read: the same state and the same request give the same answer.
+
+    Raises InvalidRequest for an index that there is not, ProjectNotFound and the store's errors.
+    """
+    snapshot = store.read(request.project_id, Part.POOL, Part.MODEL, Part.IDS)
+    project = snapshot.project
+    if snapshot.X is None:
+        raise ValueError("a query needs a snapshot with its pool")
+    question = Question(
+        X=snapshot.X,
+        candidates=open_samples(project, request),
+        labeled=project.resolved.labeled,
+        model=snapshot.model,
+        n_classes_labeled=project.n_classes_labeled,
+    )
+    rng = np.random.default_rng(seed_of(project, request))
+    selection = select(request.strategy, request.params, question, request.batch_size, rng)
+    indices = selection.indices.tolist()
+    return Answered(
+        project=project,
+        query_id=query_id(project, request),
+        indices=indices,
+        ids=None if snapshot.ids is None else snapshot.ids.names_at(indices),
+        scores=None if selection.scores is None else selection.scores.tolist(),
+        strategy=selection.strategy,
+        fallback_reason=selection.fallback_reason,
+    )
+
+
+def open_samples(project: Project, request: QueryRequest) -> NDArray[np.int64]:
+    """Return the samples that may be asked about, in order: without label or skip, and as the request narrows them."""
+    check_indices(project, request)
+    asked = np.ones(project.n_samples, bool)
+    if request.candidates is not None:
+        asked[:] = False
+        asked[request.candidates] = True
+    if request.exclude is not None:
+        asked[request.exclude] = False
+    asked[project.votes.index] = False
+    return np.flatnonzero(asked)
+
+
+def check_indices(project: Project, request: QueryRequest) -> None:
+    """Raise InvalidRequest for each index that the pool does not have; of millions, the first few will do."""
+    errors = [
+        FieldError(f"/{field}/{position}", f"must be from 0 to {project.n_samples - 1}")
+        for field, indices in (("exclude", request.exclude), ("candidates", request.candidates))
+        if indices is not None
+        for position in np.flatnonzero(indices >= project.n_samples)[: MAX_ERRORS + 1].tolist()
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def seed_of(project: Project, request: QueryRequest) -> Sequence[int]:
+    """Return the request's own seed, or else one that the project's seed and state give."""
+    if request.random_state is not None:
+        return [request.random_state]
+    return [project.random_state, project.version]
+
+
+def query_id(project: Project, request: QueryRequest) -> str:
+    """Name a question by what it asked of which state, so that asking it again gives the same name."""
+    asked = (
+        project.incarnation,
+        project.version,
+        request.strategy.name,
+        sorted(request.params.items()),
+        request.batch_size,
+        request.random_state,
+        *(None if indices is None else indices.tobytes() for indices in (request.exclude, request.candidates)),
+    )
+    return hashlib.blake2b(repr(asked).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,102 @@
+"""Imports run one way, and each outside library has its own door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SERVICE = Path(__file__).parent.parent / "service"
+
+# Each layer may import those behind it. Modules of one layer may import each other, but not in a ring.
+LAYERS = [
+    ("errors", "settings"),
+    ("parameters", "threads"),
+    ("votes", "ids"),
+    ("project",),
+    ("scoring", "record"),
+    ("estimators", "strategies", "store"),
+    ("usecases",),
+    ("http",),
+    ("app",),
+    ("openapi", "demo", "gunicorn_hooks"),
+    ("cli",),
+    ("__main__",),
+]
+
+# Where each library may be imported: a prefix of the module's name.
+DOORS = {
+    "flask": ("service.http", "service.app"),
+    "werkzeug": ("service.http",),
+    "marshmallow": ("service.http", "service.openapi"),
+    "joblib": ("service.store",),
+    "pickle": ("service.store",),
+    "orjson": ("service.http",),
+    "filelock": ("service.store",),
+    "prometheus_client": ("service.http.metrics", "service.gunicorn_hooks"),
+    "apispec": ("service.openapi",),
+    "yaml": ("service.openapi", "service.http.docs"),
+    "jinja2": ("service.http.docs",),
+    "matplotlib": ("service.demo.report",),
+    "click": ("service.cli", "service.demo"),
+}
+
+MODULES = {
+    ".".join(path.relative_to(SERVICE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SERVICE.rglob("*.py"))
+}
+
+
+def imports(path: Path, *, only_inside: bool = False) -> set[str]:
+    """The names of the modules that a file imports: all of them, or only those that a function imports."""
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    nodes = [below for root in (functions if only_inside else [tree]) for below in ast.walk(root)]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module or "" for name in names}
+    return found
+
+
+def layer(module: str) -> int:
+    """How far out a module stands."""
+    name = module.split(".")[1]
+    return next(level for level, names in enumerate(LAYERS) if name in names)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "service"])
+def test_imports_run_one_way(module: str) -> None:
+    ours = {name for name in imports(MODULES[module]) if name.startswith("service.")}
+    own = module.split(".")[1]
+    outward = {name for name in ours if layer(name) >= layer(module) and name.split(".")[1] != own}
+    assert not outward
+
+
+@pytest.mark.parametrize("library", sorted(DOORS))
+def test_a_library_is_imported_only_at_its_door(library: str) -> None:
+    importers = {m for m, path in MODULES.items() if any(n.split(".")[0] == library for n in imports(path))}
+    assert importers == {m for m in importers if m.startswith(DOORS[library])}
+    assert importers, f"nothing imports {library} any more"
+
+
+def test_only_settings_and_the_launchers_read_the_environment() -> None:
+    readers = {module for module, path in MODULES.items() if "os.environ" in path.read_text()}
+    # serve, demo and gunicorn's hooks pass an environment on to a child, or read what `serve` put into it.
+    assert readers <= {"service.settings", "service.cli", "service.demo.serving", "service.gunicorn_hooks"}
+
+
+def test_no_import_inside_a_function_but_for_an_extra() -> None:
+    inside = {(module, name) for module, path in MODULES.items() for name in imports(path, only_inside=True)}
+    assert inside <= {("service.cli", "service.openapi"), ("service.cli", "service.demo")}
+
+
+def test_there_is_no_ring_of_imports() -> None:
+    graph = {module: {n for n in imports(path) if n in MODULES} - {module} for module, path in MODULES.items()}
+    while leaves := {module for module, below in graph.items() if not below & graph.keys()}:
+        graph = {module: below for module, below in graph.items() if module not in leaves}
+    # cli imports openapi and demo only when it is asked to.
+    assert not graph

@@ -1,0 +1,128 @@
+"""POST /query: which samples next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from service.strategies import STRATEGIES
+from tests.calls import ends, get, line, post
+
+MODEL_STRATEGIES = ["least_confidence", "margin", "ratio", "entropy"]
+
+
+@pytest.fixture
+def project(client: FlaskClient) -> str:
+    """Twenty rows on a line, a label at each end: the middle is what is uncertain."""
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    return "p"
+
+
+@pytest.mark.parametrize("strategy", MODEL_STRATEGIES)
+def test_the_middle_is_asked_first(client: FlaskClient, project: str, strategy: str) -> None:
+    reply = post(client, "/query", project_id=project, batch_size=4, strategy=strategy)
+    assert set(reply["indices"]) == {8, 9, 10, 11}
+    assert reply["scores"] == sorted(reply["scores"], reverse=True)
+    assert (reply["strategy"], reply["fallback_reason"], reply["model_version"]) == (strategy, None, 1)
+
+
+def test_auto_is_margin_when_there_is_a_model(client: FlaskClient, project: str) -> None:
+    reply = post(client, "/query", project_id=project)
+    assert (reply["strategy"], len(reply["indices"]), reply["lease_expires_at"]) == ("margin", 1, None)
+
+
+@pytest.mark.parametrize("strategy", ["auto", *MODEL_STRATEGIES])
+def test_without_a_label_it_answers_with_the_middles_of_clusters(client: FlaskClient, strategy: str) -> None:
+    X = [[0.0, 0.0]] * 5 + [[10.0, 0.0]] * 5 + [[0.0, 10.0]] * 5
+    post(client, "/fit", 201, project_id="p", X=X)
+    reply = post(client, "/query", project_id="p", batch_size=3, strategy=strategy)
+    assert {index // 5 for index in reply["indices"]} == {0, 1, 2}
+    assert (reply["strategy"], reply["scores"], reply["model_version"]) == ("k_means", None, None)
+    assert "no model yet" in reply["fallback_reason"]
+
+
+def test_with_one_class_a_named_strategy_is_certain_of_everything(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=[1, *[None] * 19])
+    reply = post(client, "/query", project_id="p", batch_size=5, strategy="entropy")
+    assert (reply["strategy"], reply["scores"]) == ("entropy", [0.0] * 5)
+    assert "auto" in reply["fallback_reason"]
+    assert post(client, "/query", project_id="p", batch_size=5)["strategy"] == "k_means"
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_more_than_is_left_returns_what_is_left(client: FlaskClient, project: str, strategy: str) -> None:
+    reply = post(client, "/query", project_id=project, batch_size=1000, strategy=strategy)
+    assert sorted(reply["indices"]) == list(range(1, 19))
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_nothing_left_is_an_empty_list(client: FlaskClient, strategy: str) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(4), y=[0, 1, 0, 1])
+    assert post(client, "/query", project_id="p", strategy=strategy)["indices"] == []
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_only_candidates_and_never_the_excluded(client: FlaskClient, project: str, strategy: str) -> None:
+    reply = post(
+        client, "/query", project_id=project, batch_size=9, strategy=strategy, candidates=[0, 3, 5, 5, 7], exclude=[5]
+    )
+    assert sorted(reply["indices"]) == [3, 7]
+
+
+def test_no_candidates_is_an_empty_list(client: FlaskClient, project: str) -> None:
+    assert post(client, "/query", project_id=project, candidates=[])["indices"] == []
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_the_same_state_and_request_give_the_same_answer(client: FlaskClient, project: str, strategy: str) -> None:
+    asked = [post(client, "/query", project_id=project, batch_size=5, strategy=strategy) for _ in range(3)]
+    assert asked[0] == asked[1] == asked[2]
+
+
+def test_a_seed_of_its_own_gives_other_random_samples(client: FlaskClient, project: str) -> None:
+    asked = [
+        tuple(post(client, "/query", project_id=project, batch_size=5, strategy="random", random_state=s)["indices"])
+        for s in (1, 1, 2)
+    ]
+    assert asked[0] == asked[1] != asked[2]
+
+
+def test_every_question_has_a_name_of_its_own(client: FlaskClient, project: str) -> None:
+    first = post(client, "/query", project_id=project, batch_size=2)["query_id"]
+    second = post(client, "/query", project_id=project, batch_size=3)["query_id"]
+    assert first != second
+    post(client, "/label", project_id=project, labels=[{"index": 5, "label": 0}])
+    assert post(client, "/query", project_id=project, batch_size=2)["query_id"] != first
+
+
+def test_a_query_changes_nothing(client: FlaskClient, project: str) -> None:
+    before = get(client, "/projects/p")
+    post(client, "/query", project_id=project, annotator="ada")
+    assert get(client, "/projects/p") == before
+
+
+def test_parameters_of_a_strategy(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(300))
+    reply = post(client, "/query", project_id="p", strategy="k_means", params={"sample": 100}, batch_size=2)
+    assert "sample of 100 of the 300" in reply["fallback_reason"]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        [[1.0, 1.0]] * 30,
+        [[float(i), 0.0] for i in range(30)],
+        [[1e300 * (i - 15), 1.0] for i in range(30)],
+        [[1e-300 * i, 1e-300] for i in range(30)],
+    ],
+    ids=["all rows equal", "a constant column", "huge", "tiny"],
+)
+@pytest.mark.parametrize("y", [[], [0], [0, 1]], ids=["no label", "one class", "two classes"])
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_query_always_answers(client: FlaskClient, X: Any, y: list[int], strategy: str) -> None:
+    spec = {"name": "logistic_regression", "params": {"scale": True}}
+    post(client, "/fit", 201, project_id="p", X=X, y=[*y, *[None] * (30 - len(y))], estimator=spec)
+    reply = post(client, "/query", project_id="p", batch_size=7, strategy=strategy)
+    assert len(set(reply["indices"])) == 7
