@@ -1,0 +1,261 @@
+"""From the endpoints and their schemas to openapi.yaml (OpenAPI 3.1). Needs the extra `dev`; the service does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import fields
+
+from service import __version__
+from service.http import problems
+from service.http.examples import STORY
+from service.http.operations import Operation, Reply
+from service.http.request_id import HEADER
+from service.http.routes import operations
+from service.http.rules import LABEL_SCHEMA, Ruled
+from service.http.schemas import FitSchema
+from service.http.wire import COLUMNS, JSON, MATRICES, MULTIPART, NPY
+from service.project import PROJECT_ID
+
+DESCRIPTION = """\
+Which samples should be labelled next? Send a pool of feature vectors and the few labels there are to `POST /fit`, ask
+`POST /query` for the next batch, hand back what people answered to `POST /label`, and repeat.
+
+Indices are positions in the project's pool; labelling never shifts them. Labels are strings, integers or booleans, of
+one type in a project, and come back with the type they came in. Unknown fields are refused. Every error is a problem
+document (RFC 9457) that names each wrong field and what would have been right, and nothing was changed.\
+"""
+
+PATH_PARAMETERS = {
+    "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
+    "index": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "The sample's position in the pool."),
+}
+
+REQUEST_ID_HEADER = {
+    HEADER: {"description": "Names the request in the log.", "schema": {"type": "string"}, "required": True}
+}
+ETAG_HEADER = {"ETag": {"description": "The project's version.", "schema": {"type": "string"}, "required": True}}
+"""Headers of replies."""
+
+
+class FitConfigSchema(FitSchema):
+    """The fields of POST /fit that are not arrays."""
+
+    class Meta(FitSchema.Meta):
+        """Options of marshmallow."""
+
+        exclude = (*MATRICES, *COLUMNS)
+
+
+EVERY_BODY = (400,)
+"""Statuses that every request with a body may get."""
+
+MEANINGS = {
+    400: "The body cannot be read: it is cut short, or not JSON, or not a form.",
+    404: "There is no such project, or no such label.",
+    406: "It is not to be had as any media type that was asked for.",
+    409: "The project is not in the state that this needs, or there are too many projects.",
+    411: "The request says neither how long its body is nor that it comes in chunks.",
+    413: "The body is larger than the service was told to take.",
+    415: "The body is of a media type or an encoding that is not understood.",
+    422: "The request can be read but not followed; each wrong field is named.",
+    503: "Another request holds the project, or the disk cannot be written; try again.",
+    507: "The disk is full.",
+}
+"""What each error status means."""
+
+
+def render() -> str:
+    """Return the text of openapi.yaml."""
+    head = "# Made from the code by `active-query openapi`; do not edit.\n"
+    return head + yaml.dump(build(), Dumper=Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+class Plain(yaml.SafeDumper):
+    """Writes every value where it stands, without anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Say that no value is worth an anchor."""
+        return True
+
+    def write_text(self, text: str) -> yaml.Node:
+        """Write text of several lines as such."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    def write_list(self, values: list[Any]) -> yaml.Node:
+        """Write a list of plain values in one line."""
+        is_plain = not any(isinstance(value, dict | list) for value in values)
+        return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=is_plain)
+
+
+Plain.add_representer(str, Plain.write_text)
+Plain.add_representer(list, Plain.write_list)
+
+
+def build() -> dict[str, Any]:
+    """Return the contract as plain values."""
+    plugin = MarshmallowPlugin()
+    spec = APISpec(
+        title="Active Query",
+        version=__version__,
+        openapi_version="3.1.0",
+        plugins=[plugin],
+        info={"description": DESCRIPTION, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        servers=[{"url": "/", "description": "The service that answers this."}],
+    )
+    converter: Any = plugin.converter
+    converter.add_attribute_function(schema_of_rule)
+    spec.components.schema("LabelValue", LABEL_SCHEMA)
+    for operation in operations.all:
+        path = re.sub(r"<(\w+)>", r"{\1}", operation.path)
+        spec.path(path=path, operations={operation.method.lower(): describe(operation)})
+    document: dict[str, Any] = tidy(spec.to_dict())
+    for item in document["paths"].values():
+        for described in item.values():
+            for parameter in described.get("parameters", ()):
+                add_examples(parameter, described["operationId"])
+    return {key: document[key] for key in ("openapi", "info", "servers", "paths", "components")}
+
+
+def schema_of_rule(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a field that is read by a rule."""
+    return dict(field.rule.schema) if isinstance(field, Ruled) else {}
+
+
+def describe(operation: Operation) -> dict[str, Any]:
+    """Return one operation."""
+    described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    if operation.description:
+        described["description"] = operation.description
+    parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": request_content(operation)}
+    described["responses"] = responses(operation)
+    return described
+
+
+def path_parameters(operation: Operation) -> list[dict[str, Any]]:
+    """Return the parameters that stand in the path."""
+    return [
+        {"in": "path", "name": name, "required": True, "schema": schema, "description": description}
+        for name in re.findall(r"<(\w+)>", operation.path)
+        for schema, description in [PATH_PARAMETERS[name]]
+    ]
+
+
+def request_content(operation: Operation) -> dict[str, Any]:
+    """Return the media types of a body, with the examples that the story has of each."""
+    told = [example for example in STORY if example.operation == operation.name]
+    content: dict[str, Any] = {JSON: {"schema": operation.body}}
+    bodies = examples((example.title, example.body) for example in told if example.body is not None)
+    if bodies:
+        content[JSON]["examples"] = bodies
+    if operation.multipart:
+        content[MULTIPART] = form()
+        forms = examples((example.title, dict(example.parts)) for example in told if example.parts is not None)
+        if forms:
+            content[MULTIPART]["examples"] = forms
+    return content
+
+
+def form() -> dict[str, Any]:
+    """Return the form of POST /fit: a configuration, and arrays as files."""
+    arrays = (*MATRICES, *COLUMNS)
+    descriptions = {name: FitSchema().fields[name].metadata["description"] for name in arrays}
+    return {
+        "schema": {
+            "type": "object",
+            "required": ["config"],
+            "additionalProperties": False,
+            "properties": {
+                "config": FitConfigSchema,
+                **{
+                    name: {"type": "string", "contentMediaType": NPY, "description": descriptions[name]}
+                    for name in arrays
+                },
+            },
+        },
+        "encoding": {
+            "config": {"contentType": JSON},
+            **{name: {"contentType": f"{NPY}, {JSON}"} for name in arrays},
+        },
+    }
+
+
+def responses(operation: Operation) -> dict[str, Any]:
+    """Return what an operation may answer."""
+    answered = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
+    statuses = sorted({*operation.problems, *(EVERY_BODY if operation.body else ())})
+    for status in statuses:
+        answered[str(status)] = failure(MEANINGS[status], operation, status)
+    answered["default"] = failure("Any other error, a fault of the service (500) among them.", operation, None)
+    return answered
+
+
+def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
+    """Return one way to succeed."""
+    described: dict[str, Any] = {
+        "description": reply.description,
+        "headers": REQUEST_ID_HEADER | (ETAG_HEADER if reply.etag else {}),
+    }
+    content: dict[str, Any] = {media_type: {"schema": {"type": "string"}} for media_type in reply.media_types}
+    if reply.schema:
+        content = {JSON: {"schema": reply.schema}} | content
+    for media_type, body in content.items():
+        shown = examples(
+            (example.title, example.reply)
+            for example in STORY
+            if (example.operation, example.status, example.media_type) == (operation.name, status, media_type)
+            and example.reply is not None
+        )
+        if shown:
+            body["examples"] = shown
+    if content:
+        described["content"] = content
+    return described
+
+
+def failure(description: str, operation: Operation, status: int | None) -> dict[str, Any]:
+    """Return one way to fail."""
+    body: dict[str, Any] = {"schema": problems.ProblemSchema}
+    shown = examples(
+        (example.title, example.reply)
+        for example in STORY
+        if (example.operation, example.status) == (operation.name, status) and example.reply is not None
+    )
+    if shown:
+        body["examples"] = shown
+    return {"description": description, "headers": REQUEST_ID_HEADER, "content": {problems.MEDIA_TYPE: body}}
+
+
+def examples(titled: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return examples under names made of their titles."""
+    return {
+        re.sub(r"\W+", "_", title.lower()).strip("_"): {"summary": title, "value": value} for title, value in titled
+    }
+
+
+def add_examples(parameter: dict[str, Any], operation: str) -> None:
+    """Give a parameter the values that the story has of it, under the names of the examples that they belong to."""
+    read = int if parameter["schema"].get("type") == "integer" else str
+    told = [(example.title, {**example.path, **example.query}) for example in STORY if example.operation == operation]
+    name = parameter["name"]
+    shown = examples((title, read(given[name])) for title, given in told if name in given)
+    if shown:
+        parameter["examples"] = shown
+
+
+def tidy(value: Any) -> Any:
+    """Return plain lists and dictionaries, which YAML writes without tags."""
+    if isinstance(value, dict):
+        return {str(key): tidy(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [tidy(below) for below in value]
+    return value

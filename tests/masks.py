@@ -1,0 +1,33 @@
+"""Comparing a reply with a documented one: what differs from run to run is masked, numbers may be a little off."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+AT = "2026-01-05T09:00:00.000000Z"
+QUERY_ID = "0f6d1c52a1f34b1c8a55c1c7f0f1d2e3"
+REQUEST_ID = "5e3c1b0e2f7c4a1d9b8a7c6d5e4f3a2b"
+FIXED = {"query_id": QUERY_ID, "request_id": REQUEST_ID, "created_at": AT, "updated_at": AT, "labeled_at": AT}
+
+
+def mask(value: Any) -> Any:
+    """Replace what differs from run to run."""
+    if isinstance(value, dict):
+        return {key: FIXED[key] if key in FIXED and below else mask(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [mask(below) for below in value]
+    if isinstance(value, str):
+        return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", AT, value)
+    return value
+
+
+def approximately(value: Any) -> Any:
+    """Let numbers be as near as the four digits that an example shows."""
+    if isinstance(value, dict):
+        return {key: approximately(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [approximately(below) for below in value]
+    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value

@@ -1,0 +1,91 @@
+"""openapi.yaml is what the code says, valid, and complete; its examples are sent and answered as shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flask import Flask
+from flask.testing import FlaskClient
+from openapi_spec_validator import validate
+
+from service import openapi
+from service.http.examples import STORY, STRATEGY_NAMES, Example
+from service.http.routes import operations
+from service.strategies import STRATEGIES
+from tests.masks import approximately, mask
+
+COMMITTED = Path(__file__).parent.parent / "openapi.yaml"
+ROUTES = {operation.name: operation for operation in operations.all}
+
+
+def test_the_committed_file_is_what_the_code_says() -> None:
+    assert COMMITTED.read_text() == openapi.render(), "run `active-query openapi`"
+
+
+def test_the_contract_is_valid() -> None:
+    validate(yaml.safe_load(COMMITTED.read_text()))
+
+
+def test_every_route_of_the_application_is_in_the_contract(app: Flask) -> None:
+    documented = {(method.upper(), path) for path, item in openapi.build()["paths"].items() for method in item}
+    routed = {
+        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert documented == routed
+
+
+def test_every_operation_has_an_example_of_every_way_to_succeed() -> None:
+    shown = {(example.operation, example.status) for example in STORY}
+    assert {(operation.name, status) for operation in operations.all for status in operation.replies} <= shown
+
+
+def test_the_examples_name_the_strategies_there_are() -> None:
+    assert ", ".join(sorted(STRATEGIES)) == STRATEGY_NAMES
+
+
+def test_the_story_is_told_as_shown(client: FlaskClient) -> None:
+    for example in STORY:
+        response = send(client, example)
+        assert response.status_code == example.status, (example.title, response.get_data(as_text=True))
+        if example.reply is None:
+            continue
+        if example.media_type == "application/json":
+            assert mask(response.get_json()) == approximately(mask(example.reply)), example.title
+        else:
+            assert mask(response.get_data(as_text=True)) == mask(example.reply), example.title
+
+
+def send(client: FlaskClient, example: Example) -> Any:
+    """Send an example's request."""
+    operation = ROUTES[example.operation]
+    path = re.sub(r"<(\w+)>", lambda match: example.path[match[1]], operation.path)
+    options: dict[str, Any] = {"query_string": dict(example.query), "headers": dict(example.headers)}
+    if example.body is not None:
+        options["json"] = example.body
+    if example.parts is not None:
+        options["data"] = {
+            name: (BytesIO(json.dumps(value).encode()), f"{name}.json", "application/json")
+            for name, value in example.parts.items()
+        }
+    return client.open(path, method=operation.method, **options)
+
+
+def test_what_is_on_offer_says_type_range_default_and_source(client: FlaskClient) -> None:
+    offers = client.get("/strategies").json["strategies"] + client.get("/estimators").json["estimators"]
+    by_name = {offer["name"]: offer for offer in offers}
+    [sample] = by_name["k_means"]["params"]
+    assert (sample["type"], sample["minimum"], sample["maximum"], sample["default"]) == (
+        "integer",
+        100,
+        100_000,
+        10_000,
+    )
+    assert all(offer["description"] and offer["source"] for offer in offers)
+    assert all(parameter["description"] for offer in offers for parameter in offer["params"])
