@@ -1,0 +1,42 @@
+"""The demo: does asking well-chosen questions beat asking random ones? Measured over HTTP, and drawn.
+
+Nothing here knows the service from the inside: `client.py`, and `learn` in `comparisons.py`, are what a labeling tool
+would write, so copy them. Needs matplotlib, the extra `demo`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from service.demo.client import Client, ServiceError
+from service.demo.comparisons import COMPARISONS
+from service.demo.measurement import measure
+from service.demo.report import LEGEND, as_json, describe, draw, summary, table
+from service.demo.serving import own_service
+
+
+def run(out: Path, seeds: int | None, url: str | None) -> None:
+    """Measure both comparisons, print them, and write their pictures and numbers to the directory `out`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped politely is like Ctrl-C: it tidies up
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    measured = {}
+    try:
+        with own_service() if url is None else nullcontext(url) as base:
+            client = Client(base)
+            for comparison in COMPARISONS:
+                outcome = measure(client, comparison, seeds or comparison.default_seeds)
+                measured[comparison.name] = as_json(outcome)
+                draw(outcome, out / f"{comparison.name}.png")
+                click.echo(f"{describe(outcome)}\n\n{table(outcome)}\n\n{summary(outcome)}\n")
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from None
+    (out / "curves.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    pictures = ", ".join(f"{name}.png" for name in measured)
+    click.echo(f"{LEGEND}\n\n{time.monotonic() - began:.0f} s; {out} now holds {pictures} and curves.json")

@@ -1,0 +1,106 @@
+"""A client of the service: all that a labeling tool needs, to be copied. Standard library and numpy, nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+class ServiceError(Exception):
+    """The service refused a request, or cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a project knows: how many labels, and its model's accuracy on the held-out rows (NaN without a model)."""
+
+    n_labeled: int
+    accuracy: float
+
+
+class Client:
+    """The service at a URL, for any number of threads. Every call raises ServiceError saying what was wrong."""
+
+    def __init__(self, url: str, timeout: float = 60.0) -> None:
+        self.url = urlsplit(url.rstrip("/"))
+        self.timeout = timeout
+        if self.url.scheme not in ("http", "https"):
+            raise ServiceError(f"{url!r} is not a URL: it must start with http:// or https://")
+
+    def fit(
+        self,
+        project_id: str,
+        X: Matrix,
+        y: Sequence[int | None],
+        X_test: Matrix,
+        y_test: Sequence[int],
+        estimator: Mapping[str, Any],
+        random_state: int,
+    ) -> Learnt:
+        """Create a project of the pool `X` (n, d) and its labels `y` (n), None where there is none yet."""
+        body = {
+            "project_id": project_id,
+            "X": X.tolist(),
+            "y": list(y),
+            "X_test": X_test.tolist(),
+            "y_test": list(y_test),
+            "estimator": dict(estimator),
+            "random_state": random_state,
+        }
+        return learnt(self.send("POST", "/fit", body))
+
+    def query(self, project_id: str, strategy: str, batch_size: int) -> list[int]:
+        """Return the rows of the pool to ask about next, most useful first."""
+        body = {"project_id": project_id, "strategy": strategy, "batch_size": batch_size}
+        indices: list[int] = self.send("POST", "/query", body)["indices"]
+        return indices
+
+    def label(self, project_id: str, answers: Mapping[int, int]) -> Learnt:
+        """Hand in the label of each row, and wait for the model that has learnt from them."""
+        records = [{"index": index, "label": label} for index, label in answers.items()]
+        return learnt(self.send("POST", "/label", {"project_id": project_id, "labels": records}))
+
+    def delete(self, project_id: str) -> None:
+        """Delete the project with its labels and models."""
+        self.send("DELETE", f"/projects/{project_id}")
+
+    def send(self, method: str, path: str, body: object = None) -> Any:
+        """Send one request on a connection of its own and return the parsed reply, None where it has no body."""
+        secure = self.url.scheme == "https"
+        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        content = None if body is None else json.dumps(body).encode()
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        try:
+            with closing(connect(self.url.netloc, timeout=self.timeout)) as connection:
+                connection.request(method, self.url.path + path, content, headers)
+                response = connection.getresponse()
+                reply = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServiceError(f"{self.url.geturl()} does not answer: {error!r}") from error
+        if response.status >= 400:
+            raise ServiceError(f"{method} {path}: {response.status} {response.reason}: {problem_detail(reply)}")
+        return json.loads(reply) if reply else None
+
+
+def learnt(reply: Mapping[str, Any]) -> Learnt:
+    """Read the reply to /fit and to /label."""
+    score = reply["test_score"]
+    return Learnt(reply["n_labeled"], score["accuracy"] if score else float("nan"))
+
+
+def problem_detail(reply: bytes) -> str:
+    """Return the `detail` of a problem document, or the beginning of whatever else it is."""
+    try:
+        return str(json.loads(reply)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return reply[:200].decode(errors="replace")

@@ -1,0 +1,93 @@
+"""Many runs side by side, and the learning curves that they give."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import click
+import numpy as np
+
+from service.demo.client import Client, Learnt, Matrix
+from service.demo.comparisons import Comparison, Labels, Run, learn
+
+CLIENT_THREADS = 4
+PATIENCE = 2
+"""Random questions go on for so many times as long, to see how many of them buy the same accuracy."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """Accuracies of several runs, shape (runs, p), at the numbers of labels that all of them had, shape (p,)."""
+
+    labels: Labels
+    accuracy: Matrix
+
+    @classmethod
+    def of(cls, runs: Sequence[Sequence[Learnt]]) -> Curves:
+        """Collect runs, all of which had the same numbers of labels."""
+        labels = np.array([[step.n_labeled for step in run] for run in runs], np.int64)
+        if (labels != labels[0]).any():
+            raise ValueError("runs can be averaged only where all had the same numbers of labels")
+        return cls(labels[0], np.array([[step.accuracy for step in run] for run in runs], np.float64))
+
+    @property
+    def mean(self) -> Matrix:
+        """The mean accuracy over the runs, shape (p,)."""
+        return np.asarray(self.accuracy.mean(axis=0))
+
+    @property
+    def deviation(self) -> Matrix:
+        """The standard deviation over the runs, shape (p,)."""
+        return np.asarray(self.accuracy.std(axis=0))
+
+    def labels_needed(self, accuracy: float) -> int | None:
+        """Return after how many labels the mean first was that high, None if it never was."""
+        reached = np.flatnonzero(self.mean >= accuracy - 1e-9)
+        return int(self.labels[reached[0]]) if len(reached) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a comparison has shown. Both curves begin with the same numbers of labels; the random one goes on."""
+
+    comparison: Comparison
+    active: Curves
+    random: Curves
+
+
+class Stopped(Exception):
+    """Another run has failed, or somebody has pressed Ctrl-C."""
+
+
+def measure(client: Client, comparison: Comparison, n_seeds: int) -> Outcome:
+    """Run everything side by side in a few threads, with a progress bar."""
+    seeds = tuple(range(n_seeds))
+    active_seeds = seeds if comparison.active_seeds is None else comparison.active_seeds
+    runs = [Run(comparison.strategy, comparison.n_queries, seed) for seed in active_seeds]
+    runs += [Run("random", comparison.n_queries * PATIENCE, seed) for seed in seeds]
+    prefix = f"demo-{uuid.uuid4().hex[:12]}-{comparison.name}"
+    bar = click.progressbar(length=sum(run.n_queries for run in runs), label=comparison.title)
+    lock = threading.Lock()
+    stop = threading.Event()
+
+    def after_answer() -> None:
+        if stop.is_set():
+            raise Stopped
+        with lock:
+            bar.update(1)
+
+    with bar, ThreadPoolExecutor(CLIENT_THREADS) as threads:
+        try:
+            futures = [
+                threads.submit(learn, client, f"{prefix}-{run.strategy}-{run.seed}", comparison, run, after_answer)
+                for run in runs
+            ]
+            results = [future.result() for future in futures]
+        finally:
+            stop.set()
+            threads.shutdown(cancel_futures=True)
+    return Outcome(comparison, Curves.of(results[: len(active_seeds)]), Curves.of(results[len(active_seeds) :]))

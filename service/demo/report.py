@@ -1,0 +1,120 @@
+"""What is shown of a measurement: sentences, a table, a picture, and all the numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import PercentFormatter
+
+from service.demo.measurement import Curves, Outcome
+
+ACTIVE_COLOUR, RANDOM_COLOUR = "#0b6e99", "#7d828a"
+LEGEND = """\
+Labels saved: the labels that random questions needed until their mean accuracy first was that of the line, less those
+of the line. "> s": with s labels more than the line they still had not reached it."""
+
+
+def describe(outcome: Outcome) -> str:
+    """Return what is compared, in one sentence."""
+    comparison = outcome.comparison
+    start = comparison.start(0)
+    n_runs = len(outcome.active.accuracy)
+    return (
+        f"{comparison.strategy} asks {comparison.n_queries} times for {comparison.batch_size}, starting with "
+        f"{start.n_labeled} labels in a pool of {len(start.y)}; accuracy on {len(start.y_test)} held-out rows"
+        + (f", the mean of {n_runs} runs" if n_runs > 1 else "")
+    )
+
+
+def table(outcome: Outcome, every: int = 4) -> str:
+    """Return every so manieth point of the strategy's curve, and the last, as lines of text; LEGEND explains them."""
+    active, random = outcome.active, outcome.random
+    last = len(active.labels) - 1
+    lines = [f"{'labels':>8}{'accuracy':>12}{'at random':>12}{'labels saved':>15}"]
+    lines += [
+        f"{active.labels[point]:>8}{percent(active.mean[point]):>12}{percent(random.mean[point]):>12}"
+        f"{labels_saved(random, int(active.labels[point]), active.mean[point]):>15}"
+        for point in [*range(0, last, every), last]
+    ]
+    return "\n".join(lines)
+
+
+def labels_saved(random: Curves, n_labels: int, accuracy: float) -> str:
+    """Return how many labels more than `n_labels` random questions needed to reach an accuracy on average."""
+    needed = random.labels_needed(accuracy)
+    return f"> {random.labels[-1] - n_labels}" if needed is None else str(needed - n_labels)
+
+
+def summary(outcome: Outcome) -> str:
+    """Return the comparison's outcome in one sentence."""
+    active, random = outcome.active, outcome.random
+    last = len(active.labels) - 1
+    return (
+        f"{percent(active.mean[0])} -> {percent(active.mean[last])} with {active.labels[last] - active.labels[0]} "
+        f"questions; random questions: {percent(random.mean[last])} on average over {len(random.accuracy)} seeds"
+    )
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, to one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def draw(outcome: Outcome, path: Path) -> None:
+    """Draw both learning curves: means, bands of one standard deviation, and the numbers of the table's last line."""
+    comparison, start = outcome.comparison, outcome.comparison.start(0)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    draw_curve(axes, outcome.random, "random", RANDOM_COLOUR)
+    draw_curve(axes, outcome.active, comparison.strategy, ACTIVE_COLOUR)
+    last = len(outcome.active.labels) - 1
+    mark_point(axes, outcome.random, last, RANDOM_COLOUR, -17)
+    mark_point(axes, outcome.active, last, ACTIVE_COLOUR, 8)
+    axes.set_title(f"{comparison.title}: {comparison.strategy} against random questions\n", loc="left", weight="bold")
+    offer = f"{start.n_labeled} labels to start, pool of {len(start.y):,}, batches of {comparison.batch_size}"
+    axes.text(0, 1.02, offer, transform=axes.transAxes, color="#555555")
+    axes.set_xlabel("labels")
+    axes.set_ylabel(f"accuracy on {len(start.y_test)} held-out rows")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.margins(y=0.08)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, reverse=True)
+    figure.savefig(path, dpi=150)
+
+
+def draw_curve(axes: Axes, curves: Curves, name: str, colour: str) -> None:
+    """Draw the mean of some runs, and how far they lie apart."""
+    n_runs = len(curves.accuracy)
+    label = f"{name}: mean of {n_runs} runs ± standard deviation" if n_runs > 1 else f"{name}: one run"
+    axes.plot(curves.labels, curves.mean, color=colour, linewidth=2, label=label)
+    if n_runs > 1:
+        low, high = curves.mean - curves.deviation, curves.mean + curves.deviation
+        axes.fill_between(curves.labels, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def mark_point(axes: Axes, curves: Curves, point: int, colour: str, height: int) -> None:
+    """Write the mean at one point of a curve `height` typographic points above it."""
+    labels, accuracy = int(curves.labels[point]), float(curves.mean[point])
+    axes.plot(labels, accuracy, "o", color=colour, markersize=5)
+    text = axes.annotate(
+        percent(accuracy), (labels, accuracy), (0, height), textcoords="offset points", ha="center", weight="bold"
+    )
+    text.set(color=colour, path_effects=[withStroke(linewidth=3, foreground="white")])
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """Return everything that was measured."""
+    comparison = outcome.comparison
+    return {
+        "title": comparison.title,
+        "strategy": comparison.strategy,
+        "batch_size": comparison.batch_size,
+        "estimator": comparison.estimator,
+        "active": {"labels": outcome.active.labels.tolist(), "accuracy": outcome.active.accuracy.tolist()},
+        "random": {"labels": outcome.random.labels.tolist(), "accuracy": outcome.random.accuracy.tolist()},
+    }

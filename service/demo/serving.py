@@ -1,0 +1,78 @@
+"""A service of the demo's own, for as long as it measures."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.demo.client import Client, ServiceError
+
+START_SECONDS = 30.0
+STOP_SECONDS = 40.0
+
+
+@contextmanager
+def own_service() -> Iterator[str]:
+    """Serve on a free loopback port with a temporary data directory, and yield the URL; nothing stays behind.
+
+    A ServiceError inside is raised again with the end of the service's log.
+    """
+    with tempfile.TemporaryDirectory(prefix="aq-demo-") as directory:
+        log = Path(directory, "log")
+        port = free_port()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                cwd=Path(__file__).parents[2],  # where the caller stands may be another package called `service`
+                env={
+                    **{name: value for name, value in os.environ.items() if not name.startswith("AQ_")},
+                    "AQ_PORT": str(port),
+                    "AQ_DATA_DIR": str(Path(directory, "data")),
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the demo, which first deletes its projects
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_it_answers(Client(url), process)
+            yield url
+        except ServiceError as error:
+            tail = log.read_text(errors="replace")[-2000:].strip()
+            raise ServiceError(f"{error}\nThe end of the service's log:\n{tail}") from error
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until_it_answers(client: Client, process: subprocess.Popen[bytes]) -> None:
+    """Return as soon as the service is there, or raise ServiceError when it has ended or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None:
+        try:
+            client.send("GET", "/healthz")
+            return
+        except ServiceError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    raise ServiceError(f"the service ended with status {process.returncode} instead of starting")
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
