@@ -19,7 +19,7 @@ from service.settings import Settings, SettingsError
 from service.store import Store
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own, made for this
-COUNTERS = "active-query-"
+COUNTERS = ".active-query-counters-"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -158,7 +158,10 @@ def demo(out: Path, seeds: int | None, url: str | None) -> None:
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default=Path("openapi.yaml"))
 def openapi(path: Path, check: bool) -> None:
     """Write openapi.yaml, made from the code. Needs the extra 'dev'."""
-    from service.openapi import render  # noqa: PLC0415 - an optional extra
+    try:
+        from service.openapi import render  # noqa: PLC0415 - an optional extra
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: pip install 'active-query[dev]'") from None
 
     if not check:
         path.write_text(render(), encoding="utf-8")

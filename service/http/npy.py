@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import struct
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequest, StoreFull
-from service.store import MatrixWriter, Staging
+from service.errors import InvalidRequest
+from service.store import Staging
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000
@@ -117,95 +116,104 @@ class MatrixSink:
         self.pointer = pointer
         self.staging = staging
         self.max_cells = max_cells
-        self._header: Header | None = None
-        self._writer: MatrixWriter | None = None
-        self._files = ExitStack()
+        self._head = b""
+        self._body: MatrixBody | None = None
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self._body is not None:
+            self._body.write(data)
+            return
+        self._head += data
+        try:
+            header = read_header(self._head)
+        except ValueError as error:
+            raise InvalidRequest.at(self.pointer, str(error)) from None
+        if header is not None:
+            self._check(header)
+            self._body = MatrixBody(self.pointer, header, self.staging)
+            rest, self._head = self._head[header.size :], b""
+            self._body.write(rest)
+
+    def close(self) -> Path:
+        """Return the staged matrix, now that all bytes have come."""
+        if self._body is None:
+            raise InvalidRequest.at(self.pointer, "ends within its .npy header")
+        return self._body.close()
+
+    def abandon(self) -> None:
+        """Close the file of a matrix that will not be finished."""
+        if self._body is not None:
+            self._body.writer.abandon()
+
+    def _check(self, header: Header) -> None:
+        problem = None
+        if header.dtype.kind not in "fiu":
+            problem = f"holds {header.dtype}; float16, float32, float64 and integers are taken"
+        elif len(header.shape) != 2:
+            problem = f"has {len(header.shape)} dimensions; it must have two, rows and columns"
+        elif 0 in header.shape:
+            problem = f"has shape {header.shape}; it must have rows and columns"
+        if problem:
+            raise InvalidRequest.at(self.pointer, problem)
+        check_cells(self.pointer, header.shape[0], header.shape[1], self.max_cells)
+
+
+class MatrixBody:
+    """The part of a .npy matrix behind its header."""
+
+    def __init__(self, pointer: str, header: Header, staging: Staging) -> None:
+        self.pointer = pointer
+        self.header = header
+        self.staging = staging
+        rows, columns = header.shape
+        shape = (columns, rows) if header.fortran_order else (rows, columns)
+        self.writer = staging.matrix_writer(header.dtype.newbyteorder("="), shape)
         self._pending = b""
         self._n_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
-        if self._header is not None:
-            self._take(data)
-            return
-        self._pending += data
-        try:
-            header = read_header(self._pending)
-        except ValueError as error:
-            raise self._wrong(str(error)) from None
-        if header is not None:
-            self._begin(header)
-
-    def close(self) -> Path:
-        """Return the staged matrix, now that all bytes have come."""
-        if self._header is None or self._writer is None:
-            raise self._wrong("ends within its .npy header")
-        try:
-            check_length(self._n_bytes, self._header)
-        except ValueError as error:
-            raise self._wrong(str(error)) from None
-        self._files.close()
-        return self._turned() if self._header.fortran_order else self._writer.path
-
-    def abandon(self) -> None:
-        """Close the file of a matrix that will not be finished; nobody misses what it lacks."""
-        with suppress(OSError, StoreFull):
-            self._files.__exit__(InvalidRequest, None, None)
-
-    def _begin(self, header: Header) -> None:
-        dtype = header.dtype
-        if dtype.kind not in "fiu":
-            raise self._wrong(f"holds {dtype}; float16, float32, float64 and integers are taken")
-        if len(header.shape) != 2:
-            raise self._wrong(f"has {len(header.shape)} dimensions; it must have two, rows and columns")
-        if 0 in header.shape:
-            raise self._wrong(f"has shape {header.shape}; it must have rows and columns")
-        check_cells(self.pointer, header.shape[0], header.shape[1], self.max_cells)
-        self._header = header
-        shape = header.shape[::-1] if header.fortran_order else header.shape
-        writer = self.staging.matrix_writer(dtype.newbyteorder("="), (shape[0], shape[1]))
-        self._writer = self._files.enter_context(writer)
-        rest, self._pending = self._pending[header.size :], b""
-        self._take(rest)
-
-    def _take(self, data: bytes) -> None:
-        assert self._header is not None and self._writer is not None  # noqa: S101 - set together in _begin
         self._n_bytes += len(data)
-        if self._n_bytes > self._header.n_bytes:
-            raise self._wrong(f"has more bytes than its header says ({self._header.n_bytes})")
+        if self._n_bytes > self.header.n_bytes:
+            raise InvalidRequest.at(self.pointer, f"has more bytes than its header says ({self.header.n_bytes})")
         data = self._pending + data if self._pending else data
-        whole = len(data) - len(data) % self._header.dtype.itemsize
+        whole = len(data) - len(data) % self.header.dtype.itemsize
         self._pending = data[whole:]
-        numbers = np.frombuffer(data, self._header.dtype, whole // self._header.dtype.itemsize)
+        numbers = np.frombuffer(data, self.header.dtype, whole // self.header.dtype.itemsize)
         self._check_finite(numbers)
         if not numbers.dtype.isnative:
             numbers = numbers.astype(numbers.dtype.newbyteorder("="))
-        self._writer.write(numbers.data.cast("B"))
+        self.writer.write(numbers.data.cast("B"))
+
+    def close(self) -> Path:
+        """Return the staged matrix, row by row."""
+        try:
+            check_length(self._n_bytes, self.header)
+        except ValueError as error:
+            raise InvalidRequest.at(self.pointer, str(error)) from None
+        self.writer.finish()
+        return self._turned() if self.header.fortran_order else self.writer.path
 
     def _check_finite(self, numbers: NDArray[Any]) -> None:
         if numbers.dtype.kind != "f" or np.isfinite(numbers).all():
             return
-        assert self._header is not None  # noqa: S101 - _take has looked
-        last = (self._n_bytes - len(self._pending)) // self._header.dtype.itemsize
+        last = (self._n_bytes - len(self._pending)) // self.header.dtype.itemsize
         cell = last - len(numbers) + int(np.argmin(np.isfinite(numbers)))
-        n_rows, n_columns = self._header.shape
-        row, column = (cell % n_rows, cell // n_rows) if self._header.fortran_order else divmod(cell, n_columns)
+        n_rows, n_columns = self.header.shape
+        row, column = (cell % n_rows, cell // n_rows) if self.header.fortran_order else divmod(cell, n_columns)
         raise InvalidRequest.at(f"{self.pointer}/{row}/{column}", "must be a finite number")
 
     def _turned(self) -> Path:
         """Write a matrix that came column by column again, row by row."""
-        assert self._writer is not None  # noqa: S101 - close has looked
-        columns = self.staging.open_matrix(self._writer.path)
+        columns = self.staging.open_matrix(self.writer.path)
         n_rows = columns.shape[1]
         with self.staging.matrix_writer(columns.dtype, (n_rows, columns.shape[0])) as writer:
             for begin in range(0, n_rows, TRANSPOSE_ROWS):
                 block = np.ascontiguousarray(columns[:, begin : begin + TRANSPOSE_ROWS].T)
                 writer.write(block.data.cast("B"))
-        self._writer.path.unlink()
+        self.writer.path.unlink()
         return writer.path
-
-    def _wrong(self, detail: str) -> InvalidRequest:
-        return InvalidRequest.at(self.pointer, detail)
 
 
 def check_cells(pointer: str, n_rows: int, n_columns: int, max_cells: int) -> None:

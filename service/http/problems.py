@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from http import HTTPStatus
 from typing import Any
 
 import orjson
 from flask import Flask, Response, request
 from marshmallow import Schema, ValidationError, fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.http import HTTP_STATUS_CODES
 
 from service import errors
 from service.http.request_id import current_request_id
@@ -64,7 +64,7 @@ def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ())
         detail += f" (at least {len(wrong) - MAX_ERRORS} more wrong fields are not listed)"
     body: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": HTTP_STATUS_CODES[status],
         "status": status,
         "detail": detail,
         "request_id": current_request_id(),

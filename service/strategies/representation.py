@@ -82,4 +82,4 @@ def comparable(X: NDArray[Any]) -> NDArray[np.float64]:
 
 def largest(Z: NDArray[np.float64]) -> float:
     """Return the largest absolute value, or 1 where all are 0."""
-    return float(max(Z.max(), -Z.min())) or 1.0
+    return float(max(np.max(Z), -np.min(Z))) or 1.0
