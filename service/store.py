@@ -106,7 +106,8 @@ class Snapshot:
 class MatrixWriter:
     """Writes a matrix to a joblib file as its bytes come, holding none of them.
 
-    Use as a context manager; leaving it without an error checks the number of bytes and makes the file durable.
+    `finish` checks the number of bytes and makes the file durable, `abandon` only closes it; as a context manager it
+    does the one or the other.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
@@ -127,17 +128,28 @@ class MatrixWriter:
         with disk():
             self._file.write(data)
 
+    def finish(self) -> None:
+        """End the matrix; ValueError when bytes are missing."""
+        # Closing writes what is still buffered, so a full disk may show only here.
+        with disk(), self._file:
+            if self.missing:
+                raise ValueError(f"{self.missing} bytes are missing from the matrix")
+            self._file.write(pickle.STOP)
+            settle(self._file)
+
+    def abandon(self) -> None:
+        """Leave the matrix as it is; nobody misses what it lacks."""
+        with suppress(OSError):
+            self._file.close()
+
     def __enter__(self) -> MatrixWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Closing writes what is still buffered, so a full disk may show only here.
-        with disk(), self._file:
-            if kind is None:
-                if self.missing:
-                    raise ValueError(f"{self.missing} bytes are missing from the matrix")
-                self._file.write(pickle.STOP)
-                settle(self._file)
+        if kind is None:
+            self.finish()
+        else:
+            self.abandon()
 
 
 class Staging:
@@ -242,7 +254,8 @@ class Store:
         with disk():
             for folder in (root, self.projects, self.staging):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            root.chmod(0o700)
+            if root.stat().st_uid == os.geteuid():  # a volume may be lent by its group
+                root.chmod(0o700)
             settle_directory(root)
 
     @contextmanager

@@ -1,0 +1,698 @@
+"""The store: a commit happens wholly or not at all, and readers, writers and sweeps never meet half of one."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+from service import store as store_module
+from service.errors import (
+    ProjectExists,
+    ProjectNotFound,
+    ProjectReplaced,
+    StoreBusy,
+    StoreDamaged,
+    StoreFull,
+    TooManyProjects,
+    UnknownSchema,
+)
+from service.project import now
+from service.record import SCHEMA_VERSION, to_record
+from service.store import MatrixWriter, ModelCache, Part, Store, files_of, model_file
+from service.usecases.fit import FitRequest, HeldOutUpload, fit_project
+from service.usecases.label import Answer, LabelRequest, label_project
+from service.usecases.training import fit_if_due
+from service.votes import EncodedLabels
+
+OS_OPEN, IO_OPEN = os.open, io.open
+
+POOL = np.arange(12.0).reshape(6, 2)
+LABELS = ("a", "b", None, None, None, None)
+
+
+def fit(store, project_id="p", X=POOL, y=LABELS, *, names="abcdef", held_out=True, **options):
+    """Create a project with everything that a project can have."""
+    with store.stage() as staging:
+        test = HeldOutUpload(staging.matrix(POOL[:2]), EncodedLabels.encode(["a", "b"])) if held_out else None
+        request = FitRequest(
+            project_id,
+            X=None if X is None else staging.matrix(X),
+            y=None if y is None else EncodedLabels.encode(y),
+            ids=names and list(names),
+            held_out=test,
+            **options,
+        )
+        return fit_project(store, staging, request)[0]
+
+
+def label(store, index, value="a", refit="never", project_id="p"):
+    return label_project(store, LabelRequest(project_id, [Answer(index, None, value)], refit)).project
+
+
+def everything(store, project_id="p"):
+    return store.read(project_id, *Part)
+
+
+def files_below(directory):
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def in_thread(function, *arguments):
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    return thread
+
+
+# What is written is what is read.
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (1000, 1), (3, 5), (63, 1), (70_001, 3)])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+def test_a_matrix_written_in_pieces_is_one_that_joblib_reads(tmp_path, dtype, shape):
+    matrix = np.random.default_rng(1).integers(0, 100, shape).astype(dtype)
+    data, path = matrix.tobytes(), tmp_path / "m.joblib"
+    with MatrixWriter(path, matrix.dtype, shape) as writer:
+        for start in range(0, len(data), 99_991):
+            writer.write(data[start : start + 99_991])
+    mapped = joblib.load(path, mmap_mode="r")
+    for read in (mapped, joblib.load(path)):
+        assert read.dtype == matrix.dtype
+        assert np.array_equal(read, matrix)
+    assert isinstance(mapped, np.memmap)
+    assert not mapped.flags.writeable
+    assert mapped.ctypes.data % 64 == 0
+
+
+def test_a_matrix_that_lacks_bytes_is_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="8 bytes are missing"),
+        MatrixWriter(tmp_path / "m", np.dtype("f8"), (2, 1)) as w,
+    ):
+        w.write(bytes(8))
+
+
+def test_everything_is_read_back(store):
+    fit(store)
+    snapshot = everything(store)
+    assert isinstance(snapshot.X, np.memmap)
+    assert np.array_equal(snapshot.X, POOL)
+    assert np.array_equal(snapshot.X_test, POOL[:2])
+    assert snapshot.y_test.tolist() == [0, 1]
+    assert snapshot.ids.names_at([0, 5]) == ["a", "f"]
+    assert snapshot.model.predict_proba(POOL).shape == (6, 2)
+
+
+def test_only_what_is_asked_for_is_opened(store):
+    fit(store)
+    snapshot = store.read("p", Part.POOL)
+    assert snapshot.X is not None
+    assert (snapshot.ids, snapshot.model, snapshot.X_test, snapshot.y_test) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o700])
+def test_only_the_owner_reaches_the_data(tmp_path, mode):
+    root = tmp_path / "data"
+    root.mkdir()
+    root.chmod(mode)
+    fit(Store(root))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")] if path.is_dir()} == {0o700}
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../p", "a/b", "/etc", ".hidden", "-a", "a\0", "a\n", "a b", "é", "x" * 65, "a\\..\\b"]
+)
+def test_no_name_leads_out_of_the_directory(store, name):
+    before = files_below(store.root)
+    for act in (store.read, store.delete, lambda name: fit(store, name), lambda name: label(store, 1, project_id=name)):
+        with pytest.raises(ProjectNotFound):
+            act(name)
+    assert files_below(store.root) - {"staging/lock"} == before
+
+
+def test_what_names_no_project_makes_no_directory(store):
+    for act in (store.read, store.delete, lambda name: label(store, 1, project_id=name), partial(fit_if_due, store)):
+        with pytest.raises(ProjectNotFound):
+            act("p")
+    assert list(store.projects.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "A.b_c-d", "0", "x" * 64, "a..", "lock", "con"])
+def test_names_that_look_odd_are_names(store, name):
+    fit(store, name)
+    assert store.project_ids() == [name]
+    store.delete(name)
+    assert store.project_ids() == []
+
+
+def test_there_are_no_more_projects_than_allowed(tmp_path):
+    store = Store(tmp_path / "data", max_projects=2)
+    fit(store, "a")
+    fit(store, "b")
+    with pytest.raises(TooManyProjects):
+        fit(store, "c")
+    fit(store, "b", replace=True)
+    assert files_below(store.projects / "c") == set()
+    store.delete("a")
+    fit(store, "c")
+
+
+# A commit happens wholly or not at all.
+
+
+class Faults:
+    """Makes the nth file operation fail, or that one and all that follow; knows whether the commit point was passed."""
+
+    NAMES = ("fsync", "mkdir", "open", "rename", "unlink")
+
+    def __init__(self, monkeypatch, number, nth, lasting):
+        self.number, self.nth, self.lasting = number, nth, lasting
+        self.count, self.committed = 0, False
+        for name in self.NAMES:
+            monkeypatch.setattr(os, name, self.failing(getattr(os, name)))
+        monkeypatch.setattr(io, "open", self.failing(io.open))
+
+    @property
+    def hit(self):
+        return self.count >= self.nth
+
+    def failing(self, operation):
+        def fail_or_do(*arguments, **options):
+            if self.number == errno.ENOSPC and only_reads(operation, *arguments):
+                return operation(*arguments, **options)
+            self.count += 1
+            if self.count == self.nth or (self.lasting and self.count > self.nth):
+                raise OSError(self.number, os.strerror(self.number), str(arguments[0]))
+            done = operation(*arguments, **options)
+            if operation.__name__ == "rename":
+                source, target = map(Path, arguments[:2])
+                self.committed |= target.name == "state.joblib" or source.parent.name == "projects"
+            return done
+
+        return fail_or_do
+
+
+def only_reads(operation, path, mode=0, *_):
+    """Whether an operation needs no space, and so cannot lack it."""
+    return (operation is OS_OPEN and not mode & os.O_CREAT) or (operation is IO_OPEN and "r" in mode)
+
+
+OPERATIONS = {
+    "create": (False, lambda store: fit(store)),
+    "label": (True, lambda store: label(store, 3)),
+    "label and fit": (True, lambda store: label(store, 3, "b", "wait")),
+    "fit again": (True, lambda store: fit(store, X=None, y=None, names=None)),
+    "replace": (True, lambda store: fit(store, X=POOL + 1, y=None, names=None, held_out=False, replace=True)),
+    "delete": (True, lambda store: store.delete("p")),
+}
+
+
+def state(store):
+    """The whole state in a form that can be compared, None where there is no project."""
+    with suppress(ProjectNotFound):
+        return joblib.hash(to_record(store.read("p").project))
+    return None
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["one fault", "a dead disk"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(tmp_path, monkeypatch, name, number, lasting):
+    exists, act = OPERATIONS[name]
+    beginning = Store(tmp_path / "beginning")
+    if exists:
+        fit(beginning)
+    before = state(beginning)
+    for nth in itertools.count(1):
+        store, error = Store(shutil.copytree(beginning.root, tmp_path / str(nth))), None
+        with monkeypatch.context() as patches:
+            faults = Faults(patches, number, nth, lasting)
+            try:
+                act(store)
+            except (OSError, StoreFull) as caught:
+                error = caught
+        revived = Store(store.root)
+        revived.sweep()
+        assert (state(revived) == before) != faults.committed
+        assert error is None or not faults.committed or faults.hit
+        assert_tidy(revived)
+        if error is not None and number == errno.ENOSPC:
+            assert isinstance(error, StoreFull)
+        if not faults.hit:
+            assert error is None
+            break
+
+
+def assert_tidy(store):
+    """Every file is named by a state, and everything named can be read; and the project can be written."""
+    with suppress(ProjectNotFound):
+        project = everything(store).project
+        locks = {"lock", "fit.lock"}
+        assert files_below(store.directory("p")) - locks == files_of(project) | {"state.joblib"}
+        label(store, 4, "a")
+        assert label(store, 5, "b", "wait").n_labels_since_fit == 0
+    assert files_below(store.staging) <= {"lock"}
+    assert {path.name for path in store.projects.iterdir()} == set(store.project_ids())
+
+
+class FullDisk:
+    """Makes the nth file that is opened for writing one that has no room: its bytes fail to leave the buffer."""
+
+    def __init__(self, monkeypatch, nth):
+        self.nth, self.count = nth, 0
+        self.open = io.open
+        monkeypatch.setattr(io, "open", self.open_full)
+
+    def open_full(self, path, mode="r", *arguments, **options):
+        self.count += "x" in mode
+        if "x" in mode and self.count == self.nth:
+            return self.open("/dev/full", "wb")
+        return self.open(path, mode, *arguments, **options)
+
+
+@pytest.mark.parametrize("rows", [6, 6_000], ids=["fits the buffer", "beyond the buffer"])
+def test_a_full_disk_is_said_and_changes_nothing(store, monkeypatch, rows):
+    fit(store, "p")
+    before = state(store)
+    pool = np.zeros((rows, 2))
+    for nth in itertools.count(1):
+        with monkeypatch.context() as patches:
+            disk = FullDisk(patches, nth)
+            try:
+                fit(
+                    store,
+                    X=pool,
+                    y=("a", "b") + (None,) * (rows - 2),
+                    names=[str(n) for n in range(rows)],
+                    replace=True,
+                )
+            except StoreFull:
+                assert state(store) == before
+                assert files_below(store.directory("p")) - {"lock", "state.joblib"} == files_of(store.read("p").project)
+        if disk.count < nth:
+            break
+    assert nth == 7  # pool, names, held-out set, its labels, model and state; there is no seventh
+    assert store.read("p").project.n_samples == rows
+
+
+# What a process that died leaves behind is swept; what lives is left alone.
+
+
+def test_a_sweep_removes_what_the_dead_left(store):
+    project = fit(store)
+    for rubbish in (
+        "staging/dead/000001.joblib",
+        "projects/unborn/pool/000001.joblib",
+        "projects/unborn/state.joblib.new",
+    ):
+        (store.root / rubbish).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / rubbish).write_bytes(b"x")
+    (store.projects / "empty").mkdir()
+    for rubbish in ("pool/000009.joblib", "models/000007.joblib", "state.joblib.new"):
+        (store.directory("p") / rubbish).write_bytes(b"x")
+    Store(store.root).sweep()
+    assert {path.name for path in store.projects.iterdir()} == {"p"}
+    assert files_below(store.directory("p")) == files_of(project) | {"lock", "state.joblib"}
+    assert files_below(store.staging) == {"lock"}
+
+
+def test_a_sweep_leaves_what_the_living_work_on(store):
+    fit(store)
+    with store.stage() as staging, store.transaction("p") as transaction, store.transaction("new", create=True):
+        staged = staging.dump(1)
+        unnamed = store.directory("p") / "models/000009.joblib"
+        unnamed.write_bytes(b"on its way")
+        in_thread(Store(store.root).sweep).join()
+        assert staged.exists()
+        assert unnamed.exists()
+        assert (store.projects / "new" / "lock").exists()
+        transaction.commit(transaction.project)
+
+
+def test_a_sweep_removes_what_a_killed_process_held(store):
+    code = """
+import os, sys
+from pathlib import Path
+from service.store import Store
+store = Store(Path(sys.argv[1]))
+with store.stage() as staging, store.transaction("p", create=True):
+    staging.dump(1)
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(store.root)], check=False).returncode == -9
+    assert files_below(store.staging) > {"lock"}
+    store.sweep()
+    assert files_below(store.staging) == {"lock"}
+    assert list(store.projects.iterdir()) == []
+
+
+def test_a_sweep_keeps_every_file_of_a_project_that_cannot_be_read(store):
+    fit(store)
+    (store.directory("p") / "state.joblib").write_bytes(b"x")
+    before = files_below(store.root)
+    store.sweep()
+    assert files_below(store.root) == before
+
+
+def test_a_stray_file_does_no_harm(store):
+    fit(store)
+    (store.projects / "README").write_text("hello")
+    store.sweep()
+    assert store.project_ids() == ["p"]
+
+
+def test_a_project_restored_without_its_empty_folders_works(store):
+    fit(store, y=None, held_out=False)
+    for folder in ("models", "test"):
+        shutil.rmtree(store.directory("p") / folder, ignore_errors=True)
+    store.sweep()
+    label(store, 0, "a")
+    assert label(store, 1, "b", "wait").model is not None
+
+
+def test_a_failed_sweep_does_not_undo_the_commit(store, monkeypatch):
+    fit(store)
+    with monkeypatch.context() as patches:
+        patches.setattr(store_module, "sweep_project", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        assert fit(store, X=None, y=None, names=None).model.version == 2
+    assert everything(store).project.model.version == 2
+
+
+# Writers exclude each other, in threads as in processes.
+
+
+def test_threads_exclude_each_other(store):
+    fit(store)
+    inside, most = [], []
+
+    def write():
+        for _ in range(20):
+            with store.transaction("p") as transaction:
+                inside.append(1)
+                most.append(len(inside))
+                transaction.commit(transaction.project.committed(now()))
+                inside.pop()
+
+    for thread in [in_thread(write) for _ in range(4)]:
+        thread.join()
+    assert max(most) == 1
+    assert store.read("p").project.version == 81
+
+
+def test_a_lock_that_is_not_to_be_had_is_said(store, monkeypatch):
+    fit(store)
+    monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.02)
+    refused = []
+
+    def write():
+        try:
+            label(store, 1)
+        except StoreBusy as error:
+            refused.append(error)
+
+    with store.transaction("p"):
+        in_thread(write).join()
+    assert refused
+    assert label(store, 1).version == 2
+
+
+def test_readers_do_not_wait_for_writers(store, monkeypatch):
+    fit(store)
+    monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.0)
+    with store.transaction("p"):
+        assert everything(store).project.version == 1
+
+
+def test_a_reader_starts_again_when_its_files_are_swept(store, monkeypatch):
+    fit(store)
+    load_state, reads = store_module.load_state, []
+
+    def replaced_meanwhile(directory, project_id):
+        project = load_state(directory, project_id)
+        reads.append(project.version)
+        if len(reads) == 1:
+            monkeypatch.setattr(store_module, "load_state", load_state)
+            fit(store, X=POOL + 1, replace=True)
+        return project
+
+    monkeypatch.setattr(store_module, "load_state", replaced_meanwhile)
+    snapshot = everything(store)
+    assert reads == [1]
+    assert snapshot.project.version == 2
+    assert np.array_equal(snapshot.X, POOL + 1)
+
+
+def test_a_reader_of_a_project_that_goes_away_finds_it_gone(store, monkeypatch):
+    fit(store)
+    rmtree = shutil.rmtree
+    found = []
+
+    def read_between(path, **options):
+        # What is left of the project is taken away file by file; here comes a reader between two of them.
+        with suppress(FileNotFoundError):
+            (path / "project" / "pool" / "000001.joblib").unlink()
+            try:
+                store.open_parts(path / "project", project, tuple(Part))
+            except FileNotFoundError:
+                found.append((path / "project" / "state.joblib").exists())
+        rmtree(path, **options)
+
+    project = store.read("p").project
+    monkeypatch.setattr(shutil, "rmtree", read_between)
+    store.delete("p")
+    assert found == [False]
+
+
+def test_a_project_made_again_is_another(tmp_path):
+    store = Store(tmp_path / "data", cache_bytes=2**20)
+    old = fit(store)
+    old_model = everything(store).model
+    store.delete("p")
+    new = fit(store, y=("b", "a", *LABELS[2:]), held_out=False)
+    assert new.incarnation != old.incarnation
+    assert (new.version, new.last_model) == (old.version, old.last_model) == (1, 1)
+    assert new.classes == ("a", "b")
+    assert np.allclose(everything(store).model.coef_, -old_model.coef_)
+
+
+def test_a_replaced_project_counts_on(store):
+    fit(store)
+    new = fit(store, X=POOL + 1, replace=True)
+    assert (new.version, new.model.version) == (2, 2)
+    assert [segment.number for segment in new.segments] == [3]
+
+
+def test_whoever_waits_for_a_project_that_is_deleted_and_made_again_never_writes_to_the_old(store):
+    outcomes = []
+
+    def write(index):
+        try:
+            outcomes.append(label(store, index).incarnation)
+        except ProjectNotFound:
+            outcomes.append(None)
+
+    for _ in range(15):
+        old = fit(store, y=None, names=None, held_out=False)
+        with store.transaction("p"):
+            threads = [in_thread(write, index) for index in range(3)]
+            threads.append(in_thread(store.delete, "p"))
+        threads[-1].join()
+        new = fit(store, y=None, names=None, held_out=False)
+        for thread in threads:
+            thread.join()
+        assert set(outcomes) <= {None, old.incarnation, new.incarnation}
+        assert store.read("p").project.n_labeled == outcomes.count(new.incarnation)
+        outcomes.clear()
+        store.delete("p")
+        assert list(store.projects.iterdir()) == []
+
+
+def test_a_fit_that_was_overtaken_does_not_touch_the_newer_model(store, monkeypatch):
+    fit(store)
+    dump = store_module.Staging.dump
+
+    def overtaken(staging, value):
+        path = dump(staging, value)
+        monkeypatch.setattr(store_module.Staging, "dump", dump)
+        label(store, 2, "b")
+        assert label(store, 3, "a", "wait").model.version == 2
+        newer.append((store.directory("p") / model_file(2)).read_bytes())
+        return path
+
+    newer = []
+    monkeypatch.setattr(store_module.Staging, "dump", overtaken)
+    assert fit(store, X=None, y=None, names=None, held_out=False).model.version == 2
+    assert (store.directory("p") / model_file(2)).read_bytes() == newer[0]
+
+
+def test_a_fit_that_comes_too_late_for_its_project_is_told(store, monkeypatch):
+    fit(store)
+    dump = store_module.Staging.dump
+
+    def replaced(staging, value):
+        monkeypatch.setattr(store_module.Staging, "dump", dump)
+        fit(store, X=POOL + 1, replace=True)
+        return dump(staging, value)
+
+    monkeypatch.setattr(store_module.Staging, "dump", replaced)
+    with pytest.raises(ProjectReplaced):
+        fit(store, X=None, y=None, names=None, held_out=False)
+    assert everything(store).project.version == 2
+
+
+def test_a_project_is_not_made_twice(store):
+    fit(store)
+    with pytest.raises(ProjectExists):
+        fit(store)
+
+
+# The models at hand.
+
+
+def test_the_cache_holds_no_more_bytes_than_it_may(tmp_path):
+    paths = [tmp_path / str(n) for n in range(4)]
+    for n, path in enumerate(paths):
+        joblib.dump(str(n) * 1000, path)
+    cache = ModelCache(paths[0].stat().st_size * 2)
+    for n in (0, 1, 0, 2):
+        assert cache.get(("i", n), paths[n]) == str(n) * 1000
+    for path in paths:
+        path.unlink()
+    assert [cache.get(("i", n), paths[n])[0] for n in (0, 2)] == ["0", "2"]
+    with pytest.raises(FileNotFoundError):
+        cache.get(("i", 1), paths[1])
+
+
+@pytest.mark.parametrize("capacity", [0, 10])
+def test_a_cache_too_small_for_any_model_keeps_none(tmp_path, capacity):
+    cache = ModelCache(capacity)
+    joblib.dump("model " * 10, tmp_path / "m")
+    assert cache.get(("i", 1), tmp_path / "m") == "model " * 10
+    joblib.dump("other", tmp_path / "m")
+    assert cache.get(("i", 1), tmp_path / "m") == "other"
+
+
+def test_the_cache_tells_projects_and_versions_apart(tmp_path):
+    cache = ModelCache(10_000)
+    for key in [("i", 1), ("i", 2), ("j", 1)]:
+        joblib.dump(key, tmp_path / "m")
+        assert cache.get(key, tmp_path / "m") == key
+    (tmp_path / "m").unlink()
+    assert cache.get(("i", 1), tmp_path / "m") == ("i", 1)
+
+
+def test_a_model_is_loaded_once(tmp_path):
+    store = Store(tmp_path / "data", cache_bytes=2**20)
+    fit(store)
+    assert everything(store).model is everything(store).model
+
+
+# A project that cannot be read harms no other.
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "cut in the middle": lambda data: data[: len(data) // 2],
+    "cut at the end": lambda data: data[:-1],
+    "zeros": lambda data: bytes(len(data)),
+    "text": lambda data: b"hello, world\n",
+    "like zlib": lambda data: b"\x78" + data[1:],
+    "like gzip": lambda data: b"\x1f\x8b" + data[2:],
+    "like bz2": lambda data: b"BZ" + data[2:],
+    "like xz": lambda data: b"\xfd7zXZ" + data[5:],
+    "like lzma": lambda data: b"\x5d\x00" + data[2:],
+    "like lz4": lambda data: b"\x04\x22\x4d\x18" + data[4:],
+    "missing": None,
+}
+
+PARTS = {
+    "state.joblib": (),
+    "pool/000001.joblib": (Part.POOL,),
+    "pool/000001.ids.joblib": (Part.IDS,),
+    "test/000002.joblib": (Part.HELD_OUT,),
+    "test/000002.y.joblib": (Part.HELD_OUT,),
+    "models/000001.joblib": (Part.MODEL,),
+}
+
+
+def damage(path, how):
+    if how is None:
+        path.unlink()
+    else:
+        path.write_bytes(how(path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", PARTS)
+def test_a_damaged_file_is_said_and_harms_no_other_project(store, name, how):
+    fit(store)
+    fit(store, "other")
+    damage(store.directory("p") / name, DAMAGE[how])
+    gone = name == "state.joblib" and how == "missing"
+    with pytest.raises(ProjectNotFound if gone else StoreDamaged, match="'p'"):
+        store.read("p", *PARTS[name])
+    assert everything(store, "other").project.version == 1
+    store.sweep()
+    assert store.project_ids() == ["other"] if gone else ["other", "p"]
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "state.joblib"])
+def test_a_project_with_a_damaged_file_can_be_looked_at_and_labelled(store, name):
+    fit(store)
+    damage(store.directory("p") / name, None)
+    assert store.read("p").project.n_labeled == 2
+    assert label(store, 3).n_labeled == 3
+
+
+def test_a_lost_model_is_fitted_again(store):
+    fit(store)
+    damage(store.directory("p") / "models/000001.joblib", None)
+    fit(store, X=None, y=None, names=None, held_out=False)
+    assert everything(store).project.model.version == 2
+
+
+def test_labels_by_name_need_the_names(store):
+    fit(store)
+    damage(store.directory("p") / "pool/000001.ids.joblib", None)
+    with pytest.raises(StoreDamaged):
+        label_project(store, LabelRequest("p", [Answer(None, "c", "a")]))
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_project_can_be_deleted(store, how):
+    fit(store)
+    damage(store.directory("p") / "state.joblib", DAMAGE[how])
+    if DAMAGE[how] is None:
+        with pytest.raises(ProjectNotFound):
+            store.delete("p")
+        return
+    store.delete("p")
+    assert fit(store).version == 1
+
+
+@pytest.mark.parametrize("written", [0, SCHEMA_VERSION + 1, "1", None])
+def test_a_state_of_another_schema_is_refused_by_name(store, written):
+    project = fit(store)
+    joblib.dump({**to_record(project), "schema_version": written}, store.directory("p") / "state.joblib")
+    with pytest.raises(UnknownSchema, match=rf"'p' has schema version {written!r}.*reads {SCHEMA_VERSION}"):
+        store.read("p")
+
+
+@pytest.mark.parametrize("record", [None, [], {}, {"schema_version": 1}, {"schema_version": 1, "surplus": 2}])
+def test_a_state_that_is_no_record_is_damage(store, record):
+    fit(store)
+    joblib.dump(record, store.directory("p") / "state.joblib")
+    with pytest.raises(StoreDamaged):
+        store.read("p")
