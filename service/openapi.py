@@ -14,10 +14,11 @@ from marshmallow import fields
 from service import __version__
 from service.http import problems
 from service.http.examples import STORY
+from service.http.label_rules import LABEL_SCHEMA
 from service.http.operations import Operation, Reply
 from service.http.request_id import HEADER
 from service.http.routes import operations
-from service.http.rules import LABEL_SCHEMA, Ruled
+from service.http.rules import Ruled
 from service.http.schemas import FitSchema
 from service.http.wire import COLUMNS, JSON, MATRICES, MULTIPART, NPY
 from service.project import PROJECT_ID

@@ -7,7 +7,8 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from service.http.rules import LABEL, LABEL_OR_NULL, JsonSchema
+from service.http.label_rules import LABEL, LABEL_OR_NULL
+from service.http.rules import JsonSchema
 
 
 class AsIs(fields.Field[Any]):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service import estimators, strategies
 from service.errors import InvalidRequest
-from service.http import rules
+from service.http import label_rules, rules
 from service.http.npy import check_cells
 from service.http.rules import Ruled
 from service.http.wire import Limits, StagedMatrix
@@ -80,11 +80,11 @@ class FitSchema(RequestSchema):
 
     project_id = project_id_field()
     X = Ruled(rules.matrix(), "The pool: n rows of d numbers. Required for a new project.")
-    y = Ruled(rules.label_list(unlabeled=True), "n labels, null = unlabelled.")
+    y = Ruled(label_rules.label_list(unlabeled=True), "n labels, null = unlabelled.")
     ids = Ruled(rules.sample_ids(), "n unique strings: the caller's own names of the samples.")
     X_test = Ruled(rules.matrix(), "The held-out set: scored after every fit, never trained on.")
-    y_test = Ruled(rules.label_list(unlabeled=False), "A label for every row of X_test.")
-    classes = Ruled(rules.class_list(), "All labels that may occur; without it they are discovered as they come.")
+    y_test = Ruled(label_rules.label_list(unlabeled=False), "A label for every row of X_test.")
+    classes = Ruled(label_rules.class_list(), "All labels that may occur; without it they are discovered as they come.")
     estimator = Ruled(
         rules.estimator().documented(**ESTIMATOR_SCHEMA),
         "An estimator's name, or its name and parameters; see GET /estimators.",
@@ -123,7 +123,7 @@ class QuerySchema(RequestSchema):
     excluded = Ruled(rules.indices(), "Indices never to return.", data_key="exclude")
     candidates = Ruled(rules.indices(), "The only indices to consider.")
     random_state = seed_field("A seed for this question; without it the project's seed and state give one.")
-    annotator = Ruled(rules.ANNOTATOR, "Who will answer.")
+    annotator = Ruled(label_rules.ANNOTATOR, "Who will answer.")
     lease_seconds = Ruled(rules.only(0, f"a lease {rules.LATER}"), "0: a pure read.", load_default=0)
 
 
@@ -131,7 +131,7 @@ class LabelSchema(RequestSchema):
     """Hand back what people answered."""
 
     project_id = project_id_field()
-    labels = Ruled(rules.answers(), "The answers; all are kept, or none.", required=True)
+    labels = Ruled(label_rules.answers(), "The answers; all are kept, or none.", required=True)
     refit = Ruled(
         rules.one_of("wait", "never", later=("background",)),
         '"wait": the reply carries the new model; "never": the next request that waits fits.',
