@@ -43,6 +43,7 @@ def same(one, other):
 
 
 INTEGER, TEXT, SEED = rules.integer(1, 10), rules.text(1, 3), rules.integer(0, 2**32 - 1)
+ANSWERS, CLASSES = label_rules.answers(), label_rules.class_list()
 LABELS, LABELS_OR_NULL = label_rules.label_list(unlabeled=False), label_rules.label_list(unlabeled=True)
 
 TAKEN = [
@@ -55,7 +56,7 @@ TAKEN = [
     (rules.only(0, "why"), 0),
     *((rules.json_object(), value) for value in ({}, {"a": [1, None]})),
     *((rules.estimator(), value) for value in ("svc", "", {"name": "svc"}, {"name": "x", "params": {"C": None}})),
-    *((label_rules.class_list(), value) for value in (["a"], [2, 1], [True, False], ["1", "01"], ["a", "A", "á"])),
+    *((CLASSES, value) for value in (["a"], [2, 1], [True, False], ["1", "01"], ["a", "A", "á"])),
     *((rules.sample_ids(), value) for value in (["a"], ["b", "a"], ["1", "01", " 1"], ["a" * 256], ["\0", "\0\0"])),
 ]
 
@@ -84,44 +85,26 @@ REFUSED = [
     (LABELS, ["a", None], "/1"),
     *((LABELS_OR_NULL, [None, one, None, other], "/3") for one, other in itertools.permutations([1, "1", True], 2)),
     *((LABELS_OR_NULL, [one, other], "/1") for one, other in itertools.permutations([0, "0", False], 2)),
-    *((label_rules.class_list(), value, "") for value in (None, [], "ab")),
-    *((label_rules.class_list(), [1, value], "/1") for value in (1, "1", True, None, 1.0)),
-    (label_rules.class_list(), [True, False, True, False], ("/2", "/3")),
+    *((CLASSES, value, "") for value in (None, [], "ab")),
+    *((CLASSES, [1, value], "/1") for value in (1, "1", True, None, 1.0)),
+    (CLASSES, [True, False, True, False], ("/2", "/3")),
     *((rules.sample_ids(), value, "") for value in (None, [], "ab", {"a": 0})),
     *((rules.sample_ids(), ["a", value], "/1") for value in ("a", "", TOO_LONG, 1, None, True, ["a"])),
-    *((label_rules.answers(), value, "") for value in (None, [], {}, "a", 1)),
-    *(
-        (label_rules.answers(), [value], "/0")
-        for value in (None, [], "a", 1, {}, {"index": 1}, {"label": "a"}, {"skip": True})
-    ),
-    (label_rules.answers(), [{"index": 1, "id": "a", "label": "a"}], "/0"),
-    (label_rules.answers(), [{"index": 1, "label": "a", "skip": True}], "/0"),
-    (label_rules.answers(), [{"index": 1, "skip": False}], "/0"),
-    *(
-        (label_rules.answers(), [{"index": value, "skip": True}], "/0/index")
-        for value in (-1, 1.0, True, "1", None, 2**64)
-    ),
-    *((label_rules.answers(), [{"id": value, "skip": True}], "/0/id") for value in ("", TOO_LONG, 1, None)),
-    *(
-        (label_rules.answers(), [{"id": "a", "label": value}], "/0/label")
-        for value in (None, "", TOO_LONG, 0.5, [], 2**63)
-    ),
-    *((label_rules.answers(), [{"id": "a", "skip": value}], "/0/skip") for value in (1, "true", None)),
-    *(
-        (label_rules.answers(), [{"id": "a", "skip": True, "annotator": value}], "/0/annotator")
-        for value in ("", TOO_LONG, 1)
-    ),
-    *(
-        (label_rules.answers(), [{"id": "a", "skip": True, "query_id": value}], "/0/query_id")
-        for value in ("", "a b", 1)
-    ),
-    *(
-        (label_rules.answers(), [{"id": "a", "skip": True, name: 1}], f"/0/{at}")
-        for name, at in {"a": "a", "/": "~1"}.items()
-    ),
-    (label_rules.answers(), [{"id": "a", "labl": 1, "skip": 1}], ("/0/labl", "/0/skip")),
+    *((ANSWERS, value, "") for value in (None, [], {}, "a", 1)),
+    *((ANSWERS, [value], "/0") for value in (None, [], "a", 1, {}, {"index": 1}, {"label": "a"}, {"skip": True})),
+    (ANSWERS, [{"index": 1, "id": "a", "label": "a"}], "/0"),
+    (ANSWERS, [{"index": 1, "label": "a", "skip": True}], "/0"),
+    (ANSWERS, [{"index": 1, "skip": False}], "/0"),
+    *((ANSWERS, [{"index": value, "skip": True}], "/0/index") for value in (-1, 1.0, True, "1", None, 2**64)),
+    *((ANSWERS, [{"id": value, "skip": True}], "/0/id") for value in ("", TOO_LONG, 1, None)),
+    *((ANSWERS, [{"id": "a", "label": value}], "/0/label") for value in (None, "", TOO_LONG, 0.5, [], 2**63)),
+    *((ANSWERS, [{"id": "a", "skip": value}], "/0/skip") for value in (1, "true", None)),
+    *((ANSWERS, [{"id": "a", "skip": True, "annotator": value}], "/0/annotator") for value in ("", TOO_LONG, 1)),
+    *((ANSWERS, [{"id": "a", "skip": True, "query_id": value}], "/0/query_id") for value in ("", "a b", 1)),
+    *((ANSWERS, [{"id": "a", "skip": True, name: 1}], f"/0/{at}") for name, at in {"a": "a", "/": "~1"}.items()),
+    (ANSWERS, [{"id": "a", "labl": 1, "skip": 1}], ("/0/labl", "/0/skip")),
     (
-        label_rules.answers(),
+        ANSWERS,
         [{"id": "a", "label": 1}, {"id": "b", "skip": True}, {"id": "c", "label": "1"}],
         "/2/label",
     ),
@@ -284,7 +267,7 @@ def test_answers_become_records():
         {"id": "s", "label": "b", "skip": False},
         {"index": 0, "skip": True},
     ]
-    assert label_rules.answers().read(value) == [
+    assert ANSWERS.read(value) == [
         Answer(3, None, "a", "me", "q"),
         Answer(None, "s", "b"),
         Answer(0, None, None),
@@ -314,12 +297,10 @@ MILLION = 1_000_000
         pytest.param(rules.sample_ids(), [""] * MILLION, id="a million empty ids"),
         pytest.param(rules.sample_ids(), ["a"] * MILLION, id="a million equal ids"),
         pytest.param(rules.indices(), [-1] * MILLION, id="a million indices"),
-        pytest.param(label_rules.class_list(), ["a"] * label_rules.MAX_CLASSES, id="many equal classes"),
-        pytest.param(label_rules.answers(), [{}] * label_rules.MAX_RECORDS, id="many empty records"),
-        pytest.param(label_rules.answers(), [{"id": "a", "b": 1}] * label_rules.MAX_RECORDS, id="many unknown fields"),
-        pytest.param(
-            label_rules.answers(), [dict.fromkeys(map(str, range(MILLION)))], id="a record of a million fields"
-        ),
+        pytest.param(CLASSES, ["a"] * label_rules.MAX_CLASSES, id="many equal classes"),
+        pytest.param(ANSWERS, [{}] * label_rules.MAX_RECORDS, id="many empty records"),
+        pytest.param(ANSWERS, [{"id": "a", "b": 1}] * label_rules.MAX_RECORDS, id="many unknown fields"),
+        pytest.param(ANSWERS, [dict.fromkeys(map(str, range(MILLION)))], id="a record of a million fields"),
         pytest.param(rules.estimator(), {"name": ""} | dict.fromkeys(map(str, range(MILLION))), id="a million fields"),
     ],
 )
@@ -328,8 +309,8 @@ def test_of_very_many_errors_a_few_are_collected(rule, value):
 
 
 def test_too_many_records_and_classes_are_counted_first():
-    assert refusal(label_rules.answers(), [None] * (label_rules.MAX_RECORDS + 1)) == [""]
-    assert refusal(label_rules.class_list(), list(range(label_rules.MAX_CLASSES + 1))) == [""]
+    assert refusal(ANSWERS, [None] * (label_rules.MAX_RECORDS + 1)) == [""]
+    assert refusal(CLASSES, list(range(label_rules.MAX_CLASSES + 1))) == [""]
 
 
 class CountedList(list):
@@ -349,7 +330,7 @@ class CountedList(list):
         (rules.indices(), list(range(100))),
         (LABELS_OR_NULL, ["a", None] * 50),
         (rules.sample_ids(), [str(i) for i in range(100)]),
-        (label_rules.answers(), [{"index": i, "label": "a"} for i in range(100)]),
+        (ANSWERS, [{"index": i, "label": "a"} for i in range(100)]),
     ],
 )
 def test_a_list_is_gone_through_a_few_times_however_long_it_is(rule, items):
@@ -360,8 +341,8 @@ def test_a_list_is_gone_through_a_few_times_however_long_it_is(rule, items):
 
 def test_a_label_is_checked_once_however_often_it_comes(monkeypatch):
     checked = []
-    check = rules.wrong_label
-    monkeypatch.setattr(rules, "wrong_label", lambda value: checked.append(value) or check(value))
+    check = label_rules.wrong_label
+    monkeypatch.setattr(label_rules, "wrong_label", lambda value: checked.append(value) or check(value))
     LABELS_OR_NULL.read(["a", "b", None] * 1_000)
     assert len(checked) < 10
 
@@ -404,9 +385,9 @@ ALL_RULES = {
     "matrix": rules.matrix(),
     "label_list": LABELS_OR_NULL,
     "held_out": LABELS,
-    "class_list": label_rules.class_list(),
+    "class_list": CLASSES,
     "sample_ids": rules.sample_ids(),
-    "answers": label_rules.answers(),
+    "answers": ANSWERS,
 }
 
 
