@@ -36,6 +36,17 @@ def test_no_projects(client: FlaskClient) -> None:
     assert get(client, "/projects") == {"projects": [], "next": None}
 
 
+def test_a_project_that_cannot_be_read_harms_no_other(client: FlaskClient, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        post(client, "/fit", 201, project_id=name, X=line(), y=ends())
+    (tmp_path / "data/projects/b/state.joblib").write_bytes(b"\x80")
+    assert [project["project_id"] for project in get(client, "/projects")["projects"]] == ["a", "c"]
+    problem = get(client, "/projects/b", 500)
+    assert problem["detail"] == "the state of project 'b' cannot be read"
+    post(client, "/label", project_id="c", labels=[{"index": 5, "label": 0}])
+    assert client.delete("/projects/b").status_code == 204
+
+
 def test_a_deleted_project_is_gone_with_its_files(client: FlaskClient, tmp_path: Path) -> None:
     post(client, "/fit", 201, project_id="p", X=line(), y=ends())
     response = client.delete("/projects/p")

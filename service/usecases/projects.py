@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from service.errors import ProjectNotFound
+from service.errors import ProjectNotFound, StoreDamaged
 from service.project import Project
 from service.store import Part, Store
 from service.votes import NOBODY, SKIP, Label
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,19 @@ def get(store: Store, project_id: str) -> Project:
 
 
 def list_all(store: Store, limit: int, after: str | None) -> Page:
-    """Return up to `limit` projects in order of their names, from the first behind `after`."""
+    """Return up to `limit` projects in order of their names, from the first behind `after`.
+
+    One that cannot be read is left out, and the log tells of it: the others are unharmed.
+    """
     names = [name for name in store.project_ids() if after is None or name > after]
     projects = []
     for name in names[:limit]:
-        # A project may be deleted while the list is made.
-        with suppress(ProjectNotFound):
+        try:
             projects.append(get(store, name))
+        except ProjectNotFound:
+            continue  # deleted while the list is made
+        except StoreDamaged as error:
+            log.error("left out of the list: %s", error)
     return Page(projects, names[limit - 1] if len(names) > limit else None)
 
 
