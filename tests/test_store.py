@@ -268,6 +268,36 @@ def assert_tidy(store):
     assert {path.name for path in store.projects.iterdir()} == set(store.project_ids())
 
 
+def test_all_is_on_disk_before_the_commit_point_and_the_commit_before_the_answer(store, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, os.rename
+
+    def seen_fsync(file):
+        events.append(("on disk", Path(f"/proc/self/fd/{file}").readlink()))
+        fsync(file)
+
+    def seen_rename(source, target):
+        events.append(("renamed", Path(target)))
+        # Whoever was made durable under the old name is so under the new one, once its directory is.
+        events.extend([("on disk", Path(target))] if ("on disk", Path(source)) in events else [])
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "rename", seen_rename)
+    project, directory = fit(store), store.directory("p")
+    commit = events.index(("renamed", directory / "state.joblib"))
+    before, after = events[:commit], events[commit:]
+    for name in files_of(project):
+        moved = before.index(("renamed", directory / name))
+        assert ("on disk", directory / name) in before
+        assert ("on disk", (directory / name).parent) in before[moved:]
+    assert ("on disk", directory / "state.joblib") in after
+    assert [what for what in after if what[1] in (directory, store.projects)] == [
+        ("on disk", directory),
+        ("on disk", store.projects),
+    ]
+
+
 class FullDisk:
     """Makes the nth file that is opened for writing one that has no room: its bytes fail to leave the buffer."""
 
@@ -551,6 +581,13 @@ def test_a_fit_that_comes_too_late_for_its_project_is_told(store, monkeypatch):
     with pytest.raises(ProjectReplaced):
         fit(store, X=None, y=None, names=None, held_out=False)
     assert everything(store).project.version == 2
+
+
+def test_a_fit_that_is_not_due_is_not_done(store):
+    fit(store)
+    assert fit_if_due(store, "p").version == 1
+    label(store, 2, "b")
+    assert [fit_if_due(store, "p").version for _ in range(2)] == [3, 3]
 
 
 def test_a_project_is_not_made_twice(store):

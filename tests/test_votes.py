@@ -38,6 +38,7 @@ MAJORITY = [
     ("one each, the other way round", [(BOB, B), (ANN, A)], A),
     ("two each: whose last vote is the latest", [(ANN, A), (BOB, B), (CY, B), (DEE, A)], A),
     ("two each, the other one", [(ANN, A), (BOB, B), (DEE, A), (CY, B)], B),
+    ("two each, the latest by the first in the list", [(DEE, A), (BOB, B), (CY, B), (ANN, A)], A),
     ("three ways: the latest", [(ANN, A), (BOB, C), (CY, B)], B),
     ("a change of mind makes the majority", [(ANN, A), (BOB, B), (CY, A), (ANN, B)], B),
     ("a change of mind is the latest word", [(ANN, A), (BOB, B), (ANN, C), (BOB, A)], A),
@@ -190,9 +191,9 @@ def without_clashes(rows):
 
 
 ROW = st.tuples(
-    st.integers(0, 4),
+    st.integers(0, 2),
     st.sampled_from([SKIP, A, B, C]),
-    st.sampled_from([NOBODY, ANN, BOB, CY]),
+    st.sampled_from([NOBODY, ANN, BOB, CY, DEE]),
     st.sampled_from([b"", b"q", b"query-17"]),
 )
 REQUESTS = st.lists(st.lists(ROW, min_size=1, max_size=6).map(without_clashes), max_size=12)
@@ -213,7 +214,7 @@ def test_votes_follow_the_rules(requests):
             (index, annotator, said[index][annotator]) for index in sorted(said) for annotator in sorted(said[index])
         ]
         after = resolve(votes)
-        for index in range(5):
+        for index in range(3):
             outcomes = slow_outcomes(said, index)
             assert (index in after.labeled) == bool(outcomes - {SKIP})
             assert (index in after.skipped) == (outcomes == {SKIP})

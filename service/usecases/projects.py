@@ -13,7 +13,6 @@ from service.project import Project
 from service.store import Part, Store
 from service.votes import NOBODY, SKIP, Label
 
-
 log = logging.getLogger(__name__)
 
 
