@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidRequest
 from service.http.npy import MAX_HEADER_BYTES, TRANSPOSE_ROWS, MatrixSink, read_column, read_header
-from service.store import Staging
+from service.store.staging import Staging
 
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 COLUMN_DTYPES = (*DTYPES, "b1", "U1", "U7")

@@ -32,7 +32,11 @@ from service.errors import (
 )
 from service.project import now
 from service.record import SCHEMA_VERSION, to_record
-from service.store import MatrixWriter, ModelCache, Part, Store, files_of, model_file
+from service.store import Part, Store, locks
+from service.store.cache import ModelCache
+from service.store.files import MatrixWriter
+from service.store.layout import files_of, model_file
+from service.store.staging import Staging
 from service.usecases.fit import FitRequest, HeldOutUpload, fit_project
 from service.usecases.label import Answer, LabelRequest, label_project
 from service.usecases.training import fit_if_due
@@ -444,7 +448,7 @@ def test_threads_exclude_each_other(store):
 
 def test_a_lock_that_is_not_to_be_had_is_said(store, monkeypatch):
     fit(store)
-    monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.02)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.02)
     refused = []
 
     def write():
@@ -461,7 +465,7 @@ def test_a_lock_that_is_not_to_be_had_is_said(store, monkeypatch):
 
 def test_readers_do_not_wait_for_writers(store, monkeypatch):
     fit(store)
-    monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)
     with store.transaction("p"):
         assert everything(store).project.version == 1
 
@@ -552,32 +556,32 @@ def test_whoever_waits_for_a_project_that_is_deleted_and_made_again_never_writes
 
 def test_a_fit_that_was_overtaken_does_not_touch_the_newer_model(store, monkeypatch):
     fit(store)
-    dump = store_module.Staging.dump
+    dump = Staging.dump
 
     def overtaken(staging, value):
         path = dump(staging, value)
-        monkeypatch.setattr(store_module.Staging, "dump", dump)
+        monkeypatch.setattr(Staging, "dump", dump)
         label(store, 2, "b")
         assert label(store, 3, "a", "wait").model.version == 2
         newer.append((store.directory("p") / model_file(2)).read_bytes())
         return path
 
     newer = []
-    monkeypatch.setattr(store_module.Staging, "dump", overtaken)
+    monkeypatch.setattr(Staging, "dump", overtaken)
     assert fit(store, X=None, y=None, names=None, held_out=False).model.version == 2
     assert (store.directory("p") / model_file(2)).read_bytes() == newer[0]
 
 
 def test_a_fit_that_comes_too_late_for_its_project_is_told(store, monkeypatch):
     fit(store)
-    dump = store_module.Staging.dump
+    dump = Staging.dump
 
     def replaced(staging, value):
-        monkeypatch.setattr(store_module.Staging, "dump", dump)
+        monkeypatch.setattr(Staging, "dump", dump)
         fit(store, X=POOL + 1, replace=True)
         return dump(staging, value)
 
-    monkeypatch.setattr(store_module.Staging, "dump", replaced)
+    monkeypatch.setattr(Staging, "dump", replaced)
     with pytest.raises(ProjectReplaced):
         fit(store, X=None, y=None, names=None, held_out=False)
     assert everything(store).project.version == 2

@@ -21,7 +21,7 @@ from service.errors import StoreFull
 from service.http.npy import MatrixSink
 from service.http.wire import Spool, choose_media_type
 from service.settings import Settings
-from service.store import Staging
+from service.store.staging import Staging
 from tests.serving import Reply, Service
 
 LIMIT = 4_000_000

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
-from service.store import Staging
+from service.store.staging import Staging
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000

@@ -107,7 +107,7 @@ PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
         200: Reply("The project, trained again.", replies.ProjectSchema, etag=True),
         201: Reply("The new project.", replies.ProjectSchema, etag=True),
     },
-    problems=(409, 411, 413, 415, 422, 503, 507),
+    problems=(404, 409, 411, 413, 415, 422, 503, 507),
 )
 def fit_project() -> Response:
     """Create a project, or train it again.

@@ -19,7 +19,7 @@ from service.http.rules import Ruled
 from service.http.wire import Limits, StagedMatrix
 from service.project import MAX_ERRORS, PROJECT_ID, EstimatorSpec
 from service.settings import Settings
-from service.store import Staging
+from service.store.staging import Staging
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest
 from service.usecases.query import QueryRequest

@@ -31,7 +31,8 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 from service.errors import FieldError, InvalidRequest
 from service.http.npy import MAGIC, MatrixSink, read_column
 from service.parameters import pointer_token
-from service.store import Staging, disk
+from service.store.files import disk
+from service.store.staging import Staging
 
 JSON = "application/json"
 NPY = "application/x-npy"

@@ -26,19 +26,10 @@ from service.project import (
     extend_classes,
     now,
 )
-from service.store import (
-    Matrix,
-    Part,
-    Snapshot,
-    Staging,
-    Store,
-    Transaction,
-    held_out_file,
-    held_out_labels_file,
-    ids_file,
-    model_file,
-    pool_file,
-)
+from service.store import Part, Snapshot, Store, Transaction
+from service.store.files import Matrix
+from service.store.layout import held_out_file, held_out_labels_file, ids_file, model_file, pool_file
+from service.store.staging import Staging
 from service.usecases.training import same_project, train
 from service.votes import EncodedLabels, Label, Votes
 
@@ -232,8 +223,10 @@ def commit(
         files[held_out_labels_file(number)] = staging.dump(codes)
     if fitted is not None:
         path, model = fitted
-        project = project.with_model(model)
-        files[model_file(project.last_model)] = path
+        with_model = project.with_model(model)
+        if with_model is not project:
+            files[model_file(with_model.last_model)] = path
+            project = with_model
     elif not project.can_fit:
         project = project.without_model()
     return transaction.commit(project.committed(now()), {t: path for t, path in files.items() if path is not None})

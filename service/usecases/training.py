@@ -10,7 +10,8 @@ from service.errors import FitFailed, ProjectReplaced
 from service.estimators import fit
 from service.project import ModelRef, Project, now
 from service.scoring import Classifier, evaluate
-from service.store import Part, Snapshot, Store, model_file
+from service.store import Part, Snapshot, Store
+from service.store.layout import model_file
 
 log = logging.getLogger(__name__)
 

@@ -18,65 +18,42 @@ state names is the file it meant, or it is gone and there is a newer state.
 
 from __future__ import annotations
 
-import errno
 import os
-import pickle
 import re
 import shutil
-import struct
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any
 
-import joblib
 import numpy as np
-from filelock import FileLock, Timeout
-from joblib.numpy_pickle import NumpyArrayWrapper
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from service.errors import ProjectNotFound, StoreBusy, StoreDamaged, StoreFull, TooManyProjects, UnknownSchema
+from service.errors import ProjectNotFound, StoreBusy, StoreDamaged, TooManyProjects, UnknownSchema
 from service.ids import SampleIds
 from service.project import PROJECT_ID, Project
 from service.record import from_record, to_record
-
-Matrix = NDArray[Any]
-
-LOCK_SECONDS = 30.0
-"""How long a request waits for another writer before it gives up."""
-
-POLL_SECONDS = 0.005
-"""How often a waiting writer looks again; a commit takes a few milliseconds."""
+from service.store.cache import ModelCache
+from service.store.files import UNREADABLE, Matrix, disk, load, settle_directory, write_joblib
+from service.store.layout import (
+    FOLDERS,
+    STATE,
+    files_of,
+    held_out_file,
+    held_out_labels_file,
+    ids_file,
+    model_file,
+    pool_file,
+)
+from service.store.locks import FIT_SECONDS, acquired, free, locked
+from service.store.staging import Staging
 
 READ_TRIES = 100
 """How often a reader starts again because a writer swept a file away in between."""
-
-ALIGNMENT = 64
-"""Rows of a mapped matrix start at a multiple of a cache line."""
-
-STATE = "state.joblib"
-
-# What joblib raises on bytes that it did not write: a broken length, for one, asks for too much memory.
-UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    SystemError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-)
 
 
 class Part(Enum):
@@ -101,94 +78,6 @@ class Snapshot:
     model: Any = None
     X_test: Matrix | None = None
     y_test: NDArray[np.int32] | None = None
-
-
-class MatrixWriter:
-    """Writes a matrix to a joblib file as its bytes come, holding none of them.
-
-    `finish` checks the number of bytes and makes the file durable, `abandon` only closes it; as a context manager it
-    does the one or the other.
-    """
-
-    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
-        self.path = path
-        self.missing = dtype.itemsize * shape[0] * shape[1]
-        self._file = path.open("xb")
-        # What joblib.dump writes ahead of an array's bytes: the pickled wrapper without its last opcode, then padding.
-        wrapper = NumpyArrayWrapper(
-            np.ndarray, shape, "C", dtype, allow_mmap=True, numpy_array_alignment_bytes=ALIGNMENT
-        )
-        head = pickle.dumps(wrapper, protocol=2).removesuffix(pickle.STOP)
-        padding = ALIGNMENT - (len(head) + 1) % ALIGNMENT
-        self._file.write(head + bytes([padding]) + b"\xff" * padding)
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append the next bytes, rows first."""
-        self.missing -= len(data)
-        with disk():
-            self._file.write(data)
-
-    def finish(self) -> None:
-        """End the matrix; ValueError when bytes are missing."""
-        # Closing writes what is still buffered, so a full disk may show only here.
-        with disk(), self._file:
-            if self.missing:
-                raise ValueError(f"{self.missing} bytes are missing from the matrix")
-            self._file.write(pickle.STOP)
-            settle(self._file)
-
-    def abandon(self) -> None:
-        """Leave the matrix as it is; nobody misses what it lacks."""
-        with suppress(OSError):
-            self._file.close()
-
-    def __enter__(self) -> MatrixWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.finish()
-        else:
-            self.abandon()
-
-
-class Staging:
-    """A request's own directory, for files that no state names yet. It vanishes with the request."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._names = 0
-
-    def new_path(self) -> Path:
-        """Return a path that nothing else in this directory has."""
-        self._names += 1
-        return self.path / f"{self._names:06d}.joblib"
-
-    def matrix_writer(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> MatrixWriter:
-        """Start a matrix of `shape` rows and columns."""
-        with disk():
-            return MatrixWriter(self.new_path(), dtype, shape)
-
-    def matrix(self, array: Matrix) -> Path:
-        """Write a matrix that is in memory."""
-        with self.matrix_writer(array.dtype, array.shape) as writer:
-            writer.write(np.ascontiguousarray(array).data.cast("B"))
-        return writer.path
-
-    def open_matrix(self, path: Path) -> Matrix:
-        """Map a staged matrix."""
-        matrix: Matrix = load(path, mapped=True)
-        return matrix
-
-    def dump(self, value: Any) -> Path:
-        """Write any value of ours."""
-        path = self.new_path()
-        write_joblib(path, value)
-        return path
-
-    def ids(self, ids: SampleIds) -> Path:
-        """Write the samples' names."""
-        return self.dump({"text": ids.text, "starts": ids.starts, "order": ids.order})
 
 
 class Transaction:
@@ -358,7 +247,7 @@ class Store:
         directory = self.directory(project_id)
         if not directory.is_dir():
             raise ProjectNotFound(project_id)
-        with locked(directory / "fit.lock", project_id):
+        with locked(directory / "fit.lock", project_id, FIT_SECONDS):
             yield
 
     def delete(self, project_id: str) -> None:
@@ -412,72 +301,6 @@ class Store:
         return self.projects / project_id
 
 
-class ModelCache:
-    """Fitted models that were loaded lately, up to a number of bytes on disk. Losing it costs only time."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._models: OrderedDict[tuple[str, int], tuple[int, Any]] = OrderedDict()
-        self._size = 0
-        self._lock = Lock()
-
-    def get(self, key: tuple[str, int], path: Path) -> Any:
-        """Return the model of a project's incarnation and model version, loading it when it is not at hand."""
-        with self._lock:
-            if key in self._models:
-                self._models.move_to_end(key)
-                return self._models[key][1]
-        size, model = path.stat().st_size, load(path)
-        with self._lock:
-            if key not in self._models:
-                self._models[key] = (size, model)
-                self._size += size
-            while self._size > self.capacity:
-                _, (dropped, _) = self._models.popitem(last=False)
-                self._size -= dropped
-        return model
-
-
-FOLDERS = ("pool", "test", "models")
-
-
-def pool_file(number: int) -> str:
-    """Where a segment of the pool lies in its project."""
-    return f"pool/{number:06d}.joblib"
-
-
-def ids_file(number: int) -> str:
-    """Where the names of a segment's samples lie."""
-    return f"pool/{number:06d}.ids.joblib"
-
-
-def held_out_file(number: int) -> str:
-    """Where a held-out set lies."""
-    return f"test/{number:06d}.joblib"
-
-
-def held_out_labels_file(number: int) -> str:
-    """Where the class codes of a held-out set lie."""
-    return f"test/{number:06d}.y.joblib"
-
-
-def model_file(version: int) -> str:
-    """Where a fitted model lies."""
-    return f"models/{version:06d}.joblib"
-
-
-def files_of(project: Project) -> set[str]:
-    """List the files that a project's state names."""
-    files = {pool_file(segment.number) for segment in project.segments}
-    if project.has_ids:
-        files |= {ids_file(segment.number) for segment in project.segments}
-    if project.held_out is not None:
-        files |= {held_out_file(project.held_out.number), held_out_labels_file(project.held_out.number)}
-    if project.model is not None:
-        files.add(model_file(project.model.version))
-    return files
-
-
 def sweep_project(directory: Path, project: Project) -> None:
     """Remove the files that a project's state does not name. The caller holds its lock."""
     named = files_of(project)
@@ -521,40 +344,6 @@ def lacking(project: Project, error: FileNotFoundError) -> StoreDamaged:
     return StoreDamaged(f"project {project.project_id!r} lacks its file {Path(error.filename).name}")
 
 
-def load(path: Path, *, mapped: bool = False) -> Any:
-    """Read one of our own files; arrays are mapped read-only on request. Raises StoreDamaged, or FileNotFoundError."""
-    try:
-        with path.open("rb") as file:
-            # A file that begins otherwise joblib would take for a compressed one, and expand it in memory.
-            if file.read(1) != pickle.PROTO:
-                raise pickle.UnpicklingError("not a pickle")
-        return joblib.load(path, mmap_mode="r" if mapped else None)
-    except UNREADABLE as error:
-        raise StoreDamaged(f"the file {path.parent.name}/{path.name} cannot be read") from error
-
-
-def write_joblib(path: Path, value: Any) -> None:
-    """Write a new file and make it durable; its name becomes durable with its directory."""
-    with disk(), path.open("xb") as file:
-        joblib.dump(value, file)
-        settle(file)
-
-
-def settle(file: BinaryIO) -> None:
-    """Wait until a file's bytes are on disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def settle_directory(path: Path) -> None:
-    """Wait until a directory's names are on disk."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 @contextmanager
 def opened_directory(path: Path, project_id: str) -> Iterator[Path]:
     """Give a path that stays with this very directory, even if it is moved away and another takes its name."""
@@ -566,56 +355,3 @@ def opened_directory(path: Path, project_id: str) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{directory}")
     finally:
         os.close(directory)
-
-
-def acquired(path: Path, what: str) -> FileLock:
-    """Take a lock, or raise StoreBusy when it is not to be had, ProjectNotFound when its directory goes away.
-
-    A directory that was gone before is made: that is filelock's way. Whoever holds the lock looks what is in it.
-    """
-    lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=POLL_SECONDS)
-    try:
-        with disk():
-            lock.acquire()
-    except Timeout:
-        raise StoreBusy(what) from None
-    except (FileNotFoundError, FileExistsError):
-        # The second is how a directory shows that goes away just when filelock makes sure that it is there.
-        raise ProjectNotFound(what) from None
-    return lock
-
-
-@contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock."""
-    lock = acquired(path, what)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def free(path: Path) -> Iterator[bool]:
-    """Tell whether nobody holds a lock, and hold it meanwhile if so."""
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except (Timeout, FileNotFoundError, FileExistsError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-@contextmanager
-def disk() -> Iterator[None]:
-    """Tell a full disk apart from other failures of the file system."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull("no space is left where the projects lie; nothing was changed") from error
-        raise
