@@ -36,7 +36,10 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     handler.addFilter(request_id.RequestIdFilter())
-    logger = logging.getLogger("service")
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(level.upper())
+    # A library's warning (an optimiser that stopped at its limit of steps, say) belongs to a request, too.
+    logging.captureWarnings(True)
+    for name in ("service", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(level.upper())

@@ -1,4 +1,4 @@
-"""The errors of the domain. None of them knows HTTP; `http/problems.py` gives each its status.
+"""The errors of the domain. None of them knows its status; `http/problems.py` gives each the one that fits.
 
 ServiceError
 ├── InvalidRequest           readable, but wrong: names every field that is, and what would have been right
@@ -109,8 +109,8 @@ class FitFailed(ServiceError):
 class StoreBusy(ServiceError):
     """Another writer holds the lock for too long."""
 
-    def __init__(self, project_id: str) -> None:
-        super().__init__(f"project {project_id!r} is being written by another request; try again")
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is being written by another request; try again")
 
 
 class StoreFull(ServiceError):

@@ -52,12 +52,16 @@ class TestScore:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A fitted model: the file of its number, what it was fitted with and on, and how well it does."""
+    """A fitted model: the file of its number, what it was fitted with and on, and how well it does.
+
+    `held_out` is the number of the held-out set that it was scored on, None without one.
+    """
 
     version: int
     estimator: EstimatorSpec
     random_state: int
     labels_revision: int
+    held_out: int | None
     test_score: TestScore | None
 
 
@@ -153,16 +157,31 @@ class Project:
         return self.can_fit and (self.model is None or not self.fitted_with(self.model, self.labels_revision))
 
     def fitted_with(self, model: ModelRef, labels_revision: int) -> bool:
-        """Tell whether a model is of this project's estimator and seed, and has seen the labels up to a revision."""
+        """Tell whether a model is of this project's estimator, seed and held-out set, and has seen a revision."""
         return (
             model.estimator == self.estimator
             and model.random_state == self.random_state
+            and model.held_out == self.held_out_number
             and model.labels_revision >= labels_revision
         )
 
-    def committed(self, at: int) -> Project:
+    @property
+    def held_out_number(self) -> int | None:
+        """The number of the held-out set, None without one."""
+        return self.held_out.number if self.held_out else None
+
+    @property
+    def test_score(self) -> TestScore | None:
+        """How well the current model does on the current held-out set, None without either."""
+        return self.model.test_score if self.model and self.model.held_out == self.held_out_number else None
+
+    def next_moment(self) -> int:
+        """Return the time in microseconds since 1970 UTC, later than the last commit even if the clock was set back."""
+        return max(now(), self.updated_at + 1)
+
+    def committed(self) -> Project:
         """Return the project as its next version."""
-        return replace(self, version=self.version + 1, updated_at=at)
+        return replace(self, version=self.version + 1, updated_at=self.next_moment())
 
     def in_place_of(self, old: Project) -> Project:
         """Return the project as the successor of another: its counters go on, so that no file name comes again."""

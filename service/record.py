@@ -79,6 +79,7 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "estimator": from_spec(model.estimator),
         "random_state": model.random_state,
         "labels_revision": model.labels_revision,
+        "held_out": model.held_out,
         "test_score": None
         if score is None
         else (score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss),

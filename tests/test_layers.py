@@ -9,7 +9,7 @@ import pytest
 
 SERVICE = Path(__file__).parent.parent / "service"
 
-# Each layer may import those behind it. Modules of one layer may import each other, but not in a ring.
+# Each layer may import those before it. The modules of one line do not know each other.
 LAYERS = [
     ("errors", "settings"),
     ("parameters", "threads"),

@@ -10,9 +10,11 @@ import pytest
 from service.errors import InvalidRequest
 from service.project import (
     EstimatorSpec,
+    HeldOut,
     ModelRef,
     Project,
     Segment,
+    TestScore,
     declare_classes,
     encode_with,
     extend_classes,
@@ -60,7 +62,7 @@ def retracted(project, index):
 
 
 def model(labels_revision, estimator=LINEAR, random_state=0, version=0):
-    return ModelRef(version, estimator, random_state, labels_revision, None)
+    return ModelRef(version, estimator, random_state, labels_revision, None, None)
 
 
 BOTH = told(project(), (0, A, NOBODY), (1, B, NOBODY))
@@ -174,8 +176,25 @@ def test_what_cannot_be_fitted_any_more_has_no_model():
 
 
 def test_a_commit_is_the_next_version():
-    after = BOTH.committed(at=99)
-    assert (after.version, after.updated_at, after.created_at) == (2, 99, 1)
+    after = BOTH.committed()
+    assert (after.version, after.created_at) == (2, 1)
+    assert after.updated_at > 10**15
+
+
+def test_a_clock_that_was_set_back_does_not_make_a_later_answer_an_earlier_one():
+    ahead = replace(BOTH, updated_at=2**60)
+    assert ahead.next_moment() == ahead.committed().updated_at == 2**60 + 1
+
+
+def test_a_score_counts_for_the_held_out_set_that_it_was_measured_on():
+    score = TestScore(1.0, 1.0, 1.0, 0.0)
+    scored = replace(model(2), held_out=3, test_score=score)
+    with_set = replace(BOTH, held_out=HeldOut(3, 5))
+    assert with_set.with_model(scored).test_score == score
+    another = replace(with_set.with_model(scored), held_out=HeldOut(4, 5))
+    assert another.test_score is None
+    assert another.fit_is_due
+    assert another.with_model(scored) is another
 
 
 def test_a_successor_counts_on():

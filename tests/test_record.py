@@ -28,7 +28,7 @@ FULL = Project(
     annotators=("ann", "bob"),
     votes=Votes.of([(3, 1, 0, b"q"), (2**40, SKIP, -1, b"")], at=17),
     labels_revision=9,
-    model=ModelRef(6, EstimatorSpec("gaussian_nb", {"scale": True}), 1, 8, TestScore(0.5, 0.25, 0.125, 2.0)),
+    model=ModelRef(6, EstimatorSpec("gaussian_nb", {"scale": True}), 1, 8, 5, TestScore(0.5, 0.25, 0.125, 2.0)),
     last_model=6,
     last_file=5,
     created_at=1,

@@ -59,7 +59,7 @@ def learn(
 ) -> list[Learnt]:
     """Ask, label what was asked, and return what was known at the start and after each answer.
 
-    The project is deleted again, however this ends.
+    Once it is made, the project is deleted again, however this ends.
     """
     start = comparison.start(run.seed)
     answers: list[int] = start.y.tolist()

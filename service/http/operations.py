@@ -50,11 +50,6 @@ class Operation:
         _, _, rest = (self.view.__doc__ or "").partition("\n")
         return " ".join(rest.split())
 
-    @property
-    def writes(self) -> bool:
-        """Whether it changes a project."""
-        return self.method in ("POST", "DELETE") and self.name != "query_project"
-
 
 @dataclass(frozen=True, slots=True)
 class Operations:

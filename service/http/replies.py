@@ -118,7 +118,7 @@ class ProjectSchema(Schema):
     random_state = count("The project's seed.")
     model_version = model_version_field(attribute="model.version", dump_default=None)
     n_labels_since_fit = labels_since_fit()
-    test_score = test_score_field(attribute="model.test_score", dump_default=None)
+    test_score = test_score_field()
     created_at = Timestamp("When the project was made.")
     updated_at = Timestamp("When its last commit was.")
 
@@ -162,7 +162,7 @@ class LabelReplySchema(Schema):
     n_skipped = count("Samples that cannot be labelled.", attribute="project.n_skipped")
     model_version = model_version_field(attribute="project.model.version", dump_default=None)
     n_labels_since_fit = labels_since_fit(attribute="project.n_labels_since_fit")
-    test_score = test_score_field(attribute="project.model.test_score", dump_default=None)
+    test_score = test_score_field(attribute="project.test_score")
 
 
 class LabelRecordSchema(Schema):

@@ -90,7 +90,11 @@ class FitSchema(RequestSchema):
         "An estimator's name, or its name and parameters; see GET /estimators.",
     )
     random_state = seed_field("The project's seed; 0 without.")
-    replace = Ruled(rules.boolean(), "Throw away the project's pool, labels and models for these.", load_default=False)
+    replace = Ruled(
+        rules.boolean(),
+        "Make the project anew: its pool, labels and models, and what else is not sent again, are thrown away.",
+        load_default=False,
+    )
 
     @validates_schema
     def check_together(self, data: Mapping[str, Any], **_: Any) -> None:

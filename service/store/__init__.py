@@ -18,6 +18,7 @@ state names is the file it meant, or it is gone and there is a newer state.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -93,7 +94,8 @@ class Transaction:
 
         A file that the state named before is never written again: it belongs to a model that came first, say.
         """
-        new_names = files_of(project) - (files_of(self.project) if self.project else set())
+        named = files_of(project)
+        new_names = named - (files_of(self.project) if self.project else set())
         moved = {target: path for target, path in (staged or {}).items() if target in new_names}
         new = self._directory / f"{STATE}.new"
         with disk(), ExitStack() as undo:
@@ -114,8 +116,8 @@ class Transaction:
             settle_directory(self._directory)
             if self.project is None:
                 settle_directory(self._directory.parent)
-        self.project = project
-        if moved:
+        before, self.project = self.project, project
+        if moved or (before is not None and files_of(before) - named):
             # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
             with suppress(OSError):
                 sweep_project(self._directory, project)
@@ -142,10 +144,8 @@ class Store:
         self._models = ModelCache(cache_bytes)
         with disk():
             for folder in (root, self.projects, self.staging):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if root.stat().st_uid == os.geteuid():  # a volume may be lent by its group
-                root.chmod(0o700)
-            settle_directory(root)
+                make_directory(folder)
+            refuse_foreign(root)
 
     @contextmanager
     def stage(self) -> Iterator[Staging]:
@@ -174,18 +174,19 @@ class Store:
                 except FileNotFoundError as error:
                     if (directory / STATE).exists() and load_state(directory, project_id).version == project.version:
                         raise lacking(project, error) from error
-        raise StoreBusy(project_id)
+        raise StoreBusy(f"project {project_id!r}")
 
     def open_parts(self, directory: Path, project: Project, parts: tuple[Part, ...]) -> Snapshot:
         """Open the files of `parts` that a project's state names."""
         found: dict[str, Any] = {}
+        [segment] = project.segments
         try:
             for part in parts:
                 match part:
                     case Part.POOL:
-                        found["X"] = load(directory / pool_file(project.segments[0].number), mapped=True)
+                        found["X"] = load(directory / pool_file(segment.number), mapped=True)
                     case Part.IDS if project.has_ids:
-                        ids = load(directory / ids_file(project.segments[0].number), mapped=True)
+                        ids = load(directory / ids_file(segment.number), mapped=True)
                         found["ids"] = SampleIds(**ids)
                     case Part.MODEL if project.model is not None:
                         path = directory / model_file(project.model.version)
@@ -222,7 +223,7 @@ class Store:
             elif not directory.is_dir():
                 raise ProjectNotFound(directory.name)
             try:
-                lock = acquired(directory / "lock", directory.name)
+                lock = acquired(directory / "lock", f"project {directory.name!r}")
             except ProjectNotFound:
                 # A sweep took the empty directory for a half-made project, or a DELETE came in between.
                 if create:
@@ -247,7 +248,7 @@ class Store:
         directory = self.directory(project_id)
         if not directory.is_dir():
             raise ProjectNotFound(project_id)
-        with locked(directory / "fit.lock", project_id, FIT_SECONDS):
+        with locked(directory / "fit.lock", f"project {project_id!r}", FIT_SECONDS):
             yield
 
     def delete(self, project_id: str) -> None:
@@ -301,6 +302,26 @@ class Store:
         return self.projects / project_id
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it that there are not, so that their names survive a power cut."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        settle_directory(path.parent)
+
+
+def refuse_foreign(root: Path) -> None:
+    """Keep everybody else out of our own directory, and raise PermissionError for one that anybody may write to.
+
+    What lies in it is unpickled. A volume may be lent by its group, though.
+    """
+    status = root.stat()
+    if status.st_uid == os.geteuid():
+        root.chmod(0o700)
+    elif status.st_mode & 0o002:
+        raise PermissionError(errno.EPERM, "it is another user's, and anybody may write to it", str(root))
+
+
 def sweep_project(directory: Path, project: Project) -> None:
     """Remove the files that a project's state does not name. The caller holds its lock."""
     named = files_of(project)
@@ -349,7 +370,7 @@ def opened_directory(path: Path, project_id: str) -> Iterator[Path]:
     """Give a path that stays with this very directory, even if it is moved away and another takes its name."""
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ProjectNotFound(project_id) from None
     try:
         yield Path(f"/proc/self/fd/{directory}")

@@ -14,8 +14,9 @@ from service.store.files import disk
 LOCK_SECONDS = 30.0
 """How long a request waits for another writer before it gives up."""
 
-FIT_SECONDS = 600.0
-"""How long a request waits for its project's turn to fit: as long as several fits may take."""
+FIT_SECONDS = 25.0
+"""How long a request waits for its project's turn to fit: every one that waits holds a thread of its worker, and a
+worker that is told to stop gives requests 30 seconds."""
 
 POLL_SECONDS = 0.005
 """How often a waiting writer looks again; a commit takes a few milliseconds."""
@@ -34,7 +35,7 @@ def acquired(path: Path, what: str, seconds: float | None = None) -> FileLock:
         raise StoreBusy(what) from None
     except (FileNotFoundError, FileExistsError):
         # The second is how a directory shows that goes away just when filelock makes sure that it is there.
-        raise ProjectNotFound(what) from None
+        raise ProjectNotFound(path.parent.name) from None
     return lock
 
 

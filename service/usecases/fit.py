@@ -221,6 +221,8 @@ def commit(
         project = replace(project, held_out=HeldOut(number, len(codes)), last_file=number)
         files[held_out_file(number)] = request.held_out.X
         files[held_out_labels_file(number)] = staging.dump(codes)
+        # It was scored on the set that came with the request, which has its number only now.
+        fitted = fitted and (fitted[0], replace(fitted[1], held_out=number))
     if fitted is not None:
         path, model = fitted
         with_model = project.with_model(model)
@@ -229,4 +231,4 @@ def commit(
             project = with_model
     elif not project.can_fit:
         project = project.without_model()
-    return transaction.commit(project.committed(now()), {t: path for t, path in files.items() if path is not None})
+    return transaction.commit(project.committed(), {t: path for t, path in files.items() if path is not None})

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from service.errors import FieldError, InvalidRequest, LabelNotFound
+from service.errors import FieldError, InvalidRequest, LabelNotFound, ServiceError
 from service.ids import SampleIds
-from service.project import Project, extend_classes, now
+from service.project import Project, extend_classes
 from service.store import Part, Store
 from service.usecases.training import fit_if_due
 from service.votes import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
 
 MAX_ANNOTATORS = 2**ANNOTATOR_BITS - 1
 """How many annotators a project knows at most; a vote's key has no room for more."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,23 @@ def label_project(store: Store, request: LabelRequest) -> Labeled:
         refuse_skipped(project, request.answers, indices)
         project, n_changed = with_answers(project, request.answers, indices)
         if n_changed:
-            project = transaction.commit(project.committed(now()))
+            project = transaction.commit(project.committed())
     if request.refit == "wait" and project.fit_is_due:
-        project = fit_if_due(store, request.project_id)
+        project = fit_or_keep(store, project)
     return Labeled(project, len(request.answers), n_changed)
+
+
+def fit_or_keep(store: Store, project: Project) -> Project:
+    """Return the project with a model that has seen its labels, or as it is when that cannot be had.
+
+    The labels are kept by now, and no trouble with the model makes them unkept: the reply's `n_labels_since_fit` tells
+    that the model lags behind, and the next request that waits tries again.
+    """
+    try:
+        return fit_if_due(store, project.project_id)
+    except ServiceError as error:
+        log.warning("project %s keeps its model: %s", project.project_id, error)
+        return project
 
 
 def retract_label(store: Store, project_id: str, index: int) -> Project:
@@ -73,7 +90,7 @@ def retract_label(store: Store, project_id: str, index: int) -> Project:
         kept = project.votes.index != index
         if kept.all():
             raise LabelNotFound(index)
-        return transaction.commit(project.with_votes(project.votes.take(kept)).committed(now()))
+        return transaction.commit(project.with_votes(project.votes.take(kept)).committed())
 
 
 def find_samples(project: Project, ids: SampleIds | None, answers: Sequence[Answer]) -> list[int]:
@@ -167,5 +184,5 @@ def with_answers(project: Project, answers: Sequence[Answer], indices: Sequence[
         )
         for answer, index in zip(answers, indices, strict=True)
     )
-    votes, n_changed = cast(project.votes, Votes.of(rows, now()))
+    votes, n_changed = cast(project.votes, Votes.of(rows, project.next_moment()))
     return project.with_votes(votes), n_changed

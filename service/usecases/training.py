@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 
-from service.errors import FitFailed, ProjectReplaced
+from service.errors import ProjectReplaced
 from service.estimators import fit
-from service.project import ModelRef, Project, now
+from service.project import ModelRef, Project
 from service.scoring import Classifier, evaluate
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
 
-log = logging.getLogger(__name__)
+FIT_TRIES = 3
+"""How often a fit is made again because the project has changed under it."""
 
 
 def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
@@ -29,32 +28,46 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
     score = None
     if snapshot.X_test is not None and snapshot.y_test is not None:
         score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
-    return classifier, ModelRef(0, project.estimator, project.random_state, project.labels_revision, score)
+    model = ModelRef(
+        version=0,  # given by Project.with_model
+        estimator=project.estimator,
+        random_state=project.random_state,
+        labels_revision=project.labels_revision,
+        held_out=project.held_out_number,
+        test_score=score,
+    )
+    return classifier, model
 
 
 def fit_if_due(store: Store, project_id: str) -> Project:
     """Bring a project's model up to its labels, and return the project.
 
     The fit runs outside the project's lock, one at a time: whoever waited for another's fit mostly finds the work
-    done. A fit that fails loses no label; the project keeps the model it had.
+    done. Raises FitFailed, ProjectReplaced, ProjectNotFound and the store's errors; the project keeps its model then.
     """
     with store.fit_turn(project_id):
         snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
-        if not snapshot.project.fit_is_due:
-            return snapshot.project
-        try:
+        # Once more where another estimator or held-out set came in between, and the model is not of this project.
+        for _ in range(FIT_TRIES):
+            if not snapshot.project.fit_is_due:
+                break
             classifier, model = train(snapshot)
-        except FitFailed as error:
-            log.warning("project %s keeps its model: %s", project_id, error)
-            return snapshot.project
-        with store.stage() as staging:
-            path = staging.dump(classifier)
-            with store.transaction(project_id) as transaction:
-                current = same_project(transaction.project, snapshot.project)
-                fitted = current.with_model(model)
-                if fitted is current:
-                    return current
-                return transaction.commit(fitted.committed(now()), {model_file(fitted.last_model): path})
+            commit_model(store, snapshot.project, classifier, model)
+            snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
+            if snapshot.project.labels_revision > model.labels_revision:
+                break  # labels that came meanwhile have requests of their own that wait for them
+        return snapshot.project
+
+
+def commit_model(store: Store, before: Project, classifier: Classifier, model: ModelRef) -> None:
+    """Commit a model that was fitted to a snapshot, unless the project has one by now that is newer."""
+    with store.stage() as staging:
+        path = staging.dump(classifier)
+        with store.transaction(before.project_id) as transaction:
+            current = same_project(transaction.project, before)
+            fitted = current.with_model(model)
+            if fitted is not current:
+                transaction.commit(fitted.committed(), {model_file(fitted.last_model): path})
 
 
 def same_project(current: Project | None, before: Project) -> Project:
