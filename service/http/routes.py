@@ -41,6 +41,16 @@ from service.usecases.query import query_project as query
 CSV = "text/csv"
 YAML = "application/yaml"
 
+# Made once: a schema copies all its fields when it is made, which takes longer than most of its work.
+FIT, QUERY, LABEL, PAGE = FitSchema(), QuerySchema(), LabelSchema(), PageSchema()
+PROJECT_REPLY, QUERY_REPLY, LABEL_REPLY = (
+    replies.ProjectSchema(),
+    replies.QueryReplySchema(),
+    replies.LabelReplySchema(),
+)
+PAGE_REPLY = replies.ProjectPageSchema()
+STRATEGIES_REPLY, ESTIMATORS_REPLY = replies.StrategyListSchema(), replies.EstimatorListSchema()
+
 operations = Operations()
 
 
@@ -86,7 +96,7 @@ def refuse_unread() -> None:
 
 def project_response(project: Project, status: int = 200) -> Response:
     """Reply with a project and its ETag."""
-    return tagged(json_response(replies.ProjectSchema().dump(project), status), project)
+    return tagged(json_response(PROJECT_REPLY.dump(project), status), project)
 
 
 def tagged(response: Response, project: Project) -> Response:
@@ -119,7 +129,7 @@ def fit_project() -> Response:
     """
     context = here()
     with context.store.stage() as staging:
-        data = FitSchema().load(read_document(request, context.limits, staging))
+        data = FIT.load(read_document(request, context.limits, staging))
         project, is_new = fit(context.store, staging, fit_request(data, staging, context.limits))
     return project_response(project, 201 if is_new else 200)
 
@@ -138,9 +148,9 @@ def query_project() -> Response:
     The same state and the same request give the same answer.
     """
     context = here()
-    data = QuerySchema().load(read_json(request, context.limits))
+    data = QUERY.load(read_json(request, context.limits))
     answered = query(context.store, query_request(data, context.settings.max_batch))
-    return json_response(replies.QueryReplySchema().dump(answered))
+    return json_response(QUERY_REPLY.dump(answered))
 
 
 @operations.add(
@@ -157,8 +167,8 @@ def label_project() -> Response:
     and a label without an annotator replaces whatever the sample has.
     """
     context = here()
-    labeled = label(context.store, label_request(LabelSchema().load(read_json(request, context.limits))))
-    return tagged(json_response(replies.LabelReplySchema().dump(labeled)), labeled.project)
+    labeled = label(context.store, label_request(LABEL.load(read_json(request, context.limits))))
+    return tagged(json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
 
 @operations.add(
@@ -170,8 +180,8 @@ def label_project() -> Response:
 )
 def list_projects() -> Response:
     """List the projects, in order of their names."""
-    data = read_query(PageSchema())
-    return json_response(replies.ProjectPageSchema().dump(list_all(here().store, data["limit"], data.get("after"))))
+    data = read_query(PAGE)
+    return json_response(PAGE_REPLY.dump(list_all(here().store, data["limit"], data.get("after"))))
 
 
 @operations.add("GET", "/projects/<project_id>", replies={200: PROJECT}, problems=(404,))
@@ -230,13 +240,13 @@ def retract_label(project_id: str, index: str) -> Response:
 @operations.add("GET", "/strategies", replies={200: Reply("The strategies.", replies.StrategyListSchema)})
 def list_strategies() -> Response:
     """List the query strategies, with their parameters and sources."""
-    return json_response(replies.StrategyListSchema().dump({"strategies": strategies.STRATEGIES.values()}))
+    return json_response(STRATEGIES_REPLY.dump({"strategies": strategies.STRATEGIES.values()}))
 
 
 @operations.add("GET", "/estimators", replies={200: Reply("The estimators.", replies.EstimatorListSchema)})
 def list_estimators() -> Response:
     """List the estimators, with their parameters."""
-    return json_response(replies.EstimatorListSchema().dump({"estimators": estimators.ESTIMATORS.values()}))
+    return json_response(ESTIMATORS_REPLY.dump({"estimators": estimators.ESTIMATORS.values()}))
 
 
 @operations.add("GET", "/healthz", replies={200: Reply("The process lives.", replies.StatusSchema)})
