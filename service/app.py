@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     store = Store(settings.data_dir, cache_bytes=settings.cache_bytes, max_projects=settings.max_projects)
     store.sweep()
     app = Flask("service", static_folder=None)
+    app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect
     request_id.register(app)
     metrics.register(app)
     problems.register(app)

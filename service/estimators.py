@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -33,15 +34,19 @@ from service.threads import use_one_thread
 
 Matrix = npt.NDArray[Any]
 
+MLP_WEIGHTS = 10_000_000
+"""A network of so many weights takes 320 MB on disk with the state of its optimiser; one request could ask for more."""
+
 CHECKED_ROWS = 256
 """About so many training rows, evenly spread, are asked for their probabilities after a fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingShape:
-    """How much there is to learn from: labelled rows, and those of the rarest class among them."""
+    """How much there is to learn from: labelled rows, their features, and the rows of the rarest class."""
 
     rows: int
+    features: int
     rarest_class: int
 
 
@@ -85,7 +90,7 @@ def fit(spec: EstimatorSpec, X: Matrix, y: npt.NDArray[np.integer], random_state
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
         raise FitFailed(f"{spec.name} needs labels of two classes at least")
-    shape = TrainingShape(rows=len(y), rarest_class=int(counts.min()))
+    shape = TrainingShape(rows=len(y), features=X.shape[1], rarest_class=int(counts.min()))
     model = ESTIMATORS[spec.name].factory(spec.params, random_state, shape)
     try:
         use_one_thread()
@@ -449,6 +454,10 @@ def svc(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
 )
 def mlp(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Make a multi-layer perceptron, without early stopping: there are no labels to spare for it."""
+    layers = (shape.features, *cast("tuple[int, ...]", params["hidden_layer_sizes"]))
+    weights = sum(above * below for above, below in pairwise(layers))
+    if weights > MLP_WEIGHTS:
+        raise FitFailed(f"mlp would have {weights} weights on {shape.features} features; {MLP_WEIGHTS} are allowed")
     return MLPClassifier(
         hidden_layer_sizes=params["hidden_layer_sizes"],
         alpha=params["alpha"],

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import struct
 from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
+
+STALLED_SECONDS = 30
+"""A client that sends or takes nothing for so long loses its connection, and gives the thread back that it holds."""
+
+
+def when_ready(server: Any) -> None:
+    """Bound how long a worker's thread waits for a client; connections have it from the socket that accepts them."""
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED_SECONDS, 0))
 
 
 def child_exit(_server: Any, worker: Any) -> None:

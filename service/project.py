@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.errors import FieldError, InvalidRequest
 from service.parameters import Parameters
-from service.votes import EncodedLabels, Label, Resolved, Votes, resolve
+from service.votes import SKIP, EncodedLabels, Label, Resolved, Votes, resolve
 
 MAX_ERRORS = 20
 """No reply lists more wrong fields than this."""
@@ -196,10 +196,11 @@ class Project:
     def with_votes(self, votes: Votes) -> Project:
         """Return the project with other votes. What can no longer be fitted has no model."""
         changed = replace(self, votes=votes)
-        either = np.union1d(self.resolved.labeled, changed.resolved.labeled)
-        n_changed = np.count_nonzero(self.resolved.code_of(either) != changed.resolved.code_of(either))
+        before, after = self.resolved, changed.resolved
+        n_given = np.count_nonzero(before.code_of(after.labeled) != after.codes)
+        n_retracted = np.count_nonzero(after.code_of(before.labeled) == SKIP)
         model = self.model if changed.can_fit else None
-        return replace(changed, model=model, labels_revision=self.labels_revision + int(n_changed))
+        return replace(changed, model=model, labels_revision=self.labels_revision + int(n_given + n_retracted))
 
     def with_model(self, model: ModelRef) -> Project:
         """Return the project with `model` under the next model version.

@@ -399,7 +399,7 @@ def test_gradient_boosting_splits_however_few_the_rows(rows):
 
 @pytest.mark.parametrize(("rarest", "model"), [(1, DecisionSVC), (4, DecisionSVC), (5, CalibratedClassifierCV)])
 def test_svc_is_calibrated_from_five_rows_a_class(rarest, model):
-    made = ESTIMATORS["svc"].factory(resolve("svc", {"scale": False}).params, 0, TrainingShape(30, rarest))
+    made = ESTIMATORS["svc"].factory(resolve("svc", {"scale": False}).params, 0, TrainingShape(30, 2, rarest))
     assert type(made) is model
 
 
@@ -453,3 +453,9 @@ def test_a_fit_computes_in_one_thread():
     with thread_pools().limit(limits=2):
         fit(resolve("gaussian_nb", {}), X, y, random_state=0)
         assert {pool["num_threads"] for pool in thread_pools().info()} == {1}
+
+
+def test_a_network_of_too_many_weights_is_refused():
+    X = np.eye(4, 200_000, dtype=np.int8)
+    with pytest.raises(FitFailed, match="20000000 weights on 200000 features"):
+        fit(resolve("mlp", {"hidden_layer_sizes": [100]}), X, np.array([0, 1, 0, 1]), random_state=0)

@@ -7,15 +7,18 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from service.cli import COUNTERS, SHARED_MEMORY, gunicorn_command
+from service.gunicorn_hooks import STALLED_SECONDS, when_ready
 from service.settings import Settings
 from tests.serving import Service, free_port, is_alive
 
@@ -208,3 +211,15 @@ def counters_of(service: Service) -> Path:
     open_files = Path(f"/proc/{service.process.pid}/fd").iterdir()
     (path,) = {file.readlink() for file in open_files if file.readlink().name.startswith(COUNTERS)}
     return path
+
+
+def test_a_client_that_stalls_loses_its_connection():
+    with socket.socket() as listening, socket.socket() as caller:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        when_ready(SimpleNamespace(LISTENERS=[SimpleNamespace(sock=listening)]))
+        caller.connect(listening.getsockname())
+        connection, _ = listening.accept()
+        with connection:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                assert connection.getsockopt(socket.SOL_SOCKET, option, 16) == struct.pack("ll", STALLED_SECONDS, 0)

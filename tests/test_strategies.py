@@ -310,7 +310,7 @@ def test_a_reason_tells_of_the_fallback_and_of_the_sample():
 
 def test_a_strategy_that_breaks_its_promise_is_a_bug():
     def twice_the_same(view, batch_size, rng):
-        return np.zeros(batch_size, dtype=np.int64), None
+        return np.zeros(batch_size, dtype=np.int64), None, None
 
     broken = Strategy("broken", "", "", frozenset(), (), "set", twice_the_same)
     with pytest.raises(RuntimeError, match="'broken' did not answer with 2 distinct candidates"):
@@ -482,3 +482,16 @@ def test_probabilities_come_in_the_order_of_the_models_classes():
     model = LogisticRegression().fit([[0.0], [1.0], [2.0]], ["b", "c", "a"])
     assert predict_probabilities(model, np.array([[0.0]])).argmax() == 1
     assert model.classes_.tolist() == ["a", "b", "c"]
+
+
+def test_k_means_bounds_its_work_and_says_so(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(500, 4))
+    question = Question(X, np.arange(500), np.array([], np.int64), None, 0)
+    monkeypatch.setattr("service.strategies.representation.STEP_WORK", 500 * 4 * 10)
+    cut = ask("k_means", question, 30)
+    assert len(set(cut.indices.tolist())) == 30
+    assert cut.fallback_reason == "k_means drew 20 of the batch at random: more than 10 clusters take long"
+    monkeypatch.setattr("service.strategies.representation.SAMPLE_CELLS", 4 * 100)
+    cut = ask("k_means", question, 30)
+    assert cut.fallback_reason == "k_means looked at a sample of 100 of the 500 candidates"
+    assert len(set(cut.indices.tolist())) == 30

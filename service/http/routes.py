@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -164,7 +165,8 @@ def label_project() -> Response:
     """Hand back what people answered.
 
     All records are kept, or none. The same label again is no change; another label by the same annotator replaces it,
-    and a label without an annotator replaces whatever the sample has.
+    and a label without an annotator replaces whatever the sample has. A sample that was skipped takes no label until
+    the skip is taken back.
     """
     context = here()
     labeled = label(context.store, label_request(LABEL.load(read_json(request, context.limits))))
@@ -216,8 +218,12 @@ def list_project_labels(project_id: str) -> Response:
     media_type = choose_media_type(request, JSON, CSV)
     project, records = list_labels(here().store, project_id)
     if media_type == CSV:
-        return tagged(Response(csv_lines(records), mimetype=CSV), project)
-    return tagged(Response(json_list("labels", records), mimetype=JSON), project)
+        response = Response(csv_lines(records), mimetype=CSV)
+        response.set_etag(f"{project.version}-csv")
+    else:
+        response = tagged(Response(json_list("labels", records), mimetype=JSON), project)
+    response.vary.add("Accept")
+    return response
 
 
 @operations.add(
@@ -231,7 +237,7 @@ def retract_label(project_id: str, index: str) -> Response:
 
     The next request that waits for a fit trains without it.
     """
-    if not index.isascii() or not index.isdecimal() or len(index) > 18:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
         get(here().store, project_id)
         raise LabelNotFound(index[:32])
     return tagged(Response(status=204), retract(here().store, project_id, int(index)))

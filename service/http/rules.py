@@ -55,10 +55,11 @@ class Ruled(fields.Field[Any]):
 
 def integer(minimum: int, maximum: int) -> Rule:
     """An integer of a range; neither 1.0 nor true is one."""
+    must = f"must be an integer from {minimum} " + ("up" if maximum == INT64_MAX else f"to {maximum}")
 
     def read(value: Any) -> int:
         if type(value) is not int or not minimum <= value <= maximum:
-            raise ValidationError(f"must be an integer from {minimum} to {maximum}")
+            raise ValidationError(must)
         return value
 
     return Rule(read, {"type": "integer", "minimum": minimum, "maximum": maximum})

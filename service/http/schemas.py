@@ -116,7 +116,7 @@ class QuerySchema(RequestSchema):
 
     project_id = project_id_field()
     batch_size = Ruled(
-        rules.integer(1, 2**31 - 1).documented(maximum=DEFAULTS.max_batch),
+        rules.integer(1, rules.INT64_MAX).documented(maximum=DEFAULTS.max_batch),
         "How many samples, up to AQ_MAX_BATCH; more than are left returns what is left.",
         load_default=1,
     )

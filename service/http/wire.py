@@ -241,7 +241,7 @@ def read_form(request: Request, limits: Limits, staging: Staging) -> dict[str, A
 def form_parts(request: Request, limits: Limits, staging: Staging) -> Generator[Part]:
     """Decode a form, yielding each part when all its bytes have been written to where they belong."""
     boundary = request.mimetype_params.get("boundary", "")
-    if not re.fullmatch(r"[\x21-\x7e]{1,70}", boundary):
+    if not re.fullmatch(r"[\x20-\x7e]{0,69}[\x21-\x7e]", boundary):
         raise BadRequest("the Content-Type names no usable boundary")
     decoder = MultipartDecoder(
         boundary.encode(), max_form_memory_size=READ_BYTES + MAX_PART_HEADER_BYTES, max_parts=MAX_PARTS

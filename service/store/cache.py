@@ -26,6 +26,8 @@ class ModelCache:
                 self._models.move_to_end(key)
                 return self._models[key][1]
         size, model = path.stat().st_size, load(path)
+        if size > self.capacity:
+            return model  # it would drive out all others and not stay itself
         with self._lock:
             if key not in self._models:
                 self._models[key] = (size, model)

@@ -11,8 +11,8 @@ from service.strategies.view import PoolView, Positions
 
 
 @set_strategy("random", summary="Rows drawn uniformly.", source="the baseline of every comparison", needs=frozenset())
-def random(view: PoolView, batch_size: int, rng: np.random.Generator) -> tuple[Positions, Scores]:
+def random(view: PoolView, batch_size: int, rng: np.random.Generator) -> tuple[Positions, Scores, None]:
     """Give every candidate a uniform score from [0, 1)."""
     scores = rng.random(len(view.candidates))
     positions = top(scores, batch_size, rng)
-    return positions, scores[positions]
+    return positions, scores[positions], None

@@ -29,8 +29,9 @@ class Choice:
 
 
 # A set strategy is asked as (view, batch_size, rng, **params) with 1 <= batch_size <= candidates. It answers with so
-# many distinct positions, ask-first first, and their scores, or None where it has none.
-SetFunction = Callable[..., tuple[Positions, Scores | None]]
+# many distinct positions, ask-first first, their scores, or None where it has none, and what the caller must be told
+# of it (that it looked at a sample, say), or None.
+SetFunction = Callable[..., tuple[Positions, Scores | None, str | None]]
 PolicyFunction = Callable[[Question, int], Choice]
 
 
@@ -70,8 +71,7 @@ def set_strategy(
 ) -> Callable[[SetFunction], SetFunction]:
     """Register a function that chooses the batch as a whole.
 
-    A strategy that looks at a drawn sample of the candidates declares its size as the parameter `sample` and enlarges
-    it to the batch where that is more; the reply then tells the caller of it.
+    A strategy that needs more than linear time or memory looks at a drawn sample of the candidates, and says so.
     """
 
     def register(function: SetFunction) -> SetFunction:

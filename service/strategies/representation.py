@@ -20,6 +20,12 @@ from service.threads import use_one_thread
 # warnings.catch_warnings around the call would tamper with those of the requests in other threads.
 warnings.filterwarnings("ignore", message="Number of distinct clusters", category=ConvergenceWarning)
 
+SAMPLE_CELLS = 2**23
+"""A sample of so many cells takes 64 MB in float64, and a few times that while it is clustered."""
+
+STEP_WORK = 2 * 10**9
+"""So many multiplications make a step of k-means, of which there are up to 50: some seconds in all."""
+
 SAMPLE = Parameter(
     "sample",
     kind="integer",
@@ -38,19 +44,33 @@ SAMPLE = Parameter(
     needs=frozenset({Need.FEATURES}),
     parameters=(SAMPLE,),
 )
-def k_means(view: PoolView, batch_size: int, rng: np.random.Generator, *, sample: int) -> tuple[Positions, None]:
+def k_means(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, sample: int
+) -> tuple[Positions, None, str | None]:
     """Cluster a drawn sample of the candidates into `batch_size` clusters and take the middle of each.
 
     The paper does so among the rows inside the margin of a support vector machine; here it is done among all.
     """
-    n = len(view.candidates)
-    drawn = rng.choice(n, min(n, max(sample, batch_size)), replace=False)
-    if batch_size == len(drawn):  # every row would be its own cluster
-        return drawn, None
-    rows = cluster_middles(comparable(view.features(drawn)), batch_size, rng)
+    n, d = len(view.candidates), view.X.shape[1]
+    n_drawn = min(n, max(min(sample, SAMPLE_CELLS // d), batch_size))
+    drawn = rng.choice(n, n_drawn, replace=False)
+    notes = [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
+    if batch_size == n_drawn:  # every row would be its own cluster
+        return drawn, None, told(notes)
+    n_clusters = min(batch_size, max(STEP_WORK // (n_drawn * d), 1))
+    if n_clusters < batch_size:
+        notes.append(
+            f"drew {batch_size - n_clusters} of the batch at random: more than {n_clusters} clusters take long"
+        )
+    rows = cluster_middles(comparable(view.features(drawn)), n_clusters, rng)
     # Where fewer rows differ than were asked for, clusters stay empty; the rest of the sample is in drawn order.
     rest = np.delete(drawn, rows)[: batch_size - len(rows)]
-    return np.concatenate([drawn[rows], rest]), None
+    return np.concatenate([drawn[rows], rest]), None, told(notes)
+
+
+def told(notes: list[str]) -> str | None:
+    """Say what was not done in full, in one sentence."""
+    return f"k_means {' and '.join(notes)}" if notes else None
 
 
 def cluster_middles(Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator) -> Positions:

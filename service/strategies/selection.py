@@ -106,15 +106,7 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
     if n_wanted == 0:
         return np.empty(0, dtype=np.int64), None, None
     view = PoolView(question.X, question.candidates, question.labeled)
-    positions, scores = plan.strategy.function(view, n_wanted, rng, **plan.params)
+    positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:
         raise RuntimeError(f"strategy {plan.strategy.name!r} did not answer with {n_wanted} distinct candidates")
-    return positions, scores, sample_note(plan, len(question.candidates), n_wanted)
-
-
-def sample_note(plan: Plan, n_candidates: int, n_wanted: int) -> str | None:
-    """Say that a strategy with the parameter `sample` did not look at all candidates."""
-    sample = plan.params.get("sample")
-    if not isinstance(sample, int) or max(sample, n_wanted) >= n_candidates:
-        return None
-    return f"{plan.strategy.name} looked at a sample of {max(sample, n_wanted)} of the {n_candidates} candidates"
+    return positions, scores, note
