@@ -18,11 +18,11 @@ from service.errors import FitFailed, InvalidRequest
 from service.estimators import (
     ESTIMATORS,
     DecisionSVC,
-    Standardizer,
     TrainingShape,
     fit,
     resolve,
 )
+from service.preparation import Standardizer
 from service.threads import thread_pools, use_one_thread
 
 NAMES = [

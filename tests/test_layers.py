@@ -12,7 +12,7 @@ SERVICE = Path(__file__).parent.parent / "service"
 # Each layer may import those before it. The modules of one line do not know each other.
 LAYERS = [
     ("errors", "settings"),
-    ("parameters", "threads"),
+    ("parameters", "threads", "preparation"),
     ("votes", "ids"),
     ("project",),
     ("scoring", "record"),

@@ -36,7 +36,7 @@ FOREIGN = re.compile(
     "|".join(
         [
             r"pypi\.org" + "/simple",
-            r"files\." + "pythonhosted",
+            r"files\.python" + "hosted",
             "registry" + r"\.npmjs",
             "--(?:extra-)?" + r"index-url[ =]",
             "--find" + r"-links[ =]",

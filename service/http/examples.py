@@ -81,6 +81,17 @@ def record(index: int, label: str | None, annotator: str | None = None, query_id
     }
 
 
+REPLACED = project(
+    6,
+    n_labeled=1,
+    n_unlabeled=7,
+    classes=["setosa"],
+    class_counts=[1],
+    estimator={"name": "gaussian_nb", "params": {"var_smoothing": 1e-9, "scale": False}},
+    model_version=None,
+    n_labels_since_fit=1,
+    test_score=None,
+)
 STRATEGY_NAMES = "auto, entropy, k_means, least_confidence, margin, random, ratio"
 LOOK_AT = {"project_id": "flowers"}
 
@@ -242,34 +253,14 @@ STORY = (
             "X": FLOWERS,
             "y": ["setosa", None, None, None, None, None, None, None],
         },
-        reply=project(
-            6,
-            n_labeled=1,
-            n_unlabeled=7,
-            classes=["setosa"],
-            class_counts=[1],
-            estimator={"name": "gaussian_nb", "params": {"var_smoothing": 1e-9, "scale": False}},
-            model_version=None,
-            n_labels_since_fit=1,
-            test_score=None,
-        ),
+        reply=REPLACED,
     ),
     Example(
         "get_project",
         "The project as it is",
         200,
         path=LOOK_AT,
-        reply=project(
-            6,
-            n_labeled=1,
-            n_unlabeled=7,
-            classes=["setosa"],
-            class_counts=[1],
-            estimator={"name": "gaussian_nb", "params": {"var_smoothing": 1e-9, "scale": False}},
-            model_version=None,
-            n_labels_since_fit=1,
-            test_score=None,
-        ),
+        reply=REPLACED,
     ),
     Example(
         "list_projects",

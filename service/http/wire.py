@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import orjson
 from flask import Request, Response
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import (
     BadRequest,
