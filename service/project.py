@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import FieldError, InvalidRequest
 from service.parameters import Parameters
-from service.votes import SKIP, EncodedLabels, Label, Resolved, Votes, resolve
+from service.votes import SKIP, EncodedLabels, Label, Resolved, Votes
 
 MAX_ERRORS = 20
 """No reply lists more wrong fields than this."""
@@ -81,7 +80,7 @@ class HeldOut:
     n_rows: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Project:
     """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool."""
 
@@ -110,10 +109,10 @@ class Project:
         """How many rows the pool has."""
         return sum(segment.n_rows for segment in self.segments)
 
-    @cached_property
+    @property
     def resolved(self) -> Resolved:
         """What the votes come to."""
-        return resolve(self.votes)
+        return self.votes.resolved
 
     @property
     def n_labeled(self) -> int:
@@ -213,10 +212,6 @@ class Project:
             return self
         number = self.last_model + 1
         return replace(self, model=replace(model, version=number), last_model=number)
-
-    def without_model(self) -> Project:
-        """Return the project without a model."""
-        return replace(self, model=None)
 
 
 def now() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class EncodedLabels:
         return cls(tuple(label for label in table if label is not None), codes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Votes:
     """Who said what of which sample: parallel columns, sorted by sample and annotator, unique in both together.
 
@@ -79,6 +80,11 @@ class Votes:
     def __len__(self) -> int:
         return len(self.index)
 
+    @cached_property
+    def resolved(self) -> Resolved:
+        """What the votes come to; worked out once, however many states of a project share the votes."""
+        return resolve(self)
+
     @property
     def key(self) -> NDArray[np.int64]:
         """One integer per vote that orders votes by sample, then annotator."""
@@ -110,10 +116,10 @@ class Resolved:
 
     def code_of(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the class code of each sample, SKIP for a sample without a label."""
-        if not len(self.labeled):
-            return np.full(len(index), SKIP, np.int32)
-        at = np.minimum(np.searchsorted(self.labeled, index), len(self.labeled) - 1)
-        return np.where(self.labeled[at] == index, self.codes[at], SKIP).astype(np.int32)
+        rows, found = look_up(self.labeled, index)
+        codes = np.full(len(index), SKIP, np.int32)
+        codes[found] = self.codes[rows[found]]
+        return codes
 
 
 def resolve(votes: Votes) -> Resolved:
@@ -143,9 +149,9 @@ def cast(votes: Votes, new: Votes) -> tuple[Votes, int]:
     `new` holds at most one vote per sample and annotator, and no other beside an anonymous one. The same label again
     is no change.
     """
-    before = resolve(votes)
-    at = np.minimum(np.searchsorted(votes.key, new.key), max(len(votes) - 1, 0))
-    repeated = (votes.key[at] == new.key) & (votes.code[at] == new.code) if len(votes) else np.zeros(len(new), bool)
+    before = votes.resolved
+    rows, repeated = look_up(votes.key, new.key)
+    repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
     anonymous = new.annotator == NOBODY
     said = np.where(new.code == SKIP, contains(before.skipped, new.index), before.code_of(new.index) == new.code)
     new = new.take(~(repeated | (anonymous & said)))
@@ -168,12 +174,17 @@ def starts(column: NDArray[np.int64]) -> NDArray[np.bool_]:
     return first
 
 
+def look_up(column: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the row of each value in a sorted column, and whether it stands there; without, the row means nothing."""
+    rows = np.searchsorted(column, values)
+    found = rows < len(column)
+    found[found] = column[rows[found]] == values[found]
+    return rows, found
+
+
 def contains(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which values stand in a sorted column."""
-    if not len(column):
-        return np.zeros(len(values), np.bool_)
-    found: NDArray[np.bool_] = column[np.minimum(np.searchsorted(column, values), len(column) - 1)] == values
-    return found
+    return look_up(column, values)[1]
 
 
 def rows_with(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -67,13 +67,12 @@ def integer(minimum: int, maximum: int) -> Rule:
 
 def integer_text(minimum: int, maximum: int) -> Rule:
     """An integer of a range as it stands in a URL."""
+    number = integer(minimum, maximum)
 
-    def read(value: Any) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", str(value)) or not minimum <= int(value) <= maximum:
-            raise ValidationError(f"must be an integer from {minimum} to {maximum}")
-        return int(value)
+    def read(value: Any) -> Any:
+        return number.read(int(value) if re.fullmatch(r"[0-9]{1,18}", str(value)) else value)
 
-    return Rule(read, {"type": "integer", "minimum": minimum, "maximum": maximum})
+    return Rule(read, number.schema)
 
 
 def boolean() -> Rule:

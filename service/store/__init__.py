@@ -94,9 +94,8 @@ class Transaction:
 
         A file that the state named before is never written again: it belongs to a model that came first, say.
         """
-        named = files_of(project)
-        new_names = named - (files_of(self.project) if self.project else set())
-        moved = {target: path for target, path in (staged or {}).items() if target in new_names}
+        before, named = files_of(self.project) if self.project else set(), files_of(project)
+        moved = {target: path for target, path in (staged or {}).items() if target in named - before}
         new = self._directory / f"{STATE}.new"
         with disk(), ExitStack() as undo:
             undo.callback(new.unlink, missing_ok=True)
@@ -116,8 +115,8 @@ class Transaction:
             settle_directory(self._directory)
             if self.project is None:
                 settle_directory(self._directory.parent)
-        before, self.project = self.project, project
-        if moved or (before is not None and files_of(before) - named):
+        self.project = project
+        if moved or before - named:
             # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
             with suppress(OSError):
                 sweep_project(self._directory, project)
@@ -220,8 +219,6 @@ class Store:
             if create:
                 with disk():
                     directory.mkdir(mode=0o700, exist_ok=True)
-            elif not directory.is_dir():
-                raise ProjectNotFound(directory.name)
             try:
                 lock = acquired(directory / "lock", f"project {directory.name!r}")
             except ProjectNotFound:
@@ -245,10 +242,7 @@ class Store:
     @contextmanager
     def fit_turn(self, project_id: str) -> Iterator[None]:
         """Hold a project's turn to fit; whoever waited may find the work done, or the project gone."""
-        directory = self.directory(project_id)
-        if not directory.is_dir():
-            raise ProjectNotFound(project_id)
-        with locked(directory / "fit.lock", f"project {project_id!r}", FIT_SECONDS):
+        with locked(self.directory(project_id) / "fit.lock", f"project {project_id!r}", FIT_SECONDS):
             yield
 
     def delete(self, project_id: str) -> None:

@@ -23,10 +23,12 @@ POLL_SECONDS = 0.005
 
 
 def acquired(path: Path, what: str, seconds: float | None = None) -> FileLock:
-    """Take a lock, or raise StoreBusy when it is not to be had, ProjectNotFound when its directory goes away.
+    """Take a lock, or raise StoreBusy when it is not to be had, ProjectNotFound when its directory is gone.
 
-    A directory that was gone before is made: that is filelock's way. Whoever holds the lock looks what is in it.
+    A directory that goes just now may be made again: filelock does so. Whoever holds the lock looks what is in it.
     """
+    if not path.parent.is_dir():
+        raise ProjectNotFound(path.parent.name)
     lock = FileLock(path, timeout=LOCK_SECONDS if seconds is None else seconds, poll_interval=POLL_SECONDS)
     try:
         with disk():

@@ -229,6 +229,4 @@ def commit(
         if with_model is not project:
             files[model_file(with_model.last_model)] = path
             project = with_model
-    elif not project.can_fit:
-        project = project.without_model()
     return transaction.commit(project.committed(), {t: path for t, path in files.items() if path is not None})
