@@ -28,15 +28,17 @@ from sklearn.svm import SVC
 
 from service.errors import FitFailed, InvalidRequest
 from service.parameters import Parameter, Parameters, check_parameters, unknown_name
+from service.pool import Features, Matrix
 from service.preparation import Standardizer, as_float32, squarable
 from service.project import EstimatorSpec
 from service.scoring import Classifier
 from service.threads import use_one_thread
 
-Matrix = npt.NDArray[Any]
-
 MLP_WEIGHTS = 10_000_000
 """A network of so many weights takes 320 MB on disk with the state of its optimiser; one request could ask for more."""
+
+LINEAR_WEIGHTS = 2**24
+"""The optimiser of a linear model holds twenty times its weights: with so many 2.7 GB."""
 
 CHECKED_ROWS = 256
 """About so many training rows, evenly spread, are asked for their probabilities after a fit."""
@@ -44,10 +46,11 @@ CHECKED_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class TrainingShape:
-    """How much there is to learn from: labelled rows, their features, and the rows of the rarest class."""
+    """How much there is to learn from: labelled rows, features, classes, and the rows of the rarest class."""
 
     rows: int
     features: int
+    classes: int
     rarest_class: int
 
 
@@ -56,13 +59,17 @@ Factory = Callable[[Parameters, int, TrainingShape], Any]
 
 @dataclass(frozen=True, slots=True)
 class EstimatorKind:
-    """One estimator on offer; `factory` makes it, unfitted, from all parameters, a seed and the training's shape."""
+    """One estimator on offer; `factory` makes it, unfitted, from all parameters, a seed and the training's shape.
+
+    `sparse` tells whether it learns from sparse features too.
+    """
 
     name: str
     summary: str
     source: str
     parameters: tuple[Parameter, ...]
     factory: Factory
+    sparse: bool
 
 
 ESTIMATORS: dict[str, EstimatorKind] = {}
@@ -81,8 +88,8 @@ def resolve(name: str, params: Mapping[str, object]) -> EstimatorSpec:
         raise error.below("/params") from None
 
 
-def fit(spec: EstimatorSpec, X: Matrix, y: npt.NDArray[np.integer], random_state: int) -> Classifier:
-    """Train the estimator that `resolve` returned on the rows `X` (l, d), of any real dtype, and their class codes `y`.
+def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_state: int) -> Classifier:
+    """Train the estimator that `resolve` returned on rows `X` (l, d), dense or CSR, and class codes `y` (l,).
 
     Writes to neither array. The same arguments give the same model, bit for bit, in any thread.
     Raises FitFailed when there are not two classes, when scikit-learn cannot learn from these numbers, and when what
@@ -91,7 +98,7 @@ def fit(spec: EstimatorSpec, X: Matrix, y: npt.NDArray[np.integer], random_state
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
         raise FitFailed(f"{spec.name} needs labels of two classes at least")
-    shape = TrainingShape(rows=len(y), features=X.shape[1], rarest_class=int(counts.min()))
+    shape = TrainingShape(rows=len(y), features=X.shape[1], classes=len(classes), rarest_class=int(counts.min()))
     model = ESTIMATORS[spec.name].factory(spec.params, random_state, shape)
     try:
         use_one_thread()
@@ -106,6 +113,14 @@ def fit(spec: EstimatorSpec, X: Matrix, y: npt.NDArray[np.integer], random_state
             "which are too large, too small or all the same for it"
         )
     return cast(Classifier, model)
+
+
+def refuse_sparse(spec: EstimatorSpec) -> None:
+    """Raise InvalidRequest for an estimator that cannot learn from sparse features."""
+    if not ESTIMATORS[spec.name].sparse:
+        able = ", ".join(repr(name) for name, kind in ESTIMATORS.items() if kind.sparse)
+        problem = f"{spec.name!r} needs a dense pool, and this one is sparse; there are {able}"
+        raise InvalidRequest.at("/estimator", problem)
 
 
 def first_sentence(error: Exception) -> str:
@@ -124,7 +139,8 @@ def estimator(
     source: str,
     parameters: tuple[Parameter, ...],
     scale: bool = False,
-    prepare: Callable[[Matrix], Matrix] | None = None,
+    prepare: Callable[[Features], Features] | None = None,
+    sparse: bool = True,
 ) -> Callable[[Factory], Factory]:
     """Register the factory below under `name`, and add the parameter `scale`, with this default.
 
@@ -144,7 +160,7 @@ def estimator(
                 return make_pipeline(Standardizer(), model)
             return make_pipeline(FunctionTransformer(prepare), model) if prepare else model
 
-        ESTIMATORS[name] = EstimatorKind(name, summary, source, (*parameters, scale_parameter), build)
+        ESTIMATORS[name] = EstimatorKind(name, summary, source, (*parameters, scale_parameter), build, sparse)
         return factory
 
     return register
@@ -190,6 +206,9 @@ CLASS_WEIGHT = choice(
 )
 def logistic_regression(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Make scikit-learn's own LogisticRegression: unscaled, it equals one trained in the caller's process."""
+    if shape.classes * shape.features > LINEAR_WEIGHTS:
+        problem = f"{shape.classes} classes times {shape.features} features are more than {LINEAR_WEIGHTS} weights"
+        raise FitFailed(f"logistic_regression cannot learn from so much at once: {problem}")
     return LogisticRegression(
         C=params["C"], max_iter=params["max_iter"], class_weight=params["class_weight"], random_state=random_state
     )
@@ -267,6 +286,7 @@ def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> 
         Parameter("l2_regularization", "number", 0.0, "The L2 penalty on the leaves' values.", minimum=0, maximum=1e6),
         CLASS_WEIGHT,
     ),
+    sparse=False,
 )
 def hist_gradient_boosting(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Make gradient boosting on histograms, without early stopping: there are no labels to spare for it."""
@@ -300,6 +320,7 @@ def hist_gradient_boosting(params: Parameters, random_state: int, shape: Trainin
         ),
     ),
     prepare=squarable,
+    sparse=False,
 )
 def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Make Gaussian naive Bayes; nothing in it is random."""
@@ -341,13 +362,13 @@ class DecisionSVC(ClassifierMixin, BaseEstimator):
     def __init__(self, machine: SVC) -> None:
         self.machine = machine
 
-    def fit(self, X: Matrix, y: npt.NDArray[np.integer]) -> DecisionSVC:
+    def fit(self, X: Features, y: npt.NDArray[np.integer]) -> DecisionSVC:
         """Train the machine on `X` (l, d) and class codes `y`."""
         self.machine.fit(X, y)
         self.classes_ = self.machine.classes_
         return self
 
-    def predict_proba(self, X: Matrix) -> Matrix:
+    def predict_proba(self, X: Features) -> Matrix:
         """Return probabilities (n, c)."""
         decision = self.machine.decision_function(X)
         if decision.ndim == 1:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +14,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleIds:
-    """n unique names: their UTF-8 bytes one after the other, where each starts, and their order by name.
+    """n unique names: their UTF-8 bytes one after the other, where each starts, and their order by a hash of 64 bits.
 
-    The arrays may be mapped from disk: a look-up by name costs log2(n) short reads, one by position a single one.
+    The arrays may be mapped from disk: a look-up by name costs a few short reads, one by position a single one.
     """
 
     text: NDArray[np.uint8]
     starts: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
     order: NDArray[np.int64]
 
     @classmethod
@@ -27,8 +30,13 @@ class SampleIds:
         encoded = [name.encode() for name in names]
         starts = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(name) for name in encoded], out=starts[1:])
-        order = np.array(sorted(range(len(encoded)), key=encoded.__getitem__), np.int64)
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), starts, order)
+        hashes = np.fromiter(map(hash_of, encoded), np.uint64, len(encoded))
+        order = np.argsort(hashes, kind="stable")
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), starts, hashes[order], order)
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays by name, as `SampleIds(**columns)` takes them."""
+        return {"text": self.text, "starts": self.starts, "hashes": self.hashes, "order": self.order}
 
     def __len__(self) -> int:
         return len(self.order)
@@ -40,13 +48,57 @@ class SampleIds:
     def find(self, name: str) -> int | None:
         """Return the position of a name, None where there is none."""
         wanted = name.encode()
-        rank = bisect.bisect_left(range(len(self)), wanted, key=self._encoded_at_rank)
-        if rank == len(self) or self._encoded_at_rank(rank) != wanted:
-            return None
-        return int(self.order[rank])
+        rank = int(np.searchsorted(self.hashes, np.uint64(hash_of(wanted))))
+        return next((at for at in self._positions_from(rank, hash_of(wanted)) if self._encoded(at) == wanted), None)
+
+    def _positions_from(self, rank: int, hash_: int) -> Iterator[int]:
+        """Yield the positions of the names of one hash: nearly always a single one."""
+        while rank < len(self) and int(self.hashes[rank]) == hash_:
+            yield int(self.order[rank])
+            rank += 1
 
     def _encoded(self, position: int) -> bytes:
         return self.text[self.starts[position] : self.starts[position + 1]].tobytes()
 
-    def _encoded_at_rank(self, rank: int) -> bytes:
-        return self._encoded(int(self.order[rank]))
+
+def hash_of(encoded: bytes) -> int:
+    """Hash a name to 64 bits, the same in every process."""
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PoolIds:
+    """The names of a whole pool, which came in one or more parts; unique over all of them."""
+
+    parts: tuple[SampleIds, ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """The position of each part's first name, and behind them the number of names."""
+        return [0, *accumulate(map(len, self.parts))]
+
+    def names_at(self, positions: Sequence[int]) -> list[str]:
+        """Return the names of some rows."""
+        starts = self.starts
+        homes = [bisect.bisect_right(starts, position) - 1 for position in positions]
+        return [
+            self.parts[home].names_at([position - starts[home]])[0]
+            for home, position in zip(homes, positions, strict=True)
+        ]
+
+    def find(self, name: str) -> int | None:
+        """Return the position of a name, None where there is none."""
+        for part, start in zip(self.parts, self.starts, strict=False):
+            if (found := part.find(name)) is not None:
+                return start + found
+        return None
+
+    def known(self, names: Sequence[str]) -> list[int]:
+        """Return which of some names are there already, by their position in `names`."""
+        hashes = np.fromiter((hash_of(name.encode()) for name in names), np.uint64, len(names))
+        alike = np.zeros(len(names), np.bool_)
+        for part in self.parts:
+            ranks = np.searchsorted(part.hashes, hashes)
+            there = ranks < len(part)
+            alike[there] |= part.hashes[ranks[there]] == hashes[there]
+        return [position for position in np.flatnonzero(alike).tolist() if self.find(names[position]) is not None]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from marshmallow import fields
+from marshmallow import Schema, fields
 
 from service import __version__
 from service.http import problems
@@ -19,8 +19,7 @@ from service.http.operations import Operation, Reply
 from service.http.request_id import HEADER
 from service.http.routes import operations
 from service.http.rules import Ruled
-from service.http.schemas import FitSchema
-from service.http.wire import COLUMNS, JSON, MATRICES, MULTIPART, NPY
+from service.http.wire import FORMATS, JSON, MULTIPART, NDJSON
 from service.project import PROJECT_ID
 
 DESCRIPTION = """\
@@ -42,15 +41,6 @@ REQUEST_ID_HEADER = {
 }
 ETAG_HEADER = {"ETag": {"description": "The project's version.", "schema": {"type": "string"}, "required": True}}
 """Headers of replies."""
-
-
-class FitConfigSchema(FitSchema):
-    """The fields of POST /fit that are not arrays."""
-
-    class Meta(FitSchema.Meta):
-        """Options of marshmallow."""
-
-        exclude = (*MATRICES, *COLUMNS)
 
 
 EVERY_BODY = (400,)
@@ -158,36 +148,48 @@ def request_content(operation: Operation) -> dict[str, Any]:
     bodies = examples((example.title, example.body) for example in told if example.body is not None)
     if bodies:
         content[JSON]["examples"] = bodies
-    if operation.multipart:
-        content[MULTIPART] = form()
+    if operation.parts:
+        content[MULTIPART] = form(operation)
         forms = examples((example.title, dict(example.parts)) for example in told if example.parts is not None)
         if forms:
             content[MULTIPART]["examples"] = forms
+    if operation.lines:
+        content[NDJSON] = {"schema": {"type": "string", "description": f"Each line is {operation.lines}."}}
     return content
 
 
-def form() -> dict[str, Any]:
-    """Return the form of POST /fit: a configuration, and arrays as files."""
-    arrays = (*MATRICES, *COLUMNS)
-    descriptions = {name: FitSchema().fields[name].metadata["description"] for name in arrays}
+def form(operation: Operation) -> dict[str, Any]:
+    """Return the form of an operation: a configuration where it has other fields than arrays, and arrays as files."""
+    schema = cast("type[Schema]", operation.body)
+    described = {
+        name: {
+            "type": "string",
+            "contentMediaType": next(iter(FORMATS[name])),
+            "description": field.metadata["description"],
+        }
+        for name, field in schema().fields.items()
+        if name in operation.parts
+    }
+    config = config_of(schema, operation.parts)
     return {
         "schema": {
             "type": "object",
-            "required": ["config"],
+            "required": ["config"] if config else ["X"],
             "additionalProperties": False,
-            "properties": {
-                "config": FitConfigSchema,
-                **{
-                    name: {"type": "string", "contentMediaType": NPY, "description": descriptions[name]}
-                    for name in arrays
-                },
-            },
+            "properties": {**({"config": config} if config else {}), **described},
         },
         "encoding": {
-            "config": {"contentType": JSON},
-            **{name: {"contentType": f"{NPY}, {JSON}"} for name in arrays},
+            **({"config": {"contentType": JSON}} if config else {}),
+            **{name: {"contentType": ", ".join(FORMATS[name])} for name in operation.parts},
         },
     }
+
+
+def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema] | None:
+    """Return the fields of a request that no part of its form brings, None where there are none."""
+    options = type("Meta", (schema.Meta,), {"exclude": parts})
+    config = type(schema.__name__.replace("Schema", "ConfigSchema"), (schema,), {"Meta": options})
+    return config if config().fields else None
 
 
 def responses(operation: Operation) -> dict[str, Any]:

@@ -66,18 +66,20 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of the pool's rows, kept in the file of its number."""
+    """A run of the pool's rows, kept in the files of its number."""
 
     number: int
     n_rows: int
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The held-out set, kept in the file of its number."""
+    """The held-out set, kept in the files of its number."""
 
     number: int
     n_rows: int
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +110,11 @@ class Project:
     def n_samples(self) -> int:
         """How many rows the pool has."""
         return sum(segment.n_rows for segment in self.segments)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the pool is kept as CSR."""
+        return self.segments[0].sparse
 
     @property
     def resolved(self) -> Resolved:

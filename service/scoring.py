@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.linear import short_way
+from service.pool import Chunk, Features, Pool
 from service.project import TestScore
-from service.threads import use_one_thread
+from service.threads import run_in_threads, use_one_thread
 
-Features = NDArray[Any]
 Probabilities = NDArray[np.floating[Any]]
 Scores = NDArray[np.float64]
 Scorer = Callable[[Probabilities], Scores]
 
-# 2 MB of float64: a chunk and what is computed from it stay in the cache of a core.
-CHUNK_CELLS = 2**18
-MIN_CHUNK_ROWS = 256
+SCORE_OF_BROKEN = -1.0
+"""Scorers answer 0 or more: a row that the model has no finite probability for comes after all others."""
 
 
 class Classifier(Protocol):
@@ -35,14 +38,119 @@ class Classifier(Protocol):
         """
 
 
-def chunks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Cut `n_rows` rows of `n_columns` cells into slices of about CHUNK_CELLS cells.
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentScores:
+    """The scores (n,) of a segment's rows under one model, as far as they were worked out: chunks are, whole, or not.
 
-    The edges follow from the two sizes and nothing else: a matrix product rounds differently at other edges.
+    Two requests that work out the same chunk write the same numbers; the lock keeps them from doing so.
     """
-    step = max(MIN_CHUNK_ROWS, CHUNK_CELLS // max(n_columns, 1))
-    for start in range(0, n_rows, step):
-        yield slice(start, min(start + step, n_rows))
+
+    scores: Scores
+    done: NDArray[np.bool_]
+    lock: Lock = field(default_factory=Lock)
+
+    @classmethod
+    def unknown(cls, n_rows: int, n_chunks: int) -> SegmentScores:
+        """Return no scores yet."""
+        return cls(np.full(n_rows, SCORE_OF_BROKEN), np.zeros(n_chunks, np.bool_))
+
+
+class Memory(Protocol):
+    """What is known of the scores of a pool under one model, from requests before."""
+
+    def recall(self, scorer: Scorer, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+        """Return what is known of a segment's scores, of nothing at first; what is added to it may be kept."""
+
+
+class Forgetful:
+    """No memory at all."""
+
+    def recall(self, scorer: Scorer, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+        """Return nothing known."""
+        return SegmentScores.unknown(n_rows, n_chunks)
+
+
+Keep = Callable[[Chunk, Scores], None]
+"""Takes the scores of a chunk, from any thread."""
+
+
+class Backend(Protocol):
+    """Who works out the scores of chunks."""
+
+    def score(self, model: Classifier, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+        """Hand the scores of each chunk to `keep`, in any order."""
+
+
+class Threads:
+    """Works in the threads of this process."""
+
+    def score(self, model: Classifier, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+        """Hand the scores of each chunk to `keep`."""
+        probabilities = probabilities_of(model, pool)
+        run_in_threads(lambda chunk: keep(chunk, scores_of(probabilities, scorer, pool.read(chunk))), chunks)
+
+
+THREADS = Threads()
+
+
+def score_pool(
+    model: Classifier,
+    pool: Pool,
+    scorer: Scorer,
+    wanted: NDArray[np.bool_],
+    *,
+    memory: Memory | None = None,
+    backend: Backend = THREADS,
+) -> list[Scores]:
+    """Return the scores (n,) of each segment's rows; they mean something in those chunks that hold a `wanted` row.
+
+    A chunk is computed whole or not at all, at edges that depend on the pool and the number of classes alone, so a
+    row's score never depends on which other rows are wanted. Beside the scores, never more than a few chunks are held.
+    """
+    n_outputs = len(model.classes_)
+    known = [
+        (memory or Forgetful()).recall(scorer, number, len(segment), pool.n_chunks(number, n_outputs))
+        for number, segment in enumerate(pool.segments)
+    ]
+
+    def missing() -> list[tuple[SegmentScores, int, Chunk]]:
+        return [
+            (segment, nth, chunk)
+            for number, segment in enumerate(known)
+            if not segment.done.all()
+            for nth, chunk in enumerate(pool.chunks_of(number, n_outputs))
+            if not segment.done[nth] and wanted[chunk.rows].any()
+        ]
+
+    def keep(chunk: Chunk, scores: Scores) -> None:
+        known[chunk.segment].scores[chunk.within] = scores
+
+    if missing():
+        with ExitStack() as held:
+            for segment in known:
+                held.enter_context(segment.lock)
+            due = missing()  # somebody else may have worked them out meanwhile
+            backend.score(model, pool, scorer, [chunk for _, _, chunk in due], keep)
+            for segment, nth, _ in due:
+                segment.done[nth] = True
+    return [segment.scores for segment in known]
+
+
+def scores_of(probabilities: Callable[[Features], Probabilities], scorer: Scorer, X: Features) -> Scores:
+    """Return one finite score a row of a chunk."""
+    with np.errstate(all="ignore"):
+        scores = np.asarray(scorer(probabilities(X)), np.float64)
+    return np.where(np.isfinite(scores), scores, SCORE_OF_BROKEN)
+
+
+def probabilities_of(model: Classifier, pool: Pool) -> Callable[[Features], Probabilities]:
+    """Return the function from rows of the pool (n, d) to probabilities (n, c) that is quickest for a model.
+
+    It equals `predict_probabilities` within the rounding of the pool's dtype.
+    """
+    use_one_thread()
+    short = None if pool.is_sparse else short_way(model, pool.dtype)
+    return short or (lambda X: predict_probabilities(model, X))
 
 
 def predict_probabilities(model: Classifier, X: Features) -> NDArray[np.float64]:
@@ -56,20 +164,7 @@ def predict_probabilities(model: Classifier, X: Features) -> NDArray[np.float64]
         return np.asarray(model.predict_proba(X), dtype=np.float64)
 
 
-def score_pool(model: Classifier, X: Features, scorer: Scorer, wanted: NDArray[np.bool_]) -> Scores:
-    """Return one score a row of the pool (n, d), NaN in those chunks where no row is `wanted` (n,).
-
-    A chunk is computed whole or not at all, at edges that depend on the pool and the number of classes alone, so a
-    row's score never depends on which other rows are wanted. Never more than one chunk's probabilities are held.
-    """
-    scores = np.full(len(X), np.nan)
-    for rows, probabilities in probability_chunks(model, X, wanted):
-        with np.errstate(all="ignore"):
-            scores[rows] = scorer(probabilities)
-    return scores
-
-
-def evaluate(model: Classifier, X_test: Features, y_test_codes: NDArray[np.integer[Any]], n_classes: int) -> TestScore:
+def evaluate(model: Classifier, X_test: Pool, y_test_codes: NDArray[np.integer[Any]], n_classes: int) -> TestScore:
     """Measure a model whose `classes_` are class codes on rows (n, d) with codes (n,) below `n_classes`; n >= 1.
 
     A class that the model has not seen gets probability 0, and log_loss counts 0 as the smallest float step. The
@@ -81,9 +176,10 @@ def evaluate(model: Classifier, X_test: Features, y_test_codes: NDArray[np.integ
     column_of[classes] = np.arange(len(classes))
     true, predicted, right = (np.zeros(n_classes, dtype=np.int64) for _ in range(3))
     loss = 0.0
-    for rows, probabilities in probability_chunks(model, X_test, np.ones(len(X_test), dtype=np.bool_)):
+    for chunk in X_test.chunks(len(classes)):
+        probabilities = predict_probabilities(model, X_test.read(chunk))
         known = np.nan_to_num(probabilities, nan=0.0, posinf=0.0, neginf=0.0)
-        truth = y_test_codes[rows]
+        truth = y_test_codes[chunk.rows]
         guess = classes[known.argmax(axis=1)]
         column = column_of[truth]
         of_truth = np.where(column >= 0, known[np.arange(len(known)), column], 0.0)
@@ -98,13 +194,3 @@ def evaluate(model: Classifier, X_test: Features, y_test_codes: NDArray[np.integ
         f1_macro=float(np.mean(2 * right[met] / (true + predicted)[met])),
         log_loss=loss / len(X_test),
     )
-
-
-def probability_chunks(
-    model: Classifier, X: Features, wanted: NDArray[np.bool_]
-) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yield the rows and probabilities (rows, c) of each chunk that holds a wanted row."""
-    # The wider of the two matrices sets the step: four features and a thousand classes must not fill the memory.
-    for rows in chunks(len(X), max(X.shape[1], len(model.classes_))):
-        if wanted[rows].any():
-            yield rows, predict_probabilities(model, np.asarray(X[rows]))

@@ -1,10 +1,19 @@
-"""One thread for each computation: requests run side by side, and their pools of threads would starve one another."""
+"""One thread for each computation, and a pool of as many threads as there are cores for work that falls into parts.
+
+Requests run side by side, and pools of threads of their own, such as those of BLAS, would starve one another.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
 
 
 def use_one_thread() -> None:
@@ -22,3 +31,19 @@ def use_one_thread() -> None:
 def thread_pools() -> ThreadpoolController:
     """Find the BLAS and OpenMP libraries of the process: a search that takes milliseconds, so it is done once."""
     return ThreadpoolController()
+
+
+def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
+    """Do the work for each item, in any order; one or two items in the calling thread."""
+    if len(items) <= 2:
+        for item in items:
+            work(item)
+    else:
+        for _ in cores().map(work, items):
+            continue
+
+
+@cache
+def cores() -> ThreadPoolExecutor:
+    """Start the process's own threads, one for each core that it may use; made when first needed, after any fork."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="core")

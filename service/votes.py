@@ -86,6 +86,12 @@ class Votes:
         return resolve(self)
 
     @property
+    def n_bytes(self) -> int:
+        """How much memory the columns take."""
+        columns = (self.index, self.code, self.annotator, self.at, self.query)
+        return sum(column.nbytes for column in columns) + self.index.nbytes  # and the key, once it is asked for
+
+    @cached_property
     def key(self) -> NDArray[np.int64]:
         """One integer per vote that orders votes by sample, then annotator."""
         return (self.index << ANNOTATOR_BITS) + (self.annotator + 1)
@@ -154,7 +160,10 @@ def cast(votes: Votes, new: Votes) -> tuple[Votes, int]:
     repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
     anonymous = new.annotator == NOBODY
     said = np.where(new.code == SKIP, contains(before.skipped, new.index), before.code_of(new.index) == new.code)
-    new = new.take(~(repeated | (anonymous & said)))
+    changes = ~(repeated | (anonymous & said))
+    if not changes.any():
+        return votes, 0
+    new = new.take(changes)
     anonymous = new.annotator == NOBODY
     replaced = (
         rows_with(votes.key, new.key)

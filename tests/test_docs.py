@@ -177,7 +177,7 @@ def test_every_part_of_the_form_says_as_what_it_may_come() -> None:
     form = OPERATIONS["fit_project"][2]["requestBody"]["content"]["multipart/form-data"]
     rows = PAGE.texts("li", "fit_project")
     for part, encoding in form["encoding"].items():
-        kinds = " or ".join(encoding["contentType"].split(", "))
+        kinds = " or ".join(encoding["contentType"].rsplit(", ", 1))
         assert any(row.startswith(part) and f"as {kinds}" in row for row in rows), part
 
 

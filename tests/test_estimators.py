@@ -399,7 +399,7 @@ def test_gradient_boosting_splits_however_few_the_rows(rows):
 
 @pytest.mark.parametrize(("rarest", "model"), [(1, DecisionSVC), (4, DecisionSVC), (5, CalibratedClassifierCV)])
 def test_svc_is_calibrated_from_five_rows_a_class(rarest, model):
-    made = ESTIMATORS["svc"].factory(resolve("svc", {"scale": False}).params, 0, TrainingShape(30, 2, rarest))
+    made = ESTIMATORS["svc"].factory(resolve("svc", {"scale": False}).params, 0, TrainingShape(30, 2, 3, rarest))
     assert type(made) is model
 
 

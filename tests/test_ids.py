@@ -44,7 +44,7 @@ def test_rows_may_be_asked_for_more_than_once_or_not_at_all():
 def test_mapped_names_are_found(tmp_path):
     names = [f"sample-{n * 7919 % 1000}" for n in range(1000)]
     built = SampleIds.build(names)
-    joblib.dump({"text": built.text, "starts": built.starts, "order": built.order}, tmp_path / "ids")
+    joblib.dump(built.columns(), tmp_path / "ids")
     ids = SampleIds(**joblib.load(tmp_path / "ids", mmap_mode="r"))
     assert isinstance(ids.text, np.memmap)
     assert [ids.find(name) for name in names[::50]] == list(range(0, 1000, 50))

@@ -12,12 +12,12 @@ SERVICE = Path(__file__).parent.parent / "service"
 # Each layer may import those before it. The modules of one line do not know each other.
 LAYERS = [
     ("errors", "settings"),
-    ("parameters", "threads", "preparation"),
-    ("votes", "ids"),
+    ("parameters", "threads", "pool"),
+    ("votes", "ids", "preparation", "linear"),
     ("project",),
     ("scoring", "record"),
     ("estimators", "strategies", "store"),
-    ("usecases",),
+    ("backends", "usecases"),
     ("http",),
     ("app",),
     ("openapi", "demo", "gunicorn_hooks"),
@@ -33,12 +33,16 @@ DOORS = {
     "joblib": ("service.store",),
     "pickle": ("service.store",),
     "orjson": ("service.http",),
+    "backports": ("service.http.encodings",),
+    "pyarrow": ("service.http.formats.arrow",),
     "filelock": ("service.store",),
     "prometheus_client": ("service.http.metrics", "service.gunicorn_hooks"),
     "apispec": ("service.openapi",),
     "yaml": ("service.openapi", "service.http.docs"),
     "jinja2": ("service.http.docs",),
     "matplotlib": ("service.demo.report",),
+    "distributed": ("service.backends.dask",),
+    "ray": ("service.backends.ray",),
     "click": ("service.cli", "service.demo"),
 }
 
@@ -91,7 +95,14 @@ def test_only_settings_and_the_launchers_read_the_environment() -> None:
 
 def test_no_import_inside_a_function_but_for_an_extra() -> None:
     inside = {(module, name) for module, path in MODULES.items() for name in imports(path, only_inside=True)}
-    assert inside <= {("service.cli", "service.openapi"), ("service.cli", "service.demo")}
+    assert inside <= {
+        ("service.cli", "service.openapi"),
+        ("service.cli", "service.demo"),
+        ("service.backends", "service.backends.dask"),
+        ("service.backends", "service.backends.ray"),
+        ("service.http.formats.arrow", "pyarrow.compute"),
+        ("service.http.formats.arrow", "pyarrow.parquet"),
+    }
 
 
 def test_there_is_no_ring_of_imports() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequest
-from service.http.npy import MAX_HEADER_BYTES, TRANSPOSE_ROWS, MatrixSink, read_column, read_header
+from service.http.formats.npy import MAX_HEADER_BYTES, TRANSPOSE_ROWS, MatrixSink, read_column, read_header
 from service.store.staging import Staging
 
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -48,7 +48,7 @@ def sink(staging, data, chunk=2**16, max_cells=10**9):
     try:
         for begin in range(0, len(data), chunk):
             sink.write(data[begin : begin + chunk])
-        return staging.open_matrix(sink.close())
+        return sink.close().open()
     finally:
         sink.abandon()
 
@@ -196,7 +196,7 @@ BAD_HEADERS = [
 
 BAD_DTYPES = [
     *("O", "|O", "|O8", "<O", ">O8"),
-    *("c8", "<c16", "f16", "<f16", "<f12", "m8", "<M8[s]", "|V8", "|S5", "a5", "T", "?", "p", "g"),
+    *("c8", "<c16", "f16", "<f16", "<f12", "m8", "<M8[s]", "|V8", "a5", "T", "?", "p", "g"),
     *("<i3", "<f3", "f", "float64", "int", "<f8,<f8", "(2,)<f8", "(0,)<f8", "(1000000000,)<f8", "2f8", "1f4"),
     *("<U0", "|S0", "|V0", "<U99999999999", "<Ux", "<f8 ", "<<f8", "", "\n", "٣", "f٨"),
 ]

@@ -14,9 +14,8 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 from service import openapi
-from service.http.examples import STORY, STRATEGY_NAMES, Example
+from service.http.examples import STORY, Example
 from service.http.routes import operations
-from service.strategies import STRATEGIES
 from tests.masks import approximately, mask
 
 COMMITTED = Path(__file__).parent.parent / "openapi.yaml"
@@ -44,10 +43,6 @@ def test_every_route_of_the_application_is_in_the_contract(app: Flask) -> None:
 def test_every_operation_has_an_example_of_every_way_to_succeed() -> None:
     shown = {(example.operation, example.status) for example in STORY}
     assert {(operation.name, status) for operation in operations.all for status in operation.replies} <= shown
-
-
-def test_the_examples_name_the_strategies_there_are() -> None:
-    assert ", ".join(sorted(STRATEGIES)) == STRATEGY_NAMES
 
 
 def test_the_story_is_told_as_shown(client: FlaskClient) -> None:

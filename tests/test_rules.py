@@ -11,8 +11,8 @@ from marshmallow import ValidationError
 
 from service.http import label_rules, rules
 from service.http.problems import flatten
-from service.http.wire import StagedMatrix
 from service.project import MAX_ERRORS, PROJECT_ID
+from service.store.staging import StagedRows
 from service.usecases.label import Answer
 
 TOO_LONG = "a" * 257
@@ -157,7 +157,7 @@ def test_a_matrix_holds_each_number_as_float64_does(value):
 
 
 def test_a_matrix_that_was_staged_passes(tmp_path):
-    staged = StagedMatrix(tmp_path)
+    staged = StagedRows({"rows": tmp_path}, 1, 1)
     assert rules.matrix().read(staged) is staged
 
 

@@ -10,6 +10,7 @@ from sklearn.naive_bayes import GaussianNB
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from service import scoring
+from service.pool import Pool
 from service.strategies.uncertainty import entropy, margin
 
 
@@ -35,37 +36,22 @@ def logistic(X):
     return LogisticRegression().fit(X[:60], y)
 
 
-@pytest.mark.parametrize(
-    ("n_rows", "n_columns", "edges"),
-    [
-        (0, 64, []),
-        (1, 64, [(0, 1)]),
-        (4096, 64, [(0, 4096)]),
-        (4097, 64, [(0, 4096), (4096, 4097)]),
-        (600, 1_000_000, [(0, 256), (256, 512), (512, 600)]),
-        (300_000, 1, [(0, 262_144), (262_144, 300_000)]),
-        (300_000, 0, [(0, 262_144), (262_144, 300_000)]),
-    ],
-)
-def test_chunks_have_fixed_edges(n_rows, n_columns, edges):
-    assert [(rows.start, rows.stop) for rows in scoring.chunks(n_rows, n_columns)] == edges
-
-
 def test_pool_scores_are_those_of_the_rows(tmp_path):
     X = mapped_pool(tmp_path, 9000, 64)
     model = logistic(X)
     expected = [margin(model.predict_proba(row[np.newaxis]))[0] for row in X[::97]]
-    scores = scoring.score_pool(model, X, margin, np.ones(9000, bool))
+    [scores] = scoring.score_pool(model, Pool.of(X), margin, np.ones(9000, bool))
     assert scores[::97] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_score_does_not_depend_on_which_rows_are_wanted(tmp_path):
     X = mapped_pool(tmp_path, 13_000, 64)
     model = logistic(X)
-    everything = scoring.score_pool(model, X, entropy, np.ones(13_000, bool))
+    [everything] = scoring.score_pool(model, Pool.of(X), entropy, np.ones(13_000, bool))
     for seed, share in enumerate([0.5, 0.01, 0.0002]):
         wanted = np.random.default_rng(seed).random(13_000) < share
-        assert np.array_equal(scoring.score_pool(model, X, entropy, wanted)[wanted], everything[wanted])
+        [scores] = scoring.score_pool(model, Pool.of(X), entropy, wanted)
+        assert np.array_equal(scores[wanted], everything[wanted])
 
 
 def test_chunks_without_a_wanted_row_are_not_computed():
@@ -76,11 +62,12 @@ def test_chunks_without_a_wanted_row_are_not_computed():
             seen.append(len(X))
             return super().predict_proba(X)
 
-    wanted = np.zeros(10_000, bool)
-    wanted[5000] = True
-    scores = scoring.score_pool(Watched([0, 1], [[0.5, 0.5]]), np.zeros((10_000, 64)), margin, wanted)
-    assert seen == [4096]
-    assert np.flatnonzero(~np.isnan(scores)).tolist() == list(range(4096, 8192))
+    wanted = np.zeros(20_000, bool)
+    wanted[9000] = True
+    pool = Pool.of(np.zeros((20_000, 64)))
+    [scores] = scoring.score_pool(Watched([0, 1], [[0.5, 0.5]]), pool, margin, wanted)
+    assert seen == [8192]
+    assert np.flatnonzero(scores != scoring.SCORE_OF_BROKEN).tolist() == list(range(8192, 16_384))
 
 
 def test_a_model_computes_in_one_thread():
@@ -100,7 +87,8 @@ def test_many_classes_make_the_chunks_shorter():
     model = Lookup(range(1024), np.full((1, 1024), 1 / 1024))
     wanted = np.zeros(1000, bool)
     wanted[0] = True
-    assert np.isfinite(scoring.score_pool(model, np.zeros((1000, 1)), margin, wanted)).sum() == 256
+    [scores] = scoring.score_pool(model, Pool.of(np.zeros((1000, 1))), margin, wanted)
+    assert (scores != scoring.SCORE_OF_BROKEN).sum() == 512
 
 
 def test_overflow_is_silent_and_comes_back_as_it_is():
@@ -127,7 +115,7 @@ def literal_score(classes, probabilities, truth):
 
 def measured(classes, probabilities, truth, n_classes):
     X = np.arange(len(truth), dtype=np.float64)[:, np.newaxis]
-    score = scoring.evaluate(Lookup(classes, probabilities), X, np.array(truth), n_classes)
+    score = scoring.evaluate(Lookup(classes, probabilities), Pool.of(X), np.array(truth), n_classes)
     return [score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss]
 
 

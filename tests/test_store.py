@@ -6,6 +6,7 @@ import errno
 import io
 import itertools
 import os
+import pickle
 import shutil
 import stat
 import subprocess
@@ -33,10 +34,11 @@ from service.errors import (
 from service.estimators import resolve
 from service.record import SCHEMA_VERSION, to_record
 from service.store import Part, Store, locks
-from service.store.cache import ModelCache
+from service.store.cache import OVERHEAD, Cache
 from service.store.files import MatrixWriter
 from service.store.layout import files_of, model_file
 from service.store.staging import Staging
+from service.usecases.append import AppendRequest, append_samples
 from service.usecases.fit import FitRequest, HeldOutUpload, fit_project
 from service.usecases.label import Answer, LabelRequest, label_project, retract_label
 from service.usecases.training import fit_if_due
@@ -51,16 +53,22 @@ LABELS = ("a", "b", None, None, None, None)
 def fit(store, project_id="p", X=POOL, y=LABELS, *, names="abcdef", held_out=True, **options):
     """Create a project with everything that a project can have."""
     with store.stage() as staging:
-        test = HeldOutUpload(staging.matrix(POOL[:2]), EncodedLabels.encode(["a", "b"])) if held_out else None
+        test = HeldOutUpload(staging.rows(POOL[:2]), EncodedLabels.encode(["a", "b"])) if held_out else None
         request = FitRequest(
             project_id,
-            X=None if X is None else staging.matrix(X),
+            X=None if X is None else staging.rows(X),
             y=None if y is None else EncodedLabels.encode(y),
             ids=names and list(names),
             held_out=test,
             **options,
         )
         return fit_project(store, staging, request)[0]
+
+
+def append(store, X=POOL + 2, y=("a", None, None, None, None, None), names="ghijkl"):
+    with store.stage() as staging:
+        request = AppendRequest("p", staging.rows(X), EncodedLabels.encode(y), list(names))
+        return append_samples(store, staging, request, 10**9)
 
 
 def label(store, index, value="a", refit="never", project_id="p"):
@@ -109,12 +117,18 @@ def test_a_matrix_that_lacks_bytes_is_refused(tmp_path):
         w.write(bytes(8))
 
 
+def is_mapped(array):
+    """Whether an array lies in a file and not in memory."""
+    return array is not None and (isinstance(array, np.memmap) or is_mapped(array.base))
+
+
 def test_everything_is_read_back(store):
     fit(store)
     snapshot = everything(store)
-    assert isinstance(snapshot.X, np.memmap)
-    assert np.array_equal(snapshot.X, POOL)
-    assert np.array_equal(snapshot.X_test, POOL[:2])
+    [X], [X_test] = snapshot.pool.segments, snapshot.X_test.segments
+    assert is_mapped(X)
+    assert np.array_equal(X, POOL)
+    assert np.array_equal(X_test, POOL[:2])
     assert snapshot.y_test.tolist() == [0, 1]
     assert snapshot.ids.names_at([0, 5]) == ["a", "f"]
     assert snapshot.model.predict_proba(POOL).shape == (6, 2)
@@ -123,7 +137,7 @@ def test_everything_is_read_back(store):
 def test_only_what_is_asked_for_is_opened(store):
     fit(store)
     snapshot = store.read("p", Part.POOL)
-    assert snapshot.X is not None
+    assert snapshot.pool is not None
     assert (snapshot.ids, snapshot.model, snapshot.X_test, snapshot.y_test) == (None, None, None, None)
 
 
@@ -220,6 +234,7 @@ OPERATIONS = {
     "label and fit": (True, lambda store: label(store, 3, "b", "wait")),
     "fit again": (True, lambda store: fit(store, X=None, y=None, names=None)),
     "replace": (True, lambda store: fit(store, X=POOL + 1, y=None, names=None, held_out=False, replace=True)),
+    "append": (True, lambda store: append(store)),
     "delete": (True, lambda store: store.delete("p")),
 }
 
@@ -486,7 +501,7 @@ def test_a_reader_starts_again_when_its_files_are_swept(store, monkeypatch):
     snapshot = everything(store)
     assert reads == [1]
     assert snapshot.project.version == 2
-    assert np.array_equal(snapshot.X, POOL + 1)
+    assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
 
 
 def test_a_reader_of_a_project_that_goes_away_finds_it_gone(store, monkeypatch):
@@ -602,7 +617,7 @@ def overtake(monkeypatch, act):
 def rescored(store):
     """Send another held-out set, of which every answer is wrong."""
     with store.stage() as staging:
-        test = HeldOutUpload(staging.matrix(POOL[:2]), EncodedLabels.encode(["b", "a"]))
+        test = HeldOutUpload(staging.rows(POOL[:2]), EncodedLabels.encode(["b", "a"]))
         return fit_project(store, staging, FitRequest("p", held_out=test))[0]
 
 
@@ -681,45 +696,131 @@ def test_a_project_is_not_made_twice(store):
         fit(store)
 
 
-# The models at hand.
+# What is at hand.
 
 
-def test_the_cache_holds_no_more_bytes_than_it_may(tmp_path):
-    paths = [tmp_path / str(n) for n in range(4)]
-    for n, path in enumerate(paths):
-        joblib.dump(str(n) * 1000, path)
-    cache = ModelCache(paths[0].stat().st_size * 2)
-    for n in (0, 1, 0, 2):
-        assert cache.get(("i", n), paths[n]) == str(n) * 1000
-    for path in paths:
-        path.unlink()
-    assert [cache.get(("i", n), paths[n])[0] for n in (0, 2)] == ["0", "2"]
-    with pytest.raises(FileNotFoundError):
-        cache.get(("i", 1), paths[1])
+@pytest.fixture
+def quick(tmp_path):
+    """A store that keeps at hand what it can, as the service does."""
+    return Store(tmp_path / "data", cache_bytes=2**20)
 
 
-@pytest.mark.parametrize("capacity", [0, 10])
-def test_a_cache_too_small_for_any_model_keeps_none(tmp_path, capacity):
-    cache = ModelCache(capacity)
-    joblib.dump("model " * 10, tmp_path / "m")
-    assert cache.get(("i", 1), tmp_path / "m") == "model " * 10
-    joblib.dump("other", tmp_path / "m")
-    assert cache.get(("i", 1), tmp_path / "m") == "other"
+def test_the_cache_holds_no_more_bytes_than_it_may():
+    cache = Cache(2 * (1000 + OVERHEAD))
+    for key in "ab":
+        cache.put((key,), key, 1000)
+    assert cache.get(("a",)) == "a"
+    cache.put(("c",), "c", 1000)
+    assert [cache.get((key,)) for key in "abc"] == ["a", None, "c"]
+    cache.put(("a",), "larger", 1001)
+    assert [cache.get((key,)) for key in "abc"] == ["larger", None, None]
 
 
-def test_the_cache_tells_projects_and_versions_apart(tmp_path):
-    cache = ModelCache(10_000)
-    for key in [("i", 1), ("i", 2), ("j", 1)]:
-        joblib.dump(key, tmp_path / "m")
-        assert cache.get(key, tmp_path / "m") == key
-    (tmp_path / "m").unlink()
-    assert cache.get(("i", 1), tmp_path / "m") == ("i", 1)
+@pytest.mark.parametrize("capacity", [0, 10, OVERHEAD])
+def test_a_cache_too_small_for_a_value_does_without(capacity):
+    cache = Cache(capacity)
+    made = [cache.get_or_make(("k",), lambda n=n: (n, 100)) for n in (1, 2)]
+    assert made == [1, 2]
 
 
-def test_a_model_is_loaded_once(tmp_path):
-    store = Store(tmp_path / "data", cache_bytes=2**20)
+def test_a_value_too_large_drives_out_no_other():
+    cache = Cache(5000)
+    cache.put(("a",), "a", 1000)
+    cache.put(("b",), "b", 5000)
+    assert [cache.get((key,)) for key in "ab"] == ["a", None]
+
+
+def test_what_was_dropped_makes_room():
+    cache = Cache(2 * (1000 + OVERHEAD))
+    for key in "ab":
+        cache.put((key,), key, 1000)
+    cache.drop(lambda key: key == ("a",))
+    cache.put(("c",), "c", 1000)
+    assert [cache.get((key,)) for key in "abc"] == [None, "b", "c"]
+
+
+def test_nothing_is_read_twice(quick):
+    fit(quick)
+    one, other = everything(quick), everything(quick)
+    assert one.project is other.project
+    assert one.model is other.model
+    assert one.pool.segments[0] is other.pool.segments[0]
+    assert one.ids.parts[0] is other.ids.parts[0]
+
+
+def test_a_commit_of_another_process_is_seen_at_once(quick, tmp_path):
+    fit(quick)
+    other = Store(tmp_path / "data")
+    for index in (2, 3, 4):
+        version = label(other, index).version
+        assert everything(quick).project.version == version
+
+
+def test_what_another_process_put_in_its_place_is_seen_at_once(quick, tmp_path):
+    fit(quick)
+    model = everything(quick).model
+    fit(Store(tmp_path / "data"), X=POOL + 1, replace=True)
+    snapshot = everything(quick)
+    assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
+    assert snapshot.model is not model
+
+
+def test_a_project_made_anew_has_nothing_of_the_old_one(quick, tmp_path):
+    other = Store(tmp_path / "data")
+    fit(quick, names="abcdef")
+    everything(quick)
+    other.delete("p")
+    fit(other, X=POOL + 1, names="uvwxyz")
+    snapshot = everything(quick)
+    assert snapshot.ids.names_at([0]) == ["u"]
+    assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
+
+
+def test_commits_within_one_tick_of_the_clock_are_told_apart(quick, tmp_path):
+    fit(quick)
+    other = Store(tmp_path / "data")
+    for n in range(40):
+        changed = label(other, 2, "ab"[n % 2]).version
+        assert quick.read("p").project.version == changed
+
+
+def keys_of(store, incarnation):
+    return [key for key in store.cache.keys() if key[0] == incarnation]  # noqa: SIM118 - not a mapping
+
+
+def test_what_a_newer_state_does_not_name_is_let_go(quick, tmp_path):
+    before = everything_of(quick)
+    fit(Store(tmp_path / "data"), X=POOL + 1, replace=True)
+    quick.read("p")
+    assert keys_of(quick, before) == []
+
+
+def everything_of(store):
+    """Make a project, have all of it at hand, and return its incarnation."""
     fit(store)
-    assert everything(store).model is everything(store).model
+    incarnation = everything(store).project.incarnation
+    assert len(keys_of(store, incarnation)) == 5
+    return incarnation
+
+
+def test_what_others_deleted_is_let_go_when_another_project_is_read(quick, tmp_path, monkeypatch):
+    gone = everything_of(quick)
+    other = Store(tmp_path / "data")
+    fit(other, "q")
+    other.delete("p")
+    quick.read("q")
+    assert keys_of(quick, gone)
+    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    quick.read("q")
+    assert keys_of(quick, gone) == []
+
+
+def test_an_old_model_is_let_go_and_the_pool_stays(quick):
+    before = everything_of(quick)
+    fit(quick, X=None, y=None, names=None, held_out=False, random_state=3)
+    names = {key[1] for key in keys_of(quick, before)}
+    assert "pool/000001.joblib" in names
+    assert "models/000001.joblib" not in names
 
 
 # A project that cannot be read harms no other.
@@ -807,7 +908,8 @@ def test_a_damaged_project_can_be_deleted(store, how):
 @pytest.mark.parametrize("written", [0, SCHEMA_VERSION + 1, "1", None])
 def test_a_state_of_another_schema_is_refused_by_name(store, written):
     project = fit(store)
-    joblib.dump({**to_record(project), "schema_version": written}, store.directory("p") / "state.joblib")
+    record = to_record(project) | {"schema_version": written}
+    (store.directory("p") / "state.joblib").write_bytes(pickle.dumps(record))
     with pytest.raises(UnknownSchema, match=rf"'p' has schema version {written!r}.*reads {SCHEMA_VERSION}"):
         store.read("p")
 

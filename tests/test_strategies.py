@@ -6,20 +6,24 @@ import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from service import scoring
 from service.errors import InvalidRequest
-from service.scoring import predict_probabilities
+from service.pool import Pool, SparseRows
+from service.scoring import SegmentScores, predict_probabilities
 from service.strategies import STRATEGIES, Question, Strategy, registry, resolve, select, uncertainty
-from service.strategies.representation import cluster_middles, comparable
+from service.strategies.representation import FOLDED, cluster_middles, comparable, dense
 from tests.nasty import GOOD, POOLS
 
 SCORERS = {
@@ -42,8 +46,24 @@ def frozen(array):
 
 def question_about(X, model=None, n_classes_labeled=0, labeled=(), hidden=()):
     """Everything in X may be asked but the labelled rows and the hidden ones (skipped, excluded, leased)."""
-    candidates = np.setdiff1d(np.arange(len(X)), [*labeled, *hidden])
-    return Question(X, frozen(candidates), frozen(np.array(labeled, dtype=np.int64)), model, n_classes_labeled)
+    is_open = np.ones(len(X), bool)
+    is_open[[*labeled, *hidden]] = False
+    pool = X if isinstance(X, Pool) else Pool.of(X)
+    return Question(pool, frozen(is_open), frozen(np.array(labeled, dtype=np.int64)), model, n_classes_labeled)
+
+
+def compressed(X):
+    """The same rows as a sparse pool, in float64 where scipy has no arithmetic for their type."""
+    csr = sparse.csr_array(X.astype(np.float64) if X.dtype == np.float16 else X)
+    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
+
+
+def halved(X):
+    """The same rows in two segments."""
+    return Pool((X[: len(X) // 3], X[len(X) // 3 :])) if len(X) > 2 else Pool.of(X)
+
+
+KINDS = {"dense": Pool.of, "sparse": compressed, "two segments": halved}
 
 
 class Table:
@@ -180,7 +200,7 @@ def test_rows_without_finite_probabilities_rank_last_and_the_reply_says_so(name)
 
 def test_only_candidates_without_finite_probabilities_are_told_of():
     question = question_with([[np.nan, np.nan], [0.9, 0.1]])
-    question = question_about(question.X, question.model, 2, hidden=[0])
+    question = question_about(question.pool.segments[0], question.model, 2, hidden=[0])
     assert ask("margin", question, 2).fallback_reason is None
 
 
@@ -336,13 +356,22 @@ def learn(kind, n_columns):
     return kind().fit(X, np.repeat([0, 1, 2], 30))
 
 
+class DenseNB(GaussianNB):
+    """Naive Bayes, which knows no sparse features, on any."""
+
+    def predict_proba(self, X):
+        return super().predict_proba(X.toarray() if sparse.issparse(X) else X)
+
+
+NEIGHBORS = partial(KNeighborsClassifier, algorithm="brute")
+
 SITUATIONS = {
     "no label": lambda n_columns: (None, 0),
     "one class": lambda n_columns: (None, 1),
     "not fitted": lambda n_columns: (None, 2),
     "three classes": lambda n_columns: (learn(LogisticRegression, n_columns), 3),
-    "probabilities of 0 and 1": lambda n_columns: (learn(KNeighborsClassifier, n_columns), 3),
-    "overflowing": lambda n_columns: (learn(GaussianNB, n_columns), 3),
+    "probabilities of 0 and 1": lambda n_columns: (learn(NEIGHBORS, n_columns), 3),
+    "overflowing": lambda n_columns: (learn(DenseNB, n_columns), 3),
 }
 
 
@@ -356,12 +385,18 @@ def situation(request):
     return request.param
 
 
-@pytest.fixture(params=POOLS)
+# Every pool as it is, and some also as they may be kept.
+KEPT = ("good", "integers", "all zero", "four distinct rows", "subnormal", "huge float32", "two rows")
+AS_KEPT = [(pool, "dense") for pool in POOLS] + [(pool, kind) for pool in KEPT for kind in ("sparse", "two segments")]
+
+
+@pytest.fixture(params=AS_KEPT, ids=", ".join)
 def question(request, situation):
-    X = POOLS[request.param]
+    pool, kind = request.param
+    X = POOLS[pool]
     model, n_classes = SITUATIONS[situation](X.shape[1])
     labeled, hidden = ([0, 7, 8], [1, 20]) if len(X) > 2 else ([], [])
-    return question_about(X, model, n_classes, labeled, hidden)
+    return question_about(KINDS[kind](X), model, n_classes, labeled, hidden)
 
 
 def test_contract(name, question):
@@ -431,6 +466,7 @@ def test_neither_the_number_of_threads_nor_other_requests_matter(name, known):
 IN_A_PROCESS = """
 import json
 import numpy as np
+from service.pool import Pool
 from service.strategies import STRATEGIES, Question, resolve, select
 from sklearn.linear_model import LogisticRegression
 
@@ -440,7 +476,7 @@ model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
 answers = {}
 for name in STRATEGIES:
     for first in (0, 3990):  # from 3990 on there are eleven distinct rows
-        question = Question(X, np.arange(first, 5000), np.arange(0), model, 3)
+        question = Question(Pool.of(X), np.arange(5000) >= first, np.arange(0), model, 3)
         selection = select(*resolve(name, {}), question, 30, np.random.default_rng(1))
         answers[f"{name} {first}"] = selection.indices.tolist()
 print(json.dumps(answers))
@@ -486,7 +522,7 @@ def test_probabilities_come_in_the_order_of_the_models_classes():
 
 def test_k_means_bounds_its_work_and_says_so(monkeypatch):
     X = np.random.default_rng(0).normal(size=(500, 4))
-    question = Question(X, np.arange(500), np.array([], np.int64), None, 0)
+    question = question_about(X)
     monkeypatch.setattr("service.strategies.representation.STEP_WORK", 500 * 4 * 10)
     cut = ask("k_means", question, 30)
     assert len(set(cut.indices.tolist())) == 30
@@ -495,3 +531,61 @@ def test_k_means_bounds_its_work_and_says_so(monkeypatch):
     cut = ask("k_means", question, 30)
     assert cut.fallback_reason == "k_means looked at a sample of 100 of the 500 candidates"
     assert len(set(cut.indices.tolist())) == 30
+
+
+def test_wide_sparse_features_are_folded_and_the_answer_says_so():
+    rng = np.random.default_rng(0)
+    centres = sparse.random_array((4, 50_000), density=0.001, rng=rng, format="csr") * 10
+    rows = sparse.vstack([centres[[n // 50]] for n in range(200)], format="csr")
+    noise = sparse.random_array((200, 50_000), density=0.0001, rng=rng, format="csr")
+    X = sparse.csr_array(rows + noise)
+    selection = ask("k_means", question_about(Pool.of(SparseRows(X.data, X.indices, X.indptr, 50_000))), 4)
+    assert sorted(selection.indices // 50) == [0, 1, 2, 3]
+    assert selection.fallback_reason == "k_means folded the 50000 sparse features into 1024"
+
+
+def test_folding_keeps_distances_on_average():
+    X = sparse.random_array((40, 20_000), density=0.01, rng=np.random.default_rng(0), format="csr")
+    folded = dense(X)
+    assert folded.shape == (40, FOLDED)
+    ratio = np.linalg.norm(folded[:20] - folded[20:], axis=1) / np.linalg.norm((X[:20] - X[20:]).toarray(), axis=1)
+    assert abs(ratio.mean() - 1) < 0.02
+    assert np.abs(ratio - 1).max() < 0.1
+
+
+def test_a_memory_spares_the_second_pass(monkeypatch):
+    class Kept:
+        def __init__(self):
+            self.known = {}
+
+        def recall(self, scorer, segment, n_rows, n_chunks):
+            return self.known.setdefault((scorer, segment), SegmentScores.unknown(n_rows, n_chunks))
+
+    X = np.random.default_rng(0).normal(size=(20_000, 70))
+    model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
+    question = replace(question_about(X, model, 3), memory=Kept())
+    first = ask("margin", question, 30)
+    monkeypatch.setattr(scoring, "scores_of", None)
+    assert np.array_equal(ask("margin", question, 30).indices, first.indices)
+    monkeypatch.undo()
+    other = ask("entropy", question, 30)
+    assert not np.array_equal(other.scores, first.scores)
+
+
+def test_a_memory_is_filled_in_as_chunks_are_wanted():
+    X = np.random.default_rng(0).normal(size=(20_000, 70))
+    model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
+    known = SegmentScores.unknown(20_000, Pool.of(X).n_chunks(0, 3))
+
+    class One:
+        def recall(self, *_):
+            return known
+
+    plain = question_about(X, model, 3)
+    for rows in (slice(0, 10), slice(9_000, 9_500), slice(0, 20_000)):
+        is_open = np.zeros(20_000, bool)
+        is_open[rows] = True
+        some = replace(plain, is_open=is_open, memory=One())
+        fresh = replace(plain, is_open=is_open)
+        assert np.array_equal(ask("margin", some, 5).scores, ask("margin", fresh, 5).scores)
+    assert known.done.all()

@@ -1,9 +1,11 @@
 """From bytes to a document: over a real gunicorn where its way with bodies matters, else in this process."""
 
+import gzip
 import http.client
 import io
 import json
 import os
+import re
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from flask import Flask, request
 from hypothesis import given, settings
@@ -19,8 +23,9 @@ from werkzeug.exceptions import NotAcceptable
 
 from service.app import create_app
 from service.errors import StoreFull
-from service.http.npy import MatrixSink
-from service.http.wire import Spool, choose_media_type
+from service.http.formats.npy import MatrixSink
+from service.http.formats.spool import Spool
+from service.http.wire import choose_media_type
 from service.settings import Settings
 from service.store.staging import Staging
 from tests.serving import Reply, Service
@@ -115,6 +120,8 @@ def assert_problem(reply, status):
 
 FORM = form(config=b'{"project_id": "new"}', X=npy(np.zeros((2, 2))))
 
+ZIPPED = gzip.compress(QUESTION)
+
 SHORT = [
     pytest.param(head(Content_Length=100), QUESTION, id="a body that breaks off"),
     pytest.param(head(Content_Length=len(QUESTION) + 1), QUESTION, id="a whole document, a byte short"),
@@ -127,6 +134,10 @@ SHORT = [
     pytest.param(head(Transfer_Encoding="chunked"), chunked(QUESTION, end=b""), id="chunks without an end"),
     pytest.param(head(Transfer_Encoding="chunked"), chunked(QUESTION)[:10], id="a chunk that breaks off"),
     pytest.param(head(Transfer_Encoding="chunked"), b"", id="no chunks"),
+    pytest.param(
+        head(Content_Length=len(ZIPPED) + 1, Content_Encoding="gzip"), ZIPPED, id="a whole gzip member, a byte short"
+    ),
+    pytest.param(head(Content_Length=len(ZIPPED), Content_Encoding="gzip"), ZIPPED[:-9], id="gzip that breaks off"),
 ]
 
 
@@ -143,6 +154,13 @@ def test_broken_chunks_are_refused(service, body):
 def test_chunks_within_the_limit_are_read(service):
     pieces = [bytes([byte]) for byte in QUESTION]
     assert exchange(service, head(Transfer_Encoding="chunked"), chunked(*pieces)).status == 200
+
+
+def test_chunks_may_be_pieces_of_gzip(service):
+    pieces = [bytes([byte]) for byte in ZIPPED]
+    before = head(Transfer_Encoding="chunked", Content_Encoding="gzip")
+    assert exchange(service, before, chunked(*pieces)).status == 200
+    assert_problem(exchange(service, before, chunked(*pieces[:-1])), 400)
 
 
 def test_a_form_in_chunks_is_read(service):
@@ -245,6 +263,18 @@ def test_a_body_that_nobody_read_is_not_taken_for_the_next_request(service, medi
             assert next_reply(connection).json == {"status": "ok"}
 
 
+def test_requests_that_come_together_are_answered_one_after_the_other(service):
+    wrong = b'{"project_id": "dogs"}'
+    requests = [head(Content_Length=len(body)) + body for body in (QUESTION, wrong, QUESTION)]
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(b"".join(requests))
+        data = b""
+        while len(found := re.findall(rb"HTTP/1.1 (\d+)", data)) < len(requests):
+            data += (more := connection.recv(2**16))
+            assert more
+    assert found == [b"200", b"404", b"200"]
+
+
 @pytest.mark.parametrize("name", ["a" * 5_000, "a b", "ä"])
 def test_an_evil_request_id_is_replaced(service, name):
     reply = exchange(service, head(X_Request_ID=name, Content_Length=2), b"{}")
@@ -295,6 +325,44 @@ def test_a_form_makes_the_project_that_json_makes(tmp_path, dtype, order):
     assert other["test_score"]["log_loss"] == pytest.approx(one["test_score"]["log_loss"], rel=1e-3)
     asked = [client.post("/query", json={"project_id": name, "random_state": 1}).json for name in ("json", "form")]
     assert asked[0]["ids"] == asked[1]["ids"]
+
+
+def table(write, values):
+    """Values as a table of Arrow: a list of numbers or a value in each row."""
+    file = io.BytesIO()
+    write(pa.table({"column": values}), file)
+    return file.getvalue()
+
+
+def write_stream(rows, file):
+    with pa.ipc.new_stream(file, rows.schema) as writer:
+        writer.write_table(rows)
+
+
+WAYS = {
+    "application/vnd.apache.arrow.stream": lambda values: table(write_stream, values),
+    "application/vnd.apache.parquet": lambda values: table(pa.parquet.write_table, values),
+    "application/x-ndjson": lambda values: b"".join(orjson.dumps(value) + b"\n" for value in values),
+}
+
+
+@pytest.mark.parametrize(("media_type", "encode"), WAYS.items(), ids=WAYS)
+@pytest.mark.parametrize("y", [["a", None, "b", "a"], [1, None, 0, 1], [True, False, True, False]], ids=str)
+def test_every_format_makes_the_project_that_json_makes(tmp_path, media_type, encode, y):
+    client = create_app(Settings(data_dir=tmp_path, log_level="error")).test_client()
+    test = [y[0], y[2], y[3]]
+    fields = {"X": [[0, 1], [2, 3], [4, 5], [6, 7]], "y": y, "X_test": [[0, 1], [4, 5], [6, 7]], "y_test": test}
+    fields["ids"] = ["p", "q", "r", "s"]
+    assert client.post("/fit", json={"project_id": "json"} | fields).status_code == 201
+    parts = form(config=b'{"project_id": "form"}', **{name: encode(values) for name, values in fields.items()})
+    typed = parts.replace(b'"; filename="f"\r\n', f'"; filename="f"\r\nContent-Type: {media_type}\r\n'.encode())
+    typed = typed.replace(media_type.encode(), b"application/json", 1)
+    assert client.post("/fit", data=typed, content_type=MULTIPART).status_code == 201
+    one, other = (client.get(f"/projects/{name}").json for name in ("json", "form"))
+    changing = {"project_id", "created_at", "updated_at"}
+    assert {name: one[name] for name in one.keys() - changing} == {
+        name: other[name] for name in other.keys() - changing
+    }
 
 
 @pytest.mark.parametrize("header", ["Application/JSON", "application/json; charset=utf-8", "APPLICATION/JSON;a=b"])

@@ -1,5 +1,6 @@
 """A wrong request changes nothing, and is told which field is wrong: one row for each way to be wrong."""
 
+import gzip
 import io
 import pickle
 import struct
@@ -163,9 +164,23 @@ WRONG_BODIES = [
     pytest.param(raw("/label", b"{}", MULTIPART), 415, None, id="labels as a form"),
     pytest.param(raw("/label", b"", "text/csv"), 415, None, id="labels as CSV"),
     pytest.param(raw("/query", b"{}", "a" * 10_000), 415, None, id="a Content-Type without end"),
-    pytest.param(with_header(fit(), "Content-Encoding", "gzip"), 415, None, id="gzip"),
-    pytest.param(with_header(query(), "Content-Encoding", "zstd"), 415, None, id="zstd"),
-    pytest.param(with_header(form(X=X), "Content-Encoding", "br"), 415, None, id="a compressed form"),
+    pytest.param(with_header(fit(), "Content-Encoding", "gzip"), 400, None, id="gzip that is none"),
+    pytest.param(with_header(query(), "Content-Encoding", "zstd"), 400, None, id="zstd that is none"),
+    pytest.param(with_header(form(X=X), "Content-Encoding", "gzip"), 400, None, id="a form that is no gzip"),
+    pytest.param(with_header(form(X=X), "Content-Encoding", "br"), 415, None, id="a form in brotli"),
+    pytest.param(with_header(fit(), "Content-Encoding", "gzip, zstd"), 415, None, id="encoded twice"),
+    pytest.param(
+        with_header(raw("/query", gzip.compress(b" " * 100_001)), "Content-Encoding", "gzip"),
+        413,
+        None,
+        id="too large a document in gzip",
+    ),
+    pytest.param(
+        with_header(raw("/query", gzip.compress(b"{}")[:-1]), "Content-Encoding", "gzip"),
+        400,
+        None,
+        id="gzip that breaks off",
+    ),
 ]
 
 WRONG_NAMES = [
@@ -572,10 +587,14 @@ WRONG_FORMS = [
     pytest.param(form(X=""), 400, None, id="an empty part of JSON"),
     pytest.param(form(X=b""), 422, "/X", id="an empty .npy"),
     pytest.param(form(X=X, y="[1]"), 422, "/y", id="y shorter than X as parts"),
-    pytest.param(form(X=("application/vnd.apache.arrow.stream", b"ARROW1")), 422, "/X", id="Arrow"),
-    pytest.param(form(X=("application/vnd.apache.parquet", b"PAR1")), 422, "/X", id="Parquet"),
-    pytest.param(form(X=("application/octet-stream", npz())), 422, "/X", id="npz without a type"),
-    pytest.param(form(X=("application/zip", npz())), 422, "/X", id="npz as zip"),
+    pytest.param(form(X=("application/vnd.apache.arrow.stream", b"ARROW1")), 422, "/X", id="no Arrow"),
+    pytest.param(form(X=("application/vnd.apache.parquet", b"PAR1")), 422, "/X", id="no Parquet"),
+    pytest.param(form(X=("application/octet-stream", npz())), 422, "/X", id="npz of a dense matrix"),
+    pytest.param(form(X=("application/zip", npz())), 422, "/X", id="npz of a dense matrix, as zip"),
+    pytest.param(form(X=X, y=("application/octet-stream", npz())), 422, "/y", id="npz for y"),
+    pytest.param(form(config=("application/x-npy", X), X=X), 422, "/config", id="npy for config"),
+    pytest.param(form(X=("application/x-ndjson", b"[1]\n[1, 2]\n")), 422, "/X/1", id="ragged NDJSON"),
+    pytest.param(form(X=("application/x-ndjson", b"[1]\n[\n")), 400, None, id="NDJSON that is none"),
     pytest.param(form(X=npz()), 422, "/X", id="npz that pretends to be npy"),
     pytest.param(form(X=("text/csv", b"1,2\n3,4")), 422, "/X", id="CSV"),
     pytest.param(form(X=("application/gzip", b"\x1f\x8b")), 422, "/X", id="gzip for a part"),
@@ -891,8 +910,9 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (query(lease_seconds=60), "comes with a later version"),
         (label({"index": 3, "label": "cat"}, refit="background"), "comes with a later version"),
         (with_header(again(), "If-Match", '"1"'), "comes with a later version"),
-        (with_header(fit(), "Content-Encoding", "gzip"), "without Content-Encoding"),
-        (form(X=("application/vnd.apache.parquet", b"PAR1")), "send application/x-npy or application/json"),
+        (with_header(fit(), "Content-Encoding", "br"), "send gzip or zstd, or none"),
+        (form(X=("text/csv", b"1,2")), "send application/x-npy or application/json or application/x-npz"),
+        (form(y=("application/x-npz", b"PK")), "send application/x-npy or application/json or application/x-ndjson"),
         (form(X=npy(np.array([[{}]], object))), "nothing is unpickled"),
         (form(Z=X), "there are config, X, X_test, y, ids, y_test"),
         (form(y="[1,"), "part 'y' is not JSON"),

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.strategies import STRATEGIES
+
 Json = Any
 
 
@@ -92,7 +94,7 @@ REPLACED = project(
     n_labels_since_fit=1,
     test_score=None,
 )
-STRATEGY_NAMES = "auto, entropy, k_means, least_confidence, margin, random, ratio"
+STRATEGY_NAMES = ", ".join(sorted(STRATEGIES))
 LOOK_AT = {"project_id": "flowers"}
 
 STORY = (
@@ -275,6 +277,31 @@ STORY = (
         422,
         query={"limit": "0"},
         reply=problem(422, "Unprocessable Entity", "must be an integer from 1 to 1000", "/query/limit"),
+    ),
+    Example(
+        "append_samples",
+        "Two more flowers, one with a label",
+        200,
+        path=LOOK_AT,
+        body={"X": [[1.5, 0.4], [4.6, 1.4]], "y": [None, "versicolor"]},
+        reply={
+            **REPLACED,
+            "version": 7,
+            "n_samples": 10,
+            "n_labeled": 2,
+            "n_unlabeled": 8,
+            "classes": ["setosa", "versicolor"],
+            "class_counts": [1, 1],
+            "n_labels_since_fit": 2,
+        },
+    ),
+    Example(
+        "append_samples",
+        "Rows of another width",
+        422,
+        path=LOOK_AT,
+        body={"X": [[1.5]]},
+        reply=problem(422, "Unprocessable Entity", "has 1 columns, but the pool has 2", "/X"),
     ),
     Example("list_strategies", "All strategies", 200),
     Example("list_estimators", "All estimators", 200),

@@ -23,14 +23,19 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One endpoint. `path` is Flask's rule; `problems` are the error statuses of its own, beside those of all."""
+    """One endpoint. `path` is Flask's rule; `problems` are the error statuses of its own, beside those of all.
+
+    `parts` are the fields that may come as parts of a form, the others in its part `config`. With `lines` the body may
+    also be NDJSON, of which each line is as this text says.
+    """
 
     method: str
     path: str
     view: View
     replies: Mapping[int, Reply]
     body: type[Schema] | None = None
-    multipart: bool = False
+    parts: tuple[str, ...] = ()
+    lines: str | None = None
     query: type[Schema] | None = None
     problems: tuple[int, ...] = ()
 
@@ -64,14 +69,15 @@ class Operations:
         *,
         replies: Mapping[int, Reply],
         body: type[Schema] | None = None,
-        multipart: bool = False,
+        parts: tuple[str, ...] = (),
+        lines: str | None = None,
         query: type[Schema] | None = None,
         problems: tuple[int, ...] = (),
     ) -> Callable[[View], View]:
         """Register the endpoint that the decorated function answers."""
 
         def register(view: View) -> View:
-            self.all.append(Operation(method, path, view, replies, body, multipart, query, problems))
+            self.all.append(Operation(method, path, view, replies, body, parts, lines, query, problems))
             return view
 
         return register

@@ -210,7 +210,9 @@ class StrategySchema(Schema):
     description = string("What it does.", attribute="summary")
     source = string("Where it was published.")
     needs = AsIs(
-        many({"type": "string"}), "What it looks at: the model's probabilities, the features.", attribute="needed"
+        many({"type": "string"}),
+        "What it looks at: the model's probabilities, the features, the labelled samples.",
+        attribute="needed",
     )
     params = listed(ParameterSchema, "What it can be told.", attribute="parameters")
 
@@ -227,6 +229,7 @@ class EstimatorSchema(Schema):
     name = string("What it is called.")
     description = string("What it does.", attribute="summary")
     source = string("Where it was published.")
+    sparse = AsIs({"type": "boolean"}, "Whether it learns from sparse pools too.")
     params = listed(ParameterSchema, "What it can be told.", attribute="parameters")
 
 

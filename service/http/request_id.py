@@ -41,7 +41,8 @@ def register(app: Flask) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         response.headers[HEADER] = current_request_id()
-        milliseconds = (time.perf_counter() - g.began) * 1000
-        # The path may hold anything; a line of the log stays one line.
-        log.info("%s %r %d %.1f ms", request.method, request.path, response.status_code, milliseconds)
+        if log.isEnabledFor(logging.INFO):
+            milliseconds = (time.perf_counter() - g.began) * 1000
+            # The path may hold anything; a line of the log stays one line.
+            log.info("%s %r %d %.1f ms", request.method, request.path, response.status_code, milliseconds)
         return response

@@ -16,24 +16,39 @@ from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import ServiceUnavailable
 
 from service import estimators, strategies
+from service.backends import BackendOf
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
 from service.http import docs, metrics, replies
 from service.http.operations import Operations, Reply
 from service.http.problems import flatten
 from service.http.schemas import (
+    AppendSchema,
     FitSchema,
     LabelSchema,
     PageSchema,
     QuerySchema,
+    append_request,
     fit_request,
     label_request,
     query_request,
 )
-from service.http.wire import JSON, Limits, choose_media_type, json_list, json_response, read_document, read_json
+from service.http.wire import (
+    COLUMNS,
+    JSON,
+    MATRICES,
+    Limits,
+    choose_media_type,
+    json_list,
+    json_response,
+    read_document,
+    read_json,
+    read_samples,
+)
 from service.parameters import pointer_token
 from service.project import Project
 from service.settings import Settings
 from service.store import Store
+from service.usecases.append import append_samples as append
 from service.usecases.fit import fit_project as fit
 from service.usecases.label import label_project as label
 from service.usecases.label import retract_label as retract
@@ -44,7 +59,7 @@ CSV = "text/csv"
 YAML = "application/yaml"
 
 # Made once: a schema copies all its fields when it is made, which takes longer than most of its work.
-FIT, QUERY, LABEL, PAGE = FitSchema(), QuerySchema(), LabelSchema(), PageSchema()
+FIT, APPEND, QUERY, LABEL, PAGE = FitSchema(), AppendSchema(), QuerySchema(), LabelSchema(), PageSchema()
 PROJECT_REPLY, QUERY_REPLY, LABEL_REPLY = (
     replies.ProjectSchema(),
     replies.QueryReplySchema(),
@@ -62,6 +77,7 @@ class Context:
 
     store: Store
     settings: Settings
+    backend_of: BackendOf
 
     @property
     def limits(self) -> Limits:
@@ -119,7 +135,7 @@ PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
     "POST",
     "/fit",
     body=FitSchema,
-    multipart=True,
+    parts=(*MATRICES, *COLUMNS),
     replies={
         200: Reply("The project, trained again.", replies.ProjectSchema, etag=True),
         201: Reply("The new project.", replies.ProjectSchema, etag=True),
@@ -156,7 +172,7 @@ def query_project() -> Response:
     """
     context = here()
     data = QUERY.load(read_json(request, context.limits))
-    answered = query(context.store, query_request(data, context.settings.max_batch))
+    answered = query(context.store, query_request(data, context.settings.max_batch), context.backend_of)
     return json_response(QUERY_REPLY.dump(answered))
 
 
@@ -196,6 +212,28 @@ def list_projects() -> Response:
 def get_project(project_id: str) -> Response:
     """Look at a project."""
     return project_response(get(here().store, project_id))
+
+
+@operations.add(
+    "POST",
+    "/projects/<project_id>/pool",
+    body=AppendSchema,
+    parts=("X", "y", "ids"),
+    lines='an object: {"x": [numbers], "id": its name, "y": its label or null}, `id` and `y` as in `ids` and `y`',
+    replies={200: Reply("The project with its larger pool.", replies.ProjectSchema, etag=True)},
+    problems=(404, 411, 413, 415, 422, 503, 507),
+)
+def append_samples(project_id: str) -> Response:
+    """Put more samples behind those of the pool.
+
+    Indices of the samples that are there stay as they are, and the pool can be asked in between: one that is larger
+    than a request may be comes in pieces. Labels among them are trained on by the next request that fits.
+    """
+    context = here()
+    with context.store.stage() as staging:
+        data = APPEND.load(read_samples(request, context.limits, staging))
+        order = append_request(project_id, data, staging, context.limits)
+        return project_response(append(context.store, staging, order, context.settings.max_pool_cells))
 
 
 @operations.add(

@@ -16,8 +16,8 @@ import numpy as np
 from marshmallow import ValidationError, fields
 from numpy.typing import NDArray
 
-from service.http.wire import StagedMatrix
 from service.project import MAX_ERRORS
+from service.store.staging import StagedRows
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_LABEL_LENGTH = 256
@@ -194,10 +194,10 @@ def first_few(wrong: Iterable[tuple[int, Any]]) -> dict[Any, Any]:
 
 
 def matrix() -> Rule:
-    """A list of rows of finite numbers, all of one length -> float64 (n, d); or a matrix that came as .npy."""
+    """A list of rows of finite numbers, all of one length -> float64 (n, d); or a matrix that lies in staged files."""
 
-    def read(value: Any) -> NDArray[np.float64] | StagedMatrix:
-        if isinstance(value, StagedMatrix):
+    def read(value: Any) -> NDArray[np.float64] | StagedRows:
+        if isinstance(value, StagedRows):
             return value
         if not isinstance(value, list) or not value:
             raise ValidationError("must be a list of rows, each a list of numbers, and not empty")
@@ -236,7 +236,7 @@ def refuse_broken_text(column: NDArray[Any]) -> None:
 
 
 def sample_ids() -> Rule:
-    """A list of unique strings -> list; or a column of fixed-width text that came as .npy."""
+    """A list of unique strings -> list; or a column of fixed-width text."""
 
     def read(value: Any) -> list[str]:
         if isinstance(value, np.ndarray):

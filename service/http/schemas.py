@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from service import estimators, strategies
 from service.errors import InvalidRequest
 from service.http import label_rules, rules
-from service.http.npy import check_cells
+from service.http.formats.npy import check_cells
 from service.http.rules import Ruled
-from service.http.wire import Limits, StagedMatrix
+from service.http.wire import Limits
 from service.project import MAX_ERRORS, PROJECT_ID, EstimatorSpec
 from service.settings import Settings
-from service.store.staging import Staging
+from service.store.staging import StagedRows, Staging
+from service.usecases.append import AppendRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest
 from service.usecases.query import QueryRequest
@@ -111,6 +111,14 @@ class FitSchema(RequestSchema):
             raise ValidationError(wrong)
 
 
+class AppendSchema(RequestSchema):
+    """Put more samples behind those of a pool."""
+
+    X = Ruled(rules.matrix(), "The new samples: rows as wide as the pool's.", required=True)
+    y = Ruled(label_rules.label_list(unlabeled=True), "A label for each of them, null = unlabelled.")
+    ids = Ruled(rules.sample_ids(), "The caller's own names of them; required where the pool has names.")
+
+
 class QuerySchema(RequestSchema):
     """Ask which samples to label next."""
 
@@ -168,12 +176,17 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
     )
 
 
-def staged(name: str, matrix: StagedMatrix | NDArray[np.float64], staging: Staging, limits: Limits) -> Path:
-    """Return the staged file of a matrix, which is written now if it came as JSON. Raises InvalidRequest."""
-    if isinstance(matrix, StagedMatrix):
-        return matrix.path
+def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, limits: Limits) -> AppendRequest:
+    """Turn what AppendSchema loaded into a request, its matrix staged. Raises InvalidRequest."""
+    return AppendRequest(project_id, staged("X", data["X"], staging, limits), data.get("y"), data.get("ids"))
+
+
+def staged(name: str, matrix: StagedRows | NDArray[np.float64], staging: Staging, limits: Limits) -> StagedRows:
+    """Return the staged rows of a matrix, which are written now if it came as JSON. Raises InvalidRequest."""
+    if isinstance(matrix, StagedRows):
+        return matrix
     check_cells(f"/{name}", len(matrix), matrix.shape[1], limits.cells)
-    return staging.matrix(matrix)
+    return staging.rows(matrix)
 
 
 def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:

@@ -4,7 +4,9 @@
       lock                   held by a writer around read-change-commit; readers never take it
       fit.lock               held around a fit, so that a burst of labels is answered by one
       state.joblib           the commit point: small, replaced atomically
-      pool/000001.joblib     features: uncompressed, immutable, mapped;  000001.ids.joblib: the samples' names
+      pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
+      pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
+      pool/000001.ids.joblib the names of the segment's samples
       test/000001.joblib     the held-out set;  000001.y.joblib: its labels
       models/000007.joblib   fitted estimators
     AQ_DATA_DIR/staging/<token>/
@@ -22,8 +24,9 @@ import errno
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -35,23 +38,27 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from service.errors import ProjectNotFound, StoreBusy, StoreDamaged, TooManyProjects, UnknownSchema
-from service.ids import SampleIds
-from service.project import PROJECT_ID, Project
+from service.ids import PoolIds, SampleIds
+from service.pool import Pool, Rows
+from service.project import PROJECT_ID, HeldOut, Project, Segment
 from service.record import from_record, to_record
-from service.store.cache import ModelCache
-from service.store.files import UNREADABLE, Matrix, disk, load, settle_directory, write_joblib
+from service.store.cache import Cache
+from service.store.files import UNREADABLE, disk, load, load_small, settle_directory, write_small
 from service.store.layout import (
     FOLDERS,
     STATE,
     files_of,
-    held_out_file,
+    first_file,
     held_out_labels_file,
     ids_file,
     model_file,
-    pool_file,
+    rows_files,
 )
 from service.store.locks import FIT_SECONDS, acquired, free, locked
-from service.store.staging import Staging
+from service.store.staging import Staging, open_rows
+
+LOOK_AROUND_SECONDS = 10.0
+"""How often a worker looks whether the projects that it has at hand are still there."""
 
 READ_TRIES = 100
 """How often a reader starts again because a writer swept a file away in between."""
@@ -70,15 +77,95 @@ class Part(Enum):
 class Snapshot:
     """A project as of one commit, with the parts that were asked for and that it has.
 
-    `X` is the pool (n, d) and `X_test` the held-out set, both mapped read-only; `y_test` holds class codes.
+    The pool (n, d) and the held-out set `X_test` are mapped read-only; `y_test` holds class codes.
     """
 
     project: Project
-    X: Matrix | None = None
-    ids: SampleIds | None = None
+    pool: Pool | None = None
+    ids: PoolIds | None = None
     model: Any = None
-    X_test: Matrix | None = None
+    X_test: Pool | None = None
     y_test: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells the state of a project from every other that it had or will have."""
+
+    inode: int
+    modified: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Look at a state's file, or raise FileNotFoundError."""
+        status = path.stat()
+        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def is_of(self, path: str) -> bool:
+        """Tell whether a state's file is the one that was looked at."""
+        try:
+            status = os.stat(path)  # noqa: PTH116 - asked at every request, where a Path takes longer than the look
+        except FileNotFoundError:
+            return False
+        return (status.st_ino, status.st_mtime_ns, status.st_size) == (self.inode, self.modified, self.size)
+
+
+class NotAtHand(Exception):
+    """What is asked for has to be read from disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Opens the files that a state names, unless they are at hand: a file is what it is for its incarnation's life.
+
+    Without a directory nothing is opened, and what is not at hand raises NotAtHand.
+    """
+
+    cache: Cache
+    directory: Path | None
+    project: Project
+
+    def pool(self) -> Pool:
+        """Map the pool. What it is made of follows from its last segment: others are never put behind that."""
+        segments = self.project.segments
+        pool: Pool = self._at_hand(first_file(segments[-1]), lambda: (Pool(tuple(map(self._map, segments))), 0))
+        return pool
+
+    def held_out(self, held_out: HeldOut) -> Pool:
+        """Map the held-out set."""
+        pool: Pool = self._at_hand(first_file(held_out), lambda: (Pool.of(self._map(held_out)), 0))
+        return pool
+
+    def ids(self) -> PoolIds:
+        """Map the samples' names."""
+        files = [ids_file(segment) for segment in self.project.segments]
+
+        def map_names() -> tuple[PoolIds, int]:
+            return PoolIds(tuple(SampleIds(**load(self._path(file), mapped=True)) for file in files)), 0
+
+        ids: PoolIds = self._at_hand(files[-1], map_names)
+        return ids
+
+    def whole(self, file: str) -> Any:
+        """Load a file that is kept in memory: about as large there as it is on disk."""
+
+        def read() -> tuple[Any, int]:
+            path = self._path(file)
+            return load(path), path.stat().st_size
+
+        return self._at_hand(file, read)
+
+    def _map(self, rows: Segment | HeldOut) -> Rows:
+        return open_rows({name: self._path(file) for name, file in rows_files(rows).items()}, self.project.n_features)
+
+    def _path(self, file: str) -> Path:
+        if self.directory is None:
+            raise NotAtHand
+        return self.directory / file
+
+    def _at_hand(self, file: str, make: Callable[[], tuple[Any, int]]) -> Any:
+        return self.cache.get_or_make((self.project.incarnation, file), make)
 
 
 class Transaction:
@@ -109,13 +196,18 @@ class Transaction:
                 path.rename(self._directory / target)
             for folder in (*folders, *([self._directory] if made else [])):
                 settle_directory(folder)
-            write_joblib(new, to_record(project))
+            write_small(new, to_record(project))
+            # The moment of a commit never comes again, so that a state is told from every other by its file's status:
+            # the clock of a file system ticks every few milliseconds.
+            os.utime(new, ns=(project.updated_at * 1000,) * 2)
+            stamp = Stamp.of(new)
             new.rename(self._directory / STATE)
             undo.pop_all()
             settle_directory(self._directory)
             if self.project is None:
                 settle_directory(self._directory.parent)
         self.project = project
+        self._store.keep(stamp, project)
         if moved or before - named:
             # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
             with suppress(OSError):
@@ -140,7 +232,8 @@ class Store:
         self.projects = root / "projects"
         self.staging = root / "staging"
         self.max_projects = max_projects
-        self._models = ModelCache(cache_bytes)
+        self.cache = Cache(cache_bytes)
+        self._looked_around = time.monotonic()
         with disk():
             for folder in (root, self.projects, self.staging):
                 make_directory(folder)
@@ -165,37 +258,90 @@ class Store:
 
         Raises ProjectNotFound, or StoreDamaged when a file is missing or not what it must be.
         """
+        self.look_around()
+        with suppress(NotAtHand):
+            return self.at_hand(project_id, parts)
         for _ in range(READ_TRIES):
             with opened_directory(self.directory(project_id), project_id) as directory:
-                project = load_state(directory, project_id)
+                project = self.state(directory, project_id)
                 try:
                     return self.open_parts(directory, project, parts)
                 except FileNotFoundError as error:
-                    if (directory / STATE).exists() and load_state(directory, project_id).version == project.version:
+                    if (directory / STATE).exists() and self.state(directory, project_id).version == project.version:
                         raise lacking(project, error) from error
         raise StoreBusy(f"project {project_id!r}")
 
-    def open_parts(self, directory: Path, project: Project, parts: tuple[Part, ...]) -> Snapshot:
-        """Open the files of `parts` that a project's state names."""
+    def at_hand(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
+        """Return the project from memory alone, or raise NotAtHand; only the status of its state is looked at."""
+        held = self.cache.get(("state", project_id))
+        if held is None or not held[0].is_of(f"{self.projects}/{project_id}/{STATE}"):
+            raise NotAtHand
+        return self.open_parts(None, held[1], parts)
+
+    def open_parts(self, directory: Path | None, project: Project, parts: tuple[Part, ...]) -> Snapshot:
+        """Open the files of `parts` that a project's state names; without a directory only those at hand."""
         found: dict[str, Any] = {}
-        [segment] = project.segments
+        opened = Opened(self.cache, directory, project)
         try:
             for part in parts:
                 match part:
                     case Part.POOL:
-                        found["X"] = load(directory / pool_file(segment.number), mapped=True)
+                        found["pool"] = opened.pool()
                     case Part.IDS if project.has_ids:
-                        ids = load(directory / ids_file(segment.number), mapped=True)
-                        found["ids"] = SampleIds(**ids)
+                        found["ids"] = opened.ids()
                     case Part.MODEL if project.model is not None:
-                        path = directory / model_file(project.model.version)
-                        found["model"] = self._models.get((project.incarnation, project.model.version), path)
+                        found["model"] = opened.whole(model_file(project.model.version))
                     case Part.HELD_OUT if project.held_out is not None:
-                        found["X_test"] = load(directory / held_out_file(project.held_out.number), mapped=True)
-                        found["y_test"] = load(directory / held_out_labels_file(project.held_out.number))
+                        found["X_test"] = opened.held_out(project.held_out)
+                        found["y_test"] = opened.whole(held_out_labels_file(project.held_out))
         except StoreDamaged as error:
             raise StoreDamaged(f"project {project.project_id!r}: {error}") from error
         return Snapshot(project, **found)
+
+    def state(self, directory: Path, project_id: str) -> Project:
+        """Return the project in a directory, from memory where the state is still the one that was read.
+
+        Raises ProjectNotFound or StoreDamaged.
+        """
+        try:
+            stamp = Stamp.of(directory / STATE)
+        except FileNotFoundError:
+            self.forget(project_id)
+            raise ProjectNotFound(project_id) from None
+        held = self.cache.get(("state", project_id))
+        if held is not None and held[0] == stamp:
+            project: Project = held[1]
+            return project
+        project = load_state(directory, project_id)
+        self.keep(stamp, project)
+        return project
+
+    def keep(self, stamp: Stamp, project: Project) -> None:
+        """Hold a state at hand, and let go of what belongs to the one before it alone."""
+        key = ("state", project.project_id)
+        held = self.cache.get(key)
+        self.cache.put(key, (stamp, project), project.votes.n_bytes)
+        if held is not None and not same_files(held[1], project):
+            named = files_of(project)
+            old = held[1].incarnation
+            self.cache.drop(lambda key: key[0] == old and (old != project.incarnation or key[1] not in named))
+
+    def look_around(self) -> None:
+        """Let go of projects that other workers deleted or replaced: what is mapped keeps its room on the disk."""
+        if time.monotonic() < self._looked_around + LOOK_AROUND_SECONDS:
+            return
+        self._looked_around = time.monotonic()
+        for kind, project_id, *_ in self.cache.keys():  # noqa: SIM118 - not a mapping
+            if kind == "state":
+                with suppress(ProjectNotFound, StoreDamaged):
+                    self.state(self.projects / str(project_id), str(project_id))
+
+    def forget(self, project_id: str) -> None:
+        """Let go of all that is at hand of a project."""
+        held = self.cache.get(("state", project_id))
+        if held is not None:
+            gone = held[1].incarnation
+            self.cache.drop(lambda key: key[0] == gone or key == ("state", project_id))
 
     @contextmanager
     def transaction(self, project_id: str, *, create: bool = False) -> Iterator[Transaction]:
@@ -205,7 +351,10 @@ class Store:
         """
         directory = self.directory(project_id)
         with self._locked_directory(directory, create=create), ExitStack() as held:
-            project = load_state(directory, project_id) if (directory / STATE).exists() else None
+            try:
+                project = self.state(directory, project_id)
+            except ProjectNotFound:
+                project = None
             if project is None:
                 held.callback(remove_unborn, directory)
                 if not create:
@@ -345,13 +494,19 @@ def remove_unborn(directory: Path) -> None:
 def load_state(directory: Path, project_id: str) -> Project:
     """Read the state in a project's directory, or raise ProjectNotFound or StoreDamaged."""
     try:
-        return from_record(load(directory / STATE))
+        return from_record(load_small(directory / STATE))
     except FileNotFoundError:
         raise ProjectNotFound(project_id) from None
     except UnknownSchema:
         raise
     except (StoreDamaged, *UNREADABLE) as error:
         raise StoreDamaged(f"the state of project {project_id!r} cannot be read") from error
+
+
+def same_files(one: Project, other: Project) -> bool:
+    """Tell whether two states of a project name the same files."""
+    names = ("incarnation", "segments", "has_ids", "held_out", "model")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def lacking(project: Project, error: FileNotFoundError) -> StoreDamaged:

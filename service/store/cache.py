@@ -3,36 +3,65 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
-from service.store.files import load
+Key = tuple[Hashable, ...]
+
+OVERHEAD = 1_000
+"""Bytes that an entry counts on top of its own size: names, objects, and the pages of a mapping."""
 
 
-class ModelCache:
-    """Fitted models that were loaded lately, up to a number of bytes on disk. Losing it costs only time."""
+class Cache:
+    """Values that were asked for lately, up to a number of bytes. Losing them costs only time.
+
+    A key must name what it stands for once and for all: nothing at hand is ever looked at for being out of date.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._models: OrderedDict[tuple[str, int], tuple[int, Any]] = OrderedDict()
+        self._values: OrderedDict[Key, tuple[int, Any]] = OrderedDict()
         self._size = 0
         self._lock = Lock()
 
-    def get(self, key: tuple[str, int], path: Path) -> Any:
-        """Return the model of a project's incarnation and model version, loading it when it is not at hand."""
+    def get(self, key: Key) -> Any:
+        """Return the value of a key, None where it is not at hand."""
         with self._lock:
-            if key in self._models:
-                self._models.move_to_end(key)
-                return self._models[key][1]
-        size, model = path.stat().st_size, load(path)
-        if size > self.capacity:
-            return model  # it would drive out all others and not stay itself
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][1]
+
+    def put(self, key: Key, value: Any, n_bytes: int) -> None:
+        """Keep a value that takes `n_bytes`, in the place of what the key had; others go to make room for it."""
+        size = n_bytes + OVERHEAD
         with self._lock:
-            if key not in self._models:
-                self._models[key] = (size, model)
-                self._size += size
+            if key in self._values:
+                self._size -= self._values.pop(key)[0]
+            if size > self.capacity:
+                return  # it would drive out all others and not stay itself
+            self._values[key] = (size, value)
+            self._size += size
             while self._size > self.capacity:
-                _, (dropped, _) = self._models.popitem(last=False)
+                _, (dropped, _) = self._values.popitem(last=False)
                 self._size -= dropped
-        return model
+
+    def get_or_make(self, key: Key, make: Callable[[], tuple[Any, int]]) -> Any:
+        """Return the value of a key, made with its size where it is not at hand."""
+        value = self.get(key)
+        if value is None:
+            value, n_bytes = make()
+            self.put(key, value, n_bytes)
+        return value
+
+    def keys(self) -> list[Key]:
+        """List the keys of what is at hand."""
+        with self._lock:
+            return list(self._values)
+
+    def drop(self, is_stale: Callable[[Key], bool]) -> None:
+        """Forget the values of some keys."""
+        with self._lock:
+            for key in [key for key in self._values if is_stale(key)]:
+                self._size -= self._values.pop(key)[0]

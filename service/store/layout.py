@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from service.project import Project
+from service.project import HeldOut, Project, Segment
+from service.store.staging import DENSE, SPARSE
 
 STATE = "state.joblib"
 FOLDERS = ("pool", "test", "models")
 
 
-def pool_file(number: int) -> str:
-    """Where a segment of the pool lies in its project."""
-    return f"pool/{number:06d}.joblib"
+def rows_files(rows: Segment | HeldOut) -> dict[str, str]:
+    """Where rows lie in their project, by the names of what they are kept in: one matrix, or the arrays of CSR."""
+    folder = "pool" if isinstance(rows, Segment) else "test"
+    if not rows.sparse:
+        return dict.fromkeys(DENSE, f"{folder}/{rows.number:06d}.joblib")
+    return {name: f"{folder}/{rows.number:06d}.{name}.joblib" for name in SPARSE}
 
 
-def ids_file(number: int) -> str:
+def first_file(rows: Segment | HeldOut) -> str:
+    """Return one of the files in which rows lie, always the same."""
+    return min(rows_files(rows).values())
+
+
+def ids_file(segment: Segment) -> str:
     """Where the names of a segment's samples lie."""
-    return f"pool/{number:06d}.ids.joblib"
+    return f"pool/{segment.number:06d}.ids.joblib"
 
 
-def held_out_file(number: int) -> str:
-    """Where a held-out set lies."""
-    return f"test/{number:06d}.joblib"
-
-
-def held_out_labels_file(number: int) -> str:
+def held_out_labels_file(held_out: HeldOut) -> str:
     """Where the class codes of a held-out set lie."""
-    return f"test/{number:06d}.y.joblib"
+    return f"test/{held_out.number:06d}.y.joblib"
 
 
 def model_file(version: int) -> str:
@@ -35,11 +39,11 @@ def model_file(version: int) -> str:
 
 def files_of(project: Project) -> set[str]:
     """List the files that a project's state names."""
-    files = {pool_file(segment.number) for segment in project.segments}
+    files = {name for segment in project.segments for name in rows_files(segment).values()}
     if project.has_ids:
-        files |= {ids_file(segment.number) for segment in project.segments}
+        files |= {ids_file(segment) for segment in project.segments}
     if project.held_out is not None:
-        files |= {held_out_file(project.held_out.number), held_out_labels_file(project.held_out.number)}
+        files |= {*rows_files(project.held_out).values(), held_out_labels_file(project.held_out)}
     if project.model is not None:
         files.add(model_file(project.model.version))
     return files

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from service.ids import SampleIds
-from service.store.files import Matrix, MatrixWriter, disk, load, write_joblib
+from service.pool import Matrix, Rows, SparseRows
+from service.store.files import MatrixWriter, disk, load, write_joblib
+
+DENSE = ("rows",)
+SPARSE = ("data", "indices", "indptr")
+"""The files that rows are kept in: one matrix, or the three arrays of `SparseRows`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedRows:
+    """A checked matrix of features in staged files: one for each name of DENSE or SPARSE."""
+
+    files: Mapping[str, Path]
+    n_rows: int
+    n_columns: int
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the rows are kept as CSR."""
+        return len(self.files) == len(SPARSE)
+
+    def open(self) -> Rows:
+        """Map the rows."""
+        return open_rows(self.files, self.n_columns)
 
 
 class Staging:
@@ -23,21 +48,23 @@ class Staging:
         self._names += 1
         return self.path / f"{self._names:06d}.joblib"
 
-    def matrix_writer(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> MatrixWriter:
-        """Start a matrix of `shape` rows and columns."""
+    def array_writer(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> MatrixWriter:
+        """Start an array of a known shape, whose bytes will come in order."""
         with disk():
             return MatrixWriter(self.new_path(), dtype, shape)
 
-    def matrix(self, array: Matrix) -> Path:
-        """Write a matrix that is in memory."""
-        with self.matrix_writer(array.dtype, array.shape) as writer:
+    def array(self, array: Matrix) -> Path:
+        """Write an array that is in memory."""
+        with self.array_writer(array.dtype, array.shape) as writer:
             writer.write(np.ascontiguousarray(array).data.cast("B"))
         return writer.path
 
-    def open_matrix(self, path: Path) -> Matrix:
-        """Map a staged matrix."""
-        matrix: Matrix = load(path, mapped=True)
-        return matrix
+    def rows(self, rows: Rows) -> StagedRows:
+        """Write rows that are in memory."""
+        if isinstance(rows, SparseRows):
+            arrays = {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr}
+            return StagedRows({name: self.array(array) for name, array in arrays.items()}, *rows.shape)
+        return StagedRows({"rows": self.array(rows)}, *rows.shape)
 
     def dump(self, value: Any) -> Path:
         """Write any value of ours."""
@@ -47,4 +74,13 @@ class Staging:
 
     def ids(self, ids: SampleIds) -> Path:
         """Write the samples' names."""
-        return self.dump({"text": ids.text, "starts": ids.starts, "order": ids.order})
+        return self.dump(ids.columns())
+
+
+def open_rows(files: Mapping[str, Path], n_columns: int) -> Rows:
+    """Map the rows that lie in files of these names. Raises StoreDamaged, or FileNotFoundError."""
+    arrays = {name: load(path, mapped=True) for name, path in files.items()}
+    if arrays.keys() == set(DENSE):
+        rows: Matrix = arrays["rows"]
+        return rows
+    return SparseRows(**arrays, n_columns=n_columns)

@@ -2,24 +2,91 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable, Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.pool import Pool
 from service.scoring import Scores
 from service.strategies.view import Positions
+
+BLOCK_ROWS = 2**16
+"""Half a megabyte of scores is looked at at a time."""
 
 
 def top(scores: Scores, batch_size: int, rng: np.random.Generator) -> Positions:
     """Return the positions of the `batch_size` >= 1 highest of finite scores (n,), best first; all n if fewer.
 
     Equal scores come in an order drawn from `rng`, and so does who of them gets in where they straddle the cut: a pool
-    is often sorted, and its first rows must not win every tie. Takes O(n + b log b).
+    is often sorted, and its first rows must not win every tie. Takes O(n + b log b) and O(b) beside the scores.
     """
-    n = len(scores)
-    if batch_size >= n:
-        chosen = np.arange(n)
-    else:
-        cut = np.partition(scores, n - batch_size)[n - batch_size]
-        above, level = np.flatnonzero(scores > cut), np.flatnonzero(scores == cut)
-        chosen = np.concatenate([above, rng.choice(level, batch_size - len(above), replace=False, shuffle=False)])
-    shuffled = rng.permutation(chosen)
-    return shuffled[np.argsort(-scores[shuffled], kind="stable")]
+    positions, _ = best_of([(0, scores, None)], batch_size, rng)
+    return positions
+
+
+def top_rows(
+    pool: Pool, scores: list[Scores], wanted: NDArray[np.bool_], batch_size: int, rng: np.random.Generator
+) -> tuple[Positions, Scores]:
+    """Return the indices and scores of the `wanted` (n,) rows of a pool with the highest scores, as `top` does.
+
+    `scores` holds those of each segment.
+    """
+    runs = [(start, run, wanted[start : start + len(run)]) for start, run in zip(pool.starts, scores, strict=False)]
+    return best_of(runs, batch_size, rng)
+
+
+Run = tuple[int, Scores, NDArray[np.bool_] | None]
+"""Where a run of scores begins, the scores, and which of them count, None for all."""
+
+
+def best_of(runs: Iterable[Run], batch_size: int, rng: np.random.Generator) -> tuple[Positions, Scores]:
+    """Return the positions and scores of the `batch_size` >= 1 best over all runs, best first.
+
+    A tie is decided by a number that belongs to seed and position alone, so that neither the order of the runs nor
+    what else is in them matters, and a larger batch begins with a smaller one.
+    """
+    seed = rng.integers(2**64, dtype=np.uint64)
+    positions, scores = np.empty(0, np.int64), np.empty(0)
+    floor = -np.inf
+    for first, block, counts in blocks_of(runs):
+        good = block >= floor if counts is None else counts & (block >= floor)
+        above = np.flatnonzero(good)
+        if len(above) == 0:
+            continue
+        positions = np.concatenate([positions, above + first])
+        scores = np.concatenate([scores, block[above]])
+        if len(scores) > batch_size:
+            kept = best_positions(positions, scores, batch_size, seed)
+            positions, scores = positions[kept], scores[kept]
+            floor = scores.min()
+    if len(scores) > 1:
+        order = np.lexsort((lots(positions, seed), -scores))
+        positions, scores = positions[order], scores[order]
+    return positions, scores
+
+
+def blocks_of(runs: Iterable[Run]) -> Iterator[Run]:
+    """Cut runs of scores into blocks."""
+    for first, scores, counts in runs:
+        for start in range(0, len(scores), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            yield first + start, scores[block], None if counts is None else counts[block]
+
+
+def best_positions(positions: Positions, scores: Scores, batch_size: int, seed: np.uint64) -> Positions:
+    """Return which `batch_size` of more scores are best, in no order."""
+    cut = scores.max() if batch_size == 1 else np.partition(scores, len(scores) - batch_size)[len(scores) - batch_size]
+    above, level = np.flatnonzero(scores > cut), np.flatnonzero(scores == cut)
+    n_more = batch_size - len(above)
+    if n_more < len(level):
+        level = level[np.argpartition(lots(positions[level], seed), n_more - 1)[:n_more]]
+    return np.concatenate([above, level])
+
+
+def lots(positions: Positions, seed: np.uint64) -> NDArray[np.uint64]:
+    """Draw a number of 64 bits for each position, the same for the same seed (Steele et al. 2014, SplitMix64)."""
+    z = seed + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # all modulo 2**64
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

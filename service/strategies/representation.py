@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from service.parameters import Parameter
-from service.strategies.ranking import top
+from service.pool import Features, Pool
+from service.strategies.ranking import lots, top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.view import PoolView, Positions
 from service.threads import use_one_thread
@@ -25,6 +27,9 @@ SAMPLE_CELLS = 2**23
 
 STEP_WORK = 2 * 10**9
 """So many multiplications make a step of k-means, of which there are up to 50: some seconds in all."""
+
+FOLDED = 1024
+"""So many columns are kept of a wide sparse pool."""
 
 SAMPLE = Parameter(
     "sample",
@@ -51,10 +56,12 @@ def k_means(
 
     The paper does so among the rows inside the margin of a support vector machine; here it is done among all.
     """
-    n, d = len(view.candidates), view.X.shape[1]
+    n, d = len(view.candidates), width(view.pool)
     n_drawn = min(n, max(min(sample, SAMPLE_CELLS // d), batch_size))
     drawn = rng.choice(n, n_drawn, replace=False)
     notes = [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
+    if d < view.pool.n_columns:
+        notes.append(f"folded the {view.pool.n_columns} sparse features into {d}")
     if batch_size == n_drawn:  # every row would be its own cluster
         return drawn, None, told(notes)
     n_clusters = min(batch_size, max(STEP_WORK // (n_drawn * d), 1))
@@ -62,7 +69,7 @@ def k_means(
         notes.append(
             f"drew {batch_size - n_clusters} of the batch at random: more than {n_clusters} clusters take long"
         )
-    rows = cluster_middles(comparable(view.features(drawn)), n_clusters, rng)
+    rows = cluster_middles(comparable(dense(view.features(drawn))), n_clusters, rng)
     # Where fewer rows differ than were asked for, clusters stay empty; the rest of the sample is in drawn order.
     rest = np.delete(drawn, rows)[: batch_size - len(rows)]
     return np.concatenate([drawn[rows], rest]), None, told(notes)
@@ -85,6 +92,28 @@ def cluster_middles(Z: NDArray[np.float64], n_clusters: int, rng: np.random.Gene
     order = np.lexsort((np.einsum("nd,nd->n", away, away), found.labels_))
     _, starts, sizes = np.unique(found.labels_[order], return_index=True, return_counts=True)
     return order[starts[top(sizes.astype(np.float64), n_clusters, rng)]]
+
+
+def width(pool: Pool) -> int:
+    """Return how many columns the rows of a pool have once they are dense."""
+    return min(pool.n_columns, FOLDED) if pool.is_sparse else pool.n_columns
+
+
+def dense(X: Features) -> NDArray[Any]:
+    """Return rows (n, d) as a dense matrix; sparse ones of more than FOLDED columns are folded into so many.
+
+    Every column is added to one of the new ones, or taken from it, as a fixed draw says: distances stay as they are on
+    average, within some percent (the hashing trick; Weinberger et al. 2009, arXiv:0902.2206).
+    """
+    if not sparse.issparse(X):
+        return np.asarray(X)
+    if X.shape[1] > FOLDED:
+        draws = lots(X.indices, np.uint64(0))
+        values = np.where(draws >> np.uint64(63), X.data, -X.data.astype(np.float64))
+        places = (draws % np.uint64(FOLDED)).astype(X.indices.dtype)
+        X = sparse.csr_array((values, places, X.indptr), shape=(X.shape[0], FOLDED))
+    rows: NDArray[Any] = X.toarray()
+    return rows
 
 
 def comparable(X: NDArray[Any]) -> NDArray[np.float64]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.parameters import Parameters
-from service.scoring import Classifier, Scores, score_pool
+from service.scoring import SCORE_OF_BROKEN, Classifier, Scores, score_pool
 from service.strategies.auto import without_model
-from service.strategies.ranking import top
+from service.strategies.ranking import top_rows
 from service.strategies.registry import Choice, Need, Strategy, resolve
-from service.strategies.view import PoolView, Positions, Question
-
-# Scorers answer 0 or more: a row that the model has no finite probability for comes after all others.
-SCORE_OF_BROKEN = -1.0
+from service.strategies.view import PoolView, Question
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +33,7 @@ class OneClass:
 
     def predict_proba(self, X: Any, /) -> NDArray[np.float64]:
         """Return ones (n, 1)."""
-        return np.ones((len(X), 1))
+        return np.ones((X.shape[0], 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,9 +46,6 @@ class Plan:
     reason: str | None
 
 
-Answer = tuple[Positions, Scores | None, str | None]
-
-
 def select(
     strategy: Strategy, params: Parameters, question: Question, batch_size: int, rng: np.random.Generator
 ) -> Selection:
@@ -61,9 +55,9 @@ def select(
     """
     plan = settle(strategy, params, question, batch_size)
     run = run_scorer if plan.strategy.kind == "scorer" else run_set
-    positions, scores, note = run(plan, question, min(batch_size, len(question.candidates)), rng)
-    reasons = [reason for reason in (plan.reason, note) if reason]
-    return Selection(question.candidates[positions], scores, plan.strategy.name, "; ".join(reasons) or None)
+    selection = run(plan, question, min(batch_size, question.n_open), rng)
+    reasons = [reason for reason in (plan.reason, selection.fallback_reason) if reason]
+    return replace(selection, fallback_reason="; ".join(reasons) or None)
 
 
 def settle(strategy: Strategy, params: Parameters, question: Question, batch_size: int) -> Plan:
@@ -84,29 +78,42 @@ def settle(strategy: Strategy, params: Parameters, question: Question, batch_siz
     return Plan(*resolve(choice.strategy, {}), model, choice.reason)
 
 
-def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Generator) -> Answer:
+def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Generator) -> Selection:
     """Score every candidate and take the top."""
-    wanted = np.zeros(len(question.X), dtype=np.bool_)
-    wanted[question.candidates] = True
-    scores = score_pool(plan.model, question.X, plan.strategy.function, wanted)[question.candidates]
-    broken = ~np.isfinite(scores)
-    scores[broken] = SCORE_OF_BROKEN
-    positions = top(scores, n_wanted, rng)
-    note = None
-    if broken.any():
-        note = (
-            f"the model has no finite probabilities for {broken.sum()} of the {len(scores)} candidates "
-            f"(their features overflow): these rank last, with a score of {SCORE_OF_BROKEN:g}"
-        )
-    return positions, scores[positions], note
-
-
-def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Generator) -> Answer:
-    """Let the strategy choose the batch as a whole, and hold it to its promise."""
+    name = plan.strategy.name
     if n_wanted == 0:
-        return np.empty(0, dtype=np.int64), None, None
-    view = PoolView(question.X, question.candidates, question.labeled)
+        return Selection(np.empty(0, np.int64), np.empty(0), name, None)
+    # Being certain of one class takes no work and is nothing to remember.
+    memory = None if question.model is None else question.memory
+    scores = score_pool(
+        plan.model, question.pool, plan.strategy.function, question.is_open, memory=memory, backend=question.backend
+    )
+    indices, best = top_rows(question.pool, scores, question.is_open, n_wanted, rng)
+    return Selection(indices, best, name, note_of_broken(question, scores))
+
+
+def note_of_broken(question: Question, scores: list[Scores]) -> str | None:
+    """Say how many candidates the model has no finite probabilities for."""
+    n_broken = 0
+    for start, of_segment in zip(question.pool.starts, scores, strict=False):
+        if of_segment.min() == SCORE_OF_BROKEN:
+            broken = np.flatnonzero(of_segment == SCORE_OF_BROKEN)
+            n_broken += int(np.count_nonzero(question.is_open[start + broken]))
+    if n_broken == 0:
+        return None
+    return (
+        f"the model has no finite probabilities for {n_broken} of the {question.n_open} candidates "
+        f"(their features overflow): these rank last, with a score of {SCORE_OF_BROKEN:g}"
+    )
+
+
+def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Generator) -> Selection:
+    """Let the strategy choose the batch as a whole, and hold it to its promise."""
+    name = plan.strategy.name
+    if n_wanted == 0:
+        return Selection(np.empty(0, np.int64), None, name, None)
+    view = PoolView(question.pool, question.candidates, question.labeled, plan.model)
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:
-        raise RuntimeError(f"strategy {plan.strategy.name!r} did not answer with {n_wanted} distinct candidates")
-    return positions, scores, note
+        raise RuntimeError(f"strategy {name!r} did not answer with {n_wanted} distinct candidates")
+    return Selection(question.candidates[positions], scores, name, note)

@@ -3,38 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.scoring import Classifier, Features
+from service.pool import Features, Pool
+from service.scoring import THREADS, Backend, Classifier, Memory, Probabilities, predict_probabilities
 
 Positions = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Question:
-    """A pool (n, d), possibly mapped and read-only, and what is known of it; indices are sorted and unique.
+    """A pool (n, d) and what is known of it.
 
-    `candidates` are the rows that may be answered. `model` is None until one was fitted, which takes two classes.
+    `is_open` (n,) tells which rows may be answered; `labeled` are the indices of those that have a label, sorted.
+    `model` is None until one was fitted, which takes two classes. `memory` holds the scores it gave before.
     """
 
-    X: Features
-    candidates: NDArray[np.int64]
+    pool: Pool
+    is_open: NDArray[np.bool_]
     labeled: NDArray[np.int64]
     model: Classifier | None
     n_classes_labeled: int
+    memory: Memory | None = None
+    backend: Backend = THREADS
+
+    @cached_property
+    def n_open(self) -> int:
+        """How many rows may be answered."""
+        return int(np.count_nonzero(self.is_open))
+
+    @cached_property
+    def candidates(self) -> NDArray[np.int64]:
+        """The indices of the rows that may be answered, sorted."""
+        return np.flatnonzero(self.is_open)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolView:
-    """What a set strategy works on. It knows a candidate by its position in `candidates`, not by its pool index."""
+    """What a set strategy works on. It knows a candidate by its position in `candidates`, not by its pool index.
 
-    X: Features
+    `model` gives the probabilities; where a strategy needs them and there is one class so far, it is certain of that.
+    """
+
+    pool: Pool
     candidates: NDArray[np.int64]
     labeled: NDArray[np.int64]
+    model: Classifier
 
-    def features(self, positions: Positions) -> NDArray[Any]:
-        """Return the rows (k, d) of the candidates at these positions (k,), copied into memory."""
-        return np.asarray(self.X[self.candidates[positions]])
+    def features(self, positions: Positions) -> Features:
+        """Return the rows of the candidates at these positions (k,), copied: dense (k, d), or a csr_array."""
+        return self.pool.take(self.candidates[positions])
+
+    def labeled_features(self, rows: NDArray[np.intp] | slice = slice(None)) -> Features:
+        """Return the rows of the labelled samples, or of some of them, copied into memory."""
+        return self.pool.take(self.labeled[rows])
+
+    def probabilities(self, X: Features) -> Probabilities:
+        """Return the model's probabilities (k, c) of rows that `features` returned."""
+        return predict_probabilities(self.model, X)

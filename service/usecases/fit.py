@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.errors import FieldError, InvalidRequest, ProjectExists, ProjectNotFound
-from service.estimators import resolve
+from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
+from service.estimators import refuse_sparse, resolve
 from service.ids import SampleIds
+from service.pool import Pool
 from service.project import (
     EstimatorSpec,
     HeldOut,
@@ -27,10 +26,10 @@ from service.project import (
     now,
 )
 from service.store import Part, Snapshot, Store, Transaction
-from service.store.files import Matrix
-from service.store.layout import held_out_file, held_out_labels_file, ids_file, model_file, pool_file
-from service.store.staging import Staging
+from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
+from service.store.staging import StagedRows, Staging
 from service.usecases.training import same_project, train
+from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
 from service.votes import EncodedLabels, Label, Votes
 
 DEFAULT_ESTIMATOR = "logistic_regression"
@@ -38,18 +37,18 @@ DEFAULT_ESTIMATOR = "logistic_regression"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutUpload:
-    """A staged matrix of m rows and their m labels."""
+    """m rows and their m labels."""
 
-    X: Path
+    X: StagedRows
     y: EncodedLabels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitRequest:
-    """What POST /fit was asked; None where a field was not sent. `X` is a staged matrix."""
+    """What POST /fit was asked; None where a field was not sent."""
 
     project_id: str
-    X: Path | None = None
+    X: StagedRows | None = None
     y: EncodedLabels | None = None
     ids: Sequence[str] | None = None
     held_out: HeldOutUpload | None = None
@@ -66,16 +65,16 @@ def fit_project(store: Store, staging: Staging, request: FitRequest) -> tuple[Pr
     ProjectExists, ProjectReplaced, TooManyProjects, FitFailed and the store's errors.
     """
     if request.X is not None:
-        return create_project(store, staging, request, staging.open_matrix(request.X))
+        return create_project(store, staging, request, request.X)
     return refit_project(store, staging, request), False
 
 
-def create_project(store: Store, staging: Staging, request: FitRequest, X: Matrix) -> tuple[Project, bool]:
+def create_project(store: Store, staging: Staging, request: FitRequest, X: StagedRows) -> tuple[Project, bool]:
     """Make a project of a new pool, or put the new pool in place of the old one."""
     refuse_existing(store, request)
-    check_lengths(request, len(X))
+    check_lengths(X.n_rows, request.y, request.ids)
     project = with_initial_labels(apply(new_project(request, X), request), request.y)
-    fitted = fit_staged(staging, request, Snapshot(project, X))
+    fitted = fit_staged(staging, request, Snapshot(project, Pool.of(X.open())))
     ids = None if request.ids is None else staging.ids(SampleIds.build(request.ids))
     with store.transaction(request.project_id, create=True) as transaction:
         old = transaction.project
@@ -83,9 +82,9 @@ def create_project(store: Store, staging: Staging, request: FitRequest, X: Matri
             raise ProjectExists(request.project_id)
         if old is not None:
             project = project.in_place_of(old)
-        number = project.last_file + 1
-        project = replace(project, segments=(Segment(number, len(X)),), last_file=number)
-        files = {pool_file(number): request.X, ids_file(number): ids}
+        segment = Segment(project.last_file + 1, X.n_rows, X.is_sparse)
+        project = replace(project, segments=(segment,), last_file=segment.number)
+        files = {**moved(rows_files(segment), X), ids_file(segment): ids}
         return commit(transaction, staging, request, project, fitted, files), old is None
 
 
@@ -111,19 +110,7 @@ def refuse_existing(store: Store, request: FitRequest) -> None:
             raise ProjectExists(request.project_id)
 
 
-def check_lengths(request: FitRequest, n_samples: int) -> None:
-    """Raise InvalidRequest when labels or names are not one for each row of X."""
-    given = {"/y": None if request.y is None else len(request.y.codes), "/ids": request.ids and len(request.ids)}
-    errors = [
-        FieldError(pointer, f"has {length} entries, but X has {n_samples} rows")
-        for pointer, length in given.items()
-        if length is not None and length != n_samples
-    ]
-    if errors:
-        raise InvalidRequest(errors)
-
-
-def new_project(request: FitRequest, X: Matrix) -> Project:
+def new_project(request: FitRequest, X: StagedRows) -> Project:
     """Return a project with a pool and nothing else, before its first commit."""
     at = now()
     return Project(
@@ -132,8 +119,8 @@ def new_project(request: FitRequest, X: Matrix) -> Project:
         version=0,
         random_state=0,
         estimator=resolve(DEFAULT_ESTIMATOR, {}),
-        segments=(Segment(0, len(X)),),
-        n_features=X.shape[1],
+        segments=(Segment(0, X.n_rows, X.is_sparse),),
+        n_features=X.n_columns,
         has_ids=request.ids is not None,
         held_out=None,
         classes=(),
@@ -156,6 +143,8 @@ def apply(project: Project, request: FitRequest) -> Project:
         estimator=request.estimator or project.estimator,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
+    if project.is_sparse:
+        refuse_sparse(project.estimator)
     if request.classes is not None:
         project = declare_classes(project, request.classes)
     if request.y is not None:
@@ -163,19 +152,6 @@ def apply(project: Project, request: FitRequest) -> Project:
     if request.held_out is not None:
         project = extend_classes(project, request.held_out.y.values, first_entry("y_test", request.held_out.y))
     return project
-
-
-def first_entry(field: str, labels: EncodedLabels) -> Callable[[int], str]:
-    """Return a function from a label's code to a pointer to where it first stands."""
-
-    @cache
-    def positions() -> NDArray[np.int64]:
-        first = np.empty(len(labels.values) + 1, np.int64)  # one more, for the -1 of unlabelled
-        # Going backwards, the assignment that stays is the first.
-        first[labels.codes[::-1]] = np.arange(len(labels.codes))[::-1]
-        return first
-
-    return lambda code: f"/{field}/{positions()[code]}"
 
 
 def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
@@ -190,21 +166,20 @@ def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
 def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> tuple[Path, ModelRef] | None:
     """Fit the snapshot's project into a staged file, or return None when there is nothing to fit yet."""
     if request.held_out is not None:
-        snapshot = with_held_out(snapshot, staging, request.held_out)
+        snapshot = with_held_out(snapshot, request.held_out)
     if not snapshot.project.can_fit:
         return None
     classifier, model = train(snapshot)
     return staging.dump(classifier), model
 
 
-def with_held_out(snapshot: Snapshot, staging: Staging, held_out: HeldOutUpload) -> Snapshot:
+def with_held_out(snapshot: Snapshot, held_out: HeldOutUpload) -> Snapshot:
     """Return the snapshot with the uploaded held-out set, or raise InvalidRequest when it does not fit."""
-    X, project = staging.open_matrix(held_out.X), snapshot.project
-    if X.shape[1] != project.n_features:
-        raise InvalidRequest.at("/X_test", f"has {X.shape[1]} columns, but the pool has {project.n_features}")
-    if len(held_out.y.codes) != len(X):
-        raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {len(X)} rows")
-    return replace(snapshot, X_test=X, y_test=encode_with(project, held_out.y))
+    X, project = held_out.X, snapshot.project
+    refuse_other_kind("/X_test", X, project)
+    if len(held_out.y.codes) != X.n_rows:
+        raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {X.n_rows} rows")
+    return replace(snapshot, X_test=Pool.of(X.open()), y_test=encode_with(project, held_out.y))
 
 
 def commit(
@@ -217,12 +192,12 @@ def commit(
 ) -> Project:
     """Commit the project with its new files, the held-out set and the model among them."""
     if request.held_out is not None:
-        number, codes = project.last_file + 1, encode_with(project, request.held_out.y)
-        project = replace(project, held_out=HeldOut(number, len(codes)), last_file=number)
-        files[held_out_file(number)] = request.held_out.X
-        files[held_out_labels_file(number)] = staging.dump(codes)
+        X, codes = request.held_out.X, encode_with(project, request.held_out.y)
+        held_out = HeldOut(project.last_file + 1, len(codes), X.is_sparse)
+        project = replace(project, held_out=held_out, last_file=held_out.number)
+        files |= moved(rows_files(held_out), X) | {held_out_labels_file(held_out): staging.dump(codes)}
         # It was scored on the set that came with the request, which has its number only now.
-        fitted = fitted and (fitted[0], replace(fitted[1], held_out=number))
+        fitted = fitted and (fitted[0], replace(fitted[1], held_out=held_out.number))
     if fitted is not None:
         path, model = fitted
         with_model = project.with_model(model)

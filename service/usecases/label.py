@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from service.errors import FieldError, InvalidRequest, LabelNotFound, ServiceError
-from service.ids import SampleIds
+from service.ids import PoolIds
 from service.project import Project, extend_classes
-from service.store import Part, Store
+from service.store import Part, Snapshot, Store
 from service.usecases.training import fit_if_due
 from service.votes import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
 
@@ -56,18 +56,28 @@ def label_project(store: Store, request: LabelRequest) -> Labeled:
 
     Raises InvalidRequest naming each answer that is wrong, ProjectNotFound and the store's errors.
     """
-    with store.transaction(request.project_id) as transaction:
-        snapshot = transaction.read(*([Part.IDS] if any(answer.index is None for answer in request.answers) else []))
-        project = snapshot.project
-        indices = find_samples(project, snapshot.ids, request.answers)
-        refuse_repeated(request.answers, indices)
-        refuse_skipped(project, request.answers, indices)
-        project, n_changed = with_answers(project, request.answers, indices)
-        if n_changed:
-            project = transaction.commit(project.committed())
+    parts = [Part.IDS] if any(answer.index is None for answer in request.answers) else []
+    before = store.read(request.project_id, *parts)
+    # Worked out before the lock is taken, and again only if somebody else was quicker: most of the time nobody waits.
+    project, n_changed = answered(before, request.answers)
+    if n_changed:
+        with store.transaction(request.project_id) as transaction:
+            if transaction.project is not before.project:
+                project, n_changed = answered(transaction.read(*parts), request.answers)
+            if n_changed:
+                project = transaction.commit(project.committed())
     if request.refit == "wait" and project.fit_is_due:
         project = fit_or_keep(store, project)
     return Labeled(project, len(request.answers), n_changed)
+
+
+def answered(snapshot: Snapshot, answers: Sequence[Answer]) -> tuple[Project, int]:
+    """Return the project after the answers, and how many of them changed anything. Raises InvalidRequest."""
+    project = snapshot.project
+    indices = find_samples(project, snapshot.ids, answers)
+    refuse_repeated(answers, indices)
+    refuse_skipped(project, answers, indices)
+    return with_answers(project, answers, indices)
 
 
 def fit_or_keep(store: Store, project: Project) -> Project:
@@ -93,7 +103,7 @@ def retract_label(store: Store, project_id: str, index: int) -> Project:
         return transaction.commit(project.with_votes(project.votes.take(kept)).committed())
 
 
-def find_samples(project: Project, ids: SampleIds | None, answers: Sequence[Answer]) -> list[int]:
+def find_samples(project: Project, ids: PoolIds | None, answers: Sequence[Answer]) -> list[int]:
     """Return the index of each answer's sample, or raise InvalidRequest for those that there are not."""
     indices = []
     errors = []
@@ -185,4 +195,4 @@ def with_answers(project: Project, answers: Sequence[Answer], indices: Sequence[
         for answer, index in zip(answers, indices, strict=True)
     )
     votes, n_changed = cast(project.votes, Votes.of(rows, project.next_moment()))
-    return project.with_votes(votes), n_changed
+    return (project.with_votes(votes) if n_changed else project), n_changed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from service.errors import FieldError, InvalidRequest
 from service.parameters import Parameters
 from service.project import MAX_ERRORS, Project
-from service.store import Part, Store
-from service.strategies import Question, Strategy, select
+from service.scoring import THREADS, Backend
+from service.store import Part, Snapshot, Store
+from service.store.memory import ScoreMemory
+from service.strategies import Question, Selection, Strategy, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +44,25 @@ class Answered:
     fallback_reason: str | None
 
 
-def query_project(store: Store, request: QueryRequest) -> Answered:
+def query_project(
+    store: Store, request: QueryRequest, backend_of: Callable[[Project], Backend] = lambda project: THREADS
+) -> Answered:
     """Choose the next samples. A pure read: the same state and the same request give the same answer.
 
     Raises InvalidRequest for an index that there is not, ProjectNotFound and the store's errors.
     """
     snapshot = store.read(request.project_id, Part.POOL, Part.MODEL, Part.IDS)
-    project = snapshot.project
-    if snapshot.X is None:
-        raise ValueError("a query needs a snapshot with its pool")
-    question = Question(
-        X=snapshot.X,
-        candidates=open_samples(project, request),
-        labeled=project.resolved.labeled,
-        model=snapshot.model,
-        n_classes_labeled=project.n_classes_labeled,
-    )
-    rng = np.random.default_rng(seed_of(project, request))
-    selection = select(request.strategy, request.params, question, request.batch_size, rng)
+    project, name = snapshot.project, query_id(snapshot.project, request)
+
+    def choose() -> tuple[Selection, int]:
+        selection = select_samples(store, snapshot, request, backend_of(project))
+        return selection, 16 * len(selection.indices)
+
+    selection: Selection = store.cache.get_or_make((project.incarnation, "answer", name), choose)
     indices = selection.indices.tolist()
     return Answered(
         project=project,
-        query_id=query_id(project, request),
+        query_id=name,
         indices=indices,
         ids=None if snapshot.ids is None else snapshot.ids.names_at(indices),
         scores=None if selection.scores is None else selection.scores.tolist(),
@@ -72,8 +71,26 @@ def query_project(store: Store, request: QueryRequest) -> Answered:
     )
 
 
-def open_samples(project: Project, request: QueryRequest) -> NDArray[np.int64]:
-    """Return the samples that may be asked about, in order: without label or skip, and as the request narrows them."""
+def select_samples(store: Store, snapshot: Snapshot, request: QueryRequest, backend: Backend) -> Selection:
+    """Ask the strategy. Raises InvalidRequest for an index that there is not."""
+    project = snapshot.project
+    if snapshot.pool is None:
+        raise ValueError("a query needs a snapshot with its pool")
+    question = Question(
+        pool=snapshot.pool,
+        is_open=open_samples(project, request),
+        labeled=project.resolved.labeled,
+        model=snapshot.model,
+        n_classes_labeled=project.n_classes_labeled,
+        memory=ScoreMemory(store.cache, project),
+        backend=backend,
+    )
+    rng = np.random.default_rng(seed_of(project, request))
+    return select(request.strategy, request.params, question, request.batch_size, rng)
+
+
+def open_samples(project: Project, request: QueryRequest) -> NDArray[np.bool_]:
+    """Tell which samples (n,) may be asked about: without label or skip, and as the request narrows them."""
     check_indices(project, request)
     asked = np.ones(project.n_samples, bool)
     if request.candidates is not None:
@@ -82,7 +99,7 @@ def open_samples(project: Project, request: QueryRequest) -> NDArray[np.int64]:
     if request.exclude is not None:
         asked[request.exclude] = False
     asked[project.votes.index] = False
-    return np.flatnonzero(asked)
+    return asked
 
 
 def check_indices(project: Project, request: QueryRequest) -> None:

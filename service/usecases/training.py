@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from service.errors import ProjectReplaced
 from service.estimators import fit
 from service.project import ModelRef, Project
@@ -20,11 +18,11 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
 
     The model's classes are the project's class codes. Raises FitFailed.
     """
-    project, X = snapshot.project, snapshot.X
-    if X is None:
+    project, pool = snapshot.project, snapshot.pool
+    if pool is None:
         raise ValueError("training needs a snapshot with its pool")
     labels = project.resolved
-    classifier = fit(project.estimator, np.asarray(X[labels.labeled]), labels.codes, project.random_state)
+    classifier = fit(project.estimator, pool.take(labels.labeled), labels.codes, project.random_state)
     score = None
     if snapshot.X_test is not None and snapshot.y_test is not None:
         score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
-from service.store.staging import Staging
+from service.store.files import load
+from service.store.staging import StagedRows, Staging
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000
@@ -24,7 +25,7 @@ MEMBER = r"'(\w+)'\s*:\s*('[^']*'|\[[^\[\]]*\]|True|False|\(\s*(?:\d{1,18}L?\s*(
 HEADER = re.compile(rf"\{{(?:\s*{MEMBER}(?:\s*,)?){{3}}\s*\}}\s*", re.ASCII)
 
 # Types that a matrix or a column may have. An empty one, as U0, would announce a trillion texts in no bytes.
-PLAIN_DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|U[1-9][0-9]{0,5})", re.ASCII)
+PLAIN_DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,5})", re.ASCII)
 
 TRANSPOSE_ROWS = 4096
 """How many rows of a Fortran-ordered matrix are turned at a time."""
@@ -135,11 +136,12 @@ class MatrixSink:
             rest, self._head = self._head[header.size :], b""
             self._body.write(rest)
 
-    def close(self) -> Path:
+    def close(self) -> StagedRows:
         """Return the staged matrix, now that all bytes have come."""
         if self._body is None:
             raise InvalidRequest.at(self.pointer, "ends within its .npy header")
-        return self._body.close()
+        rows, columns = self._body.header.shape
+        return StagedRows({"rows": self._body.close()}, rows, columns)
 
     def abandon(self) -> None:
         """Close the file of a matrix that will not be finished."""
@@ -168,23 +170,34 @@ class MatrixBody:
         self.staging = staging
         rows, columns = header.shape
         shape = (columns, rows) if header.fortran_order else (rows, columns)
-        self.writer = staging.matrix_writer(header.dtype.newbyteorder("="), shape)
+        self.writer = staging.array_writer(header.dtype.newbyteorder("="), shape)
         self._pending = b""
         self._n_bytes = 0
+        self._n_numbers = 0
 
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
         self._n_bytes += len(data)
         if self._n_bytes > self.header.n_bytes:
             raise InvalidRequest.at(self.pointer, f"has more bytes than its header says ({self.header.n_bytes})")
-        data = self._pending + data if self._pending else data
-        whole = len(data) - len(data) % self.header.dtype.itemsize
-        self._pending = data[whole:]
-        numbers = np.frombuffer(data, self.header.dtype, whole // self.header.dtype.itemsize)
+        # The number that two pieces share is looked at by itself, so that neither piece has to be copied.
+        size = self.header.dtype.itemsize
+        missing = -len(self._pending) % size
+        self._pending += data[:missing]
+        if len(self._pending) == size:
+            self._take(np.frombuffer(self._pending, self.header.dtype))
+            self._pending = b""
+        whole = max(0, len(data) - missing) // size
+        if whole:
+            self._take(np.frombuffer(data, self.header.dtype, whole, offset=missing))
+        self._pending += data[missing + whole * size :]
+
+    def _take(self, numbers: NDArray[Any]) -> None:
         self._check_finite(numbers)
         if not numbers.dtype.isnative:
             numbers = numbers.astype(numbers.dtype.newbyteorder("="))
         self.writer.write(numbers.data.cast("B"))
+        self._n_numbers += len(numbers)
 
     def close(self) -> Path:
         """Return the staged matrix, row by row."""
@@ -198,17 +211,16 @@ class MatrixBody:
     def _check_finite(self, numbers: NDArray[Any]) -> None:
         if numbers.dtype.kind != "f" or np.isfinite(numbers).all():
             return
-        last = (self._n_bytes - len(self._pending)) // self.header.dtype.itemsize
-        cell = last - len(numbers) + int(np.argmin(np.isfinite(numbers)))
+        cell = self._n_numbers + int(np.argmin(np.isfinite(numbers)))
         n_rows, n_columns = self.header.shape
         row, column = (cell % n_rows, cell // n_rows) if self.header.fortran_order else divmod(cell, n_columns)
         raise InvalidRequest.at(f"{self.pointer}/{row}/{column}", "must be a finite number")
 
     def _turned(self) -> Path:
         """Write a matrix that came column by column again, row by row."""
-        columns = self.staging.open_matrix(self.writer.path)
+        columns = load(self.writer.path, mapped=True)
         n_rows = columns.shape[1]
-        with self.staging.matrix_writer(columns.dtype, (n_rows, columns.shape[0])) as writer:
+        with self.staging.array_writer(columns.dtype, (n_rows, columns.shape[0])) as writer:
             for begin in range(0, n_rows, TRANSPOSE_ROWS):
                 block = np.ascontiguousarray(columns[:, begin : begin + TRANSPOSE_ROWS].T)
                 writer.write(block.data.cast("B"))

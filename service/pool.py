@@ -1,0 +1,204 @@
+"""The pool: rows of features in segments, dense or sparse, mapped from disk and read a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Matrix = NDArray[Any]
+Features = Any
+"""Rows as estimators take them: a dense matrix (n, d), or scipy's csr_array."""
+
+CHUNK_CELLS = 2**19
+"""2 MB of float32: a chunk and what is computed from it stay in the cache of a core."""
+
+MIN_CHUNK_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseRows:
+    """n rows of d features, compressed (CSR): of each row the columns that are not 0, in order, and their values.
+
+    Row i has the columns `indices[indptr[i]:indptr[i + 1]]`, each once. The arrays may be mapped from disk: nothing
+    looks at all of them, which scipy does when it makes a matrix.
+    """
+
+    data: Matrix
+    indices: NDArray[np.integer[Any]]
+    indptr: NDArray[np.integer[Any]]
+    n_columns: int
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows and columns there are."""
+        return len(self), self.n_columns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the values."""
+        return self.data.dtype
+
+    def part(self, rows: slice) -> Any:
+        """Return a run of rows as a csr_array."""
+        start, stop, _ = rows.indices(len(self))
+        first, last = int(self.indptr[start]), int(self.indptr[stop])
+        starts = np.asarray(self.indptr[start : stop + 1]) - first
+        values, columns = np.asarray(self.data[first:last]), np.asarray(self.indices[first:last])
+        return sparse.csr_array((values, columns, starts.astype(columns.dtype)), shape=(stop - start, self.n_columns))
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Any:
+        """Return some rows as a csr_array of its own memory, in the order given."""
+        begin = np.asarray(self.indptr[rows], np.int64)
+        lengths = np.asarray(self.indptr[rows + 1], np.int64) - begin
+        starts = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        at = np.repeat(begin - starts[:-1], lengths) + np.arange(starts[-1])
+        columns = np.asarray(self.indices[at])
+        parts = (np.asarray(self.data[at]), columns, starts.astype(columns.dtype))
+        return sparse.csr_array(parts, shape=(len(rows), self.n_columns))
+
+
+Rows = Matrix | SparseRows
+"""A run of the pool's rows as it lies on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows of one segment: `rows` counts from the start of the pool, `within` from that of the segment."""
+
+    segment: int
+    rows: slice
+    within: slice
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """All rows of a project, in one or more segments of one width; either all of them are sparse, or none is."""
+
+    segments: tuple[Rows, ...]
+
+    @classmethod
+    def of(cls, rows: Rows) -> Pool:
+        """Return a pool of a single segment."""
+        return cls((rows,))
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The position of each segment's first row, and behind them the number of rows."""
+        return [0, *accumulate(map(len, self.segments))]
+
+    @property
+    def n_columns(self) -> int:
+        """The number of features."""
+        return int(self.segments[0].shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows and columns there are."""
+        return len(self), self.n_columns
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the rows are kept as CSR."""
+        return isinstance(self.segments[0], SparseRows)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that holds the numbers of all segments."""
+        return np.result_type(*(segment.dtype for segment in self.segments))
+
+    def chunks(self, n_outputs: int) -> Iterator[Chunk]:
+        """Cut the pool into chunks of about CHUNK_CELLS cells, where a row has its features or `n_outputs`.
+
+        The wider of the two sets the step: four features and a thousand classes must not fill the memory. The edges
+        follow from the pool and that number, and from nothing else: a matrix product rounds differently at other edges.
+        """
+        return chain.from_iterable(self.chunks_of(number, n_outputs) for number in range(len(self.segments)))
+
+    def chunks_of(self, number: int, n_outputs: int) -> Iterator[Chunk]:
+        """Cut one segment into its chunks."""
+        n_rows, first = len(self.segments[number]), self.starts[number]
+        step = rows_a_chunk(self.segments[number], n_outputs)
+        for start in range(0, n_rows, step):
+            stop = min(start + step, n_rows)
+            yield Chunk(number, slice(first + start, first + stop), slice(start, stop))
+
+    def n_chunks(self, number: int, n_outputs: int) -> int:
+        """Return into how many chunks a segment is cut."""
+        return -(-len(self.segments[number]) // rows_a_chunk(self.segments[number], n_outputs))
+
+    def read(self, chunk: Chunk) -> Features:
+        """Return the rows of a chunk; dense ones without copying them."""
+        return part(self.segments[chunk.segment], chunk.within)
+
+    def take(self, positions: NDArray[np.integer[Any]]) -> Features:
+        """Return some rows, in the order given, copied into memory: dense (k, d), or a csr_array."""
+        positions = np.asarray(positions)
+        if len(self.segments) == 1 or len(positions) == 0:
+            return taken(self.segments[0], positions)
+        home = np.searchsorted(self.starts, positions, side="right") - 1
+        numbers = np.unique(home)
+        parts = [taken(self.segments[n], positions[home == n] - self.starts[n]) for n in numbers.tolist()]
+        order = np.argsort(np.argsort(home, kind="stable"), kind="stable")
+        return stacked(parts, self.dtype, self.n_columns)[order]
+
+
+def part(rows: Rows, within: slice) -> Features:
+    """Return a run of rows; dense ones without copying them."""
+    return rows.part(within) if isinstance(rows, SparseRows) else np.asarray(rows[within])
+
+
+def taken(rows: Rows, positions: NDArray[np.integer[Any]]) -> Features:
+    """Return some rows of a segment, copied into memory."""
+    return rows.take(positions) if isinstance(rows, SparseRows) else np.asarray(rows[positions])
+
+
+def stacked(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) -> Features:
+    """Put matrices of one kind one below the other."""
+    if not parts:
+        return np.empty((0, n_columns), dtype)
+    if sparse.issparse(parts[0]):
+        return sparse.vstack(parts, format="csr", dtype=dtype)
+    return np.concatenate(parts, dtype=dtype)
+
+
+def cells_a_row(rows: Rows) -> int:
+    """Return how many numbers a row takes: all of its features, or on average those that are not 0."""
+    return len(rows.data) // max(len(rows), 1) if isinstance(rows, SparseRows) else int(rows.shape[1])
+
+
+def rows_a_chunk(rows: Rows, n_outputs: int) -> int:
+    """Return how many rows make a chunk."""
+    return max(MIN_CHUNK_ROWS, CHUNK_CELLS // max(cells_a_row(rows), n_outputs, 1))
+
+
+def n_cells(rows: Rows) -> int:
+    """Return how many numbers rows take in all; an empty sparse row counts as one."""
+    return len(rows.data) + len(rows) if isinstance(rows, SparseRows) else len(rows) * int(rows.shape[1])
+
+
+def joined(upper: Rows, lower: Rows) -> Rows:
+    """Put rows of one kind below others, in memory."""
+    if isinstance(upper, SparseRows) and isinstance(lower, SparseRows):
+        starts = np.concatenate([upper.indptr, lower.indptr[1:] + upper.indptr[-1]])
+        index_type = np.result_type(upper.indices, lower.indices)
+        return SparseRows(
+            np.concatenate([upper.data, lower.data]),
+            np.concatenate([upper.indices, lower.indices]).astype(index_type, copy=False),
+            starts.astype(index_type, copy=False),
+            upper.n_columns,
+        )
+    return np.concatenate([upper, lower])

@@ -1,0 +1,30 @@
+"""The scores that a model gave, kept for the next question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.project import Project
+from service.scoring import Scorer, SegmentScores
+from service.store.cache import Cache
+from service.store.layout import model_file
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreMemory:
+    """What is at hand of the scores of a project's pool under its current model."""
+
+    cache: Cache
+    project: Project
+
+    def recall(self, scorer: Scorer, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+        """Return what is known of a segment's scores; what is added to it may be there for the next question."""
+        project = self.project
+        if project.model is None:
+            return SegmentScores.unknown(n_rows, n_chunks)
+        # The model comes second, where the store looks for what a newer state does not name any more.
+        key = (project.incarnation, model_file(project.model.version), project.segments[segment].number, scorer)
+        known: SegmentScores = self.cache.get_or_make(
+            key, lambda: (SegmentScores.unknown(n_rows, n_chunks), 8 * n_rows + n_chunks)
+        )
+        return known

@@ -1,0 +1,112 @@
+"""POST /projects/{id}/pool: more samples for a pool, behind those that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from service.errors import FieldError, InvalidRequest
+from service.ids import PoolIds, SampleIds
+from service.pool import Rows, joined, n_cells
+from service.project import Project, Segment, encode_with, extend_classes
+from service.store import Part, Snapshot, Store
+from service.store.layout import ids_file, rows_files
+from service.store.staging import StagedRows, Staging
+from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
+from service.votes import EncodedLabels, Votes
+
+MERGED_ROWS = 2**16
+MERGED_CELLS = 2**22
+"""Segments up to this size are put together with what comes behind them: 32 MB of float64."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AppendRequest:
+    """What POST /projects/{id}/pool was asked; None where a field was not sent."""
+
+    project_id: str
+    X: StagedRows
+    y: EncodedLabels | None = None
+    ids: Sequence[str] | None = None
+
+
+def append_samples(store: Store, staging: Staging, request: AppendRequest, max_cells: int) -> Project:
+    """Put samples behind those of the pool, and return the project. Indices of old samples stay as they are.
+
+    Labels that come with them are kept, and make a fit due. Raises InvalidRequest, ProjectNotFound and the store's
+    errors.
+    """
+    check_lengths(request.X.n_rows, request.y, request.ids)
+    names = None if request.ids is None else SampleIds.build(request.ids)
+    with store.transaction(request.project_id) as transaction:
+        snapshot = transaction.read(Part.POOL, Part.IDS)
+        check_fit(snapshot, request, max_cells)
+        project = with_labels(snapshot.project, request)
+        segments, rows, names = merged(snapshot, request.X, names)
+        number = project.last_file + 1
+        segment = Segment(number, len(rows), request.X.is_sparse)
+        X = request.X if len(rows) == request.X.n_rows else staging.rows(rows)
+        files: Mapping[str, Path] = moved(rows_files(segment), X)
+        if names is not None:
+            files = {**files, ids_file(segment): staging.ids(names)}
+        project = replace(project, segments=(*segments, segment), last_file=number)
+        return transaction.commit(project.committed(), files)
+
+
+def check_fit(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> None:
+    """Raise InvalidRequest for samples that the pool cannot take."""
+    project, X = snapshot.project, request.X
+    refuse_other_kind("/X", X, project)
+    if snapshot.pool is not None:
+        cells = sum(map(n_cells, (*snapshot.pool.segments, X.open())))
+        if cells > max_cells:
+            raise InvalidRequest.at("/X", f"would make a pool of {cells} cells; AQ_MAX_POOL_CELLS allows {max_cells}")
+    if project.has_ids and request.ids is None:
+        raise InvalidRequest.at("/ids", "is required: this project was made with ids")
+    if not project.has_ids and request.ids is not None:
+        raise InvalidRequest.at("/ids", "must be left out: this project was made without ids")
+    if request.ids is not None and snapshot.ids is not None:
+        known = snapshot.ids.known(request.ids)
+        if known:
+            raise InvalidRequest(FieldError(f"/ids/{position}", "is in the pool already") for position in known)
+
+
+def with_labels(project: Project, request: AppendRequest) -> Project:
+    """Return the project with the labels of the new samples, given by nobody in particular."""
+    if request.y is None:
+        return project
+    project = extend_classes(project, request.y.values, first_entry("y", request.y))
+    codes = encode_with(project, request.y)
+    rows = np.flatnonzero(codes >= 0)
+    new = Votes.anonymous(rows + project.n_samples, codes[rows], project.next_moment())
+    return project.with_votes(project.votes.merged(new))
+
+
+def merged(
+    snapshot: Snapshot, X: StagedRows, names: SampleIds | None
+) -> tuple[tuple[Segment, ...], Rows, SampleIds | None]:
+    """Return the segments that stay, and the rows and names of the one behind them: the new ones, or more.
+
+    Small segments that are no larger than what comes behind them go into it, so that a pool which grows by single
+    samples has few segments, and a row is written again a few times and not each time.
+    """
+    if snapshot.pool is None:
+        raise ValueError("an append needs a snapshot with its pool")
+    pool, segments = snapshot.pool, snapshot.project.segments
+    rows, n_kept = X.open(), len(segments)
+    while n_kept and goes_into(pool.segments[n_kept - 1], rows):
+        n_kept -= 1
+        rows = joined(pool.segments[n_kept], rows)
+    if names is not None and snapshot.ids is not None and n_kept < len(segments):
+        parts = (*snapshot.ids.parts[n_kept:], names)
+        names = SampleIds.build(PoolIds(parts).names_at(range(len(rows))))
+    return segments[:n_kept], rows, names
+
+
+def goes_into(last: Rows, new: Rows) -> bool:
+    """Tell whether a segment is written again together with the rows behind it."""
+    is_small = len(last) <= min(MERGED_ROWS, len(new)) and n_cells(last) + n_cells(new) <= MERGED_CELLS
+    return is_small and last.dtype == new.dtype
