@@ -1,6 +1,6 @@
 """Which samples next? Importing the families registers their strategies."""
 
-from service.strategies import auto, baseline, representation, uncertainty
+from service.strategies import auto, baseline, diversity, hybrid, representation, uncertainty
 from service.strategies.registry import STRATEGIES, Strategy, resolve
 from service.strategies.selection import Selection, select
 from service.strategies.view import Question
@@ -12,6 +12,8 @@ __all__ = [
     "Strategy",
     "auto",
     "baseline",
+    "diversity",
+    "hybrid",
     "representation",
     "resolve",
     "select",

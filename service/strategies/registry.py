@@ -18,6 +18,7 @@ class Need(StrEnum):
 
     PROBABILITIES = "probabilities"
     FEATURES = "features"
+    LABELED = "labeled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,158 @@
+"""Strategies for a batch that is both uncertain and diverse."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.parameters import Parameter
+from service.pool import Features
+from service.scoring import SCORE_OF_BROKEN, Scorer, Scores, scores_of
+from service.strategies.greedy import (
+    SAMPLE,
+    Distances,
+    Nearest,
+    Space,
+    Turn,
+    draw,
+    nearest_labeled,
+    pick,
+    scale_of,
+)
+from service.strategies.ranking import top
+from service.strategies.registry import Need, set_strategy
+from service.strategies.uncertainty import entropy, least_confidence, margin
+from service.strategies.view import PoolView, Positions
+from service.threads import run_in_threads
+
+SCORERS: dict[str, Scorer] = {"least_confidence": least_confidence, "margin": margin, "entropy": entropy}
+
+
+@set_strategy(
+    "badge",
+    summary="Rows drawn by k-means++ from what each would teach the model's last layer: unsure and unlike one another.",
+    source="Ash et al. 2020, Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds, arXiv:1906.03671",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+    parameters=(SAMPLE,),
+)
+def badge(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Seed k-means++ on the gradient embeddings: (p - e_y) times x for each class, where y is the likeliest.
+
+    The first row has the longest embedding, as in the authors' code (k-means++ as the paper has it draws it uniformly);
+    each further one is drawn in proportion to its squared distance from the nearest so far, as the largest of the
+    squared distances divided by exponential draws. Where all of these are 0, it is drawn uniformly.
+    """
+    drawn, note = draw("badge", view, batch_size, sample, batch_size, rng)
+    rows = view.candidates[drawn]
+    space = embedding_space(view, rows)
+    norms = embedding_norms(space, rows)
+    is_broken = np.isnan(norms)
+    norms[is_broken] = SCORE_OF_BROKEN
+    first = top(norms, 1, rng)
+    nearest = Nearest(space, rows, batch_size)
+    nearest.add(rows[first])
+    nearest.distances[:] = np.where(is_broken, 0, norms + norms[first])  # at most, by the triangle inequality
+
+    def turn_of(_: int) -> Turn:
+        draws = np.maximum(rng.standard_exponential(len(rows)), 1e-300)  # never divide by 0
+
+        def turn(distances: Distances, at: Positions | slice) -> Scores:
+            return np.square(distances, dtype=np.float64) / draws[at]
+
+        return turn
+
+    positions = pick(nearest, first.tolist(), batch_size, rng, turn_of)
+    return drawn[positions], None, told(note, is_broken, "come last")
+
+
+def embedding_space(view: PoolView, rows: Positions) -> Space:
+    """Return where the gradient embeddings are, but for a power of two; NaN without finite probabilities."""
+
+    def gradients(X: Features) -> NDArray[np.float64]:
+        g = np.array(view.probabilities(X), np.float64)
+        g[np.arange(len(g)), g.argmax(axis=1)] -= 1.0
+        g[~np.isfinite(g).all(axis=1)] = np.nan
+        return g
+
+    return Space(view.pool, scale_of(view.pool, rows), None, gradients, len(view.model.classes_))
+
+
+def embedding_norms(space: Space, rows: Positions) -> Scores:
+    """Return the length of each row's embedding."""
+    norms = np.empty(len(rows))
+
+    def measure(positions: Positions) -> None:
+        norms[positions] = np.sqrt(space.read(rows[positions]).squares)
+
+    run_in_threads(measure, space.blocks(np.arange(len(rows))))
+    return norms
+
+
+@set_strategy(
+    "ranked_batch",
+    summary="One row after another, far from all labelled or chosen; being unsure counts more as labels come in.",
+    source="Cardoso et al. 2017, Ranked Batch-Mode Active Learning, doi:10.1016/j.ins.2016.10.037",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
+    parameters=(
+        Parameter(
+            "scorer",
+            kind="choice",
+            default="least_confidence",
+            choices=tuple(SCORERS),
+            summary="The strategy whose scores say how unsure the model is.",
+        ),
+        SAMPLE,
+    ),
+)
+def ranked_batch(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, scorer: str, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Choose greedily by a (1 - similarity) + (1 - a) uncertainty, where a is the share of rows not labelled.
+
+    The similarity is 1 / (1 + Euclidean distance) to the nearest labelled or chosen row: 0 if there is none. The rows
+    of the batch count as labelled, so a shrinks with each, as in the paper and in modAL; a later score may therefore be
+    the higher, and none is returned.
+    """
+    n, n_labeled = len(view.candidates), len(view.labeled)
+    drawn, note = draw("ranked_batch", view, n_labeled + batch_size, sample, batch_size, rng)
+    rows = view.candidates[drawn]
+    nearest = nearest_labeled(view, rows, batch_size, rng)
+    uncertainty = uncertainty_of(view, nearest.space, rows, SCORERS[scorer])
+    is_broken = uncertainty == SCORE_OF_BROKEN
+    uncertainty[is_broken] = 0.0
+
+    def turn_of(n_chosen: int) -> Turn:
+        share = (n - n_chosen) / (n + n_labeled)
+
+        def turn(distances: Distances, at: Positions | slice) -> Scores:
+            with np.errstate(over="ignore"):  # as far away as can be
+                away = distances * np.float64(nearest.space.scale)
+            return share * (1.0 - 1.0 / (1.0 + away)) + (1.0 - share) * uncertainty[at]
+
+        return turn
+
+    positions = pick(nearest, [], batch_size, rng, turn_of)
+    return drawn[positions], None, told(note, is_broken, "count as certain")
+
+
+def uncertainty_of(view: PoolView, space: Space, rows: Positions, scorer: Scorer) -> Scores:
+    """Return the score of each row, SCORE_OF_BROKEN without finite probabilities."""
+    scores = np.empty(len(rows))
+
+    def score(positions: Positions) -> None:
+        scores[positions] = scores_of(view.probabilities, scorer, view.pool.take(rows[positions]))
+
+    run_in_threads(score, space.blocks(np.arange(len(rows))))
+    return scores
+
+
+def told(note: str | None, is_broken: NDArray[np.bool_], what_they_do: str) -> str | None:
+    """Add to a note how many rows the model has no finite probabilities for, and what becomes of them."""
+    n_broken = np.count_nonzero(is_broken)
+    broken = (
+        f"the model has no finite probabilities for {n_broken} of the {len(is_broken)} candidates looked at "
+        f"(their features overflow): these {what_they_do}"
+    )
+    return "; ".join(part for part in (note, broken if n_broken else None) if part) or None
