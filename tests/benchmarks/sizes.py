@@ -1,0 +1,54 @@
+"""How large everything is: as the design says, and small enough to see in a minute that all of it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WIDTH = 64
+N_CLASSES = 10
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of pools, numbers of labels, and how often each thing is done."""
+
+    rounds: int
+    pool: int
+    labels: int
+    small_pool: int
+    labels_of_both: int
+    upload: int
+    load_rounds: int
+    load_seconds: int
+    shrink: int
+    growth: tuple[int, ...]
+    huge: int
+
+
+FULL = Sizes(
+    rounds=11,
+    pool=1_000_000,
+    labels=2_000,
+    small_pool=10_000,
+    labels_of_both=9_000,
+    upload=1_000_000,
+    load_rounds=9,
+    load_seconds=1,
+    shrink=1,
+    growth=(10_000, 100_000, 1_000_000),
+    huge=5_000_000,
+)
+QUICK = Sizes(
+    rounds=3,
+    pool=50_000,
+    labels=500,
+    small_pool=2_000,
+    labels_of_both=1_800,
+    upload=50_000,
+    load_rounds=1,
+    load_seconds=1,
+    shrink=10,
+    growth=(1_000, 20_000),
+    huge=200_000,
+)

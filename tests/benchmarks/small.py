@@ -1,0 +1,123 @@
+"""What HTTP costs: small queries and labels under load, against an endpoint that does next to nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.cli import SHARED_MEMORY, gunicorn_command
+from service.settings import Settings
+from tests.benchmarks.load import GENERATOR, NEW_EACH_TIME, Load, requests_a_second
+from tests.benchmarks.measure import in_turns
+from tests.benchmarks.pools import answers
+from tests.benchmarks.rows import Row, times
+from tests.benchmarks.sizes import Sizes
+from tests.serving import Service
+
+ROOT = Path(__file__).parent.parent.parent
+CONNECTIONS = 8
+CHANGE = "/label a change, refit never"
+N_ROWS, N_COLUMNS, N_LABELS, SMALL_BATCH = 1_000, 10, 90, 10
+
+
+class Empty(Service):
+    """The empty endpoint behind the very command line that serves Active Query, with the same settings."""
+
+    def start(self) -> Empty:
+        counters, kept = self.log.with_suffix(".counters"), self.log.with_suffix(".kept")
+        for path in (counters, kept):
+            path.mkdir()
+        environment = self.environment | {"PROMETHEUS_MULTIPROC_DIR": str(counters)}
+        settings = Settings.from_env(environment)
+        command = [
+            f"tests.benchmarks.empty:create_app({str(kept)!r})" if part == "service.app:create_app()" else part
+            for part in gunicorn_command(settings, SHARED_MEMORY)
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        self.wait_until_ready()
+        return self
+
+
+@contextmanager
+def both(directory: Path) -> Iterator[tuple[Service, Empty]]:
+    """Active Query with some small projects, and the empty endpoint, side by side; only one at a time has work."""
+    service = Service(directory / "data", directory / "log", AQ_LOG_LEVEL="error")
+    empty = Empty(directory / "none", directory / "log-of-empty", AQ_LOG_LEVEL="error")
+    try:
+        service.start()
+        empty.start()
+        for number in range(CONNECTIONS):
+            service.post("/fit", small_project(f"small-{number}"), expect=201)
+        yield service, empty
+    finally:
+        for started in (service, empty):
+            if started.process is not None:
+                started.kill()
+
+
+def measure_small_requests(sizes: Sizes, directory: Path) -> list[Row]:
+    """Row 5: requests a second, each kind of request in turn with the empty one."""
+    kinds = {
+        f"{kind}, {spread}": load
+        for spread, names in (
+            ("one project", ["small-0"] * CONNECTIONS),
+            (f"{CONNECTIONS} projects", [f"small-{number}" for number in range(CONNECTIONS)]),
+        )
+        for kind, load in loads(names).items()
+    }
+    with both(directory) as (service, empty):
+        bodies = tuple((query_body(f"small-{number}"),) for number in range(CONNECTIONS))
+        targets = [(empty.port, Load(path, bodies)) for path in ("/empty", "/durable")]
+        targets += [(service.port, load) for load in kinds.values()]
+        for port, load in targets:
+            requests_a_second(port, load, 1)  # every worker has met every kind of request
+        measures = [partial(requests_a_second, *target, sizes.load_seconds) for target in targets]
+        nothing, durable, *rates = in_turns(sizes.load_rounds, *measures)
+    against = f"empty Flask + marshmallow POST, {CONNECTIONS} connections of {GENERATOR}"
+    rated = dict(zip(kinds, rates, strict=True))
+    rows = [times(5, kind, rate, "/s", against, nothing, at_least=0.6) for kind, rate in rated.items()]
+    against = "the same that also makes one small file durable"
+    changing = {kind: rate for kind, rate in rated.items() if CHANGE in kind}
+    return rows + [times(5, kind, rate, "/s", against, durable) for kind, rate in changing.items()]
+
+
+def loads(projects: list[str]) -> dict[str, Load]:
+    """Each kind of request, where every connection has its project and, in it, samples of its own."""
+    sizes = f"{N_ROWS:,} x {N_COLUMNS}, {N_LABELS} labels"
+    queries = tuple((query_body(name),) for name in projects)
+    others = tuple((query_body(name, random_state=NEW_EACH_TIME),) for name in projects)
+    same = tuple((label_body(name, first, 0),) for first, name in enumerate(projects))
+    changes = tuple(
+        tuple(label_body(name, index, turn) for index in range(first, N_LABELS, CONNECTIONS) for turn in (0, 1))
+        for first, name in enumerate(projects)
+    )
+    return {
+        f"/query margin, {sizes}": Load("/query", queries),
+        f"/query margin, another seed each time, {sizes}": Load("/query", others),
+        f"/label the same again, {sizes}": Load("/label", same),
+        f"{CHANGE}, {sizes}": Load("/label", changes),
+    }
+
+
+def query_body(project_id: str, **more: int) -> bytes:
+    return json.dumps({"project_id": project_id, "strategy": "margin", "batch_size": SMALL_BATCH, **more}).encode()
+
+
+def label_body(project_id: str, index: int, turn: int) -> bytes:
+    """One label; it differs from that of another turn."""
+    return json.dumps({"project_id": project_id, "labels": answers(index, index + 1, turn), "refit": "never"}).encode()
+
+
+def small_project(project_id: str) -> dict[str, Any]:
+    """The request that makes a small project."""
+    X = np.random.default_rng(2).standard_normal((N_ROWS, N_COLUMNS))
+    y = [answer["label"] for answer in answers(0, N_LABELS, 0)]
+    return {"project_id": project_id, "X": X.tolist(), "y": y + [None] * (N_ROWS - N_LABELS)}
