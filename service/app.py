@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from flask import Flask
 
+from service.backends import backend_of
 from service.http import metrics, problems, request_id, routes
 from service.settings import Settings
 from service.store import Store
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
+
+
+class Application(Flask):
+    """Flask without asynchronous functions."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function as it is: Flask would look into each one at every request."""
+        return func
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -23,12 +34,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     log_to_stderr(settings.log_level)
     store = Store(settings.data_dir, cache_bytes=settings.cache_bytes, max_projects=settings.max_projects)
     store.sweep()
-    app = Flask("service", static_folder=None)
+    app = Application("service", static_folder=None)
     app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect
     request_id.register(app)
     metrics.register(app)
     problems.register(app)
-    routes.register(app, routes.Context(store, settings))
+    routes.register(app, routes.Context(store, settings, backend_of(settings)))
     return app
 
 

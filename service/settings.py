@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any, cast
 
 PREFIX = "AQ_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+SCHEMES = {"dask": ("tcp://", "tls://"), "ray": ("ray://",)}
+"""What the address of each kind of cluster starts with."""
+
+NO_ADDRESS = "none"
 
 
 class SettingsError(ValueError):
@@ -48,7 +53,11 @@ class Settings:
     max_batch: int = setting(10_000, "Largest batch_size of a query.", minimum=1)
     max_projects: int = setting(1_000, "How many projects there may be.", minimum=1)
     cache_bytes: int = setting(
-        2**28, "Memory that each worker may use to keep fitted models at hand, in bytes.", minimum=0
+        2**28, "Memory that each worker may use to keep models, scores and states at hand, in bytes.", minimum=0
+    )
+    backend: str = setting("threads", "Who scores large pools: threads, dask or ray.", choices=("threads", *SCHEMES))
+    backend_address: str = setting(
+        NO_ADDRESS, "Where the cluster of AQ_BACKEND runs: tcp://host:8786 of Dask, ray://host:10001 of Ray."
     )
     log_level: str = setting("info", "How much is logged.", choices=LOG_LEVELS)
     allow_anonymous: bool = setting(
@@ -74,9 +83,11 @@ class Settings:
                 values[declared[name].name] = read(declared[name], text)
             except ValueError as error:
                 problems.append(f"{name}={text!r}: {error}{kubernetes_hint(name, text)}")
+        settings = cls(**values)
+        problems += backend_problems(settings)
         if problems:
             raise SettingsError("\n".join(problems))
-        return cls(**values)
+        return settings
 
     @classmethod
     def from_process(cls) -> Settings:
@@ -91,6 +102,18 @@ class Settings:
                 "and delete every project: listen on 127.0.0.1, or set AQ_ALLOW_ANONYMOUS=1 where a proxy or a private "
                 "network guards the port"
             )
+
+
+def backend_problems(settings: Settings) -> list[str]:
+    """Say what is wrong with the address of a cluster: that it is missing, say, or that there is no cluster."""
+    backend, address = settings.backend, settings.backend_address
+    if backend in SCHEMES:
+        is_right = address.startswith(SCHEMES[backend]) and re.fullmatch(r"\w+://[^/]+:\d+", address)
+        forms = " or ".join(f"{scheme}host:port" for scheme in SCHEMES[backend])
+        return [] if is_right else [f"AQ_BACKEND_ADDRESS={address!r}: with AQ_BACKEND={backend} it must be {forms}"]
+    if address != NO_ADDRESS:
+        return [f"AQ_BACKEND_ADDRESS={address!r}: there is no cluster to reach unless AQ_BACKEND is dask or ray"]
+    return []
 
 
 def variable(item: Field[Any]) -> str:

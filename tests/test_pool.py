@@ -1,5 +1,7 @@
 """The pool: fixed edges of its chunks, and the same rows whichever way they are kept."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -25,7 +27,7 @@ def kind(request):
 @pytest.fixture(params=[[1000], [300, 700], [1, 998, 1]], ids=str)
 def pool(request, kind):
     edges = np.cumsum([0, *request.param])
-    return Pool(tuple(kind(X[a:b]) for a, b in zip(edges, edges[1:], strict=False)))
+    return Pool(tuple(kind(X[a:b]) for a, b in pairwise(edges)))
 
 
 def dense(rows):

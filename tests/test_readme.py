@@ -99,10 +99,15 @@ def strategies_table() -> str:
 def estimators_table() -> str:
     """What can be trained."""
     rows = [
-        [f"`{name}`", kind.summary, ", ".join(f"`{parameter.name}`" for parameter in kind.parameters)]
+        [
+            f"`{name}`",
+            kind.summary,
+            "yes" if kind.sparse else "no",
+            ", ".join(f"`{parameter.name}`" for parameter in kind.parameters),
+        ]
         for name, kind in ESTIMATORS.items()
     ]
-    return table(["estimator", "what it is", "parameters"], rows)
+    return table(["estimator", "what it is", "sparse pools", "parameters"], rows)
 
 
 @pytest.mark.parametrize("made", [settings_table, strategies_table, estimators_table])

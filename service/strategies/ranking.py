@@ -48,10 +48,9 @@ def best_of(runs: Iterable[Run], batch_size: int, rng: np.random.Generator) -> t
     """
     seed = rng.integers(2**64, dtype=np.uint64)
     positions, scores = np.empty(0, np.int64), np.empty(0)
-    floor = -np.inf
     for first, block, counts in blocks_of(runs):
-        good = block >= floor if counts is None else counts & (block >= floor)
-        above = np.flatnonzero(good)
+        good = block >= (scores.min() if len(scores) == batch_size else -np.inf)
+        above = np.flatnonzero(good if counts is None else np.logical_and(good, counts, out=good))
         if len(above) == 0:
             continue
         positions = np.concatenate([positions, above + first])
@@ -59,7 +58,6 @@ def best_of(runs: Iterable[Run], batch_size: int, rng: np.random.Generator) -> t
         if len(scores) > batch_size:
             kept = best_positions(positions, scores, batch_size, seed)
             positions, scores = positions[kept], scores[kept]
-            floor = scores.min()
     if len(scores) > 1:
         order = np.lexsort((lots(positions, seed), -scores))
         positions, scores = positions[order], scores[order]
@@ -76,12 +74,14 @@ def blocks_of(runs: Iterable[Run]) -> Iterator[Run]:
 
 def best_positions(positions: Positions, scores: Scores, batch_size: int, seed: np.uint64) -> Positions:
     """Return which `batch_size` of more scores are best, in no order."""
-    cut = scores.max() if batch_size == 1 else np.partition(scores, len(scores) - batch_size)[len(scores) - batch_size]
-    above, level = np.flatnonzero(scores > cut), np.flatnonzero(scores == cut)
-    n_more = batch_size - len(above)
-    if n_more < len(level):
-        level = level[np.argpartition(lots(positions[level], seed), n_more - 1)[:n_more]]
-    return np.concatenate([above, level])
+    cut = np.partition(scores, len(scores) - batch_size)[len(scores) - batch_size]
+    best = np.flatnonzero(scores >= cut)
+    if len(best) == batch_size:
+        return best
+    is_level = scores[best] == cut
+    above, level = best[~is_level], best[is_level]
+    drawn = np.argpartition(lots(positions[level], seed), batch_size - len(above) - 1)[: batch_size - len(above)]
+    return np.concatenate([above, level[drawn]])
 
 
 def lots(positions: Positions, seed: np.uint64) -> NDArray[np.uint64]:

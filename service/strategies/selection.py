@@ -69,8 +69,8 @@ def settle(strategy: Strategy, params: Parameters, question: Question, batch_siz
         return Plan(strategy, params, model, None)
     elif question.n_classes_labeled == 1:
         reason = (
-            "no model yet: only one class is labelled and thus certain, so all scores are equal "
-            "and the order is drawn by the seed; 'auto' does better here"
+            "no model yet: only one class is labelled and thus certain, so no sample is less certain than another; "
+            "'auto' does better here"
         )
         return Plan(strategy, params, model, reason)
     else:

@@ -1,0 +1,48 @@
+"""A cluster of Dask. Importing this module needs the extra 'dask'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import distributed
+
+from service.backends.cluster import Answer
+from service.backends.work import Task, work
+
+CONNECT_SECONDS = 3
+
+
+class DaskConnection:
+    """A client of a scheduler; it may be used from many threads."""
+
+    def __init__(self, address: str) -> None:
+        self._client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+
+    def n_cores(self) -> int:
+        """Return how many threads all workers have."""
+        if self._client.status != "running":
+            # Dask itself would wait for the scheduler to come back.
+            raise ConnectionError("the scheduler is gone")
+        return sum(self._client.nthreads().values())
+
+    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[Answer]:
+        """Have `work` done on each task and yield the answers as they come."""
+        waiting = iter(tasks)
+        out = {}
+        answered = distributed.as_completed(loop=self._client.loop, with_results=True)
+
+        def send(some: Iterator[Task]) -> None:
+            for task in some:
+                future = self._client.submit(work, task, pure=False)
+                out[future.key] = task
+                answered.add(future)
+
+        send(islice(waiting, n_at_once))
+        for future, scores in answered:
+            yield out.pop(future.key), scores
+            send(islice(waiting, 1))
+
+    def close(self) -> None:
+        """Leave the scheduler."""
+        self._client.close()
