@@ -403,6 +403,7 @@ class Store:
                 raise ProjectNotFound(project_id)
             gone = staging.path / "project"
             directory.rename(gone)
+            self.forget(project_id)
             # Whoever waits for these locks finds them unlinked, and looks for the project anew.
             (gone / "lock").unlink()
             (gone / "fit.lock").unlink(missing_ok=True)
