@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -18,6 +19,8 @@ from service.backends import refuse_missing_extra
 from service.errors import StoreBusy, StoreFull
 from service.settings import Settings, SettingsError
 from service.store import Store
+
+MANY_FILES = 2**16
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own, made for this
 COUNTERS = ".active-query-counters-"
@@ -58,9 +61,17 @@ def serve() -> None:
         "AQ_DATA_DIR": str(settings.data_dir.absolute()),
         "PROMETHEUS_MULTIPROC_DIR": str(directory_of_counters(memory)),
     }
+    allow_many_files()
     # gunicorn looks for modules in its working directory first, and many a project has a `service` of its own.
     os.chdir(Path(__file__).parent.parent)
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is what is wanted
+
+
+def allow_many_files() -> None:
+    """Let this process and its children have as many files open as it may ask for: each mapped array is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = MANY_FILES if most == resource.RLIM_INFINITY else min(MANY_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 
 
 def gunicorn_command(settings: Settings, memory: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -34,9 +35,22 @@ class SampleIds:
         order = np.argsort(hashes, kind="stable")
         return cls(np.frombuffer(b"".join(encoded), np.uint8), starts, hashes[order], order)
 
-    def columns(self) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays by name, as `SampleIds(**columns)` takes them."""
-        return {"text": self.text, "starts": self.starts, "hashes": self.hashes, "order": self.order}
+    def packed(self) -> NDArray[np.uint8]:
+        """Return all of it as one array, which takes one open file where it is mapped, and not four."""
+        n = np.array([len(self)], np.int64)
+        return np.concatenate([part.view(np.uint8) for part in (n, self.starts, self.hashes, self.order, self.text)])
+
+    @classmethod
+    def unpacked(cls, packed: NDArray[np.uint8]) -> SampleIds:
+        """Return what `packed` was made of, over the same memory."""
+        n = int(packed[:8].view(np.int64)[0])
+        starts, hashes, order, end = np.cumsum([8, 8 * (n + 1), 8 * n, 8 * n]).tolist()
+        return cls(
+            text=packed[end:],
+            starts=packed[starts:hashes].view(np.int64),
+            hashes=packed[hashes:order].view(np.uint64),
+            order=packed[order:end].view(np.int64),
+        )
 
     def __len__(self) -> int:
         return len(self.order)
@@ -66,13 +80,13 @@ def hash_of(encoded: bytes) -> int:
     return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PoolIds:
     """The names of a whole pool, which came in one or more parts; unique over all of them."""
 
     parts: tuple[SampleIds, ...]
 
-    @property
+    @cached_property
     def starts(self) -> list[int]:
         """The position of each part's first name, and behind them the number of names."""
         return [0, *accumulate(map(len, self.parts))]
@@ -93,12 +107,12 @@ class PoolIds:
                 return start + found
         return None
 
-    def known(self, names: Sequence[str]) -> list[int]:
-        """Return which of some names are there already, by their position in `names`."""
+    def known(self, names: Sequence[str]) -> Iterator[int]:
+        """Yield which of some names are there already, by their position in `names`, as they are found."""
         hashes = np.fromiter((hash_of(name.encode()) for name in names), np.uint64, len(names))
         alike = np.zeros(len(names), np.bool_)
         for part in self.parts:
             ranks = np.searchsorted(part.hashes, hashes)
             there = ranks < len(part)
             alike[there] |= part.hashes[ranks[there]] == hashes[there]
-        return [position for position in np.flatnonzero(alike).tolist() if self.find(names[position]) is not None]
+        return (position for position in np.flatnonzero(alike).tolist() if self.find(names[position]) is not None)

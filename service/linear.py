@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from service.pool import Features, Matrix
+from service.pool import Matrix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,16 +46,17 @@ class LinearHead:
         return z.T
 
 
-def short_way(model: Any, dtype: np.dtype[Any]) -> Callable[[Features], NDArray[np.floating[Any]]] | None:
+def short_way(model: Any) -> Callable[[Matrix], NDArray[np.floating[Any]]] | None:
     """Return a function from dense rows (n, d) to probabilities (n, c) for a linear model, None for any other.
 
-    float16 and float32 are computed in float32, everything else in float64. A model that scales its features gets them
-    scaled in float64: folded into float32 weights, a large mean would cancel away what tells the rows apart.
+    float16 and float32 are computed in float32, everything else in float64: by the dtype of the rows that are given, so
+    that no other row decides on the last digits of a score. A model that scales its features gets them scaled in
+    float64: folded into float32 weights, a large mean would cancel away what tells the rows apart.
     """
     if isinstance(model, Pipeline) and isinstance(model[-1], LogisticRegression):
         scaled, head = model[:-1], LinearHead.of(model[-1], np.dtype(np.float64))
         return lambda X: head.probabilities(scaled.transform(X))
     if isinstance(model, LogisticRegression):
-        is_narrow = dtype.kind == "f" and dtype.itemsize <= 4
-        return LinearHead.of(model, np.dtype(np.float32 if is_narrow else np.float64)).probabilities
+        narrow, wide = (LinearHead.of(model, np.dtype(dtype)) for dtype in (np.float32, np.float64))
+        return lambda X: (narrow if X.dtype.kind == "f" and X.dtype.itemsize <= 4 else wide).probabilities(X)
     return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -130,15 +131,34 @@ class Pool:
 
     def chunks_of(self, number: int, n_outputs: int) -> Iterator[Chunk]:
         """Cut one segment into its chunks."""
-        n_rows, first = len(self.segments[number]), self.starts[number]
-        step = rows_a_chunk(self.segments[number], n_outputs)
-        for start in range(0, n_rows, step):
-            stop = min(start + step, n_rows)
+        first = self.starts[number]
+        for start, stop in pairwise(self._edges_of(number, n_outputs)):
             yield Chunk(number, slice(first + start, first + stop), slice(start, stop))
 
     def n_chunks(self, number: int, n_outputs: int) -> int:
         """Return into how many chunks a segment is cut."""
-        return -(-len(self.segments[number]) // rows_a_chunk(self.segments[number], n_outputs))
+        return len(self._edges_of(number, n_outputs)) - 1
+
+    def _edges_of(self, number: int, n_outputs: int) -> Sequence[int]:
+        if (number, n_outputs) not in self._edges:
+            self._edges[number, n_outputs] = edges_of(self.segments[number], n_outputs)
+        return self._edges[number, n_outputs]
+
+    @cached_property
+    def _edges(self) -> dict[tuple[int, int], Sequence[int]]:
+        """The edges of chunks that were asked for."""
+        return {}
+
+    @cached_property
+    def cells_a_row(self) -> int:
+        """How many numbers a row takes, at least 1: all of its features, or what is typical of those that are not 0.
+
+        The root of the mean square counts the long rows, which are where the numbers are.
+        """
+        if not self.is_sparse:
+            return self.n_columns
+        lengths = [np.diff(rows.indptr).astype(np.float64) for rows in self.segments if isinstance(rows, SparseRows)]
+        return max(1, math.ceil(math.sqrt(sum(float(of @ of) for of in lengths) / len(self))))
 
     def read(self, chunk: Chunk) -> Features:
         """Return the rows of a chunk; dense ones without copying them."""
@@ -175,14 +195,21 @@ def stacked(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) -> 
     return np.concatenate(parts, dtype=dtype)
 
 
-def cells_a_row(rows: Rows) -> int:
-    """Return how many numbers a row takes: all of its features, or on average those that are not 0."""
-    return len(rows.data) // max(len(rows), 1) if isinstance(rows, SparseRows) else int(rows.shape[1])
+def edges_of(rows: Rows, n_outputs: int) -> Sequence[int]:
+    """Return where the chunks of a segment begin, and behind them its number of rows.
 
-
-def rows_a_chunk(rows: Rows, n_outputs: int) -> int:
-    """Return how many rows make a chunk."""
-    return max(MIN_CHUNK_ROWS, CHUNK_CELLS // max(cells_a_row(rows), n_outputs, 1))
+    Sparse rows may be of very different lengths, so what is counted is the numbers that are in them.
+    """
+    n_rows, most = len(rows), max(MIN_CHUNK_ROWS, CHUNK_CELLS // max(n_outputs, 1))
+    if not isinstance(rows, SparseRows):
+        step = min(most, max(MIN_CHUNK_ROWS, CHUNK_CELLS // max(int(rows.shape[1]), 1)))
+        return [*range(0, n_rows, step), n_rows]
+    edges = [0]
+    while edges[-1] < n_rows:
+        start = edges[-1]
+        full = int(np.searchsorted(rows.indptr, rows.indptr[start] + CHUNK_CELLS, side="right")) - 1
+        edges.append(min(max(full, start + 1), start + most, n_rows))
+    return edges
 
 
 def n_cells(rows: Rows) -> int:
@@ -190,8 +217,18 @@ def n_cells(rows: Rows) -> int:
     return len(rows.data) + len(rows) if isinstance(rows, SparseRows) else len(rows) * int(rows.shape[1])
 
 
+def common_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the dtype that holds the numbers of both exactly, None where there is none of 64 bits."""
+    common = np.result_type(one, other)
+    # What numpy calls safe loses the last digits of integers beyond 2**53.
+    is_exact = common.kind in (one.kind, other.kind) and not (
+        common.kind == "f" and any(dtype.kind in "iu" and dtype.itemsize == 8 for dtype in (one, other))
+    )
+    return common if is_exact else None
+
+
 def joined(upper: Rows, lower: Rows) -> Rows:
-    """Put rows of one kind below others, in memory."""
+    """Put rows of one kind below others, in memory, in a dtype that holds both."""
     if isinstance(upper, SparseRows) and isinstance(lower, SparseRows):
         starts = np.concatenate([upper.indptr, lower.indptr[1:] + upper.indptr[-1]])
         index_type = np.result_type(upper.indices, lower.indices)

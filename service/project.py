@@ -112,6 +112,11 @@ class Project:
         return sum(segment.n_rows for segment in self.segments)
 
     @property
+    def commit(self) -> tuple[str, int]:
+        """Name this state among all that there ever were."""
+        return self.incarnation, self.version
+
+    @property
     def is_sparse(self) -> bool:
         """Whether the pool is kept as CSR."""
         return self.segments[0].sparse
@@ -197,6 +202,7 @@ class Project:
             last_model=old.last_model,
             last_file=old.last_file,
             created_at=old.created_at,
+            updated_at=old.updated_at,
         )
 
     def with_votes(self, votes: Votes) -> Project:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,26 @@ class Classifier(Protocol):
         """
 
 
+@runtime_checkable
+class Committee(Protocol):
+    """Several models, as far as the service looks into them."""
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The codes of the classes that any member knows (c,), ascending."""
+
+    @property
+    def n_members(self) -> int:
+        """How many models there are."""
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells this committee from others of the same model."""
+
+    def member_probabilities(self, X: Features) -> NDArray[np.float64]:
+        """Return the probabilities (m, n, c) of rows (n, d)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentScores:
     """The scores (n,) of a segment's rows under one model, as far as they were worked out: chunks are, whole, or not.
@@ -58,17 +78,20 @@ class SegmentScores:
 class Memory(Protocol):
     """What is known of the scores of a pool under one model, from requests before."""
 
-    def recall(self, scorer: Scorer, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+    def recall(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return what is known of a segment's scores, of nothing at first; what is added to it may be kept."""
 
 
 class Forgetful:
     """No memory at all."""
 
-    def recall(self, scorer: Scorer, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+    def recall(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return nothing known."""
         return SegmentScores.unknown(n_rows, n_chunks)
 
+
+Predictor = Classifier | Committee
+"""What scorers are given the answers of."""
 
 Keep = Callable[[Chunk, Scores], None]
 """Takes the scores of a chunk, from any thread."""
@@ -77,14 +100,14 @@ Keep = Callable[[Chunk, Scores], None]
 class Backend(Protocol):
     """Who works out the scores of chunks."""
 
-    def score(self, model: Classifier, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
         """Hand the scores of each chunk to `keep`, in any order."""
 
 
 class Threads:
     """Works in the threads of this process."""
 
-    def score(self, model: Classifier, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
         """Hand the scores of each chunk to `keep`."""
         probabilities = probabilities_of(model, pool)
         run_in_threads(lambda chunk: keep(chunk, scores_of(probabilities, scorer, pool.read(chunk))), chunks)
@@ -94,7 +117,7 @@ THREADS = Threads()
 
 
 def score_pool(
-    model: Classifier,
+    model: Predictor,
     pool: Pool,
     scorer: Scorer,
     wanted: NDArray[np.bool_],
@@ -104,12 +127,14 @@ def score_pool(
 ) -> list[Scores]:
     """Return the scores (n,) of each segment's rows; they mean something in those chunks that hold a `wanted` row.
 
-    A chunk is computed whole or not at all, at edges that depend on the pool and the number of classes alone, so a
+    The scorer is given the probabilities (n, c) of a model, or those (m, n, c) of a committee's members. A chunk is
+    computed whole or not at all, at edges that depend on the pool and the number of probabilities alone, so a
     row's score never depends on which other rows are wanted. Beside the scores, never more than a few chunks are held.
     """
-    n_outputs = len(model.classes_)
+    n_outputs = outputs_of(model)
+    scoring = scorer, model.identity if isinstance(model, Committee) else None
     known = [
-        (memory or Forgetful()).recall(scorer, number, len(segment), pool.n_chunks(number, n_outputs))
+        (memory or Forgetful()).recall(scoring, number, len(segment), pool.n_chunks(number, n_outputs))
         for number, segment in enumerate(pool.segments)
     ]
 
@@ -136,6 +161,11 @@ def score_pool(
     return [segment.scores for segment in known]
 
 
+def outputs_of(model: Predictor) -> int:
+    """Return how many numbers are held of a row; scorers of committees take a few copies of what they are given."""
+    return 4 * len(model.classes_) * model.n_members if isinstance(model, Committee) else len(model.classes_)
+
+
 def scores_of(probabilities: Callable[[Features], Probabilities], scorer: Scorer, X: Features) -> Scores:
     """Return one finite score a row of a chunk."""
     with np.errstate(all="ignore"):
@@ -143,14 +173,28 @@ def scores_of(probabilities: Callable[[Features], Probabilities], scorer: Scorer
     return np.where(np.isfinite(scores), scores, SCORE_OF_BROKEN)
 
 
-def probabilities_of(model: Classifier, pool: Pool) -> Callable[[Features], Probabilities]:
+def probabilities_of(model: Predictor, pool: Pool) -> Callable[[Features], Probabilities]:
     """Return the function from rows of the pool (n, d) to probabilities (n, c) that is quickest for a model.
 
-    It equals `predict_probabilities` within the rounding of the pool's dtype.
+    It equals `predict_probabilities` within the rounding of the rows' dtype, near whose limits it may overflow first.
+    Of a committee it returns (m, n, c).
     """
     use_one_thread()
-    short = None if pool.is_sparse else short_way(model, pool.dtype)
+    if isinstance(model, Committee):
+        return member_probabilities_of(model)
+    short = None if pool.is_sparse else short_way(model)
     return short or (lambda X: predict_probabilities(model, X))
+
+
+def member_probabilities_of(committee: Committee) -> Callable[[Features], Probabilities]:
+    """Return the function from rows (n, d) to the probabilities (m, n, c) of a committee's members."""
+
+    def predict(X: Features) -> Probabilities:
+        use_one_thread()
+        with np.errstate(all="ignore"):
+            return committee.member_probabilities(X)
+
+    return predict
 
 
 def predict_probabilities(model: Classifier, X: Features) -> NDArray[np.float64]:

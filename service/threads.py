@@ -6,9 +6,11 @@ Requests run side by side, and pools of threads of their own, such as those of B
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from threading import Lock
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -34,16 +36,42 @@ def thread_pools() -> ThreadpoolController:
 
 
 def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
-    """Do the work for each item, in any order; one or two items in the calling thread."""
-    if len(items) <= 2:
-        for item in items:
-            work(item)
-    else:
-        for _ in cores().map(work, items):
-            continue
+    """Do the work for each item, in any order: in the calling thread, and in as many others as there are cores free.
+
+    Whoever has much to do keeps nobody waiting who has little. The first error ends it.
+    """
+    waiting, turn = iter(items), Lock()
+
+    def work_off() -> None:
+        while True:
+            with turn:
+                item = next(waiting, None)
+            if item is None:
+                return
+            try:
+                work(item)
+            except BaseException:
+                with turn:
+                    deque(waiting, maxlen=0)  # nobody takes another
+                raise
+
+    helpers = [cores().submit(work_off) for _ in range(min(n_cores(), len(items)) - 1)]
+    try:
+        work_off()
+    finally:
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)
+    for helper in begun:
+        helper.result()
 
 
 @cache
 def cores() -> ThreadPoolExecutor:
     """Start the process's own threads, one for each core that it may use; made when first needed, after any fork."""
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="core")
+    return ThreadPoolExecutor(n_cores(), thread_name_prefix="core")
+
+
+@cache
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))

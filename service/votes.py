@@ -87,9 +87,10 @@ class Votes:
 
     @property
     def n_bytes(self) -> int:
-        """How much memory the columns take."""
+        """How much memory they take."""
         columns = (self.index, self.code, self.annotator, self.at, self.query)
-        return sum(column.nbytes for column in columns) + self.index.nbytes  # and the key, once it is asked for
+        # And, once they are asked for, the key and what the votes come to.
+        return sum(column.nbytes for column in columns) + 2 * self.index.nbytes + self.code.nbytes
 
     @cached_property
     def key(self) -> NDArray[np.int64]:

@@ -152,16 +152,28 @@ def test_npy_parts_without_a_config(client, dtype) -> None:
     assert n_segments == 2
 
 
-def test_a_segment_keeps_the_type_it_came_with(client) -> None:
-    form = {
-        "config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"),
-        "X": (npy(np.array([[1, 2]], np.uint8)), "X.npy"),
-    }
+@pytest.mark.parametrize(
+    ("first", "second", "n_segments"),
+    [("u1", "f8", 1), ("f4", "f8", 1), ("i4", "f8", 1), ("i1", "i8", 1), ("i8", "f8", 2), ("f8", "u8", 2)],
+)
+def test_small_segments_are_put_together_where_one_type_holds_both(client, first, second, n_segments) -> None:
+    largest = [[np.iinfo(dtype).max - 1 if dtype[0] in "iu" else 0.1, 2] for dtype in (first, second)]
+    one, other = (np.array([row], dtype) for row, dtype in zip(largest, (first, second), strict=True))
+    form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (npy(one), "X.npy")}
     assert client.post("/fit", data=form).status_code == 201
-    more(client, "p", X=[[0.5, 1e300]])
-    rows, n_segments = pool_of(client, "p")
-    assert rows.tolist() == [[1, 2], [0.5, 1e300]]
-    assert n_segments == 2
+    assert client.post("/projects/p/pool", data={"X": (npy(other), "X.npy")}).status_code == 200
+    context: Any = client.application.extensions["active-query"]
+    segments = context.store.read("p", Part.POOL).pool.segments
+    assert len(segments) == n_segments
+    cells = [cell for rows in segments for row in rows.tolist() for cell in row]
+    assert cells == [*one[0].tolist(), *other[0].tolist()]
+
+
+def test_a_pool_of_too_many_pieces_says_what_to_do(client, project, monkeypatch) -> None:
+    monkeypatch.setattr(append, "MAX_SEGMENTS", 1)
+    [error] = more(client, project, 422, X=ROWS)["errors"]
+    assert error["pointer"] == "/X"
+    assert "fewer and larger" in error["detail"]
 
 
 def test_samples_a_line(client, named) -> None:
@@ -253,3 +265,36 @@ def test_scores_of_what_was_there_are_not_worked_out_again(client, project, monk
     post(client, "/query", project_id=project, strategy="margin")
     post(client, "/query", project_id=project, strategy="margin", batch_size=3)
     assert seen == [2]
+
+
+def kept_and_fresh(client: FlaskClient, **asked: Any) -> tuple[Any, Any]:
+    """The answer of a worker that has all at hand, and that of one that has nothing."""
+    context: Any = client.application.extensions["active-query"]
+    kept = post(client, "/query", **asked)
+    context.store.cache.drop(lambda key: True)
+    return kept, post(client, "/query", **asked)
+
+
+@pytest.mark.parametrize("merged_rows", [0, 2**16], ids=["kept apart", "merged"])
+@pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f8", "f4"), ("i1", "f4"), ("f2", "i8")], ids=" then ".join)
+def test_scores_at_hand_are_those_of_a_fresh_worker(client, monkeypatch, dtypes, merged_rows) -> None:
+    monkeypatch.setattr(append, "MERGED_ROWS", merged_rows)
+    rng = np.random.default_rng(0)
+    first, second = ((rng.normal(size=(200, 4)) * 9).astype(dtype) for dtype in dtypes)
+    config = {"project_id": "p", "y": [int(row[0] > 0) if n < 50 else None for n, row in enumerate(first)]}
+    form = {"config": (BytesIO(json.dumps(config).encode()), "c", "application/json"), "X": (npy(first), "X.npy")}
+    assert client.post("/fit", data=form).status_code == 201
+    asked = {"project_id": "p", "strategy": "margin", "batch_size": 300, "random_state": 0}
+    post(client, "/query", **asked)
+    for rows in (second, first[:150], second[:30]):
+        assert client.post("/projects/p/pool", data={"X": (npy(rows), "X.npy")}).status_code == 200
+        kept, fresh = kept_and_fresh(client, **asked)
+        assert kept == fresh
+
+
+def test_an_append_sent_again_is_refused_with_a_few_names_of_many(client) -> None:
+    ids = [f"row {n}" for n in range(3000)]
+    post(client, "/fit", 201, project_id="n", X=line(3000), ids=ids)
+    refused = more(client, "n", 422, X=line(3000), ids=ids)
+    assert len(refused["errors"]) == 20
+    assert "at least 1 more" in refused["detail"]

@@ -44,8 +44,8 @@ def test_rows_may_be_asked_for_more_than_once_or_not_at_all():
 def test_mapped_names_are_found(tmp_path):
     names = [f"sample-{n * 7919 % 1000}" for n in range(1000)]
     built = SampleIds.build(names)
-    joblib.dump(built.columns(), tmp_path / "ids")
-    ids = SampleIds(**joblib.load(tmp_path / "ids", mmap_mode="r"))
+    joblib.dump(built.packed(), tmp_path / "ids")
+    ids = SampleIds.unpacked(joblib.load(tmp_path / "ids", mmap_mode="r"))
     assert isinstance(ids.text, np.memmap)
     assert [ids.find(name) for name in names[::50]] == list(range(0, 1000, 50))
     assert ids.names_at([999, 0]) == [names[999], names[0]]

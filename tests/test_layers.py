@@ -16,6 +16,7 @@ LAYERS = [
     ("votes", "ids", "preparation", "linear"),
     ("project",),
     ("scoring", "record"),
+    ("committee",),
     ("estimators", "strategies", "store"),
     ("backends", "usecases"),
     ("http",),

@@ -89,3 +89,28 @@ def test_rows_without_any_value():
     rows = compressed(np.zeros((4, 3)))
     assert rows.part(slice(1, 3)).toarray().tolist() == [[0] * 3] * 2
     assert rows.take(np.array([3, 0])).toarray().tolist() == [[0] * 3] * 2
+
+
+def skewed():
+    """Few rows hold most of the numbers."""
+    lengths = np.where(np.arange(3000) % 1000 == 500, 100_000, 3)
+    starts = np.cumsum([0, *lengths]).astype(np.int32)
+    columns = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+    return SparseRows(np.ones(len(columns)), columns, starts, 100_000)
+
+
+def test_chunks_of_rows_of_very_different_lengths_hold_about_as_many_numbers(monkeypatch):
+    monkeypatch.setattr("service.pool.CHUNK_CELLS", 2**14)
+    pool = Pool.of(skewed())
+    chunks = list(pool.chunks(2))
+    assert [row for chunk in chunks for row in range(3000)[chunk.rows]] == list(range(3000))
+    held = [pool.read(chunk).nnz for chunk in chunks]
+    assert sorted(held)[-3:] == [100_000] * 3  # a row is not cut
+    assert max(sorted(held)[:-3]) <= 2**14
+
+
+def test_long_rows_count_as_what_is_typical():
+    assert Pool.of(skewed()).cells_a_row > 3000
+    assert Pool.of(compressed(np.ones((10, 4)))).cells_a_row == 4
+    assert Pool.of(compressed(np.zeros((10, 4)))).cells_a_row == 1
+    assert Pool.of(np.ones((10, 4))).cells_a_row == 4

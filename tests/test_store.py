@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import pickle
+import resource
 import shutil
 import stat
 import subprocess
@@ -33,7 +34,7 @@ from service.errors import (
 )
 from service.estimators import resolve
 from service.record import SCHEMA_VERSION, to_record
-from service.store import Part, Store, locks
+from service.store import Part, Stamp, Store, locks
 from service.store.cache import OVERHEAD, Cache
 from service.store.files import MatrixWriter
 from service.store.layout import files_of, model_file
@@ -242,21 +243,27 @@ OPERATIONS = {
 def state(store):
     """The whole state in a form that can be compared, None where there is no project."""
     with suppress(ProjectNotFound):
-        return joblib.hash(to_record(store.read("p").project))
+        record = to_record(store.read("p").project)
+        return joblib.hash(pickle.loads(pickle.dumps(record)))  # an array that was read lies otherwise in memory
     return None
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 2**20], ids=["no cache", "cache"])
 @pytest.mark.parametrize("lasting", [False, True], ids=["one fault", "a dead disk"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(tmp_path, monkeypatch, name, number, lasting):
+def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(
+    tmp_path, monkeypatch, name, number, lasting, cache_bytes
+):
     exists, act = OPERATIONS[name]
     beginning = Store(tmp_path / "beginning")
     if exists:
         fit(beginning)
     before = state(beginning)
     for nth in itertools.count(1):
-        store, error = Store(shutil.copytree(beginning.root, tmp_path / str(nth))), None
+        root = shutil.copytree(beginning.root, tmp_path / str(nth))
+        store, error = Store(root, cache_bytes=cache_bytes), None
+        state(store)
         with monkeypatch.context() as patches:
             faults = Faults(patches, number, nth, lasting)
             try:
@@ -264,6 +271,7 @@ def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(tmp_path, monk
             except (OSError, StoreFull) as caught:
                 error = caught
         revived = Store(store.root)
+        assert state(store) == state(revived)
         revived.sweep()
         assert (state(revived) == before) != faults.committed
         assert error is None or faults.hit, "an error that no fault explains"
@@ -799,7 +807,7 @@ def everything_of(store):
     """Make a project, have all of it at hand, and return its incarnation."""
     fit(store)
     incarnation = everything(store).project.incarnation
-    assert len(keys_of(store, incarnation)) == 5
+    assert len(keys_of(store, incarnation)) == 7
     return incarnation
 
 
@@ -821,6 +829,101 @@ def test_an_old_model_is_let_go_and_the_pool_stays(quick):
     names = {key[1] for key in keys_of(quick, before)}
     assert "pool/000001.joblib" in names
     assert "models/000001.joblib" not in names
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_segment_is_mapped_once_however_often_the_pool_grows(quick, monkeypatch):
+    monkeypatch.setattr("service.usecases.append.MERGED_ROWS", 0)
+    fit(quick, held_out=False)
+    before = open_files()
+    for n in range(40):
+        append(quick, names=[f"{n} {row}" for row in range(6)])
+        everything(quick)
+    assert open_files() - before <= 2 * 40  # the rows and the names of each
+
+
+@pytest.fixture
+def few_files():
+    """A process that may have some files more open than it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 60, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("cache_bytes", [2**20, 2**40], ids=["bounded", "told nothing of the limit"])
+def test_many_projects_at_hand_do_not_use_up_the_open_files(tmp_path, few_files, cache_bytes, monkeypatch):
+    store = Store(tmp_path / "data", cache_bytes=cache_bytes)
+    if cache_bytes == 2**40:
+        store.cache.n_bytes_of_mapping = 0
+    for n in range(40):
+        fit(store, f"p{n}")
+    for _ in range(2):
+        for n in range(40):
+            assert everything(store, f"p{n}").ids.names_at([0]) == ["a"]
+
+
+def test_a_project_that_cannot_be_looked_at_harms_no_other(quick, monkeypatch):
+    fit(quick, "p")
+    fit(quick, "q")
+    real = Stamp.of
+
+    def stale(path):
+        if "q" in path.parts:
+            raise OSError(errno.ESTALE, "stale")
+        return real(path)
+
+    monkeypatch.setattr(Stamp, "of", stale)
+    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    assert quick.read("p").project.version == 1
+
+
+def test_a_deleted_pool_is_let_go_although_its_state_is_not_at_hand(quick, tmp_path, monkeypatch):
+    gone = everything_of(quick)
+    quick.cache.drop(lambda key: key[0] == "state")
+    other = Store(tmp_path / "data")
+    fit(other, "q")
+    other.delete("p")
+    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    quick.read("q")
+    assert keys_of(quick, gone) == []
+
+
+def test_the_same_label_again_is_answered_when_the_first_is_on_disk(quick, tmp_path, monkeypatch):
+    fit(quick)
+    settled = []
+    monkeypatch.setattr(store_module, "settle_directory", lambda path: settled.append(path.name))
+    label(quick, 2)
+    settled.clear()
+    label(quick, 2)  # this process made it durable itself
+    assert settled == []
+    other = Store(tmp_path / "data", cache_bytes=2**20)
+    label(other, 2)  # and that one has only seen it
+    label(other, 2)
+    assert settled == ["p"]
+
+
+def test_a_label_that_another_process_was_quicker_with_is_not_lost(store, monkeypatch):
+    fit(store)
+    real = Store.transaction
+
+    def overtaken(self, project_id, **options):
+        monkeypatch.setattr(Store, "transaction", real)
+        label(store, 4, "b")
+        return real(self, project_id, **options)
+
+    monkeypatch.setattr(Store, "transaction", overtaken)
+    assert label(store, 5, "a").resolved.labeled.tolist() == [0, 1, 4, 5]
+
+
+def test_a_clock_that_was_set_back_leaves_the_order_of_commits(store, monkeypatch):
+    before = fit(store).updated_at
+    monkeypatch.setattr("service.project.now", lambda: before - 10**9)
+    after = fit(store, replace=True)
+    assert after.updated_at > before > after.created_at - 1
 
 
 # A project that cannot be read harms no other.

@@ -498,3 +498,14 @@ def test_a_strange_document_is_answered(client, path, data):
     document = orjson.dumps({"project_id": "cats"} | document)
     reply = client.post(path, data=document, content_type="application/json")
     assert reply.status_code in (200, 409, 422), reply.text
+
+
+@pytest.mark.parametrize(("limit", "status"), [(2000, 413), (3000, 201)])
+def test_the_text_of_all_parts_of_a_form_counts_together(tmp_path, limit, status):
+    small = Settings(data_dir=tmp_path, log_level="error", max_json_bytes=limit)
+    rows = json.dumps([[0.25] * 40] * 5).encode()  # 1,200 bytes
+    parts = {"config": b'{"project_id": "p"}', "X": rows, "X_test": rows, "y_test": b"[1, 1, 1, 1, 2]"}
+    reply = send(create_app(small).test_client(), **parts)
+    assert reply.status_code == status
+    if status == 413:
+        assert "part 'X_test' makes the text more than AQ_MAX_JSON_BYTES allows" in reply.json["detail"]

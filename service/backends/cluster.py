@@ -16,7 +16,7 @@ import numpy as np
 from service.backends.work import Basis, Task
 from service.pool import Chunk, Pool
 from service.project import Project
-from service.scoring import THREADS, Classifier, Keep, Scorer, Scores
+from service.scoring import THREADS, Keep, Predictor, Scorer, Scores
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Cluster:
     root: Path
     project: Project
 
-    def score(self, model: Classifier, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
         """Hand the scores of each chunk to `keep`."""
         basis = Basis.of(self.root, self.project)
         missing = {chunk.rows.start: chunk for chunk in chunks}

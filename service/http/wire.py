@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -225,6 +225,11 @@ class Part:
             self._sink.write(self._head)
         return self._sink.close()
 
+    @property
+    def n_bytes_of_text(self) -> int:
+        """How much of the form's text this part is."""
+        return self._sink.n_bytes_of_text if isinstance(self._sink, Spooled) else 0
+
     def abandon(self) -> None:
         """Close what is open, when an error ends the form within or behind this part."""
         if self._sink is not None:
@@ -277,6 +282,8 @@ def form_parts(request: Request, limits: Limits, staging: Staging) -> Generator[
                 files.callback(part.abandon)
             elif part and isinstance(event, End):
                 yield part
+                # Parsed text takes ten times as much memory, in one part or in many.
+                limits = replace(limits, json_bytes=limits.json_bytes - part.n_bytes_of_text)
             elif part and isinstance(event, bytes):
                 part.write(event)
 

@@ -28,7 +28,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from service.errors import ProjectNotFound, StoreBusy, StoreDamaged, TooManyProjects, UnknownSchema
+from service.errors import ProjectNotFound, ServiceError, StoreBusy, StoreDamaged, TooManyProjects, UnknownSchema
 from service.ids import PoolIds, SampleIds
 from service.pool import Pool, Rows
 from service.project import PROJECT_ID, HeldOut, Project, Segment
 from service.record import from_record, to_record
-from service.store.cache import Cache
+from service.store.cache import Cache, Key
 from service.store.files import UNREADABLE, disk, load, load_small, settle_directory, write_small
 from service.store.layout import (
     FOLDERS,
@@ -111,6 +111,15 @@ class Stamp:
         return (status.st_ino, status.st_mtime_ns, status.st_size) == (self.inode, self.modified, self.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A state at hand. `settled` tells whether it is known to be on disk for good, and not only to be visible."""
+
+    stamp: Stamp
+    project: Project
+    settled: bool
+
+
 class NotAtHand(Exception):
     """What is asked for has to be read from disk."""
 
@@ -127,24 +136,17 @@ class Opened:
     project: Project
 
     def pool(self) -> Pool:
-        """Map the pool. What it is made of follows from its last segment: others are never put behind that."""
-        segments = self.project.segments
-        pool: Pool = self._at_hand(first_file(segments[-1]), lambda: (Pool(tuple(map(self._map, segments))), 0))
+        """Map the pool."""
+        pool: Pool = self._of_all_segments("pool", lambda: Pool(tuple(map(self._rows, self.project.segments))))
         return pool
 
     def held_out(self, held_out: HeldOut) -> Pool:
         """Map the held-out set."""
-        pool: Pool = self._at_hand(first_file(held_out), lambda: (Pool.of(self._map(held_out)), 0))
-        return pool
+        return Pool.of(self._rows(held_out))
 
     def ids(self) -> PoolIds:
         """Map the samples' names."""
-        files = [ids_file(segment) for segment in self.project.segments]
-
-        def map_names() -> tuple[PoolIds, int]:
-            return PoolIds(tuple(SampleIds(**load(self._path(file), mapped=True)) for file in files)), 0
-
-        ids: PoolIds = self._at_hand(files[-1], map_names)
+        ids: PoolIds = self._of_all_segments("ids", lambda: PoolIds(tuple(map(self._names, self.project.segments))))
         return ids
 
     def whole(self, file: str) -> Any:
@@ -156,8 +158,32 @@ class Opened:
 
         return self._at_hand(file, read)
 
-    def _map(self, rows: Segment | HeldOut) -> Rows:
-        return open_rows({name: self._path(file) for name, file in rows_files(rows).items()}, self.project.n_features)
+    def _rows(self, rows: Segment | HeldOut) -> Rows:
+        files = rows_files(rows)
+
+        def map_rows() -> tuple[Rows, int]:
+            paths = {name: self._path(file) for name, file in files.items()}
+            return open_rows(paths, self.project.n_features), self.cache.n_bytes_of_mapping * len(files)
+
+        mapped: Rows = self._at_hand(first_file(rows), map_rows)
+        return mapped
+
+    def _names(self, segment: Segment) -> SampleIds:
+        file = ids_file(segment)
+
+        def map_names() -> tuple[SampleIds, int]:
+            return SampleIds.unpacked(load(self._path(file), mapped=True)), self.cache.n_bytes_of_mapping
+
+        names: SampleIds = self._at_hand(file, map_names)
+        return names
+
+    def _of_all_segments(self, what: str, make: Callable[[], Pool | PoolIds]) -> Any:
+        """Return what is made of all segments, which follows from the last: others are never put behind that one."""
+        segments = self.project.segments
+        # It keeps its segments mapped, even where each by itself was let go of.
+        size = self.cache.n_bytes_of_mapping * len(segments)
+        key = (self.project.incarnation, first_file(segments[-1]), what)
+        return self.cache.get_or_make(key, lambda: (make(), size))
 
     def _path(self, file: str) -> Path:
         if self.directory is None:
@@ -207,7 +233,7 @@ class Transaction:
             if self.project is None:
                 settle_directory(self._directory.parent)
         self.project = project
-        self._store.keep(stamp, project)
+        self._store.keep(Held(stamp, project, settled=True))
         if moved or before - named:
             # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
             with suppress(OSError):
@@ -233,6 +259,8 @@ class Store:
         self.staging = root / "staging"
         self.max_projects = max_projects
         self.cache = Cache(cache_bytes)
+        # Which pool each project had when it was last met, so that what is left of another is found.
+        self._incarnations: dict[str, str] = {}
         self._looked_around = time.monotonic()
         with disk():
             for folder in (root, self.projects, self.staging):
@@ -269,14 +297,19 @@ class Store:
                 except FileNotFoundError as error:
                     if (directory / STATE).exists() and self.state(directory, project_id).version == project.version:
                         raise lacking(project, error) from error
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE) or len(self.cache) == 0:
+                        raise
+                    # A mapping holds a file open. What is let go of closes its own as soon as no request has it.
+                    self.cache.drop(lambda _: True)
         raise StoreBusy(f"project {project_id!r}")
 
     def at_hand(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
         """Return the project from memory alone, or raise NotAtHand; only the status of its state is looked at."""
-        held = self.cache.get(("state", project_id))
-        if held is None or not held[0].is_of(f"{self.projects}/{project_id}/{STATE}"):
+        held: Held | None = self.cache.get(("state", project_id))
+        if held is None or not held.stamp.is_of(f"{self.projects}/{project_id}/{STATE}"):
             raise NotAtHand
-        return self.open_parts(None, held[1], parts)
+        return self.open_parts(None, held.project, parts)
 
     def open_parts(self, directory: Path | None, project: Project, parts: tuple[Part, ...]) -> Snapshot:
         """Open the files of `parts` that a project's state names; without a directory only those at hand."""
@@ -308,40 +341,55 @@ class Store:
         except FileNotFoundError:
             self.forget(project_id)
             raise ProjectNotFound(project_id) from None
-        held = self.cache.get(("state", project_id))
-        if held is not None and held[0] == stamp:
-            project: Project = held[1]
-            return project
+        held: Held | None = self.cache.get(("state", project_id))
+        if held is not None and held.stamp == stamp:
+            return held.project
         project = load_state(directory, project_id)
-        self.keep(stamp, project)
+        self.keep(Held(stamp, project, settled=False))
         return project
 
-    def keep(self, stamp: Stamp, project: Project) -> None:
-        """Hold a state at hand, and let go of what belongs to the one before it alone."""
-        key = ("state", project.project_id)
-        held = self.cache.get(key)
-        self.cache.put(key, (stamp, project), project.votes.n_bytes)
-        if held is not None and not same_files(held[1], project):
-            named = files_of(project)
-            old = held[1].incarnation
-            self.cache.drop(lambda key: key[0] == old and (old != project.incarnation or key[1] not in named))
+    def keep(self, held: Held) -> None:
+        """Hold a state at hand, and let go of what belongs to those before it alone."""
+        project = held.project
+        before: Held | None = self.cache.get(("state", project.project_id))
+        old = self._incarnations.get(project.project_id)
+        self._incarnations[project.project_id] = project.incarnation
+        self.cache.put(("state", project.project_id), held, project.votes.n_bytes)
+        if before is not None and same_files(before.project, project):
+            return
+        named, last = files_of(project), first_file(project.segments[-1])
+
+        def is_stale(key: Key) -> bool:
+            is_of_fewer_segments = key[2:] in (("pool",), ("ids",)) and key[1] != last
+            return key[0] == old and (old != project.incarnation or key[1] not in named or is_of_fewer_segments)
+
+        self.cache.drop(is_stale)
+
+    def make_durable(self, project: Project) -> None:
+        """See to it that a state is on disk for good that was only read: its writer may be about to."""
+        held: Held | None = self.cache.get(("state", project.project_id))
+        is_it = held is not None and held.project.commit == project.commit
+        if held is not None and is_it and held.settled:
+            return
+        with disk(), suppress(FileNotFoundError):
+            settle_directory(self.directory(project.project_id))
+        if held is not None and is_it:
+            self.cache.put(("state", project.project_id), replace(held, settled=True), project.votes.n_bytes)
 
     def look_around(self) -> None:
         """Let go of projects that other workers deleted or replaced: what is mapped keeps its room on the disk."""
         if time.monotonic() < self._looked_around + LOOK_AROUND_SECONDS:
             return
         self._looked_around = time.monotonic()
-        for kind, project_id, *_ in self.cache.keys():  # noqa: SIM118 - not a mapping
-            if kind == "state":
-                with suppress(ProjectNotFound, StoreDamaged):
-                    self.state(self.projects / str(project_id), str(project_id))
+        for project_id in list(self._incarnations):
+            # What is wrong with one project is told to whoever asks for that one.
+            with suppress(OSError, ServiceError):
+                self.state(self.projects / project_id, project_id)
 
     def forget(self, project_id: str) -> None:
         """Let go of all that is at hand of a project."""
-        held = self.cache.get(("state", project_id))
-        if held is not None:
-            gone = held[1].incarnation
-            self.cache.drop(lambda key: key[0] == gone or key == ("state", project_id))
+        gone = self._incarnations.pop(project_id, None)
+        self.cache.drop(lambda key: key[0] == gone or key == ("state", project_id))
 
     @contextmanager
     def transaction(self, project_id: str, *, create: bool = False) -> Iterator[Transaction]:

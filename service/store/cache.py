@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Lock
@@ -10,7 +11,10 @@ from typing import Any
 Key = tuple[Hashable, ...]
 
 OVERHEAD = 1_000
-"""Bytes that an entry counts on top of its own size: names, objects, and the pages of a mapping."""
+"""Bytes that an entry counts on top of its own size: its names and objects."""
+
+MAPPING_BYTES = 2**16
+"""Bytes that a mapping counts, which takes next to no memory, but a file that stays open."""
 
 
 class Cache:
@@ -21,6 +25,9 @@ class Cache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        # Half of the files that the process may have open are left to requests and connections.
+        most_mappings = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self.n_bytes_of_mapping = max(MAPPING_BYTES, capacity // max(most_mappings, 1))
         self._values: OrderedDict[Key, tuple[int, Any]] = OrderedDict()
         self._size = 0
         self._lock = Lock()
@@ -32,6 +39,11 @@ class Cache:
                 return None
             self._values.move_to_end(key)
             return self._values[key][1]
+
+    def size_of(self, key: Key) -> int:
+        """Return how many bytes the value of a key counts, 0 where it is not at hand."""
+        with self._lock:
+            return self._values[key][0] if key in self._values else 0
 
     def put(self, key: Key, value: Any, n_bytes: int) -> None:
         """Keep a value that takes `n_bytes`, in the place of what the key had; others go to make room for it."""
@@ -54,6 +66,9 @@ class Cache:
             value, n_bytes = make()
             self.put(key, value, n_bytes)
         return value
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def keys(self) -> list[Key]:
         """List the keys of what is at hand."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from service.project import Project
-from service.scoring import Scorer, SegmentScores
+from service.scoring import SegmentScores
 from service.store.cache import Cache
 from service.store.layout import model_file
 
@@ -17,13 +18,14 @@ class ScoreMemory:
     cache: Cache
     project: Project
 
-    def recall(self, scorer: Scorer, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+    def recall(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return what is known of a segment's scores; what is added to it may be there for the next question."""
         project = self.project
-        if project.model is None:
+        # Scores that fill the memory segment by segment would drive out all else, and then one another.
+        if project.model is None or 8 * project.n_samples > self.cache.capacity // 2:
             return SegmentScores.unknown(n_rows, n_chunks)
         # The model comes second, where the store looks for what a newer state does not name any more.
-        key = (project.incarnation, model_file(project.model.version), project.segments[segment].number, scorer)
+        key = (project.incarnation, model_file(project.model.version), project.segments[segment].number, scoring)
         known: SegmentScores = self.cache.get_or_make(
             key, lambda: (SegmentScores.unknown(n_rows, n_chunks), 8 * n_rows + n_chunks)
         )

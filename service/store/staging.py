@@ -74,7 +74,7 @@ class Staging:
 
     def ids(self, ids: SampleIds) -> Path:
         """Write the samples' names."""
-        return self.dump(ids.columns())
+        return self.array(ids.packed())
 
 
 def open_rows(files: Mapping[str, Path], n_columns: int) -> Rows:

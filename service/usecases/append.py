@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from service.errors import FieldError, InvalidRequest
 from service.ids import PoolIds, SampleIds
-from service.pool import Rows, joined, n_cells
-from service.project import Project, Segment, encode_with, extend_classes
+from service.pool import Rows, common_dtype, joined, n_cells
+from service.project import MAX_ERRORS, Project, Segment, encode_with, extend_classes
 from service.store import Part, Snapshot, Store
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
 from service.votes import EncodedLabels, Votes
+
+MAX_SEGMENTS = 2_000
+"""Each is up to four mapped files, and a process may not have any number open."""
 
 MERGED_ROWS = 2**16
 MERGED_CELLS = 2**22
@@ -41,9 +45,16 @@ def append_samples(store: Store, staging: Staging, request: AppendRequest, max_c
     """
     check_lengths(request.X.n_rows, request.y, request.ids)
     names = None if request.ids is None else SampleIds.build(request.ids)
+    before = store.read(request.project_id, Part.POOL, Part.IDS)
+    # To look for a million names takes a second: not under the lock, unless somebody else was quicker.
+    check_fit(before, request, max_cells)
     with store.transaction(request.project_id) as transaction:
         snapshot = transaction.read(Part.POOL, Part.IDS)
-        check_fit(snapshot, request, max_cells)
+        if pool_of(snapshot.project) != pool_of(before.project):
+            check_fit(snapshot, request, max_cells)
+        if len(snapshot.project.segments) == MAX_SEGMENTS:
+            problem = f"finds a pool of {MAX_SEGMENTS} pieces, and no more can be kept open; send fewer and larger ones"
+            raise InvalidRequest.at("/X", problem)
         project = with_labels(snapshot.project, request)
         segments, rows, names = merged(snapshot, request.X, names)
         number = project.last_file + 1
@@ -54,6 +65,11 @@ def append_samples(store: Store, staging: Staging, request: AppendRequest, max_c
             files = {**files, ids_file(segment): staging.ids(names)}
         project = replace(project, segments=(*segments, segment), last_file=number)
         return transaction.commit(project.committed(), files)
+
+
+def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:
+    """Name the rows that a project has."""
+    return project.incarnation, project.segments
 
 
 def check_fit(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> None:
@@ -69,7 +85,7 @@ def check_fit(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> Non
     if not project.has_ids and request.ids is not None:
         raise InvalidRequest.at("/ids", "must be left out: this project was made without ids")
     if request.ids is not None and snapshot.ids is not None:
-        known = snapshot.ids.known(request.ids)
+        known = list(islice(snapshot.ids.known(request.ids), MAX_ERRORS + 1))
         if known:
             raise InvalidRequest(FieldError(f"/ids/{position}", "is in the pool already") for position in known)
 
@@ -107,6 +123,6 @@ def merged(
 
 
 def goes_into(last: Rows, new: Rows) -> bool:
-    """Tell whether a segment is written again together with the rows behind it."""
+    """Tell whether a segment is written again together with the rows behind it, in a dtype that holds all of both."""
     is_small = len(last) <= min(MERGED_ROWS, len(new)) and n_cells(last) + n_cells(new) <= MERGED_CELLS
-    return is_small and last.dtype == new.dtype
+    return is_small and common_dtype(last.dtype, new.dtype) is not None

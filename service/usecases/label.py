@@ -66,6 +66,8 @@ def label_project(store: Store, request: LabelRequest) -> Labeled:
                 project, n_changed = answered(transaction.read(*parts), request.answers)
             if n_changed:
                 project = transaction.commit(project.committed())
+    if not n_changed:
+        store.make_durable(project)
     if request.refit == "wait" and project.fit_is_due:
         project = fit_or_keep(store, project)
     return Labeled(project, len(request.answers), n_changed)

@@ -75,8 +75,13 @@ class Spooled:
         """Take the next bytes."""
         self._spool.write(data)
         if self.limit is not None and self._spool.n_bytes > self.limit:
-            problem = f"is more than {self.limit} bytes of text; send it as application/x-npy"
-            raise RequestEntityTooLarge(f"part {self.pointer[1:]!r} {problem}")
+            problem = f"makes the text more than AQ_MAX_JSON_BYTES allows, by which {self.limit} bytes are left for it"
+            raise RequestEntityTooLarge(f"part {self.pointer[1:]!r} {problem}; send it as application/x-npy")
+
+    @property
+    def n_bytes_of_text(self) -> int:
+        """How much came of what is limited, which is parsed as a whole."""
+        return 0 if self.limit is None else self._spool.n_bytes
 
     def close(self) -> Any:
         """Read the file, and remove it."""
