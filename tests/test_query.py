@@ -29,6 +29,7 @@ def test_the_middle_is_asked_first(client: FlaskClient, project: str, strategy: 
 
 
 def test_auto_is_margin_when_there_is_a_model(client: FlaskClient, project: str) -> None:
+    post(client, "/label", project_id=project, labels=[{"index": 1, "label": 0}, {"index": 18, "label": 1}])
     reply = post(client, "/query", project_id=project)
     assert (reply["strategy"], len(reply["indices"]), reply["lease_expires_at"]) == ("margin", 1, None)
 
@@ -89,12 +90,30 @@ def test_a_seed_of_its_own_gives_other_random_samples(client: FlaskClient, proje
     assert asked[0] == asked[1] != asked[2]
 
 
+QUESTIONS: list[dict[str, Any]] = [
+    {},
+    {"batch_size": 2},
+    {"strategy": "entropy"},
+    {"strategy": "k_means"},
+    {"strategy": "k_means", "params": {"sample": 100}},
+    {"random_state": 1},
+    {"explore": 1},
+    {"exclude": [3]},
+    {"exclude": [4]},
+    {"exclude": [3, 4]},
+    {"candidates": [3]},
+    {"candidates": [3, 4]},
+    {"exclude": [3], "candidates": [4]},
+    {"exclude": [], "candidates": [3, 4]},
+    {"exclude": [3, 4], "candidates": []},
+]
+
+
 def test_every_question_has_a_name_of_its_own(client: FlaskClient, project: str) -> None:
-    first = post(client, "/query", project_id=project, batch_size=2)["query_id"]
-    second = post(client, "/query", project_id=project, batch_size=3)["query_id"]
-    assert first != second
+    names = [post(client, "/query", project_id=project, **asked)["query_id"] for asked in QUESTIONS]
+    assert len(set(names)) == len(QUESTIONS)
     post(client, "/label", project_id=project, labels=[{"index": 5, "label": 0}])
-    assert post(client, "/query", project_id=project, batch_size=2)["query_id"] != first
+    assert post(client, "/query", project_id=project)["query_id"] not in names
 
 
 def test_a_query_changes_nothing(client: FlaskClient, project: str) -> None:

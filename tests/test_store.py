@@ -248,9 +248,15 @@ def state(store):
     return None
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 2**20], ids=["no cache", "cache"])
-@pytest.mark.parametrize("lasting", [False, True], ids=["one fault", "a dead disk"])
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize(
+    ("number", "lasting", "cache_bytes"),
+    [
+        pytest.param(errno.EIO, False, 2**20, id="EIO once"),
+        pytest.param(errno.EIO, True, 0, id="EIO from then on, and nothing at hand"),
+        pytest.param(errno.ENOSPC, False, 0, id="ENOSPC once, and nothing at hand"),
+        pytest.param(errno.ENOSPC, True, 2**20, id="ENOSPC from then on"),
+    ],
+)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(
     tmp_path, monkeypatch, name, number, lasting, cache_bytes

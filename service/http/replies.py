@@ -138,7 +138,8 @@ class QueryReplySchema(Schema):
     indices = AsIs(many({"type": "integer", "minimum": 0}), "Positions in the pool, ask-first first.")
     ids = AsIs({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
     scores = AsIs(
-        {**or_null("array"), "items": {"type": "number"}}, "Higher = asked first; null where the strategy has none."
+        {**or_null("array"), "items": or_null("number")},
+        "Higher = asked first; null where the strategy has none, and for each sample that was drawn for exploration.",
     )
     strategy = string("The strategy that ran.")
     fallback_reason = AsIs(or_null("string"), "Why it was another than asked for, or saw less; null otherwise.")

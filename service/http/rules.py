@@ -65,6 +65,17 @@ def integer(minimum: int, maximum: int) -> Rule:
     return Rule(read, {"type": "integer", "minimum": minimum, "maximum": maximum})
 
 
+def number(minimum: float, maximum: float) -> Rule:
+    """A number of a range."""
+
+    def read(value: Any) -> float:
+        if type(value) not in (int, float) or not minimum <= value <= maximum:
+            raise ValidationError(f"must be a number from {minimum:g} to {maximum:g}")
+        return float(value)
+
+    return Rule(read, {"type": "number", "minimum": minimum, "maximum": maximum})
+
+
 def integer_text(minimum: int, maximum: int) -> Rule:
     """An integer of a range as it stands in a URL."""
     number = integer(minimum, maximum)

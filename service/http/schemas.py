@@ -135,6 +135,11 @@ class QuerySchema(RequestSchema):
     excluded = Ruled(rules.indices(), "Indices never to return.", data_key="exclude")
     candidates = Ruled(rules.indices(), "The only indices to consider.")
     random_state = seed_field("A seed for this question; without it the project's seed and state give one.")
+    explore = Ruled(
+        rules.number(0, 1),
+        "The share of the batch that is drawn, in the random order of the project; 0 without, and 0.1 for `auto` in "
+        "batches of 10 and more.",
+    )
     annotator = Ruled(label_rules.ANNOTATOR, "Who will answer.")
     lease_seconds = Ruled(rules.only(0, f"a lease {rules.LATER}"), "0: a pure read.", load_default=0)
 
@@ -214,6 +219,7 @@ def query_request(data: Mapping[str, Any], max_batch: int) -> QueryRequest:
         exclude=data.get("excluded"),
         candidates=data.get("candidates"),
         random_state=data.get("random_state"),
+        explore=data.get("explore"),
     )
 
 

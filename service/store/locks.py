@@ -46,14 +46,14 @@ class Gates:
 
     def open(self, path: Path) -> None:
         """Let the next one in."""
-        self._gates[path][0].release()
-        self._leave(path)
+        self._leave(path).release()
 
-    def _leave(self, path: Path) -> None:
+    def _leave(self, path: Path) -> Lock:
         with self._lock:
             gate, n_callers = self._gates.pop(path)
             if n_callers > 1:
                 self._gates[path] = gate, n_callers - 1
+            return gate
 
 
 GATES = Gates()

@@ -1,21 +1,48 @@
 """Which samples next? Importing the families registers their strategies."""
 
-from service.strategies import auto, baseline, diversity, hybrid, representation, uncertainty
+from service.strategies import (
+    auto,
+    baseline,
+    clustering,
+    committee,
+    coverage,
+    diversity,
+    herding,
+    hybrid,
+    learning,
+    neighbours,
+    representation,
+    risk,
+    sampling,
+    uncertainty,
+)
+from service.strategies.exploration import AUTO_FROM, AUTO_SHARE, next_in_random_order
 from service.strategies.registry import STRATEGIES, Strategy, resolve
 from service.strategies.selection import Selection, select
 from service.strategies.view import Question
 
 __all__ = [
+    "AUTO_FROM",
+    "AUTO_SHARE",
     "STRATEGIES",
     "Question",
     "Selection",
     "Strategy",
     "auto",
     "baseline",
+    "clustering",
+    "committee",
+    "coverage",
     "diversity",
+    "herding",
     "hybrid",
+    "learning",
+    "neighbours",
+    "next_in_random_order",
     "representation",
     "resolve",
+    "risk",
+    "sampling",
     "select",
     "uncertainty",
 ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from service.parameters import Parameter
-from service.pool import Features, Pool, n_cells
+from service.pool import Features, Pool
 from service.strategies.ranking import lots
 from service.strategies.view import PoolView, Positions
 from service.threads import run_in_threads, use_one_thread
@@ -138,8 +138,8 @@ class Space:
 
 
 def row_cells(pool: Pool) -> int:
-    """Return how many numbers a row takes, on average and at least 1."""
-    return max(1, sum(map(n_cells, pool.segments)) // len(pool))
+    """Return how many numbers a row takes, at least 1."""
+    return pool.cells_a_row
 
 
 def rows_a_block(pool: Pool, n_factors: int) -> int:

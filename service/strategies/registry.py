@@ -19,6 +19,7 @@ class Need(StrEnum):
     PROBABILITIES = "probabilities"
     FEATURES = "features"
     LABELED = "labeled"
+    MEMBERS = "members"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,35 @@ class Strategy:
 STRATEGIES: dict[str, Strategy] = {}
 
 
+MEMBERS = Parameter(
+    "members",
+    kind="integer",
+    default=7,
+    minimum=2,
+    maximum=100,
+    summary="How many models the committee has, each fitted to a bootstrap sample of the labels; a forest is its own "
+    "trees, however many.",
+)
+
+
 def scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer]:
     """Register a pure function probabilities (n, c) -> scores (n,), 0 or more, higher = ask first."""
 
     def register(function: Scorer) -> Scorer:
         add(Strategy(name, summary, source, frozenset({Need.PROBABILITIES}), (), "scorer", function))
+        return function
+
+    return register
+
+
+def committee_scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer]:
+    """Register a pure function of the members' probabilities (m, n, c) -> scores (n,), 0 or more, higher = ask first.
+
+    A row that is NaN in any member must come out as NaN.
+    """
+
+    def register(function: Scorer) -> Scorer:
+        add(Strategy(name, summary, source, frozenset({Need.MEMBERS}), (MEMBERS,), "scorer", function))
         return function
 
     return register

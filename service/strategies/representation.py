@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from service.parameters import Parameter
-from service.pool import Features, Pool
+from service.pool import CHUNK_CELLS, Features, Pool
 from service.strategies.ranking import lots, top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.view import PoolView, Positions
@@ -56,42 +56,96 @@ def k_means(
 
     The paper does so among the rows inside the margin of a support vector machine; here it is done among all.
     """
-    n, d = len(view.candidates), width(view.pool)
-    n_drawn = min(n, max(min(sample, SAMPLE_CELLS // d), batch_size))
+    drawn, notes = sampled(view, sample, batch_size, rng)
+    positions, more = spread(view, drawn, batch_size, rng)
+    return positions, None, told("k_means", notes + more)
+
+
+def sampled(view: PoolView, sample: int, batch_size: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
+    """Return the positions of the candidates to look at, in drawn order, and what to tell of it."""
+    n = len(view.candidates)
+    n_drawn = min(n, max(min(sample, SAMPLE_CELLS // width(view.pool)), batch_size))
     drawn = rng.choice(n, n_drawn, replace=False)
-    notes = [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
-    if d < view.pool.n_columns:
-        notes.append(f"folded the {view.pool.n_columns} sparse features into {d}")
-    if batch_size == n_drawn:  # every row would be its own cluster
-        return drawn, None, told(notes)
-    n_clusters = min(batch_size, max(STEP_WORK // (n_drawn * d), 1))
-    if n_clusters < batch_size:
-        notes.append(
-            f"drew {batch_size - n_clusters} of the batch at random: more than {n_clusters} clusters take long"
-        )
-    rows = cluster_middles(comparable(dense(view.features(drawn))), n_clusters, rng)
-    # Where fewer rows differ than were asked for, clusters stay empty; the rest of the sample is in drawn order.
-    rest = np.delete(drawn, rows)[: batch_size - len(rows)]
-    return np.concatenate([drawn[rows], rest]), None, told(notes)
+    return drawn, [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
 
 
-def told(notes: list[str]) -> str | None:
-    """Say what was not done in full, in one sentence."""
-    return f"k_means {' and '.join(notes)}" if notes else None
+def spread(
+    view: PoolView,
+    positions: Positions,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    weights: NDArray[np.float64] | None = None,
+    otherwise: str = "drew {} of the batch at random",
+) -> tuple[Positions, list[str]]:
+    """Cluster some candidates and return the middle of each cluster, and what to tell of it.
 
-
-def cluster_middles(Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator) -> Positions:
-    """Return the row of each cluster nearest its centre, biggest cluster first; fewer where clusters stay empty.
-
-    Of equal rows the first stands for all. scikit-learn works in blocks of 256 rows, never (n, n_clusters). The limit
-    of steps bounds the time; by then the centres hardly move.
+    Where there are fewer clusters than places, the others go to the first of the rest; `otherwise` says what it means.
     """
-    use_one_thread()
-    found = KMeans(n_clusters, n_init=1, max_iter=50, random_state=int(rng.integers(2**32))).fit(Z)
+    n, d = len(positions), width(view.pool)
+    notes = notes_of_folding(view.pool)
+    if batch_size == n:  # every row would be its own cluster
+        return positions, notes
+    n_clusters = affordable(batch_size, n, d)
+    if n_clusters < batch_size:
+        notes.append(f"{otherwise.format(batch_size - n_clusters)}: more than {n_clusters} clusters take long")
+    rows = cluster_middles(comparable(dense_rows(view.pool, view.candidates[positions])), n_clusters, rng, weights)
+    # Where fewer rows differ than were asked for, clusters stay empty as well.
+    rest = np.delete(positions, rows)[: batch_size - len(rows)]
+    return np.concatenate([positions[rows], rest]), notes
+
+
+def notes_of_folding(pool: Pool) -> list[str]:
+    """Say whether the features were folded."""
+    d = width(pool)
+    return [f"folded the {pool.n_columns} sparse features into {d}"] if d < pool.n_columns else []
+
+
+def affordable(n_clusters: int, n: int, d: int) -> int:
+    """Return how many clusters of n rows can be found in the time there is: so many, or fewer."""
+    return min(n_clusters, max(STEP_WORK // (n * d), 1))
+
+
+def told(name: str, notes: list[str]) -> str | None:
+    """Say what a strategy did not do in full, in one sentence."""
+    return f"{name} {' and '.join(notes)}" if notes else None
+
+
+def cluster_middles(
+    Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator, weights: NDArray[np.float64] | None = None
+) -> Positions:
+    """Return the row of each cluster nearest its centre, heaviest cluster first; fewer where clusters stay empty.
+
+    Without weights (n,) above 0 each row weighs the same. Of equal rows the first stands for all.
+    """
+    found = clustered(Z, n_clusters, rng, weights)
     away = Z - found.cluster_centers_[found.labels_]
     order = np.lexsort((np.einsum("nd,nd->n", away, away), found.labels_))
-    _, starts, sizes = np.unique(found.labels_[order], return_index=True, return_counts=True)
+    labels, starts = np.unique(found.labels_[order], return_index=True)
+    sizes = np.bincount(found.labels_, weights)[labels]
     return order[starts[top(sizes.astype(np.float64), n_clusters, rng)]]
+
+
+def clustered(
+    Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator, weights: NDArray[np.float64] | None = None
+) -> KMeans:
+    """Find clusters by k-means, from one start.
+
+    scikit-learn works in blocks of 256 rows, never (n, n_clusters). The limit of steps bounds the time; by then the
+    centres hardly move.
+    """
+    use_one_thread()
+    seed = int(rng.integers(2**32))
+    return KMeans(n_clusters, n_init=1, max_iter=50, random_state=seed).fit(Z, sample_weight=weights)
+
+
+def ranks_within(labels: NDArray[np.integer[Any]], order: Positions) -> Positions:
+    """Return for each row (n,) how many of its own cluster come before it in an order of all rows (n,)."""
+    by_cluster = order[np.argsort(labels[order], kind="stable")]
+    _, starts, sizes = np.unique(labels[by_cluster], return_index=True, return_counts=True)
+    ranks = np.empty(len(labels), np.int64)
+    ranks[by_cluster] = np.arange(len(labels)) - np.repeat(starts, sizes)
+    return ranks
 
 
 def width(pool: Pool) -> int:
@@ -114,6 +168,15 @@ def dense(X: Features) -> NDArray[Any]:
         X = sparse.csr_array((values, places, X.indptr), shape=(X.shape[0], FOLDED))
     rows: NDArray[Any] = X.toarray()
     return rows
+
+
+def dense_rows(pool: Pool, rows: Positions) -> NDArray[Any]:
+    """Return some rows of a pool as `dense` does; sparse ones are read some at a time, for they may be long."""
+    if not pool.is_sparse:
+        return dense(pool.take(rows))
+    step = max(1, CHUNK_CELLS // pool.cells_a_row)
+    blocks = [dense(pool.take(rows[start : start + step])) for start in range(0, len(rows), step)]
+    return np.concatenate(blocks or [np.empty((0, width(pool)))])
 
 
 def comparable(X: NDArray[Any]) -> NDArray[np.float64]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.committee import Bag, trees_of
 from service.parameters import Parameters
-from service.scoring import SCORE_OF_BROKEN, Classifier, Scores, score_pool
+from service.scoring import SCORE_OF_BROKEN, THREADS, Backend, Classifier, Committee, Predictor, Scores, score_pool
 from service.strategies.auto import without_model
 from service.strategies.ranking import top_rows
 from service.strategies.registry import Choice, Need, Strategy, resolve
@@ -65,7 +66,7 @@ def settle(strategy: Strategy, params: Parameters, question: Question, batch_siz
     model = OneClass() if question.model is None else question.model
     if strategy.kind == "policy":
         choice: Choice = strategy.function(question, batch_size)
-    elif question.model is not None or Need.PROBABILITIES not in strategy.needs:
+    elif question.model is not None or not strategy.needs & {Need.PROBABILITIES, Need.MEMBERS}:
         return Plan(strategy, params, model, None)
     elif question.n_classes_labeled == 1:
         reason = (
@@ -85,11 +86,25 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
         return Selection(np.empty(0, np.int64), np.empty(0), name, None)
     # Being certain of one class takes no work and is nothing to remember.
     memory = None if question.model is None else question.memory
+    predictor: Predictor = plan.model
+    backend: Backend = question.backend
+    if Need.MEMBERS in plan.strategy.needs:
+        predictor, backend = committee_of(plan, question), THREADS
     scores = score_pool(
-        plan.model, question.pool, plan.strategy.function, question.is_open, memory=memory, backend=question.backend
+        predictor, question.pool, plan.strategy.function, question.is_open, memory=memory, backend=backend
     )
     indices, best = top_rows(question.pool, scores, question.is_open, n_wanted, rng)
     return Selection(indices, best, name, note_of_broken(question, scores))
+
+
+def committee_of(plan: Plan, question: Question) -> Committee:
+    """Return the members that a strategy asks for: a forest's own trees, or as many models as it is told."""
+    trees = trees_of(plan.model)
+    if trees is not None:
+        return trees
+    if question.model is None or question.committee is None:
+        return Bag.of([plan.model])
+    return question.committee(cast(int, plan.params["members"]))
 
 
 def note_of_broken(question: Question, scores: list[Scores]) -> str | None:
@@ -112,7 +127,17 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
     name = plan.strategy.name
     if n_wanted == 0:
         return Selection(np.empty(0, np.int64), None, name, None)
-    view = PoolView(question.pool, question.candidates, question.labeled, plan.model)
+    view = PoolView(
+        question.pool,
+        question.candidates,
+        question.labeled,
+        plan.model,
+        question.is_open,
+        memory=None if question.model is None else question.memory,
+        backend=question.backend,
+        codes=question.codes,
+        learn=question.learn,
+    )
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:
         raise RuntimeError(f"strategy {name!r} did not answer with {n_wanted} distinct candidates")

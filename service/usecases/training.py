@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from service.errors import ProjectReplaced
+from contextlib import suppress
+
+import numpy as np
+
+from service.committee import Bag, bootstrap
+from service.errors import FitFailed, ProjectReplaced
 from service.estimators import fit
 from service.project import ModelRef, Project
 from service.scoring import Classifier, evaluate
@@ -35,6 +40,26 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
         test_score=score,
     )
     return classifier, model
+
+
+def train_committee(snapshot: Snapshot, n_members: int) -> Bag:
+    """Fit so many of the project's estimator, each to a bootstrap sample of the labels (Breiman 1996).
+
+    The same state gives the same committee. A member that cannot learn from its sample is left out, and without any
+    the current model stands alone.
+    """
+    project, pool = snapshot.project, snapshot.pool
+    if pool is None:
+        raise ValueError("training needs a snapshot with its pool")
+    labels = project.resolved
+    X = pool.take(labels.labeled)
+    rng = np.random.default_rng([project.random_state, n_members])
+    members = []
+    for seed in rng.integers(2**32, size=n_members).tolist():
+        rows = bootstrap(labels.codes, rng)
+        with suppress(FitFailed):
+            members.append(fit(project.estimator, X[rows], labels.codes[rows], seed))
+    return Bag.of(members or [snapshot.model], project.labels_revision)
 
 
 def fit_if_due(store: Store, project_id: str) -> Project:

@@ -1,0 +1,258 @@
+"""Strategies that cluster rows the model is unsure of: each hesitation is asked about once, not by the dozen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.parameters import Parameter
+from service.pool import Features
+from service.scoring import SCORE_OF_BROKEN, Scorer, Scores, scores_of
+from service.strategies.greedy import cells_of, cut, rows_a_block
+from service.strategies.ranking import top
+from service.strategies.registry import Need, set_strategy
+from service.strategies.representation import (
+    SAMPLE,
+    SAMPLE_CELLS,
+    affordable,
+    clustered,
+    comparable,
+    dense_rows,
+    notes_of_folding,
+    ranks_within,
+    sampled,
+    spread,
+    told,
+    width,
+)
+from service.strategies.uncertainty import entropy, margin
+from service.strategies.view import PoolView, Positions
+from service.threads import run_in_threads
+
+MAX_UNSURE = 5000
+"""In so many rows of 64 features a thousand clusters are found in half a second."""
+
+LIGHTEST = 1e-6
+"""The weight of a row that the model is certain of: k-means can do nothing with rows that all weigh 0."""
+
+BETA = Parameter(
+    "beta",
+    kind="integer",
+    default=10,
+    minimum=1,
+    maximum=100,
+    summary=f"The batch is chosen from so many times as many rows, those of least margin; from {MAX_UNSURE} at most "
+    "unless the batch is larger.",
+)
+
+
+@set_strategy(
+    "margin_k_means",
+    summary="Of the rows whose two likeliest classes are closest, the middles of as many clusters as the batch has "
+    "places.",
+    source="Zhdanov 2019, Diverse Mini-Batch Active Learning, arXiv:1901.05954",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+    parameters=(BETA,),
+)
+def margin_k_means(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, beta: int
+) -> tuple[Positions, None, str | None]:
+    """Cluster the `beta` times `batch_size` rows of least margin, weighted by 1 - (p(1) - p(2)).
+
+    From each cluster comes the row nearest its centre, heaviest cluster first; the paper leaves the order open.
+    """
+    unsure, scores, notes = least_margins(view, batch_size, beta, rng)
+    otherwise = "took {} of the batch by their margin alone"
+    positions, more = spread(view, unsure, batch_size, rng, weights=np.maximum(scores, LIGHTEST), otherwise=otherwise)
+    return positions, None, told("margin_k_means", notes + more)
+
+
+@set_strategy(
+    "cluster_margin",
+    summary="Of the rows whose two likeliest classes are closest, one of each cluster in turn, smallest cluster first.",
+    source="Citovsky et al. 2021, Batch Active Learning at Scale, arXiv:2107.14263",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+    parameters=(BETA, SAMPLE),
+)
+def cluster_margin(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, beta: int, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Sort the `beta` times `batch_size` rows of least margin into clusters, and draw from these in turn.
+
+    A cluster is as large as the number of those rows in it. The paper finds the clusters once, by average linkage over
+    the whole pool. Here nothing is kept from one query to the next, so k-means finds them anew in a drawn sample of the
+    candidates, as many as the batch has places.
+    """
+    unsure, _, notes = least_margins(view, batch_size, beta, rng)
+    if len(unsure) == batch_size:
+        return unsure, None, told("cluster_margin", notes)
+    drawn, more = sampled(view, sample, batch_size, rng)
+    Z = comparable(dense_rows(view.pool, view.candidates[np.concatenate([drawn, unsure])]))
+    n_clusters = affordable(batch_size, len(drawn), width(view.pool))
+    if n_clusters < batch_size:
+        more.append(f"found {n_clusters} clusters: more take long")
+    labels = clustered(Z[: len(drawn)], n_clusters, rng).predict(Z[len(drawn) :])
+    turn = ranks_within(labels, rng.permutation(len(unsure)))
+    order = np.lexsort((rng.permutation(n_clusters)[labels], np.bincount(labels)[labels], turn))
+    notes += more + notes_of_folding(view.pool)
+    return unsure[order[:batch_size]], None, told("cluster_margin", notes)
+
+
+def least_margins(
+    view: PoolView, batch_size: int, beta: int, rng: np.random.Generator
+) -> tuple[Positions, Scores, list[str]]:
+    """Return the rows of least margin and their scores, best first, and what to tell of it.
+
+    They are `beta` times the batch if memory and candidates suffice. None of them lacks finite probabilities, unless
+    the batch cannot be had otherwise, and then they are no more than it.
+    """
+    scores = view.scores(margin)
+    n_wanted = min(beta * batch_size, len(scores))
+    n_looked_at = max(min(n_wanted, MAX_UNSURE, SAMPLE_CELLS // width(view.pool)), batch_size)
+    notes = notes_of_broken(scores)
+    if n_looked_at < n_wanted:
+        notes.append(f"looked at the {n_looked_at} rows of least margin and not at {n_wanted}")
+    unsure = top(scores, n_looked_at, rng)
+    unsure = broken_last(unsure, scores[unsure], batch_size)
+    return unsure, scores[unsure], notes
+
+
+@set_strategy(
+    "clue",
+    summary="The middles of as many clusters as the batch has places, where rows weigh as much as they are unsure.",
+    source="Prabhu et al. 2021, Active Domain Adaptation via Clustering Uncertainty-weighted Embeddings, "
+    "arXiv:2010.08666",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+    parameters=(SAMPLE,),
+)
+def clue(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Cluster a drawn sample of the candidates, weighted by their entropy, and take the row nearest each centre.
+
+    Heaviest cluster first. The paper clusters a network's last hidden layer; here these are the features as they came.
+    """
+    drawn, notes = sampled(view, sample, batch_size, rng)
+    scores = scores_at(view, drawn, entropy)
+    notes += notes_of_broken(scores)
+    of_drawn = broken_last(np.arange(len(drawn)), scores, batch_size)
+    weights = np.maximum(scores[of_drawn], LIGHTEST)
+    positions, more = spread(view, drawn[of_drawn], batch_size, rng, weights=weights)
+    return positions, None, told("clue", notes + more)
+
+
+def scores_at(view: PoolView, positions: Positions, scorer: Scorer) -> Scores:
+    """Return the scores of some candidates, SCORE_OF_BROKEN without finite probabilities."""
+    scores = np.empty(len(positions))
+
+    def score(rows: Positions) -> None:
+        scores[rows] = scores_of(view.probabilities, scorer, view.features(positions[rows]))
+
+    run_in_threads(score, blocks_of(view, positions))
+    return scores
+
+
+def blocks_of(view: PoolView, positions: Positions) -> list[Positions]:
+    """Cut the numbers of some candidates into blocks of which features and probabilities fit the cache."""
+    return list(cut(np.arange(len(positions)), rows_a_block(view.pool, len(view.model.classes_))))
+
+
+def broken_last(positions: Positions, scores: Scores, batch_size: int) -> Positions:
+    """Return the positions of finite probabilities; where these are fewer than the batch, filled up with others."""
+    is_broken = scores == SCORE_OF_BROKEN
+    whole, broken = positions[~is_broken], positions[is_broken]
+    return np.concatenate([whole, broken[: max(batch_size - len(whole), 0)]])
+
+
+def notes_of_broken(scores: Scores) -> list[str]:
+    """Say how many rows come last because the model has no finite probabilities for them."""
+    n_broken = np.count_nonzero(scores == SCORE_OF_BROKEN)
+    return [f"put {n_broken} rows last that the model has no finite probabilities for"] if n_broken else []
+
+
+@set_strategy(
+    "drop_query",
+    summary="The middles of as many clusters as the batch has places, of rows whose predicted class flips when "
+    "features are left out.",
+    source="Gupte et al. 2024, Revisiting Active Learning in the Era of Vision Foundation Models, arXiv:2401.14555",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+    parameters=(
+        Parameter(
+            "rate",
+            kind="number",
+            default=0.75,
+            minimum=0.0,
+            maximum=0.99,
+            above_minimum=True,
+            summary="The share of the features that is set to 0 each time; the others are scaled up to make up for it.",
+        ),
+        Parameter(
+            "times",
+            kind="integer",
+            default=3,
+            minimum=1,
+            maximum=100,
+            summary="How often each row is predicted with features left out.",
+        ),
+        SAMPLE,
+    ),
+)
+def drop_query(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, rate: float, times: int, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Cluster those of a drawn sample whose class flips more than half of the times, and take each cluster's middle.
+
+    It is made for embeddings, where 0 says nothing of a feature. The paper does not say what to do where too few rows
+    flip: here those that flip most often come first, and of these those of least margin.
+    """
+    drawn, notes = sampled(view, sample, batch_size, rng)
+    flips, scores = flips_of(view, drawn, rate, times, rng)
+    notes += notes_of_broken(scores)
+    unstable = drawn[flips > times / 2]
+    if len(unstable) > batch_size:
+        positions, more = spread(view, unstable, batch_size, rng)
+        return positions, None, told("drop_query", notes + more)
+    notes.append(f"found {len(unstable)} rows that flip and filled the batch with those that do so less, by margin")
+    return drawn[top(flips + scores / 2, batch_size, rng)], None, told("drop_query", notes)
+
+
+def flips_of(
+    view: PoolView, positions: Positions, rate: float, times: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], Scores]:
+    """Return how often the predicted class of some candidates flips under dropout, and their margin scores.
+
+    A row without finite probabilities does not flip, nor does one that has none once features are left out.
+    """
+    flips, scores = np.zeros(len(positions)), np.empty(len(positions))
+    blocks = blocks_of(view, positions)
+    seeds = rng.integers(2**63, size=len(blocks))
+
+    def count(number: int) -> None:
+        rows = blocks[number]
+        draws = np.random.default_rng(seeds[number])
+        X = view.features(positions[rows])
+        P = view.probabilities(X)
+        scores[rows] = scores_of(lambda p: p, margin, P)
+        for _ in range(times):
+            Q = view.probabilities(dropped(X, rate, draws))
+            is_whole = np.isfinite(P).all(axis=1) & np.isfinite(Q).all(axis=1)
+            flips[rows] += is_whole & (P.argmax(axis=1) != Q.argmax(axis=1))
+
+    run_in_threads(count, range(len(blocks)))
+    return flips, scores
+
+
+def dropped(X: Features, rate: float, rng: np.random.Generator) -> Features:
+    """Return rows of which each feature is 0 with probability `rate`, and else divided by 1 - `rate`.
+
+    They keep their type if it has fractions, and no number leaves its range.
+    """
+    Z = X.astype(np.float64)
+    cells = cells_of(Z)
+    with np.errstate(over="ignore"):
+        cells *= (rng.random(cells.shape) >= rate) / (1 - rate)
+    if X.dtype.kind != "f":
+        return Z
+    limit = float(np.finfo(X.dtype).max)
+    np.clip(cells, -limit, limit, out=cells)
+    return Z.astype(X.dtype)

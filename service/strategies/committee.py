@@ -1,0 +1,86 @@
+"""Disagreement within a committee: scorers over the members' probabilities P (m, n, c).
+
+What a single model calls uncertain may be so by nature, and no label will change that; where models that saw the same
+labels contradict one another, a label will.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr, rel_entr
+
+from service.scoring import Probabilities, Scores
+from service.strategies.registry import committee_scorer
+from service.strategies.uncertainty import entropy
+
+
+@committee_scorer(
+    "vote_entropy",
+    summary="Rows on whose class the members' votes are spread most evenly.",
+    source="Dagan & Engelson 1995, Committee-Based Sampling for Training Probabilistic Classifiers, "
+    "doi:10.1016/B978-1-55860-377-6.50027-X",
+)
+def vote_entropy(members: Probabilities) -> Scores:
+    """Return the entropy of the members' hard votes, / ln min(m, c)."""
+    votes = shares_of_votes(members)
+    return as_scores(entr(votes).sum(axis=0) / math.log(max(min(len(members), len(votes)), 2)))
+
+
+@committee_scorer(
+    "consensus_entropy",
+    summary="Rows where the mean of the members is spread most evenly over all classes.",
+    source="Settles 2009, Active Learning Literature Survey, University of Wisconsin-Madison, report 1648",
+)
+def consensus_entropy(members: Probabilities) -> Scores:
+    """Return the entropy of the mean member, / ln c."""
+    return entropy(members.mean(axis=0))
+
+
+@committee_scorer(
+    "bald",
+    summary="Rows where each member is sure of itself and they contradict one another: H(mean p) - mean H(p).",
+    source="McCallum & Nigam 1998, Employing EM and Pool-Based Active Learning for Text Classification; "
+    "Houlsby et al. 2011, Bayesian Active Learning for Classification and Preference Learning, arXiv:1112.5745",
+)
+def bald(members: Probabilities) -> Scores:
+    """Return the mutual information of the label and the member, in nats: the mean KL divergence to the consensus."""
+    consensus = members.mean(axis=0)
+    return as_scores(entr(consensus).sum(axis=1) - entr(members).sum(axis=2).mean(axis=0))
+
+
+@committee_scorer(
+    "max_disagreement",
+    summary="Rows where one member is farthest from what all think together: the largest KL(p_i, mean p).",
+    source="McCallum & Nigam 1998; named as in modAL, Danka & Horvath 2018, arXiv:1805.00979",
+)
+def max_disagreement(members: Probabilities) -> Scores:
+    """Return the largest KL divergence of a member from the consensus, in nats."""
+    return as_scores(rel_entr(members, members.mean(axis=0)).sum(axis=2).max(axis=0))
+
+
+@committee_scorer(
+    "variation_ratio",
+    summary="Rows where the fewest members vote for the class that wins: 1 - its share of the votes.",
+    source="Freeman 1965, Elementary Applied Statistics",
+)
+def variation_ratio(members: Probabilities) -> Scores:
+    """Return 1 - the winner's share of the members' hard votes."""
+    return as_scores(1.0 - shares_of_votes(members).max(axis=0))
+
+
+def shares_of_votes(members: Probabilities) -> NDArray[np.float64]:
+    """Return the share of the members that hold each class the likeliest (c, n), NaN where one has no probabilities."""
+    favourite = members.argmax(axis=2)
+    shares = np.stack([(favourite == code).mean(axis=0) for code in range(members.shape[2])])
+    shares[:, ~np.isfinite(members).all(axis=(0, 2))] = np.nan
+    return shares
+
+
+def as_scores(differences: NDArray[np.floating[Any]]) -> Scores:
+    """Return scores that are 0 where rounding made a little less of it."""
+    scores: Scores = np.maximum(differences, 0.0, dtype=np.float64)
+    return scores

@@ -1,0 +1,102 @@
+"""Herding where the model is unsure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from service.parameters import Parameter
+from service.scoring import SCORE_OF_BROKEN
+from service.strategies.coverage import Ground, Herd, Squares, ground_of, median_distance, over_pairs, points_in
+from service.strategies.greedy import Space, centered_space
+from service.strategies.hybrid import told as told_of_broken
+from service.strategies.hybrid import uncertainty_of
+from service.strategies.registry import Need, set_strategy
+from service.strategies.representation import SAMPLE, told
+from service.strategies.uncertainty import margin
+from service.strategies.view import PoolView, Positions
+
+MAX_PAIRED = 2000
+"""The radius comes from the distances between so many labelled rows at most."""
+
+PAIRS_A_TURN = 2 * 10**9
+"""So many numbers are looked at in the distances of all candidates from all references: some seconds."""
+
+
+@set_strategy(
+    "uherding",
+    summary="One row after another, each the one that best stands for what is both unsure and unlike all labelled or "
+    "chosen rows.",
+    source="Bae et al. 2025, Uncertainty Herding: One Active Learning Method for All Label Budgets, arXiv:2412.20644",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
+    parameters=(
+        Parameter(
+            "bandwidth",
+            kind="number",
+            default=0.5,
+            minimum=0.001,
+            maximum=1000.0,
+            summary="The width of the kernel as a share of the median distance between two rows, until two rows that "
+            "differ are labelled.",
+        ),
+        Parameter(
+            "references",
+            kind="integer",
+            default=2000,
+            minimum=100,
+            maximum=100_000,
+            summary="How many of the candidates looked at stand for all where similarities are summed up; fewer where "
+            "it would take long.",
+        ),
+        SAMPLE,
+    ),
+)
+def uherding(
+    view: PoolView,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    bandwidth: float,
+    references: int,
+    sample: int,
+) -> tuple[Positions, None, str | None]:
+    """Choose as `max_herding`, where each reference weighs as much as the model is unsure of it (1 - margin).
+
+    The width of the kernel is the least distance between two labelled rows that differ, as the paper adapts it: with
+    the labels the herd's reach shrinks, and being unsure counts more. The paper also calibrates the probabilities by a
+    temperature; here they are taken as they are. Where the model is sure of all, all weigh the same.
+    """
+    ground = ground_of(view, sample, batch_size, rng)
+    n, d = ground.points.features.shape
+    n_references = min(n, references, max(PAIRS_A_TURN // (d * n), 1))
+    notes = list(ground.notes)
+    if n_references < min(n, references):
+        notes.append(f"summed up over {n_references} references: more take long")
+    rows = view.candidates[ground.positions[:n_references]]
+    weights = uncertainty_of(view, Space(view.pool, 1.0, None), rows, margin)
+    is_broken = weights == SCORE_OF_BROKEN
+    weights = np.maximum(weights, 0.0)
+    width = radius_of_labeled(view, ground, rng) or bandwidth * median_distance(ground.points, rng)
+    herd = Herd(ground, n_references, width, weights if weights.any() else None)
+    note = told_of_broken(told("uherding", notes), is_broken, "count as certain")
+    return ground.positions[herd.grown(batch_size, rng)], None, note
+
+
+def radius_of_labeled(view: PoolView, ground: Ground, rng: np.random.Generator) -> float:
+    """Return the least distance above 0 between two labelled rows in the units of the ground, 0 where there is none."""
+    labeled = view.labeled
+    if len(labeled) < 2:
+        return 0.0
+    if len(labeled) > MAX_PAIRED:
+        labeled = rng.choice(labeled, MAX_PAIRED, replace=False)
+    space = centered_space(view.pool, labeled)
+    points = points_in(space, labeled)
+    nearest = over_pairs(points, points, only_apart, np.minimum, np.inf).min(initial=np.inf)
+    return math.sqrt(nearest) * (space.scale / ground.scale) if nearest < np.inf else 0.0
+
+
+def only_apart(squares: Squares, _: slice) -> Squares:
+    """Return the squared distances, infinite for rows that are equal."""
+    squares[squares == 0] = np.inf
+    return squares

@@ -1,0 +1,119 @@
+"""Strategies that compare a row to the labelled ones around it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import xlogy
+
+from service.parameters import Parameter
+from service.scoring import SCORE_OF_BROKEN, Probabilities, Scores
+from service.strategies.greedy import SAMPLE, Points, centered_space, cut, draw, row_cells, rows_a_block
+from service.strategies.hybrid import told
+from service.strategies.ranking import top
+from service.strategies.registry import Need, set_strategy
+from service.strategies.view import PoolView, Positions
+from service.threads import run_in_threads, use_one_thread
+
+HELD_CELLS = 2**20
+"""So many numbers of the labelled rows are held: 8 MB of features at most, and as much of probabilities."""
+
+MAX_BLOCK_ROWS = 1024
+BLOCK_CENTERS = 256
+"""Two megabytes of distances are worked out at a time, at most."""
+
+LEAST = float(np.finfo(np.float64).eps)
+"""A probability counts as no less, as in the log loss: a divergence stays finite."""
+
+
+@set_strategy(
+    "contrastive",
+    summary="Rows whose probabilities differ most from those of the labelled rows nearest to them.",
+    source="Margatina et al. 2021, Active Learning by Acquiring Contrastive Examples, arXiv:2109.03764",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
+    parameters=(
+        Parameter(
+            "n_neighbors",
+            kind="integer",
+            default=10,
+            minimum=1,
+            maximum=100,
+            summary="How many labelled rows each is compared to, never more than there are.",
+        ),
+        SAMPLE,
+    ),
+)
+def contrastive(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, n_neighbors: int, sample: int
+) -> tuple[Positions, Scores, str | None]:
+    """Score by the mean KL divergence of a row's probabilities from those of its nearest labelled rows, in nats (CAL).
+
+    The nearest are so by Euclidean distance between the features; the paper takes those of its network's last layer.
+    Without a labelled row every score is 0. Of many labelled rows, the seed draws those that count.
+    """
+    use_one_thread()
+    labeled, P_labeled, notes = labeled_probabilities(view, rng)
+    # Every distance is worked out here, and not a part as in the strategies that `draw` is made for.
+    drawn, note = draw("contrastive", view, max(4 * len(labeled), 1), sample, batch_size, rng)
+    rows = view.candidates[drawn]
+    scores = np.zeros(len(rows))
+    space = centered_space(view.pool, np.concatenate([rows, labeled]))
+    centers = [space.read(block) for block in cut(labeled, BLOCK_CENTERS)]
+    step = min(rows_a_block(view.pool, P_labeled.shape[1]), MAX_BLOCK_ROWS)
+
+    def score(positions: Positions) -> None:
+        points, P = space.read(rows[positions]), view.probabilities(view.features(drawn[positions]))
+        near = nearest(points, centers, min(n_neighbors, len(labeled)))
+        scores[positions] = mean_divergences(P_labeled, near, P)
+
+    run_in_threads(score, list(cut(np.arange(len(rows)), step)))
+    positions = top(scores, batch_size, rng)
+    note = "; ".join([*([note] if note else []), *notes]) or None
+    return drawn[positions], scores[positions], told(note, scores == SCORE_OF_BROKEN, "come last")
+
+
+def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Positions, Probabilities, list[str]]:
+    """Return the labelled rows of the pool that count, their probabilities (l, c), and what to tell of the others."""
+    n_classes, n_labeled = len(view.model.classes_), len(view.labeled)
+    n_held = min(n_labeled, max(HELD_CELLS // max(n_classes, row_cells(view.pool)), 100))
+    held = view.labeled
+    if n_held < n_labeled:
+        held = view.labeled[np.sort(rng.choice(n_labeled, n_held, replace=False, shuffle=False))]
+    P = view.probabilities(view.pool.take(held)) if n_held else np.empty((0, n_classes))
+    is_good = np.isfinite(P).all(axis=1)
+    notes = [f"contrastive compared to a sample of {n_held} of the {n_labeled} labelled rows"]
+    if not is_good.any():
+        notes = ["contrastive has no labelled row to compare to, so the seed decided"]
+    return held[is_good], P[is_good], notes if n_held < n_labeled or not is_good.any() else []
+
+
+def nearest(points: Points, centers: list[Points], k: int) -> NDArray[np.int64]:
+    """Return for each point the numbers of its k nearest centres (m, k), in no order; the centres come in blocks."""
+    n_points, start = len(points.squares), 0
+    best, numbers = np.empty((n_points, 0)), np.empty((n_points, 0), np.int64)
+    for block in centers:
+        n_centers = len(block.squares)
+        best = np.concatenate([best, points.squared_distances(block)], axis=1)
+        those = np.broadcast_to(np.arange(start, start + n_centers), (n_points, n_centers))
+        numbers = np.concatenate([numbers, those], axis=1)
+        if best.shape[1] > k:
+            kept = np.argpartition(best, k - 1, axis=1)[:, :k]
+            best, numbers = np.take_along_axis(best, kept, axis=1), np.take_along_axis(numbers, kept, axis=1)
+        start += n_centers
+    return numbers
+
+
+def mean_divergences(P_labeled: Probabilities, near: NDArray[np.int64], P: Probabilities) -> Scores:
+    """Return the mean over a row's neighbours (m, k) of KL(neighbour || row), SCORE_OF_BROKEN where a row is broken.
+
+    It is the mean of sum p ln p less the mean neighbour's sum p ln q, and so never (m, k, c).
+    """
+    own = xlogy(P_labeled, np.maximum(P_labeled, LEAST)).sum(axis=1)
+    mean = np.zeros_like(P)
+    for column in near.T:
+        mean += P_labeled[column]
+    k = max(near.shape[1], 1)
+    with np.errstate(all="ignore"):
+        cross = (mean * np.log(np.maximum(P, LEAST))).sum(axis=1)
+    scores = np.maximum((own[near].sum(axis=1) - cross) / k, 0.0)
+    return np.where(np.isfinite(P).all(axis=1), scores, SCORE_OF_BROKEN)

@@ -1,0 +1,184 @@
+"""Strategies that draw the batch at random, the more likely the more a row promises: the draw itself spreads it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.parameters import Parameter
+from service.scoring import SCORE_OF_BROKEN, Scorer, Scores, scores_of
+from service.strategies.greedy import cut, rows_a_block
+from service.strategies.hybrid import told as told_of_broken
+from service.strategies.ranking import top
+from service.strategies.registry import Need, set_strategy
+from service.strategies.representation import told
+from service.strategies.uncertainty import entropy, least_confidence, margin, ratio
+from service.strategies.view import PoolView, Positions
+from service.threads import run_in_threads
+
+SCORERS: dict[str, Scorer] = {
+    "least_confidence": least_confidence,
+    "margin": margin,
+    "ratio": ratio,
+    "entropy": entropy,
+}
+
+SCORE_OF_CERTAIN = -1e6
+"""The key of what is not drawn but by itself: below 100 times the logarithm of any number above 0."""
+
+SAMPLE_CELLS = 2**20
+"""A sample has so many probabilities: 4 MB."""
+
+DRAW_CELLS = 2**31
+"""So many probabilities are compared to drawn rows in one request: some seconds."""
+
+
+@set_strategy(
+    "power",
+    summary="Rows drawn at random in proportion to a power of their score: unsure, and seldom the same question twice.",
+    source="Kirsch et al. 2023, Stochastic Batch Acquisition: A Simple Baseline for Deep Active Learning, "
+    "arXiv:2106.12059",
+    needs=frozenset({Need.PROBABILITIES}),
+    parameters=(
+        Parameter(
+            "scorer",
+            kind="choice",
+            default="margin",
+            choices=tuple(SCORERS),
+            summary="The strategy whose scores say how unsure the model is.",
+        ),
+        Parameter(
+            "beta",
+            kind="number",
+            default=3.0,
+            minimum=0.0,
+            maximum=100.0,
+            summary="The power: 0 draws uniformly among rows of any score above 0, much takes the highest scores.",
+        ),
+    ),
+)
+def power(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, scorer: str, beta: float
+) -> tuple[Positions, Scores, str | None]:
+    """Take the highest beta ln(score) + Gumbel noise: a draw without replacement in proportion to score^beta.
+
+    Rows with a score of 0 come behind all others, in an order drawn by the seed. The paper's default for beta is 1.
+    """
+    scores = view.scores(SCORERS[scorer])
+    is_broken = scores == SCORE_OF_BROKEN
+    keys = race(scores, beta, rng)
+    keys[is_broken] = 2 * SCORE_OF_CERTAIN
+    positions = top(keys, batch_size, rng)
+    return positions, keys[positions], told_of_broken(None, is_broken, "come last")
+
+
+@set_strategy(
+    "falcun",
+    summary="Rows drawn one by one that are unsure and whose probabilities are unlike those drawn before.",
+    source="Gilhuber et al. 2024, FALCUN: A Simple and Efficient Deep Active Learning Strategy, ECML PKDD 2024",
+    needs=frozenset({Need.PROBABILITIES}),
+    parameters=(
+        Parameter(
+            "gamma",
+            kind="number",
+            default=10.0,
+            minimum=0.0,
+            maximum=100.0,
+            summary="How much more likely a more relevant row is drawn: 0 draws uniformly among all that have any "
+            "relevance, much takes the best.",
+        ),
+        Parameter(
+            "sample",
+            kind="integer",
+            default=100_000,
+            minimum=100,
+            maximum=1_000_000,
+            summary="How many candidates, drawn by the seed, are looked at at most; fewer where there are many "
+            "classes, never fewer than the batch.",
+        ),
+    ),
+)
+def falcun(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, gamma: float, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Draw one row after another in proportion to relevance^gamma, the relevance being uncertainty plus diversity.
+
+    The uncertainty is 1 - (p(1) - p(2)). The diversity is the L1 distance of the probabilities from those of the
+    nearest row drawn, and at first no more than the uncertainty; before it is added, it is stretched to 0..1 over the
+    rows. Each row needs a pass over the sample: beyond a bound of work the rest is drawn by the relevance of then. The
+    stretching, the start and the default of gamma are as understood from the paper, not taken from the authors' code.
+    """
+    n, n_classes = len(view.candidates), len(view.model.classes_)
+    n_drawn = min(n, max(min(sample, SAMPLE_CELLS // n_classes), batch_size))
+    drawn = np.arange(n) if n_drawn == n else np.sort(rng.choice(n, n_drawn, replace=False, shuffle=False))
+    P, uncertainty = sampled_probabilities(view, drawn)
+    is_broken = uncertainty == SCORE_OF_BROKEN
+    notes = [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
+    n_turns = max(DRAW_CELLS // (n_drawn * n_classes), 1)
+    if n_turns < batch_size:
+        notes.append(f"drew the last {batch_size - n_turns} of the batch at once: one by one would take long")
+    positions = draw_diverse(P, uncertainty, is_broken, gamma, batch_size, n_turns, rng)
+    return drawn[positions], None, told_of_broken(told("falcun", notes), is_broken, "come last")
+
+
+def sampled_probabilities(view: PoolView, positions: Positions) -> tuple[NDArray[np.float32], Scores]:
+    """Return the probabilities, class by class (c, k), and the margin scores (k,) of some candidates, read in chunks.
+
+    A row without finite probabilities has 0 for each, and SCORE_OF_BROKEN.
+    """
+    n_classes = len(view.model.classes_)
+    P, scores = np.zeros((n_classes, len(positions)), np.float32), np.empty(len(positions))
+
+    def look(rows: Positions) -> None:
+        of_rows = view.probabilities(view.features(positions[rows]))
+        scores[rows] = scores_of(lambda p: p, margin, of_rows)
+        P[:, rows] = np.where(scores[rows] == SCORE_OF_BROKEN, 0.0, of_rows.T)
+
+    run_in_threads(look, list(cut(np.arange(len(positions)), rows_a_block(view.pool, n_classes))))
+    return P, scores
+
+
+def draw_diverse(
+    P: NDArray[np.float32],
+    uncertainty: Scores,
+    is_broken: NDArray[np.bool_],
+    gamma: float,
+    batch_size: int,
+    n_turns: int,
+    rng: np.random.Generator,
+) -> Positions:
+    """Draw `batch_size` positions by FALCUN's rule, the diversity brought up to date after each of the first `n_turns`.
+
+    `P` (c, k) is class by class. The draw is a race: the largest gamma ln(relevance) + Gumbel noise wins.
+    """
+    uncertainty = np.where(is_broken, 0.0, uncertainty)
+    diversity = uncertainty.copy()
+    drawn: list[int] = []
+    while True:
+        keys = race(uncertainty + stretched(diversity, ~is_broken), gamma, rng)
+        keys[is_broken] = 2 * SCORE_OF_CERTAIN
+        keys[drawn] = 4 * SCORE_OF_CERTAIN
+        if len(drawn) == min(n_turns, batch_size) - 1:
+            return np.concatenate([np.array(drawn, np.int64), top(keys, batch_size - len(drawn), rng)])
+        drawn.append(int(top(keys, 1, rng)[0]))
+        away = np.zeros(len(diversity), np.float32)
+        for column in P:
+            away += np.abs(column - column[drawn[-1]])
+        np.minimum(diversity, away, out=diversity)
+
+
+def race(weights: Scores, power: float, rng: np.random.Generator) -> Scores:
+    """Return keys whose order is a draw without replacement in proportion to weights^power; those up to 0 come last."""
+    is_drawn = weights > 0
+    keys = np.log(weights, out=np.zeros(len(weights)), where=is_drawn)
+    keys *= power
+    keys += rng.gumbel(size=len(keys))
+    keys[~is_drawn] = SCORE_OF_CERTAIN
+    return keys
+
+
+def stretched(values: Scores, counts: NDArray[np.bool_]) -> Scores:
+    """Return values moved and divided so that those that count are from 0 to 1; 0 for all where they are equal."""
+    some = values[counts]
+    low, high = (some.min(), some.max()) if len(some) else (0.0, 0.0)
+    return (values - low) / (high - low) if high > low else np.zeros(len(values))
