@@ -26,172 +26,31 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from service.errors import ProjectNotFound, ServiceError, StoreBusy, StoreDamaged, TooManyProjects, UnknownSchema
-from service.ids import PoolIds, SampleIds
-from service.pool import Pool, Rows
-from service.project import PROJECT_ID, HeldOut, Project, Segment
+from service.project import PROJECT_ID, Project
 from service.record import from_record, to_record
 from service.store.cache import Cache, Key
-from service.store.files import UNREADABLE, disk, load, load_small, settle_directory, write_small
-from service.store.layout import (
-    FOLDERS,
-    STATE,
-    files_of,
-    first_file,
-    held_out_labels_file,
-    ids_file,
-    model_file,
-    rows_files,
-)
+from service.store.files import UNREADABLE, disk, load_small, settle_directory, write_small
+from service.store.layout import FOLDERS, STATE, files_of, first_file, held_out_labels_file, model_file
 from service.store.locks import FIT_SECONDS, acquired, free, locked
-from service.store.staging import Staging, open_rows
+from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
+from service.store.staging import Staging
+
+__all__ = ["Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
 LOOK_AROUND_SECONDS = 10.0
 """How often a worker looks whether the projects that it has at hand are still there."""
 
 READ_TRIES = 100
 """How often a reader starts again because a writer swept a file away in between."""
-
-
-class Part(Enum):
-    """What of a project a reader asks for beside its state."""
-
-    POOL = auto()
-    IDS = auto()
-    MODEL = auto()
-    HELD_OUT = auto()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Snapshot:
-    """A project as of one commit, with the parts that were asked for and that it has.
-
-    The pool (n, d) and the held-out set `X_test` are mapped read-only; `y_test` holds class codes.
-    """
-
-    project: Project
-    pool: Pool | None = None
-    ids: PoolIds | None = None
-    model: Any = None
-    X_test: Pool | None = None
-    y_test: NDArray[np.int32] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells the state of a project from every other that it had or will have."""
-
-    inode: int
-    modified: int
-    size: int
-
-    @classmethod
-    def of(cls, path: Path) -> Stamp:
-        """Look at a state's file, or raise FileNotFoundError."""
-        status = path.stat()
-        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
-
-    def is_of(self, path: str) -> bool:
-        """Tell whether a state's file is the one that was looked at."""
-        try:
-            status = os.stat(path)  # noqa: PTH116 - asked at every request, where a Path takes longer than the look
-        except FileNotFoundError:
-            return False
-        return (status.st_ino, status.st_mtime_ns, status.st_size) == (self.inode, self.modified, self.size)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A state at hand. `settled` tells whether it is known to be on disk for good, and not only to be visible."""
-
-    stamp: Stamp
-    project: Project
-    settled: bool
-
-
-class NotAtHand(Exception):
-    """What is asked for has to be read from disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """Opens the files that a state names, unless they are at hand: a file is what it is for its incarnation's life.
-
-    Without a directory nothing is opened, and what is not at hand raises NotAtHand.
-    """
-
-    cache: Cache
-    directory: Path | None
-    project: Project
-
-    def pool(self) -> Pool:
-        """Map the pool."""
-        pool: Pool = self._of_all_segments("pool", lambda: Pool(tuple(map(self._rows, self.project.segments))))
-        return pool
-
-    def held_out(self, held_out: HeldOut) -> Pool:
-        """Map the held-out set."""
-        return Pool.of(self._rows(held_out))
-
-    def ids(self) -> PoolIds:
-        """Map the samples' names."""
-        ids: PoolIds = self._of_all_segments("ids", lambda: PoolIds(tuple(map(self._names, self.project.segments))))
-        return ids
-
-    def whole(self, file: str) -> Any:
-        """Load a file that is kept in memory: about as large there as it is on disk."""
-
-        def read() -> tuple[Any, int]:
-            path = self._path(file)
-            return load(path), path.stat().st_size
-
-        return self._at_hand(file, read)
-
-    def _rows(self, rows: Segment | HeldOut) -> Rows:
-        files = rows_files(rows)
-
-        def map_rows() -> tuple[Rows, int]:
-            paths = {name: self._path(file) for name, file in files.items()}
-            return open_rows(paths, self.project.n_features), self.cache.n_bytes_of_mapping * len(files)
-
-        mapped: Rows = self._at_hand(first_file(rows), map_rows)
-        return mapped
-
-    def _names(self, segment: Segment) -> SampleIds:
-        file = ids_file(segment)
-
-        def map_names() -> tuple[SampleIds, int]:
-            return SampleIds.unpacked(load(self._path(file), mapped=True)), self.cache.n_bytes_of_mapping
-
-        names: SampleIds = self._at_hand(file, map_names)
-        return names
-
-    def _of_all_segments(self, what: str, make: Callable[[], Pool | PoolIds]) -> Any:
-        """Return what is made of all segments, which follows from the last: others are never put behind that one."""
-        segments = self.project.segments
-        # It keeps its segments mapped, even where each by itself was let go of.
-        size = self.cache.n_bytes_of_mapping * len(segments)
-        key = (self.project.incarnation, first_file(segments[-1]), what)
-        return self.cache.get_or_make(key, lambda: (make(), size))
-
-    def _path(self, file: str) -> Path:
-        if self.directory is None:
-            raise NotAtHand
-        return self.directory / file
-
-    def _at_hand(self, file: str, make: Callable[[], tuple[Any, int]]) -> Any:
-        return self.cache.get_or_make((self.project.incarnation, file), make)
 
 
 class Transaction:
