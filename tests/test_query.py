@@ -139,7 +139,7 @@ def test_parameters_of_a_strategy(client: FlaskClient) -> None:
     ids=["all rows equal", "a constant column", "huge", "tiny"],
 )
 @pytest.mark.parametrize("y", [[], [0], [0, 1]], ids=["no label", "one class", "two classes"])
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", ["auto", "random", "margin", "bald", "k_means", "power", "quire"])  # one a family
 def test_query_always_answers(client: FlaskClient, X: Any, y: list[int], strategy: str) -> None:
     spec = {"name": "logistic_regression", "params": {"scale": True}}
     post(client, "/fit", 201, project_id="p", X=X, y=[*y, *[None] * (30 - len(y))], estimator=spec)

@@ -253,7 +253,6 @@ def state(store):
     [
         pytest.param(errno.EIO, False, 2**20, id="EIO once"),
         pytest.param(errno.EIO, True, 0, id="EIO from then on, and nothing at hand"),
-        pytest.param(errno.ENOSPC, False, 0, id="ENOSPC once, and nothing at hand"),
         pytest.param(errno.ENOSPC, True, 2**20, id="ENOSPC from then on"),
     ],
 )

@@ -479,11 +479,10 @@ def test_a_mapped_pool_gives_the_answer_of_one_in_memory(name, situation, tmp_pa
     )
 
 
-@pytest.mark.parametrize("known", ["no label", "three classes"])
-def test_neither_the_number_of_threads_nor_other_requests_matter(name, known, monkeypatch):
+def test_neither_the_number_of_threads_nor_other_requests_matter(name, monkeypatch):
     monkeypatch.setattr("service.pool.CHUNK_CELLS", 2**16)  # four chunks
     X = np.random.default_rng(0).normal(size=(3000, 70))
-    question = question_about(X, *SITUATIONS[known](70))
+    question = question_about(X, *SITUATIONS["three classes"](70))
     answers = []
     for n_threads in (1, 2):
         with threadpool_limits(n_threads):
