@@ -63,6 +63,17 @@ NOTHING = 1e-9
 """A gain of less than this in a similarity is rounding."""
 
 
+REFERENCES = Parameter(
+    "references",
+    kind="integer",
+    default=2000,
+    minimum=100,
+    maximum=100_000,
+    summary="How many of the candidates looked at stand for all where similarities are summed up; fewer where "
+    "it would take long.",
+)
+
+
 @set_strategy(
     "typiclust",
     summary="The most typical row of each of the biggest clusters that hold no label yet.",
@@ -234,15 +245,7 @@ def covered_by(
             maximum=1000.0,
             summary="The width of the kernel, as a share of the median distance between two rows.",
         ),
-        Parameter(
-            "references",
-            kind="integer",
-            default=2000,
-            minimum=100,
-            maximum=100_000,
-            summary="How many of the candidates looked at stand for all where similarities are summed up; fewer where "
-            "it would take long.",
-        ),
+        REFERENCES,
         SAMPLE,
     ),
 )

@@ -8,10 +8,18 @@ import numpy as np
 
 from service.parameters import Parameter
 from service.scoring import SCORE_OF_BROKEN
-from service.strategies.coverage import Ground, Herd, Squares, ground_of, median_distance, over_pairs, points_in
+from service.strategies.coverage import (
+    REFERENCES,
+    Ground,
+    Herd,
+    Squares,
+    ground_of,
+    median_distance,
+    over_pairs,
+    points_in,
+)
 from service.strategies.greedy import Space, centered_space
-from service.strategies.hybrid import told as told_of_broken
-from service.strategies.hybrid import uncertainty_of
+from service.strategies.hybrid import told_of_broken, uncertainty_of
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import SAMPLE, told
 from service.strategies.uncertainty import margin
@@ -40,15 +48,7 @@ PAIRS_A_TURN = 2 * 10**9
             summary="The width of the kernel as a share of the median distance between two rows, until two rows that "
             "differ are labelled.",
         ),
-        Parameter(
-            "references",
-            kind="integer",
-            default=2000,
-            minimum=100,
-            maximum=100_000,
-            summary="How many of the candidates looked at stand for all where similarities are summed up; fewer where "
-            "it would take long.",
-        ),
+        REFERENCES,
         SAMPLE,
     ),
 )

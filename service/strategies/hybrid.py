@@ -64,7 +64,7 @@ def badge(
         return turn
 
     positions = pick(nearest, first.tolist(), batch_size, rng, turn_of)
-    return drawn[positions], None, told(note, is_broken, "come last")
+    return drawn[positions], None, told_of_broken(note, is_broken, "come last")
 
 
 def embedding_space(view: PoolView, rows: Positions) -> Space:
@@ -134,7 +134,7 @@ def ranked_batch(
         return turn
 
     positions = pick(nearest, [], batch_size, rng, turn_of)
-    return drawn[positions], None, told(note, is_broken, "count as certain")
+    return drawn[positions], None, told_of_broken(note, is_broken, "count as certain")
 
 
 def uncertainty_of(view: PoolView, space: Space, rows: Positions, scorer: Scorer) -> Scores:
@@ -148,7 +148,7 @@ def uncertainty_of(view: PoolView, space: Space, rows: Positions, scorer: Scorer
     return scores
 
 
-def told(note: str | None, is_broken: NDArray[np.bool_], what_they_do: str) -> str | None:
+def told_of_broken(note: str | None, is_broken: NDArray[np.bool_], what_they_do: str) -> str | None:
     """Add to a note how many rows the model has no finite probabilities for, and what becomes of them."""
     n_broken = np.count_nonzero(is_broken)
     broken = (

@@ -17,7 +17,7 @@ from service.parameters import Parameter
 from service.pool import Features, stacked
 from service.scoring import SCORE_OF_BROKEN, Classifier, Scorer, predict_probabilities, scores_of
 from service.strategies.greedy import row_cells
-from service.strategies.hybrid import told as told_of_broken
+from service.strategies.hybrid import told_of_broken
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import SAMPLE, comparable, dense, notes_of_folding, sampled, told, width

@@ -9,7 +9,7 @@ from scipy.special import xlogy
 from service.parameters import Parameter
 from service.scoring import SCORE_OF_BROKEN, Probabilities, Scores
 from service.strategies.greedy import SAMPLE, Points, centered_space, cut, draw, row_cells, rows_a_block
-from service.strategies.hybrid import told
+from service.strategies.hybrid import told_of_broken
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.view import PoolView, Positions
@@ -69,7 +69,7 @@ def contrastive(
     run_in_threads(score, list(cut(np.arange(len(rows)), step)))
     positions = top(scores, batch_size, rng)
     note = "; ".join([*([note] if note else []), *notes]) or None
-    return drawn[positions], scores[positions], told(note, scores == SCORE_OF_BROKEN, "come last")
+    return drawn[positions], scores[positions], told_of_broken(note, scores == SCORE_OF_BROKEN, "come last")
 
 
 def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Positions, Probabilities, list[str]]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from service.parameters import Parameter
 from service.scoring import SCORE_OF_BROKEN, Scorer, Scores, scores_of
 from service.strategies.greedy import cut, rows_a_block
-from service.strategies.hybrid import told as told_of_broken
+from service.strategies.hybrid import told_of_broken
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import told
