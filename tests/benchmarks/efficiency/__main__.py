@@ -1,0 +1,134 @@
+"""Measure what strategies save: `python -m tests.benchmarks.efficiency`, from the root of a clone.
+
+Needs `pip install -e '.[bench]'`. It may be stopped and started again, or asked for more: what is in the journal is not
+measured again, and the report is of all that is there.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
+from pathlib import Path
+
+import click
+
+from service.strategies import STRATEGIES
+from tests.benchmarks.efficiency import journal
+from tests.benchmarks.efficiency.data import names, split
+from tests.benchmarks.efficiency.report import draw_all, report
+from tests.benchmarks.efficiency.runs import MODELS, QUESTIONS, STARTS, WHOLE_POOL, Run, learn, n_questions
+
+BATCHES = tuple(str(batch_size) for batch_size in QUESTIONS)
+
+
+class Seeds(click.ParamType[range]):
+    """A number of seeds from 0 on, or first:end."""
+
+    name = "seeds"
+
+    def convert(self, value: str | range, param: click.Parameter | None, context: click.Context | None) -> range:
+        if isinstance(value, range):
+            return value
+        first, _, end = value.rpartition(":")
+        try:
+            return range(int(first or 0), int(end))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor first:end", param, context)
+
+
+@click.command()
+@click.option(
+    "--data",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of .npz files with X and y, besides what scikit-learn ships.",
+)
+@click.option("--set", "sets", multiple=True, help="Only this data set; may be given several times.")
+@click.option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    default=("random", "margin", "auto"),
+    show_default=True,
+    help="A strategy; its parameters, if not the defaults, as JSON behind a blank.",
+)
+@click.option("--all", "is_all", is_flag=True, help="All strategies on offer.")
+@click.option("--model", "models", multiple=True, type=click.Choice(list(MODELS)), default=tuple(MODELS))
+@click.option("--start", "starts", multiple=True, type=click.Choice(STARTS), default=STARTS)
+@click.option("--batch", "batches", multiple=True, type=click.Choice(BATCHES), default=BATCHES)
+@click.option("--seeds", type=Seeds(), default="10", show_default=True, help="So many seeds, or first:end.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one for each core]")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("active-query-efficiency"),
+    show_default=True,
+    help="Directory of the journal (runs.jsonl), the report and the pictures.",
+)
+def main(
+    folder: Path | None,
+    sets: Sequence[str],
+    strategies: Sequence[str],
+    is_all: bool,
+    models: Sequence[str],
+    starts: Sequence[str],
+    batches: Sequence[str],
+    seeds: range,
+    jobs: int | None,
+    out: Path,
+) -> None:
+    """Run strategies on data sets from cold and warm starts, and compare each with random questions."""
+    runs = [
+        Run(data, model, start, int(batch), strategy, seed)
+        for seed, data, model, start, batch, strategy in product(
+            seeds, sets or names(folder), models, starts, batches, list(STRATEGIES) if is_all else strategies
+        )
+    ]
+    measure(runs, folder, out / "runs.jsonl", jobs or len(os.sched_getaffinity(0)))
+    found = journal.read(out / "runs.jsonl")
+    text = report(found)
+    (out / "report.md").write_text(text + "\n")
+    click.echo(text)
+    for path in draw_all(found, out):
+        click.echo(f"drew {path}", err=True)
+
+
+def measure(runs: Sequence[Run], folder: Path | None, path: Path, jobs: int) -> None:
+    """Do those runs that are possible and not in the journal yet, side by side, with a progress bar."""
+    done = journal.read(path)
+    due = [run for run in with_whole_pools(runs, folder) if run not in done]
+    context = multiprocessing.get_context("spawn")
+    with (
+        journal.opened(path) as file,
+        ProcessPoolExecutor(jobs, context) as processes,
+        click.progressbar(length=len(due), label=f"{len(due)} runs", file=sys.stderr) as bar,
+    ):
+        futures = {processes.submit(learn, run, folder): run for run in due}
+        try:
+            for future in as_completed(futures):
+                journal.write(file, futures[future], future.result())
+                bar.update(1)
+        finally:
+            processes.shutdown(cancel_futures=True)
+
+
+def with_whole_pools(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
+    """The runs for which the pools are large enough, each after the one that labels the whole pool at once."""
+    seen = set()
+    for run in runs:
+        data = split(run.data, folder, run.seed)
+        if n_questions(run, len(data.y), data.n_classes) == 0:
+            continue
+        whole = Run(run.data, run.model, "warm", WHOLE_POOL, "random", run.seed)
+        if whole not in seen:
+            seen.add(whole)
+            yield whole
+        yield run
+
+
+if __name__ == "__main__":
+    main()

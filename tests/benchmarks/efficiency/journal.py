@@ -1,0 +1,41 @@
+"""The runs done so far, a line of JSON each: what was measured is never measured again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import IO
+
+from tests.benchmarks.efficiency.runs import Curve, Run
+
+
+def read(path: Path) -> dict[Run, Curve]:
+    """All runs of a journal with their curves; a line that was cut off is no run."""
+    found: dict[Run, Curve] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        run = Run(**{field.name: record[field.name] for field in fields(Run)})
+        found[run] = Curve(record["labels"], record["scores"])
+    return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[str]]:
+    """A journal to write to, at the beginning of a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        if file.tell() and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")
+        yield file
+
+
+def write(file: IO[str], run: Run, curve: Curve) -> None:
+    """Add a run, at once."""
+    file.write(json.dumps(asdict(run) | asdict(curve)) + "\n")
+    file.flush()

@@ -1,0 +1,195 @@
+"""One run: a strategy asks the service, batch after batch, and the model is measured on rows held out."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from flask import Flask
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+
+from service.app import create_app
+from service.settings import Settings
+from service.store import Part, Store
+from tests.benchmarks.efficiency.data import Split, split
+
+TREES = 50
+MODELS: dict[str, dict[str, Any]] = {
+    "logistic_regression": {"name": "logistic_regression"},
+    # Half of the service's default number of trees: a run fits hundreds of forests.
+    "random_forest": {"name": "random_forest", "params": {"n_estimators": TREES}},
+}
+QUESTIONS = {1: 40, 10: 20, 100: 8}
+"""How many questions of each batch size are asked, if the pool has enough rows."""
+MEASURED_EVERY = {1: 5, 10: 1, 100: 1}
+MOST_OF_POOL = 0.6
+"""A run ends before so much of the pool is labelled: near the end all strategies have the same labels."""
+FEWEST_QUESTIONS = 3
+LABELS_A_CLASS, FEWEST_LABELS = 5, 20
+"""A warm start has so many labels, drawn from the pool as it is: a rare class may be missing."""
+
+STARTS = ("cold", "warm")
+WHOLE_POOL = 0
+"""The batch size of a run that labels the whole pool at once: what all of the labels are worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is asked. `strategy` is a name, with its parameters as JSON behind it where they are not the defaults."""
+
+    data: str
+    model: str
+    start: str
+    batch_size: int
+    strategy: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Scores at the numbers of labels where they were taken; AUC of two classes only."""
+
+    labels: Sequence[int]
+    scores: dict[str, Sequence[float]]
+
+
+def n_questions(run: Run, n_pool: int, n_classes: int) -> int:
+    """How often a run may ask; 0 where the pool is too small for this batch."""
+    left = int(MOST_OF_POOL * n_pool) - n_at_start(run, n_classes)
+    n = min(QUESTIONS[run.batch_size], left // run.batch_size)
+    return n if n >= FEWEST_QUESTIONS else 0
+
+
+def n_at_start(run: Run, n_classes: int) -> int:
+    """How many labels there are before the first question."""
+    return max(LABELS_A_CLASS * n_classes, FEWEST_LABELS) if run.start == "warm" else 0
+
+
+def learn(run: Run, folder: Path | None) -> Curve:
+    """Ask and label until the run's end. The same run gives the same curve."""
+    data = split(run.data, folder, run.seed)
+    if run.batch_size == WHOLE_POOL:
+        return curve([(len(data.y), full_score(run, data))])
+    rng = np.random.default_rng([run.seed, 1])
+    known = rng.choice(len(data.y), n_at_start(run, data.n_classes), replace=False)
+    return curve(list(steps(run, data, known)))
+
+
+def full_score(run: Run, data: Split) -> dict[str, float]:
+    """What the model scores with the labels of the whole pool."""
+    with Project(run, data, np.arange(len(data.y))) as project:
+        return project.score()
+
+
+def steps(run: Run, data: Split, known: NDArray[np.int64]) -> Iterator[tuple[int, dict[str, float]]]:
+    """The number of labels and the scores, at the start if there are labels, and after the questions measured."""
+    total = n_questions(run, len(data.y), data.n_classes)
+    with Project(run, data, known) as project:
+        if len(known):
+            yield len(known), project.score()
+        for nth in range(1, total + 1):
+            project.ask()
+            if nth % MEASURED_EVERY[run.batch_size] == 0:
+                yield len(known) + nth * run.batch_size, project.score()
+
+
+class Project:
+    """A project of the service that lives as long as a run does, asked through its HTTP contract in this process."""
+
+    def __init__(self, run: Run, data: Split, known: NDArray[np.int64]) -> None:
+        self.run, self.data = run, data
+        self.app, self.store = service()
+        self.client = self.app.test_client()
+        y = np.full(len(data.y), np.nan)
+        y[known] = data.y[known]
+        config = {
+            "project_id": "run",
+            "classes": list(range(data.n_classes)),
+            "estimator": MODELS[run.model],
+            "random_state": run.seed,
+        }
+        form = {
+            "config": (io.BytesIO(json.dumps(config).encode()), "config.json", "application/json"),
+            "X": (npy(data.X), "X.npy", "application/x-npy"),
+            "y": (npy(y), "y.npy", "application/x-npy"),
+        }
+        self.checked(self.client.post("/fit", data=form))
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.delete("/projects/run")
+
+    def ask(self) -> None:
+        """Ask once, and give the answers."""
+        name, _, params = self.run.strategy.partition(" ")
+        asked = {"project_id": "run", "strategy": name, "batch_size": self.run.batch_size}
+        reply = self.checked(self.client.post("/query", json=asked | {"params": json.loads(params or "{}")}))
+        labels = [{"index": index, "label": int(self.data.y[index])} for index in reply["indices"]]
+        self.checked(self.client.post("/label", json={"project_id": "run", "labels": labels}))
+
+    def score(self) -> dict[str, float]:
+        """What the current model gets right of the rows held out; without a model, the one class known or class 0."""
+        snapshot = self.store.read("run", Part.MODEL)
+        P = np.zeros((len(self.data.y_test), self.data.n_classes))
+        if snapshot.model is not None:
+            P[:, snapshot.model.classes_] = snapshot.model.predict_proba(self.data.X_test)
+        else:
+            codes = snapshot.project.resolved.codes
+            P[:, codes[0] if len(codes) else 0] = 1.0
+        return scores_of(self.data.y_test, P)
+
+    def checked(self, reply: Any) -> Any:
+        if reply.status_code >= 400:
+            raise RuntimeError(f"{self.run}: {reply.get_data(as_text=True)}")
+        return reply.get_json()
+
+
+def scores_of(y: NDArray[np.int64], P: NDArray[np.float64]) -> dict[str, float]:
+    """The measures of probabilities (n, c) against the truth, by scikit-learn."""
+    guess = P.argmax(axis=1)
+    scores = {
+        "accuracy": accuracy_score(y, guess),
+        "balanced_accuracy": balanced_accuracy_score(y, guess),
+        "f1_macro": f1_score(y, guess, average="macro", zero_division=0.0),
+    }
+    if P.shape[1] == 2:
+        scores["auc"] = roc_auc_score(y, P[:, 1])
+    return {name: round(float(score), 6) for name, score in scores.items()}
+
+
+def curve(points: Sequence[tuple[int, dict[str, float]]]) -> Curve:
+    """Turn points into columns."""
+    names = points[0][1]
+    return Curve([n for n, _ in points], {name: [scores[name] for _, scores in points] for name in names})
+
+
+def npy(array: NDArray[Any]) -> io.BytesIO:
+    """An array as the bytes of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    file.seek(0)
+    return file
+
+
+@cache
+def service() -> tuple[Flask, Store]:
+    """The service of this process, over a directory that goes with it, and a store that reads the same directory."""
+    # The optimiser's warning that it stopped early is no news in thousands of fits.
+    warnings.simplefilter("ignore")
+    memory = Path("/dev/shm")  # noqa: S108  a directory of our own is made in it
+    directory = TemporaryDirectory(prefix="active-query-", dir=memory if memory.is_dir() else None)
+    settings = Settings(data_dir=Path(directory.name) / "data", log_level="error")
+    app = create_app(settings)
+    app.extensions["scratch"] = directory  # it is removed when the process ends
+    return app, Store(settings.data_dir, cache_bytes=0, max_projects=10)
