@@ -260,13 +260,13 @@ def sent_part(part: str) -> str:
     return text
 
 
-def test_a_form_is_shown_with_a_npy_file_too() -> None:
-    (title,) = (
-        title for _, title, kind, _ in (example.values for example in REQUESTS) if kind == "multipart/form-data"
-    )
-    *_, parts = options(PAGE.code("fit_project", f"Request: {title}, with X as .npy"))
-    assert "X=@X.npy;type=application/x-npy" in parts
-    assert 'numpy.save("X.npy", X)' in PAGE.texts("code", "fit_project")
+@pytest.mark.parametrize(("operation", "name"), [("fit_project", "X"), ("query_project", "probabilities")])
+def test_a_form_is_shown_with_a_npy_file_too(operation: str, name: str) -> None:
+    forms = [example.values[:2] for example in REQUESTS if example.values[2] == "multipart/form-data"]
+    title = dict(forms)[operation]
+    *_, parts = options(PAGE.code(operation, f"Request: {title}, with {name} as .npy"))
+    assert f"{name}=@{name}.npy;type=application/x-npy" in parts
+    assert f'numpy.save("{name}.npy", {name})' in PAGE.texts("code", operation)
 
 
 def test_another_media_type_is_asked_for() -> None:

@@ -103,7 +103,7 @@ def test_all_labels_are_measured_for_comparison(folder):
     assert list(learn(Run("blobs", "logistic_regression", "warm", 0, "random", 0), folder).labels) == [112]
 
 
-@pytest.mark.parametrize(("n_pool", "batch_size", "n"), [(112, 10, 4), (112, 100, 0), (600, 100, 3), (9000, 100, 8)])
+@pytest.mark.parametrize(("n_pool", "batch_size", "n"), [(112, 10, 4), (112, 100, 0), (600, 100, 3), (9000, 100, 6)])
 def test_a_run_ends_before_most_of_the_pool_is_labelled(n_pool, batch_size, n):
     assert n_questions(Run("a", "logistic_regression", "warm", batch_size, "auto", 0), n_pool, 2) == n
 

@@ -16,7 +16,7 @@ LAYERS = [
     ("votes", "ids", "preparation", "linear"),
     ("project",),
     ("scoring", "record"),
-    ("committee",),
+    ("committee", "given"),
     ("estimators", "strategies", "store"),
     ("backends", "usecases"),
     ("http",),

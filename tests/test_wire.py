@@ -256,7 +256,7 @@ def test_a_million_unknown_fields_get_a_short_reply(service):
 def test_a_body_that_nobody_read_is_not_taken_for_the_next_request(service, media_type):
     inner = b"DELETE /projects/cats HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
-        connection.sendall(head("/query", media_type, Content_Length=len(inner)) + inner)
+        connection.sendall(head("/label", media_type, Content_Length=len(inner)) + inner)
         assert_problem(next_reply(connection), 415)
         with suppress(ConnectionError):  # or the connection is closed, which is as good
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")

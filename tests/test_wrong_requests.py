@@ -160,7 +160,7 @@ WRONG_BODIES = [
     pytest.param(raw("/fit", b"{}", ""), 415, None, id="no Content-Type"),
     pytest.param(raw("/fit", X, "application/x-npy"), 415, None, id="a bare .npy"),
     pytest.param(raw("/fit", b"a=b", "application/x-www-form-urlencoded"), 415, None, id="a form of a browser"),
-    pytest.param(raw("/query", b"{}", MULTIPART), 415, None, id="a question as a form"),
+    pytest.param(raw("/query", b"{}", "application/x-ndjson"), 415, None, id="a question as NDJSON"),
     pytest.param(raw("/label", b"{}", MULTIPART), 415, None, id="labels as a form"),
     pytest.param(raw("/label", b"", "text/csv"), 415, None, id="labels as CSV"),
     pytest.param(raw("/query", b"{}", "a" * 10_000), 415, None, id="a Content-Type without end"),

@@ -83,6 +83,28 @@ def record(index: int, label: str | None, annotator: str | None = None, query_id
     }
 
 
+def asked_without_project(
+    indices: list[int], scores: list[float], strategy: str, *, n_labeled: int = 0, n_unlabeled: int
+) -> Json:
+    """Return the reply to a question about samples that were sent."""
+    return {
+        "project_id": None,
+        "query_id": QUERY_ID,
+        "indices": indices,
+        "ids": None,
+        "scores": scores,
+        "strategy": strategy,
+        "fallback_reason": None,
+        "model_version": None,
+        "n_labeled": n_labeled,
+        "n_unlabeled": n_unlabeled,
+        "n_labels_since_fit": 0,
+        "classes": None,
+        "explanations": None,
+        "lease_expires_at": None,
+    }
+
+
 REPLACED = project(
     6,
     n_labeled=1,
@@ -140,6 +162,39 @@ STORY = (
             "n_labeled": 2,
             "n_unlabeled": 6,
             "n_labels_since_fit": 0,
+            "classes": None,
+            "explanations": None,
+            "lease_expires_at": None,
+        },
+    ),
+    Example(
+        "query_project",
+        "Why this sample",
+        200,
+        body={"project_id": "flowers", "strategy": "badge", "explain": True},
+        reply={
+            "project_id": "flowers",
+            "query_id": QUERY_ID,
+            "indices": [6],
+            "ids": None,
+            "scores": None,
+            "strategy": "badge",
+            "fallback_reason": None,
+            "model_version": 1,
+            "n_labeled": 2,
+            "n_unlabeled": 6,
+            "n_labels_since_fit": 0,
+            "classes": ["setosa", "versicolor"],
+            "explanations": [
+                {
+                    "chosen_by": "strategy",
+                    "predicted_label": "setosa",
+                    "probabilities": [0.5088, 0.4912],
+                    "scores": {"least_confidence": 0.4912, "margin": 0.9825, "ratio": 0.9655, "entropy": 0.9998},
+                    "nearest_labeled": {"index": 0, "id": None, "label": "setosa", "distance": 1.7088},
+                    "cluster": {"n_candidates": 6, "n_looked_at": 6, "share": 1.0},
+                }
+            ],
             "lease_expires_at": None,
         },
     ),
@@ -154,6 +209,31 @@ STORY = (
             f"'entropi' is not a strategy: {STRATEGY_NAMES}; did you mean 'entropy'?",
             "/strategy",
         ),
+    ),
+    Example(
+        "query_project",
+        "What a model of your own is unsure of, without a project",
+        200,
+        body={"probabilities": [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]], "batch_size": 2, "strategy": "margin"},
+        reply=asked_without_project([1, 2], [1.0, 0.6], "margin", n_unlabeled=3),
+    ),
+    Example(
+        "query_project",
+        "The same with labels, as a form",
+        200,
+        parts={
+            "config": {"strategy": "entropy"},
+            "probabilities": [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]],
+            "y": [None, "rose", None],
+        },
+        reply=asked_without_project([2], [0.8813], "entropy", n_labeled=1, n_unlabeled=2),
+    ),
+    Example(
+        "query_project",
+        "A row that is no probabilities",
+        422,
+        body={"probabilities": [[0.9, 0.1], [0.9, 0.3]]},
+        reply=problem(422, "Unprocessable Entity", "must sum to 1, within 0.01, and sums to 1.2", "/probabilities/1"),
     ),
     Example(
         "query_project",

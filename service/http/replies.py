@@ -9,6 +9,7 @@ from marshmallow import Schema, fields
 
 from service.http.label_rules import LABEL, LABEL_OR_NULL
 from service.http.rules import JsonSchema
+from service.usecases.explain import MAX_CANDIDATES
 
 
 class AsIs(fields.Field[Any]):
@@ -130,10 +131,61 @@ class ProjectPageSchema(Schema):
     next = AsIs(or_null("string"), "Give it as `after` for the next page; null on the last.")
 
 
+class NeighborSchema(Schema):
+    """The labelled sample nearest to another."""
+
+    index = count("Its position in the pool.")
+    id = AsIs(or_null("string"), "Its name; null without ids.")
+    label = AsIs(LABEL, "Its label.")
+    distance = AsIs(or_null("number"), "Euclidean, in the units of the features; null beyond the range of numbers.")
+
+
+class ClusterSchema(Schema):
+    """What a sample stands for."""
+
+    n_candidates = count("Candidates that are nearer to it than to any other sample of the batch.")
+    n_looked_at = count(f"Among so many, up to {MAX_CANDIDATES} that the seed draws.")
+    share = AsIs({"type": "number", "minimum": 0, "maximum": 1}, "The one divided by the other.")
+
+
+class ExplanationSchema(Schema):
+    """Why a sample."""
+
+    chosen_by = AsIs({"type": "string", "enum": ["strategy", "exploration"]}, "What put it into the batch.")
+    predicted_label = AsIs(LABEL_OR_NULL, "The likeliest of `classes`; null without a model.")
+    probabilities = AsIs(
+        {**or_null("array"), "items": or_null("number")},
+        "How likely each of `classes` is; 0 for those that the model has not seen, null without a model.",
+    )
+    scores = AsIs(
+        {**or_null("object"), "additionalProperties": or_null("number")},
+        "By name, what each strategy that scores by the model's probabilities makes of it, and where one asked a "
+        "committee, also each that scores by the members'; null without a model.",
+    )
+    nearest_labeled = described(
+        NeighborSchema,
+        "The labelled sample nearest to it, of very many among those that the seed draws; null without one, or without "
+        "features.",
+        allow_none=True,
+    )
+    cluster = described(
+        ClusterSchema,
+        "What it stands for, where the strategy chose the batch as a whole; null otherwise, and without features.",
+        allow_none=True,
+    )
+
+
+class Explanations(fields.List[Any]):
+    """Records that are JSON already: there may be thousands."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return value
+
+
 class QueryReplySchema(Schema):
     """The samples to label next."""
 
-    project_id = string("The project's name.", attribute="project.project_id")
+    project_id = AsIs(or_null("string"), "The project's name; null without one.")
     query_id = string("Names this question; hand it back with the labels.")
     indices = AsIs(many({"type": "integer", "minimum": 0}), "Positions in the pool, ask-first first.")
     ids = AsIs({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
@@ -143,10 +195,24 @@ class QueryReplySchema(Schema):
     )
     strategy = string("The strategy that ran.")
     fallback_reason = AsIs(or_null("string"), "Why it was another than asked for, or saw less; null otherwise.")
-    model_version = model_version_field(attribute="project.model.version", dump_default=None)
-    n_labeled = count("Samples with a label.", attribute="project.n_labeled")
-    n_unlabeled = count("Samples that can still be asked about.", attribute="project.n_unlabeled")
-    n_labels_since_fit = labels_since_fit(attribute="project.n_labels_since_fit")
+    model_version = AsIs(
+        {**or_null("integer"), "minimum": 1},
+        "Which model was asked, counted from 1; null while there is none, and with probabilities in its place.",
+    )
+    n_labeled = count("Samples with a label.")
+    n_unlabeled = count("Samples that can still be asked about.")
+    n_labels_since_fit = labels_since_fit()
+    classes = AsIs(
+        {**or_null("array"), "items": LABEL},
+        "The labels that the explanations' probabilities are of; the numbers of the columns from 0 up where a caller "
+        "sent them. Null unless it was asked to explain, and without either.",
+    )
+    explanations = Explanations(
+        fields.Nested(ExplanationSchema),
+        required=True,
+        allow_none=True,
+        metadata={"description": "One for each of `indices`, in their order; null unless it was asked to explain."},
+    )
     lease_expires_at = AsIs(
         {**or_null("string"), "format": "date-time"}, "When the lease ends; null without one.", dump_default=None
     )
@@ -212,7 +278,8 @@ class StrategySchema(Schema):
     source = string("Where it was published.")
     needs = AsIs(
         many({"type": "string"}),
-        "What it looks at: the model's probabilities, the features, the labelled samples.",
+        "What it looks at: the model's probabilities, those of the members of a committee, or the model itself; the "
+        "features; which samples are labelled, and their labels.",
         attribute="needed",
     )
     params = listed(ParameterSchema, "What it can be told.", attribute="parameters")

@@ -33,9 +33,11 @@ from service.http.schemas import (
     query_request,
 )
 from service.http.wire import (
+    ANSWERS,
     COLUMNS,
     JSON,
     MATRICES,
+    MULTIPART,
     Limits,
     choose_media_type,
     json_list,
@@ -54,6 +56,7 @@ from service.usecases.label import label_project as label
 from service.usecases.label import retract_label as retract
 from service.usecases.projects import LabelRecord, delete, get, list_all, list_labels
 from service.usecases.query import query_project as query
+from service.usecases.query_arrays import query_arrays
 
 CSV = "text/csv"
 YAML = "application/yaml"
@@ -161,19 +164,34 @@ def fit_project() -> Response:
     "POST",
     "/query",
     body=QuerySchema,
+    parts=(*ANSWERS, "X", "y"),
     replies={200: Reply("The samples, ask-first first.", replies.QueryReplySchema)},
-    problems=(404, 411, 413, 415, 422),
+    problems=(404, 411, 413, 415, 422, 503, 507),
 )
 def query_project() -> Response:
     """Ask which samples to label next.
 
     Always answers: where the strategy cannot run, `strategy` names the one that did and `fallback_reason` says why.
     The same state and the same request give the same answer.
+
+    Probabilities of a model of your own take the place of the project's model for this question. Without a project
+    the question is about the samples that are sent, and nothing is kept of them; a strategy that needs more than was
+    sent is refused.
     """
     context = here()
-    data = QUERY.load(read_json(request, context.limits))
-    answered = query(context.store, query_request(data, context.settings.max_batch), context.backend_of)
-    return json_response(QUERY_REPLY.dump(answered))
+    if request.mimetype != MULTIPART:
+        return answer_query(read_document(request, context.limits))
+    with context.store.stage(kept=False) as staging:
+        return answer_query(read_document(request, context.limits, staging))
+
+
+def answer_query(document: dict[str, Any]) -> Response:
+    """Reply to a question, its arrays at hand or staged."""
+    context = here()
+    asked = query_request(QUERY.load(document), context.settings.max_batch, context.limits)
+    if asked.project_id is None:
+        return json_response(QUERY_REPLY.dump(query_arrays(asked)))
+    return json_response(QUERY_REPLY.dump(query(context.store, asked, context.backend_of)))
 
 
 @operations.add(

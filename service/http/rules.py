@@ -17,7 +17,7 @@ from marshmallow import ValidationError, fields
 from numpy.typing import NDArray
 
 from service.project import MAX_ERRORS
-from service.store.staging import StagedRows
+from service.store.staging import StagedArray, StagedRows
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_LABEL_LENGTH = 256
@@ -220,6 +220,29 @@ def matrix() -> Rule:
 
     row = {"type": "array", "minItems": 1, "items": {"type": "number"}}
     return Rule(read, {"type": "array", "minItems": 1, "items": row})
+
+
+def members() -> Rule:
+    """A list of matrices, all of one shape -> float64 (m, n, c); or such an array that lies in a staged file."""
+    of_member = matrix()
+
+    def read(value: Any) -> NDArray[np.float64] | StagedArray:
+        if isinstance(value, StagedArray):
+            return value
+        if not isinstance(value, list) or not value:
+            raise ValidationError("must be a list of matrices, one of each member, and not empty")
+        matrices: list[NDArray[np.float64]] = []
+        for number, rows in enumerate(value):
+            try:
+                matrices.append(of_member.read(rows))
+            except ValidationError as error:
+                raise ValidationError({number: error.messages}) from None
+            if matrices[-1].shape != matrices[0].shape:
+                shapes = [" x ".join(map(str, matrices[which].shape)) for which in (-1, 0)]
+                raise ValidationError({number: [f"has {shapes[0]} numbers, but member 0 has {shapes[1]}"]})
+        return np.stack(matrices)
+
+    return Rule(read, {"type": "array", "minItems": 1, "items": of_member.schema})
 
 
 def wrong_rows(rows: list[Any]) -> Iterable[tuple[int, Any]]:

@@ -11,18 +11,19 @@ from marshmallow import RAISE, Schema, ValidationError, pre_load, validates_sche
 from numpy.typing import NDArray
 
 from service import estimators, strategies
-from service.errors import InvalidRequest
+from service.errors import FieldError, InvalidRequest
+from service.given import SUM_TOLERANCE, Given
 from service.http import label_rules, rules
 from service.http.formats.npy import check_cells
 from service.http.rules import Ruled
-from service.http.wire import Limits
+from service.http.wire import ANSWERS, Limits
 from service.project import MAX_ERRORS, PROJECT_ID, EstimatorSpec
 from service.settings import Settings
-from service.store.staging import StagedRows, Staging
+from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest
+from service.usecases.asking import QueryRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest
-from service.usecases.query import QueryRequest
 
 DEFAULTS = Settings()
 MAX_SEED = 2**32 - 1
@@ -45,9 +46,9 @@ ESTIMATOR_SCHEMA = {
 }
 
 
-def project_id_field() -> Ruled:
+def project_id_field(description: str = "The project's name.", *, required: bool = True) -> Ruled:
     """Return the field by which a request names its project."""
-    return Ruled(rules.pattern(PROJECT_ID), "The project's name.", required=True)
+    return Ruled(rules.pattern(PROJECT_ID), description, required=required)
 
 
 def seed_field(description: str) -> Ruled:
@@ -120,9 +121,27 @@ class AppendSchema(RequestSchema):
 
 
 class QuerySchema(RequestSchema):
-    """Ask which samples to label next."""
+    """Ask which samples to label next: those of a project, or of what is sent in its place."""
 
-    project_id = project_id_field()
+    project_id = project_id_field(
+        "The project's name. Without it the samples are those of `probabilities`, `member_probabilities` or `X`, at "
+        "least one of which is then required.",
+        required=False,
+    )
+    probabilities = Ruled(
+        rules.matrix(),
+        "What a model of yours says: a row of c probabilities for each sample, in the place of the project's model. "
+        f"Each row sums to 1, within {SUM_TOLERANCE:g}.",
+    )
+    member_probabilities = Ruled(
+        rules.members(),
+        "The same of each member of a committee: m matrices. Without `probabilities`, their mean is the model.",
+    )
+    X = Ruled(rules.matrix(), "Features of the samples, such as embeddings; without a project only.")
+    y = Ruled(
+        label_rules.label_list(unlabeled=True),
+        "A label for each sample, null = unlabelled: the others are never asked about. Without a project only.",
+    )
     batch_size = Ruled(
         rules.integer(1, rules.INT64_MAX).documented(maximum=DEFAULTS.max_batch),
         "How many samples, up to AQ_MAX_BATCH; more than are left returns what is left.",
@@ -139,6 +158,12 @@ class QuerySchema(RequestSchema):
         rules.number(0, 1),
         "The share of the batch that is drawn, in the random order of the project; 0 without, and 0.1 for `auto` in "
         "batches of 10 and more.",
+    )
+    explain = Ruled(
+        rules.boolean(),
+        "Say of each sample why: what the model makes of it, what lies around it, and what it stands for. It chooses "
+        "no other samples, and `query_id` stays.",
+        load_default=False,
     )
     annotator = Ruled(label_rules.ANNOTATOR, "Who will answer.")
     lease_seconds = Ruled(rules.only(0, f"a lease {rules.LATER}"), "0: a pure read.", load_default=0)
@@ -190,7 +215,7 @@ def staged(name: str, matrix: StagedRows | NDArray[np.float64], staging: Staging
     """Return the staged rows of a matrix, which are written now if it came as JSON. Raises InvalidRequest."""
     if isinstance(matrix, StagedRows):
         return matrix
-    check_cells(f"/{name}", len(matrix), matrix.shape[1], limits.cells)
+    check_cells(f"/{name}", matrix.shape, limits.cells)
     return staging.rows(matrix)
 
 
@@ -206,13 +231,15 @@ def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:
         raise error.below("/estimator") from None
 
 
-def query_request(data: Mapping[str, Any], max_batch: int) -> QueryRequest:
+def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> QueryRequest:
     """Turn what QuerySchema loaded into a request. Raises InvalidRequest."""
     if data["batch_size"] > max_batch:
         raise InvalidRequest.at("/batch_size", f"must be an integer from 1 to {max_batch} (AQ_MAX_BATCH)")
+    if "project_id" in data:
+        refuse_own_samples(data)
     strategy, params = strategies.resolve(data["strategy"], data["params"])
     return QueryRequest(
-        project_id=data["project_id"],
+        project_id=data.get("project_id"),
         strategy=strategy,
         params=params,
         batch_size=data["batch_size"],
@@ -220,7 +247,40 @@ def query_request(data: Mapping[str, Any], max_batch: int) -> QueryRequest:
         candidates=data.get("candidates"),
         random_state=data.get("random_state"),
         explore=data.get("explore"),
+        given=given(data, limits),
+        X=opened("X", data, limits),
+        y=data.get("y"),
+        explain=data["explain"],
     )
+
+
+def refuse_own_samples(data: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest for samples that come with a project, which has samples of its own."""
+    wrong = [
+        FieldError(
+            f"/{name}", f"must be left out: the project has its own {what}; without project_id it is asked about"
+        )
+        for name, what in (("X", "pool"), ("y", "labels"))
+        if name in data
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
+
+
+def given(data: Mapping[str, Any], limits: Limits) -> Given | None:
+    """Return what a caller's own model says, None where nothing was sent of it. Raises InvalidRequest."""
+    probabilities, members = (opened(name, data, limits) for name in ANSWERS)
+    return None if probabilities is None and members is None else Given(probabilities, members)
+
+
+def opened(name: str, data: Mapping[str, Any], limits: Limits) -> Any:
+    """Return an array that was sent, mapped where it lies in staged files. Raises InvalidRequest."""
+    array: StagedRows | StagedArray | NDArray[np.float64] | None = data.get(name)
+    if isinstance(array, StagedRows | StagedArray):
+        return array.open()
+    if array is not None:
+        check_cells(f"/{name}", array.shape, limits.cells)
+    return array
 
 
 def label_request(data: Mapping[str, Any]) -> LabelRequest:

@@ -38,6 +38,7 @@ ALSO_NDJSON = ("application/jsonl", "application/ndjson")
 
 MATRICES = ("X", "X_test")
 COLUMNS = ("y", "ids", "y_test")
+ANSWERS = ("probabilities", "member_probabilities")
 
 MAGIC = {
     npy.MAGIC: NPY,
@@ -86,6 +87,11 @@ def json_part(place: Place) -> Sink:
 def npy_matrix(place: Place) -> Sink:
     """Take a matrix as .npy."""
     return npy.MatrixSink(place.pointer, place.staging, place.limits.cells)
+
+
+def npy_members(place: Place) -> Sink:
+    """Take a matrix of each member as .npy."""
+    return npy.MembersSink(place.pointer, place.staging, place.limits.cells)
 
 
 def npy_column(place: Place) -> Sink:
@@ -143,6 +149,8 @@ FORMATS: Mapping[str, Mapping[str, Open]] = {
     "config": {JSON: json_part},
     **dict.fromkeys(MATRICES, MATRIX_FORMATS),
     **dict.fromkeys(COLUMNS, COLUMN_FORMATS),
+    "probabilities": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
+    "member_probabilities": {NPY: npy_members, JSON: json_part},
 }
 """How each part of a form may come, the formats that are told of first in front."""
 
@@ -153,10 +161,12 @@ def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     return json_object(b"".join(body_chunks(request, limits.body_bytes, limits.json_bytes)))
 
 
-def read_document(request: Request, limits: Limits, staging: Staging) -> dict[str, Any]:
-    """Read a JSON object, or a form whose arrays stand in for the fields of their names."""
+def read_document(request: Request, limits: Limits, staging: Staging | None = None) -> dict[str, Any]:
+    """Read a JSON object, or a form, which needs a place to stage the arrays that stand in for fields."""
     refuse_media_type(request, JSON, MULTIPART)
-    return read_form(request, limits, staging) if request.mimetype == MULTIPART else read_json(request, limits)
+    if request.mimetype == MULTIPART and staging is not None:
+        return read_form(request, limits, staging)
+    return read_json(request, limits)
 
 
 def read_samples(request: Request, limits: Limits, staging: Staging) -> dict[str, Any]:

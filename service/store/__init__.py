@@ -127,15 +127,15 @@ class Store:
             refuse_foreign(root)
 
     @contextmanager
-    def stage(self) -> Iterator[Staging]:
-        """Give a request a directory of its own, and take it away afterwards."""
+    def stage(self, *, kept: bool = True) -> Iterator[Staging]:
+        """Give a request a directory of its own, and take it away afterwards; `kept` tells whether files leave it."""
         path = self.staging / uuid.uuid4().hex
         with disk(), locked(self.staging / "lock", "the staging area"):
             path.mkdir(mode=0o700)
             lock = FileLock(path / "lock")
             lock.acquire()
         try:
-            yield Staging(path)
+            yield Staging(path, kept=kept)
         finally:
             shutil.rmtree(path, ignore_errors=True)
             lock.release()

@@ -45,12 +45,13 @@ UNREADABLE = (
 class MatrixWriter:
     """Writes a matrix, or an array of any shape, to a joblib file as its bytes come, holding none of them.
 
-    `finish` checks the number of bytes and makes the file durable, `abandon` only closes it; as a context manager it
-    does the one or the other.
+    `finish` checks the number of bytes and makes the file durable, unless it is not `kept`; `abandon` only closes it.
+    As a context manager it does the one or the other.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, kept: bool = True) -> None:
         self.path = path
+        self.kept = kept
         self.missing = dtype.itemsize * math.prod(shape)
         self._file = path.open("xb")
         # What joblib.dump writes ahead of an array's bytes: the pickled wrapper without its last opcode, then padding.
@@ -74,7 +75,8 @@ class MatrixWriter:
             if self.missing:
                 raise ValueError(f"{self.missing} bytes are missing from the matrix")
             self._file.write(pickle.STOP)
-            settle(self._file)
+            if self.kept:
+                settle(self._file)
 
     def abandon(self) -> None:
         """Leave the matrix as it is; nobody misses what it lacks."""

@@ -36,11 +36,28 @@ class StagedRows:
         return open_rows(self.files, self.n_columns)
 
 
-class Staging:
-    """A request's own directory, for files that no state names yet. It vanishes with the request."""
+@dataclass(frozen=True, slots=True)
+class StagedArray:
+    """A checked array of any shape in a staged file, its axes `turned` around where it came in Fortran's order."""
 
-    def __init__(self, path: Path) -> None:
+    path: Path
+    turned: bool
+
+    def open(self) -> Matrix:
+        """Map the array."""
+        array: Matrix = load(self.path, mapped=True)
+        return array.T if self.turned else array
+
+
+class Staging:
+    """A request's own directory, for files that no state names yet. It vanishes with the request.
+
+    Where nothing is `kept` beyond the request, no file is made durable.
+    """
+
+    def __init__(self, path: Path, *, kept: bool = True) -> None:
         self.path = path
+        self.kept = kept
         self._names = 0
 
     def new_path(self) -> Path:
@@ -51,7 +68,7 @@ class Staging:
     def array_writer(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> MatrixWriter:
         """Start an array of a known shape, whose bytes will come in order."""
         with disk():
-            return MatrixWriter(self.new_path(), dtype, shape)
+            return MatrixWriter(self.new_path(), dtype, shape, kept=self.kept)
 
     def array(self, array: Matrix) -> Path:
         """Write an array that is in memory."""

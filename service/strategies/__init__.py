@@ -9,15 +9,17 @@ from service.strategies import (
     diversity,
     herding,
     hybrid,
+    joint,
     learning,
     neighbours,
     representation,
     risk,
     sampling,
     uncertainty,
+    weighted,
 )
 from service.strategies.exploration import AUTO_FROM, AUTO_SHARE, next_in_random_order
-from service.strategies.registry import STRATEGIES, Strategy, resolve
+from service.strategies.registry import STRATEGIES, Need, Strategy, resolve
 from service.strategies.selection import Selection, select
 from service.strategies.view import Question
 
@@ -25,6 +27,7 @@ __all__ = [
     "AUTO_FROM",
     "AUTO_SHARE",
     "STRATEGIES",
+    "Need",
     "Question",
     "Selection",
     "Strategy",
@@ -36,6 +39,7 @@ __all__ = [
     "diversity",
     "herding",
     "hybrid",
+    "joint",
     "learning",
     "neighbours",
     "next_in_random_order",
@@ -45,4 +49,5 @@ __all__ = [
     "sampling",
     "select",
     "uncertainty",
+    "weighted",
 ]

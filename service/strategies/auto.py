@@ -24,6 +24,9 @@ def auto(question: Question, batch_size: int) -> Choice:
     n_labels, n_classes = len(question.labeled), question.n_classes_labeled
     if question.model is None:
         return without_model(question)
+    if not question.has_features:
+        why = "without features a batch cannot be made diverse, so these are drawn by their margin"
+        return Choice("margin") if batch_size == 1 else Choice("power", why)
     if n_labels < LABELS_A_CLASS * n_classes:
         why = f"{n_labels} labels of {n_classes} classes are few"
         return Choice("k_means", f"{why}, so these are the rows nearest the k-means centres")

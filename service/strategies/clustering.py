@@ -146,7 +146,7 @@ def scores_at(view: PoolView, positions: Positions, scorer: Scorer) -> Scores:
     scores = np.empty(len(positions))
 
     def score(rows: Positions) -> None:
-        scores[rows] = scores_of(view.probabilities, scorer, view.features(positions[rows]))
+        scores[rows] = scores_of(view.probabilities, scorer, view.candidates[positions[rows]])
 
     run_in_threads(score, blocks_of(view, positions))
     return scores
@@ -175,7 +175,7 @@ def notes_of_broken(scores: Scores) -> list[str]:
     summary="The middles of as many clusters as the batch has places, of rows whose predicted class flips when "
     "features are left out.",
     source="Gupte et al. 2024, Revisiting Active Learning in the Era of Vision Foundation Models, arXiv:2401.14555",
-    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.MODEL}),
     parameters=(
         Parameter(
             "rate",
@@ -231,10 +231,10 @@ def flips_of(
         rows = blocks[number]
         draws = np.random.default_rng(seeds[number])
         X = view.features(positions[rows])
-        P = view.probabilities(X)
+        P = view.predict(X)
         scores[rows] = scores_of(lambda p: p, margin, P)
         for _ in range(times):
-            Q = view.probabilities(dropped(X, rate, draws))
+            Q = view.predict(dropped(X, rate, draws))
             is_whole = np.isfinite(P).all(axis=1) & np.isfinite(Q).all(axis=1)
             flips[rows] += is_whole & (P.argmax(axis=1) != Q.argmax(axis=1))
 

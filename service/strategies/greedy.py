@@ -113,13 +113,13 @@ class Space:
     """Where the rows of a pool are points: divided by `scale`, a power of two, less `center`, and all in float64.
 
     No square of a distance overflows or vanishes then, and rows close together far away stay apart. `factors` returns
-    (k, c) numbers for the features of k rows, as they are in the pool.
+    (k, c) numbers for k rows of the pool, whose features it is given as they are there.
     """
 
     pool: Pool
     scale: float
     center: NDArray[np.float64] | None
-    factors: Callable[[Features], NDArray[np.float64]] | None = None
+    factors: Callable[[Positions, Features], NDArray[np.float64]] | None = None
     n_factors: int = 1
 
     def read(self, rows: Positions) -> Points:
@@ -130,7 +130,7 @@ class Space:
         cells /= self.scale  # scipy would multiply by the inverse, which may be infinite
         if self.center is not None:
             Z -= self.center
-        return Points(Z, None if self.factors is None else self.factors(X))
+        return Points(Z, None if self.factors is None else self.factors(rows, X))
 
     def blocks(self, positions: Positions) -> list[Positions]:
         """Cut positions into blocks of rows that fit the cache; the edges follow from their number alone."""

@@ -70,8 +70,8 @@ def badge(
 def embedding_space(view: PoolView, rows: Positions) -> Space:
     """Return where the gradient embeddings are, but for a power of two; NaN without finite probabilities."""
 
-    def gradients(X: Features) -> NDArray[np.float64]:
-        g = np.array(view.probabilities(X), np.float64)
+    def gradients(rows: Positions, X: Features) -> NDArray[np.float64]:
+        g = np.array(view.probabilities(rows, X), np.float64)
         g[np.arange(len(g)), g.argmax(axis=1)] -= 1.0
         g[~np.isfinite(g).all(axis=1)] = np.nan
         return g
@@ -142,7 +142,7 @@ def uncertainty_of(view: PoolView, space: Space, rows: Positions, scorer: Scorer
     scores = np.empty(len(rows))
 
     def score(positions: Positions) -> None:
-        scores[positions] = scores_of(view.probabilities, scorer, view.pool.take(rows[positions]))
+        scores[positions] = scores_of(view.probabilities, scorer, rows[positions])
 
     run_in_threads(score, space.blocks(np.arange(len(rows))))
     return scores

@@ -127,7 +127,7 @@ def tell_apart(
     "expected_error_reduction",
     summary="Rows whose label, whichever it may be, leaves the model surest of the rest of the pool: slow.",
     source="Roy & McCallum 2001, Toward Optimal Active Learning through Sampling Estimation of Error Reduction, ICML",
-    needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED, Need.LABELS, Need.MODEL}),
     parameters=(
         Parameter(
             "contenders",
@@ -192,7 +192,7 @@ def expected_losses(
 
     It is NO_MODEL where one of the models cannot be trained.
     """
-    P, classes = view.probabilities(view.features(tried)), view.model.classes_
+    P, classes = view.probabilities(view.candidates[tried]), view.model.classes_
     losses = np.full(len(tried), NO_MODEL)
 
     def try_row(number: int) -> None:

@@ -62,7 +62,7 @@ def contrastive(
     step = min(rows_a_block(view.pool, P_labeled.shape[1]), MAX_BLOCK_ROWS)
 
     def score(positions: Positions) -> None:
-        points, P = space.read(rows[positions]), view.probabilities(view.features(drawn[positions]))
+        points, P = space.read(rows[positions]), view.probabilities(rows[positions])
         near = nearest(points, centers, min(n_neighbors, len(labeled)))
         scores[positions] = mean_divergences(P_labeled, near, P)
 
@@ -79,7 +79,7 @@ def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Pos
     held = view.labeled
     if n_held < n_labeled:
         held = view.labeled[np.sort(rng.choice(n_labeled, n_held, replace=False, shuffle=False))]
-    P = view.probabilities(view.pool.take(held)) if n_held else np.empty((0, n_classes))
+    P = view.probabilities(held) if n_held else np.empty((0, n_classes))
     is_good = np.isfinite(P).all(axis=1)
     notes = [f"contrastive compared to a sample of {n_held} of the {n_labeled} labelled rows"]
     if not is_good.any():

@@ -14,12 +14,18 @@ from service.strategies.view import Positions, Question
 
 
 class Need(StrEnum):
-    """What a strategy must be given besides the candidates."""
+    """What a strategy must be given besides the candidates.
+
+    LABELED is which rows have a label, maybe none, and LABELS also which. MODEL is a model that can be asked about
+    other rows than those of the pool, or trained again: a caller's probabilities cannot stand in for it.
+    """
 
     PROBABILITIES = "probabilities"
     FEATURES = "features"
     LABELED = "labeled"
+    LABELS = "labels"
     MEMBERS = "members"
+    MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)

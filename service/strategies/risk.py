@@ -29,7 +29,7 @@ WIDTH_ROWS = 256
     "quire",
     summary="Rows that lower most the worst risk of a kernel machine over labelled and unlabelled rows together.",
     source="Huang, Jin & Zhou 2010, Active Learning by Querying Informative and Representative Examples, NIPS",
-    needs=frozenset({Need.FEATURES, Need.LABELED}),
+    needs=frozenset({Need.FEATURES, Need.LABELED, Need.LABELS}),
     parameters=(
         Parameter(
             "regularization",

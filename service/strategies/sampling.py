@@ -130,7 +130,7 @@ def sampled_probabilities(view: PoolView, positions: Positions) -> tuple[NDArray
     P, scores = np.zeros((n_classes, len(positions)), np.float32), np.empty(len(positions))
 
     def look(rows: Positions) -> None:
-        of_rows = view.probabilities(view.features(positions[rows]))
+        of_rows = view.probabilities(view.candidates[positions[rows]])
         scores[rows] = scores_of(lambda p: p, margin, of_rows)
         P[:, rows] = np.where(scores[rows] == SCORE_OF_BROKEN, 0.0, of_rows.T)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from service.committee import Bag, trees_of
 from service.parameters import Parameters
-from service.scoring import SCORE_OF_BROKEN, THREADS, Backend, Classifier, Committee, Predictor, Scores, score_pool
+from service.pool import Pool
+from service.scoring import SCORE_OF_BROKEN, THREADS, Classifier, Committee, Predictor, Scores, score_pool
 from service.strategies.auto import without_model
 from service.strategies.ranking import top_rows
 from service.strategies.registry import Choice, Need, Strategy, resolve
@@ -87,30 +89,33 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
     # Being certain of one class takes no work and is nothing to remember.
     memory = None if question.model is None else question.memory
     predictor: Predictor = plan.model
-    backend: Backend = question.backend
+    pool, backend = question.read_by_model, question.backend
     if Need.MEMBERS in plan.strategy.needs:
-        predictor, backend = committee_of(plan, question), THREADS
-    scores = score_pool(
-        predictor, question.pool, plan.strategy.function, question.is_open, memory=memory, backend=backend
-    )
-    indices, best = top_rows(question.pool, scores, question.is_open, n_wanted, rng)
-    return Selection(indices, best, name, note_of_broken(question, scores))
+        predictor, pool = committee_of(plan, question)
+        backend = THREADS
+    scores = score_pool(predictor, pool, plan.strategy.function, question.is_open, memory=memory, backend=backend)
+    indices, best = top_rows(pool, scores, question.is_open, n_wanted, rng)
+    return Selection(indices, best, name, note_of_broken(pool, question, scores))
 
 
-def committee_of(plan: Plan, question: Question) -> Committee:
-    """Return the members that a strategy asks for: a forest's own trees, or as many models as it is told."""
+def committee_of(plan: Plan, question: Question) -> tuple[Committee, Pool]:
+    """Return the members that a strategy asks for, and the rows that they read.
+
+    They are a forest's own trees, or as many models as the strategy is told.
+    """
     trees = trees_of(plan.model)
     if trees is not None:
-        return trees
+        return trees, question.read_by_model
     if question.model is None or question.committee is None:
-        return Bag.of([plan.model])
-    return question.committee(cast(int, plan.params["members"]))
+        return Bag.of([plan.model]), question.read_by_model
+    pool = question.pool if question.committee_pool is None else question.committee_pool
+    return question.committee(cast(int, plan.params["members"])), pool
 
 
-def note_of_broken(question: Question, scores: list[Scores]) -> str | None:
+def note_of_broken(pool: Pool, question: Question, scores: list[Scores]) -> str | None:
     """Say how many candidates the model has no finite probabilities for."""
     n_broken = 0
-    for start, of_segment in zip(question.pool.starts, scores, strict=False):
+    for start, of_segment in zip(pool.starts, scores, strict=False):
         if of_segment.min() == SCORE_OF_BROKEN:
             broken = np.flatnonzero(of_segment == SCORE_OF_BROKEN)
             n_broken += int(np.count_nonzero(question.is_open[start + broken]))
@@ -133,10 +138,12 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
         question.labeled,
         plan.model,
         question.is_open,
+        cache(partial(committee_of, plan, question)),
         memory=None if question.model is None else question.memory,
         backend=question.backend,
         codes=question.codes,
         learn=question.learn,
+        model_pool=question.model_pool,
     )
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from service.scoring import (
     Probabilities,
     Scorer,
     Scores,
+    member_probabilities_of,
     predict_probabilities,
     score_pool,
 )
@@ -38,6 +40,8 @@ class Question:
     `model` is None until one was fitted, which takes two classes. `memory` holds the scores it gave before. `committee`
     gives one of so many members beside the model; without it the model is its own only member. `codes` (l,) are the
     classes of the labelled rows, and `learn` trains another model like this one; either is None where nobody knows it.
+    `model_pool` holds what the model reads of each row, and `committee_pool` what the committee does, where that is not
+    the row's features. Without `has_features` the pool has none, but what the model reads.
     """
 
     pool: Pool
@@ -50,6 +54,14 @@ class Question:
     committee: Callable[[int], Committee] | None = None
     codes: Codes | None = None
     learn: Learn | None = None
+    model_pool: Pool | None = None
+    committee_pool: Pool | None = None
+    has_features: bool = True
+
+    @property
+    def read_by_model(self) -> Pool:
+        """The rows that the model reads."""
+        return self.pool if self.model_pool is None else self.model_pool
 
     @cached_property
     def n_open(self) -> int:
@@ -67,6 +79,8 @@ class PoolView:
     """What a set strategy works on. It knows a candidate by its position in `candidates`, not by its pool index.
 
     `model` gives the probabilities; where a strategy needs them and there is one class so far, it is certain of that.
+    What it reads of a row are the features, unless `model_pool` has it. `committee` gives the members, which may have
+    to be fitted when it is first called, and the rows that they read.
     """
 
     pool: Pool
@@ -74,10 +88,12 @@ class PoolView:
     labeled: NDArray[np.int64]
     model: Classifier
     is_open: NDArray[np.bool_]
+    committee: Callable[[], tuple[Committee, Pool]]
     memory: Memory | None = None
     backend: Backend = THREADS
     codes: Codes | None = None
     learn: Learn | None = None
+    model_pool: Pool | None = None
 
     def features(self, positions: Positions) -> Features:
         """Return the rows of the candidates at these positions (k,), copied: dense (k, d), or a csr_array."""
@@ -87,14 +103,38 @@ class PoolView:
         """Return the rows of the labelled samples, or of some of them, copied into memory."""
         return self.pool.take(self.labeled[rows])
 
-    def probabilities(self, X: Features) -> Probabilities:
-        """Return the model's probabilities (k, c) of rows that `features` returned."""
+    def probabilities(self, rows: Positions, X: Features | None = None) -> Probabilities:
+        """Return the model's probabilities (k, c) of rows of the pool; their features are not read again if given."""
+        if self.model_pool is not None:
+            X = self.model_pool.take(rows)
+        elif X is None:
+            X = self.pool.take(rows)
+        return predict_probabilities(self.model, X)
+
+    def predict(self, X: Features) -> Probabilities:
+        """Return the model's probabilities (k, c) of features that no row of the pool needs to have."""
         return predict_probabilities(self.model, X)
 
     def scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,), SCORE_OF_BROKEN without finite probabilities, by one pass."""
-        scores = score_pool(self.model, self.pool, scorer, self.is_open, memory=self.memory, backend=self.backend)
-        starts = self.pool.starts
+        pool = self.pool if self.model_pool is None else self.model_pool
+        return self.of_candidates(
+            score_pool(self.model, pool, scorer, self.is_open, memory=self.memory, backend=self.backend)
+        )
+
+    def member_scores(self, scorer: Scorer) -> Scores:
+        """Return a score for each candidate (n,) by the members' probabilities, as `scores` does by the model's."""
+        committee, pool = self.committee()
+        return self.of_candidates(score_pool(committee, pool, scorer, self.is_open, memory=self.memory))
+
+    def member_probabilities(self, rows: Positions) -> Probabilities:
+        """Return the members' probabilities (m, k, c) of rows of the pool."""
+        committee, pool = self.committee()
+        return member_probabilities_of(committee)(pool.take(rows))
+
+    def of_candidates(self, scores: list[Scores]) -> Scores:
+        """Return the candidates' part (n,) of the scores of each segment of a pool."""
+        starts = accumulate((len(of_segment) for of_segment in scores), initial=0)
         return np.concatenate(
             [
                 of_segment[self.is_open[start : start + len(of_segment)]]

@@ -93,7 +93,7 @@ class RowWriter:
             self.n_columns = len(rows[0])
         refuse(error for number, row in enumerate(rows, self.n_rows) for error in self._wrong(row, number))
         self.n_rows += len(rows)
-        check_cells(self.pointer, self.n_rows, self.n_columns, self.max_cells)
+        check_cells(self.pointer, (self.n_rows, self.n_columns), self.max_cells)
         self._spool.write(np.array(rows, np.float64))
 
     def close(self) -> StagedRows:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
 from service.store.files import load
-from service.store.staging import StagedRows, Staging
+from service.store.staging import StagedArray, StagedRows, Staging
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000
@@ -26,6 +26,8 @@ HEADER = re.compile(rf"\{{(?:\s*{MEMBER}(?:\s*,)?){{3}}\s*\}}\s*", re.ASCII)
 
 # Types that a matrix or a column may have. An empty one, as U0, would announce a trillion texts in no bytes.
 PLAIN_DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,5})", re.ASCII)
+
+NUMBERS = {2: "two", 3: "three"}
 
 TRANSPOSE_ROWS = 4096
 """How many rows of a Fortran-ordered matrix are turned at a time."""
@@ -106,19 +108,21 @@ def check_length(n_bytes: int, header: Header) -> None:
         raise ValueError(f"has {more_or_fewer} bytes than its header says ({n_bytes}, not {header.n_bytes})")
 
 
-class MatrixSink:
-    """Takes the bytes of a .npy file as they come and writes the matrix they hold to a staged file.
+class ArraySink:
+    """Takes the bytes of a .npy file as they come and writes the array they hold to a staged file.
 
-    Only the header and a chunk are ever in memory. Errors are InvalidRequest at `pointer`: two dimensions, numbers of
-    a kind that is kept, at most `max_cells` of them, every one finite.
+    Only the header and a chunk are ever in memory. Errors are InvalidRequest at `pointer`: as many dimensions as there
+    are `axes`, numbers of a kind that is kept, at most `max_cells` of them, every one finite.
     """
+
+    axes: tuple[str, ...]
 
     def __init__(self, pointer: str, staging: Staging, max_cells: int) -> None:
         self.pointer = pointer
         self.staging = staging
         self.max_cells = max_cells
         self._head = b""
-        self._body: MatrixBody | None = None
+        self._body: ArrayBody | None = None
 
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -132,44 +136,77 @@ class MatrixSink:
             raise InvalidRequest.at(self.pointer, str(error)) from None
         if header is not None:
             self._check(header)
-            self._body = MatrixBody(self.pointer, header, self.staging)
+            self._body = ArrayBody(self.pointer, header, self.staging)
             rest, self._head = self._head[header.size :], b""
             self._body.write(rest)
 
-    def close(self) -> StagedRows:
-        """Return the staged matrix, now that all bytes have come."""
+    def finished(self) -> ArrayBody:
+        """Return what came behind the header, now that all bytes have come."""
         if self._body is None:
             raise InvalidRequest.at(self.pointer, "ends within its .npy header")
-        rows, columns = self._body.header.shape
-        return StagedRows({"rows": self._body.close()}, rows, columns)
+        self._body.finish()
+        return self._body
 
     def abandon(self) -> None:
-        """Close the file of a matrix that will not be finished."""
+        """Close the file of an array that will not be finished."""
         if self._body is not None:
             self._body.writer.abandon()
 
     def _check(self, header: Header) -> None:
-        problem = None
+        problem, axes = None, f"{', '.join(self.axes[:-1])} and {self.axes[-1]}"
         if header.dtype.kind not in "fiu":
             problem = f"holds {header.dtype}; float16, float32, float64 and integers are taken"
-        elif len(header.shape) != 2:
-            problem = f"has {len(header.shape)} dimensions; it must have two, rows and columns"
+        elif len(header.shape) != len(self.axes):
+            problem = f"has {len(header.shape)} dimensions; it must have {NUMBERS[len(self.axes)]}, {axes}"
         elif 0 in header.shape:
-            problem = f"has shape {header.shape}; it must have rows and columns"
+            problem = f"has shape {header.shape}; it must have {axes}"
         if problem:
             raise InvalidRequest.at(self.pointer, problem)
-        check_cells(self.pointer, header.shape[0], header.shape[1], self.max_cells)
+        check_cells(self.pointer, header.shape, self.max_cells)
 
 
-class MatrixBody:
-    """The part of a .npy matrix behind its header."""
+class MatrixSink(ArraySink):
+    """Takes a matrix."""
+
+    axes = ("rows", "columns")
+
+    def close(self) -> StagedRows:
+        """Return the staged matrix, row by row."""
+        body = self.finished()
+        path = turned(body.writer.path, self.staging) if body.header.fortran_order else body.writer.path
+        return StagedRows({"rows": path}, *body.header.shape)
+
+
+class MembersSink(ArraySink):
+    """Takes a matrix of each member of a committee."""
+
+    axes = ("members", "rows", "columns")
+
+    def close(self) -> StagedArray:
+        """Return the staged array."""
+        body = self.finished()
+        return StagedArray(body.writer.path, body.header.fortran_order)
+
+
+def turned(path: Path, staging: Staging) -> Path:
+    """Write a matrix that came column by column again, row by row."""
+    columns = load(path, mapped=True)
+    n_rows = columns.shape[1]
+    with staging.array_writer(columns.dtype, (n_rows, columns.shape[0])) as writer:
+        for begin in range(0, n_rows, TRANSPOSE_ROWS):
+            block = np.ascontiguousarray(columns[:, begin : begin + TRANSPOSE_ROWS].T)
+            writer.write(block.data.cast("B"))
+    path.unlink()
+    return writer.path
+
+
+class ArrayBody:
+    """The part of a .npy array behind its header."""
 
     def __init__(self, pointer: str, header: Header, staging: Staging) -> None:
         self.pointer = pointer
         self.header = header
-        self.staging = staging
-        rows, columns = header.shape
-        shape = (columns, rows) if header.fortran_order else (rows, columns)
+        shape = header.shape[::-1] if header.fortran_order else header.shape
         self.writer = staging.array_writer(header.dtype.newbyteorder("="), shape)
         self._pending = b""
         self._n_bytes = 0
@@ -199,37 +236,24 @@ class MatrixBody:
         self.writer.write(numbers.data.cast("B"))
         self._n_numbers += len(numbers)
 
-    def close(self) -> Path:
-        """Return the staged matrix, row by row."""
+    def finish(self) -> None:
+        """End the staged file."""
         try:
             check_length(self._n_bytes, self.header)
         except ValueError as error:
             raise InvalidRequest.at(self.pointer, str(error)) from None
         self.writer.finish()
-        return self._turned() if self.header.fortran_order else self.writer.path
 
     def _check_finite(self, numbers: NDArray[Any]) -> None:
         if numbers.dtype.kind != "f" or np.isfinite(numbers).all():
             return
         cell = self._n_numbers + int(np.argmin(np.isfinite(numbers)))
-        n_rows, n_columns = self.header.shape
-        row, column = (cell % n_rows, cell // n_rows) if self.header.fortran_order else divmod(cell, n_columns)
-        raise InvalidRequest.at(f"{self.pointer}/{row}/{column}", "must be a finite number")
-
-    def _turned(self) -> Path:
-        """Write a matrix that came column by column again, row by row."""
-        columns = load(self.writer.path, mapped=True)
-        n_rows = columns.shape[1]
-        with self.staging.array_writer(columns.dtype, (n_rows, columns.shape[0])) as writer:
-            for begin in range(0, n_rows, TRANSPOSE_ROWS):
-                block = np.ascontiguousarray(columns[:, begin : begin + TRANSPOSE_ROWS].T)
-                writer.write(block.data.cast("B"))
-        self.writer.path.unlink()
-        return writer.path
+        at = np.unravel_index(cell, self.header.shape, order="F" if self.header.fortran_order else "C")
+        raise InvalidRequest.at("/".join([self.pointer, *map(str, at)]), "must be a finite number")
 
 
-def check_cells(pointer: str, n_rows: int, n_columns: int, max_cells: int) -> None:
-    """Raise InvalidRequest for a matrix that is larger than the service was told to take."""
-    if n_rows * n_columns > max_cells:
-        problem = f"has {n_rows} x {n_columns} cells; AQ_MAX_POOL_CELLS allows {max_cells}"
+def check_cells(pointer: str, shape: tuple[int, ...], max_cells: int) -> None:
+    """Raise InvalidRequest for an array that is larger than the service was told to take."""
+    if math.prod(shape) > max_cells:
+        problem = f"has {' x '.join(map(str, shape))} cells; AQ_MAX_POOL_CELLS allows {max_cells}"
         raise InvalidRequest.at(pointer, problem)

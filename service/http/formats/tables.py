@@ -43,7 +43,7 @@ def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells
             if block.shape[1] != n_columns:
                 problem = f"has {block.shape[1]} numbers, but row 0 has {n_columns}"
                 raise InvalidRequest.at(f"{pointer}/{n_rows}", problem)
-            check_cells(pointer, n_rows + len(block), n_columns, max_cells)
+            check_cells(pointer, (n_rows + len(block), n_columns), max_cells)
             check_finite(pointer, block, n_rows)
             array.write(block)
             n_rows += len(block)

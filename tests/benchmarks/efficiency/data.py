@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
-MAX_ROWS = 6000
+MAX_ROWS = 4000
 TEST_SHARE = 0.3
 
 SHIPPED: dict[str, Callable[..., Any]] = {

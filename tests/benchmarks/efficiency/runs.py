@@ -28,7 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     # Half of the service's default number of trees: a run fits hundreds of forests.
     "random_forest": {"name": "random_forest", "params": {"n_estimators": TREES}},
 }
-QUESTIONS = {1: 40, 10: 20, 100: 8}
+QUESTIONS = {1: 30, 10: 15, 100: 6}
 """How many questions of each batch size are asked, if the pool has enough rows."""
 MEASURED_EVERY = {1: 5, 10: 1, 100: 1}
 MOST_OF_POOL = 0.6

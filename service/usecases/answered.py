@@ -1,0 +1,42 @@
+"""What POST /query answers, from a project or without one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.strategies import Selection
+from service.usecases.explain import Explanation
+from service.votes import Label
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """The samples to ask about, ask-first first, and what was known when they were chosen.
+
+    Those that were drawn come last, and their scores are None. What only a project has is None without one, and
+    `model_version` also where a caller's model took the place of the project's. Unless it was asked to explain, there
+    are no `classes`, the labels of the explanations' probabilities, and no `explanations`.
+    """
+
+    project_id: str | None
+    query_id: str
+    indices: list[int]
+    ids: list[str] | None
+    scores: list[float | None] | None
+    strategy: str
+    fallback_reason: str | None
+    model_version: int | None
+    n_labeled: int
+    n_unlabeled: int
+    n_labels_since_fit: int
+    classes: Sequence[Label] | None
+    explanations: Sequence[Explanation] | None
+
+
+def shown_scores(selection: Selection) -> list[float | None] | None:
+    """Return the scores as JSON has them."""
+    if selection.scores is None:
+        return None
+    return [None if math.isnan(score) else score for score in selection.scores.tolist()]

@@ -1,0 +1,196 @@
+"""What all ways to ask have in common: the request, the draw of what is explored, and a name for the question."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InvalidRequest
+from service.given import Given
+from service.parameters import Parameters
+from service.pool import CHUNK_CELLS, Rows, SparseRows
+from service.project import MAX_ERRORS
+from service.strategies import (
+    AUTO_FROM,
+    AUTO_SHARE,
+    STRATEGIES,
+    Need,
+    Question,
+    Selection,
+    Strategy,
+    next_in_random_order,
+    select,
+)
+from service.threads import run_in_threads
+from service.votes import EncodedLabels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryRequest:
+    """What POST /query was asked. `exclude` and `candidates` hold indices into the pool, None where not sent.
+
+    `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels. What is explained
+    is the same question: `explain` has no part in its name.
+    """
+
+    project_id: str | None
+    strategy: Strategy
+    params: Parameters
+    batch_size: int = 1
+    exclude: NDArray[np.int64] | None = None
+    candidates: NDArray[np.int64] | None = None
+    random_state: int | None = None
+    explore: float | None = None
+    given: Given | None = None
+    X: Rows | None = None
+    y: EncodedLabels | None = None
+    explain: bool = False
+
+    @property
+    def share_explored(self) -> float:
+        """Which share of the batch is to be drawn and not chosen: what was asked, or the default of the strategy."""
+        if self.explore is not None:
+            return self.explore
+        return AUTO_SHARE if self.strategy.name == "auto" and self.batch_size >= AUTO_FROM else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What was chosen, of which the last `n_drawn` samples were drawn for exploration."""
+
+    selection: Selection
+    n_drawn: int
+
+
+def choose(question: Question, request: QueryRequest, seed: Sequence[int], order: int) -> Batch:
+    """Draw the share that is explored, in the random order that belongs to the seed `order`, and choose the others."""
+    n_wanted = min(request.batch_size, question.n_open)
+    n_drawn = int(request.share_explored * n_wanted + 0.5)
+    drawn = next_in_random_order(question.is_open, n_drawn, order)
+    rng = np.random.default_rng(seed)
+    is_left = question.is_open.copy()
+    is_left[drawn] = False
+    chosen = select(request.strategy, request.params, replace(question, is_open=is_left), n_wanted - n_drawn, rng)
+    if n_drawn == 0:
+        return Batch(chosen, 0)
+    scores = None if chosen.scores is None else np.concatenate([chosen.scores, np.full(n_drawn, np.nan)])
+    note = f"{n_drawn} of the batch, its last, were drawn for exploration"
+    reason = f"{chosen.fallback_reason}; {note}" if chosen.fallback_reason else note
+    indices = np.concatenate([chosen.indices, drawn])
+    return Batch(replace(chosen, indices=indices, scores=scores, fallback_reason=reason), n_drawn)
+
+
+def open_samples(request: QueryRequest, n_samples: int, settled: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which samples (n,) may be asked about: none of the settled, and as the request narrows them.
+
+    Raises InvalidRequest for an index that there is not.
+    """
+    check_indices(request, n_samples)
+    asked = np.ones(n_samples, bool)
+    if request.candidates is not None:
+        asked[:] = False
+        asked[request.candidates] = True
+    if request.exclude is not None:
+        asked[request.exclude] = False
+    asked[settled] = False
+    return asked
+
+
+def check_indices(request: QueryRequest, n_samples: int) -> None:
+    """Raise InvalidRequest for each index that the pool does not have; of millions, the first few will do."""
+    errors = [
+        FieldError(f"/{field}/{position}", f"must be from 0 to {n_samples - 1}")
+        for field, indices in (("exclude", request.exclude), ("candidates", request.candidates))
+        if indices is not None
+        for position in np.flatnonzero(indices >= n_samples)[: MAX_ERRORS + 1].tolist()
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+
+
+FIELDS = {
+    Need.PROBABILITIES: "probabilities",
+    Need.MEMBERS: "member_probabilities",
+    Need.FEATURES: "X",
+    Need.LABELS: "y",
+}
+"""The field that brings what a strategy needs, where no project has it."""
+
+
+def refuse_missing(request: QueryRequest, known: frozenset[Need]) -> None:
+    """Raise InvalidRequest when a strategy needs what was not sent, and name those that can do without."""
+    missing = request.strategy.needs - known
+    if not missing:
+        return
+    others = ", ".join(sorted(name for name, strategy in STRATEGIES.items() if strategy.needs <= known))
+    name, otherwise = request.strategy.name, f"with what was sent there are {others}"
+    if Need.MODEL in missing:
+        problem = f"{name!r} has to ask the model anew, or train it: it needs a project, and the project's own model"
+        raise InvalidRequest.at("/strategy", f"{problem}; {otherwise}")
+    raise InvalidRequest(
+        FieldError(f"/{FIELDS[need]}", f"is required for strategy {name!r}; {otherwise}") for need in sorted(missing)
+    )
+
+
+def known_of(given: Given | None) -> frozenset[Need]:
+    """Return what a caller's own model meets."""
+    if given is None:
+        return frozenset()
+    return frozenset({Need.PROBABILITIES} | ({Need.MEMBERS} if given.members is not None else set()))
+
+
+def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
+    """Name a question by what it asked of which state, so that asking it again gives the same name."""
+    lists = request.exclude, request.candidates
+    asked = (
+        *state,
+        request.strategy.name,
+        sorted(request.params.items()),
+        request.batch_size,
+        request.random_state,
+        request.share_explored,
+        [None if indices is None else len(indices) for indices in lists],
+    )
+    name = hashlib.blake2b(repr(asked).encode(), digest_size=16)
+    for indices in lists:
+        name.update(b"" if indices is None else indices.data)
+    for field, array in arrays_of(request):
+        name.update(f"{field} {array.dtype.str} {array.shape}".encode())
+        name.update(digest(array))
+    return name.hexdigest()
+
+
+def arrays_of(request: QueryRequest) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield what was sent of samples, by name."""
+    if request.given is not None:
+        yield from request.given.arrays.items()
+    if isinstance(request.X, SparseRows):
+        yield from (("data", request.X.data), ("indices", request.X.indices), ("indptr", request.X.indptr))
+    elif request.X is not None:
+        yield "X", request.X
+    if request.y is not None:
+        yield "y", request.y.codes
+        yield "values", np.frombuffer(repr(request.y.values).encode(), np.uint8)
+
+
+def digest(array: NDArray[Any]) -> bytes:
+    """Return what tells an array from others of its type and shape, whatever the order that its axes lie in.
+
+    Members are told from one another by their places, and each is read some rows at a time.
+    """
+    parts = array if array.ndim == 3 else [array]
+    step = max(1, CHUNK_CELLS // (array.shape[-1] if array.ndim > 1 else 1))
+    blocks = [part[start : start + step] for part in parts for start in range(0, len(part), step)]
+    digests = [b""] * len(blocks)
+
+    def work(number: int) -> None:
+        block = np.ascontiguousarray(blocks[number]).reshape(-1)
+        digests[number] = hashlib.blake2b(block.view(np.uint8).data, digest_size=16).digest()
+
+    run_in_threads(work, range(len(blocks)))
+    return b"".join(digests)

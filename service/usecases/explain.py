@@ -1,0 +1,160 @@
+"""Why these samples: what the model makes of each, what lies around it, and what it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidRequest
+from service.strategies import STRATEGIES, Need, Question, resolve
+from service.strategies.explaining import disagreements, distances, doubts, nearest_of, probabilities_at
+from service.strategies.greedy import row_cells
+from service.strategies.selection import Plan, committee_of
+from service.usecases.asking import Batch, QueryRequest
+from service.votes import Label
+
+MAX_PROBABILITIES = 2**20
+"""A reply holds so many probabilities at most: some 20 MB of JSON."""
+
+MAX_CANDIDATES = 10_000
+"""What a sample stands for is counted among so many candidates at most, drawn by the seed."""
+
+WORK = 2 * 10**10
+"""So many multiplications find what is nearest: a second or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """The labelled sample nearest to another; the distance is Euclidean, in the units of the features."""
+
+    index: int
+    id: str | None
+    label: Label
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """How many candidates are nearer to a sample than to all others of its batch, out of how many, and their share."""
+
+    n_candidates: int
+    n_looked_at: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one sample. A number that there is none for is NaN, which JSON shows as null."""
+
+    chosen_by: str
+    predicted_label: Label | None
+    probabilities: list[float] | None
+    scores: dict[str, float] | None
+    nearest_labeled: Neighbor | None
+    cluster: Cluster | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Names:
+    """What things are called: the columns of the probabilities, the codes of labels, and samples, None without ids."""
+
+    classes: Sequence[Label] | None
+    labels: Sequence[Label]
+    ids: Callable[[Sequence[int]], list[str]] | None
+
+
+def explain(
+    question: Question, batch: Batch, request: QueryRequest, seed: Sequence[int], names: Names
+) -> list[Explanation]:
+    """Explain each sample of a batch; the same state and the same request give the same answer.
+
+    Raises InvalidRequest for a batch whose probabilities would be too many.
+    """
+    rows = batch.selection.indices
+    P, scores = model_view(question, batch, request, names)
+    neighbors = nearest_labeled(question, rows, np.random.default_rng([*seed, 1]), names)
+    clusters = clusters_of(question, batch, np.random.default_rng([*seed, 2]))
+    columns = list(scores.values())
+    n_chosen = len(rows) - batch.n_drawn
+    return [
+        Explanation(
+            chosen_by="strategy" if number < n_chosen else "exploration",
+            predicted_label=None if P is None or names.classes is None else predicted(P[number], names.classes),
+            probabilities=None if P is None else P[number].tolist(),
+            scores=None if P is None else dict(zip(scores, (float(c[number]) for c in columns), strict=True)),
+            nearest_labeled=neighbors[number],
+            cluster=clusters[number],
+        )
+        for number in range(len(rows))
+    ]
+
+
+def refuse_long(request: QueryRequest, n_classes: int) -> None:
+    """Raise InvalidRequest for a batch whose probabilities would be too many."""
+    if request.batch_size * n_classes > MAX_PROBABILITIES:
+        most = f"at most {MAX_PROBABILITIES // n_classes} samples of {n_classes} classes are explained"
+        raise InvalidRequest.at("/batch_size", f"is too large with 'explain': {most}")
+
+
+def predicted(p: NDArray[np.float64], classes: Sequence[Label]) -> Label | None:
+    """Return the likeliest class, None where the probabilities are broken."""
+    return classes[int(p.argmax())] if np.isfinite(p).all() else None
+
+
+def model_view(
+    question: Question, batch: Batch, request: QueryRequest, names: Names
+) -> tuple[NDArray[np.float64] | None, dict[str, NDArray[np.float64]]]:
+    """Return the probabilities of all classes (b, c), 0 of those that the model does not know, and all scores (b,).
+
+    Those of committees are among them where the strategy asked one.
+    """
+    rows, strategy = batch.selection.indices, STRATEGIES[batch.selection.strategy]
+    if question.model is None or names.classes is None:
+        return None, {}
+    of_model = probabilities_at(question, rows)
+    P = np.zeros((len(rows), len(names.classes)))
+    P[:, question.model.classes_] = of_model
+    scores = doubts(of_model)
+    if Need.MEMBERS in strategy.needs:
+        params = request.params if strategy is request.strategy else resolve(strategy.name, {})[1]
+        scores |= disagreements(*committee_of(Plan(strategy, params, question.model, None), question), rows)
+    return P, scores
+
+
+def nearest_labeled(
+    question: Question, rows: NDArray[np.int64], rng: np.random.Generator, names: Names
+) -> list[Neighbor | None]:
+    """Find the labelled sample nearest to each row; of very many labelled ones, among those that the seed draws."""
+    n_labeled, codes = len(question.labeled), question.codes
+    if n_labeled == 0 or len(rows) == 0 or codes is None or not question.has_features:
+        return [None] * len(rows)
+    held = np.arange(n_labeled)
+    if n_labeled > (most := affordable(question, rows)):
+        held = np.sort(rng.choice(n_labeled, most, replace=False, shuffle=False))
+    labeled = question.labeled[held]
+    nearest = nearest_of(question.pool, rows, labeled)
+    away = distances(question.pool, rows, labeled[nearest]).tolist()
+    indices = labeled[nearest].tolist()
+    ids = [None] * len(rows) if names.ids is None else names.ids(indices)
+    labels = [names.labels[code] for code in codes[held[nearest]].tolist()]
+    return list(map(Neighbor, indices, ids, labels, away))
+
+
+def clusters_of(question: Question, batch: Batch, rng: np.random.Generator) -> list[Cluster | None]:
+    """Count what each sample stands for in the batch of a set strategy; a tie goes to the earlier of the batch."""
+    rows, candidates = batch.selection.indices, question.candidates
+    if STRATEGIES[batch.selection.strategy].kind != "set" or len(rows) == 0 or not question.has_features:
+        return [None] * len(rows)
+    n_drawn = min(len(candidates), MAX_CANDIDATES, affordable(question, rows))
+    if n_drawn < len(candidates):
+        candidates = np.sort(rng.choice(candidates, n_drawn, replace=False, shuffle=False))
+    sizes = np.bincount(nearest_of(question.pool, candidates, rows), minlength=len(rows)).tolist()
+    return [Cluster(size, n_drawn, size / n_drawn) for size in sizes]
+
+
+def affordable(question: Question, rows: NDArray[np.int64]) -> int:
+    """Return how many other rows those of a batch can be compared to in the time there is."""
+    return max(WORK // (len(rows) * row_cells(question.pool)), 100)

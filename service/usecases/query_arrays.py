@@ -1,0 +1,88 @@
+"""POST /query without a project: for callers with a model of their own. Nothing is kept of what they send."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.errors import FieldError, InvalidRequest
+from service.pool import Pool
+from service.strategies import Need, Question
+from service.usecases.answered import Answered, shown_scores
+from service.usecases.asking import QueryRequest, choose, known_of, open_samples, query_id, refuse_missing
+from service.usecases.explain import Names, explain, refuse_long
+
+
+def query_arrays(request: QueryRequest) -> Answered:
+    """Choose among the samples that were sent: the same request gives the same answer.
+
+    Raises InvalidRequest for arrays that disagree, a strategy that needs another one, or an index that there is not.
+    """
+    classes = None if request.given is None else range(request.given.n_classes)
+    if request.explain and classes is not None:
+        refuse_long(request, len(classes))
+    question = question_of(request)
+    seed = [0 if request.random_state is None else request.random_state]
+    batch = choose(question, request, seed, 0)
+    selection, n_labeled = batch.selection, len(question.labeled)
+    names = Names(classes, () if request.y is None else request.y.values, None)
+    return Answered(
+        project_id=None,
+        query_id=query_id(request, ()),
+        indices=selection.indices.tolist(),
+        ids=None,
+        scores=shown_scores(selection),
+        strategy=selection.strategy,
+        fallback_reason=selection.fallback_reason,
+        model_version=None,
+        n_labeled=n_labeled,
+        n_unlabeled=len(question.pool) - n_labeled,
+        n_labels_since_fit=0,
+        classes=list(classes) if request.explain and classes is not None else None,
+        explanations=explain(question, batch, request, seed, names) if request.explain else None,
+    )
+
+
+def question_of(request: QueryRequest) -> Question:
+    """Put the question to the arrays that were sent."""
+    given, y = request.given, request.y
+    model_pool = None if given is None else given.model_pool
+    pool = model_pool if request.X is None else Pool.of(request.X)
+    if pool is None:
+        wanted = "or send 'probabilities', 'member_probabilities' or 'X' without it"
+        raise InvalidRequest.at("/project_id", f"is required, {wanted}")
+    check_lengths(request, len(pool))
+    if given is not None:
+        given.check()
+    features = {Need.FEATURES} if request.X is not None else set()
+    labels = {Need.LABELS} if y is not None else set()
+    refuse_missing(request, known_of(given) | features | labels | {Need.LABELED})
+    labeled = np.empty(0, np.int64) if y is None else np.flatnonzero(y.codes >= 0)
+    codes = None if y is None else y.codes[labeled]
+    committee = None if given is None else given.committee
+    return Question(
+        pool=pool,
+        is_open=open_samples(request, len(pool), labeled),
+        labeled=labeled,
+        model=None if given is None else given.model,
+        n_classes_labeled=0 if codes is None else len(np.unique(codes)),
+        committee=None if committee is None else lambda n_members: committee,
+        codes=codes,
+        model_pool=model_pool,
+        committee_pool=None if given is None else given.committee_pool,
+        has_features=request.X is not None,
+    )
+
+
+def check_lengths(request: QueryRequest, n_samples: int) -> None:
+    """Raise InvalidRequest for arrays that are not about as many samples as the first."""
+    lengths = {} if request.X is None else {"X": len(request.X)}
+    lengths |= {} if request.given is None else request.given.n_rows
+    lengths |= {} if request.y is None else {"y": len(request.y.codes)}
+    first = next(iter(lengths))
+    wrong = [
+        FieldError(f"/{field}", f"has {length} rows, but {first} has {n_samples}")
+        for field, length in lengths.items()
+        if length != n_samples
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
