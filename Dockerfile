@@ -1,8 +1,9 @@
 # docker build -t active-query .
-# docker run --read-only --tmpfs /tmp --cap-drop ALL -v active-query:/data -p 127.0.0.1:8000:8000 -e AQ_ALLOW_ANONYMOUS=1 active-query
+# docker run --rm -v active-query:/data -e AQ_API_KEYS_FILE=/data/keys.json active-query keys new --name me --role admin --project '*'
+# docker run --read-only --tmpfs /tmp --cap-drop ALL -v active-query:/data -p 127.0.0.1:8000:8000 -e AQ_API_KEYS_FILE=/data/keys.json active-query
 #
-# In a container the service listens on every address, so it refuses to start until AQ_ALLOW_ANONYMOUS=1 says that
-# whatever can reach the port (a proxy, a private network) is meant to.
+# In a container the service listens on every address, so it refuses to start without API keys, until
+# AQ_ALLOW_ANONYMOUS=1 says that whatever can reach the port (a proxy, a private network) is meant to.
 
 ARG PYTHON=3.13.15-slim-trixie
 

@@ -10,7 +10,8 @@ from typing import Any
 from flask import Flask
 
 from service.backends import backend_of
-from service.http import metrics, problems, request_id, routes
+from service.http import access, metrics, problems, request_id, routes
+from service.keyfile import KeyRing
 from service.settings import Settings
 from service.store import Store
 
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     request_id.register(app)
     metrics.register(app)
     problems.register(app)
+    access.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.operations)
     routes.register(app, routes.Context(store, settings, backend_of(settings)))
     return app
 

@@ -1,4 +1,4 @@
-"""The command line: active-query serve | demo | openapi."""
+"""The command line: active-query serve | keys | demo | openapi."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from pathlib import Path
 import click
 
 from service import __version__
+from service.access import KeysError
 from service.backends import refuse_missing_extra
 from service.errors import StoreBusy, StoreFull
+from service.keyfile import read_keys
+from service.keys_command import keys
 from service.settings import Settings, SettingsError
 from service.store import Store
 
@@ -32,6 +35,9 @@ def main() -> None:
     """Active Query: which samples should be labelled next? Settings are read from AQ_* variables."""
 
 
+main.add_command(keys)
+
+
 @main.command()
 def serve() -> None:
     """Serve over HTTP with gunicorn until told to stop.
@@ -44,6 +50,8 @@ def serve() -> None:
         refuse_missing_extra(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
+    if settings.api_keys_file is not None:
+        check_keys(settings.api_keys_file)
     check_address(settings.host.strip("[]"), settings.port)
     check_data_dir(settings.data_dir)
     memory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
@@ -59,6 +67,7 @@ def serve() -> None:
         "MALLOC_TRIM_THRESHOLD_": str(2**24),
         **os.environ,
         "AQ_DATA_DIR": str(settings.data_dir.absolute()),
+        "AQ_API_KEYS_FILE": "none" if settings.api_keys_file is None else str(settings.api_keys_file.absolute()),
         "PROMETHEUS_MULTIPROC_DIR": str(directory_of_counters(memory)),
     }
     allow_many_files()
@@ -100,6 +109,17 @@ def check_address(host: str, port: int) -> None:
             probe.bind((host, port))
     except (OSError, UnicodeError) as error:
         raise click.ClickException(f"AQ_HOST={host!r}, AQ_PORT={port}: cannot listen there: {error}") from None
+
+
+def check_keys(path: Path) -> None:
+    """Fail where nobody could be let in."""
+    try:
+        if read_keys(path).all:
+            return
+        problem = f"{str(path)!r} holds no key"
+    except KeysError as error:
+        problem = str(error)
+    raise click.ClickException(f"AQ_API_KEYS_FILE: {problem}; `active-query keys new` makes one") from None
 
 
 def check_data_dir(path: Path) -> None:

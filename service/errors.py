@@ -9,6 +9,7 @@ ServiceError
 │   ├── ProjectExists        arrays for a project that has them, without `replace`
 │   ├── ProjectReplaced      the project was replaced or deleted while the request was at work
 │   └── TooManyProjects
+├── OthersAnswer             who answers as one annotator may not take back what another said
 ├── FitFailed                the estimator cannot learn from these numbers
 ├── StoreBusy                a lock could not be had in time
 ├── StoreFull                no space left where the data lies
@@ -99,6 +100,16 @@ class TooManyProjects(Conflict):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"there are {limit} projects, and AQ_MAX_PROJECTS allows no more: delete one, or raise the limit"
+        )
+
+
+class OthersAnswer(ServiceError):
+    """Somebody else answered the sample, too."""
+
+    def __init__(self, index: int, annotator: str) -> None:
+        super().__init__(
+            f"sample {index} was answered by others than {annotator!r}, and a retraction takes all answers back: "
+            "a key that answers as nobody in particular may"
         )
 
 

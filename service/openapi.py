@@ -12,6 +12,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema, fields
 
 from service import __version__
+from service.access import Role
 from service.http import problems
 from service.http.examples import STORY
 from service.http.label_rules import LABEL_SCHEMA
@@ -31,6 +32,17 @@ one type in a project, and come back with the type they came in. Unknown fields 
 document (RFC 9457) that names each wrong field and what would have been right, and nothing was changed.\
 """
 
+SECURITY_SCHEME = "apiKey"
+SECURITY = """\
+A service that was given API keys (`AQ_API_KEYS_FILE`) answers only with one: `Authorization: Bearer <key>`. A service
+without keys asks nobody for one.
+
+A key has a role. A `reader` looks and asks: every GET, and `POST /query` without a lease. An `annotator` also hands
+back labels, holds samples and takes answers back. An `admin` also makes, trains, grows and deletes projects. A key may
+touch all projects or some of them; any other is answered like one that there is not. A key that belongs to an
+annotator answers as this one: `annotator` may be left out and must not name another.\
+"""
+
 PATH_PARAMETERS = {
     "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
     "index": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "The sample's position in the pool."),
@@ -40,6 +52,7 @@ REQUEST_ID_HEADER = {
     HEADER: {"description": "Names the request in the log.", "schema": {"type": "string"}, "required": True}
 }
 ETAG_HEADER = {"ETag": {"description": "The project's version.", "schema": {"type": "string"}, "required": True}}
+CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}, "required": True}}
 """Headers of replies."""
 
 
@@ -48,6 +61,8 @@ EVERY_BODY = (400,)
 
 MEANINGS = {
     400: "The body cannot be read: it is cut short, or not JSON, or not a form.",
+    401: "The API key is missing, or is not known.",
+    403: "The key may not do this: by its role, its projects or its annotator.",
     404: "There is no such project, or no such label.",
     406: "It is not to be had as any media type that was asked for.",
     409: "The project is not in the state that this needs, or there are too many projects.",
@@ -102,6 +117,7 @@ def build() -> dict[str, Any]:
     converter: Any = plugin.converter
     converter.add_attribute_function(schema_of_rule)
     spec.components.schema("LabelValue", LABEL_SCHEMA)
+    spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer", "description": SECURITY})
     for operation in operations.all:
         path = re.sub(r"<(\w+)>", r"{\1}", operation.path)
         spec.path(path=path, operations={operation.method.lower(): describe(operation)})
@@ -123,6 +139,7 @@ def describe(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
     if operation.description:
         described["description"] = operation.description
+    described["security"] = [] if operation.role is None else [{SECURITY_SCHEME: [str(operation.role)]}]
     parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
     if parameters:
         described["parameters"] = parameters
@@ -195,11 +212,18 @@ def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema] | No
 def responses(operation: Operation) -> dict[str, Any]:
     """Return what an operation may answer."""
     answered = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
-    statuses = sorted({*operation.problems, *(EVERY_BODY if operation.body else ())})
+    statuses = sorted({*operation.problems, *(EVERY_BODY if operation.body else ()), *refusals(operation)})
     for status in statuses:
         answered[str(status)] = failure(MEANINGS[status], operation, status)
     answered["default"] = failure("Any other error, a fault of the service (500) among them.", operation, None)
     return answered
+
+
+def refusals(operation: Operation) -> tuple[int, ...]:
+    """Return the statuses of those who may not: without a key, and with one of too low a role."""
+    if operation.role is None:
+        return ()
+    return (401,) if operation.role == min(Role) else (401, 403)
 
 
 def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
@@ -235,7 +259,8 @@ def failure(description: str, operation: Operation, status: int | None) -> dict[
     )
     if shown:
         body["examples"] = shown
-    return {"description": description, "headers": REQUEST_ID_HEADER, "content": {problems.MEDIA_TYPE: body}}
+    headers = REQUEST_ID_HEADER | (CHALLENGE_HEADER if status == 401 else {})
+    return {"description": description, "headers": headers, "content": {problems.MEDIA_TYPE: body}}
 
 
 def examples(titled: Iterable[tuple[str, Any]]) -> dict[str, Any]:

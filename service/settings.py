@@ -40,7 +40,9 @@ def setting(
 class Settings:
     """Everything that can be set. `Settings()` holds the defaults; `from_env` reads `AQ_<NAME>` for each."""
 
-    host: str = setting("127.0.0.1", "Address to listen on; anything but loopback needs AQ_ALLOW_ANONYMOUS=1.")
+    host: str = setting(
+        "127.0.0.1", "Address to listen on; anything but loopback needs AQ_API_KEYS_FILE or AQ_ALLOW_ANONYMOUS=1."
+    )
     port: int = setting(8000, "TCP port to listen on; 0 takes a free one.", minimum=0, maximum=65_535)
     data_dir: Path = setting(Path("active-query-data"), "Directory that holds all projects; made with mode 0700.")
     workers: int = setting(2, "Worker processes.", minimum=1)
@@ -60,8 +62,11 @@ class Settings:
         NO_ADDRESS, "Where the cluster of AQ_BACKEND runs: tcp://host:8786 of Dask, ray://host:10001 of Ray."
     )
     log_level: str = setting("info", "How much is logged.", choices=LOG_LEVELS)
+    api_keys_file: Path | None = setting(
+        None, "File of API keys, without one of which no request is answered; `active-query keys new` makes it."
+    )
     allow_anonymous: bool = setting(
-        False, "1 = serve beyond loopback although anybody who reaches the port may do anything."
+        False, "1 = serve beyond loopback without API keys, although anybody who reaches the port may do anything."
     )
 
     @classmethod
@@ -96,11 +101,12 @@ class Settings:
 
     def refuse_open_door(self) -> None:
         """Raise SettingsError when the service would be open to a network without having been told to."""
-        if not self.allow_anonymous and not is_loopback(self.host):
+        if self.api_keys_file is None and not self.allow_anonymous and not is_loopback(self.host):
             raise SettingsError(
                 f"AQ_HOST={self.host!r} can be reached from other machines, and whoever reaches it may read, change "
-                "and delete every project: listen on 127.0.0.1, or set AQ_ALLOW_ANONYMOUS=1 where a proxy or a private "
-                "network guards the port"
+                "and delete every project: name a file of API keys in AQ_API_KEYS_FILE (`active-query keys new` makes "
+                "it), listen on 127.0.0.1, or set AQ_ALLOW_ANONYMOUS=1 where a proxy or a private network guards the "
+                "port"
             )
 
 
@@ -136,6 +142,10 @@ def read(item: Field[Any], text: str) -> Any:
             if not text:
                 raise ValueError("must be a directory")
             return Path(text)
+        case "Path | None":
+            if not text:
+                raise ValueError("must be a file, or none")
+            return None if text.lower() == "none" else Path(text)
     choices = item.metadata["choices"]
     if not text or (choices and text.lower() not in choices):
         raise ValueError("must be one of " + ", ".join(choices) if choices else "must not be empty")

@@ -1,4 +1,4 @@
-"""schemathesis over the whole contract, all checks on, against a real gunicorn."""
+"""schemathesis over the whole contract, all checks on, against a real gunicorn that asks for a key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from service.access import new_key, new_token
 from service.http.routes import operations
+from service.keyfile import change_keys
 from tests.contract.hooks import PROJECTS
 from tests.serving import Service
 
@@ -19,13 +21,18 @@ HERE = Path(__file__).parent / "contract"
 
 @pytest.mark.timeout(200)
 def test_schemathesis_finds_nothing(serve: Callable[..., Service], tmp_path: Path) -> None:
-    service = serve(AQ_MAX_PROJECTS="100000", AQ_LOG_LEVEL="error")
+    token, keys_file = new_token(), tmp_path / "keys.json"
+    change_keys(keys_file, lambda keys: keys.added(new_key(token, "schemathesis", "admin", ["*"], None)))
+    bearer = f"Bearer {token}"
+    service = serve(AQ_MAX_PROJECTS="100000", AQ_LOG_LEVEL="error", AQ_API_KEYS_FILE=str(keys_file))
     for name in PROJECTS:
         pool = [[row % 5, row / 3] for row in range(30)]
-        service.post("/fit", {"project_id": name, "X": pool, "y": [0, 1] + [None] * 28}, expect=201)
+        body = {"project_id": name, "X": pool, "y": [0, 1] + [None] * 28}
+        assert service.call("POST", "/fit", body, {"Authorization": bearer}).status == 201
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")),
         *("run", f"http://127.0.0.1:{service.port}/openapi.yaml"),
+        *("--header", f"Authorization: {bearer}"),
         *("--checks", "all", "--mode", "all", "--max-examples", "40", "--seed", "1", "--no-color"),
     ]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.contract.hooks", "PYTHONPATH": str(HERE.parent.parent)}

@@ -15,13 +15,13 @@ LAYERS = [
     ("parameters", "threads", "pool"),
     ("votes", "ids", "preparation", "linear"),
     ("project",),
-    ("scoring", "record"),
+    ("scoring", "record", "access"),
     ("committee", "given"),
     ("estimators", "strategies", "store"),
-    ("backends", "usecases"),
+    ("backends", "usecases", "keyfile"),
     ("http",),
     ("app",),
-    ("openapi", "demo", "gunicorn_hooks"),
+    ("openapi", "demo", "gunicorn_hooks", "keys_command"),
     ("cli",),
     ("__main__",),
 ]
@@ -44,7 +44,7 @@ DOORS = {
     "matplotlib": ("service.demo.report",),
     "distributed": ("service.backends.dask",),
     "ray": ("service.backends.ray",),
-    "click": ("service.cli", "service.demo"),
+    "click": ("service.cli", "service.demo", "service.keys_command"),
 }
 
 MODULES = {

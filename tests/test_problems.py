@@ -75,10 +75,12 @@ def leaves(kind=errors.ServiceError):
 MADE = {
     errors.InvalidRequest: lambda: errors.InvalidRequest.at("/X", "must be a list"),
     errors.TooManyProjects: lambda: errors.TooManyProjects(3),
+    errors.OthersAnswer: lambda: errors.OthersAnswer(3, "ada"),
 }
 LEAF_STATUS = {
     "InvalidRequest": 422,
     "FitFailed": 422,
+    "OthersAnswer": 403,
     "ProjectNotFound": 404,
     "LabelNotFound": 404,
     "ProjectExists": 409,

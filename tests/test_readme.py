@@ -84,8 +84,10 @@ def settings_table() -> str:
     rows = []
     for item in fields(Settings):
         default = getattr(Settings(), item.name)
-        shown = str(int(default)) if isinstance(default, bool) else str(default)
-        kind = {"int": "integer", "bool": "0 or 1", "Path": "directory"}.get(str(item.type), "text")
+        shown = str(int(default)) if isinstance(default, bool) else "none" if default is None else str(default)
+        kind = {"int": "integer", "bool": "0 or 1", "Path": "directory", "Path | None": "file"}.get(
+            str(item.type), "text"
+        )
         rows.append([f"`{variable(item)}`", kind, f"`{shown}`", item.metadata["sentence"]])
     return table(["variable", "type", "default", "what it does"], rows)
 

@@ -32,6 +32,8 @@ def test_every_setting_can_be_read_and_says_what_it_does() -> None:
         ("AQ_ALLOW_ANONYMOUS", "1", "allow_anonymous", True),
         ("AQ_ALLOW_ANONYMOUS", "false", "allow_anonymous", False),
         ("AQ_DATA_DIR", "/srv/x", "data_dir", Path("/srv/x")),
+        ("AQ_API_KEYS_FILE", "/srv/keys.json", "api_keys_file", Path("/srv/keys.json")),
+        ("AQ_API_KEYS_FILE", "none", "api_keys_file", None),
         ("AQ_LOG_LEVEL", "DEBUG", "log_level", "debug"),
         ("AQ_MAX_BODY_BYTES", "1_000", "max_body_bytes", 1000),
     ],
@@ -50,6 +52,7 @@ def test_a_setting_is_read_as_its_type(name: str, text: str, attribute: str, val
         ("AQ_ALLOW_ANONYMOUS", "yes", ["must be 1 or 0"]),
         ("AQ_LOG_LEVEL", "loud", ["one of debug, info, warning, error"]),
         ("AQ_DATA_DIR", "", ["must be a directory"]),
+        ("AQ_API_KEYS_FILE", "", ["must be a file, or none"]),
         ("AQ_HOST", " ", ["must not be empty"]),
         ("AQ_PORT", "tcp://10.0.0.1:80", ["Kubernetes", "enableServiceLinks: false"]),
         ("AQ_SERVICE_HOST", "10.0.0.1", ["Kubernetes", "service called 'aq'"]),
@@ -81,4 +84,5 @@ def test_an_open_door_must_be_asked_for() -> None:
     with pytest.raises(SettingsError, match="AQ_ALLOW_ANONYMOUS=1"):
         Settings(host=EVERYWHERE).refuse_open_door()
     Settings(host=EVERYWHERE, allow_anonymous=True).refuse_open_door()
+    Settings(host=EVERYWHERE, api_keys_file=Path("keys.json")).refuse_open_door()
     Settings().refuse_open_door()

@@ -29,11 +29,15 @@ class Learnt:
 
 
 class Client:
-    """The service at a URL, for any number of threads. Every call raises ServiceError saying what was wrong."""
+    """The service at a URL, for any number of threads; `key` is the token of an API key, if the service asks for one.
 
-    def __init__(self, url: str, timeout: float = 60.0) -> None:
+    Every call raises ServiceError saying what was wrong.
+    """
+
+    def __init__(self, url: str, timeout: float = 60.0, key: str | None = None) -> None:
         self.url = urlsplit(url.rstrip("/"))
         self.timeout = timeout
+        self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         if self.url.scheme not in ("http", "https"):
             raise ServiceError(f"{url!r} is not a URL: it must start with http:// or https://")
 
@@ -79,7 +83,7 @@ class Client:
         secure = self.url.scheme == "https"
         connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         content = None if body is None else json.dumps(body).encode()
-        headers = {} if content is None else {"Content-Type": "application/json"}
+        headers = self.headers if content is None else self.headers | {"Content-Type": "application/json"}
         try:
             with closing(connect(self.url.netloc, timeout=self.timeout)) as connection:
                 connection.request(method, self.url.path + path, content, headers)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from flask.typing import ResponseReturnValue
 from marshmallow import Schema
 
+from service.access import Role
+
 View = Callable[..., ResponseReturnValue]
 
 
@@ -25,12 +27,14 @@ class Reply:
 class Operation:
     """One endpoint. `path` is Flask's rule; `problems` are the error statuses of its own, beside those of all.
 
+    `role` is what a caller's key must be of at least; None = open to everybody, with a key or without.
     `parts` are the fields that may come as parts of a form, the others in its part `config`. With `lines` the body may
     also be NDJSON, of which each line is as this text says.
     """
 
     method: str
     path: str
+    role: Role | None
     view: View
     replies: Mapping[int, Reply]
     body: type[Schema] | None = None
@@ -67,6 +71,7 @@ class Operations:
         method: str,
         path: str,
         *,
+        role: Role | None,
         replies: Mapping[int, Reply],
         body: type[Schema] | None = None,
         parts: tuple[str, ...] = (),
@@ -77,7 +82,7 @@ class Operations:
         """Register the endpoint that the decorated function answers."""
 
         def register(view: View) -> View:
-            self.all.append(Operation(method, path, view, replies, body, parts, lines, query, problems))
+            self.all.append(Operation(method, path, role, view, replies, body, parts, lines, query, problems))
             return view
 
         return register

@@ -21,6 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
     errors.FitFailed: 422,
+    errors.OthersAnswer: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.StoreBusy: 503,
@@ -57,6 +58,10 @@ class ProblemSchema(Schema):
     request_id = fields.String(required=True, metadata={"description": "The same as in the header `X-Request-ID`."})
 
 
+# Made once: to make a schema takes longer than all else that a refusal costs.
+PROBLEM = ProblemSchema()
+
+
 def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ()) -> Response:
     """Build the reply to a request that went wrong."""
     if len(wrong) > MAX_ERRORS:
@@ -71,7 +76,7 @@ def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ())
     }
     if wrong:
         body["errors"] = wrong[:MAX_ERRORS]
-    response = Response(orjson.dumps(ProblemSchema().dump(body)), status, mimetype=MEDIA_TYPE)
+    response = Response(orjson.dumps(PROBLEM.dump(body)), status, mimetype=MEDIA_TYPE)
     if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

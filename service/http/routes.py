@@ -16,9 +16,10 @@ from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import ServiceUnavailable
 
 from service import estimators, strategies
+from service.access import Role
 from service.backends import BackendOf
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
-from service.http import docs, metrics, replies
+from service.http import access, docs, metrics, replies
 from service.http.operations import Operations, Reply
 from service.http.problems import flatten
 from service.http.schemas import (
@@ -137,6 +138,7 @@ PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
 @operations.add(
     "POST",
     "/fit",
+    role=Role.ADMIN,
     body=FitSchema,
     parts=(*MATRICES, *COLUMNS),
     replies={
@@ -156,6 +158,7 @@ def fit_project() -> Response:
     context = here()
     with context.store.stage() as staging:
         data = FIT.load(read_document(request, context.limits, staging))
+        access.refuse_outside(data["project_id"])
         project, is_new = fit(context.store, staging, fit_request(data, staging, context.limits))
     return project_response(project, 201 if is_new else 200)
 
@@ -163,10 +166,11 @@ def fit_project() -> Response:
 @operations.add(
     "POST",
     "/query",
+    role=Role.READER,
     body=QuerySchema,
     parts=(*ANSWERS, "X", "y"),
     replies={200: Reply("The samples, ask-first first.", replies.QueryReplySchema)},
-    problems=(404, 411, 413, 415, 422, 503, 507),
+    problems=(403, 404, 411, 413, 415, 422, 503, 507),
 )
 def query_project() -> Response:
     """Ask which samples to label next.
@@ -188,15 +192,18 @@ def query_project() -> Response:
 def answer_query(document: dict[str, Any]) -> Response:
     """Reply to a question, its arrays at hand or staged."""
     context = here()
-    asked = query_request(QUERY.load(document), context.settings.max_batch, context.limits)
+    data = access.as_asked_by_caller(QUERY.load(document))
+    asked = query_request(data, context.settings.max_batch, context.limits)
     if asked.project_id is None:
         return json_response(QUERY_REPLY.dump(query_arrays(asked)))
+    access.refuse_hidden(access.caller(), asked.project_id)
     return json_response(QUERY_REPLY.dump(query(context.store, asked, context.backend_of)))
 
 
 @operations.add(
     "POST",
     "/label",
+    role=Role.ANNOTATOR,
     body=LabelSchema,
     replies={200: Reply("What is known now.", replies.LabelReplySchema, etag=True)},
     problems=(404, 409, 411, 413, 415, 422, 503, 507),
@@ -209,24 +216,27 @@ def label_project() -> Response:
     the skip is taken back.
     """
     context = here()
-    labeled = label(context.store, label_request(LABEL.load(read_json(request, context.limits))))
+    order = access.visible(label_request(LABEL.load(read_json(request, context.limits))))
+    labeled = label(context.store, access.as_answered_by_caller(order))
     return tagged(json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
 
 @operations.add(
     "GET",
     "/projects",
+    role=Role.READER,
     query=PageSchema,
     replies={200: Reply("A page of projects.", replies.ProjectPageSchema)},
     problems=(422,),
 )
 def list_projects() -> Response:
-    """List the projects, in order of their names."""
+    """List the projects that the caller may touch, in order of their names."""
     data = read_query(PAGE)
-    return json_response(PAGE_REPLY.dump(list_all(here().store, data["limit"], data.get("after"))))
+    page = list_all(here().store, data["limit"], data.get("after"), access.caller().may_touch)
+    return json_response(PAGE_REPLY.dump(page))
 
 
-@operations.add("GET", "/projects/<project_id>", replies={200: PROJECT}, problems=(404,))
+@operations.add("GET", "/projects/<project_id>", role=Role.READER, replies={200: PROJECT}, problems=(404,))
 def get_project(project_id: str) -> Response:
     """Look at a project."""
     return project_response(get(here().store, project_id))
@@ -235,6 +245,7 @@ def get_project(project_id: str) -> Response:
 @operations.add(
     "POST",
     "/projects/<project_id>/pool",
+    role=Role.ADMIN,
     body=AppendSchema,
     parts=("X", "y", "ids"),
     lines='an object: {"x": [numbers], "id": its name, "y": its label or null}, `id` and `y` as in `ids` and `y`',
@@ -257,6 +268,7 @@ def append_samples(project_id: str) -> Response:
 @operations.add(
     "DELETE",
     "/projects/<project_id>",
+    role=Role.ADMIN,
     replies={204: Reply("The project is gone, and all its files with it.")},
     problems=(404, 422, 503),
 )
@@ -269,6 +281,7 @@ def delete_project(project_id: str) -> Response:
 @operations.add(
     "GET",
     "/projects/<project_id>/labels",
+    role=Role.READER,
     replies={200: Reply("The answers, in order of their samples.", replies.LabelListSchema, (CSV,), etag=True)},
     problems=(404, 406),
 )
@@ -291,6 +304,7 @@ def list_project_labels(project_id: str) -> Response:
 @operations.add(
     "DELETE",
     "/projects/<project_id>/labels/<index>",
+    role=Role.ANNOTATOR,
     replies={204: Reply("The sample can be asked about again.", etag=True)},
     problems=(404, 422, 503, 507),
 )
@@ -302,22 +316,26 @@ def retract_label(project_id: str, index: str) -> Response:
     if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
         get(here().store, project_id)
         raise LabelNotFound(index[:32])
-    return tagged(Response(status=204), retract(here().store, project_id, int(index)))
+    return tagged(Response(status=204), retract(here().store, project_id, int(index), access.caller().annotator))
 
 
-@operations.add("GET", "/strategies", replies={200: Reply("The strategies.", replies.StrategyListSchema)})
+@operations.add(
+    "GET", "/strategies", role=Role.READER, replies={200: Reply("The strategies.", replies.StrategyListSchema)}
+)
 def list_strategies() -> Response:
     """List the query strategies, with their parameters and sources."""
     return json_response(STRATEGIES_REPLY.dump({"strategies": strategies.STRATEGIES.values()}))
 
 
-@operations.add("GET", "/estimators", replies={200: Reply("The estimators.", replies.EstimatorListSchema)})
+@operations.add(
+    "GET", "/estimators", role=Role.READER, replies={200: Reply("The estimators.", replies.EstimatorListSchema)}
+)
 def list_estimators() -> Response:
     """List the estimators, with their parameters."""
     return json_response(ESTIMATORS_REPLY.dump({"estimators": estimators.ESTIMATORS.values()}))
 
 
-@operations.add("GET", "/healthz", replies={200: Reply("The process lives.", replies.StatusSchema)})
+@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process lives.", replies.StatusSchema)})
 def get_health() -> Response:
     """Tell whether the process lives."""
     return json_response({"status": "ok"})
@@ -326,6 +344,7 @@ def get_health() -> Response:
 @operations.add(
     "GET",
     "/readyz",
+    role=None,
     replies={200: Reply("The data directory can be written.", replies.StatusSchema)},
     problems=(503,),
 )
@@ -339,20 +358,23 @@ def get_readiness() -> Response:
 
 
 @operations.add(
-    "GET", "/metrics", replies={200: Reply("Counters and histograms over all workers.", media_types=("text/plain",))}
+    "GET",
+    "/metrics",
+    role=Role.READER,
+    replies={200: Reply("Counters and histograms over all workers.", media_types=("text/plain",))},
 )
 def get_metrics() -> Response:
     """Show what the service did, for Prometheus."""
     return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
 
-@operations.add("GET", "/openapi.yaml", replies={200: Reply("The contract.", media_types=(YAML,))})
+@operations.add("GET", "/openapi.yaml", role=None, replies={200: Reply("The contract.", media_types=(YAML,))})
 def get_openapi() -> Response:
     """Fetch this contract."""
     return Response(docs.openapi_text(), mimetype=YAML)
 
 
-@operations.add("GET", "/docs", replies={200: Reply("A page to read.", media_types=("text/html",))})
+@operations.add("GET", "/docs", role=None, replies={200: Reply("A page to read.", media_types=("text/html",))})
 def get_docs() -> Response:
     """Read the reference."""
     return Response(docs.page(), mimetype="text/html", headers={"Content-Security-Policy": docs.CSP})

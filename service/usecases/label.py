@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from service.errors import FieldError, InvalidRequest, LabelNotFound, ServiceError
+from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnswer, ServiceError
 from service.ids import PoolIds
 from service.project import Project, extend_classes
 from service.store import Part, Snapshot, Store
@@ -95,14 +95,25 @@ def fit_or_keep(store: Store, project: Project) -> Project:
         return project
 
 
-def retract_label(store: Store, project_id: str, index: int) -> Project:
-    """Take back every label and skip of a sample, or raise LabelNotFound."""
+def retract_label(store: Store, project_id: str, index: int, annotator: str | None = None) -> Project:
+    """Take back every label and skip of a sample, or raise LabelNotFound.
+
+    With an `annotator` all of them must be this one's: raises OthersAnswer where they are not.
+    """
     with store.transaction(project_id) as transaction:
         project = transaction.read().project
         kept = project.votes.index != index
         if kept.all():
             raise LabelNotFound(index)
+        if annotator is not None and annotators_of(project, index) != {annotator}:
+            raise OthersAnswer(index, annotator)
         return transaction.commit(project.with_votes(project.votes.take(kept)).committed())
+
+
+def annotators_of(project: Project, index: int) -> set[str | None]:
+    """Name all who answered a sample; None is nobody in particular."""
+    codes = project.votes.annotator[project.votes.index == index].tolist()
+    return {None if code == NOBODY else project.annotators[code] for code in codes}
 
 
 def find_samples(project: Project, ids: PoolIds | None, answers: Sequence[Answer]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +42,12 @@ def get(store: Store, project_id: str) -> Project:
     return store.read(project_id).project
 
 
-def list_all(store: Store, limit: int, after: str | None) -> Page:
-    """Return up to `limit` projects in order of their names, from the first behind `after`.
+def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str], bool]) -> Page:
+    """Return up to `limit` of the projects that may be seen, in order of their names, from the first behind `after`.
 
     One that cannot be read is left out, and the log tells of it: the others are unharmed.
     """
-    names = [name for name in store.project_ids() if after is None or name > after]
+    names = [name for name in store.project_ids() if (after is None or name > after) and may_see(name)]
     projects = []
     for name in names[:limit]:
         try:

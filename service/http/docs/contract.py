@@ -37,6 +37,7 @@ class Endpoint:
     anchor: str
     summary: str
     description: str
+    roles: Sequence[str]
     parameters: Sequence[Json]
     content: Mapping[str, Json]
     responses: Mapping[str, Json]
@@ -51,6 +52,7 @@ class Endpoint:
             anchor=described["operationId"],
             summary=described["summary"],
             description=described.get("description", ""),
+            roles=[role for scheme in described.get("security", ()) for roles in scheme.values() for role in roles],
             parameters=described.get("parameters", ()),
             content=described.get("requestBody", {}).get("content", {}),
             responses=described["responses"],
@@ -94,12 +96,14 @@ class Contract:
     def reference(self) -> Reference:
         """Return the whole page."""
         info, schemas = self.document["info"], self.words.schemas
+        schemes = self.document["components"].get("securitySchemes", {}).values()
         places = [name for name in schemas if name in self.words.linked and name != PROBLEM_SCHEMA]
         return Reference(
             title=info["title"],
             version=info["version"],
             license=info["license"]["name"],
             description=self.words.paragraphs(info["description"]),
+            access=tuple(text for scheme in schemes for text in self.words.paragraphs(scheme["description"])),
             headers=tuple(self.field(name, header, "always") for name, header in self.headers.items()),
             operations=tuple(self.operation(endpoint) for endpoint in self.endpoints),
             problem=self.words.shape(schemas[PROBLEM_SCHEMA], "always").fields,
@@ -116,6 +120,7 @@ class Contract:
             path=tuple(re.findall(r"[^/]*/|[^/]+", endpoint.path)),
             summary=self.words.spans(endpoint.summary),
             description=self.words.paragraphs(endpoint.description),
+            roles=any_of([(code(role),) for role in endpoint.roles]) if endpoint.roles else (),
             parameters=tuple(self.parameter(parameter) for parameter in endpoint.parameters),
             bodies=tuple(Body(media_type, self.body(media)) for media_type, media in endpoint.content.items()),
             replies=tuple(reply for reply in replies if reply.kind == "good"),

@@ -72,13 +72,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One endpoint. `path` comes in the pieces between which a line may break."""
+    """One endpoint. `path` comes in the pieces between which a line may break; without `roles` it is open to all."""
 
     anchor: str
     method: str
     path: tuple[str, ...]
     summary: Spans
     description: tuple[Spans, ...]
+    roles: Spans
     parameters: tuple[Field, ...]
     bodies: tuple[Body, ...]
     replies: tuple[Reply, ...]
@@ -108,12 +109,13 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The whole page; `problem` is what every error carries."""
+    """The whole page; `access` tells of keys, `problem` is what every error carries."""
 
     title: str
     version: str
     license: str
     description: tuple[Spans, ...]
+    access: tuple[Spans, ...]
     headers: tuple[Field, ...]
     operations: tuple[Operation, ...]
     problem: tuple[Field, ...]
