@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from service.pool import Pool, SparseRows
-from tests.questions import ask, picked, question_about, question_with
+from tests.questions import Table, ask, picked, question_about, question_with
 
 X = np.random.default_rng(3).normal(size=(50, 3))
 MODEL = LogisticRegression().fit(X[:30], np.arange(30) % 3)
@@ -39,11 +39,25 @@ def herd_literally(X, P, labeled, batch_size):
     return chosen
 
 
-@pytest.mark.parametrize("kind", [Pool.of, compressed])
+@pytest.mark.parametrize(
+    ("kind", "standardize", "compared"),
+    [(Pool.of, False, X), (Pool.of, True, (X - X.mean(axis=0)) / X.std(axis=0)), (compressed, True, X)],
+)
 @pytest.mark.parametrize("labeled", [[0, 9], [4, 5, 30, 31, 49]])
-def test_uherding_is_its_definition(kind, labeled):
-    expected = herd_literally(X, MODEL.predict_proba(X), labeled, 10)
-    assert picked("uherding", question_about(kind(X), labeled, MODEL, 3), 10) == expected
+def test_uherding_is_its_definition(kind, standardize, compared, labeled):
+    expected = herd_literally(compared, MODEL.predict_proba(X), labeled, 10)
+    assert picked("uherding", question_about(kind(X), labeled, MODEL, 3), 10, standardize=standardize) == expected
+
+
+def test_a_column_of_large_numbers_does_not_decide_by_itself():
+    P = np.full((60, 2), 0.5)
+    large = np.c_[X, np.random.default_rng(0).normal(size=50) * 1e9]
+    model = Table(P)
+    model.predict_proba = lambda Z: P[: len(Z)]
+    plain, standard = (picked("uherding", question_about(large, [0], model), 5, standardize=s) for s in (False, True))
+    by_itself = picked("uherding", question_about(large[:, 3:], [0], model), 5)
+    assert plain == by_itself
+    assert standard != by_itself
 
 
 def test_labelled_rows_that_are_equal_do_not_make_the_width():

@@ -28,19 +28,19 @@ def test_the_middle_is_asked_first(client: FlaskClient, project: str, strategy: 
     assert (reply["strategy"], reply["fallback_reason"], reply["model_version"]) == (strategy, None, 1)
 
 
-def test_auto_is_margin_when_there_is_a_model(client: FlaskClient, project: str) -> None:
-    post(client, "/label", project_id=project, labels=[{"index": 1, "label": 0}, {"index": 18, "label": 1}])
+def test_auto_is_herding_where_the_model_is_unsure(client: FlaskClient, project: str) -> None:
     reply = post(client, "/query", project_id=project)
-    assert (reply["strategy"], len(reply["indices"]), reply["lease_expires_at"]) == ("margin", 1, None)
+    assert (reply["strategy"], len(reply["indices"]), reply["lease_expires_at"]) == ("uherding", 1, None)
+    assert "what the model is unsure of" in reply["fallback_reason"]
 
 
 @pytest.mark.parametrize("strategy", ["auto", *MODEL_STRATEGIES])
-def test_without_a_label_it_answers_with_the_middles_of_clusters(client: FlaskClient, strategy: str) -> None:
+def test_without_a_label_it_answers_with_rows_that_stand_for_others(client: FlaskClient, strategy: str) -> None:
     X = [[0.0, 0.0]] * 5 + [[10.0, 0.0]] * 5 + [[0.0, 10.0]] * 5
     post(client, "/fit", 201, project_id="p", X=X)
     reply = post(client, "/query", project_id="p", batch_size=3, strategy=strategy)
     assert {index // 5 for index in reply["indices"]} == {0, 1, 2}
-    assert (reply["strategy"], reply["scores"], reply["model_version"]) == ("k_means", None, None)
+    assert (reply["strategy"], reply["scores"], reply["model_version"]) == ("max_herding", None, None)
     assert "no model yet" in reply["fallback_reason"]
 
 
@@ -49,7 +49,7 @@ def test_with_one_class_a_named_strategy_is_certain_of_everything(client: FlaskC
     reply = post(client, "/query", project_id="p", batch_size=5, strategy="entropy")
     assert (reply["strategy"], reply["scores"]) == ("entropy", [0.0] * 5)
     assert "auto" in reply["fallback_reason"]
-    assert post(client, "/query", project_id="p", batch_size=5)["strategy"] == "k_means"
+    assert post(client, "/query", project_id="p", batch_size=5)["strategy"] == "max_herding"
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))

@@ -20,8 +20,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from service import scoring
 from service.errors import InvalidRequest
-from service.estimators import fit
-from service.estimators import resolve as resolve_estimator
 from service.pool import Pool, SparseRows
 from service.scoring import SegmentScores, predict_probabilities
 from service.strategies import STRATEGIES, Question, Strategy, registry, resolve, select, uncertainty
@@ -295,13 +293,13 @@ MODEL = LogisticRegression().fit(GOOD, (GOOD[:, 0] > 2).astype(int) + (GOOD[:, 0
 @pytest.mark.parametrize(
     ("name", "model", "n_classes_labeled", "ran", "reason"),
     [
-        ("auto", None, 0, "k_means", "no sample is labelled, so these are the rows nearest the k-means centres"),
-        ("auto", None, 1, "k_means", "only one class is labelled, so these are the rows nearest"),
-        ("auto", None, 2, "k_means", "none was fitted to the labels so far, so these are"),
-        ("auto", MODEL, 3, "k_means", "0 labels of 3 classes are few"),
-        ("margin", None, 0, "k_means", "no sample is labelled"),
+        ("auto", None, 0, "max_herding", "no sample is labelled, so these are the rows that best stand for the others"),
+        ("auto", None, 1, "max_herding", "only one class is labelled, so these are the rows that"),
+        ("auto", None, 2, "max_herding", "none was fitted to the labels so far, so these are"),
+        ("auto", MODEL, 3, "uherding", "auto: each row is the one that best stands for what the model is unsure of"),
+        ("margin", None, 0, "max_herding", "no sample is labelled"),
         ("margin", None, 1, "margin", "'auto' does better"),
-        ("margin", None, 2, "k_means", "none was fitted"),
+        ("margin", None, 2, "max_herding", "none was fitted"),
         ("margin", MODEL, 3, "margin", None),
         ("entropy", None, 1, "entropy", "'auto' does better"),
         ("k_means", None, 0, "k_means", None),
@@ -317,27 +315,21 @@ def test_the_strategy_that_ran_and_why(name, model, n_classes_labeled, ran, reas
     assert (selection.fallback_reason is None) == (reason is None)
 
 
-FOREST = fit(resolve_estimator("random_forest", {"n_estimators": 10}), GOOD[:30], np.arange(30) % 3, 0)
-
-
 @pytest.mark.parametrize(
-    ("model", "n_labels", "batch_size", "ran", "reason"),
+    ("has_features", "batch_size", "ran", "reason"),
     [
-        (MODEL, 5, 1, "k_means", "5 labels of 3 classes are few"),
-        (MODEL, 6, 1, "margin", None),
-        (MODEL, 6, 2, "margin_k_means", None),
-        (MODEL, 6, 100, "margin_k_means", None),
-        (MODEL, 6, 101, "power", "would be alike"),
-        (FOREST, 6, 1, "margin", None),
-        (FOREST, 6, 2, "power", "trees of a forest"),
+        (True, 1, "uherding", "best stands for what the model is unsure of"),
+        (True, 1000, "uherding", "best stands for what the model is unsure of"),
+        (True, 1001, "power", "herding more than 1000 rows takes long"),
+        (False, 1, "margin", "no telling which row stands for others"),
+        (False, 2, "power", "cannot be made diverse"),
     ],
 )
-def test_auto_suits_the_situation(model, n_labels, batch_size, ran, reason):
-    X = np.concatenate([GOOD] * 5)
-    selection = ask("auto", question_about(X, model, 3, labeled=range(n_labels)), batch_size)
+def test_auto_suits_the_situation_and_says_why(has_features, batch_size, ran, reason):
+    question = replace(question_about(GOOD, MODEL, 3, labeled=range(6)), has_features=has_features)
+    selection = ask("auto", question, batch_size)
     assert selection.strategy == ran
-    assert (reason or "") in (selection.fallback_reason or "")
-    assert (selection.fallback_reason is None) == (reason is None)
+    assert reason in selection.fallback_reason
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -350,7 +342,7 @@ def test_one_known_class_is_certain_and_the_seed_decides(name):
 def test_a_reason_tells_of_the_fallback_and_of_the_sample():
     reason = ask("auto", question_about(np.zeros((10_001, 1))), 1).fallback_reason
     assert reason.startswith("no model yet: no sample is labelled")
-    assert reason.endswith("; k_means looked at a sample of 10000 of the 10001 candidates")
+    assert reason.endswith("; max_herding looked at a sample of 10000 of the 10001 candidates")
 
 
 def test_a_strategy_that_breaks_its_promise_is_a_bug():

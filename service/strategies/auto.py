@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from service.committee import trees_of
 from service.strategies.registry import Choice, policy
 from service.strategies.view import Question
 
-LABELS_A_CLASS = 2
-"""With fewer labels than this for each class, a model's doubts say less than where the rows lie."""
-
-DIVERSE_BATCH = 100
-"""Up to this size a batch is made diverse; nothing larger was compared."""
+LARGEST_HERD = 1000
+"""Larger batches take a herd seconds of work, and none was compared."""
 
 
 @policy(
     "auto",
-    summary="The strategy that suits the situation: k_means while labels are few, margin for one question at a time, "
-    "margin_k_means for batches of up to 100, power for larger ones and for forests.",
+    summary="The strategy that suits the situation: max_herding while there is no model, then uherding; power for "
+    "batches of more than 1,000, and margin or power where there are no features.",
     source="this project's own policy",
 )
 def auto(question: Question, batch_size: int) -> Choice:
-    """Explore while labels are few, then ask where the model hesitates, and never ten times the same."""
-    n_labels, n_classes = len(question.labeled), question.n_classes_labeled
+    """Ask for rows that stand for many of which the model is unsure; how far one reaches shrinks as labels come in."""
     if question.model is None:
         return without_model(question)
     if not question.has_features:
-        why = "without features a batch cannot be made diverse, so these are drawn by their margin"
-        return Choice("margin") if batch_size == 1 else Choice("power", why)
-    if n_labels < LABELS_A_CLASS * n_classes:
-        why = f"{n_labels} labels of {n_classes} classes are few"
-        return Choice("k_means", f"{why}, so these are the rows nearest the k-means centres")
+        return without_features(batch_size)
+    if batch_size <= LARGEST_HERD:
+        return Choice("uherding", "auto: each row is the one that best stands for what the model is unsure of")
+    why = f"auto: herding more than {LARGEST_HERD} rows takes long"
+    return Choice("power", f"{why}, so these are drawn by their margin")
+
+
+def without_features(batch_size: int) -> Choice:
+    """Choose what needs probabilities alone."""
     if batch_size == 1:
-        return Choice("margin")
-    if trees_of(question.model) is not None:
-        return Choice("power", "trees of a forest agree to the vote on many rows, so these are drawn by their margin")
-    if batch_size <= DIVERSE_BATCH:
-        return Choice("margin_k_means")
-    return Choice("power", f"more than {DIVERSE_BATCH} of least margin would be alike, so these are drawn by it")
+        return Choice("margin", "auto: without features there is no telling which row stands for others")
+    return Choice("power", "auto: without features a batch cannot be made diverse, so it is drawn by the margin")
 
 
 def without_model(question: Question) -> Choice:
@@ -45,4 +40,4 @@ def without_model(question: Question) -> Choice:
         0: "no sample is labelled",
         1: "only one class is labelled",
     }.get(question.n_classes_labeled, "none was fitted to the labels so far")
-    return Choice("k_means", f"no model yet: {why}, so these are the rows nearest the k-means centres")
+    return Choice("max_herding", f"no model yet: {why}, so these are the rows that best stand for the others")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.parameters import Parameter
-from service.strategies.greedy import Points, Space, centered_space, cut, floor_for
+from service.strategies.greedy import Points, Space, centered_space, cut, floor_for, standard_space
 from service.strategies.ranking import lots
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import (
@@ -229,6 +229,14 @@ def covered_by(
     return np.array(chosen, np.int64)
 
 
+STANDARDIZE = Parameter(
+    "standardize",
+    kind="boolean",
+    default=True,
+    summary="Compare rows after every feature is brought to the same deviation; sparse ones always as they came.",
+)
+
+
 @set_strategy(
     "max_herding",
     summary="One row after another, each the one that raises most the similarity of all rows to their most similar "
@@ -245,6 +253,7 @@ def covered_by(
             maximum=1000.0,
             summary="The width of the kernel, as a share of the median distance between two rows.",
         ),
+        STANDARDIZE,
         REFERENCES,
         SAMPLE,
     ),
@@ -255,6 +264,7 @@ def max_herding(
     rng: np.random.Generator,
     *,
     bandwidth: float,
+    standardize: bool,
     references: int,
     sample: int,
 ) -> tuple[Positions, None, str | None]:
@@ -263,7 +273,7 @@ def max_herding(
     Candidates are a drawn sample, and references the first of it. The paper takes a width of 1 for embeddings of length
     1, and all rows as references; here the width follows from the distances.
     """
-    ground = ground_of(view, sample, batch_size, rng)
+    ground = ground_of(view, sample, batch_size, rng, standardize=standardize)
     n, d = ground.points.features.shape
     n_references = min(n, references, max(WORK // ((d + PAIR_COST) * (n + N_REFRESHED * batch_size)), 1))
     notes = list(ground.notes)
@@ -375,14 +385,18 @@ class Ground:
         return least
 
 
-def ground_of(view: PoolView, sample: int, batch_size: int, rng: np.random.Generator) -> Ground:
+def ground_of(
+    view: PoolView, sample: int, batch_size: int, rng: np.random.Generator, *, standardize: bool = False
+) -> Ground:
     """Return a drawn sample of the candidates; fewer where all its distances, or those from all labels, take long."""
     use_one_thread()
     n_pairs = WORK // (width(view.pool) + PAIR_COST)
     at_most = min(sample, math.isqrt(n_pairs), n_pairs // max(len(view.labeled), 1))
     positions, notes = sampled(view, at_most, batch_size, rng)
     rows = view.candidates[positions]
-    space = centered_space(view.pool, np.concatenate([rows, view.labeled]))
+    # Features that are mostly 0, words say, would count the more the rarer they are.
+    space_of = standard_space if standardize and not view.pool.is_sparse else centered_space
+    space = space_of(view.pool, np.concatenate([rows, view.labeled]))
     return Ground(positions, points_in(space, rows), space, view.labeled, notes + notes_of_folding(view.pool))
 
 

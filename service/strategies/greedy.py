@@ -20,6 +20,7 @@ from scipy import sparse
 
 from service.parameters import Parameter
 from service.pool import Features, Pool
+from service.preparation import Standardizer
 from service.strategies.ranking import lots
 from service.strategies.view import PoolView, Positions
 from service.threads import run_in_threads, use_one_thread
@@ -50,6 +51,9 @@ N_FIRST_CENTERS = 32
 
 ROUNDING = 1e-13
 """A squared distance that is a smaller share of the squared norms is rounding: the two rows are equal."""
+
+STANDARD_CELLS = 2**20
+"""The rows that features are standardised by have so many cells at most, 8 MB."""
 
 SAMPLE = Parameter(
     "sample",
@@ -113,7 +117,8 @@ class Space:
     """Where the rows of a pool are points: divided by `scale`, a power of two, less `center`, and all in float64.
 
     No square of a distance overflows or vanishes then, and rows close together far away stay apart. `factors` returns
-    (k, c) numbers for k rows of the pool, whose features it is given as they are there.
+    (k, c) numbers for k rows of the pool, whose features it is given as they are there. With a `standardizer` it is
+    that which makes points of the features.
     """
 
     pool: Pool
@@ -121,16 +126,22 @@ class Space:
     center: NDArray[np.float64] | None
     factors: Callable[[Positions, Features], NDArray[np.float64]] | None = None
     n_factors: int = 1
+    standardizer: Standardizer | None = None
 
     def read(self, rows: Positions) -> Points:
         """Return rows of the pool as points."""
         X = self.pool.take(rows)
+        Z = self.moved(X) if self.standardizer is None else self.standardizer.transform(X)
+        return Points(Z, None if self.factors is None else self.factors(rows, X))
+
+    def moved(self, X: Features) -> Features:
+        """Return features scaled and centred."""
         Z = X.astype(np.float64)
         cells = cells_of(Z)
         cells /= self.scale  # scipy would multiply by the inverse, which may be infinite
         if self.center is not None:
             Z -= self.center
-        return Points(Z, None if self.factors is None else self.factors(rows, X))
+        return Z
 
     def blocks(self, positions: Positions) -> list[Positions]:
         """Cut positions into blocks of rows that fit the cache; the edges follow from their number alone."""
@@ -179,6 +190,13 @@ def centered_space(pool: Pool, rows: Positions) -> Space:
     n_looked_at = max(1, min(len(rows), 500, BLOCK_CELLS // pool.n_columns))
     some = space.read(rows[:: -(-len(rows) // n_looked_at)])
     return Space(pool, space.scale, np.median(some.features, axis=0))
+
+
+def standard_space(pool: Pool, rows: Positions) -> Space:
+    """Return the space in which each feature has the mean 0 and the deviation 1 over some of the rows, all dense."""
+    n_looked_at = max(1, min(len(rows), STANDARD_CELLS // row_cells(pool)))
+    standardizer = Standardizer().fit(pool.take(rows[:: -(-len(rows) // n_looked_at)]))
+    return Space(pool, 1.0, None, standardizer=standardizer)
 
 
 class Nearest:

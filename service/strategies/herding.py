@@ -10,6 +10,7 @@ from service.parameters import Parameter
 from service.scoring import SCORE_OF_BROKEN
 from service.strategies.coverage import (
     REFERENCES,
+    STANDARDIZE,
     Ground,
     Herd,
     Squares,
@@ -18,7 +19,7 @@ from service.strategies.coverage import (
     over_pairs,
     points_in,
 )
-from service.strategies.greedy import Space, centered_space
+from service.strategies.greedy import Space
 from service.strategies.hybrid import told_of_broken, uncertainty_of
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import SAMPLE, told
@@ -48,6 +49,7 @@ PAIRS_A_TURN = 2 * 10**9
             summary="The width of the kernel as a share of the median distance between two rows, until two rows that "
             "differ are labelled.",
         ),
+        STANDARDIZE,
         REFERENCES,
         SAMPLE,
     ),
@@ -58,6 +60,7 @@ def uherding(
     rng: np.random.Generator,
     *,
     bandwidth: float,
+    standardize: bool,
     references: int,
     sample: int,
 ) -> tuple[Positions, None, str | None]:
@@ -67,7 +70,7 @@ def uherding(
     the labels the herd's reach shrinks, and being unsure counts more. The paper also calibrates the probabilities by a
     temperature; here they are taken as they are. Where the model is sure of all, all weigh the same.
     """
-    ground = ground_of(view, sample, batch_size, rng)
+    ground = ground_of(view, sample, batch_size, rng, standardize=standardize)
     n, d = ground.points.features.shape
     n_references = min(n, references, max(PAIRS_A_TURN // (d * n), 1))
     notes = list(ground.notes)
@@ -77,23 +80,22 @@ def uherding(
     weights = uncertainty_of(view, Space(view.pool, 1.0, None), rows, margin)
     is_broken = weights == SCORE_OF_BROKEN
     weights = np.maximum(weights, 0.0)
-    width = radius_of_labeled(view, ground, rng) or bandwidth * median_distance(ground.points, rng)
+    width = radius_of_labeled(ground, rng) or bandwidth * median_distance(ground.points, rng)
     herd = Herd(ground, n_references, width, weights if weights.any() else None)
     note = told_of_broken(told("uherding", notes), is_broken, "count as certain")
     return ground.positions[herd.grown(batch_size, rng)], None, note
 
 
-def radius_of_labeled(view: PoolView, ground: Ground, rng: np.random.Generator) -> float:
-    """Return the least distance above 0 between two labelled rows in the units of the ground, 0 where there is none."""
-    labeled = view.labeled
+def radius_of_labeled(ground: Ground, rng: np.random.Generator) -> float:
+    """Return the least distance above 0 between two labelled rows on the ground, 0 where there is none."""
+    labeled = ground.labeled
     if len(labeled) < 2:
         return 0.0
     if len(labeled) > MAX_PAIRED:
         labeled = rng.choice(labeled, MAX_PAIRED, replace=False)
-    space = centered_space(view.pool, labeled)
-    points = points_in(space, labeled)
+    points = points_in(ground.space, labeled)
     nearest = over_pairs(points, points, only_apart, np.minimum, np.inf).min(initial=np.inf)
-    return math.sqrt(nearest) * (space.scale / ground.scale) if nearest < np.inf else 0.0
+    return math.sqrt(nearest) if nearest < np.inf else 0.0
 
 
 def only_apart(squares: Squares, _: slice) -> Squares:
