@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ MODULES = {
 }
 
 
+@cache
 def imports(path: Path, *, only_inside: bool = False) -> set[str]:
     """The names of the modules that a file imports: all of them, or only those that a function imports."""
     tree = ast.parse(path.read_text())
