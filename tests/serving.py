@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,7 +97,12 @@ class Service(Caller):
     """A gunicorn of some workers over a data directory; it can be stopped, killed and started again on its port."""
 
     def __init__(self, data_dir: Path, log: Path, **settings: str) -> None:
-        super().__init__(free_port())
+        # Bound as long as this object lives: nobody else is given the port while gunicorn does not listen on it.
+        door = socket.socket()
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(("127.0.0.1", 0))
+        weakref.finalize(self, door.close)
+        super().__init__(door.getsockname()[1])
         self.log = log
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AQ_")},
