@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
 
 from service.app import create_app
 from service.settings import Settings
 from service.store import Store
 from tests.serving import Service
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A directory of tests runs in two processes; a file, or what -k or -m picks, in this one: quick and debuggable."""
+    picked = config.option.keyword or config.option.markexpr
+    return 2 if not picked and any(Path(arg).is_dir() for arg in config.args) else 0
 
 
 @pytest.fixture

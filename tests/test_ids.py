@@ -52,7 +52,7 @@ def test_mapped_names_are_found(tmp_path):
     assert ids.find("sample-1000") is None
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.lists(st.text(min_size=1, max_size=4), min_size=1, unique=True), st.text(max_size=4))
 def test_any_names(names, other):
     ids = SampleIds.build(names)

@@ -366,7 +366,7 @@ hostile = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(hostile, st.sampled_from([1, 7, 2**16]))
 def test_hostile_bytes_for_a_matrix_are_taken_or_refused(staging, data, chunk):
     try:
@@ -377,7 +377,7 @@ def test_hostile_bytes_for_a_matrix_are_taken_or_refused(staging, data, chunk):
         assert np.isfinite(matrix).all()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(hostile)
 def test_hostile_bytes_for_a_column_are_taken_or_refused(staging, data):
     try:
@@ -389,7 +389,7 @@ def test_hostile_bytes_for_a_column_are_taken_or_refused(staging, data):
         assert read.dtype.kind in "fiubU"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(hostile)
 def test_a_header_is_read_from_its_bytes_alone(data):
     """However few bytes have come, the answer is the same as with all of them, or not there yet."""

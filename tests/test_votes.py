@@ -199,7 +199,7 @@ ROW = st.tuples(
 REQUESTS = st.lists(st.lists(ROW, min_size=1, max_size=6).map(without_clashes), max_size=12)
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(REQUESTS)
 def test_votes_follow_the_rules(requests):
     votes, said = Votes.none(), {}
@@ -221,7 +221,7 @@ def test_votes_follow_the_rules(requests):
             assert after.code_of(np.array([index]))[0] in outcomes or outcomes <= {SKIP}
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(REQUESTS, st.randoms(use_true_random=False))
 def test_the_order_of_records_in_a_request_does_not_matter(requests, random):
     votes = shuffled = Votes.none()

@@ -456,14 +456,14 @@ def mutations(draw):
     return bytes(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(mutations())
 def test_a_mutated_form_is_answered(client, data):
     reply = client.post("/fit", data=data or b" ", content_type=MULTIPART)
     assert reply.status_code in (200, 201, 400, 409, 413, 422), reply.text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=50), st.binary(max_size=50))
 def test_a_strange_head_of_a_part_is_answered(client, text, data):
     head = f"--boundary\r\nContent-Disposition: form-data; {text}\r\nContent-Type: {text}\r\n\r\n"
@@ -491,7 +491,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("path", FIELDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_strange_document_is_answered(client, path, data):
     document = data.draw(st.dictionaries(st.sampled_from(FIELDS[path]), values, max_size=4))
