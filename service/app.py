@@ -12,8 +12,10 @@ from flask import Flask
 from service.backends import backend_of
 from service.http import access, metrics, problems, request_id, routes
 from service.keyfile import KeyRing
+from service.places import Places
 from service.settings import Settings
 from service.store import Store
+from service.usecases.background import BackgroundFits
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
 
@@ -35,13 +37,20 @@ def create_app(settings: Settings | None = None) -> Flask:
     log_to_stderr(settings.log_level)
     store = Store(settings.data_dir, cache_bytes=settings.cache_bytes, max_projects=settings.max_projects)
     store.sweep()
+    context = routes.Context(
+        store,
+        settings,
+        backend_of(settings),
+        BackgroundFits(store, settings.background_fits),
+        Places(settings.heavy_requests),
+    )
     app = Application("service", static_folder=None)
     app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect
     request_id.register(app)
     metrics.register(app)
     problems.register(app)
     access.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.operations)
-    routes.register(app, routes.Context(store, settings, backend_of(settings)))
+    routes.register(app, context)
     return app
 
 

@@ -55,6 +55,15 @@ ETAG_HEADER = {"ETag": {"description": "The project's version.", "schema": {"typ
 CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}, "required": True}}
 """Headers of replies."""
 
+HEADER_PARAMETERS = {"Prefer": "`respond-async`: reply before the fit, which follows (RFC 7240)."}
+"""Headers of requests."""
+
+HEADERS = {
+    "Location": "Where the project is.",
+    "Preference-Applied": "`respond-async`.",
+}
+"""What some replies carry beside those."""
+
 
 EVERY_BODY = (400,)
 """Statuses that every request with a body may get."""
@@ -141,6 +150,7 @@ def describe(operation: Operation) -> dict[str, Any]:
         described["description"] = operation.description
     described["security"] = [] if operation.role is None else [{SECURITY_SCHEME: [str(operation.role)]}]
     parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
+    parameters += [header_parameter(name) for name in operation.headers]
     if parameters:
         described["parameters"] = parameters
     if operation.body:
@@ -156,6 +166,12 @@ def path_parameters(operation: Operation) -> list[dict[str, Any]]:
         for name in re.findall(r"<(\w+)>", operation.path)
         for schema, description in [PATH_PARAMETERS[name]]
     ]
+
+
+def header_parameter(name: str) -> dict[str, Any]:
+    """Return a header that an operation looks at."""
+    schema = {"type": "string"}
+    return {"in": "header", "name": name, "required": False, "schema": schema, "description": HEADER_PARAMETERS[name]}
 
 
 def request_content(operation: Operation) -> dict[str, Any]:
@@ -230,7 +246,12 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
     """Return one way to succeed."""
     described: dict[str, Any] = {
         "description": reply.description,
-        "headers": REQUEST_ID_HEADER | (ETAG_HEADER if reply.etag else {}),
+        "headers": REQUEST_ID_HEADER
+        | (ETAG_HEADER if reply.etag else {})
+        | {
+            name: {"description": HEADERS[name], "schema": {"type": "string"}, "required": True}
+            for name in reply.headers
+        },
     }
     content: dict[str, Any] = {media_type: {"schema": {"type": "string"}} for media_type in reply.media_types}
     if reply.schema:
@@ -273,7 +294,11 @@ def examples(titled: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def add_examples(parameter: dict[str, Any], operation: str) -> None:
     """Give a parameter the values that the story has of it, under the names of the examples that they belong to."""
     read = int if parameter["schema"].get("type") == "integer" else str
-    told = [(example.title, {**example.path, **example.query}) for example in STORY if example.operation == operation]
+    told = [
+        (example.title, {**example.path, **example.query, **example.headers})
+        for example in STORY
+        if example.operation == operation
+    ]
     name = parameter["name"]
     shown = examples((title, read(given[name])) for title, given in told if name in given)
     if shown:

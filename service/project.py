@@ -84,7 +84,11 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Project:
-    """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool."""
+    """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool.
+
+    `fit_asked` is the revision of the labels that a model was last asked of, None when nobody asks; `fit_error` says
+    why the last fit failed, until one succeeds.
+    """
 
     project_id: str
     incarnation: str
@@ -105,6 +109,8 @@ class Project:
     last_file: int
     created_at: int
     updated_at: int
+    fit_asked: int | None
+    fit_error: str | None
 
     @property
     def n_samples(self) -> int:
@@ -165,7 +171,13 @@ class Project:
     @property
     def fit_is_due(self) -> bool:
         """Whether a fit would give another model than the current one."""
-        return self.can_fit and (self.model is None or not self.fitted_with(self.model, self.labels_revision))
+        return (self.model is None or not self.fitted_with(self.model, self.labels_revision)) and self.can_fit
+
+    @property
+    def fit_is_wanted(self) -> bool:
+        """Whether somebody asked for a model that is still to be made: without that, a fit that is due can wait."""
+        is_open = self.fit_asked is not None and not (self.model and self.fitted_with(self.model, self.fit_asked))
+        return is_open and self.can_fit
 
     def fitted_with(self, model: ModelRef, labels_revision: int) -> bool:
         """Tell whether a model is of this project's estimator, seed and held-out set, and has seen a revision."""
@@ -206,13 +218,31 @@ class Project:
         )
 
     def with_votes(self, votes: Votes) -> Project:
-        """Return the project with other votes. What can no longer be fitted has no model."""
+        """Return the project with other votes. What can no longer be fitted has no model, and none is asked of it."""
         changed = replace(self, votes=votes)
         before, after = self.resolved, changed.resolved
         n_given = np.count_nonzero(before.code_of(after.labeled) != after.codes)
         n_retracted = np.count_nonzero(after.code_of(before.labeled) == SKIP)
-        model = self.model if changed.can_fit else None
-        return replace(changed, model=model, labels_revision=self.labels_revision + int(n_given + n_retracted))
+        if not changed.can_fit:
+            changed = replace(changed, model=None, fit_asked=None, fit_error=None)
+        return replace(changed, labels_revision=self.labels_revision + int(n_given + n_retracted))
+
+    def asking_for_fit(self) -> Project:
+        """Return the project with a model asked for of the labels that there are; as it is where none is due."""
+        if not self.fit_is_due or self.fit_asked == self.labels_revision:
+            return self
+        return replace(self, fit_asked=self.labels_revision)
+
+    def with_failed_fit(self, before: Project, error: str, *, is_final: bool) -> Project:
+        """Return the project after a fit of the state `before` failed.
+
+        A final failure would come again, so that it settles what was asked up to then, until somebody asks anew.
+        """
+        is_settled = is_final and self.fit_asked == before.fit_asked and self.estimator == before.estimator
+        asked = None if is_settled else self.fit_asked
+        if not self.fit_is_due or (error, asked) == (self.fit_error, self.fit_asked):
+            return self
+        return replace(self, fit_error=error, fit_asked=asked)
 
     def with_model(self, model: ModelRef) -> Project:
         """Return the project with `model` under the next model version.
@@ -224,7 +254,7 @@ class Project:
         if outdated or not self.can_fit or not self.fitted_with(model, 0):
             return self
         number = self.last_model + 1
-        return replace(self, model=replace(model, version=number), last_model=number)
+        return replace(self, model=replace(model, version=number), last_model=number, fit_error=None)
 
 
 def now() -> int:

@@ -38,6 +38,8 @@ def to_record(project: Project) -> dict[str, Any]:
         "last_file": project.last_file,
         "created_at": project.created_at,
         "updated_at": project.updated_at,
+        "fit_asked": project.fit_asked,
+        "fit_error": project.fit_error,
     }
 
 

@@ -53,6 +53,12 @@ class Settings:
     )
     max_pool_cells: int = setting(10**9, "Largest pool: samples times features.", minimum=1)
     max_batch: int = setting(10_000, "Largest batch_size of a query.", minimum=1)
+    heavy_requests: int = setting(
+        4,
+        "Requests of each worker that may wait for a fit at once; fewer than AQ_THREADS leave some to quick ones.",
+        minimum=1,
+    )
+    background_fits: int = setting(2, "Fits that each worker makes at once without anybody waiting.", minimum=1)
     max_projects: int = setting(1_000, "How many projects there may be.", minimum=1)
     cache_bytes: int = setting(
         2**28, "Memory that each worker may use to keep models, scores and states at hand, in bytes.", minimum=0

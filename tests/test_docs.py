@@ -244,7 +244,7 @@ def test_requests_send_the_example(name: str, title: str, media_type: str, value
         assert (headers, data) == ([], [])
         assert {part.partition("=")[0]: json.loads(sent_part(part)) for part in parts} == value
     else:
-        assert headers == [f"Content-Type: {media_type}"]
+        assert headers[-1] == f"Content-Type: {media_type}"
         assert parts == []
         assert [json.loads(text) for text in data] == [value]
 

@@ -48,6 +48,8 @@ def project(**changes):
         last_file=1,
         created_at=1,
         updated_at=1,
+        fit_asked=None,
+        fit_error=None,
     )
     return replace(beginning, **changes)
 

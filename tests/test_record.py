@@ -33,6 +33,8 @@ FULL = Project(
     last_file=5,
     created_at=1,
     updated_at=2,
+    fit_asked=9,
+    fit_error="the numbers are too large",
 )
 
 EMPTY = replace(

@@ -52,7 +52,7 @@ TAKEN = [
     *((rules.boolean(), value) for value in (True, False)),
     *((TEXT, value) for value in ("a", "abc", "😀😀😀", "\0", " ")),
     *((rules.pattern(PROJECT_ID), value) for value in ("a", "0", "a.b_c-d", "A" * 64, "a..")),
-    *((rules.one_of("wait", "never", later=("background",)), value) for value in ("wait", "never")),
+    *((rules.one_of("wait", "never"), value) for value in ("wait", "never")),
     (rules.only(0, "why"), 0),
     *((rules.json_object(), value) for value in ({}, {"a": [1, None]})),
     *((rules.estimator(), value) for value in ("svc", "", {"name": "svc"}, {"name": "x", "params": {"C": None}})),
@@ -274,11 +274,6 @@ def test_answers_become_records():
     ]
 
 
-def test_what_comes_later_is_said():
-    assert "comes with a later version" in told(rules.one_of("wait", later=("background",)), "background")
-    assert "comes with a later version" not in told(rules.one_of("wait", later=("background",)), "foreground")
-
-
 # Many.
 
 MILLION = 1_000_000
@@ -379,7 +374,7 @@ ALL_RULES = {
     "boolean": rules.boolean(),
     "text": TEXT,
     "pattern": rules.pattern(PROJECT_ID),
-    "one_of": rules.one_of("wait", "never", later=("background",)),
+    "one_of": rules.one_of("wait", "never"),
     "only": rules.only(0, "why"),
     "json_object": rules.json_object(),
     "estimator": rules.estimator(),

@@ -537,7 +537,7 @@ WRONG_ANSWERS = [
     ),
     *(
         pytest.param(label({"index": 3, "label": "cat"}, refit=refit), 422, "/refit", id=f"refit {refit!r}")
-        for refit in ("background", "later", "WAIT", "", True, False, None, ["wait"])
+        for refit in ("foreground", "later", "WAIT", "", True, False, None, ["wait"])
     ),
 ]
 
@@ -908,7 +908,7 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (again(estimator={"name": "svc", "params": {"gama": 1}}), "did you mean 'gamma'?"),
         (query(batch_size=51), "from 1 to 50 (AQ_MAX_BATCH)"),
         (query(lease_seconds=60), "comes with a later version"),
-        (label({"index": 3, "label": "cat"}, refit="background"), "comes with a later version"),
+        (label({"index": 3, "label": "cat"}, refit="foreground"), "'wait' or 'background' or 'never'"),
         (with_header(again(), "If-Match", '"1"'), "comes with a later version"),
         (with_header(fit(), "Content-Encoding", "br"), "send gzip or zstd, or none"),
         (form(X=("text/csv", b"1,2")), "send application/x-npy or application/json or application/x-npz"),

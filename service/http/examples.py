@@ -64,6 +64,7 @@ def project(version: int, **changes: Json) -> Json:
         "model_version": 1,
         "n_labels_since_fit": 0,
         "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.2821},
+        "fit": {"due": False, "running_since": None, "last_error": None},
         "created_at": AT,
         "updated_at": AT,
     }
@@ -116,6 +117,7 @@ REPLACED = project(
     n_labels_since_fit=1,
     test_score=None,
 )
+DUE = {"due": True, "running_since": None, "last_error": None}
 STRATEGY_NAMES = ", ".join(sorted(STRATEGIES))
 LOOK_AT = {"project_id": "flowers"}
 
@@ -373,6 +375,7 @@ STORY = (
             "classes": ["setosa", "versicolor"],
             "class_counts": [1, 1],
             "n_labels_since_fit": 2,
+            "fit": DUE,
         },
     ),
     Example(
@@ -382,6 +385,22 @@ STORY = (
         path=LOOK_AT,
         body={"X": [[1.5]]},
         reply=problem(422, "Unprocessable Entity", "has 1 columns, but the pool has 2", "/X"),
+    ),
+    Example(
+        "fit_project",
+        "A project whose fit follows",
+        202,
+        body={"project_id": "bees", "X": FLOWERS, "y": ["worker", None, "drone", None, None, None, None, None]},
+        headers={"Prefer": "respond-async"},
+        reply=project(
+            1,
+            project_id="bees",
+            classes=["drone", "worker"],
+            model_version=None,
+            n_labels_since_fit=2,
+            test_score=None,
+            fit=DUE,
+        ),
     ),
     Example("list_strategies", "All strategies", 200),
     Example("list_estimators", "All estimators", 200),

@@ -21,6 +21,7 @@ class Reply:
     schema: type[Schema] | None = None
     media_types: tuple[str, ...] = ()
     etag: bool = False
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Operation:
 
     `role` is what a caller's key must be of at least; None = open to everybody, with a key or without.
     `parts` are the fields that may come as parts of a form, the others in its part `config`. With `lines` the body may
-    also be NDJSON, of which each line is as this text says.
+    also be NDJSON, of which each line is as this text says. `headers` name what else is looked at.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Operation:
     parts: tuple[str, ...] = ()
     lines: str | None = None
     query: type[Schema] | None = None
+    headers: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
 
     @property
@@ -77,12 +79,13 @@ class Operations:
         parts: tuple[str, ...] = (),
         lines: str | None = None,
         query: type[Schema] | None = None,
+        headers: tuple[str, ...] = (),
         problems: tuple[int, ...] = (),
     ) -> Callable[[View], View]:
         """Register the endpoint that the decorated function answers."""
 
         def register(view: View) -> View:
-            self.all.append(Operation(method, path, role, view, replies, body, parts, lines, query, problems))
+            self.all.append(Operation(method, path, role, view, replies, body, parts, lines, query, headers, problems))
             return view
 
         return register

@@ -10,6 +10,7 @@ from marshmallow import Schema, fields
 from service.http.label_rules import LABEL, LABEL_OR_NULL
 from service.http.rules import JsonSchema
 from service.usecases.explain import MAX_CANDIDATES
+from service.usecases.projects import Present
 
 
 class AsIs(fields.Field[Any]):
@@ -26,8 +27,8 @@ class Timestamp(fields.Field[Any]):
         shape = {"type": "string", "format": "date-time"}
         super().__init__(required=True, metadata={"description": description, **shape}, **options)
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str:
-        return show_time(value)
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else show_time(value)
 
 
 def show_time(microseconds: int) -> str:
@@ -103,6 +104,14 @@ def test_score_field(**options: Any) -> fields.Nested:
     )
 
 
+class FitStatusSchema(Schema):
+    """How things stand with a project's fit."""
+
+    due = AsIs({"type": "boolean"}, "Whether a fit would give another model: labels came since, say.")
+    running_since = Timestamp("Since when one is at work for whoever labels; null while none is.", allow_none=True)
+    last_error = AsIs(or_null("string"), "Why the last one failed; null once one has succeeded.")
+
+
 class ProjectSchema(Schema):
     """A project as it is."""
 
@@ -120,8 +129,13 @@ class ProjectSchema(Schema):
     model_version = model_version_field(attribute="model.version", dump_default=None)
     n_labels_since_fit = labels_since_fit()
     test_score = test_score_field()
+    fit = described(FitStatusSchema, "How things stand with its fit.")
     created_at = Timestamp("When the project was made.")
     updated_at = Timestamp("When its last commit was.")
+
+    def get_attribute(self, obj: Present, attr: str, default: Any) -> Any:
+        """Find all but `fit` in the project's state."""
+        return super().get_attribute(obj if attr == "fit" else obj.project, attr, default)
 
 
 class ProjectPageSchema(Schema):

@@ -7,13 +7,14 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.http import parse_list_header
 
 from service import estimators, strategies
 from service.access import Role
@@ -48,14 +49,16 @@ from service.http.wire import (
     read_samples,
 )
 from service.parameters import pointer_token
+from service.places import Places
 from service.project import Project
 from service.settings import Settings
 from service.store import Store
 from service.usecases.append import append_samples as append
+from service.usecases.background import BackgroundFits
 from service.usecases.fit import fit_project as fit
 from service.usecases.label import label_project as label
 from service.usecases.label import retract_label as retract
-from service.usecases.projects import LabelRecord, delete, get, list_all, list_labels
+from service.usecases.projects import LabelRecord, delete, get, list_all, list_labels, present
 from service.usecases.query import query_project as query
 from service.usecases.query_arrays import query_arrays
 
@@ -82,6 +85,8 @@ class Context:
     store: Store
     settings: Settings
     backend_of: BackendOf
+    fits: BackgroundFits
+    places: Places
 
     @property
     def limits(self) -> Limits:
@@ -122,8 +127,11 @@ def endpoints_with_query() -> frozenset[str]:
 
 
 def project_response(project: Project, status: int = 200) -> Response:
-    """Reply with a project and its ETag."""
-    return tagged(json_response(PROJECT_REPLY.dump(project), status), project)
+    """Reply with a project and its ETag, and see to the fit that it may want."""
+    context = here()
+    response = tagged(json_response(PROJECT_REPLY.dump(present(context.store, project)), status), project)
+    context.fits.take_up(project)
+    return response
 
 
 def tagged(response: Response, project: Project) -> Response:
@@ -144,7 +152,14 @@ PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
     replies={
         200: Reply("The project, trained again.", replies.ProjectSchema, etag=True),
         201: Reply("The new project.", replies.ProjectSchema, etag=True),
+        202: Reply(
+            "The project, whose fit follows.",
+            replies.ProjectSchema,
+            etag=True,
+            headers=("Location", "Preference-Applied"),
+        ),
     },
+    headers=("Prefer",),
     problems=(404, 409, 411, 413, 415, 422, 503, 507),
 )
 def fit_project() -> Response:
@@ -153,14 +168,28 @@ def fit_project() -> Response:
     With X it makes a project of a pool and what labels there are; with `replace` it puts them in the place of the old
     ones. Without X it trains the project again, with another estimator or held-out set if they are given. Nothing
     changes unless all of it succeeds. With fewer than two classes labelled there is nothing to fit: the project is
-    kept, and `model_version` is null.
+    kept, and `model_version` is null. With `Prefer: respond-async` the reply comes when all but the fit is done, and
+    the fit follows: `fit` in GET /projects/{project_id} tells how it goes.
     """
     context = here()
+    in_background = prefers("respond-async")
     with context.store.stage() as staging:
         data = FIT.load(read_document(request, context.limits, staging))
         access.refuse_outside(data["project_id"])
-        project, is_new = fit(context.store, staging, fit_request(data, staging, context.limits))
-    return project_response(project, 201 if is_new else 200)
+        order = replace(fit_request(data, staging, context.limits), in_background=in_background)
+        project, is_new = fit(context.store, staging, order)
+    if not (in_background and project.fit_is_wanted):
+        return project_response(project, 201 if is_new else 200)
+    response = project_response(project, 202)
+    response.headers["Location"] = f"/projects/{project.project_id}"
+    response.headers["Preference-Applied"] = "respond-async"
+    return response
+
+
+def prefers(preference: str) -> bool:
+    """Tell whether the request has a preference, which is a word that may come with a value and parameters."""
+    given = parse_list_header(",".join(request.headers.getlist("Prefer")))
+    return preference in (re.split(r"[;=]", each)[0].strip().lower() for each in given)
 
 
 @operations.add(
@@ -197,7 +226,9 @@ def answer_query(document: dict[str, Any]) -> Response:
     if asked.project_id is None:
         return json_response(QUERY_REPLY.dump(query_arrays(asked)))
     access.refuse_hidden(access.caller(), asked.project_id)
-    return json_response(QUERY_REPLY.dump(query(context.store, asked, context.backend_of)))
+    answered = query(context.store, asked, context.backend_of)
+    context.fits.take_up(get(context.store, asked.project_id))
+    return json_response(QUERY_REPLY.dump(answered))
 
 
 @operations.add(
@@ -213,11 +244,13 @@ def label_project() -> Response:
 
     All records are kept, or none. The same label again is no change; another label by the same annotator replaces it,
     and a label without an annotator replaces whatever the sample has. A sample that was skipped takes no label until
-    the skip is taken back.
+    the skip is taken back. Where too many wait for fits already, or a fit takes long, a reply that was to wait comes
+    with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
     """
     context = here()
     order = access.visible(label_request(LABEL.load(read_json(request, context.limits))))
-    labeled = label(context.store, access.as_answered_by_caller(order))
+    labeled = label(context.store, access.as_answered_by_caller(order), context.places.take)
+    context.fits.take_up(labeled.project)
     return tagged(json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
 

@@ -119,13 +119,12 @@ def pattern(expression: str) -> Rule:
     return Rule(read, {"type": "string", "pattern": f"^{expression}$"})
 
 
-def one_of(*choices: str, later: tuple[str, ...] = ()) -> Rule:
-    """One of some strings; those of `later` are not on offer yet, and are told so."""
+def one_of(*choices: str) -> Rule:
+    """One of some strings."""
 
     def read(value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
-            hint = f"; {value!r} {LATER}" if value in later else ""
-            raise ValidationError("must be " + " or ".join(repr(choice) for choice in choices) + hint)
+            raise ValidationError("must be " + " or ".join(repr(choice) for choice in choices))
         return value
 
     return Rule(read, {"type": "string", "enum": list(choices)})

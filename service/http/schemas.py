@@ -175,8 +175,9 @@ class LabelSchema(RequestSchema):
     project_id = project_id_field()
     labels = Ruled(label_rules.answers(), "The answers; all are kept, or none.", required=True)
     refit = Ruled(
-        rules.one_of("wait", "never", later=("background",)),
-        '"wait": the reply carries the new model; "never": the next request that waits fits.',
+        rules.one_of("wait", "background", "never"),
+        '"wait": the reply carries the new model; "background": it comes at once, and the fit follows; "never": it '
+        "waits until somebody asks for one.",
         load_default="wait",
     )
 

@@ -3,6 +3,7 @@
     AQ_DATA_DIR/projects/<project_id>/
       lock                   held by a writer around read-change-commit; readers never take it
       fit.lock               held around a fit, so that a burst of labels is answered by one
+      fit.running            tells since when that fit is at work; held locked meanwhile
       state.joblib           the commit point: small, replaced atomically
       pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
       pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
@@ -42,9 +43,12 @@ from service.store.files import UNREADABLE, disk, load_small, settle_directory, 
 from service.store.layout import FOLDERS, STATE, files_of, first_file, held_out_labels_file, model_file
 from service.store.locks import FIT_SECONDS, acquired, free, locked
 from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
+from service.store.running import remove_stale, running, running_since
 from service.store.staging import Staging
 
 __all__ = ["Part", "Snapshot", "Stamp", "Store", "Transaction"]
+
+FIT_MARK = "fit.running"
 
 LOOK_AROUND_SECONDS = 10.0
 """How often a worker looks whether the projects that it has at hand are still there."""
@@ -296,10 +300,24 @@ class Store:
             yield
 
     @contextmanager
-    def fit_turn(self, project_id: str) -> Iterator[None]:
+    def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
         """Hold a project's turn to fit; whoever waited may find the work done, or the project gone."""
-        with locked(self.directory(project_id) / "fit.lock", f"project {project_id!r}", FIT_SECONDS):
+        with locked(self.directory(project_id) / "fit.lock", f"project {project_id!r}", seconds):
             yield
+
+    @contextmanager
+    def fitting(self, project_id: str) -> Iterator[None]:
+        """Show to all workers that a fit is at work. The caller has the project's turn."""
+        with ExitStack() as marked:
+            try:
+                marked.enter_context(running(self.directory(project_id) / FIT_MARK))
+            except FileNotFoundError:
+                raise ProjectNotFound(project_id) from None
+            yield
+
+    def fitting_since(self, project_id: str) -> int | None:
+        """Return since when a fit is at work, in microseconds since 1970 UTC; None where none is."""
+        return running_since(self.directory(project_id) / FIT_MARK)
 
     def delete(self, project_id: str) -> None:
         """Take a project away, even one that cannot be read, or raise ProjectNotFound."""
@@ -340,6 +358,7 @@ class Store:
                 continue
             with free(directory / "lock") as is_free:
                 if is_free and (directory / STATE).exists():
+                    remove_stale(directory / FIT_MARK)
                     # A project that cannot be read keeps all its files: they are what it can be mended from.
                     with suppress(StoreDamaged):
                         sweep_project(directory, load_state(directory, directory.name))
@@ -395,6 +414,7 @@ def remove_unborn(directory: Path) -> None:
     with suppress(OSError):
         (directory / f"{STATE}.new").unlink(missing_ok=True)
         (directory / "fit.lock").unlink(missing_ok=True)
+        remove_stale(directory / FIT_MARK)
         (directory / "lock").unlink()
         directory.rmdir()
 

@@ -45,7 +45,7 @@ class HeldOutUpload:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitRequest:
-    """What POST /fit was asked; None where a field was not sent."""
+    """What POST /fit was asked; None where a field was not sent. `in_background` leaves the fit to others."""
 
     project_id: str
     X: StagedRows | None = None
@@ -56,6 +56,7 @@ class FitRequest:
     estimator: EstimatorSpec | None = None
     random_state: int | None = None
     replace: bool = False
+    in_background: bool = False
 
 
 def fit_project(store: Store, staging: Staging, request: FitRequest) -> tuple[Project, bool]:
@@ -133,6 +134,8 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
         last_file=0,
         created_at=at,
         updated_at=at,
+        fit_asked=None,
+        fit_error=None,
     )
 
 
@@ -164,10 +167,10 @@ def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
 
 
 def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> tuple[Path, ModelRef] | None:
-    """Fit the snapshot's project into a staged file, or return None when there is nothing to fit yet."""
+    """Fit the snapshot's project into a staged file, or return None when there is nothing to fit yet, or not here."""
     if request.held_out is not None:
         snapshot = with_held_out(snapshot, request.held_out)
-    if not snapshot.project.can_fit:
+    if request.in_background or not snapshot.project.can_fit:
         return None
     classifier, model = train(snapshot)
     return staging.dump(classifier), model
@@ -204,4 +207,6 @@ def commit(
         if with_model is not project:
             files[model_file(with_model.last_model)] = path
             project = with_model
+    if request.in_background:
+        project = project.asking_for_fit()
     return transaction.commit(project.committed(), {t: path for t, path in files.items() if path is not None})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -39,7 +40,7 @@ class LabelRequest:
 
     project_id: str
     answers: Sequence[Answer]
-    refit: Literal["wait", "never"] = "wait"
+    refit: Literal["wait", "background", "never"] = "wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,42 +52,52 @@ class Labeled:
     n_changed: int
 
 
-def label_project(store: Store, request: LabelRequest) -> Labeled:
-    """Keep all the answers, or none; then fit, unless the caller does not want to wait for it.
+def label_project(
+    store: Store,
+    request: LabelRequest,
+    take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+) -> Labeled:
+    """Keep all the answers, or none; then fit, if the caller wants to wait for it and `take_place` says there is room.
 
-    Raises InvalidRequest naming each answer that is wrong, ProjectNotFound and the store's errors.
+    The project's state says that a fit is wanted, in the same commit, unless the caller wants none. Raises
+    InvalidRequest naming each answer that is wrong, ProjectNotFound and the store's errors.
     """
     parts = [Part.IDS] if any(answer.index is None for answer in request.answers) else []
     before = store.read(request.project_id, *parts)
     # Worked out before the lock is taken, and again only if somebody else was quicker: most of the time nobody waits.
-    project, n_changed = answered(before, request.answers)
-    if n_changed:
+    project, n_changed = answered(before, request)
+    is_new = project is not before.project
+    if is_new:
         with store.transaction(request.project_id) as transaction:
             if transaction.project is not before.project:
-                project, n_changed = answered(transaction.read(*parts), request.answers)
-            if n_changed:
+                project, n_changed = answered(transaction.read(*parts), request)
+                is_new = project is not transaction.project
+            if is_new:
                 project = transaction.commit(project.committed())
-    if not n_changed:
+    if not is_new:
         store.make_durable(project)
     if request.refit == "wait" and project.fit_is_due:
-        project = fit_or_keep(store, project)
+        with take_place() as there_is_room:
+            project = fit_or_keep(store, project) if there_is_room else project
     return Labeled(project, len(request.answers), n_changed)
 
 
-def answered(snapshot: Snapshot, answers: Sequence[Answer]) -> tuple[Project, int]:
+def answered(snapshot: Snapshot, request: LabelRequest) -> tuple[Project, int]:
     """Return the project after the answers, and how many of them changed anything. Raises InvalidRequest."""
-    project = snapshot.project
+    project, answers = snapshot.project, request.answers
     indices = find_samples(project, snapshot.ids, answers)
     refuse_repeated(answers, indices)
     refuse_skipped(project, answers, indices)
-    return with_answers(project, answers, indices)
+    changed, n_changed = with_answers(project, answers, indices)
+    project = changed if n_changed else project
+    return project if request.refit == "never" else project.asking_for_fit(), n_changed
 
 
 def fit_or_keep(store: Store, project: Project) -> Project:
     """Return the project with a model that has seen its labels, or as it is when that cannot be had.
 
     The labels are kept by now, and no trouble with the model makes them unkept: the reply's `n_labels_since_fit` tells
-    that the model lags behind, and the next request that waits tries again.
+    that the model lags behind.
     """
     try:
         return fit_if_due(store, project.project_id)

@@ -17,10 +17,27 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class FitStatus:
+    """How things stand with a project's fit; `running_since` in microseconds since 1970 UTC, None while none runs."""
+
+    due: bool
+    running_since: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A project, and what goes on with it just now, which no state tells."""
+
+    project: Project
+    fit: FitStatus
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Some projects, and the name after which the next page starts, None on the last."""
 
-    projects: list[Project]
+    projects: list[Present]
     next: str | None
 
 
@@ -42,6 +59,14 @@ def get(store: Store, project_id: str) -> Project:
     return store.read(project_id).project
 
 
+def present(store: Store, project: Project) -> Present:
+    """Return a project with what goes on with it just now."""
+    is_due = project.fit_is_due
+    # A fit that is at work is one that is due.
+    since = store.fitting_since(project.project_id) if is_due else None
+    return Present(project, FitStatus(is_due, since, project.fit_error))
+
+
 def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str], bool]) -> Page:
     """Return up to `limit` of the projects that may be seen, in order of their names, from the first behind `after`.
 
@@ -51,7 +76,7 @@ def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str
     projects = []
     for name in names[:limit]:
         try:
-            projects.append(get(store, name))
+            projects.append(present(store, get(store, name)))
         except ProjectNotFound:
             continue  # deleted while the list is made
         except StoreDamaged as error:

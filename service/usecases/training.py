@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 
 from service.committee import Bag, bootstrap
-from service.errors import FitFailed, ProjectReplaced
+from service.errors import Conflict, FitFailed, NotFound, ProjectReplaced, ServiceError
 from service.estimators import fit
 from service.project import ModelRef, Project
 from service.scoring import Classifier, evaluate
@@ -66,20 +66,49 @@ def fit_if_due(store: Store, project_id: str) -> Project:
     """Bring a project's model up to its labels, and return the project.
 
     The fit runs outside the project's lock, one at a time: whoever waited for another's fit mostly finds the work
-    done. Raises FitFailed, ProjectReplaced, ProjectNotFound and the store's errors; the project keeps its model then.
+    done. Raises FitFailed, ProjectReplaced, ProjectNotFound and the store's errors; the project keeps its model then,
+    and its `fit_error` tells of a failure.
     """
     with store.fit_turn(project_id):
+        return fit_in_turn(store, project_id)
+
+
+def fit_in_turn(store: Store, project_id: str) -> Project:
+    """Do what `fit_if_due` does, for a caller who has the project's turn."""
+    snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
+    # Once more where another estimator or held-out set came in between, and the model is not of this project.
+    for _ in range(FIT_TRIES):
+        if not snapshot.project.fit_is_due:
+            break
+        model = fit_snapshot(store, snapshot)
         snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
-        # Once more where another estimator or held-out set came in between, and the model is not of this project.
-        for _ in range(FIT_TRIES):
-            if not snapshot.project.fit_is_due:
-                break
+        if snapshot.project.labels_revision > model.labels_revision:
+            break  # labels that came meanwhile have asked for a fit of their own, where they want one
+    return snapshot.project
+
+
+def fit_snapshot(store: Store, snapshot: Snapshot) -> ModelRef:
+    """Fit a project as it is in a snapshot, and commit the model, or else why there is none."""
+    project = snapshot.project
+    try:
+        with store.fitting(project.project_id):
             classifier, model = train(snapshot)
-            commit_model(store, snapshot.project, classifier, model)
-            snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
-            if snapshot.project.labels_revision > model.labels_revision:
-                break  # labels that came meanwhile have requests of their own that wait for them
-        return snapshot.project
+            commit_model(store, project, classifier, model)
+    except (NotFound, Conflict):
+        raise  # there is nobody left to be told
+    except Exception as error:
+        commit_failure(store, project, told(error), is_final=isinstance(error, FitFailed))
+        raise
+    return model
+
+
+def told(error: Exception) -> str:
+    """Say for callers why a fit failed; what a bug says may hold what is none of their business."""
+    if isinstance(error, ServiceError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the memory does not suffice for this fit"
+    return "this is a fault of the service; its log has more"
 
 
 def commit_model(store: Store, before: Project, classifier: Classifier, model: ModelRef) -> None:
@@ -91,6 +120,15 @@ def commit_model(store: Store, before: Project, classifier: Classifier, model: M
             fitted = current.with_model(model)
             if fitted is not current:
                 transaction.commit(fitted.committed(), {model_file(fitted.last_model): path})
+
+
+def commit_failure(store: Store, before: Project, error: str, *, is_final: bool) -> None:
+    """Commit that a fit of a project failed, as far as that can be: whoever asked for it is told in any case."""
+    with suppress(ServiceError, OSError), store.transaction(before.project_id) as transaction:
+        current = same_project(transaction.project, before)
+        failed = current.with_failed_fit(before, error, is_final=is_final)
+        if failed is not current:
+            transaction.commit(failed.committed())
 
 
 def same_project(current: Project | None, before: Project) -> Project:

@@ -1,0 +1,27 @@
+"""Places for work that holds a thread for long: fewer than there are threads, which leaves some to quick requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
+
+PATIENCE_SECONDS = 1.0
+"""How long a request waits for a place: long enough for a burst of short work, too short to hold a thread."""
+
+
+class Places:
+    """So many places, which threads of this process share."""
+
+    def __init__(self, n_places: int) -> None:
+        self._free = BoundedSemaphore(n_places)
+
+    @contextmanager
+    def take(self) -> Iterator[bool]:
+        """Take a place until the end, and tell whether there was one."""
+        has_place = self._free.acquire(timeout=PATIENCE_SECONDS)
+        try:
+            yield has_place
+        finally:
+            if has_place:
+                self._free.release()
