@@ -11,6 +11,8 @@ ServiceError
 │   └── TooManyProjects
 ├── OthersAnswer             who answers as one annotator may not take back what another said
 ├── FitFailed                the estimator cannot learn from these numbers
+├── OutOfTime                a selection takes longer than it may
+├── TooBusy                  all places for heavy requests are taken
 ├── StoreBusy                a lock could not be had in time
 ├── StoreFull                no space left where the data lies
 └── StoreDamaged             a file of one project cannot be read
@@ -115,6 +117,25 @@ class OthersAnswer(ServiceError):
 
 class FitFailed(ServiceError):
     """The estimator cannot learn from these numbers (they overflow, say)."""
+
+
+class OutOfTime(ServiceError):
+    """The work took longer than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the selection takes longer than AQ_QUERY_SECONDS={seconds} allows: ask with a quicker strategy or with "
+            "fewer candidates, or raise the limit"
+        )
+
+
+class TooBusy(ServiceError):
+    """All places for heavy requests are taken."""
+
+    def __init__(self, n_places: int) -> None:
+        super().__init__(
+            f"this worker is busy with heavy requests; AQ_HEAVY_REQUESTS={n_places} allows no more at once; try again"
+        )
 
 
 class StoreBusy(ServiceError):

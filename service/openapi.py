@@ -79,7 +79,8 @@ MEANINGS = {
     413: "The body is larger than the service was told to take.",
     415: "The body is of a media type or an encoding that is not understood.",
     422: "The request can be read but not followed; each wrong field is named.",
-    503: "Another request holds the project, or the disk cannot be written; try again.",
+    503: "Heavy requests hold the service, another holds the project, or the disk cannot be written; try again.",
+    504: "The selection takes longer than the service was told to allow.",
     507: "The disk is full.",
 }
 """What each error status means."""

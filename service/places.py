@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
+from service.errors import TooBusy
+
 PATIENCE_SECONDS = 1.0
 """How long a request waits for a place: long enough for a burst of short work, too short to hold a thread."""
 
@@ -14,6 +16,7 @@ class Places:
     """So many places, which threads of this process share."""
 
     def __init__(self, n_places: int) -> None:
+        self._n_places = n_places
         self._free = BoundedSemaphore(n_places)
 
     @contextmanager
@@ -25,3 +28,11 @@ class Places:
         finally:
             if has_place:
                 self._free.release()
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold a place until the end, or raise TooBusy where there is none."""
+        with self.take() as has_place:
+            if not has_place:
+                raise TooBusy(self._n_places)
+            yield

@@ -52,10 +52,11 @@ class Settings:
         2**25, "Largest JSON document, in bytes: parsed, it takes ten times as much memory.", minimum=1
     )
     max_pool_cells: int = setting(10**9, "Largest pool: samples times features.", minimum=1)
+    query_seconds: int = setting(120, "How long a selection may take, in seconds.", minimum=1)
     max_batch: int = setting(10_000, "Largest batch_size of a query.", minimum=1)
     heavy_requests: int = setting(
         4,
-        "Requests of each worker that may wait for a fit at once; fewer than AQ_THREADS leave some to quick ones.",
+        "Requests of each worker at once that fit, wait for a fit, or select anew from 10,000 samples up.",
         minimum=1,
     )
     background_fits: int = setting(2, "Fits that each worker makes at once without anybody waiting.", minimum=1)

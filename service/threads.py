@@ -15,6 +15,8 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from service.deadline import DEADLINE
+
 Item = TypeVar("Item")
 
 
@@ -38,9 +40,10 @@ def thread_pools() -> ThreadpoolController:
 def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
     """Do the work for each item, in any order: in the calling thread, and in as many others as there are cores free.
 
-    Whoever has much to do keeps nobody waiting who has little. The first error ends it.
+    Whoever has much to do keeps nobody waiting who has little. The first error ends it, and so does the end of the
+    caller's time, with OutOfTime.
     """
-    waiting, turn = iter(items), Lock()
+    waiting, turn, deadline = iter(items), Lock(), DEADLINE.get()
 
     def work_off() -> None:
         while True:
@@ -49,6 +52,7 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
             if item is None:
                 return
             try:
+                deadline.check()
                 work(item)
             except BaseException:
                 with turn:

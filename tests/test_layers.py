@@ -13,6 +13,7 @@ SERVICE = Path(__file__).parent.parent / "service"
 # Each layer may import those before it. The modules of one line do not know each other.
 LAYERS = [
     ("errors", "settings"),
+    ("deadline",),
     ("parameters", "threads", "places", "pool"),
     ("votes", "ids", "preparation", "linear"),
     ("project",),

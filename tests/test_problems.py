@@ -86,6 +86,8 @@ LEAF_STATUS = {
     "ProjectExists": 409,
     "ProjectReplaced": 409,
     "TooManyProjects": 409,
+    "OutOfTime": 504,
+    "TooBusy": 503,
     "StoreBusy": 503,
     "StoreFull": 507,
     "UnknownSchema": 500,

@@ -24,6 +24,8 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.OthersAnswer: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.OutOfTime: 504,
+    errors.TooBusy: 503,
     errors.StoreBusy: 503,
     errors.StoreFull: 507,
     errors.StoreDamaged: 500,
@@ -91,7 +93,7 @@ def from_service_error(error: errors.ServiceError) -> Response:
     """Answer an error of the domain."""
     status = status_of(type(error))
     if status >= 500:
-        log.error("%s", error, exc_info=error)
+        log.error("%s", error, exc_info=error if status == 500 else None)
     return problem(status, str(error), error.errors if isinstance(error, errors.InvalidRequest) else ())
 
 

@@ -7,6 +7,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -19,6 +20,7 @@ from werkzeug.http import parse_list_header
 from service import estimators, strategies
 from service.access import Role
 from service.backends import BackendOf
+from service.deadline import time_limit
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
 from service.http import access, docs, metrics, replies
 from service.http.operations import Operations, Reply
@@ -177,7 +179,8 @@ def fit_project() -> Response:
         data = FIT.load(read_document(request, context.limits, staging))
         access.refuse_outside(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
-        project, is_new = fit(context.store, staging, order)
+        with nullcontext() if in_background else context.places.claim():
+            project, is_new = fit(context.store, staging, order)
     if not (in_background and project.fit_is_wanted):
         return project_response(project, 201 if is_new else 200)
     response = project_response(project, 202)
@@ -199,7 +202,7 @@ def prefers(preference: str) -> bool:
     body=QuerySchema,
     parts=(*ANSWERS, "X", "y"),
     replies={200: Reply("The samples, ask-first first.", replies.QueryReplySchema)},
-    problems=(403, 404, 411, 413, 415, 422, 503, 507),
+    problems=(403, 404, 411, 413, 415, 422, 503, 504, 507),
 )
 def query_project() -> Response:
     """Ask which samples to label next.
@@ -223,10 +226,11 @@ def answer_query(document: dict[str, Any]) -> Response:
     context = here()
     data = access.as_asked_by_caller(QUERY.load(document))
     asked = query_request(data, context.settings.max_batch, context.limits)
-    if asked.project_id is None:
-        return json_response(QUERY_REPLY.dump(query_arrays(asked)))
-    access.refuse_hidden(access.caller(), asked.project_id)
-    answered = query(context.store, asked, context.backend_of)
+    with time_limit(context.settings.query_seconds):
+        if asked.project_id is None:
+            return json_response(QUERY_REPLY.dump(query_arrays(asked, context.places.claim)))
+        access.refuse_hidden(access.caller(), asked.project_id)
+        answered = query(context.store, asked, context.backend_of, context.places.claim)
     context.fits.take_up(get(context.store, asked.project_id))
     return json_response(QUERY_REPLY.dump(answered))
 

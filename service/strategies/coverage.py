@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.deadline import check_time
 from service.parameters import Parameter
 from service.strategies.greedy import Points, Space, centered_space, cut, floor_for, standard_space
 from service.strategies.ranking import lots
@@ -218,6 +219,7 @@ def covered_by(
     counts = over_pairs(points, some_of(points, ~is_covered), is_near, np.add, 0.0)
     chosen: list[int] = []
     while len(chosen) < batch_size and (most := counts.max()) > 0:
+        check_time()
         level = np.flatnonzero(counts == most)
         choice = int(level[lots(level, seed).argmin()])
         chosen.append(choice)
@@ -351,6 +353,7 @@ class Herd:
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen = np.empty(batch_size, np.int64)
         for turn in range(batch_size):
+            check_time()
             level = self.best()
             chosen[turn] = level[lots(level, seed).argmin()]
             self.add(chosen[turn])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from service.deadline import check_time
 from service.parameters import Parameter
 from service.pool import Features, Pool
 from service.preparation import Standardizer
@@ -264,6 +265,7 @@ def pick(
     """
     seed = rng.integers(2**64, dtype=np.uint64)
     while len(chosen) < batch_size:
+        check_time()
         turn = turn_of(len(chosen))
         keys = turn(nearest.distances, slice(None))
         keys[chosen] = -np.inf

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from service.deadline import check_time
 from service.errors import FitFailed
 from service.parameters import Parameter
 from service.pool import Features, stacked
@@ -80,6 +81,7 @@ def discriminative(
     weights = np.zeros(Z.shape[1] + 1)
     chosen: list[int] = []
     for part in np.array_split(np.arange(batch_size), min(sub_batches, batch_size)):
+        check_time()
         rest = np.flatnonzero(~is_labeled)
         weights = tell_apart(Z, is_labeled, weights)
         rows = rest[top(Z[rest] @ weights[:-1], len(part), rng)]

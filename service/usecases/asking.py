@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,9 @@ from service.strategies import (
 )
 from service.threads import run_in_threads
 from service.votes import EncodedLabels
+
+HEAVY_SAMPLES = 10_000
+"""From so many samples on a selection may take long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +69,13 @@ class Batch:
 
     selection: Selection
     n_drawn: int
+
+
+def place_for(
+    question: Question, claim_place: Callable[[], AbstractContextManager[None]]
+) -> AbstractContextManager[None]:
+    """Return a place for heavy work where the answer to a question may take long."""
+    return claim_place() if len(question.pool) >= HEAVY_SAMPLES else nullcontext()
 
 
 def choose(question: Question, request: QueryRequest, seed: Sequence[int], order: int) -> Batch:

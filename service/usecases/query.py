@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from service.errors import FieldError, InvalidRequest
 from service.estimators import fit
@@ -15,19 +16,31 @@ from service.store.layout import model_file
 from service.store.memory import ScoreMemory
 from service.strategies import Need, Question
 from service.usecases.answered import Answered, shown_scores
-from service.usecases.asking import Batch, QueryRequest, choose, known_of, open_samples, query_id, refuse_missing
+from service.usecases.asking import (
+    Batch,
+    QueryRequest,
+    choose,
+    known_of,
+    open_samples,
+    place_for,
+    query_id,
+    refuse_missing,
+)
 from service.usecases.explain import Names, explain, refuse_long
 from service.usecases.training import train_committee
 from service.votes import Label
 
 
 def query_project(
-    store: Store, request: QueryRequest, backend_of: Callable[[Project], Backend] = lambda project: THREADS
+    store: Store,
+    request: QueryRequest,
+    backend_of: Callable[[Project], Backend] = lambda project: THREADS,
+    claim_place: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Answered:
     """Choose the next samples. A pure read: the same state and the same request give the same answer.
 
-    Raises InvalidRequest for an index that there is not or probabilities that do not fit, ProjectNotFound and the
-    store's errors.
+    What may take long is done in a place that `claim_place` gives. Raises InvalidRequest for an index that there is
+    not or probabilities that do not fit, OutOfTime, ProjectNotFound and the store's errors.
     """
     if request.project_id is None:
         raise ValueError("a question without a project is one for query_arrays")
@@ -41,7 +54,8 @@ def query_project(
 
     def answer() -> tuple[Batch, int]:
         question = question_of(store, snapshot, request, backend_of(project))
-        batch = choose(question, request, seed_of(project, request), project.random_state)
+        with place_for(question, claim_place):
+            batch = choose(question, request, seed_of(project, request), project.random_state)
         return batch, 16 * len(batch.selection.indices)
 
     batch: Batch = store.cache.get_or_make((project.incarnation, "answer", name), answer)

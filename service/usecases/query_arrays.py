@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 
 from service.errors import FieldError, InvalidRequest
 from service.pool import Pool
 from service.strategies import Need, Question
 from service.usecases.answered import Answered, shown_scores
-from service.usecases.asking import QueryRequest, choose, known_of, open_samples, query_id, refuse_missing
+from service.usecases.asking import QueryRequest, choose, known_of, open_samples, place_for, query_id, refuse_missing
 from service.usecases.explain import Names, explain, refuse_long
 
 
-def query_arrays(request: QueryRequest) -> Answered:
+def query_arrays(
+    request: QueryRequest, claim_place: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Answered:
     """Choose among the samples that were sent: the same request gives the same answer.
 
-    Raises InvalidRequest for arrays that disagree, a strategy that needs another one, or an index that there is not.
+    What may take long is done in a place that `claim_place` gives. Raises InvalidRequest for arrays that disagree, a
+    strategy that needs another one, or an index that there is not.
     """
     classes = None if request.given is None else range(request.given.n_classes)
     if request.explain and classes is not None:
         refuse_long(request, len(classes))
     question = question_of(request)
     seed = [0 if request.random_state is None else request.random_state]
-    batch = choose(question, request, seed, 0)
+    with place_for(question, claim_place):
+        batch = choose(question, request, seed, 0)
     selection, n_labeled = batch.selection, len(question.labeled)
     names = Names(classes, () if request.y is None else request.y.values, None)
     return Answered(

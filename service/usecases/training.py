@@ -7,6 +7,7 @@ from contextlib import suppress
 import numpy as np
 
 from service.committee import Bag, bootstrap
+from service.deadline import check_time
 from service.errors import Conflict, FitFailed, NotFound, ProjectReplaced, ServiceError
 from service.estimators import fit
 from service.project import ModelRef, Project
@@ -56,6 +57,7 @@ def train_committee(snapshot: Snapshot, n_members: int) -> Bag:
     rng = np.random.default_rng([project.random_state, n_members])
     members = []
     for seed in rng.integers(2**32, size=n_members).tolist():
+        check_time()
         rows = bootstrap(labels.codes, rng)
         with suppress(FitFailed):
             members.append(fit(project.estimator, X[rows], labels.codes[rows], seed))
