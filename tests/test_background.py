@@ -257,6 +257,21 @@ def test_what_failed_is_tried_again_when_somebody_asks_and_not_before(
     assert held.n_begun == 2
 
 
+def test_a_failure_that_cannot_be_kept_is_not_repeated_at_once(
+    client: FlaskClient, hopeless: str, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "FIRST_PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr(background.log, "exception", lambda *_: None)
+    held.let_go.set()
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "commit_failure", lambda *_, **__: None)
+        answer(client, 2, 3)
+        assert held.begun.acquire(timeout=30)
+        assert not held.begun.acquire(timeout=0.2)
+    assert settle(client)["fit"]["last_error"] is not None
+    assert held.n_begun == 2
+
+
 def test_a_failure_is_told_until_a_fit_succeeds(client: FlaskClient, hopeless: str) -> None:
     answer(client, 2, 3)
     assert settle(client)["fit"]["last_error"] is not None

@@ -100,7 +100,8 @@ def fit_if_wanted(store: Store, project_id: str) -> float | None:
                 turn.enter_context(store.fit_turn(project_id, 0))
             except StoreBusy:
                 return TURN_SECONDS
-            if not store.read(project_id).project.fit_is_wanted:
+            before = store.read(project_id).project
+            if not before.fit_is_wanted:
                 return None
             after = fit_in_turn(store, project_id)
     except ProjectNotFound:
@@ -108,6 +109,8 @@ def fit_if_wanted(store: Store, project_id: str) -> float | None:
     except ProjectReplaced:
         return 0.0  # the new pool may want a fit, too
     except FitFailed as error:
+        if store.read(project_id).project.fit_asked == before.fit_asked:
+            raise  # the state could not be made to tell, on a full disk, say: it would be tried at once
         log.warning("project %s keeps its model: %s", project_id, error)
         return 0.0  # labels that came meanwhile may be learnt from
     return 0.0 if after.fit_is_wanted else None
