@@ -1,4 +1,4 @@
-"""The command line: active-query serve | keys | demo | openapi."""
+"""The command line: active-query serve | keys | check | demo | openapi."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from service.keyfile import read_keys
 from service.keys_command import keys
 from service.settings import Settings, SettingsError
 from service.store import Store
+from service.store.check import check_project, project_directories
 
 MANY_FILES = 2**16
 
@@ -163,6 +164,30 @@ def lock_directory(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@main.command()
+@click.option("--project", "project_id", help="Check this project alone.")
+def check(project_id: str | None) -> None:
+    """Verify the data directory, every byte of it, and say what is wrong: one line for each thing, and exit status 1.
+
+    Nothing is changed, and a service may be running.
+    """
+    try:
+        directories = project_directories(Settings.from_process().data_dir)
+    except (SettingsError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    if project_id is not None:
+        directories = [path for path in directories if path.name == project_id]
+        if not directories:
+            raise click.ClickException(f"there is no project {project_id!r}")
+    n_findings = 0
+    for directory in directories:
+        for finding in check_project(directory):
+            n_findings += 1
+            click.echo(f"{finding.project_id}: {finding.file}: {finding.problem}")
+    click.echo(f"{len(directories)} projects checked, {n_findings} findings", err=True)
+    sys.exit(1 if n_findings else 0)
 
 
 @main.command()

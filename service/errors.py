@@ -16,6 +16,7 @@ ServiceError
 ├── StoreBusy                a lock could not be had in time
 ├── StoreFull                no space left where the data lies
 └── StoreDamaged             a file of one project cannot be read
+    ├── ModelDamaged         the file of its model; a fit makes another
     └── UnknownSchema        written by a version of the service that this one does not know
 """
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 
 class ServiceError(Exception):
@@ -151,6 +153,15 @@ class StoreFull(ServiceError):
 
 class StoreDamaged(ServiceError):
     """A file on disk cannot be read as what it must be."""
+
+    @classmethod
+    def of(cls, project_id: str, problem: str) -> Self:
+        """Build the error for a project."""
+        return cls(f"project {project_id!r}: {problem}; `active-query check --project {project_id}` tells more")
+
+
+class ModelDamaged(StoreDamaged):
+    """The file of a project's model is missing, or not what was written."""
 
 
 class UnknownSchema(StoreDamaged):

@@ -6,8 +6,8 @@ labels and the model (`Project.fit_is_due`), so that no second truth has to surv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -82,12 +82,22 @@ class HeldOut:
     sparse: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What tells a file from nearly every other: how many bytes it has, and their CRC-32 (as in zip archives)."""
+
+    n_bytes: int
+    crc: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Project:
     """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool.
 
     `fit_asked` is the revision of the labels that a model was last asked of, None when nobody asks; `fit_error` says
     why the last fit failed, until one succeeds.
+    `checksums` are of the files that lie beside the state, by name, but for those of a state that an earlier version
+    of the service wrote.
     """
 
     project_id: str
@@ -111,6 +121,7 @@ class Project:
     updated_at: int
     fit_asked: int | None
     fit_error: str | None
+    checksums: Mapping[str, Checksum] = field(default_factory=dict)
 
     @property
     def n_samples(self) -> int:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from service.errors import UnknownSchema
-from service.project import EstimatorSpec, HeldOut, ModelRef, Project, Segment, TestScore
+from service.project import Checksum, EstimatorSpec, HeldOut, ModelRef, Project, Segment, TestScore
 from service.votes import Votes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+OLDEST_SCHEMA = 1
+"""That of states without checksums, and without what the fits in the background need."""
 
 
 def to_record(project: Project) -> dict[str, Any]:
@@ -40,16 +43,19 @@ def to_record(project: Project) -> dict[str, Any]:
         "updated_at": project.updated_at,
         "fit_asked": project.fit_asked,
         "fit_error": project.fit_error,
+        "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
     }
 
 
 def from_record(record: dict[str, Any]) -> Project:
     """Return the project of a state, or raise UnknownSchema for one that this version cannot know."""
     written = record.pop("schema_version")
-    if written != SCHEMA_VERSION:
+    if written == OLDEST_SCHEMA:
+        record = {**record, "checksums": {}, "fit_asked": None, "fit_error": None}
+    elif written != SCHEMA_VERSION:
         raise UnknownSchema(
             f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
-            f"service reads {SCHEMA_VERSION}: run the version that wrote it, or a later one"
+            f"service reads {OLDEST_SCHEMA} to {SCHEMA_VERSION}: run the version that wrote it, or a later one"
         )
     return Project(
         **{
@@ -59,6 +65,7 @@ def from_record(record: dict[str, Any]) -> Project:
             "held_out": None if record["held_out"] is None else HeldOut(*record["held_out"]),
             "votes": Votes(*record["votes"]),
             "model": None if record["model"] is None else to_model(record["model"]),
+            "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
         }
     )
 

@@ -39,6 +39,7 @@ DOORS = {
     "backports": ("service.http.encodings",),
     "pyarrow": ("service.http.formats.arrow",),
     "filelock": ("service.store",),
+    "zlib_ng": ("service.store",),
     "prometheus_client": ("service.http.metrics", "service.gunicorn_hooks"),
     "apispec": ("service.openapi",),
     "yaml": ("service.openapi", "service.http.docs"),

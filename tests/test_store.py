@@ -377,6 +377,7 @@ def test_a_sweep_removes_what_the_dead_left(store):
     project = fit(store)
     for rubbish in (
         "staging/dead/000001.joblib",
+        "projects/unborn/unborn",
         "projects/unborn/pool/000001.joblib",
         "projects/unborn/state.joblib.new",
     ):
@@ -398,7 +399,7 @@ def test_a_sweep_leaves_what_the_living_work_on(store):
         unnamed = store.directory("p") / "models/000009.joblib"
         unnamed.write_bytes(b"on its way")
         in_thread(Store(store.root).sweep).join()
-        assert staged.exists()
+        assert staged.path.exists()
         assert unnamed.exists()
         assert (store.projects / "new" / "lock").exists()
         transaction.commit(transaction.project)
@@ -937,6 +938,7 @@ DAMAGE = {
     "empty": lambda data: b"",
     "cut in the middle": lambda data: data[: len(data) // 2],
     "cut at the end": lambda data: data[:-1],
+    "longer": lambda data: data + b"x",
     "zeros": lambda data: bytes(len(data)),
     "text": lambda data: b"hello, world\n",
     "like zlib": lambda data: b"\x78" + data[1:],
@@ -971,12 +973,12 @@ def test_a_damaged_file_is_said_and_harms_no_other_project(store, name, how):
     fit(store)
     fit(store, "other")
     damage(store.directory("p") / name, DAMAGE[how])
-    gone = name == "state.joblib" and how == "missing"
-    with pytest.raises(ProjectNotFound if gone else StoreDamaged, match="'p'"):
+    before = files_below(store.root)
+    with pytest.raises(StoreDamaged, match=r"'p'.*`active-query check --project p`"):
         store.read("p", *PARTS[name])
     assert everything(store, "other").project.version == 1
     store.sweep()
-    assert store.project_ids() == (["other"] if gone else ["other", "p"])
+    assert files_below(store.root) == before, "it is what the project can be mended from"
 
 
 @pytest.mark.parametrize("name", [name for name in PARTS if name != "state.joblib"])
@@ -1005,10 +1007,6 @@ def test_labels_by_name_need_the_names(store):
 def test_a_damaged_project_can_be_deleted(store, how):
     fit(store)
     damage(store.directory("p") / "state.joblib", DAMAGE[how])
-    if DAMAGE[how] is None:
-        with pytest.raises(ProjectNotFound):
-            store.delete("p")
-        return
     store.delete("p")
     assert fit(store).version == 1
 
@@ -1018,11 +1016,11 @@ def test_a_state_of_another_schema_is_refused_by_name(store, written):
     project = fit(store)
     record = to_record(project) | {"schema_version": written}
     (store.directory("p") / "state.joblib").write_bytes(pickle.dumps(record))
-    with pytest.raises(UnknownSchema, match=rf"'p' has schema version {written!r}.*reads {SCHEMA_VERSION}"):
+    with pytest.raises(UnknownSchema, match=rf"'p' has schema version {written!r}.*reads 1 to {SCHEMA_VERSION}"):
         store.read("p")
 
 
-@pytest.mark.parametrize("record", [None, [], {}, {"schema_version": 1}, {"schema_version": 1, "surplus": 2}])
+@pytest.mark.parametrize("record", [None, [], {}, {"schema_version": 1}, {"schema_version": 1, "surplus": 2}, 7])
 def test_a_state_that_is_no_record_is_damage(store, record):
     fit(store)
     joblib.dump(record, store.directory("p") / "state.joblib")

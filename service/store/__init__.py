@@ -1,6 +1,7 @@
 """Projects on disk: a directory of joblib files for each, one commit point, one lock. Nothing else knows these files.
 
     AQ_DATA_DIR/projects/<project_id>/
+      unborn                 there is no state yet, and none is missing
       lock                   held by a writer around read-change-commit; readers never take it
       fit.lock               held around a fit, so that a burst of labels is answered by one
       fit.running            tells since when that fit is at work; held locked meanwhile
@@ -35,16 +36,24 @@ from typing import Any
 
 from filelock import FileLock
 
-from service.errors import ProjectNotFound, ServiceError, StoreBusy, StoreDamaged, TooManyProjects, UnknownSchema
+from service.errors import (
+    ModelDamaged,
+    ProjectNotFound,
+    ServiceError,
+    StoreBusy,
+    StoreDamaged,
+    TooManyProjects,
+)
 from service.project import PROJECT_ID, Project
-from service.record import from_record, to_record
+from service.record import to_record
 from service.store.cache import Cache, Key
-from service.store.files import UNREADABLE, disk, load_small, settle_directory, write_small
-from service.store.layout import FOLDERS, STATE, files_of, first_file, held_out_labels_file, model_file
+from service.store.files import StagedFile, disk, settle_directory, shown, write_small
+from service.store.layout import FOLDERS, STATE, UNBORN, files_of, first_file, held_out_labels_file
 from service.store.locks import FIT_SECONDS, acquired, free, locked
 from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
 from service.store.running import remove_stale, running, running_since
 from service.store.staging import Staging
+from service.store.states import load_state, lost_state
 
 __all__ = ["Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
@@ -65,13 +74,15 @@ class Transaction:
         self._store = store
         self._directory = directory
 
-    def commit(self, project: Project, staged: Mapping[str, Path] | None = None) -> Project:
+    def commit(self, project: Project, staged: Mapping[str, StagedFile] | None = None) -> Project:
         """Make `project` the state, with those of the staged files (target -> where it is now) that only it names.
 
         A file that the state named before is never written again: it belongs to a model that came first, say.
         """
         before, named = files_of(self.project) if self.project else set(), files_of(project)
-        moved = {target: path for target, path in (staged or {}).items() if target in named - before}
+        moved = {target: file for target, file in (staged or {}).items() if target in named - before}
+        sums = {**(self.project.checksums if self.project else {}), **{t: file.checksum for t, file in moved.items()}}
+        project = replace(project, checksums={name: sums[name] for name in sorted(named) if name in sums})
         new = self._directory / f"{STATE}.new"
         with disk(), ExitStack() as undo:
             undo.callback(new.unlink, missing_ok=True)
@@ -80,9 +91,9 @@ class Transaction:
             made = {folder for folder in folders if not folder.exists()}
             for folder in made:
                 folder.mkdir(mode=0o700)
-            for target, path in moved.items():
+            for target, file in moved.items():
                 undo.callback((self._directory / target).unlink, missing_ok=True)
-                path.rename(self._directory / target)
+                file.path.rename(self._directory / target)
             for folder in (*folders, *([self._directory] if made else [])):
                 settle_directory(folder)
             write_small(new, to_record(project))
@@ -92,6 +103,8 @@ class Transaction:
             stamp = Stamp.of(new)
             new.rename(self._directory / STATE)
             undo.pop_all()
+            if self.project is None:
+                (self._directory / UNBORN).unlink(missing_ok=True)
             settle_directory(self._directory)
             if self.project is None:
                 settle_directory(self._directory.parent)
@@ -186,12 +199,12 @@ class Store:
                     case Part.IDS if project.has_ids:
                         found["ids"] = opened.ids()
                     case Part.MODEL if project.model is not None:
-                        found["model"] = opened.whole(model_file(project.model.version))
+                        found["model"] = opened.model(project.model)
                     case Part.HELD_OUT if project.held_out is not None:
                         found["X_test"] = opened.held_out(project.held_out)
                         found["y_test"] = opened.whole(held_out_labels_file(project.held_out))
         except StoreDamaged as error:
-            raise StoreDamaged(f"project {project.project_id!r}: {error}") from error
+            raise type(error).of(project.project_id, str(error)) from error
         return Snapshot(project, **found)
 
     def state(self, directory: Path, project_id: str) -> Project:
@@ -203,6 +216,8 @@ class Store:
             stamp = Stamp.of(directory / STATE)
         except FileNotFoundError:
             self.forget(project_id)
+            if lost_state(self.directory(project_id)):
+                raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
             raise ProjectNotFound(project_id) from None
         held: Held | None = self.cache.get(("state", project_id))
         if held is not None and held.stamp == stamp:
@@ -271,6 +286,8 @@ class Store:
                 if not create:
                     raise ProjectNotFound(project_id)
                 held.enter_context(self._room_for_one_more())
+                with disk():
+                    (directory / UNBORN).touch(mode=0o600)
             yield Transaction(self, directory, project)
 
     @contextmanager
@@ -323,7 +340,7 @@ class Store:
         """Take a project away, even one that cannot be read, or raise ProjectNotFound."""
         directory = self.directory(project_id)
         with self.stage() as staging, self._locked_directory(directory, create=False), disk():
-            if not (directory / STATE).exists():
+            if not (directory / STATE).exists() and not lost_state(directory):
                 remove_unborn(directory)
                 raise ProjectNotFound(project_id)
             gone = staging.path / "project"
@@ -333,7 +350,7 @@ class Store:
             (gone / "lock").unlink()
             (gone / "fit.lock").unlink(missing_ok=True)
             # The state goes before all else: a reader at work finds the project gone, and no file of it missing.
-            (gone / STATE).unlink()
+            (gone / STATE).unlink(missing_ok=True)
             settle_directory(self.projects)
 
     def project_ids(self) -> list[str]:
@@ -362,7 +379,7 @@ class Store:
                     # A project that cannot be read keeps all its files: they are what it can be mended from.
                     with suppress(StoreDamaged):
                         sweep_project(directory, load_state(directory, directory.name))
-                elif is_free:
+                elif is_free and not lost_state(directory):
                     remove_unborn(directory)
 
     def directory(self, project_id: str) -> Path:
@@ -395,7 +412,8 @@ def refuse_foreign(root: Path) -> None:
 def sweep_project(directory: Path, project: Project) -> None:
     """Remove the files that a project's state does not name. The caller holds its lock."""
     named = files_of(project)
-    (directory / f"{STATE}.new").unlink(missing_ok=True)
+    for name in (f"{STATE}.new", UNBORN):
+        (directory / name).unlink(missing_ok=True)
     for folder in FOLDERS:
         for path in (directory / folder).glob("*"):
             if f"{folder}/{path.name}" not in named:
@@ -407,28 +425,19 @@ def remove_unborn(directory: Path) -> None:
 
     The lock goes last: up to then nobody comes in, and whoever comes then finds an empty directory or none.
     """
-    if (directory / STATE).exists():
+    if (directory / STATE).exists() or lost_state(directory):
         return
     for folder in FOLDERS:
         shutil.rmtree(directory / folder, ignore_errors=True)
+    if any((directory / folder).exists() for folder in FOLDERS):
+        return
     with suppress(OSError):
         (directory / f"{STATE}.new").unlink(missing_ok=True)
         (directory / "fit.lock").unlink(missing_ok=True)
         remove_stale(directory / FIT_MARK)
+        (directory / UNBORN).unlink(missing_ok=True)
         (directory / "lock").unlink()
         directory.rmdir()
-
-
-def load_state(directory: Path, project_id: str) -> Project:
-    """Read the state in a project's directory, or raise ProjectNotFound or StoreDamaged."""
-    try:
-        return from_record(load_small(directory / STATE))
-    except FileNotFoundError:
-        raise ProjectNotFound(project_id) from None
-    except UnknownSchema:
-        raise
-    except (StoreDamaged, *UNREADABLE) as error:
-        raise StoreDamaged(f"the state of project {project_id!r} cannot be read") from error
 
 
 def same_files(one: Project, other: Project) -> bool:
@@ -439,7 +448,9 @@ def same_files(one: Project, other: Project) -> bool:
 
 def lacking(project: Project, error: FileNotFoundError) -> StoreDamaged:
     """Return the error for a project that names a file that is not there."""
-    return StoreDamaged(f"project {project.project_id!r} lacks its file {Path(error.filename).name}")
+    path = Path(error.filename)
+    kind = ModelDamaged if path.parent.name == "models" else StoreDamaged
+    return kind.of(project.project_id, f"{shown(path)} is missing")
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import os
 import pickle
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,8 +17,10 @@ import joblib
 import numpy as np
 from joblib.numpy_pickle import NumpyArrayWrapper
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from service.errors import StoreDamaged, StoreFull
+from service.project import Checksum
 
 Matrix = NDArray[Any]
 
@@ -42,18 +45,70 @@ UNREADABLE = (
 )
 
 
+SEAL = b"AQ-CRC32"
+"""Ends a file of `write_small`, with the CRC-32 of all before it. What unpickles reads no farther than its pickle."""
+
+SEAL_BYTES = len(SEAL) + 4
+
+COPY_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A new file, whole and durable but for its name."""
+
+    path: Path
+    checksum: Checksum
+
+
+class SummedFile:
+    """A new file, whose checksum is taken on the way: no byte is read again for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("xb")
+        self._n_bytes = 0
+        self._crc = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append bytes."""
+        self._crc = crc32(data, self._crc)
+        n_bytes = memoryview(data).nbytes
+        self._n_bytes += n_bytes
+        self._file.write(data)
+        return n_bytes
+
+    def tell(self) -> int:
+        """Return how many bytes there are, which joblib asks to place an array."""
+        return self._n_bytes
+
+    def finish(self, *, durable: bool = True) -> StagedFile:
+        """End the file, and make it durable."""
+        # Closing writes what is still buffered, so a full disk may show only here.
+        with self._file:
+            if durable:
+                settle(self._file)
+        return StagedFile(self.path, Checksum(self._n_bytes, self._crc))
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
+
+
 class MatrixWriter:
     """Writes a matrix, or an array of any shape, to a joblib file as its bytes come, holding none of them.
 
     `finish` checks the number of bytes and makes the file durable, unless it is not `kept`; `abandon` only closes it.
-    As a context manager it does the one or the other.
+    As a context manager it does the one or the other, and `staged` is the file then.
     """
+
+    staged: StagedFile
 
     def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, kept: bool = True) -> None:
         self.path = path
         self.kept = kept
         self.missing = dtype.itemsize * math.prod(shape)
-        self._file = path.open("xb")
+        self._file = SummedFile(path)
         # What joblib.dump writes ahead of an array's bytes: the pickled wrapper without its last opcode, then padding.
         wrapper = NumpyArrayWrapper(
             np.ndarray, shape, "C", dtype, allow_mmap=True, numpy_array_alignment_bytes=ALIGNMENT
@@ -68,15 +123,15 @@ class MatrixWriter:
         with disk():
             self._file.write(data)
 
-    def finish(self) -> None:
+    def finish(self) -> StagedFile:
         """End the matrix; ValueError when bytes are missing."""
-        # Closing writes what is still buffered, so a full disk may show only here.
-        with disk(), self._file:
+        with disk():
             if self.missing:
+                self._file.close()
                 raise ValueError(f"{self.missing} bytes are missing from the matrix")
             self._file.write(pickle.STOP)
-            if self.kept:
-                settle(self._file)
+            self.staged = self._file.finish(durable=self.kept)
+        return self.staged
 
     def abandon(self) -> None:
         """Leave the matrix as it is; nobody misses what it lacks."""
@@ -93,6 +148,34 @@ class MatrixWriter:
             self.abandon()
 
 
+def check_size(path: Path, checksum: Checksum | None) -> None:
+    """Raise StoreDamaged for a file that has another size than it was written with, as far as that is known."""
+    n_bytes = path.stat().st_size
+    if checksum is not None and n_bytes != checksum.n_bytes:
+        raise StoreDamaged(f"{shown(path)} has {n_bytes} bytes, and {checksum.n_bytes} were written")
+
+
+def check_sum(path: Path, checksum: Checksum | None) -> None:
+    """Raise StoreDamaged for a file that is not what was written, as far as that is known."""
+    check_size(path, checksum)
+    if checksum is not None and crc_of(path) != checksum.crc:
+        raise StoreDamaged(f"{shown(path)} is not what was written: its checksum is another")
+
+
+def crc_of(path: Path) -> int:
+    """Return the CRC-32 of a file, which is read in pieces."""
+    crc, buffer = 0, memoryview(bytearray(COPY_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while n_read := file.readinto(buffer):
+            crc = crc32(buffer[:n_read], crc)
+    return crc
+
+
+def shown(path: Path) -> str:
+    """Name a file within its project."""
+    return f"{path.parent.name}/{path.name}"
+
+
 def load(path: Path, *, mapped: bool = False) -> Any:
     """Read one of our own files; arrays are mapped read-only on request. Raises StoreDamaged, or FileNotFoundError."""
     try:
@@ -102,22 +185,35 @@ def load(path: Path, *, mapped: bool = False) -> Any:
                 raise pickle.UnpicklingError("not a pickle")
         return joblib.load(path, mmap_mode="r" if mapped else None)
     except UNREADABLE as error:
-        raise StoreDamaged(f"the file {path.parent.name}/{path.name} cannot be read") from error
+        raise StoreDamaged(f"{shown(path)} cannot be read") from error
 
 
-def load_small(path: Path) -> Any:
-    """Read a file that `write_small` wrote. Raises StoreDamaged, or FileNotFoundError."""
+def load_small(path: Path) -> tuple[Any, bool]:
+    """Read a file that `write_small` wrote, and tell whether its checksum vouches for it.
+
+    What an earlier version of the service wrote has none. Raises StoreDamaged, or FileNotFoundError.
+    """
+    data = path.read_bytes()
+    body, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+    is_sealed = seal.startswith(SEAL)
+    if is_sealed and seal != seal_of(body):
+        raise StoreDamaged(f"{path.name} is not what was written: its checksum is another")
     try:
-        return pickle.loads(path.read_bytes())  # noqa: S301 - the data directory is ours alone
+        return pickle.loads(data), is_sealed  # noqa: S301 - the data directory is ours alone
     except UNREADABLE as error:
-        raise StoreDamaged(f"the file {path.parent.name}/{path.name} cannot be read") from error
+        raise StoreDamaged(f"{path.name} cannot be read") from error
 
 
-def write_joblib(path: Path, value: Any) -> None:
+def seal_of(body: bytes) -> bytes:
+    """Return what ends a file of `write_small`."""
+    return SEAL + crc32(body).to_bytes(4, "little")
+
+
+def write_joblib(path: Path, value: Any) -> StagedFile:
     """Write a new file and make it durable; its name becomes durable with its directory."""
-    with disk(), path.open("xb") as file:
+    with disk(), closing(SummedFile(path)) as file:
         joblib.dump(value, file)
-        settle(file)
+        return file.finish()
 
 
 def write_small(path: Path, value: Any) -> None:
@@ -126,7 +222,9 @@ def write_small(path: Path, value: Any) -> None:
     Its pickler is written in Python, which pays for large arrays and for nothing else.
     """
     with disk(), path.open("xb") as file:
-        file.write(pickle.dumps(value, protocol=5))
+        body = pickle.dumps(value, protocol=5)
+        file.write(body)
+        file.write(seal_of(body))
         settle(file)
 
 

@@ -8,6 +8,9 @@ from service.store.staging import DENSE, SPARSE
 STATE = "state.joblib"
 FOLDERS = ("pool", "test", "models")
 
+UNBORN = "unborn"
+"""Lies in a directory until its first commit: one with files and neither this nor a state in it has lost its state."""
+
 
 def rows_files(rows: Segment | HeldOut) -> dict[str, str]:
     """Where rows lie in their project, by the names of what they are kept in: one matrix, or the arrays of CSR."""

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import ModelDamaged, StoreDamaged
 from service.ids import PoolIds, SampleIds
 from service.pool import Pool, Rows
-from service.project import HeldOut, Project, Segment
+from service.project import HeldOut, ModelRef, Project, Segment
 from service.store.cache import Cache
-from service.store.files import load
-from service.store.layout import first_file, ids_file, rows_files
+from service.store.files import check_size, check_sum, load
+from service.store.layout import first_file, ids_file, model_file, rows_files
 from service.store.staging import open_rows
 
 
@@ -106,11 +107,19 @@ class Opened:
         ids: PoolIds = self._of_all_segments("ids", lambda: PoolIds(tuple(map(self._names, self.project.segments))))
         return ids
 
+    def model(self, model: ModelRef) -> Any:
+        """Load the model. Raises ModelDamaged where it cannot be had, if not because it was swept just now."""
+        try:
+            return self.whole(model_file(model.version))
+        except StoreDamaged as error:
+            raise ModelDamaged(str(error)) from error
+
     def whole(self, file: str) -> Any:
         """Load a file that is kept in memory: about as large there as it is on disk."""
 
         def read() -> tuple[Any, int]:
             path = self._path(file)
+            check_sum(path, self.project.checksums.get(file))
             return load(path), path.stat().st_size
 
         return self._at_hand(file, read)
@@ -120,7 +129,13 @@ class Opened:
 
         def map_rows() -> tuple[Rows, int]:
             paths = {name: self._path(file) for name, file in files.items()}
-            return open_rows(paths, self.project.n_features), self.cache.n_bytes_of_mapping * len(files)
+            # The bytes of a large pool are looked at by `active-query check` alone.
+            for name, file in files.items():
+                check_size(paths[name], self.project.checksums.get(file))
+            mapped = open_rows(paths, self.project.n_features)
+            if mapped.shape != (rows.n_rows, self.project.n_features):
+                raise StoreDamaged(f"{first_file(rows)} holds {mapped.shape} and not {rows.n_rows} rows")
+            return mapped, self.cache.n_bytes_of_mapping * len(files)
 
         mapped: Rows = self._at_hand(first_file(rows), map_rows)
         return mapped
@@ -129,7 +144,9 @@ class Opened:
         file = ids_file(segment)
 
         def map_names() -> tuple[SampleIds, int]:
-            return SampleIds.unpacked(load(self._path(file), mapped=True)), self.cache.n_bytes_of_mapping
+            path = self._path(file)
+            check_sum(path, self.project.checksums.get(file))
+            return SampleIds.unpacked(load(path, mapped=True)), self.cache.n_bytes_of_mapping
 
         names: SampleIds = self._at_hand(file, map_names)
         return names

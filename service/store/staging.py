@@ -11,7 +11,7 @@ import numpy as np
 
 from service.ids import SampleIds
 from service.pool import Matrix, Rows, SparseRows
-from service.store.files import MatrixWriter, disk, load, write_joblib
+from service.store.files import MatrixWriter, StagedFile, disk, load, write_joblib
 
 DENSE = ("rows",)
 SPARSE = ("data", "indices", "indptr")
@@ -22,7 +22,7 @@ SPARSE = ("data", "indices", "indptr")
 class StagedRows:
     """A checked matrix of features in staged files: one for each name of DENSE or SPARSE."""
 
-    files: Mapping[str, Path]
+    files: Mapping[str, StagedFile]
     n_rows: int
     n_columns: int
 
@@ -33,7 +33,7 @@ class StagedRows:
 
     def open(self) -> Rows:
         """Map the rows."""
-        return open_rows(self.files, self.n_columns)
+        return open_rows({name: file.path for name, file in self.files.items()}, self.n_columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Staging:
         with disk():
             return MatrixWriter(self.new_path(), dtype, shape, kept=self.kept)
 
-    def array(self, array: Matrix) -> Path:
+    def array(self, array: Matrix) -> StagedFile:
         """Write an array that is in memory."""
         with self.array_writer(array.dtype, array.shape) as writer:
             writer.write(np.ascontiguousarray(array).data.cast("B"))
-        return writer.path
+        return writer.staged
 
     def rows(self, rows: Rows) -> StagedRows:
         """Write rows that are in memory."""
@@ -83,13 +83,11 @@ class Staging:
             return StagedRows({name: self.array(array) for name, array in arrays.items()}, *rows.shape)
         return StagedRows({"rows": self.array(rows)}, *rows.shape)
 
-    def dump(self, value: Any) -> Path:
+    def dump(self, value: Any) -> StagedFile:
         """Write any value of ours."""
-        path = self.new_path()
-        write_joblib(path, value)
-        return path
+        return write_joblib(self.new_path(), value)
 
-    def ids(self, ids: SampleIds) -> Path:
+    def ids(self, ids: SampleIds) -> StagedFile:
         """Write the samples' names."""
         return self.array(ids.packed())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from service.ids import PoolIds, SampleIds
 from service.pool import Rows, common_dtype, joined, n_cells
 from service.project import MAX_ERRORS, Project, Segment, encode_with, extend_classes
 from service.store import Part, Snapshot, Store
+from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
@@ -60,7 +60,7 @@ def append_samples(store: Store, staging: Staging, request: AppendRequest, max_c
         number = project.last_file + 1
         segment = Segment(number, len(rows), request.X.is_sparse)
         X = request.X if len(rows) == request.X.n_rows else staging.rows(rows)
-        files: Mapping[str, Path] = moved(rows_files(segment), X)
+        files: Mapping[str, StagedFile] = moved(rows_files(segment), X)
         if names is not None:
             files = {**files, ids_file(segment): staging.ids(names)}
         project = replace(project, segments=(*segments, segment), last_file=number)

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from service.project import (
     now,
 )
 from service.store import Part, Snapshot, Store, Transaction
+from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.training import same_project, train
@@ -166,7 +166,7 @@ def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
     return project.with_votes(Votes.anonymous(index, codes[index], project.created_at))
 
 
-def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> tuple[Path, ModelRef] | None:
+def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> tuple[StagedFile, ModelRef] | None:
     """Fit the snapshot's project into a staged file, or return None when there is nothing to fit yet, or not here."""
     if request.held_out is not None:
         snapshot = with_held_out(snapshot, request.held_out)
@@ -190,8 +190,8 @@ def commit(
     staging: Staging,
     request: FitRequest,
     project: Project,
-    fitted: tuple[Path, ModelRef] | None,
-    files: dict[str, Path | None],
+    fitted: tuple[StagedFile, ModelRef] | None,
+    files: dict[str, StagedFile | None],
 ) -> Project:
     """Commit the project with its new files, the held-out set and the model among them."""
     if request.held_out is not None:
@@ -202,11 +202,11 @@ def commit(
         # It was scored on the set that came with the request, which has its number only now.
         fitted = fitted and (fitted[0], replace(fitted[1], held_out=held_out.number))
     if fitted is not None:
-        path, model = fitted
+        file, model = fitted
         with_model = project.with_model(model)
         if with_model is not project:
-            files[model_file(with_model.last_model)] = path
+            files[model_file(with_model.last_model)] = file
             project = with_model
     if request.in_background:
         project = project.asking_for_fit()
-    return transaction.commit(project.committed(), {t: path for t, path in files.items() if path is not None})
+    return transaction.commit(project.committed(), {t: file for t, file in files.items() if file is not None})

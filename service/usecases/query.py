@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from service.errors import FieldError, InvalidRequest
 from service.estimators import fit
@@ -27,7 +28,7 @@ from service.usecases.asking import (
     refuse_missing,
 )
 from service.usecases.explain import Names, explain, refuse_long
-from service.usecases.training import train_committee
+from service.usecases.training import read_with_model, train_committee
 from service.votes import Label
 
 
@@ -44,8 +45,8 @@ def query_project(
     """
     if request.project_id is None:
         raise ValueError("a question without a project is one for query_arrays")
-    parts = (Part.POOL, Part.IDS) if request.given else (Part.POOL, Part.IDS, Part.MODEL)
-    snapshot = store.read(request.project_id, *parts)
+    read = store.read if request.given else partial(read_with_model, store)
+    snapshot = read(request.project_id, Part.POOL, Part.IDS)
     project = snapshot.project
     classes = classes_of(project, request)
     if request.explain:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
 from service.committee import Bag, bootstrap
 from service.deadline import check_time
-from service.errors import Conflict, FitFailed, NotFound, ProjectReplaced, ServiceError
+from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.estimators import fit
 from service.project import ModelRef, Project
 from service.scoring import Classifier, evaluate
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
+
+log = logging.getLogger(__name__)
 
 FIT_TRIES = 3
 """How often a fit is made again because the project has changed under it."""
@@ -116,12 +120,12 @@ def told(error: Exception) -> str:
 def commit_model(store: Store, before: Project, classifier: Classifier, model: ModelRef) -> None:
     """Commit a model that was fitted to a snapshot, unless the project has one by now that is newer."""
     with store.stage() as staging:
-        path = staging.dump(classifier)
+        file = staging.dump(classifier)
         with store.transaction(before.project_id) as transaction:
             current = same_project(transaction.project, before)
             fitted = current.with_model(model)
             if fitted is not current:
-                transaction.commit(fitted.committed(), {model_file(fitted.last_model): path})
+                transaction.commit(fitted.committed(), {model_file(fitted.last_model): file})
 
 
 def commit_failure(store: Store, before: Project, error: str, *, is_final: bool) -> None:
@@ -138,3 +142,32 @@ def same_project(current: Project | None, before: Project) -> Project:
     if current is None or current.incarnation != before.incarnation:
         raise ProjectReplaced(before.project_id)
     return current
+
+
+def read_with_model(store: Store, project_id: str, *parts: Part) -> Snapshot:
+    """Open a project with its model. One whose file is lost or damaged is fitted again: its labels are there.
+
+    Where that cannot be done either, the project has no model. Raises ProjectNotFound and the store's errors.
+    """
+    try:
+        return store.read(project_id, Part.MODEL, *parts)
+    except ModelDamaged as error:
+        log.error("the model is given up and fitted again: %s", error)
+    try:
+        give_up_model(store, project_id)
+        fit_if_due(store, project_id)
+        return store.read(project_id, Part.MODEL, *parts)
+    except (ServiceError, OSError) as error:
+        log.error("project %s has no model: %s", project_id, error)
+        snapshot = store.read(project_id, *parts)
+        return replace(snapshot, project=replace(snapshot.project, model=None))
+
+
+def give_up_model(store: Store, project_id: str) -> None:
+    """Commit a project without its model, so that a fit is due, unless somebody else was quicker."""
+    with store.transaction(project_id) as transaction:
+        try:
+            transaction.read(Part.MODEL)
+        except ModelDamaged:
+            project = transaction.read().project
+            transaction.commit(replace(project, model=None).committed())

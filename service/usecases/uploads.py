@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import FieldError, InvalidRequest
 from service.project import Project
+from service.store.files import StagedFile
 from service.store.staging import StagedRows
 from service.votes import EncodedLabels
 
@@ -49,6 +49,6 @@ def refuse_other_kind(pointer: str, X: StagedRows, project: Project) -> None:
         raise InvalidRequest.at(pointer, f"is {kinds[X.is_sparse]}, but the pool is {kinds[project.is_sparse]}")
 
 
-def moved(targets: Mapping[str, str], rows: StagedRows) -> dict[str, Path]:
+def moved(targets: Mapping[str, str], rows: StagedRows) -> dict[str, StagedFile]:
     """Tell where in a project each staged file of rows belongs."""
     return {target: rows.files[name] for name, target in targets.items()}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
-from service.store.files import load
+from service.store.files import StagedFile, load
 from service.store.staging import StagedArray, StagedRows, Staging
 
 MAGIC = b"\x93NUMPY"
@@ -173,8 +173,8 @@ class MatrixSink(ArraySink):
     def close(self) -> StagedRows:
         """Return the staged matrix, row by row."""
         body = self.finished()
-        path = turned(body.writer.path, self.staging) if body.header.fortran_order else body.writer.path
-        return StagedRows({"rows": path}, *body.header.shape)
+        file = turned(body.writer.path, self.staging) if body.header.fortran_order else body.writer.staged
+        return StagedRows({"rows": file}, *body.header.shape)
 
 
 class MembersSink(ArraySink):
@@ -188,7 +188,7 @@ class MembersSink(ArraySink):
         return StagedArray(body.writer.path, body.header.fortran_order)
 
 
-def turned(path: Path, staging: Staging) -> Path:
+def turned(path: Path, staging: Staging) -> StagedFile:
     """Write a matrix that came column by column again, row by row."""
     columns = load(path, mapped=True)
     n_rows = columns.shape[1]
@@ -197,7 +197,7 @@ def turned(path: Path, staging: Staging) -> Path:
             block = np.ascontiguousarray(columns[:, begin : begin + TRANSPOSE_ROWS].T)
             writer.write(block.data.cast("B"))
     path.unlink()
-    return writer.path
+    return writer.staged
 
 
 class ArrayBody:

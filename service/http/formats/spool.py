@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from service.errors import InvalidRequest
-from service.store.files import disk
+from service.store.files import COPY_BYTES, StagedFile, disk
 from service.store.staging import Staging
-
-COPY_BYTES = 2**20
 
 
 class Sink(Protocol):
@@ -110,14 +108,14 @@ class ArraySpool:
         """Append numbers, as the dtype of the whole."""
         self._spool.write(np.ascontiguousarray(array, self.dtype).reshape(-1).view(np.uint8).data)
 
-    def close(self, shape: tuple[int, ...]) -> Path:
+    def close(self, shape: tuple[int, ...]) -> StagedFile:
         """Return the staged array."""
         path = self._spool.close()
         with path.open("rb") as file, self.staging.array_writer(self.dtype, shape) as writer:
             while data := file.read(COPY_BYTES):
                 writer.write(data)
         path.unlink()
-        return writer.path
+        return writer.staged
 
     def abandon(self) -> None:
         """Close the file of an array that will not be finished."""

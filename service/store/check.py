@@ -1,0 +1,149 @@
+"""What is wrong with a data directory. Nothing is changed, no lock is taken, and a service may be at work there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.errors import ProjectNotFound, StoreDamaged
+from service.project import Project
+from service.store.cache import Cache
+from service.store.files import check_sum
+from service.store.layout import (
+    STATE,
+    files_of,
+    first_file,
+    held_out_labels_file,
+    ids_file,
+    model_file,
+)
+from service.store.opened import Opened, Stamp
+from service.store.states import load_state, lost_state
+from service.votes import NOBODY, SKIP
+
+TRIES = 5
+"""How often a project is checked again that was written meanwhile: files that its old state names may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: in which file of which project, and what."""
+
+    project_id: str
+    file: str
+    problem: str
+
+
+def project_directories(root: Path) -> list[Path]:
+    """List the directories of projects, of damaged ones too, in order of their names."""
+    found = (path for path in (root / "projects").iterdir() if path.is_dir())
+    return sorted(path for path in found if (path / STATE).exists() or lost_state(path))
+
+
+def check_project(directory: Path) -> list[Finding]:
+    """Look at every byte of a project that its checksums speak of, and at what its files say of one another."""
+    for _ in range(TRIES):
+        before = stamp_of(directory)
+        findings = list(findings_in(directory))
+        if not findings or stamp_of(directory) == before:
+            break
+    return findings
+
+
+def stamp_of(directory: Path) -> Stamp | None:
+    """Tell a project's present state from all others, None where there is none."""
+    with suppress(FileNotFoundError):
+        return Stamp.of(directory / STATE)
+    return None
+
+
+def findings_in(directory: Path) -> Iterator[Finding]:
+    """Yield what is wrong with a project; of a state that cannot be read, only that."""
+    project_id = directory.name
+    try:
+        project = load_state(directory, project_id)
+    except ProjectNotFound:
+        if lost_state(directory):
+            yield Finding(project_id, STATE, "is missing")
+        return
+    except (StoreDamaged, OSError) as error:
+        yield Finding(project_id, STATE, sentence(error, STATE))
+        return
+    for problem in contradictions(project):
+        yield Finding(project_id, STATE, problem)
+    sums = [
+        (file, partial(check_sum, directory / file, project.checksums.get(file))) for file in sorted(files_of(project))
+    ]
+    damaged = list(failures(project_id, sums))
+    # A file that is not what was written is not unpickled.
+    yield from damaged or failures(project_id, looks(Opened(Cache(0), directory, project)))
+
+
+def failures(project_id: str, looks: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[Finding]:
+    """Look at files, each by its name and what looks at it, and yield what is wrong with them."""
+    for file, look in looks:
+        try:
+            look()
+        except FileNotFoundError:
+            yield Finding(project_id, file, "is missing")
+        except (StoreDamaged, OSError) as error:
+            yield Finding(project_id, file, sentence(error, file))
+
+
+def looks(opened: Opened) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield how to open each part of a project, and the file that is named where that fails."""
+    project = opened.project
+    yield first_file(project.segments[0]), opened.pool
+    if project.has_ids:
+        yield ids_file(project.segments[0]), lambda: check_names(opened)
+    if project.held_out is not None:
+        held_out = project.held_out
+        yield first_file(held_out), lambda: opened.held_out(held_out)
+        file = held_out_labels_file(held_out)
+        yield file, lambda: check_codes(project, held_out.n_rows, opened.whole(file))
+    if project.model is not None:
+        model = project.model
+        yield model_file(model.version), lambda: opened.model(model)
+
+
+def check_names(opened: Opened) -> None:
+    """Raise StoreDamaged unless each sample has a name."""
+    for segment, names in zip(opened.project.segments, opened.ids().parts, strict=True):
+        if len(names) != segment.n_rows:
+            raise StoreDamaged(f"{ids_file(segment)} holds {len(names)} names for {segment.n_rows} rows")
+
+
+def check_codes(project: Project, n_rows: int, codes: Any) -> None:
+    """Raise StoreDamaged unless each row of the held-out set has one of the project's classes."""
+    if len(codes) != n_rows or not ((codes >= 0) & (codes < len(project.classes))).all():
+        raise StoreDamaged("does not hold one of the classes for each row of the held-out set")
+
+
+def contradictions(project: Project) -> Iterator[str]:
+    """Yield what cannot be true of a state at once."""
+    votes = project.votes
+    columns = {len(column) for column in (votes.index, votes.code, votes.annotator, votes.at, votes.query)}
+    if len(columns) > 1:
+        yield "holds columns of votes that are not of one length"
+        return
+    if not (np.diff(votes.key) > 0).all():
+        yield "holds votes that are not in order, or twice"
+    if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
+        yield "holds votes on samples that there are not"
+    if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():
+        yield "holds votes for classes that there are not"
+    if not ((votes.annotator >= NOBODY) & (votes.annotator < len(project.annotators))).all():
+        yield "holds votes of annotators that there are not"
+
+
+def sentence(error: Exception, file: str) -> str:
+    """Say what an error says of a file, without naming it."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    return str(error).removeprefix(f"{file} ")
