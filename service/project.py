@@ -90,14 +90,22 @@ class Checksum:
     crc: int
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """Where the events of a project lie: in its log, of which so many bytes count, and behind those in `tail`."""
+
+    n_bytes: int = 0
+    tail: tuple[bytes, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Project:
     """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool.
 
     `fit_asked` is the revision of the labels that a model was last asked of, None when nobody asks; `fit_error` says
     why the last fit failed, until one succeeds.
-    `checksums` are of the files that lie beside the state, by name, but for those of a state that an earlier version
-    of the service wrote.
+    `checksums` are of the files that lie beside the state, by name. A state that an earlier version of the service
+    wrote has neither them nor a history.
     """
 
     project_id: str
@@ -122,11 +130,17 @@ class Project:
     fit_asked: int | None
     fit_error: str | None
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
+    history: History | None = History()
 
     @property
     def n_samples(self) -> int:
         """How many rows the pool has."""
         return sum(segment.n_rows for segment in self.segments)
+
+    @property
+    def n_bytes(self) -> int:
+        """How much memory the state takes, about."""
+        return self.votes.n_bytes + sum(map(len, self.history.tail if self.history else ()))
 
     @property
     def commit(self) -> tuple[str, int]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from service.errors import UnknownSchema
-from service.project import Checksum, EstimatorSpec, HeldOut, ModelRef, Project, Segment, TestScore
+from service.project import Checksum, EstimatorSpec, HeldOut, History, ModelRef, Project, Segment, TestScore
 from service.votes import Votes
 
 SCHEMA_VERSION = 2
 
 OLDEST_SCHEMA = 1
-"""That of states without checksums, and without what the fits in the background need."""
+"""That of states without checksums and history, and without what fits in the background need."""
 
 
 def to_record(project: Project) -> dict[str, Any]:
     """Return the state as plain values."""
-    votes, model, held_out = project.votes, project.model, project.held_out
+    votes, model, held_out, history = project.votes, project.model, project.held_out, project.history
     return {
         "schema_version": SCHEMA_VERSION,
         "project_id": project.project_id,
@@ -44,6 +44,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "fit_asked": project.fit_asked,
         "fit_error": project.fit_error,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
+        "history": None if history is None else (history.n_bytes, history.tail),
     }
 
 
@@ -51,7 +52,7 @@ def from_record(record: dict[str, Any]) -> Project:
     """Return the project of a state, or raise UnknownSchema for one that this version cannot know."""
     written = record.pop("schema_version")
     if written == OLDEST_SCHEMA:
-        record = {**record, "checksums": {}, "fit_asked": None, "fit_error": None}
+        record = {**record, "checksums": {}, "history": None, "fit_asked": None, "fit_error": None}
     elif written != SCHEMA_VERSION:
         raise UnknownSchema(
             f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
@@ -66,6 +67,7 @@ def from_record(record: dict[str, Any]) -> Project:
             "votes": Votes(*record["votes"]),
             "model": None if record["model"] is None else to_model(record["model"]),
             "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
+            "history": None if record["history"] is None else History(*record["history"]),
         }
     )
 

@@ -10,7 +10,14 @@ import pytest
 AT = "2026-01-05T09:00:00.000000Z"
 QUERY_ID = "0f6d1c52a1f34b1c8a55c1c7f0f1d2e3"
 REQUEST_ID = "5e3c1b0e2f7c4a1d9b8a7c6d5e4f3a2b"
-FIXED = {"query_id": QUERY_ID, "request_id": REQUEST_ID, "created_at": AT, "updated_at": AT, "labeled_at": AT}
+FIXED = {
+    "query_id": QUERY_ID,
+    "request_id": REQUEST_ID,
+    "created_at": AT,
+    "updated_at": AT,
+    "labeled_at": AT,
+    "incarnation": QUERY_ID,
+}
 
 
 def mask(value: Any) -> Any:

@@ -42,7 +42,7 @@ def test_a_project_that_cannot_be_read_harms_no_other(client: FlaskClient, tmp_p
     (tmp_path / "data/projects/b/state.joblib").write_bytes(b"\x80")
     assert [project["project_id"] for project in get(client, "/projects")["projects"]] == ["a", "c"]
     problem = get(client, "/projects/b", 500)
-    assert problem["detail"] == "the state of project 'b' cannot be read"
+    assert problem["detail"].startswith("project 'b': state.joblib cannot be read; `active-query check")
     post(client, "/label", project_id="c", labels=[{"index": 5, "label": 0}])
     assert client.delete("/projects/b").status_code == 204
 

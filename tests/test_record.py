@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.errors import UnknownSchema
-from service.project import Checksum, EstimatorSpec, HeldOut, ModelRef, Project, Segment, TestScore
+from service.project import Checksum, EstimatorSpec, HeldOut, History, ModelRef, Project, Segment, TestScore
 from service.record import SCHEMA_VERSION, from_record, to_record
 from service.votes import SKIP, Votes
 
@@ -36,6 +36,7 @@ FULL = Project(
     fit_asked=9,
     fit_error="the numbers are too large",
     checksums={"pool/000003.joblib": Checksum(1_000, 2**32 - 1)},
+    history=History(50, (b"an event",)),
 )
 
 EMPTY = replace(
@@ -49,6 +50,7 @@ EMPTY = replace(
     votes=Votes.none(),
     model=None,
     checksums={},
+    history=None,
 )
 
 
@@ -90,14 +92,17 @@ def test_what_is_written_is_what_is_read(tmp_path, project):
     ]
 
 
-def test_a_state_of_the_first_schema_is_read_and_has_no_checksums():
+def test_a_state_of_the_first_schema_is_read_and_has_neither_checksums_nor_history():
     written = {**to_record(FULL), "schema_version": 1}
-    del written["checksums"]
-    assert plain(from_record(written)) == plain(replace(FULL, checksums={}))
+    for later in ("checksums", "history", "fit_asked", "fit_error"):
+        del written[later]
+    assert plain(from_record(written)) == plain(
+        replace(FULL, checksums={}, history=None, fit_asked=None, fit_error=None)
+    )
 
 
 def test_no_class_of_ours_is_in_a_file():
-    assert classes_in(to_record(FULL)) <= {dict, list, tuple, str, int, float, bool, type(None), np.ndarray}
+    assert classes_in(to_record(FULL)) <= {dict, list, tuple, str, bytes, int, float, bool, type(None), np.ndarray}
 
 
 @pytest.mark.parametrize("written", [0, SCHEMA_VERSION + 1, "1", None, 1.5])

@@ -36,6 +36,7 @@ from service.estimators import resolve
 from service.record import SCHEMA_VERSION, to_record
 from service.store import Part, Stamp, Store, locks
 from service.store.cache import OVERHEAD, Cache
+from service.store.check import check_project
 from service.store.files import MatrixWriter
 from service.store.layout import files_of, model_file
 from service.store.staging import Staging
@@ -229,6 +230,13 @@ def only_reads(operation, path, mode=0, *_):
     return (operation is OS_OPEN and not mode & os.O_CREAT) or (operation is IO_OPEN and "r" in mode)
 
 
+def beyond_the_tail(act):
+    """Do something whose event finds no room in the state."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr("service.store.events.TAIL_BYTES", 0)
+        act()
+
+
 OPERATIONS = {
     "create": (False, lambda store: fit(store)),
     "label": (True, lambda store: label(store, 3)),
@@ -236,6 +244,8 @@ OPERATIONS = {
     "fit again": (True, lambda store: fit(store, X=None, y=None, names=None)),
     "replace": (True, lambda store: fit(store, X=POOL + 1, y=None, names=None, held_out=False, replace=True)),
     "append": (True, lambda store: append(store)),
+    "create and log": (False, lambda store: beyond_the_tail(lambda: fit(store, held_out=False))),
+    "label and log twice": (True, lambda store: beyond_the_tail(lambda: (label(store, 3), label(store, 3, "b")))),
     "delete": (True, lambda store: store.delete("p")),
 }
 
@@ -292,8 +302,9 @@ def assert_tidy(store):
     """Every file is named by a state, and everything named can be read; and the project can be written."""
     with suppress(ProjectNotFound):
         project = everything(store).project
-        locks = {"lock", "fit.lock"}
-        assert files_below(store.directory("p")) - locks == files_of(project) | {"state.joblib"}
+        beside = {"lock", "fit.lock", "events.log"}
+        assert files_below(store.directory("p")) - beside == files_of(project) | {"state.joblib"}
+        assert check_project(store.directory("p")) == []
         label(store, 4, "a")
         assert label(store, 5, "b", "wait").n_labels_since_fit == 0
     assert files_below(store.staging) <= {"lock"}

@@ -329,6 +329,25 @@ STORY = (
         reply=problem(404, "Not Found", "sample 7 has no label and no skip to retract"),
     ),
     Example(
+        "list_project_events",
+        "What happened last",
+        200,
+        path=LOOK_AT,
+        query={"after": "4"},
+        reply={
+            "events": [
+                {
+                    "version": 5,
+                    "at": AT,
+                    "kind": "retract",
+                    "incarnation": QUERY_ID,
+                    "details": {"retracted": {"index": [7], "annotator": ["ada"]}},
+                }
+            ],
+            "next": None,
+        },
+    ),
+    Example(
         "fit_project",
         "A new pool in the place of the old, as a form",
         200,

@@ -63,6 +63,12 @@ def listed(schema: type[Schema], description: str, **options: Any) -> fields.Lis
     return fields.List(fields.Nested(schema), required=True, metadata={"description": description}, **options)
 
 
+def optional(field: fields.Field[Any]) -> fields.Field[Any]:
+    """Return a field that is not in every reply."""
+    field.required = False
+    return field
+
+
 def many(items: JsonSchema) -> JsonSchema:
     """Return the schema of a list."""
     return {"type": "array", "items": items}
@@ -262,6 +268,67 @@ class LabelListSchema(Schema):
     """All answers of a project."""
 
     labels = listed(LabelRecordSchema, "In order of their samples.")
+
+
+class GivenLabelsSchema(Schema):
+    """Labels and skips that were given or changed: columns, one entry for each."""
+
+    index = AsIs(many({"type": "integer", "minimum": 0}), "The samples' positions in the pool.")
+    label = AsIs(many(LABEL_OR_NULL), "The labels; null for a skip.")
+    annotator = AsIs(many(or_null("string")), "Who answered; null for nobody in particular.")
+    query_id = AsIs(many(or_null("string")), "Which query asked; null where that was not told.")
+    labeled_at = AsIs(many({"type": "string", "format": "date-time"}), "When each answer was kept.")
+
+
+class RetractedLabelsSchema(Schema):
+    """Labels and skips that are no more: columns, one entry for each."""
+
+    index = AsIs(many({"type": "integer", "minimum": 0}), "The samples' positions in the pool.")
+    annotator = AsIs(many(or_null("string")), "Whose answer it was; null for nobody in particular.")
+
+
+class EventDetailsSchema(Schema):
+    """What is other than before; what stayed the same is not there."""
+
+    n_samples = optional(AsIs({"type": "integer", "minimum": 1}, "Rows of the pool."))
+    classes = optional(AsIs(many(LABEL), "The labels there are, declared or discovered."))
+    estimator = optional(described(EstimatorSpecSchema, "What the project trains."))
+    random_state = optional(count("The project's seed."))
+    held_out = optional(
+        AsIs(or_null("object"), "The held-out set: its number, and how many samples it has; null without.")
+    )
+    model_version = optional(
+        AsIs({**or_null("integer"), "minimum": 1}, "The current model; null where there is none now.")
+    )
+    test_score = optional(
+        described(TestScoreSchema, "How well the model does on the held-out set; null without either.", allow_none=True)
+    )
+    labels = optional(described(GivenLabelsSchema, "Labels and skips that were given or changed."))
+    retracted = optional(described(RetractedLabelsSchema, "Labels and skips that are no more."))
+
+
+class EventSchema(Schema):
+    """What one commit changed."""
+
+    version = count("The version of the project that it led to.")
+    at = AsIs({"type": "string", "format": "date-time"}, "When that was.")
+    kind = AsIs(
+        {
+            "type": "string",
+            "enum": ["create", "replace", "import", "baseline", "append", "label", "retract", "fit", "change"],
+        },
+        "What it was mainly about. `create`, `replace`, `import` and `baseline` hold all labels there are then; the "
+        "last stands for events that are not kept.",
+    )
+    incarnation = string("Names the pool: `replace` brings another, whose labels are others.")
+    details = described(EventDetailsSchema, "What is other than before.")
+
+
+class EventPageReplySchema(Schema):
+    """Some events of a project."""
+
+    events = listed(EventSchema, "In order of their versions.")
+    next = AsIs(or_null("integer"), "Give it as `after` for the next page; null on the last.")
 
 
 class ParameterSchema(Schema):

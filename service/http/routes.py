@@ -27,6 +27,7 @@ from service.http.operations import Operations, Reply
 from service.http.problems import flatten
 from service.http.schemas import (
     AppendSchema,
+    EventPageSchema,
     FitSchema,
     LabelSchema,
     PageSchema,
@@ -45,6 +46,7 @@ from service.http.wire import (
     Limits,
     choose_media_type,
     json_list,
+    json_page,
     json_response,
     read_document,
     read_json,
@@ -60,7 +62,7 @@ from service.usecases.background import BackgroundFits
 from service.usecases.fit import fit_project as fit
 from service.usecases.label import label_project as label
 from service.usecases.label import retract_label as retract
-from service.usecases.projects import LabelRecord, delete, get, list_all, list_labels, present
+from service.usecases.projects import LabelRecord, delete, get, list_all, list_events, list_labels, present
 from service.usecases.query import query_project as query
 from service.usecases.query_arrays import query_arrays
 
@@ -69,6 +71,7 @@ YAML = "application/yaml"
 
 # Made once: a schema copies all its fields when it is made, which takes longer than most of its work.
 FIT, APPEND, QUERY, LABEL, PAGE = FitSchema(), AppendSchema(), QuerySchema(), LabelSchema(), PageSchema()
+EVENT_PAGE = EventPageSchema()
 PROJECT_REPLY, QUERY_REPLY, LABEL_REPLY = (
     replies.ProjectSchema(),
     replies.QueryReplySchema(),
@@ -336,6 +339,25 @@ def list_project_labels(project_id: str) -> Response:
         response = tagged(Response(json_list("labels", records), mimetype=JSON), project)
     response.vary.add("Accept")
     return response
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/events",
+    query=EventPageSchema,
+    replies={200: Reply("A page of events.", replies.EventPageReplySchema, etag=True)},
+    problems=(404, 422),
+)
+def list_project_events(project_id: str) -> Response:
+    """List what changed.
+
+    Every commit of the project is an event, in the order of the versions that they led to. They are kept until the
+    project is deleted, over `replace` too, and the labels can be rebuilt from them: take away what is `retracted`, and
+    put down what `labels` holds, by sample and annotator.
+    """
+    data = read_query(EVENT_PAGE)
+    project, page = list_events(here().store, project_id, data["limit"], data["after"])
+    return tagged(Response(json_page("events", page, page.next), mimetype=JSON), project)
 
 
 @operations.add(

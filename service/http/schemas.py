@@ -189,6 +189,13 @@ class PageSchema(RequestSchema):
     after = Ruled(rules.pattern(PROJECT_ID), "The last name of the page before.")
 
 
+class EventPageSchema(RequestSchema):
+    """Which page of a project's events."""
+
+    limit = Ruled(rules.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
+    after = Ruled(rules.integer_text(0, rules.INT64_MAX), "The last version of the page before.", load_default=0)
+
+
 def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> FitRequest:
     """Turn what FitSchema loaded into a request, its matrices staged. Raises InvalidRequest."""
     held_out = None

@@ -5,7 +5,7 @@ Nothing is read past a limit, and nothing large is ever held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -321,6 +321,16 @@ def json_list(name: str, items: Iterator[Any]) -> Iterator[bytes]:
         yield separator + orjson.dumps(batch)[1:-1]
         separator = b","
     yield b"]}"
+
+
+def json_page(name: str, items: Iterable[bytes], following: int | None) -> Iterator[bytes]:
+    """Write an object with a list of what is JSON already, one by one, and where the next page starts."""
+    yield b'{"' + name.encode() + b'":['
+    separator = b""
+    for item in items:
+        yield separator + item
+        separator = b","
+    yield b'],"next":' + orjson.dumps(following) + b"}"
 
 
 def choose_media_type(request: Request, *offered: str) -> str:

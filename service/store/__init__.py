@@ -6,6 +6,7 @@
       fit.lock               held around a fit, so that a burst of labels is answered by one
       fit.running            tells since when that fit is at work; held locked meanwhile
       state.joblib           the commit point: small, replaced atomically
+      events.log             what every commit changed, but for the last ones, which the state holds
       pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
       pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
       pool/000001.ids.joblib the names of the segment's samples
@@ -47,15 +48,16 @@ from service.errors import (
 from service.project import PROJECT_ID, Project
 from service.record import to_record
 from service.store.cache import Cache, Key
+from service.store.events import Page, read_page, recorded
 from service.store.files import StagedFile, disk, settle_directory, shown, write_small
-from service.store.layout import FOLDERS, STATE, UNBORN, files_of, first_file, held_out_labels_file
+from service.store.layout import FOLDERS, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
 from service.store.locks import FIT_SECONDS, acquired, free, locked
 from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
 from service.store.running import remove_stale, running, running_since
 from service.store.staging import Staging
 from service.store.states import load_state, lost_state
 
-__all__ = ["Part", "Snapshot", "Stamp", "Store", "Transaction"]
+__all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
 FIT_MARK = "fit.running"
 
@@ -74,10 +76,13 @@ class Transaction:
         self._store = store
         self._directory = directory
 
-    def commit(self, project: Project, staged: Mapping[str, StagedFile] | None = None) -> Project:
+    def commit(
+        self, project: Project, staged: Mapping[str, StagedFile] | None = None, kind: str | None = None
+    ) -> Project:
         """Make `project` the state, with those of the staged files (target -> where it is now) that only it names.
 
-        A file that the state named before is never written again: it belongs to a model that came first, say.
+        A file that the state named before is never written again: it belongs to a model that came first, say. `kind`
+        is that of the event, where it cannot be told from what changed.
         """
         before, named = files_of(self.project) if self.project else set(), files_of(project)
         moved = {target: file for target, file in (staged or {}).items() if target in named - before}
@@ -96,6 +101,7 @@ class Transaction:
                 file.path.rename(self._directory / target)
             for folder in (*folders, *([self._directory] if made else [])):
                 settle_directory(folder)
+            project = replace(project, history=recorded(self._directory, self.project, project, kind))
             write_small(new, to_record(project))
             # The moment of a commit never comes again, so that a state is told from every other by its file's status:
             # the clock of a file system ticks every few milliseconds.
@@ -180,6 +186,20 @@ class Store:
                     self.cache.drop(lambda _: True)
         raise StoreBusy(f"project {project_id!r}")
 
+    def events(self, project_id: str, after: int, limit: int) -> tuple[Project, Page]:
+        """Find up to `limit` events of a project behind a version, without a lock.
+
+        Raises ProjectNotFound, or StoreDamaged.
+        """
+        with opened_directory(self.directory(project_id), project_id) as directory:
+            project = self.state(directory, project_id)
+            try:
+                return project, read_page(directory, project, after, limit)
+            except FileNotFoundError:
+                raise StoreDamaged.of(project_id, f"{LOG} is missing") from None
+            except StoreDamaged as error:
+                raise StoreDamaged.of(project_id, str(error)) from error
+
     def at_hand(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
         """Return the project from memory alone, or raise NotAtHand; only the status of its state is looked at."""
         held: Held | None = self.cache.get(("state", project_id))
@@ -232,7 +252,7 @@ class Store:
         before: Held | None = self.cache.get(("state", project.project_id))
         old = self._incarnations.get(project.project_id)
         self._incarnations[project.project_id] = project.incarnation
-        self.cache.put(("state", project.project_id), held, project.votes.n_bytes)
+        self.cache.put(("state", project.project_id), held, project.n_bytes)
         if before is not None and same_files(before.project, project):
             return
         named, last = files_of(project), first_file(project.segments[-1])
@@ -252,7 +272,7 @@ class Store:
         with disk(), suppress(FileNotFoundError):
             settle_directory(self.directory(project.project_id))
         if held is not None and is_it:
-            self.cache.put(("state", project.project_id), replace(held, settled=True), project.votes.n_bytes)
+            self.cache.put(("state", project.project_id), replace(held, settled=True), project.n_bytes)
 
     def look_around(self) -> None:
         """Let go of projects that other workers deleted or replaced: what is mapped keeps its room on the disk."""
@@ -435,6 +455,7 @@ def remove_unborn(directory: Path) -> None:
         (directory / f"{STATE}.new").unlink(missing_ok=True)
         (directory / "fit.lock").unlink(missing_ok=True)
         remove_stale(directory / FIT_MARK)
+        (directory / LOG).unlink(missing_ok=True)
         (directory / UNBORN).unlink(missing_ok=True)
         (directory / "lock").unlink()
         directory.rmdir()

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from service.errors import ProjectNotFound, StoreDamaged
+from service.history import Plain, replay, votes_of
 from service.project import Project
 from service.store.cache import Cache
+from service.store.events import events_in
 from service.store.files import check_sum
 from service.store.layout import (
+    LOG,
     STATE,
     files_of,
     first_file,
@@ -110,6 +113,9 @@ def looks(opened: Opened) -> Iterator[tuple[str, Callable[[], object]]]:
     if project.model is not None:
         model = project.model
         yield model_file(model.version), lambda: opened.model(model)
+    if project.history is not None and opened.directory is not None:
+        directory = opened.directory
+        yield LOG, lambda: check_events(directory, project)
 
 
 def check_names(opened: Opened) -> None:
@@ -123,6 +129,24 @@ def check_codes(project: Project, n_rows: int, codes: Any) -> None:
     """Raise StoreDamaged unless each row of the held-out set has one of the project's classes."""
     if len(codes) != n_rows or not ((codes >= 0) & (codes < len(project.classes))).all():
         raise StoreDamaged("does not hold one of the classes for each row of the held-out set")
+
+
+def check_events(directory: Path, project: Project) -> None:
+    """Raise StoreDamaged unless the events lead to the state: to its version, and to its votes."""
+    if replay(in_order(events_in(directory, project), project.version)) != votes_of(project):
+        raise StoreDamaged("holds events that do not lead to the labels of the state")
+
+
+def in_order(events: Iterable[Plain], last: int) -> Iterator[Plain]:
+    """Yield events, and raise StoreDamaged unless their versions grow up to `last`."""
+    version = 0
+    for event in events:
+        if event["version"] <= version:
+            raise StoreDamaged(f"holds version {event['version']} behind {version}")
+        version = event["version"]
+        yield event
+    if version != last:
+        raise StoreDamaged(f"ends with version {version}, and the state is {last}")
 
 
 def contradictions(project: Project) -> Iterator[str]:

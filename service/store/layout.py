@@ -6,6 +6,7 @@ from service.project import HeldOut, Project, Segment
 from service.store.staging import DENSE, SPARSE
 
 STATE = "state.joblib"
+LOG = "events.log"
 FOLDERS = ("pool", "test", "models")
 
 UNBORN = "unborn"

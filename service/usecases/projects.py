@@ -10,7 +10,7 @@ import numpy as np
 
 from service.errors import ProjectNotFound, StoreDamaged
 from service.project import Project
-from service.store import Part, Store
+from service.store import Page, Part, Store
 from service.votes import NOBODY, SKIP, Label
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Present:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ProjectPage:
     """Some projects, and the name after which the next page starts, None on the last."""
 
     projects: list[Present]
@@ -67,7 +67,7 @@ def present(store: Store, project: Project) -> Present:
     return Present(project, FitStatus(is_due, since, project.fit_error))
 
 
-def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str], bool]) -> Page:
+def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str], bool]) -> ProjectPage:
     """Return up to `limit` of the projects that may be seen, in order of their names, from the first behind `after`.
 
     One that cannot be read is left out, and the log tells of it: the others are unharmed.
@@ -81,12 +81,17 @@ def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str
             continue  # deleted while the list is made
         except StoreDamaged as error:
             log.error("left out of the list: %s", error)
-    return Page(projects, names[limit - 1] if len(names) > limit else None)
+    return ProjectPage(projects, names[limit - 1] if len(names) > limit else None)
 
 
 def delete(store: Store, project_id: str) -> None:
     """Take a project away, or raise ProjectNotFound."""
     store.delete(project_id)
+
+
+def list_events(store: Store, project_id: str, limit: int, after: int) -> tuple[Project, Page]:
+    """Return a project and up to `limit` of its events behind a version, or raise ProjectNotFound or StoreDamaged."""
+    return store.events(project_id, after, limit)
 
 
 def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelRecord]]:

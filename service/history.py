@@ -1,0 +1,151 @@
+"""What a commit changed, as plain values, and the votes that a project's events come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from service.project import Project
+from service.votes import NOBODY, SKIP, Votes, contains
+
+Plain = dict[str, Any]
+
+VoteKey = tuple[int, str | None]
+VoteValue = tuple[Any, str | None, str]
+"""A vote is of a sample by an annotator: its label (None for a skip), the query that asked, and when it was kept."""
+
+BASELINE = "baseline"
+"""The kind of the event that holds all there is, where those before it are not kept."""
+
+BEGINNINGS = ("create", "replace", "import", BASELINE)
+"""Kinds of events that hold all labels there are."""
+
+
+def event_of(before: Project | None, after: Project, kind: str | None = None) -> Plain:
+    """Return what a commit changed. `kind` is told from that, unless it is given.
+
+    A project that comes in the place of another (`replace`) begins anew, and so does one after nothing.
+    """
+    same = before if before is not None and before.incarnation == after.incarnation else None
+    facts, known = facts_of(after), facts_of(same) if same is not None else {}
+    details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
+    details |= changes_of_labels(same, after)
+    return {
+        "version": after.version,
+        "at": moment(after.updated_at),
+        "kind": kind or kind_of(before, same, details),
+        "incarnation": after.incarnation,
+        "details": details,
+    }
+
+
+def baseline(project: Project) -> Plain:
+    """Return the event that stands for all that came before."""
+    return event_of(None, project, BASELINE)
+
+
+def facts_of(project: Project) -> Plain:
+    """Return what is told of a project beside its labels."""
+    model, held_out, score = project.model, project.held_out, project.test_score
+    return {
+        "n_samples": project.n_samples,
+        "classes": list(project.classes),
+        "estimator": {"name": project.estimator.name, "params": dict(project.estimator.params)},
+        "random_state": project.random_state,
+        "held_out": None if held_out is None else {"number": held_out.number, "n_samples": held_out.n_rows},
+        "model_version": None if model is None else model.version,
+        "test_score": score
+        and {
+            "accuracy": score.accuracy,
+            "balanced_accuracy": score.balanced_accuracy,
+            "f1_macro": score.f1_macro,
+            "log_loss": score.log_loss,
+        },
+    }
+
+
+def changes_of_labels(before: Project | None, after: Project) -> Plain:
+    """Return the votes that were given or changed, and those that were taken back, each kind only where there are."""
+    if before is None:
+        given, gone = after.votes, Votes.none()
+    elif before.votes is after.votes:
+        return {}
+    else:
+        given, gone = difference(before.votes, after.votes, before.updated_at)
+    changes: Plain = {}
+    if len(given):
+        changes["labels"] = {
+            **voters(after, given),
+            "label": [None if code == SKIP else after.classes[code] for code in given.code.tolist()],
+            "query_id": [query.decode() or None for query in given.query.tolist()],
+            "labeled_at": np.char.add(given.at.astype("M8[us]").astype("U26"), "Z").tolist(),
+        }
+    if len(gone):
+        changes["retracted"] = voters(after, gone)
+    return changes
+
+
+def difference(old: Votes, new: Votes, moment: int) -> tuple[Votes, Votes]:
+    """Return the votes of `new` that were given after the moment that `old` is of, and those of `old` that are gone.
+
+    To compare vote by vote takes longer than all else that a commit computes.
+    """
+    is_given = new.at > moment
+    given = new.take(np.flatnonzero(is_given))
+    n_kept = len(new) - len(given)
+    n_replaced = np.count_nonzero(contains(old.key, given.key))
+    if n_kept + n_replaced == len(old):
+        return given, Votes.none()
+    return given, old.take(~contains(new.key, old.key))
+
+
+def voters(project: Project, votes: Votes) -> Plain:
+    """Return the samples and the annotators of votes."""
+    names = project.annotators
+    who = [None if code == NOBODY else names[code] for code in votes.annotator.tolist()]
+    return {"index": votes.index.tolist(), "annotator": who}
+
+
+def kind_of(before: Project | None, same: Project | None, details: Mapping[str, Any]) -> str:
+    """Name what a commit is mainly about."""
+    if before is None:
+        return "create"
+    if same is None:
+        return "replace"
+    if "n_samples" in details:
+        return "append"
+    if "labels" in details:
+        return "label"
+    if "retracted" in details:
+        return "retract"
+    return "fit" if details.get("model_version") is not None else "change"
+
+
+def moment(microseconds: int) -> str:
+    """Show a time as RFC 3339 tells."""
+    return f"{np.datetime64(microseconds, 'us')}Z"
+
+
+def replay(events: Iterable[Plain]) -> dict[VoteKey, VoteValue]:
+    """Return the votes that events come to, in order, from the first or from a baseline on."""
+    votes: dict[VoteKey, VoteValue] = {}
+    for event in events:
+        details = event["details"]
+        if event["kind"] in BEGINNINGS:
+            votes.clear()
+        gone, given = details.get("retracted"), details.get("labels")
+        if gone:
+            for key in zip(gone["index"], gone["annotator"], strict=True):
+                votes.pop(key, None)
+        if given:
+            keys = zip(given["index"], given["annotator"], strict=True)
+            values = zip(given["label"], given["query_id"], given["labeled_at"], strict=True)
+            votes.update(zip(keys, values, strict=True))
+    return votes
+
+
+def votes_of(project: Project) -> dict[VoteKey, VoteValue]:
+    """Return a project's votes as `replay` does."""
+    return replay([baseline(project)])

@@ -1,0 +1,181 @@
+"""The events of a project: one for each commit, in the order of their versions, kept for as long as the project is.
+
+An event is written with the state that it leads to, in one file: `Project.history.tail`. So it is there when its commit
+is, and a commit waits for the disk no oftener for it. When the tail is long it moves to `events.log`, of which the
+state counts so many bytes; what lies beyond them is of a commit that never happened. A line of the log is
+"checksum version event", the event as JSON, the checksum the CRC-32 of what follows it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import SEEK_END
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+from zlib_ng.zlib_ng import crc32
+
+from service.errors import StoreDamaged
+from service.history import Plain, baseline, event_of
+from service.project import History, Project
+from service.store.files import settle, settle_directory
+from service.store.layout import LOG
+
+TAIL_BYTES = 2**16
+"""How much is kept in the state: it is written with every commit."""
+
+SEARCH_BYTES = 2**16
+"""A stretch of the log that is read line by line rather than halved again."""
+
+Bytes = bytes | mmap.mmap
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """Some events, as JSON, and the version after which the next page starts, None on the last.
+
+    They lie between two places of the log, which is mapped, and behind it in memory.
+    """
+
+    log: Bytes
+    start: int
+    end: int
+    tail: tuple[bytes, ...]
+    next: int | None
+
+    def __iter__(self) -> Iterator[bytes]:
+        at = self.start
+        while at < self.end:
+            line, at = line_at(self.log, at)
+            yield body_of(line)
+        yield from map(body_of, self.tail)
+
+
+def recorded(directory: Path, before: Project | None, after: Project, kind: str | None = None) -> History:
+    """Return the history of a project after a commit, whose event lies in its tail, or in the log, durable."""
+    lines = [line_of(event_of(before, after, kind))]
+    history = before.history if before is not None else History()
+    if before is not None and history is None:  # an earlier version of the service wrote its state
+        lines.insert(0, line_of(baseline(before)))
+    history = history or History()
+    tail = (*history.tail, *lines)
+    if sum(map(len, tail)) <= TAIL_BYTES:
+        return History(history.n_bytes, tail)
+    path = directory / LOG
+    is_new = not path.exists()
+    with path.open("ab") as log:
+        begin = whole_bytes(log, path, history.n_bytes)
+        if before is not None and begin < history.n_bytes:
+            # What the log has lost cannot be had again; from here on the labels can be rebuilt.
+            tail = (line_of(baseline(before)), lines[-1])
+        log.truncate(begin)
+        log.write(b"".join(tail))
+        settle(log)
+    if is_new:
+        settle_directory(directory)
+    return History(begin + sum(map(len, tail)), ())
+
+
+def whole_bytes(log: BinaryIO, path: Path, n_bytes: int) -> int:
+    """Return how much of a log counts: what its state says, or the whole lines of one that is shorter."""
+    size = log.seek(0, SEEK_END)
+    if size >= n_bytes or size == 0:
+        return min(size, n_bytes)
+    return mapped(path, size).rfind(b"\n") + 1
+
+
+def read_page(directory: Path, project: Project, after: int, limit: int) -> Page:
+    """Find up to `limit` events behind a version. Each is looked at, and none is kept in memory.
+
+    Raises StoreDamaged for a line that is not what was written, or FileNotFoundError.
+    """
+    history = project.history or History()
+    log = mapped(directory / LOG, history.n_bytes)
+    start = end = first_behind(log, after)
+    found, version = 0, after
+    while end < len(log) and found < limit:
+        line, end = line_at(log, end)
+        found, version = found + 1, version_of(line)
+    tail = tuple(line for line in history.tail if version_of(line) > after)[: limit - found]
+    if tail:
+        version = version_of(tail[-1])
+    last = last_version(log, history)
+    return Page(log, start, end, tail, version if version < last else None)
+
+
+def last_version(log: Bytes, history: History) -> int:
+    """Return the version of the last event, 0 without any."""
+    if history.tail:
+        return version_of(history.tail[-1])
+    return version_of(line_at(log, log.rfind(b"\n", 0, len(log) - 1) + 1)[0]) if len(log) else 0
+
+
+def mapped(path: Path, n_bytes: int) -> Bytes:
+    """Map the part of a log that counts. Raises StoreDamaged, or FileNotFoundError."""
+    if n_bytes == 0:
+        return b""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return mmap.mmap(file, n_bytes, access=mmap.ACCESS_READ)
+    except ValueError:
+        raise StoreDamaged(f"{LOG} has {os.fstat(file).st_size} bytes, and {n_bytes} were written") from None
+    finally:
+        os.close(file)
+
+
+def first_behind(log: Bytes, after: int) -> int:
+    """Return where the first line of a later version than `after` begins: versions grow from line to line."""
+    low, high = 0, len(log)
+    while high - low > SEARCH_BYTES:
+        middle = log.find(b"\n", (low + high) // 2, high) + 1
+        if middle in (0, high):
+            high = (low + high) // 2
+        elif version_of(line_at(log, middle)[0]) <= after:
+            low = middle
+        else:
+            high = middle
+    while low < len(log):
+        line, end = line_at(log, low)
+        if version_of(line) > after:
+            break
+        low = end
+    return low
+
+
+def line_of(event: Plain) -> bytes:
+    """Write an event as a line of the log."""
+    body = b"%d %s\n" % (event["version"], orjson.dumps(event))
+    return b"%08x %s" % (crc32(body), body)
+
+
+def line_at(log: Bytes, begin: int) -> tuple[bytes, int]:
+    """Return the line that begins at a place of the log, and where the next one does, or raise StoreDamaged."""
+    end = log.find(b"\n", begin) + 1
+    line = log[begin:end]
+    check_line(line)
+    return line, end
+
+
+def check_line(line: bytes) -> None:
+    """Raise StoreDamaged for a line that is not what was written."""
+    if line[:9] != b"%08x " % crc32(line[9:]):
+        raise StoreDamaged(f"{LOG} holds a line that is not what was written")
+
+
+def version_of(line: bytes) -> int:
+    """Return the version that a line leads to."""
+    return int(line[9 : line.index(b" ", 9)])
+
+
+def body_of(line: bytes) -> bytes:
+    """Return the event of a line, as JSON."""
+    return line[line.index(b" ", 9) + 1 : -1]
+
+
+def events_in(directory: Path, project: Project) -> Iterator[Plain]:
+    """Yield all events of a project. Raises StoreDamaged, or FileNotFoundError."""
+    return map(orjson.loads, read_page(directory, project, -1, project.version + 2))
