@@ -7,6 +7,7 @@ ServiceError
 │   └── LabelNotFound
 ├── Conflict
 │   ├── ProjectExists        arrays for a project that has them, without `replace`
+│   ├── ProjectInTheWay      an import under a name that is taken
 │   ├── ProjectReplaced      the project was replaced or deleted while the request was at work
 │   └── TooManyProjects
 ├── OthersAnswer             who answers as one annotator may not take back what another said
@@ -87,6 +88,13 @@ class ProjectExists(Conflict):
             f"project {project_id!r} exists: leave out X, y and ids to train it again, "
             "or send 'replace': true to throw its pool, labels and models away"
         )
+
+
+class ProjectInTheWay(Conflict):
+    """A project was to be imported under a name that is taken."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(f"project {project_id!r} exists: delete it, or import under another name with ?project_id=")
 
 
 class ProjectReplaced(Conflict):

@@ -19,8 +19,12 @@ VoteValue = tuple[Any, str | None, str]
 BASELINE = "baseline"
 """The kind of the event that holds all there is, where those before it are not kept."""
 
-BEGINNINGS = ("create", "replace", "import", BASELINE)
+IMPORT = "import"
+
+BEGINNINGS = ("create", "replace", IMPORT, BASELINE)
 """Kinds of events that hold all labels there are."""
+
+KINDS = (*BEGINNINGS, "append", "label", "retract", "fit", "change")
 
 
 def event_of(before: Project | None, after: Project, kind: str | None = None) -> Plain:

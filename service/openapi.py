@@ -154,6 +154,9 @@ def describe(operation: Operation) -> dict[str, Any]:
     parameters += [header_parameter(name) for name in operation.headers]
     if parameters:
         described["parameters"] = parameters
+    if operation.file:
+        shape = {"type": "string", "contentMediaType": operation.file}
+        described["requestBody"] = {"required": True, "content": {operation.file: {"schema": shape}}}
     if operation.body:
         described["requestBody"] = {"required": True, "content": request_content(operation)}
     described["responses"] = responses(operation)
@@ -229,7 +232,8 @@ def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema] | No
 def responses(operation: Operation) -> dict[str, Any]:
     """Return what an operation may answer."""
     answered = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
-    statuses = sorted({*operation.problems, *(EVERY_BODY if operation.body else ()), *refusals(operation)})
+    has_body = operation.body or operation.file
+    statuses = sorted({*operation.problems, *(EVERY_BODY if has_body else ()), *refusals(operation)})
     for status in statuses:
         answered[str(status)] = failure(MEANINGS[status], operation, status)
     answered["default"] = failure("Any other error, a fault of the service (500) among them.", operation, None)

@@ -6,7 +6,7 @@ labels and the model (`Project.fit_is_due`), so that no second truth has to surv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.errors import FieldError, InvalidRequest
 from service.parameters import Parameters
-from service.votes import SKIP, EncodedLabels, Label, Resolved, Votes
+from service.votes import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes
 
 MAX_ERRORS = 20
 """No reply lists more wrong fields than this."""
@@ -338,6 +338,23 @@ def encode_with(project: Project, labels: EncodedLabels) -> NDArray[np.int32]:
     code_of = {label: code for code, label in enumerate(project.classes)}
     table = np.array([code_of[value] for value in labels.values] + [-1], np.int32)
     return table[labels.codes]
+
+
+def contradictions(project: Project) -> Iterator[str]:
+    """Yield what cannot be true of a project at once."""
+    votes = project.votes
+    columns = {len(column) for column in (votes.index, votes.code, votes.annotator, votes.at, votes.query)}
+    if len(columns) > 1:
+        yield "holds columns of votes that are not of one length"
+        return
+    if not (np.diff(votes.key) > 0).all():
+        yield "holds votes that are not in order, or twice"
+    if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
+        yield "holds votes on samples that there are not"
+    if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():
+        yield "holds votes for classes that there are not"
+    if not ((votes.annotator >= NOBODY) & (votes.annotator < len(project.annotators))).all():
+        yield "holds votes of annotators that there are not"
 
 
 def type_name(label: Label) -> str:

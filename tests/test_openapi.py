@@ -46,8 +46,11 @@ def test_every_operation_has_an_example_of_every_way_to_succeed() -> None:
 
 
 def test_the_story_is_told_as_shown(client: FlaskClient) -> None:
+    replies: dict[str, bytes] = {}
     for example in STORY:
-        response = send(client, example)
+        response = send(client, example, replies)
+        if response.status_code == 200:
+            replies[example.operation] = response.data
         assert response.status_code == example.status, (example.title, response.get_data(as_text=True))
         if example.reply is None:
             continue
@@ -57,7 +60,7 @@ def test_the_story_is_told_as_shown(client: FlaskClient) -> None:
             assert mask(response.get_data(as_text=True)) == mask(example.reply), example.title
 
 
-def send(client: FlaskClient, example: Example) -> Any:
+def send(client: FlaskClient, example: Example, replies: dict[str, bytes]) -> Any:
     """Send an example's request."""
     operation = ROUTES[example.operation]
     path = re.sub(r"<(\w+)>", lambda match: example.path[match[1]], operation.path)
@@ -69,6 +72,8 @@ def send(client: FlaskClient, example: Example) -> Any:
             name: (BytesIO(json.dumps(value).encode()), f"{name}.json", "application/json")
             for name, value in example.parts.items()
         }
+    if example.upload is not None:
+        options |= {"data": replies[example.upload], "content_type": operation.file}
     return client.open(path, method=operation.method, **options)
 
 

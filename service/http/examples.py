@@ -17,7 +17,10 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One request and its reply. `parts` makes it a form of JSON parts; without a `reply` the body is not shown."""
+    """One request and its reply. `parts` makes it a form of JSON parts; without a `reply` the body is not shown.
+
+    `upload` names the operation whose last reply is what is sent.
+    """
 
     operation: str
     title: str
@@ -29,6 +32,7 @@ class Example:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
+    upload: str | None = None
 
 
 FLOWERS = [[1.4, 0.2], [1.3, 0.2], [4.7, 1.4], [4.5, 1.5], [1.5, 0.3], [4.9, 1.5], [3.0, 0.8], [2.5, 0.6]]
@@ -421,6 +425,39 @@ STORY = (
             fit=DUE,
         ),
     ),
+    Example("export_project", "All of it", 200, path=LOOK_AT, media_type="application/zip"),
+    Example(
+        "import_project",
+        "The same under the same name",
+        409,
+        query={"project_id": "flowers"},
+        upload="export_project",
+        reply=problem(
+            409,
+            "Conflict",
+            "project 'flowers' exists: delete it, or import under another name with ?project_id=",
+        ),
+    ),
+    Example(
+        "import_project",
+        "The same under another name",
+        201,
+        query={"project_id": "copy"},
+        upload="export_project",
+        reply={
+            **REPLACED,
+            "project_id": "copy",
+            "version": 9,
+            "n_samples": 10,
+            "n_labeled": 2,
+            "n_unlabeled": 8,
+            "classes": ["setosa", "versicolor"],
+            "class_counts": [1, 1],
+            "model_version": 4,
+            "n_labels_since_fit": 0,
+        },
+    ),
+    Example("delete_project", "The copy", 204, path={"project_id": "copy"}),
     Example("list_strategies", "All strategies", 200),
     Example("list_estimators", "All estimators", 200),
     Example("get_health", "The process lives", 200, reply={"status": "ok"}),

@@ -31,6 +31,7 @@ class Operation:
     `role` is what a caller's key must be of at least; None = open to everybody, with a key or without.
     `parts` are the fields that may come as parts of a form, the others in its part `config`. With `lines` the body may
     also be NDJSON, of which each line is as this text says. `headers` name what else is looked at.
+    With `file` the body is a file of this media type.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Operation:
     query: type[Schema] | None = None
     headers: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
+    file: str | None = None
 
     @property
     def name(self) -> str:
@@ -81,11 +83,13 @@ class Operations:
         query: type[Schema] | None = None,
         headers: tuple[str, ...] = (),
         problems: tuple[int, ...] = (),
+        file: str | None = None,
     ) -> Callable[[View], View]:
         """Register the endpoint that the decorated function answers."""
 
         def register(view: View) -> View:
-            self.all.append(Operation(method, path, role, view, replies, body, parts, lines, query, headers, problems))
+            operation = Operation(method, path, role, view, replies, body, parts, lines, query, headers, problems, file)
+            self.all.append(operation)
             return view
 
         return register

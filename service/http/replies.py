@@ -7,6 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from service.history import KINDS
 from service.http.label_rules import LABEL, LABEL_OR_NULL
 from service.http.rules import JsonSchema
 from service.usecases.explain import MAX_CANDIDATES
@@ -315,7 +316,7 @@ class EventSchema(Schema):
     kind = AsIs(
         {
             "type": "string",
-            "enum": ["create", "replace", "import", "baseline", "append", "label", "retract", "fit", "change"],
+            "enum": list(KINDS),
         },
         "What it was mainly about. `create`, `replace`, `import` and `baseline` hold all labels there are then; the "
         "last stands for events that are not kept.",

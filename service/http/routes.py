@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
@@ -23,12 +23,14 @@ from service.backends import BackendOf
 from service.deadline import time_limit
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
 from service.http import access, docs, metrics, replies
+from service.http.formats.archive import write_archive
 from service.http.operations import Operations, Reply
 from service.http.problems import flatten
 from service.http.schemas import (
     AppendSchema,
     EventPageSchema,
     FitSchema,
+    ImportSchema,
     LabelSchema,
     PageSchema,
     QuerySchema,
@@ -37,12 +39,14 @@ from service.http.schemas import (
     label_request,
     query_request,
 )
+from service.http.transfers import exported, manifest, read_project
 from service.http.wire import (
     ANSWERS,
     COLUMNS,
     JSON,
     MATRICES,
     MULTIPART,
+    ZIP,
     Limits,
     choose_media_type,
     json_list,
@@ -51,6 +55,7 @@ from service.http.wire import (
     read_document,
     read_json,
     read_samples,
+    spooled_body,
 )
 from service.parameters import pointer_token
 from service.places import Places
@@ -65,13 +70,16 @@ from service.usecases.label import retract_label as retract
 from service.usecases.projects import LabelRecord, delete, get, list_all, list_events, list_labels, present
 from service.usecases.query import query_project as query
 from service.usecases.query_arrays import query_arrays
+from service.usecases.transfer import export_project as export
+from service.usecases.transfer import import_project as take_in
+from service.usecases.transfer import refuse_taken
 
 CSV = "text/csv"
 YAML = "application/yaml"
 
 # Made once: a schema copies all its fields when it is made, which takes longer than most of its work.
 FIT, APPEND, QUERY, LABEL, PAGE = FitSchema(), AppendSchema(), QuerySchema(), LabelSchema(), PageSchema()
-EVENT_PAGE = EventPageSchema()
+EVENT_PAGE, IMPORT = EventPageSchema(), ImportSchema()
 PROJECT_REPLY, QUERY_REPLY, LABEL_REPLY = (
     replies.ProjectSchema(),
     replies.QueryReplySchema(),
@@ -344,6 +352,7 @@ def list_project_labels(project_id: str) -> Response:
 @operations.add(
     "GET",
     "/projects/<project_id>/events",
+    role=Role.READER,
     query=EventPageSchema,
     replies={200: Reply("A page of events.", replies.EventPageReplySchema, etag=True)},
     problems=(404, 422),
@@ -376,6 +385,53 @@ def retract_label(project_id: str, index: str) -> Response:
         get(here().store, project_id)
         raise LabelNotFound(index[:32])
     return tagged(Response(status=204), retract(here().store, project_id, int(index), access.caller().annotator))
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/export",
+    role=Role.READER,
+    replies={200: Reply("An archive of arrays, events and a manifest.", media_types=(ZIP,), etag=True)},
+    problems=(404,),
+)
+def export_project(project_id: str) -> Response:
+    """Take a project with you, as one file.
+
+    All of it as of one commit, but for its model, which its labels give again: a zip archive of `.npy` arrays, without
+    pickles. Whatever happens to the project meanwhile, the file is of that one commit.
+    """
+    snapshot = export(here().store, project_id)
+    body = write_archive(exported(snapshot), partial(manifest, snapshot))
+    response = tagged(Response(body, mimetype=ZIP), snapshot.project)
+    response.headers["Content-Disposition"] = f'attachment; filename="{project_id}.zip"'
+    return response
+
+
+@operations.add(
+    "POST",
+    "/projects/import",
+    role=Role.ADMIN,
+    file=ZIP,
+    query=ImportSchema,
+    replies={201: Reply("The project, with a new model.", replies.ProjectSchema, etag=True)},
+    problems=(409, 411, 413, 415, 422, 503, 507),
+)
+def import_project() -> Response:
+    """Make a project of an exported one.
+
+    Its indices, ids, labels, annotators, times, held-out set, classes, estimator, seed and events are the same. Every
+    part is checked as `POST /fit` checks its own; a pointer names the member that is wrong. The model is fitted again.
+    """
+    context, project_id = here(), read_query(IMPORT).get("project_id")
+    if project_id is not None:
+        access.refuse_outside(project_id)
+        refuse_taken(context.store, project_id)
+    with context.store.stage() as staging:
+        path = spooled_body(request, context.limits, staging)
+        order = read_project(path, project_id, context.limits, staging)
+        access.refuse_outside(order.facts.project_id)
+        project = take_in(context.store, staging, order)
+    return project_response(project, 201)
 
 
 @operations.add(

@@ -196,6 +196,12 @@ class EventPageSchema(RequestSchema):
     after = Ruled(rules.integer_text(0, rules.INT64_MAX), "The last version of the page before.", load_default=0)
 
 
+class ImportSchema(RequestSchema):
+    """Under which name a project is imported."""
+
+    project_id = Ruled(rules.pattern(PROJECT_ID), "The project's name here; the one that it had without.")
+
+
 def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> FitRequest:
     """Turn what FitSchema loaded into a request, its matrices staged. Raises InvalidRequest."""
     held_out = None

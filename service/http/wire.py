@@ -20,7 +20,7 @@ from werkzeug.exceptions import BadRequest, NotAcceptable, UnsupportedMediaType
 from service.errors import FieldError, InvalidRequest
 from service.http.bodies import body_chunks
 from service.http.formats import arrow, csr, ndjson, npy, parquet, tables
-from service.http.formats.spool import Sink, Spooled
+from service.http.formats.spool import Sink, Spool, Spooled
 from service.http.multipart import End, Head, split_form
 from service.parameters import pointer_token
 from service.store.staging import Staging
@@ -33,6 +33,7 @@ ARROW_STREAM = "application/vnd.apache.arrow.stream"
 ARROW_FILE = "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
 MULTIPART = "multipart/form-data"
+ZIP = "application/zip"
 
 ALSO_NDJSON = ("application/jsonl", "application/ndjson")
 
@@ -183,6 +184,18 @@ def read_samples(request: Request, limits: Limits, staging: Staging) -> dict[str
         return records.close()
     finally:
         records.abandon()
+
+
+def spooled_body(request: Request, limits: Limits, staging: Staging) -> Path:
+    """Write a body that is a zip archive to a file, as it comes."""
+    refuse_media_type(request, ZIP)
+    spool = Spool(staging.new_path())
+    try:
+        for chunk in body_chunks(request, limits.body_bytes):
+            spool.write(chunk)
+        return spool.close()
+    finally:
+        spool.abandon()
 
 
 def refuse_media_type(request: Request, *accepted: str) -> None:

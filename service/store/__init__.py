@@ -29,11 +29,11 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -68,6 +68,9 @@ READ_TRIES = 100
 """How often a reader starts again because a writer swept a file away in between."""
 
 
+Found = TypeVar("Found")
+
+
 class Transaction:
     """A project under its lock: `project` as it is, None where there is none yet."""
 
@@ -85,7 +88,8 @@ class Transaction:
         is that of the event, where it cannot be told from what changed.
         """
         before, named = files_of(self.project) if self.project else set(), files_of(project)
-        moved = {target: file for target, file in (staged or {}).items() if target in named - before}
+        new_names = (named | {LOG} if self.project is None else named) - before
+        moved = {target: file for target, file in (staged or {}).items() if target in new_names}
         sums = {**(self.project.checksums if self.project else {}), **{t: file.checksum for t, file in moved.items()}}
         project = replace(project, checksums={name: sums[name] for name in sorted(named) if name in sums})
         new = self._directory / f"{STATE}.new"
@@ -171,11 +175,27 @@ class Store:
         self.look_around()
         with suppress(NotAtHand):
             return self.at_hand(project_id, parts)
+        return self._read(project_id, lambda directory, project: self.open_parts(directory, project, parts))
+
+    def events(self, project_id: str, after: int, limit: int) -> tuple[Project, Page]:
+        """Find up to `limit` events of a project behind a version, without a lock.
+
+        Raises ProjectNotFound, or StoreDamaged.
+        """
+
+        def look(directory: Path, project: Project) -> tuple[Project, Page]:
+            with told_of(project):
+                return project, read_page(directory, project, after, limit)
+
+        return self._read(project_id, look)
+
+    def _read(self, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
+        """Look at a project's files, and once more where a writer swept one away in between."""
         for _ in range(READ_TRIES):
             with opened_directory(self.directory(project_id), project_id) as directory:
                 project = self.state(directory, project_id)
                 try:
-                    return self.open_parts(directory, project, parts)
+                    return look(directory, project)
                 except FileNotFoundError as error:
                     if (directory / STATE).exists() and self.state(directory, project_id).version == project.version:
                         raise lacking(project, error) from error
@@ -185,20 +205,6 @@ class Store:
                     # A mapping holds a file open. What is let go of closes its own as soon as no request has it.
                     self.cache.drop(lambda _: True)
         raise StoreBusy(f"project {project_id!r}")
-
-    def events(self, project_id: str, after: int, limit: int) -> tuple[Project, Page]:
-        """Find up to `limit` events of a project behind a version, without a lock.
-
-        Raises ProjectNotFound, or StoreDamaged.
-        """
-        with opened_directory(self.directory(project_id), project_id) as directory:
-            project = self.state(directory, project_id)
-            try:
-                return project, read_page(directory, project, after, limit)
-            except FileNotFoundError:
-                raise StoreDamaged.of(project_id, f"{LOG} is missing") from None
-            except StoreDamaged as error:
-                raise StoreDamaged.of(project_id, str(error)) from error
 
     def at_hand(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
         """Return the project from memory alone, or raise NotAtHand; only the status of its state is looked at."""
@@ -211,7 +217,7 @@ class Store:
         """Open the files of `parts` that a project's state names; without a directory only those at hand."""
         found: dict[str, Any] = {}
         opened = Opened(self.cache, directory, project)
-        try:
+        with told_of(project):
             for part in parts:
                 match part:
                     case Part.POOL:
@@ -220,11 +226,11 @@ class Store:
                         found["ids"] = opened.ids()
                     case Part.MODEL if project.model is not None:
                         found["model"] = opened.model(project.model)
+                    case Part.EVENTS:
+                        found["events"] = opened.events()
                     case Part.HELD_OUT if project.held_out is not None:
                         found["X_test"] = opened.held_out(project.held_out)
                         found["y_test"] = opened.whole(held_out_labels_file(project.held_out))
-        except StoreDamaged as error:
-            raise type(error).of(project.project_id, str(error)) from error
         return Snapshot(project, **found)
 
     def state(self, directory: Path, project_id: str) -> Project:
@@ -467,11 +473,21 @@ def same_files(one: Project, other: Project) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
+@contextmanager
+def told_of(project: Project) -> Iterator[None]:
+    """Say of which project a file is damaged."""
+    try:
+        yield
+    except StoreDamaged as error:
+        raise type(error).of(project.project_id, str(error)) from error
+
+
 def lacking(project: Project, error: FileNotFoundError) -> StoreDamaged:
     """Return the error for a project that names a file that is not there."""
     path = Path(error.filename)
     kind = ModelDamaged if path.parent.name == "models" else StoreDamaged
-    return kind.of(project.project_id, f"{shown(path)} is missing")
+    name = LOG if path.name == LOG else shown(path)
+    return kind.of(project.project_id, f"{name} is missing")
 
 
 @contextmanager

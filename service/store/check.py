@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from service.errors import ProjectNotFound, StoreDamaged
 from service.history import Plain, replay, votes_of
-from service.project import Project
+from service.project import Project, contradictions
 from service.store.cache import Cache
 from service.store.events import events_in
 from service.store.files import check_sum
@@ -28,7 +26,6 @@ from service.store.layout import (
 )
 from service.store.opened import Opened, Stamp
 from service.store.states import load_state, lost_state
-from service.votes import NOBODY, SKIP
 
 TRIES = 5
 """How often a project is checked again that was written meanwhile: files that its old state names may be gone."""
@@ -133,7 +130,11 @@ def check_codes(project: Project, n_rows: int, codes: Any) -> None:
 
 def check_events(directory: Path, project: Project) -> None:
     """Raise StoreDamaged unless the events lead to the state: to its version, and to its votes."""
-    if replay(in_order(events_in(directory, project), project.version)) != votes_of(project):
+    try:
+        votes = replay(in_order(events_in(directory, project), project.version))
+    except (LookupError, TypeError, ValueError) as error:  # of a project that was imported with them, say
+        raise StoreDamaged("holds an event that is none") from error
+    if votes != votes_of(project):
         raise StoreDamaged("holds events that do not lead to the labels of the state")
 
 
@@ -147,23 +148,6 @@ def in_order(events: Iterable[Plain], last: int) -> Iterator[Plain]:
         yield event
     if version != last:
         raise StoreDamaged(f"ends with version {version}, and the state is {last}")
-
-
-def contradictions(project: Project) -> Iterator[str]:
-    """Yield what cannot be true of a state at once."""
-    votes = project.votes
-    columns = {len(column) for column in (votes.index, votes.code, votes.annotator, votes.at, votes.query)}
-    if len(columns) > 1:
-        yield "holds columns of votes that are not of one length"
-        return
-    if not (np.diff(votes.key) > 0).all():
-        yield "holds votes that are not in order, or twice"
-    if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
-        yield "holds votes on samples that there are not"
-    if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():
-        yield "holds votes for classes that there are not"
-    if not ((votes.annotator >= NOBODY) & (votes.annotator < len(project.annotators))).all():
-        yield "holds votes of annotators that there are not"
 
 
 def sentence(error: Exception, file: str) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from io import SEEK_END
 from pathlib import Path
@@ -20,9 +21,9 @@ import orjson
 from zlib_ng.zlib_ng import crc32
 
 from service.errors import StoreDamaged
-from service.history import Plain, baseline, event_of
+from service.history import KINDS, Plain, baseline, event_of
 from service.project import History, Project
-from service.store.files import settle, settle_directory
+from service.store.files import StagedFile, SummedFile, disk, settle, settle_directory
 from service.store.layout import LOG
 
 TAIL_BYTES = 2**16
@@ -30,6 +31,9 @@ TAIL_BYTES = 2**16
 
 SEARCH_BYTES = 2**16
 """A stretch of the log that is read line by line rather than halved again."""
+
+EVENT = {"version": int, "at": str, "kind": str, "incarnation": str, "details": dict}
+"""What an event has."""
 
 Bytes = bytes | mmap.mmap
 
@@ -48,17 +52,22 @@ class Page:
     next: int | None
 
     def __iter__(self) -> Iterator[bytes]:
+        return map(body_of, self.lines())
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the events as lines of a log."""
         at = self.start
         while at < self.end:
             line, at = line_at(self.log, at)
-            yield body_of(line)
-        yield from map(body_of, self.tail)
+            yield line
+        yield from self.tail
 
 
 def recorded(directory: Path, before: Project | None, after: Project, kind: str | None = None) -> History:
     """Return the history of a project after a commit, whose event lies in its tail, or in the log, durable."""
     lines = [line_of(event_of(before, after, kind))]
-    history = before.history if before is not None else History()
+    # A project that is imported brings its events along.
+    history = before.history if before is not None else after.history
     if before is not None and history is None:  # an earlier version of the service wrote its state
         lines.insert(0, line_of(baseline(before)))
     history = history or History()
@@ -179,3 +188,44 @@ def body_of(line: bytes) -> bytes:
 def events_in(directory: Path, project: Project) -> Iterator[Plain]:
     """Yield all events of a project. Raises StoreDamaged, or FileNotFoundError."""
     return map(orjson.loads, read_page(directory, project, -1, project.version + 2))
+
+
+def staged_log(path: Path, pieces: Iterable[bytes], last_version: int, max_line_bytes: int) -> StagedFile:
+    """Write a log that comes from elsewhere, or raise ValueError for one that no store wrote."""
+    with disk(), closing(SummedFile(path)) as file:
+        version = 0
+        for line in lines_of(pieces, max_line_bytes):
+            event = checked_event(line)
+            if not version <= event["version"] <= last_version:
+                raise ValueError(f"holds version {event['version']} behind {version}, of {last_version}")
+            version = event["version"]
+            file.write(line)
+        return file.finish()
+
+
+def lines_of(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    """Cut bytes into lines of limited length, or raise ValueError."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if len(rest) > max_bytes:
+            raise ValueError(f"holds a line of more than {max_bytes} bytes")
+    if rest:
+        raise ValueError("ends within a line")
+
+
+def checked_event(line: bytes) -> Plain:
+    """Return the event of a line from elsewhere, or raise ValueError."""
+    try:
+        check_line(line)
+        event = orjson.loads(body_of(line))
+        version = version_of(line)
+    except (StoreDamaged, ValueError) as error:
+        raise ValueError("holds a line that is no event, or not what was written") from error
+    is_event = isinstance(event, dict) and event.keys() == EVENT.keys()
+    if not is_event or any(type(event[name]) is not kind for name, kind in EVENT.items()):
+        raise ValueError("holds a line that is no event")
+    if event["version"] != version or event["kind"] not in KINDS:
+        raise ValueError("holds an event of another version than its line, or of a kind that there is not")
+    return dict(event)

@@ -17,6 +17,7 @@ from service.ids import PoolIds, SampleIds
 from service.pool import Pool, Rows
 from service.project import HeldOut, ModelRef, Project, Segment
 from service.store.cache import Cache
+from service.store.events import Page, read_page
 from service.store.files import check_size, check_sum, load
 from service.store.layout import first_file, ids_file, model_file, rows_files
 from service.store.staging import open_rows
@@ -29,6 +30,7 @@ class Part(Enum):
     IDS = auto()
     MODEL = auto()
     HELD_OUT = auto()
+    EVENTS = auto()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,7 @@ class Snapshot:
     model: Any = None
     X_test: Pool | None = None
     y_test: NDArray[np.int32] | None = None
+    events: Page | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,10 @@ class Opened:
             return self.whole(model_file(model.version))
         except StoreDamaged as error:
             raise ModelDamaged(str(error)) from error
+
+    def events(self) -> Page:
+        """Map all events."""
+        return read_page(self._path(""), self.project, -1, self.project.version + 2)
 
     def whole(self, file: str) -> Any:
         """Load a file that is kept in memory: about as large there as it is on disk."""

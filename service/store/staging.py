@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from service.ids import SampleIds
-from service.pool import Matrix, Rows, SparseRows
+from service.pool import Matrix, Rows, SparseRows, n_cells
 from service.store.files import MatrixWriter, StagedFile, disk, load, write_joblib
 
 DENSE = ("rows",)
@@ -25,6 +25,11 @@ class StagedRows:
     files: Mapping[str, StagedFile]
     n_rows: int
     n_columns: int
+
+    @property
+    def n_cells(self) -> int:
+        """How many numbers they take in all; an empty sparse row counts as one."""
+        return n_cells(self.open())
 
     @property
     def is_sparse(self) -> bool:

@@ -23,6 +23,7 @@ numbers = st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size
 matrices = numbers.map(lambda rows: saved(np.array(rows, np.float32)))
 columns = st.lists(st.integers(0, 2), min_size=1, max_size=8).map(lambda labels: saved(np.array(labels)))
 schemathesis.openapi.media_type("application/x-npy", matrices | columns | st.binary(max_size=64))
+schemathesis.openapi.media_type("application/zip", st.binary(max_size=64))
 
 
 @schemathesis.hook

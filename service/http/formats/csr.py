@@ -48,11 +48,13 @@ LENGTHS = "the lengths of indices, data and the end of indptr differ"
 class ShortReads(FileIO):
     """A file that is read in short pieces: the list of an archive's members is read whole, however long it is."""
 
+    most_bytes = MAX_READ_BYTES
+
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to MAX_READ_BYTES; zipfile.BadZipFile when more are asked for."""
-        if size is not None and size > MAX_READ_BYTES:
+        """Read up to `most_bytes`; zipfile.BadZipFile when more are asked for."""
+        if size is not None and size > self.most_bytes:
             raise zipfile.BadZipFile("its list of members is too long")
-        return super().read(MAX_READ_BYTES if size is None or size < 0 else size)
+        return super().read(self.most_bytes if size is None or size < 0 else size)
 
     def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
         """Go to a place; zipfile.BadZipFile for one before the file."""

@@ -1,0 +1,137 @@
+"""One project as one file: what goes out, and how what comes in becomes a project."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InvalidRequest, ProjectInTheWay, ProjectNotFound
+from service.estimators import refuse_sparse
+from service.history import IMPORT
+from service.ids import SampleIds
+from service.project import EstimatorSpec, HeldOut, History, Project, Segment, contradictions
+from service.store import Part, Snapshot, Store
+from service.store.files import StagedFile
+from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
+from service.store.staging import StagedRows, Staging
+from service.usecases.label import fit_or_keep
+from service.usecases.uploads import moved
+from service.votes import Label, Votes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProjectFacts:
+    """What an exported project is, beside its arrays. Times are in microseconds since 1970 UTC."""
+
+    project_id: str
+    version: int
+    n_features: int
+    random_state: int
+    estimator: EstimatorSpec
+    classes: Sequence[Label]
+    classes_declared: bool
+    annotators: Sequence[str]
+    labels_revision: int
+    last_model: int
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportRequest:
+    """A project as it came: its pool in segments, with names for each or none, and its events as lines of a log."""
+
+    facts: ProjectFacts
+    segments: Sequence[StagedRows]
+    ids: Sequence[SampleIds] | None
+    X_test: StagedRows | None
+    y_test: NDArray[np.int32] | None
+    votes: Votes
+    events: StagedFile
+
+
+def export_project(store: Store, project_id: str) -> Snapshot:
+    """Return all of a project as of one commit, but for its model. Raises ProjectNotFound and the store's errors."""
+    return store.read(project_id, Part.POOL, Part.IDS, Part.HELD_OUT, Part.EVENTS)
+
+
+def refuse_taken(store: Store, project_id: str) -> None:
+    """Raise ProjectInTheWay where there is a project of this name."""
+    with suppress(ProjectNotFound):
+        store.read(project_id)
+        raise ProjectInTheWay(project_id)
+
+
+def import_project(store: Store, staging: Staging, request: ImportRequest) -> Project:
+    """Make a project of what was exported, then fit its model, which is not part of that.
+
+    Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, TooManyProjects and the store's errors.
+    """
+    project = imported(request)
+    wrong = [FieldError("/votes", problem) for problem in contradictions(project)]
+    if wrong:
+        raise InvalidRequest(wrong)
+    if project.is_sparse:
+        refuse_sparse(project.estimator)
+    files = staged_files(project, staging, request)
+    with store.transaction(project.project_id, create=True) as transaction:
+        if transaction.project is not None:
+            raise ProjectInTheWay(project.project_id)
+        project = transaction.commit(project.committed(), files, IMPORT)
+    return fit_or_keep(store, project) if project.fit_is_due else project
+
+
+def imported(request: ImportRequest) -> Project:
+    """Return the project of an import, before its first commit here."""
+    facts, X_test = request.facts, request.X_test
+    segments = tuple(
+        Segment(number, rows.n_rows, rows.is_sparse) for number, rows in enumerate(request.segments, start=1)
+    )
+    last = len(segments)
+    held_out = None if X_test is None else HeldOut(last + 1, X_test.n_rows, X_test.is_sparse)
+    return Project(
+        project_id=facts.project_id,
+        # A pool is told from every other by this name, and its copy may be here.
+        incarnation=uuid.uuid4().hex,
+        version=facts.version,
+        random_state=facts.random_state,
+        estimator=facts.estimator,
+        segments=segments,
+        n_features=facts.n_features,
+        has_ids=request.ids is not None,
+        held_out=held_out,
+        classes=tuple(facts.classes),
+        classes_declared=facts.classes_declared,
+        annotators=tuple(facts.annotators),
+        votes=request.votes,
+        labels_revision=facts.labels_revision,
+        model=None,
+        last_model=facts.last_model,
+        last_file=last if held_out is None else held_out.number,
+        created_at=facts.created_at,
+        updated_at=facts.updated_at,
+        history=History(request.events.checksum.n_bytes),
+    )
+
+
+def staged_files(project: Project, staging: Staging, request: ImportRequest) -> dict[str, StagedFile]:
+    """Tell which staged file becomes which of the project."""
+    files: dict[str, StagedFile] = {LOG: request.events}
+    for segment, rows in zip(project.segments, request.segments, strict=True):
+        files |= moved(rows_files(segment), rows)
+    for segment, names in zip(project.segments, request.ids or (), strict=request.ids is not None):
+        files[ids_file(segment)] = staging.ids(names)
+    if project.held_out is not None and request.X_test is not None:
+        files |= moved(rows_files(project.held_out), request.X_test)
+        files[held_out_labels_file(project.held_out)] = staging.dump(request.y_test)
+    return files
+
+
+def facts_of(project: Project) -> ProjectFacts:
+    """Return what is exported of a project beside its arrays."""
+    return ProjectFacts(**{field.name: getattr(project, field.name) for field in fields(ProjectFacts)})
