@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ VoteKey = tuple[int, str | None]
 VoteValue = tuple[Any, str | None, str]
 """A vote is of a sample by an annotator: its label (None for a skip), the query that asked, and when it was kept."""
 
+MAX_LABELS = 100_000
+"""How many labels an event holds, at most: those of one POST /label."""
+
 BASELINE = "baseline"
 """The kind of the event that holds all there is, where those before it are not kept."""
 
@@ -27,27 +30,34 @@ BEGINNINGS = ("create", "replace", IMPORT, BASELINE)
 KINDS = (*BEGINNINGS, "append", "label", "retract", "fit", "change")
 
 
-def event_of(before: Project | None, after: Project, kind: str | None = None) -> Plain:
-    """Return what a commit changed. `kind` is told from that, unless it is given.
+def events_of(before: Project | None, after: Project, kind: str | None = None) -> Iterator[Plain]:
+    """Yield what a commit changed: one event, and more of its version for labels that would make it too long.
 
-    A project that comes in the place of another (`replace`) begins anew, and so does one after nothing.
+    `kind` is told from that, unless it is given. A project that comes in the place of another (`replace`) begins anew,
+    and so does one after nothing.
     """
     same = before if before is not None and before.incarnation == after.incarnation else None
     facts, known = facts_of(after), facts_of(same) if same is not None else {}
     details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
-    details |= changes_of_labels(same, after)
-    return {
-        "version": after.version,
-        "at": moment(after.updated_at),
-        "kind": kind or kind_of(before, same, details),
-        "incarnation": after.incarnation,
-        "details": details,
-    }
+    given, gone = difference(same, after)
+    if len(gone):
+        details["retracted"] = voters(after, gone)
+    for begin in range(0, max(len(given), 1), MAX_LABELS):
+        if len(given):
+            details["labels"] = labels_of(after, given.take(np.arange(begin, min(begin + MAX_LABELS, len(given)))))
+        yield {
+            "version": after.version,
+            "at": moment(after.updated_at),
+            "kind": kind or kind_of(before, same, details),
+            "incarnation": after.incarnation,
+            "details": details,
+        }
+        kind, details = "label", {}
 
 
-def baseline(project: Project) -> Plain:
-    """Return the event that stands for all that came before."""
-    return event_of(None, project, BASELINE)
+def baseline(project: Project) -> Iterator[Plain]:
+    """Yield the events that stand for all that came before."""
+    return events_of(None, project, BASELINE)
 
 
 def facts_of(project: Project) -> Plain:
@@ -70,39 +80,34 @@ def facts_of(project: Project) -> Plain:
     }
 
 
-def changes_of_labels(before: Project | None, after: Project) -> Plain:
-    """Return the votes that were given or changed, and those that were taken back, each kind only where there are."""
-    if before is None:
-        given, gone = after.votes, Votes.none()
-    elif before.votes is after.votes:
-        return {}
-    else:
-        given, gone = difference(before.votes, after.votes, before.updated_at)
-    changes: Plain = {}
-    if len(given):
-        changes["labels"] = {
-            **voters(after, given),
-            "label": [None if code == SKIP else after.classes[code] for code in given.code.tolist()],
-            "query_id": [query.decode() or None for query in given.query.tolist()],
-            "labeled_at": np.char.add(given.at.astype("M8[us]").astype("U26"), "Z").tolist(),
-        }
-    if len(gone):
-        changes["retracted"] = voters(after, gone)
-    return changes
+def difference(before: Project | None, after: Project) -> tuple[Votes, Votes]:
+    """Return the votes that were given or changed, and those that are gone.
 
-
-def difference(old: Votes, new: Votes, moment: int) -> tuple[Votes, Votes]:
-    """Return the votes of `new` that were given after the moment that `old` is of, and those of `old` that are gone.
-
-    To compare vote by vote takes longer than all else that a commit computes.
+    What is new is later than the commit before; to compare vote by vote takes longer than all else that is computed.
     """
-    is_given = new.at > moment
-    given = new.take(np.flatnonzero(is_given))
+    if before is None:
+        return after.votes, Votes.none()
+    old, new = before.votes, after.votes
+    if old is new:
+        return Votes.none(), Votes.none()
+    given = new.take(np.flatnonzero(new.at > before.updated_at))
     n_kept = len(new) - len(given)
     n_replaced = np.count_nonzero(contains(old.key, given.key))
     if n_kept + n_replaced == len(old):
         return given, Votes.none()
     return given, old.take(~contains(new.key, old.key))
+
+
+def labels_of(project: Project, votes: Votes) -> Plain:
+    """Return votes as columns."""
+    times, which = np.unique(votes.at, return_inverse=True)
+    shown = [moment(at) for at in times.tolist()]
+    return {
+        **voters(project, votes),
+        "label": [None if code == SKIP else project.classes[code] for code in votes.code.tolist()],
+        "query_id": [query.decode() or None for query in votes.query.tolist()],
+        "labeled_at": [shown[at] for at in which.tolist()],
+    }
 
 
 def voters(project: Project, votes: Votes) -> Plain:
@@ -152,4 +157,4 @@ def replay(events: Iterable[Plain]) -> dict[VoteKey, VoteValue]:
 
 def votes_of(project: Project) -> dict[VoteKey, VoteValue]:
     """Return a project's votes as `replay` does."""
-    return replay([baseline(project)])
+    return replay(baseline(project))

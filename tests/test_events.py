@@ -226,6 +226,21 @@ def test_a_page_of_a_long_log_takes_little_memory_and_time(store, monkeypatch):
     assert peak < 2**19 < len(data) / 30
 
 
+def test_a_commit_of_many_labels_is_several_events_of_one_page(store, monkeypatch):
+    monkeypatch.setattr("service.history.MAX_LABELS", 2)
+    monkeypatch.setattr("service.store.events.TAIL_BYTES", 0)
+    fit(store, y=["a", "b", "a", "b", "a", None])
+    label(store, 5, "b")
+    first = events(store, 0, 1)
+    assert [(event["version"], event["kind"], event["details"]["labels"]["index"]) for event in first] == [
+        (1, "create", [0, 1]),
+        (1, "label", [2, 3]),
+        (1, "label", [4]),
+    ]
+    assert versions(store, 1, 1) == [2]
+    assert check_project(store.directory("p")) == []
+
+
 def test_a_commit_waits_for_the_disk_twice(store, monkeypatch):
     fit(store)
     waits = []

@@ -362,7 +362,8 @@ def list_project_events(project_id: str) -> Response:
 
     Every commit of the project is an event, in the order of the versions that they led to. They are kept until the
     project is deleted, over `replace` too, and the labels can be rebuilt from them: take away what is `retracted`, and
-    put down what `labels` holds, by sample and annotator.
+    put down what `labels` holds, by sample and annotator. A commit of more than 100,000 labels is several events of one
+    version, which are never on two pages.
     """
     data = read_query(EVENT_PAGE)
     project, page = list_events(here().store, project_id, data["limit"], data["after"])

@@ -142,7 +142,7 @@ def in_order(events: Iterable[Plain], last: int) -> Iterator[Plain]:
     """Yield events, and raise StoreDamaged unless their versions grow up to `last`."""
     version = 0
     for event in events:
-        if event["version"] <= version:
+        if event["version"] < version:
             raise StoreDamaged(f"holds version {event['version']} behind {version}")
         version = event["version"]
         yield event

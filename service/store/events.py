@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from io import SEEK_END
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ import orjson
 from zlib_ng.zlib_ng import crc32
 
 from service.errors import StoreDamaged
-from service.history import KINDS, Plain, baseline, event_of
+from service.history import KINDS, Plain, baseline, events_of
 from service.project import History, Project
 from service.store.files import StagedFile, SummedFile, disk, settle, settle_directory
 from service.store.layout import LOG
@@ -65,28 +66,33 @@ class Page:
 
 def recorded(directory: Path, before: Project | None, after: Project, kind: str | None = None) -> History:
     """Return the history of a project after a commit, whose event lies in its tail, or in the log, durable."""
-    lines = [line_of(event_of(before, after, kind))]
     # A project that is imported brings its events along.
     history = before.history if before is not None else after.history
+    events = events_of(before, after, kind)
     if before is not None and history is None:  # an earlier version of the service wrote its state
-        lines.insert(0, line_of(baseline(before)))
+        events = chain(baseline(before), events)
     history = history or History()
-    tail = (*history.tail, *lines)
-    if sum(map(len, tail)) <= TAIL_BYTES:
-        return History(history.n_bytes, tail)
+    tail, lines = list(history.tail), map(line_of, events)
+    for line in lines:
+        tail.append(line)
+        if sum(map(len, tail)) > TAIL_BYTES:
+            break
+    else:
+        return History(history.n_bytes, tuple(tail))
     path = directory / LOG
     is_new = not path.exists()
     with path.open("ab") as log:
         begin = whole_bytes(log, path, history.n_bytes)
         if before is not None and begin < history.n_bytes:
             # What the log has lost cannot be had again; from here on the labels can be rebuilt.
-            tail = (line_of(baseline(before)), lines[-1])
+            tail, lines = [], map(line_of, chain(baseline(before), events_of(before, after, kind)))
         log.truncate(begin)
-        log.write(b"".join(tail))
+        log.writelines(chain(tail, lines))
         settle(log)
+        n_bytes = log.tell()
     if is_new:
         settle_directory(directory)
-    return History(begin + sum(map(len, tail)), ())
+    return History(n_bytes)
 
 
 def whole_bytes(log: BinaryIO, path: Path, n_bytes: int) -> int:
@@ -106,10 +112,12 @@ def read_page(directory: Path, project: Project, after: int, limit: int) -> Page
     log = mapped(directory / LOG, history.n_bytes)
     start = end = first_behind(log, after)
     found, version = 0, after
-    while end < len(log) and found < limit:
-        line, end = line_at(log, end)
-        found, version = found + 1, version_of(line)
-    tail = tuple(line for line in history.tail if version_of(line) > after)[: limit - found]
+    while end < len(log):
+        line, behind = line_at(log, end)
+        if found >= limit and version_of(line) > version:
+            break
+        found, version, end = found + 1, version_of(line), behind
+    tail = tuple(line for line in history.tail if version_of(line) > after)[: max(limit - found, 0)]
     if tail:
         version = version_of(tail[-1])
     last = last_version(log, history)
