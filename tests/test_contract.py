@@ -33,6 +33,8 @@ def test_schemathesis_finds_nothing(serve: Callable[..., Service], tmp_path: Pat
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")),
         *("run", f"http://127.0.0.1:{service.port}/openapi.yaml"),
         *("--header", f"Authorization: {bearer}"),
+        # A project may be called "import": OPTIONS /projects/import tells what is allowed of that one, too.
+        *("--exclude-checks", "allow_header_conformance"),
         *("--checks", "all", "--mode", "all", "--max-examples", "40", "--seed", "1", "--no-color"),
     ]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.contract.hooks", "PYTHONPATH": str(HERE.parent.parent)}

@@ -75,14 +75,13 @@ def findings_in(directory: Path) -> Iterator[Finding]:
     except (StoreDamaged, OSError) as error:
         yield Finding(project_id, STATE, sentence(error, STATE))
         return
-    for problem in contradictions(project):
-        yield Finding(project_id, STATE, problem)
     sums = [
         (file, partial(check_sum, directory / file, project.checksums.get(file))) for file in sorted(files_of(project))
     ]
-    damaged = list(failures(project_id, sums))
+    wrong = [Finding(project_id, STATE, problem) for problem in contradictions(project)]
+    wrong += failures(project_id, sums)
     # A file that is not what was written is not unpickled.
-    yield from damaged or failures(project_id, looks(Opened(Cache(0), directory, project)))
+    yield from wrong or failures(project_id, looks(Opened(Cache(0), directory, project)))
 
 
 def failures(project_id: str, looks: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[Finding]:
