@@ -170,4 +170,4 @@ def give_up_model(store: Store, project_id: str) -> None:
             transaction.read(Part.MODEL)
         except ModelDamaged:
             project = transaction.read().project
-            transaction.commit(replace(project, model=None).committed())
+            transaction.commit(replace(project, model=None).asking_for_fit().committed())

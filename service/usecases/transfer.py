@@ -82,7 +82,7 @@ def import_project(store: Store, staging: Staging, request: ImportRequest) -> Pr
     with store.transaction(project.project_id, create=True) as transaction:
         if transaction.project is not None:
             raise ProjectInTheWay(project.project_id)
-        project = transaction.commit(project.committed(), files, IMPORT)
+        project = transaction.commit(project.asking_for_fit().committed(), files, IMPORT)
     return fit_or_keep(store, project) if project.fit_is_due else project
 
 
@@ -115,6 +115,8 @@ def imported(request: ImportRequest) -> Project:
         last_file=last if held_out is None else held_out.number,
         created_at=facts.created_at,
         updated_at=facts.updated_at,
+        fit_asked=None,
+        fit_error=None,
         history=History(request.events.checksum.n_bytes),
     )
 
