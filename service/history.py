@@ -67,6 +67,7 @@ def facts_of(project: Project) -> Plain:
         "n_samples": project.n_samples,
         "classes": list(project.classes),
         "estimator": {"name": project.estimator.name, "params": dict(project.estimator.params)},
+        "consensus": project.consensus,
         "random_state": project.random_state,
         "held_out": None if held_out is None else {"number": held_out.number, "n_samples": held_out.n_rows},
         "model_version": None if model is None else model.version,

@@ -1,6 +1,6 @@
 """What a project is: frozen values, and the pure transitions between them. Nothing here touches a disk or a network.
 
-What a sample is trained on is derived from its votes (`votes.resolve`), and whether a fit is due is derived from the
+What a sample is trained on is derived from its votes (`Project.resolved`), and whether a fit is due is derived from the
 labels and the model (`Project.fit_is_due`), so that no second truth has to survive a crash.
 """
 
@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.crowd import Crowd
 from service.errors import FieldError, InvalidRequest
 from service.parameters import Parameters
-from service.votes import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes
+from service.votes import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes, look_up
 
 MAX_ERRORS = 20
 """No reply lists more wrong fields than this."""
@@ -27,6 +30,12 @@ PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a project may be called."""
 
 GROW_CLASSES = "POST /fit with a longer list of 'classes' declares it"
+
+
+Consensus = Literal["crowdlab", "majority"]
+"""How the votes of several people on one sample become one label."""
+
+DEFAULT_CONSENSUS: Consensus = "crowdlab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,8 @@ class TestScore:
 class ModelRef:
     """A fitted model: the file of its number, what it was fitted with and on, and how well it does.
 
-    `held_out` is the number of the held-out set that it was scored on, None without one.
+    `held_out` is the number of the held-out set that it was scored on, None without one. `crowd` is what was found out
+    about the votes that it was fitted to, None where there was nothing to weigh.
     """
 
     version: int
@@ -62,6 +72,8 @@ class ModelRef:
     labels_revision: int
     held_out: int | None
     test_score: TestScore | None
+    consensus: Consensus = "crowdlab"
+    crowd: Crowd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +110,7 @@ class History:
     tail: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Project:
     """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool.
 
@@ -127,6 +139,7 @@ class Project:
     last_file: int
     created_at: int
     updated_at: int
+    consensus: Consensus
     fit_asked: int | None
     fit_error: str | None
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
@@ -136,11 +149,6 @@ class Project:
     def n_samples(self) -> int:
         """How many rows the pool has."""
         return sum(segment.n_rows for segment in self.segments)
-
-    @property
-    def n_bytes(self) -> int:
-        """How much memory the state takes, about."""
-        return self.votes.n_bytes + sum(map(len, self.history.tail if self.history else ()))
 
     @property
     def commit(self) -> tuple[str, int]:
@@ -153,9 +161,21 @@ class Project:
         return self.segments[0].sparse
 
     @property
+    def crowd(self) -> Crowd | None:
+        """What is known about the people behind the votes, None where it plays no part."""
+        return self.model.crowd if self.model is not None and self.consensus == "crowdlab" else None
+
+    @cached_property
     def resolved(self) -> Resolved:
-        """What the votes come to."""
-        return self.votes.resolved
+        """What the votes come to: the consensus found with the model, the majority where votes are newer."""
+        return self.votes.resolved if self.crowd is None else self.crowd.settle(self.votes)
+
+    @property
+    def n_bytes(self) -> int:
+        """How much memory it takes, nearly."""
+        crowd = self.model.crowd if self.model else None
+        n_bytes = self.votes.n_bytes + sum(map(len, self.history.tail if self.history else ()))
+        return n_bytes + (crowd.n_bytes + self.resolved.codes.nbytes if crowd else 0)
 
     @property
     def n_labeled(self) -> int:
@@ -174,7 +194,10 @@ class Project:
 
     @property
     def n_labels_since_fit(self) -> int:
-        """How many labels were given, changed or retracted since the current model's snapshot."""
+        """How many samples had labels given, changed or retracted since the current model's snapshot.
+
+        A further vote that changes no label counts where it is weighed.
+        """
         return self.labels_revision - (self.model.labels_revision if self.model else 0)
 
     @property
@@ -190,8 +213,9 @@ class Project:
 
     @property
     def can_fit(self) -> bool:
-        """Whether there is something to learn: two classes at least."""
-        return self.n_classes_labeled >= 2
+        """Whether there is something to learn: two classes, also by the majority that the next fit starts from."""
+        has_two = self.n_classes_labeled >= 2
+        return has_two and (self.crowd is None or len(np.unique(self.votes.resolved.codes)) >= 2)
 
     @property
     def fit_is_due(self) -> bool:
@@ -210,6 +234,7 @@ class Project:
             model.estimator == self.estimator
             and model.random_state == self.random_state
             and model.held_out == self.held_out_number
+            and model.consensus == self.consensus
             and model.labels_revision >= labels_revision
         )
 
@@ -246,11 +271,14 @@ class Project:
         """Return the project with other votes. What can no longer be fitted has no model, and none is asked of it."""
         changed = replace(self, votes=votes)
         before, after = self.resolved, changed.resolved
-        n_given = np.count_nonzero(before.code_of(after.labeled) != after.codes)
-        n_retracted = np.count_nonzero(after.code_of(before.labeled) == SKIP)
+        given = after.labeled[before.code_of(after.labeled) != after.codes]
+        retracted = before.labeled[after.code_of(before.labeled) == SKIP]
+        n_touched = len(given) + len(retracted)
+        if self.consensus == "crowdlab" and len(weighed := reweighed(self.votes, votes)):
+            n_touched += len(np.setdiff1d(weighed, np.concatenate([given, retracted])))
         if not changed.can_fit:
             changed = replace(changed, model=None, fit_asked=None, fit_error=None)
-        return replace(changed, labels_revision=self.labels_revision + int(n_given + n_retracted))
+        return replace(changed, labels_revision=self.labels_revision + n_touched)
 
     def asking_for_fit(self) -> Project:
         """Return the project with a model asked for of the labels that there are; as it is where none is due."""
@@ -279,7 +307,25 @@ class Project:
         if outdated or not self.can_fit or not self.fitted_with(model, 0):
             return self
         number = self.last_model + 1
-        return replace(self, model=replace(model, version=number), last_model=number, fit_error=None)
+        fitted = replace(self, model=replace(model, version=number), last_model=number, fit_error=None)
+        # Votes that came meanwhile may leave a single class beside the consensus of the others.
+        return fitted if fitted.can_fit else self
+
+
+def reweighed(before: Votes, after: Votes) -> NDArray[np.int64]:
+    """Return the samples with several labels, before or after, whose ballots are not what they were."""
+    several: NDArray[np.int64] = np.union1d(before.shared, after.shared)
+    if len(several):
+        several = several[ballots_of(before, several) != ballots_of(after, several)]
+    return several
+
+
+def ballots_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the ballots of each sample, 0 for one without a label."""
+    rows, found = look_up(votes.resolved.labeled, index)
+    ballots = np.zeros(len(index), np.uint64)
+    ballots[found] = votes.ballots[rows[found]]
+    return ballots
 
 
 def now() -> int:

@@ -5,16 +5,37 @@ Plain values, so that no class of ours is named in a file: a class may be rename
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
+from service.crowd import Crowd
 from service.errors import UnknownSchema
-from service.project import Checksum, EstimatorSpec, HeldOut, History, ModelRef, Project, Segment, TestScore
+from service.project import (
+    DEFAULT_CONSENSUS,
+    Checksum,
+    EstimatorSpec,
+    HeldOut,
+    History,
+    ModelRef,
+    Project,
+    Segment,
+    TestScore,
+)
 from service.votes import Votes
 
 SCHEMA_VERSION = 2
 
 OLDEST_SCHEMA = 1
-"""That of states without checksums and history, and without what fits in the background need."""
+"""That of the first version of the service."""
+
+OF_LATER_SCHEMAS: dict[str, Any] = {
+    "consensus": DEFAULT_CONSENSUS,
+    "fit_asked": None,
+    "fit_error": None,
+    "checksums": {},
+    "history": None,
+}
+"""What the states of the first schema lack."""
 
 
 def to_record(project: Project) -> dict[str, Any]:
@@ -41,6 +62,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "last_file": project.last_file,
         "created_at": project.created_at,
         "updated_at": project.updated_at,
+        "consensus": project.consensus,
         "fit_asked": project.fit_asked,
         "fit_error": project.fit_error,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
@@ -52,7 +74,9 @@ def from_record(record: dict[str, Any]) -> Project:
     """Return the project of a state, or raise UnknownSchema for one that this version cannot know."""
     written = record.pop("schema_version")
     if written == OLDEST_SCHEMA:
-        record = {**record, "checksums": {}, "history": None, "fit_asked": None, "fit_error": None}
+        record = {**record, **OF_LATER_SCHEMAS}
+        if record["model"] is not None:
+            record["model"] = {**record["model"], "consensus": DEFAULT_CONSENSUS, "crowd": None}
     elif written != SCHEMA_VERSION:
         raise UnknownSchema(
             f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
@@ -94,6 +118,8 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "test_score": None
         if score is None
         else (score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss),
+        "consensus": model.consensus,
+        "crowd": model.crowd and {field.name: getattr(model.crowd, field.name) for field in fields(Crowd)},
     }
 
 
@@ -105,5 +131,6 @@ def to_model(plain: dict[str, Any]) -> ModelRef:
             **plain,
             "estimator": to_spec(plain["estimator"]),
             "test_score": None if score is None else TestScore(*score),
+            "crowd": plain["crowd"] and Crowd(**plain["crowd"]),
         }
     )

@@ -13,6 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from service.mixing import GOLDEN, mixed
+
 Label = str | int | bool
 
 SKIP = -1
@@ -85,12 +87,27 @@ class Votes:
         """What the votes come to; worked out once, however many states of a project share the votes."""
         return resolve(self)
 
+    @cached_property
+    def shared(self) -> NDArray[np.int64]:
+        """The samples that were given two labels or more, sorted."""
+        given = self.index[self.code != SKIP]
+        again: NDArray[np.int64] = given[~starts(given)]
+        return again[starts(again)]
+
+    @cached_property
+    def ballots(self) -> NDArray[np.uint64]:
+        """A number for each labelled sample that tells who gave it which label: as good as never the same for two."""
+        given = self.code != SKIP
+        said = ((self.annotator[given].astype(np.int64) + 1) << 32) + self.code[given] + 1
+        first = np.flatnonzero(starts(self.index[given]))
+        return np.add.reduceat(mixed(said.astype(np.uint64) * GOLDEN), first)  # modulo 2**64
+
     @property
     def n_bytes(self) -> int:
         """How much memory they take."""
         columns = (self.index, self.code, self.annotator, self.at, self.query)
-        # And, once they are asked for, the key and what the votes come to.
-        return sum(column.nbytes for column in columns) + 2 * self.index.nbytes + self.code.nbytes
+        # And, once they are asked for, the key, what the votes come to, and the ballots.
+        return sum(column.nbytes for column in columns) + 3 * self.index.nbytes + self.code.nbytes
 
     @cached_property
     def key(self) -> NDArray[np.int64]:
@@ -150,13 +167,13 @@ def resolve(votes: Votes) -> Resolved:
     return Resolved(index[winner], code[winner], skipped)
 
 
-def cast(votes: Votes, new: Votes) -> tuple[Votes, int]:
+def cast(votes: Votes, new: Votes, before: Resolved | None = None) -> tuple[Votes, int]:
     """Return the votes after `new` were given, and how many of these changed anything.
 
     `new` holds at most one vote per sample and annotator, and no other beside an anonymous one. The same label again
-    is no change.
+    is no change; of nobody in particular it is what the sample is taken to have, as `before` tells, or the majority.
     """
-    before = votes.resolved
+    before = before or votes.resolved
     rows, repeated = look_up(votes.key, new.key)
     repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
     anonymous = new.annotator == NOBODY

@@ -68,6 +68,7 @@ def test_a_label_by_nobody_replaces_all_there_is(client: FlaskClient, project: s
 
 
 def test_the_majority_is_trained_on_and_the_latest_where_it_ties(client: FlaskClient, project: str) -> None:
+    assert post(client, "/fit", project_id=project, consensus="majority")["consensus"] == "majority"
     label(client, {"index": 5, "label": 0, "annotator": "ada"})
     label(client, {"index": 5, "label": 1, "annotator": "bob"})
     assert get(client, "/projects/p")["class_counts"] == [1, 2]

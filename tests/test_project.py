@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service.crowd import Crowd
 from service.errors import InvalidRequest
 from service.project import (
     EstimatorSpec,
@@ -48,6 +49,7 @@ def project(**changes):
         last_file=1,
         created_at=1,
         updated_at=1,
+        consensus="crowdlab",
         fit_asked=None,
         fit_error=None,
     )
@@ -77,7 +79,8 @@ REVISIONS = [
     ("three labels", [[(2, A, NOBODY), (3, A, NOBODY), (4, B, NOBODY)]], 3),
     ("the same again", [[(2, A, NOBODY)], [(2, A, NOBODY)]], 1),
     ("another", [[(2, A, NOBODY)], [(2, B, NOBODY)]], 2),
-    ("a second who agrees", [[(2, A, ANN)], [(2, A, BOB)]], 1),
+    ("a second who agrees, and is weighed", [[(2, A, ANN)], [(2, A, BOB)]], 2),
+    ("the same again by one of two", [[(2, A, ANN)], [(2, A, BOB)], [(2, A, BOB)]], 2),
     ("a second who does not: the later counts", [[(2, A, ANN)], [(2, B, BOB)]], 2),
     ("a skip", [[(2, SKIP, NOBODY)]], 0),
     ("a skip of a label", [[(2, A, NOBODY)], [(2, SKIP, NOBODY)]], 2),
@@ -94,6 +97,10 @@ def test_a_revision_is_a_label_given_changed_or_taken_away(requests, expected):
     assert after.labels_revision == expected
 
 
+def test_a_second_who_agrees_is_no_revision_where_the_majority_counts():
+    assert told(told(project(consensus="majority"), (2, A, ANN)), (2, A, BOB), at=2).labels_revision == 1
+
+
 def test_a_retraction_is_a_revision():
     assert retracted(BOTH, 0).labels_revision == 3
     assert retracted(told(project(), (0, SKIP, NOBODY)), 0).labels_revision == 0
@@ -106,6 +113,67 @@ def test_the_counts():
     assert counted.class_counts == [1, 2]
     assert project().class_counts == [0, 0]
     assert project(classes=()).class_counts == []
+
+
+# What a crowd makes of the votes.
+
+
+def crowd_of(project, *found):
+    """A crowd that found (index, code, quality) from the votes as they are."""
+    index, code, quality = zip(*found, strict=True)
+    labeled = project.votes.resolved.labeled
+    return Crowd(
+        index=np.array(index),
+        code=np.array(code, np.int32),
+        quality=np.array(quality),
+        ballots=project.votes.ballots[np.searchsorted(labeled, index)],
+        annotator=np.array([ANN, BOB], np.int32),
+        weight=np.array([0.9, 0.1]),
+        accuracy=np.array([0.8, np.nan]),
+        model_weight=1.0,
+        temperature=1.5,
+        n_classes=2,
+    )
+
+
+SPLIT = told(told(BOTH, (2, A, ANN), (3, B, ANN)), (2, B, BOB), (3, B, BOB), at=2)
+
+
+def weighed(*found):
+    """The project whose four labelled samples have a model with a crowd."""
+    revision = SPLIT.labels_revision
+    return SPLIT.with_model(replace(model(revision), crowd=crowd_of(SPLIT, *found)))
+
+
+def test_the_consensus_of_the_fit_is_what_is_trained_on():
+    assert SPLIT.class_counts == [1, 3]
+    assert weighed((2, A, 0.7)).class_counts == [2, 2]
+    assert weighed((2, A, 0.7)).n_labels_since_fit == 0
+    assert replace(weighed((2, A, 0.7)), consensus="majority").class_counts == [1, 3]
+
+
+def test_newer_votes_go_by_the_majority_until_the_next_fit():
+    since = told(weighed((2, A, 0.7)), (2, SKIP, ANN), at=3)
+    assert (since.class_counts, since.n_labels_since_fit) == ([1, 3], 1)
+    since = told(since, (2, A, ANN), at=4)
+    assert (since.class_counts, since.n_labels_since_fit) == ([2, 2], 2)
+
+
+def test_votes_that_came_during_the_fit_are_not_taken_for_what_was_weighed():
+    meanwhile = told(SPLIT, (2, B, ANN), at=3)
+    fitted = meanwhile.with_model(replace(model(SPLIT.labels_revision), crowd=crowd_of(SPLIT, (2, A, 0.7))))
+    assert (fitted.class_counts, fitted.fit_is_due) == ([1, 3], True)
+
+
+def test_a_word_of_nobody_against_the_consensus_is_a_change():
+    before = weighed((2, A, 0.7))
+    votes, n_changed = cast(before.votes, Votes.of([(2, B, NOBODY, b"")], 3), before.resolved)
+    assert (n_changed, before.with_votes(votes).class_counts) == (1, [1, 3])
+
+
+def test_a_consensus_that_leaves_one_class_is_no_model():
+    only = told(told(project(), (0, B, NOBODY), (2, A, ANN)), (2, A, BOB), at=2)
+    assert only.with_model(replace(model(9), crowd=crowd_of(only, (2, B, 0.6)))) is only
 
 
 # Whether a fit is due.
@@ -122,6 +190,8 @@ DUE = [
     ("another estimator", replace(BOTH.with_model(model(2)), estimator=FOREST), True),
     ("other parameters", replace(BOTH.with_model(model(2)), estimator=EstimatorSpec(LINEAR.name, {"C": 2.0})), True),
     ("another seed", replace(BOTH.with_model(model(2)), random_state=1), True),
+    ("another consensus", replace(BOTH.with_model(model(2)), consensus="majority"), True),
+    ("a second vote since", told(BOTH.with_model(model(2)), (0, A, ANN), (0, A, BOB)), True),
     ("one class left", retracted(BOTH.with_model(model(2)), 0), False),
 ]
 

@@ -8,10 +8,24 @@ import joblib
 import numpy as np
 import pytest
 
+from service.crowd import Crowd
 from service.errors import UnknownSchema
 from service.project import Checksum, EstimatorSpec, HeldOut, History, ModelRef, Project, Segment, TestScore
 from service.record import SCHEMA_VERSION, from_record, to_record
 from service.votes import SKIP, Votes
+
+CROWD = Crowd(
+    index=np.array([3]),
+    code=np.array([1], np.int32),
+    quality=np.array([0.75]),
+    ballots=np.array([2**64 - 1], np.uint64),
+    annotator=np.array([-1, 0], np.int32),
+    weight=np.array([0.5, 1e-6]),
+    accuracy=np.array([0.25, 0.125]),
+    model_weight=1.5,
+    temperature=0.5,
+    n_classes=2,
+)
 
 FULL = Project(
     project_id="p",
@@ -28,11 +42,14 @@ FULL = Project(
     annotators=("ann", "bob"),
     votes=Votes.of([(3, 1, 0, b"q"), (2**40, SKIP, -1, b"")], at=17),
     labels_revision=9,
-    model=ModelRef(6, EstimatorSpec("gaussian_nb", {"scale": True}), 1, 8, 5, TestScore(0.5, 0.25, 0.125, 2.0)),
+    model=ModelRef(
+        6, EstimatorSpec("gaussian_nb", {"scale": True}), 1, 8, 5, TestScore(0.5, 0.25, 0.125, 2.0), crowd=CROWD
+    ),
     last_model=6,
     last_file=5,
     created_at=1,
     updated_at=2,
+    consensus="majority",
     fit_asked=9,
     fit_error="the numbers are too large",
     checksums={"pool/000003.joblib": Checksum(1_000, 2**32 - 1)},
@@ -55,10 +72,17 @@ EMPTY = replace(
 
 
 def plain(project):
-    """The project's fields, its votes as lists, so that two can be compared."""
+    """The project's fields, its columns as lists, so that two can be compared."""
     values = {field.name: getattr(project, field.name) for field in fields(Project)}
-    votes = values.pop("votes")
-    return values, [(column.dtype, column.tolist()) for column in (getattr(votes, f.name) for f in fields(Votes))]
+    crowd = project.model and project.model.crowd
+    values["model"] = project.model and replace(project.model, crowd=None)
+    return values | {"votes": listed(values["votes"]), "crowd": crowd and listed(crowd)}
+
+
+def listed(columns):
+    """The fields of votes or of a crowd, each with its dtype."""
+    values = [np.asarray(getattr(columns, field.name)) for field in fields(columns)]
+    return [(value.dtype, value.tolist()) for value in values]
 
 
 def classes_in(value):
@@ -79,10 +103,11 @@ def test_no_field_is_forgotten():
         FULL,
         EMPTY,
         replace(FULL, model=replace(FULL.model, test_score=None)),
+        replace(FULL, model=replace(FULL.model, crowd=None)),
         replace(FULL, classes=(True, False)),
         replace(FULL, classes=(1, 0, -(2**63))),
     ],
-    ids=["full", "empty", "no score", "booleans", "integers"],
+    ids=["full", "empty", "no score", "no crowd", "booleans", "integers"],
 )
 def test_what_is_written_is_what_is_read(tmp_path, project):
     joblib.dump(to_record(project), tmp_path / "state")

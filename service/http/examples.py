@@ -64,6 +64,7 @@ def project(version: int, **changes: Json) -> Json:
         "classes": ["setosa", "versicolor"],
         "class_counts": [1, 1],
         "estimator": LOGISTIC,
+        "consensus": "crowdlab",
         "random_state": 0,
         "model_version": 1,
         "n_labels_since_fit": 0,
@@ -85,6 +86,22 @@ def record(index: int, label: str | None, annotator: str | None = None, query_id
         "annotator": annotator,
         "query_id": query_id,
         "labeled_at": AT,
+        "consensus": label,
+        "quality": None,
+    }
+
+
+def annotator(name: str | None, n_labels: int, n_skips: int) -> Json:
+    """Return what somebody did as GET /projects/{project_id}/annotators shows it, where nobody labelled the same."""
+    return {
+        "annotator": name,
+        "n_labels": n_labels,
+        "n_skips": n_skips,
+        "n_shared": 0,
+        "agreement": None,
+        "accuracy": None,
+        "first_at": AT,
+        "last_at": AT,
     }
 
 
@@ -318,11 +335,18 @@ STORY = (
         path=LOOK_AT,
         headers={"Accept": "text/csv"},
         media_type="text/csv",
-        reply="index,id,label,skip,annotator,query_id,labeled_at\r\n"
-        f"0,,setosa,false,,,{AT}\r\n"
-        f"2,,versicolor,false,,,{AT}\r\n"
-        f"6,,versicolor,false,ada,{QUERY_ID},{AT}\r\n"
-        f"7,,,true,ada,{QUERY_ID},{AT}\r\n",
+        reply="index,id,label,skip,annotator,query_id,labeled_at,consensus,quality\r\n"
+        f"0,,setosa,false,,,{AT},setosa,\r\n"
+        f"2,,versicolor,false,,,{AT},versicolor,\r\n"
+        f"6,,versicolor,false,ada,{QUERY_ID},{AT},versicolor,\r\n"
+        f"7,,,true,ada,{QUERY_ID},{AT},,\r\n",
+    ),
+    Example(
+        "list_project_annotators",
+        "Who answered",
+        200,
+        path=LOOK_AT,
+        reply={"annotators": [annotator(None, 2, 0), annotator("ada", 1, 1)]},
     ),
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),
     Example(

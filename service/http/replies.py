@@ -64,6 +64,9 @@ def listed(schema: type[Schema], description: str, **options: Any) -> fields.Lis
     return fields.List(fields.Nested(schema), required=True, metadata={"description": description}, **options)
 
 
+SHARE_OR_NULL: JsonSchema = {**or_null("number"), "minimum": 0, "maximum": 1}
+
+
 def optional(field: fields.Field[Any]) -> fields.Field[Any]:
     """Return a field that is not in every reply."""
     field.required = False
@@ -101,7 +104,7 @@ def model_version_field(**options: Any) -> AsIs:
 
 def labels_since_fit(**options: Any) -> AsIs:
     """Return the field that says how stale the model is."""
-    return count("Labels given, changed or retracted since the current model was fitted.", **options)
+    return count("Samples whose labels were given, changed or retracted since the current model was fitted.", **options)
 
 
 def test_score_field(**options: Any) -> fields.Nested:
@@ -132,6 +135,7 @@ class ProjectSchema(Schema):
     classes = AsIs(many(LABEL), "The labels there are, declared or discovered.")
     class_counts = AsIs(many({"type": "integer"}), "How many samples have each of `classes`, in the same order.")
     estimator = described(EstimatorSpecSchema, "What the project trains.")
+    consensus = string("How several people's labels of one sample become one: crowdlab or majority.")
     random_state = count("The project's seed.")
     model_version = model_version_field(attribute="model.version", dump_default=None)
     n_labels_since_fit = labels_since_fit()
@@ -263,6 +267,11 @@ class LabelRecordSchema(Schema):
     annotator = AsIs(or_null("string"), "Who answered; null for nobody in particular.")
     query_id = AsIs(or_null("string"), "Which query asked; null where that was not told.")
     labeled_at = AsIs({"type": "string", "format": "date-time"}, "When the answer was kept.")
+    consensus = AsIs(LABEL_OR_NULL, "What all answers to the sample come to, which is trained on; null for a skip.")
+    quality = AsIs(
+        SHARE_OR_NULL,
+        "How likely the consensus is right, as of the last fit; null where that was not worked out for these answers.",
+    )
 
 
 class LabelListSchema(Schema):
@@ -294,6 +303,7 @@ class EventDetailsSchema(Schema):
     n_samples = optional(AsIs({"type": "integer", "minimum": 1}, "Rows of the pool."))
     classes = optional(AsIs(many(LABEL), "The labels there are, declared or discovered."))
     estimator = optional(described(EstimatorSpecSchema, "What the project trains."))
+    consensus = optional(string("How several people's labels of one sample become one."))
     random_state = optional(count("The project's seed."))
     held_out = optional(
         AsIs(or_null("object"), "The held-out set: its number, and how many samples it has; null without.")
@@ -330,6 +340,27 @@ class EventPageReplySchema(Schema):
 
     events = listed(EventSchema, "In order of their versions.")
     next = AsIs(or_null("integer"), "Give it as `after` for the next page; null on the last.")
+
+
+class AnnotatorSchema(Schema):
+    """What somebody did."""
+
+    annotator = AsIs(or_null("string"), "Who; null for nobody in particular.")
+    n_labels = count("Samples labelled.")
+    n_skips = count("Samples skipped.")
+    n_shared = count("Samples labelled that others labelled, too.")
+    agreement = AsIs(SHARE_OR_NULL, "Share of `n_shared` on which the consensus is the same; null without any.")
+    accuracy = AsIs(
+        SHARE_OR_NULL, "Share of labels that are right, as estimated at the last fit; null where it was not."
+    )
+    first_at = AsIs({"type": "string", "format": "date-time"}, "When the earliest answer that still stands was kept.")
+    last_at = AsIs({"type": "string", "format": "date-time"}, "When the latest was.")
+
+
+class AnnotatorListSchema(Schema):
+    """Who answered."""
+
+    annotators = listed(AnnotatorSchema, "In the order of their first answer, nobody in particular first.")
 
 
 class ParameterSchema(Schema):

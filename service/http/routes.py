@@ -62,6 +62,7 @@ from service.places import Places
 from service.project import Project
 from service.settings import Settings
 from service.store import Store
+from service.usecases.annotators import list_annotators
 from service.usecases.append import append_samples as append
 from service.usecases.background import BackgroundFits
 from service.usecases.fit import fit_project as fit
@@ -368,6 +369,22 @@ def list_project_events(project_id: str) -> Response:
     data = read_query(EVENT_PAGE)
     project, page = list_events(here().store, project_id, data["limit"], data["after"])
     return tagged(Response(json_page("events", page, page.next), mimetype=JSON), project)
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/annotators",
+    role=Role.READER,
+    replies={200: Reply("Who answered.", replies.AnnotatorListSchema, etag=True)},
+    problems=(404,),
+)
+def list_project_annotators(project_id: str) -> Response:
+    """List who answered, and how well.
+
+    Estimates are CROWDLAB's, as of the last fit: they need samples that several people labelled.
+    """
+    project, records = list_annotators(here().store, project_id)
+    return tagged(Response(json_list("annotators", records), mimetype=JSON), project)
 
 
 @operations.add(

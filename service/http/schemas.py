@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from marshmallow import RAISE, Schema, ValidationError, pre_load, validates_schema
@@ -17,7 +17,7 @@ from service.http import label_rules, rules
 from service.http.formats.npy import check_cells
 from service.http.rules import Ruled
 from service.http.wire import ANSWERS, Limits
-from service.project import MAX_ERRORS, PROJECT_ID, EstimatorSpec
+from service.project import MAX_ERRORS, PROJECT_ID, Consensus, EstimatorSpec
 from service.settings import Settings
 from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest
@@ -89,6 +89,11 @@ class FitSchema(RequestSchema):
     estimator = Ruled(
         rules.estimator().documented(**ESTIMATOR_SCHEMA),
         "An estimator's name, or its name and parameters; see GET /estimators.",
+    )
+    consensus = Ruled(
+        rules.one_of(*get_args(Consensus)),
+        "How several people's labels of one sample become the one that is trained on: weighed by CROWDLAB, the default "
+        "of a new project, or by their majority.",
     )
     random_state = seed_field("The project's seed; 0 without.")
     replace = Ruled(
@@ -215,6 +220,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         held_out=held_out,
         classes=data.get("classes"),
         estimator=estimator_spec(data["estimator"]) if "estimator" in data else None,
+        consensus=data.get("consensus"),
         random_state=data.get("random_state"),
         replace=data["replace"],
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import orjson
@@ -43,7 +43,7 @@ from service.http.rules import Rule, Ruled
 from service.http.schemas import MAX_SEED, RequestSchema, estimator_spec, project_id_field
 from service.http.wire import Limits
 from service.ids import SampleIds
-from service.project import MAX_CLASSES
+from service.project import MAX_CLASSES, Consensus
 from service.store import Snapshot
 from service.store.events import staged_log
 from service.store.staging import StagedRows, Staging
@@ -92,6 +92,7 @@ class FactsSchema(RequestSchema):
     n_features = count_field(1, MAX_COLUMNS)
     random_state = count_field(0, MAX_SEED)
     estimator = Ruled(rules.estimator(), "", required=True)
+    consensus = Ruled(rules.one_of(*get_args(Consensus)), "", required=True)
     classes = Ruled(list_or_none(label_rules.class_list(), MAX_CLASSES), "", required=True)
     classes_declared = Ruled(rules.boolean(), "", required=True)
     annotators = Ruled(list_or_none(rules.sample_ids(), MAX_ANNOTATORS), "", required=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from service.mixing import GOLDEN, mixed
 from service.pool import Pool
 from service.scoring import Scores
 from service.strategies.view import Positions
@@ -85,8 +86,5 @@ def best_positions(positions: Positions, scores: Scores, batch_size: int, seed: 
 
 
 def lots(positions: Positions, seed: np.uint64) -> NDArray[np.uint64]:
-    """Draw a number of 64 bits for each position, the same for the same seed (Steele et al. 2014, SplitMix64)."""
-    z = seed + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # all modulo 2**64
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    """Draw a number of 64 bits for each position, the same for the same seed."""
+    return mixed(seed + (positions.astype(np.uint64) + np.uint64(1)) * GOLDEN)

@@ -14,6 +14,8 @@ from service.estimators import refuse_sparse, resolve
 from service.ids import SampleIds
 from service.pool import Pool
 from service.project import (
+    DEFAULT_CONSENSUS,
+    Consensus,
     EstimatorSpec,
     HeldOut,
     ModelRef,
@@ -54,6 +56,7 @@ class FitRequest:
     held_out: HeldOutUpload | None = None
     classes: Sequence[Label] | None = None
     estimator: EstimatorSpec | None = None
+    consensus: Consensus | None = None
     random_state: int | None = None
     replace: bool = False
     in_background: bool = False
@@ -134,16 +137,18 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
         last_file=0,
         created_at=at,
         updated_at=at,
+        consensus=DEFAULT_CONSENSUS,
         fit_asked=None,
         fit_error=None,
     )
 
 
 def apply(project: Project, request: FitRequest) -> Project:
-    """Return the project with the estimator, the seed and the classes that the request brings."""
+    """Return the project with the estimator, the consensus, the seed and the classes that the request brings."""
     project = replace(
         project,
         estimator=request.estimator or project.estimator,
+        consensus=request.consensus or project.consensus,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:

@@ -218,5 +218,5 @@ def with_answers(project: Project, answers: Sequence[Answer], indices: Sequence[
         )
         for answer, index in zip(answers, indices, strict=True)
     )
-    votes, n_changed = cast(project.votes, Votes.of(rows, project.next_moment()))
+    votes, n_changed = cast(project.votes, Votes.of(rows, project.next_moment()), project.resolved)
     return (project.with_votes(votes) if n_changed else project), n_changed

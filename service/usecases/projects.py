@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import ProjectNotFound, StoreDamaged
 from service.project import Project
 from service.store import Page, Part, Store
-from service.votes import NOBODY, SKIP, Label
+from service.votes import NOBODY, SKIP, Label, look_up
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class LabelRecord:
     annotator: str | None
     query_id: str | None
     labeled_at: str
+    consensus: Label | None
+    quality: float | None
 
 
 def get(store: Store, project_id: str) -> Project:
@@ -98,8 +101,10 @@ def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelR
     """Return a project and all its answers in order of their samples, made one by one as they are asked for."""
     snapshot = store.read(project_id, Part.IDS)
     project, votes, ids = snapshot.project, snapshot.project.votes, snapshot.ids
-    times = np.datetime_as_string(votes.at.astype("M8[us]"), timezone="UTC")
-    columns = zip(votes.index, votes.code, votes.annotator, votes.query, times, strict=True)
+    codes, qualities = project.resolved.code_of(votes.index), quality_of(project, votes.index)
+    columns = zip(
+        votes.index, votes.code, votes.annotator, votes.query, shown_times(votes.at), codes, qualities, strict=True
+    )
     records = (
         LabelRecord(
             index=int(index),
@@ -109,7 +114,23 @@ def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelR
             annotator=None if annotator == NOBODY else project.annotators[annotator],
             query_id=query.decode() or None,
             labeled_at=str(time),
+            consensus=None if consensus == SKIP else project.classes[consensus],
+            quality=None if np.isnan(quality) else float(quality),
         )
-        for index, code, annotator, query, time in columns
+        for index, code, annotator, query, time, consensus, quality in columns
     )
     return project, records
+
+
+def quality_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how likely the consensus of each sample is right, NaN where that is not known."""
+    quality = np.full(len(index), np.nan)
+    if project.crowd is not None:
+        rows, found = look_up(project.resolved.labeled, index)
+        quality[found] = project.crowd.quality_of(project.votes)[rows[found]]
+    return quality
+
+
+def shown_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Show microseconds since 1970 UTC as RFC 3339 tells."""
+    return np.datetime_as_string(microseconds.astype("M8[us]"), timezone="UTC")

@@ -9,13 +9,17 @@ from dataclasses import replace
 import numpy as np
 
 from service.committee import Bag, bootstrap
+from service.crowd import Crowd
 from service.deadline import check_time
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.estimators import fit
+from service.pool import Features
 from service.project import ModelRef, Project
 from service.scoring import Classifier, evaluate
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
+from service.usecases.consensus import crowd_of
+from service.votes import Resolved
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +35,9 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("training needs a snapshot with its pool")
-    labels = project.resolved
-    classifier = fit(project.estimator, pool.take(labels.labeled), labels.codes, project.random_state)
+    X = pool.take(project.votes.resolved.labeled)
+    crowd, labels = weighed(project, X)
+    classifier = fit(project.estimator, X, labels.codes, project.random_state)
     score = None
     if snapshot.X_test is not None and snapshot.y_test is not None:
         score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
@@ -43,8 +48,24 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
         labels_revision=project.labels_revision,
         held_out=project.held_out_number,
         test_score=score,
+        consensus=project.consensus,
+        crowd=crowd,
     )
     return classifier, model
+
+
+def weighed(project: Project, X: Features) -> tuple[Crowd | None, Resolved]:
+    """Return what is found out about the votes on the labelled rows (l, d), and the labels that they come to.
+
+    Nothing where no sample has several, where the majority is asked for, and where the weights would leave one class.
+    """
+    majority = project.votes.resolved
+    if project.consensus == "crowdlab" and len(project.votes.shared) and len(np.unique(majority.codes)) > 1:
+        crowd = crowd_of(project, X)
+        labels = crowd.settle(project.votes)
+        if len(np.unique(labels.codes)) > 1:
+            return crowd, labels
+    return None, majority
 
 
 def train_committee(snapshot: Snapshot, n_members: int) -> Bag:

@@ -14,7 +14,7 @@ from service.errors import FieldError, InvalidRequest, ProjectInTheWay, ProjectN
 from service.estimators import refuse_sparse
 from service.history import IMPORT
 from service.ids import SampleIds
-from service.project import EstimatorSpec, HeldOut, History, Project, Segment, contradictions
+from service.project import Consensus, EstimatorSpec, HeldOut, History, Project, Segment, contradictions
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
@@ -33,6 +33,7 @@ class ProjectFacts:
     n_features: int
     random_state: int
     estimator: EstimatorSpec
+    consensus: Consensus
     classes: Sequence[Label]
     classes_declared: bool
     annotators: Sequence[str]
@@ -101,6 +102,7 @@ def imported(request: ImportRequest) -> Project:
         version=facts.version,
         random_state=facts.random_state,
         estimator=facts.estimator,
+        consensus=facts.consensus,
         segments=segments,
         n_features=facts.n_features,
         has_ids=request.ids is not None,

@@ -1,0 +1,80 @@
+"""Who answered, how much, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.project import Project
+from service.store import Store
+from service.usecases.projects import shown_times
+from service.votes import NOBODY, SKIP, contains, look_up
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorRecord:
+    """What somebody did; None for nobody in particular, and for what is not known. Times as RFC 3339 tells."""
+
+    annotator: str | None
+    n_labels: int
+    n_skips: int
+    n_shared: int
+    agreement: float | None
+    accuracy: float | None
+    first_at: str
+    last_at: str
+
+
+def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[AnnotatorRecord]]:
+    """Return a project and all whose answers stand, nobody first, the others in the order of their first answer."""
+    project = store.read(project_id).project
+    votes = project.votes
+    codes, who = np.unique(votes.annotator, return_inverse=True)
+
+    def times(counted: NDArray[np.bool_]) -> NDArray[np.intp]:
+        return np.bincount(who[counted], minlength=len(codes))
+
+    is_label = votes.code != SKIP
+    is_shared = is_label & contains(votes.shared, votes.index)
+    n_shared = times(is_shared)
+    n_agreed = times(is_shared & (votes.code == project.resolved.code_of(votes.index)))
+    first, last = np.full(len(codes), np.iinfo(np.int64).max), np.zeros(len(codes), np.int64)
+    np.minimum.at(first, who, votes.at)
+    np.maximum.at(last, who, votes.at)
+    columns = zip(
+        codes.tolist(),
+        times(is_label).tolist(),
+        times(~is_label).tolist(),
+        n_shared.tolist(),
+        n_agreed.tolist(),
+        accuracy_of(project, codes).tolist(),
+        shown_times(first).tolist(),
+        shown_times(last).tolist(),
+        strict=True,
+    )
+    records = (
+        AnnotatorRecord(
+            annotator=None if code == NOBODY else project.annotators[code],
+            n_labels=n_labels,
+            n_skips=n_skips,
+            n_shared=shared,
+            agreement=agreed / shared if shared else None,
+            accuracy=None if np.isnan(accuracy) else accuracy,
+            first_at=first_at,
+            last_at=last_at,
+        )
+        for code, n_labels, n_skips, shared, agreed, accuracy, first_at, last_at in columns
+    )
+    return project, records
+
+
+def accuracy_of(project: Project, annotators: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the estimated accuracy of each annotator, NaN where it is not known."""
+    accuracy = np.full(len(annotators), np.nan)
+    if project.crowd is not None:
+        rows, found = look_up(project.crowd.annotator.astype(np.int64), annotators.astype(np.int64))
+        accuracy[found] = project.crowd.accuracy[rows[found]]
+    return accuracy
