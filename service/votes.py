@@ -95,6 +95,12 @@ class Votes:
         return again[starts(again)]
 
     @cached_property
+    def n_labels(self) -> NDArray[np.intp]:
+        """How many labels each labelled sample has (l,)."""
+        given = self.index[self.code != SKIP]
+        return np.diff(np.append(np.flatnonzero(starts(given)), len(given)))
+
+    @cached_property
     def ballots(self) -> NDArray[np.uint64]:
         """A number for each labelled sample that tells who gave it which label: as good as never the same for two."""
         given = self.code != SKIP
@@ -106,8 +112,8 @@ class Votes:
     def n_bytes(self) -> int:
         """How much memory they take."""
         columns = (self.index, self.code, self.annotator, self.at, self.query)
-        # And, once they are asked for, the key, what the votes come to, and the ballots.
-        return sum(column.nbytes for column in columns) + 3 * self.index.nbytes + self.code.nbytes
+        # And, once they are asked for, the key, what the votes come to, the ballots and the numbers of labels.
+        return sum(column.nbytes for column in columns) + 4 * self.index.nbytes + self.code.nbytes
 
     @cached_property
     def key(self) -> NDArray[np.int64]:

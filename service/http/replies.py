@@ -176,7 +176,7 @@ class ClusterSchema(Schema):
 class ExplanationSchema(Schema):
     """Why a sample."""
 
-    chosen_by = AsIs({"type": "string", "enum": ["strategy", "exploration"]}, "What put it into the batch.")
+    chosen_by = AsIs({"type": "string", "enum": ["strategy", "exploration", "overlap"]}, "What put it into the batch.")
     predicted_label = AsIs(LABEL_OR_NULL, "The likeliest of `classes`; null without a model.")
     probabilities = AsIs(
         {**or_null("array"), "items": or_null("number")},

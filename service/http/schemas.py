@@ -170,7 +170,14 @@ class QuerySchema(RequestSchema):
         "no other samples, and `query_id` stays.",
         load_default=False,
     )
-    annotator = Ruled(label_rules.ANNOTATOR, "Who will answer.")
+    overlap = Ruled(
+        rules.integer(1, rules.INT64_MAX),
+        "How many people must label each sample of the project. Those that have a label and need more come first.",
+        load_default=1,
+    )
+    annotator = Ruled(
+        label_rules.ANNOTATOR, "Who will answer: never given a sample of the project that they have answered already."
+    )
     lease_seconds = Ruled(rules.only(0, f"a lease {rules.LATER}"), "0: a pure read.", load_default=0)
 
 
@@ -257,6 +264,8 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         raise InvalidRequest.at("/batch_size", f"must be an integer from 1 to {max_batch} (AQ_MAX_BATCH)")
     if "project_id" in data:
         refuse_own_samples(data)
+    elif data["overlap"] > 1:
+        raise InvalidRequest.at("/overlap", "must be 1 or left out: only a project knows who labelled what")
     strategy, params = strategies.resolve(data["strategy"], data["params"])
     return QueryRequest(
         project_id=data.get("project_id"),
@@ -271,6 +280,8 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         X=opened("X", data, limits),
         y=data.get("y"),
         explain=data["explain"],
+        annotator=data.get("annotator"),
+        overlap=data["overlap"],
     )
 
 

@@ -17,7 +17,8 @@ class Need(StrEnum):
     """What a strategy must be given besides the candidates.
 
     LABELED is which rows have a label, maybe none, and LABELS also which. MODEL is a model that can be asked about
-    other rows than those of the pool, or trained again: a caller's probabilities cannot stand in for it.
+    other rows than those of the pool, or trained again: a caller's probabilities cannot stand in for it. With VOTES
+    labelled rows, too, are candidates, and `Opinions` tells what is known of them.
     """
 
     PROBABILITIES = "probabilities"
@@ -26,6 +27,7 @@ class Need(StrEnum):
     LABELS = "labels"
     MEMBERS = "members"
     MODEL = "model"
+    VOTES = "votes"
 
 
 @dataclass(frozen=True, slots=True)

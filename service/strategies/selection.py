@@ -144,6 +144,7 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
         codes=question.codes,
         learn=question.learn,
         model_pool=question.model_pool,
+        opinions=question.opinions,
     )
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:

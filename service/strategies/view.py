@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -27,9 +27,27 @@ from service.scoring import (
 )
 
 Positions = NDArray[np.int64]
+NO_ROWS: Positions = np.empty(0, np.int64)
 Codes = NDArray[np.integer[Any]]
 Learn = Callable[[Features, Codes], Classifier]
 """Trains a model on rows (l, d) and their class codes (l,). Raises FitFailed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opinions:
+    """What is thought of the labels of some rows, sorted, that may be asked about again; and what a voice counts.
+
+    `quality` (k,) is how likely the label is right, and `weight` (k,) what all who gave one count together. The model
+    counts `model_weight`, with its probabilities at a `temperature`, and a usual annotator `usual_weight`.
+    """
+
+    rows: NDArray[np.int64]
+    quality: Scores
+    weight: Scores
+    model_weight: float
+    usual_weight: float
+    temperature: float
+    n_classes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +59,8 @@ class Question:
     gives one of so many members beside the model; without it the model is its own only member. `codes` (l,) are the
     classes of the labelled rows, and `learn` trains another model like this one; either is None where nobody knows it.
     `model_pool` holds what the model reads of each row, and `committee_pool` what the committee does, where that is not
-    the row's features. Without `has_features` the pool has none, but what the model reads.
+    the row's features. Without `has_features` the pool has none, but what the model reads. The rows of `opinions` are
+    open as well as labelled. Those of `begun` are not open: they have too few labels, and are asked about first.
     """
 
     pool: Pool
@@ -57,6 +76,8 @@ class Question:
     model_pool: Pool | None = None
     committee_pool: Pool | None = None
     has_features: bool = True
+    opinions: Opinions | None = None
+    begun: Positions = field(default_factory=lambda: NO_ROWS)
 
     @property
     def read_by_model(self) -> Pool:
@@ -94,6 +115,7 @@ class PoolView:
     codes: Codes | None = None
     learn: Learn | None = None
     model_pool: Pool | None = None
+    opinions: Opinions | None = None
 
     def features(self, positions: Positions) -> Features:
         """Return the rows of the candidates at these positions (k,), copied: dense (k, d), or a csr_array."""

@@ -39,7 +39,8 @@ class QueryRequest:
     """What POST /query was asked. `exclude` and `candidates` hold indices into the pool, None where not sent.
 
     `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels. What is explained
-    is the same question: `explain` has no part in its name.
+    is the same question: `explain` has no part in its name. A sample needs labels of `overlap` people, and `annotator`
+    is given none twice.
     """
 
     project_id: str | None
@@ -54,6 +55,13 @@ class QueryRequest:
     X: Rows | None = None
     y: EncodedLabels | None = None
     explain: bool = False
+    annotator: str | None = None
+    overlap: int = 1
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether samples that have a label may be among those asked about."""
+        return self.overlap > 1 or Need.VOTES in self.strategy.needs
 
     @property
     def share_explored(self) -> float:
@@ -65,9 +73,10 @@ class QueryRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What was chosen, of which the last `n_drawn` samples were drawn for exploration."""
+    """What was chosen: first `n_begun` samples with too few labels, last `n_drawn` that were drawn for exploration."""
 
     selection: Selection
+    n_begun: int
     n_drawn: int
 
 
@@ -79,21 +88,37 @@ def place_for(
 
 
 def choose(question: Question, request: QueryRequest, seed: Sequence[int], order: int) -> Batch:
-    """Draw the share that is explored, in the random order that belongs to the seed `order`, and choose the others."""
-    n_wanted = min(request.batch_size, question.n_open)
-    n_drawn = int(request.share_explored * n_wanted + 0.5)
-    drawn = next_in_random_order(question.is_open, n_drawn, order)
+    """Take what was begun, draw the share that is explored, and choose the others.
+
+    What is drawn comes in the random order that belongs to the seed `order`.
+    """
+    begun = question.begun[: request.batch_size]
+    n_wanted = min(request.batch_size - len(begun), question.n_open)
+    is_new = question.is_open
+    if question.opinions is not None:
+        is_new = is_new.copy()
+        is_new[question.opinions.rows] = False
+    drawn = next_in_random_order(is_new, int(request.share_explored * n_wanted + 0.5), order)
+    n_drawn = len(drawn)
     rng = np.random.default_rng(seed)
     is_left = question.is_open.copy()
     is_left[drawn] = False
     chosen = select(request.strategy, request.params, replace(question, is_open=is_left), n_wanted - n_drawn, rng)
-    if n_drawn == 0:
-        return Batch(chosen, 0)
-    scores = None if chosen.scores is None else np.concatenate([chosen.scores, np.full(n_drawn, np.nan)])
-    note = f"{n_drawn} of the batch, its last, were drawn for exploration"
-    reason = f"{chosen.fallback_reason}; {note}" if chosen.fallback_reason else note
-    indices = np.concatenate([chosen.indices, drawn])
-    return Batch(replace(chosen, indices=indices, scores=scores, fallback_reason=reason), n_drawn)
+    if len(begun) + n_drawn == 0:
+        return Batch(chosen, 0, 0)
+    notes = [
+        f"{len(begun)} of the batch, its first, have a label and need more" if len(begun) else None,
+        chosen.fallback_reason,
+        f"{n_drawn} of the batch, its last, were drawn for exploration" if n_drawn else None,
+    ]
+    unscored = [np.full(n_rows, np.nan) for n_rows in (len(begun), n_drawn)]
+    whole = replace(
+        chosen,
+        indices=np.concatenate([begun, chosen.indices, drawn]),
+        scores=None if chosen.scores is None else np.concatenate([unscored[0], chosen.scores, unscored[1]]),
+        fallback_reason="; ".join(note for note in notes if note),
+    )
+    return Batch(whole, len(begun), n_drawn)
 
 
 def open_samples(request: QueryRequest, n_samples: int, settled: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -165,6 +190,8 @@ def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
         request.batch_size,
         request.random_state,
         request.share_explored,
+        request.overlap,
+        request.annotator if request.asks_again else None,
         [None if indices is None else len(indices) for indices in lists],
     )
     name = hashlib.blake2b(repr(asked).encode(), digest_size=16)

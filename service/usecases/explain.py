@@ -78,10 +78,11 @@ def explain(
     neighbors = nearest_labeled(question, rows, np.random.default_rng([*seed, 1]), names)
     clusters = clusters_of(question, batch, np.random.default_rng([*seed, 2]))
     columns = list(scores.values())
-    n_chosen = len(rows) - batch.n_drawn
+    chosen_by = ["overlap"] * batch.n_begun + ["strategy"] * (len(rows) - batch.n_begun - batch.n_drawn)
+    chosen_by += ["exploration"] * batch.n_drawn
     return [
         Explanation(
-            chosen_by="strategy" if number < n_chosen else "exploration",
+            chosen_by=chosen_by[number],
             predicted_label=None if P is None or names.classes is None else predicted(P[number], names.classes),
             probabilities=None if P is None else P[number].tolist(),
             scores=None if P is None else dict(zip(scores, (float(c[number]) for c in columns), strict=True)),

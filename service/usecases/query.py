@@ -16,17 +16,9 @@ from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
 from service.store.memory import ScoreMemory
 from service.strategies import Need, Question
+from service.usecases.again import open_rows, opinions_of, with_rows
 from service.usecases.answered import Answered, shown_scores
-from service.usecases.asking import (
-    Batch,
-    QueryRequest,
-    choose,
-    known_of,
-    open_samples,
-    place_for,
-    query_id,
-    refuse_missing,
-)
+from service.usecases.asking import Batch, QueryRequest, choose, known_of, place_for, query_id, refuse_missing
 from service.usecases.explain import Names, explain, refuse_long
 from service.usecases.training import read_with_model, train_committee
 from service.votes import Label
@@ -99,9 +91,11 @@ def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, backend
         raise ValueError("a query needs a snapshot with its pool")
     if request.given is not None:
         return question_of_given(project, pool, request, request.given)
+    rows = open_rows(project, request)
+    opinions = opinions_of(store, snapshot, request, rows)
     return Question(
         pool=pool,
-        is_open=open_samples(request, project.n_samples, project.votes.index),
+        is_open=rows.is_open if opinions is None else with_rows(rows.is_open, opinions.rows),
         labeled=project.resolved.labeled,
         model=snapshot.model,
         n_classes_labeled=project.n_classes_labeled,
@@ -110,6 +104,8 @@ def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, backend
         committee=lambda n_members: committee_of(store, snapshot, n_members),
         codes=project.resolved.codes,
         learn=lambda X, codes: fit(project.estimator, X, codes, project.random_state),
+        opinions=opinions,
+        begun=rows.begun,
     )
 
 
@@ -124,10 +120,10 @@ def question_of_given(project: Project, pool: Pool, request: QueryRequest, given
         raise InvalidRequest(wrong)
     given.check()
     refuse_missing(request, known_of(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
-    committee = given.committee
+    committee, rows = given.committee, open_rows(project, request)
     return Question(
         pool=pool,
-        is_open=open_samples(request, project.n_samples, project.votes.index),
+        is_open=rows.is_open,
         labeled=project.resolved.labeled,
         model=given.model,
         n_classes_labeled=project.n_classes_labeled,
@@ -135,6 +131,7 @@ def question_of_given(project: Project, pool: Pool, request: QueryRequest, given
         codes=project.resolved.codes,
         model_pool=given.model_pool,
         committee_pool=given.committee_pool,
+        begun=rows.begun,
     )
 
 
