@@ -98,6 +98,20 @@ def test_activelab_asks_again_after_a_consensus_too(client: FlaskClient, project
     assert sorted(asked_of_bob) == [0, 8, 9, 10, 11, 19]
 
 
+def test_votes_count_what_the_crowd_was_found_to_be_worth(client: FlaskClient, app: Any, project: str) -> None:
+    label(client, ADA, *range(1, 8), *range(12, 19))
+    label(client, BOB, 3, 12, 15)
+    label(client, BOB, 4, 13, wrong=True)
+    state = app.extensions["active-query"].store.read("p").project
+    crowd = state.crowd
+    weight = dict(zip(crowd.annotator.tolist(), crowd.weight.tolist(), strict=True))  # nobody is -1, ada 0, bob 1
+    heard = np.array([weight[0], weight[0] + weight[1]]) + crowd.model_weight
+    quality, usual = crowd.quality[np.searchsorted(crowd.index, [2, 4])], np.mean(list(weight.values()))
+    reply = query(client, strategy="activelab", candidates=[2, 4])
+    scores = dict(zip(reply["indices"], reply["scores"], strict=True))
+    assert [scores[2], scores[4]] == pytest.approx(1 - (heard * quality + usual / 2) / (heard + usual))
+
+
 def test_activelab_never_asks_about_the_skipped_and_excluded(client: FlaskClient, project: str) -> None:
     label(client, ADA, 1, 2, 17, 18)
     skips = [{"index": index, "skip": True, "annotator": ADA} for index in (8, 9)]
