@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.crowd import Crowd
 from service.errors import FieldError, InvalidRequest
 from service.parameters import Parameters
-from service.votes import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes, look_up
+from service.votes import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes, contains, look_up
 
 MAX_ERRORS = 20
 """No reply lists more wrong fields than this."""
@@ -314,7 +314,7 @@ class Project:
 
 def reweighed(before: Votes, after: Votes) -> NDArray[np.int64]:
     """Return the samples with several labels, before or after, whose ballots are not what they were."""
-    several: NDArray[np.int64] = np.union1d(before.shared, after.shared)
+    several = np.concatenate([before.shared, after.shared[~contains(before.shared, after.shared)]])
     if len(several):
         several = several[ballots_of(before, several) != ballots_of(after, several)]
     return several
