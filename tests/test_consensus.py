@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from scipy.sparse import csr_array
 
 from service.estimators import resolve
 from service.usecases import consensus
 from service.usecases.consensus import folds, unseen_probabilities, weighed_rows
 from service.votes import Votes
 from tests.calls import ends, get, line, post
+from tests.nasty import POOLS
 
 FOREST = {"name": "random_forest", "params": {"n_estimators": 10}}
 ADA, BOB, EVE = "ada", "bob", "eve"
@@ -152,6 +154,15 @@ def test_few_votes_are_weighed_too(client: FlaskClient, answers: Any, estimator:
     assert all(0 <= quality <= 1 for quality in qualities)
 
 
+@pytest.mark.parametrize("name", ["all rows equal", "at both ends of float64", "subnormal", "one row far away"])
+def test_votes_on_nasty_pools_are_weighed_too(client: FlaskClient, name: str) -> None:
+    post(client, "/fit", 201, project_id="p", X=POOLS[name].tolist(), estimator=FOREST)
+    label(
+        client, *[(index, index % 2, ADA) for index in range(12)], *[(index, index % 3 % 2, BOB) for index in range(6)]
+    )
+    assert all(0 <= record["quality"] <= 1 for record in get(client, "/projects/p/labels")["labels"])
+
+
 def test_a_wrong_consensus_is_refused(client: FlaskClient) -> None:
     problem = post(client, "/fit", 422, project_id="p", X=line(), consensus="median")
     assert problem["errors"] == [{"pointer": "/consensus", "detail": "must be 'crowdlab' or 'majority'"}]
@@ -172,6 +183,12 @@ def test_of_a_class_that_it_has_not_met_a_model_has_no_opinion() -> None:
     found = unseen_probabilities(resolve("logistic_regression", {}), X, codes, 3, 0)
     assert found[11].tolist() == [1 / 3] * 3
     assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_sparse_rows_are_judged_as_dense_ones_are() -> None:
+    X, codes = np.arange(40.0)[:, np.newaxis], np.arange(40) // 20
+    dense, thin = (unseen_probabilities(resolve("k_neighbors", {}), rows, codes, 2, 0) for rows in (X, csr_array(X)))
+    assert dense.tolist() == thin.tolist()
 
 
 def test_every_part_has_its_share_of_every_class() -> None:
