@@ -77,6 +77,13 @@ def label(store, index, value="a", refit="never", project_id="p"):
     return label_project(store, LabelRequest(project_id, [Answer(index, None, value)], refit)).project
 
 
+def label_twice(store, index):
+    """Let two people label a sample, and wait for the fit that weighs their votes."""
+    answers = [Answer(index, None, value, who) for value, who in (("a", "ann"), ("b", "bob"))]
+    project = label_project(store, LabelRequest("p", answers, "wait")).project
+    assert project.fit_is_due or project.crowd is not None
+
+
 def everything(store, project_id="p"):
     return store.read(project_id, *Part)
 
@@ -240,7 +247,7 @@ def beyond_the_tail(act):
 OPERATIONS = {
     "create": (False, lambda store: fit(store)),
     "label": (True, lambda store: label(store, 3)),
-    "label and fit": (True, lambda store: label(store, 3, "b", "wait")),
+    "label twice and fit": (True, lambda store: label_twice(store, 3)),
     "fit again": (True, lambda store: fit(store, X=None, y=None, names=None)),
     "replace": (True, lambda store: fit(store, X=POOL + 1, y=None, names=None, held_out=False, replace=True)),
     "append": (True, lambda store: append(store)),
