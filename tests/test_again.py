@@ -146,7 +146,7 @@ def test_another_worker_gives_the_same_answer(client: FlaskClient, app: Any, pro
 
 def test_without_a_model_activelab_asks_about_new_samples(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line())
-    assert query(client, strategy="activelab")["strategy"] == "k_means"
+    assert query(client, strategy="activelab")["strategy"] == "max_herding"
     label(client, ADA, 0, 1)
     reply = query(client, strategy="activelab")
     assert sorted(reply["indices"]) == list(range(2, 20))

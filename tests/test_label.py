@@ -125,7 +125,7 @@ def test_retracting_makes_a_sample_open_again(client: FlaskClient, project: str)
 def test_without_two_classes_there_is_no_model_any_more(client: FlaskClient, project: str) -> None:
     client.delete("/projects/p/labels/0")
     assert get(client, "/projects/p")["model_version"] is None
-    assert post(client, "/query", project_id="p")["strategy"] == "k_means"
+    assert post(client, "/query", project_id="p")["strategy"] == "max_herding"
     assert label(client, {"index": 0, "label": 0})["model_version"] == 2
 
 
@@ -151,7 +151,7 @@ def test_a_fit_that_fails_loses_no_label(client: FlaskClient) -> None:
     assert (reply["n_labeled"], reply["model_version"], reply["n_labels_since_fit"]) == (2, None, 2)
     assert len(get(client, "/projects/p/labels")["labels"]) == 2
     asked = post(client, "/query", project_id="p", strategy="margin")
-    assert (asked["strategy"], len(asked["indices"])) == ("k_means", 1)
+    assert (asked["strategy"], len(asked["indices"])) == ("max_herding", 1)
 
 
 def test_a_hundred_thousand_records(client: FlaskClient) -> None:

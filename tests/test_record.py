@@ -117,13 +117,14 @@ def test_what_is_written_is_what_is_read(tmp_path, project):
     ]
 
 
-def test_a_state_of_the_first_schema_is_read_and_has_neither_checksums_nor_history():
+def test_a_state_of_the_first_schema_is_read_without_what_it_lacks():
     written = {**to_record(FULL), "schema_version": 1}
-    for later in ("checksums", "history", "fit_asked", "fit_error"):
+    for later in ("checksums", "history", "fit_asked", "fit_error", "consensus"):
         del written[later]
-    assert plain(from_record(written)) == plain(
-        replace(FULL, checksums={}, history=None, fit_asked=None, fit_error=None)
-    )
+    del written["model"]["consensus"], written["model"]["crowd"]
+    model = replace(FULL.model, consensus="crowdlab", crowd=None)
+    lacks = {"checksums": {}, "history": None, "fit_asked": None, "fit_error": None, "consensus": "crowdlab"}
+    assert plain(from_record(written)) == plain(replace(FULL, model=model, **lacks))
 
 
 def test_no_class_of_ours_is_in_a_file():
