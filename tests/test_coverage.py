@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from service.pool import Pool, SparseRows
-from service.strategies import coverage
+from service.strategies import coverage, greedy
 from service.strategies.coverage import covered_by, isolation, limit_for, median_distance
 from service.strategies.greedy import Points
 from service.strategies.representation import ranks_within
@@ -178,7 +178,7 @@ def similarity_of_all(X, width):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labeled", LABELED)
 def test_max_herding_always_adds_as_much_similarity_as_any_row_could(kind, labeled, monkeypatch):
-    monkeypatch.setattr(coverage, "N_CONTENDERS", 4)
+    monkeypatch.setattr(greedy, "N_CONTENDERS", 4)
     width = 0.8
     monkeypatch.setattr(coverage, "median_distance", lambda points, rng: 2 * width / SCALE)
     similarity = similarity_of_all(X, width)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.deadline import check_time
 from service.parameters import Parameter
-from service.strategies.greedy import Points, Space, centered_space, cut, floor_for, standard_space
+from service.strategies.greedy import Points, Space, centered_space, cut, highest, standard_space
 from service.strategies.ranking import lots
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import (
@@ -47,9 +47,6 @@ CLUSTER_CELLS = 2**18
 
 N_PAIRS = 2**14
 """A median over so many drawn pairs is as good as that over all."""
-
-N_CONTENDERS = 64
-"""About how many rows are brought up to date at first in each turn."""
 
 N_REFRESHED = 100
 """About how many rows are brought up to date in a turn in the end, as measured."""
@@ -329,18 +326,6 @@ class Herd:
         self.gains[due] = over_pairs(some_of(self.points, due), self.references, gain, np.add, 0.0)
         self.is_due[due] = False
 
-    def best(self) -> Positions:
-        """Return the positions that share the highest gain; see `greedy.highest`."""
-        n_contenders = N_CONTENDERS
-        while True:
-            floor = floor_for(self.gains, n_contenders)
-            contenders = np.flatnonzero(self.gains >= floor)
-            self.refresh(contenders)
-            most = self.gains[contenders].max()
-            if most >= floor:
-                return np.flatnonzero(self.gains == most)
-            n_contenders *= 8
-
     def add(self, choice: int) -> None:
         """Take a row into the herd."""
         squares = self.references.squared_distances(self.points.part(slice(choice, choice + 1)))[:, 0]
@@ -354,7 +339,7 @@ class Herd:
         chosen = np.empty(batch_size, np.int64)
         for turn in range(batch_size):
             check_time()
-            level = self.best()
+            level = highest(self.gains, self.refresh)
             chosen[turn] = level[lots(level, seed).argmin()]
             self.add(chosen[turn])
         return chosen

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -269,23 +269,29 @@ def pick(
         turn = turn_of(len(chosen))
         keys = turn(nearest.distances, slice(None))
         keys[chosen] = -np.inf
-        level = highest(nearest, keys, turn)
+        level = highest(keys, partial(bring_up_to_date, nearest, keys, turn))
         chosen.append(int(level[lots(level, seed).argmin()]))
         nearest.add(nearest.rows[chosen[-1:]])
     return np.array(chosen, np.int64)
 
 
-def highest(nearest: Nearest, keys: Keys, turn: Turn) -> Positions:
+def bring_up_to_date(nearest: Nearest, keys: Keys, turn: Turn, positions: Positions) -> None:
+    """Work out the keys of some rows from their distances as they are now."""
+    nearest.refresh(positions)
+    keys[positions] = turn(nearest.distances[positions], positions)
+
+
+def highest(keys: Keys, refresh: Callable[[Positions], None]) -> Positions:
     """Return the positions that share the highest key, where `keys` (n,) are bounds of which some may be too high.
 
-    Whoever is above a floor is brought up to date. If the best of them stays above it, nobody below can be better.
+    Whoever is above a floor is brought up to date, in place, by `refresh`. If the best of them stays above it, nobody
+    below can be better.
     """
     n_contenders = N_CONTENDERS
     while True:
         floor = floor_for(keys, n_contenders)
         contenders = np.flatnonzero(keys >= floor)
-        nearest.refresh(contenders)
-        keys[contenders] = turn(nearest.distances[contenders], contenders)
+        refresh(contenders)
         best = keys[contenders].max()
         if best >= floor:
             level: Positions = contenders[keys[contenders] == best]

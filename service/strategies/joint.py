@@ -14,7 +14,7 @@ from scipy.special import entr
 from service.parameters import Parameter
 from service.scoring import SCORE_OF_BROKEN, Probabilities, Scores
 from service.strategies.committee import bald
-from service.strategies.greedy import BLOCK_CELLS, N_CONTENDERS, cut, floor_for, rows_a_block
+from service.strategies.greedy import BLOCK_CELLS, cut, highest, rows_a_block
 from service.strategies.hybrid import told_of_broken
 from service.strategies.ranking import lots, top
 from service.strategies.registry import MEMBERS, Need, set_strategy
@@ -193,24 +193,12 @@ class Growth:
         run_in_threads(look, list(cut(due, BLOCK_CELLS // (n_answers * c))))
         self.is_due[due] = False
 
-    def best(self) -> Positions:
-        """Return the positions that share the highest gain; see `greedy.highest`."""
-        n_contenders = N_CONTENDERS
-        while True:
-            floor = floor_for(self.gains, n_contenders)
-            contenders = np.flatnonzero(self.gains >= floor)
-            self.refresh(contenders)
-            most = self.gains[contenders].max()
-            if most >= floor:
-                return np.flatnonzero(self.gains == most)
-            n_contenders *= 8
-
     def grown(self, batch_size: int, rng: np.random.Generator) -> Positions:
         """Take one row after another into the batch, while any adds to it, and return them; lots decide on equals."""
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen: list[int] = []
         while len(chosen) < min(batch_size, len(self.gains)) and not self.is_spent:
-            level = self.best()
+            level = highest(self.gains, self.refresh)
             choice = int(level[lots(level, seed).argmin()])
             if self.gains[choice] <= 0:
                 break
