@@ -67,6 +67,20 @@ def test_labelled_rows_that_are_equal_do_not_make_the_width():
     assert picked("uherding", question_about(repeated, labeled, MODEL, 3), 6) == expected
 
 
+def test_two_labelled_rows_that_are_nearly_equal_do_not_leave_margin_alone():
+    # Thirty copies, nearly, of the row that the model is least sure of: one of them is enough.
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(30, 2)) * 0.01])
+    rows[:7] = [[3, 0], [-3, 1], [3, 2], [-3, 3], [3, 4], [-3, 5], [3.001, 4]]
+    P = 1 / (1 + np.exp(-2 * rows[:, 0]))
+    model = Table(np.c_[1 - P, P])
+    model.predict_proba = lambda Z: np.c_[1 / (1 + np.exp(2 * Z[:, 0])), 1 / (1 + np.exp(-2 * Z[:, 0]))]
+    for labeled in (range(6), range(7)):
+        batch = picked("uherding", question_about(rows, list(labeled), model), 9)
+        assert sum(row >= 300 for row in batch) <= 1
+    assert sum(row >= 300 for row in picked("margin", question_about(rows, [0, 1], model), 9)) > 5
+
+
 def test_uherding_worked_by_hand():
     # Labelled are 0 and 1, so the width is 1. The rows at 5 and 6 share their doubts of 0.4 each, 0.4 + 0.4 * exp(-1/2)
     # = 0.64; the one at 20 has 0.6 alone, and that at 2, which

@@ -22,12 +22,16 @@ from service.strategies.coverage import (
 from service.strategies.greedy import Space
 from service.strategies.hybrid import told_of_broken, uncertainty_of
 from service.strategies.registry import Need, set_strategy
-from service.strategies.representation import SAMPLE, told
+from service.strategies.representation import SAMPLE, SAMPLE_CELLS, told
+from service.strategies.representation import width as columns
 from service.strategies.uncertainty import margin
 from service.strategies.view import PoolView, Positions
 
 MAX_PAIRED = 2000
 """The radius comes from the distances between so many labelled rows at most."""
+
+LEAST_WIDTH = 0.05
+"""The width of the kernel is no smaller share of the median distance between two rows."""
 
 PAIRS_A_TURN = 2 * 10**9
 """So many numbers are looked at in the distances of all candidates from all references: some seconds."""
@@ -67,7 +71,8 @@ def uherding(
     """Choose as `max_herding`, where each reference weighs as much as the model is unsure of it (1 - margin).
 
     The width of the kernel is the least distance between two labelled rows that differ, as the paper adapts it: with
-    the labels the herd's reach shrinks, and being unsure counts more. The paper also calibrates the probabilities by a
+    the labels the herd's reach shrinks, and being unsure counts more. It ends at a share of the median distance, or two
+    labelled rows that are nearly equal would leave nothing but margin. The paper also calibrates the probabilities by a
     temperature; here they are taken as they are. Where the model is sure of all, all weigh the same.
     """
     ground = ground_of(view, sample, batch_size, rng, standardize=standardize)
@@ -80,7 +85,9 @@ def uherding(
     weights = uncertainty_of(view, Space(view.pool, 1.0, None), rows, margin)
     is_broken = weights == SCORE_OF_BROKEN
     weights = np.maximum(weights, 0.0)
-    width = radius_of_labeled(ground, rng) or bandwidth * median_distance(ground.points, rng)
+    usual = median_distance(ground.points, rng.spawn(1)[0])
+    radius = radius_of_labeled(ground, rng)
+    width = max(radius, LEAST_WIDTH * usual) if radius else bandwidth * usual
     herd = Herd(ground, n_references, width, weights if weights.any() else None)
     note = told_of_broken(told("uherding", notes), is_broken, "count as certain")
     return ground.positions[herd.grown(batch_size, rng)], None, note
@@ -91,8 +98,9 @@ def radius_of_labeled(ground: Ground, rng: np.random.Generator) -> float:
     labeled = ground.labeled
     if len(labeled) < 2:
         return 0.0
-    if len(labeled) > MAX_PAIRED:
-        labeled = rng.choice(labeled, MAX_PAIRED, replace=False)
+    at_most = max(min(MAX_PAIRED, SAMPLE_CELLS // columns(ground.space.pool)), 2)
+    if len(labeled) > at_most:
+        labeled = rng.choice(labeled, at_most, replace=False)
     points = points_in(ground.space, labeled)
     nearest = over_pairs(points, points, only_apart, np.minimum, np.inf).min(initial=np.inf)
     return math.sqrt(nearest) if nearest < np.inf else 0.0
