@@ -14,6 +14,7 @@ from scipy.stats import ttest_1samp
 from tests.benchmarks.efficiency import journal
 from tests.benchmarks.efficiency.__main__ import main
 from tests.benchmarks.efficiency.data import split
+from tests.benchmarks.efficiency.report import draw_all, report
 from tests.benchmarks.efficiency.runs import Curve, Run, learn, n_questions
 from tests.benchmarks.efficiency.statistics import (
     Cell,
@@ -103,7 +104,9 @@ def test_all_labels_are_measured_for_comparison(folder):
     assert list(learn(Run("blobs", "logistic_regression", "warm", 0, "random", 0), folder).labels) == [112]
 
 
-@pytest.mark.parametrize(("n_pool", "batch_size", "n"), [(112, 10, 4), (112, 100, 0), (600, 100, 3), (9000, 100, 6)])
+@pytest.mark.parametrize(
+    ("n_pool", "batch_size", "n"), [(112, 10, 4), (112, 100, 0), (600, 100, 3), (9000, 100, 6), (50, 1, 0), (60, 1, 16)]
+)
 def test_a_run_ends_before_most_of_the_pool_is_labelled(n_pool, batch_size, n):
     assert n_questions(Run("a", "logistic_regression", "warm", batch_size, "auto", 0), n_pool, 2) == n
 
@@ -112,6 +115,18 @@ def test_every_row_is_either_in_the_pool_or_held_out(folder):
     data = split("blobs", folder, 3)
     assert (len(data.X), len(data.X_test)) == (112, 48)
     assert len({tuple(row) for row in np.concatenate([data.X, data.X_test]).tolist()}) == 160
+
+
+def test_a_class_that_cannot_be_held_out_is_refused(tmp_path):
+    np.savez(tmp_path / "lone.npz", X=np.zeros((9, 2)), y=[0] * 8 + [1])
+    with pytest.raises(ValueError, match="'lone' has a class of a single row"):
+        split("lone", tmp_path, 0)
+
+
+def test_random_alone_has_nothing_to_be_compared_with(tmp_path):
+    runs = dict(runs_of("random", scored(0.1, 0.2), scored(0.3, 0.4)))
+    assert [path.name for path in draw_all(runs, tmp_path)] == ["curves-linear-warm-10.png"]
+    assert "over 2 seeds" in report(runs)
 
 
 def test_the_area_is_the_mean_score_over_the_labels():

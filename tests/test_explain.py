@@ -91,6 +91,24 @@ def test_what_was_drawn_is_marked(client: FlaskClient) -> None:
     assert [each["chosen_by"] for each in found] == ["strategy", "strategy", "exploration", "exploration"]
 
 
+@pytest.mark.parametrize("strategy", ["auto", "margin", "k_center", "activelab"])
+def test_samples_asked_about_again_are_not_their_own_neighbours(client: FlaskClient, strategy: str) -> None:
+    post(client, "/fit", 201, project_id="p", X=PLANE)
+    answers = [{"index": index, "label": index % 2, "annotator": "ada"} for index in range(4)]
+    post(client, "/label", project_id="p", labels=answers)
+    reply = post(client, "/query", project_id="p", batch_size=4, strategy=strategy, overlap=2, explain=True)
+    found = dict(zip(reply["indices"], reply["explanations"], strict=True))
+    assert {index: each["nearest_labeled"]["index"] for index, each in found.items()} == {0: 2, 1: 2, 2: 0, 3: 1}
+    assert {(each["chosen_by"], each["cluster"]) for each in found.values()} == {("overlap", None)}
+
+
+def test_the_only_labelled_sample_has_no_neighbour(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=PLANE)
+    post(client, "/label", project_id="p", labels=[{"index": 1, "label": 0, "annotator": "ada"}])
+    found = explained(client, project_id="p", strategy="margin", overlap=2)
+    assert found[0]["nearest_labeled"] is None
+
+
 def test_a_project_explains_in_its_own_words(client: FlaskClient) -> None:
     post(
         client,

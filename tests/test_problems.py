@@ -84,6 +84,8 @@ LEAF_STATUS = {
     "ProjectNotFound": 404,
     "LabelNotFound": 404,
     "ProjectExists": 409,
+    "ProjectInTheWay": 409,
+    "ModelDamaged": 500,
     "ProjectReplaced": 409,
     "TooManyProjects": 409,
     "OutOfTime": 504,

@@ -168,12 +168,12 @@ def test_one_column_is_certain(client: FlaskClient) -> None:
 SENT: list[tuple[dict[str, Any], int, str]] = [
     ({"probabilities": P}, 1, "margin"),
     ({"probabilities": P}, 3, "power"),
-    ({"X": line(4)}, 1, "k_means"),
-    ({"X": line(4)}, 3, "k_means"),
-    ({"probabilities": P, "X": line(4)}, 1, "margin"),
+    ({"X": line(4)}, 1, "max_herding"),
+    ({"X": line(4)}, 3, "max_herding"),
+    ({"probabilities": P, "X": line(4)}, 1, "uherding"),
     ({"probabilities": P, "y": ends(4)}, 2, "power"),
     ({"member_probabilities": [P, P]}, 1, "margin"),
-    ({"member_probabilities": [P, P], "X": line(4)}, 1, "margin"),
+    ({"member_probabilities": [P, P], "X": line(4)}, 1, "uherding"),
 ]
 
 

@@ -174,6 +174,17 @@ def archive_of(store, name="p"):
     return write_archive(exported(snapshot), partial(manifest, snapshot))
 
 
+def test_a_damaged_pool_is_not_exported(client, app):
+    make(client)
+    path = store_of(app).directory("p") / "pool/000001.joblib"
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+    reply = client.get("/projects/p/export")
+    assert reply.status_code == 500
+    assert "active-query check" in reply.get_json()["detail"]
+
+
 def test_a_project_that_there_is_not_cannot_be_exported(client):
     get(client, "/projects/p/export", 404)
 
@@ -295,6 +306,8 @@ WRONG = {
     "too few classes": (described(classes=["low"]), "/held_out.y.npy"),
     "annotators twice": (described(annotators=["ada", "ada"]), "/manifest.json/project/annotators/1"),
     "too few annotators": (described(annotators=["ada"]), "/votes"),
+    "a time to come": (described(updated_at=253402300799999999), "/manifest.json/project/updated_at"),
+    "an end before the beginning": (described(updated_at=1), "/manifest.json/project/created_at"),
     "a time beyond all": (described(created_at=2**60), "/manifest.json/project/created_at"),
     "no segments": (described(segments=[]), "/manifest.json/segments"),
     "more segments": (described(segments=[{"n_rows": 1, "sparse": False}] * 3), "/ids-3.starts.npy"),

@@ -417,7 +417,7 @@ def test_a_full_disk_under_a_part_is_told_as_such(tmp_path):
 def test_a_full_disk_under_a_matrix_is_told_as_such(tmp_path):
     sink = MatrixSink("/X", Staging(tmp_path), 10**9)
     sink.write(npy(np.zeros((10**4, 10)))[:1000])
-    os.dup2(os.open("/dev/full", os.O_WRONLY), sink._body.writer._file.fileno())
+    os.dup2(os.open("/dev/full", os.O_WRONLY), sink._body.writer._file._file.fileno())
     with pytest.raises(StoreFull):
         sink.write(bytes(500_000))
     sink.abandon()

@@ -448,7 +448,7 @@ def import_project() -> Response:
         path = spooled_body(request, context.limits, staging)
         order = read_project(path, project_id, context.limits, staging)
         access.refuse_outside(order.facts.project_id)
-        project = take_in(context.store, staging, order)
+        project = take_in(context.store, staging, order, context.places.take)
     return project_response(project, 201)
 
 

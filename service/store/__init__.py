@@ -222,6 +222,8 @@ class Store:
                 match part:
                     case Part.POOL:
                         found["pool"] = opened.pool()
+                    case Part.SUMS:
+                        opened.check_rows()
                     case Part.IDS if project.has_ids:
                         found["ids"] = opened.ids()
                     case Part.MODEL if project.model is not None:

@@ -31,6 +31,8 @@ class Part(Enum):
     MODEL = auto()
     HELD_OUT = auto()
     EVENTS = auto()
+    SUMS = auto()
+    """No part, but that the bytes of the pool and the held-out set are looked at, too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +132,13 @@ class Opened:
             return load(path), path.stat().st_size
 
         return self._at_hand(file, read)
+
+    def check_rows(self) -> None:
+        """Raise StoreDamaged unless every byte of the pool and the held-out set is as it was written."""
+        held_out = self.project.held_out
+        for rows in (*self.project.segments, *(() if held_out is None else (held_out,))):
+            for file in rows_files(rows).values():
+                check_sum(self._path(file), self.project.checksums.get(file))
 
     def _rows(self, rows: Segment | HeldOut) -> Rows:
         files = rows_files(rows)

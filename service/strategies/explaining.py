@@ -67,10 +67,11 @@ def known(scores: Scores) -> Scores:
     return np.where(scores == SCORE_OF_BROKEN, np.nan, scores)
 
 
-def nearest_of(pool: Pool, rows: Positions, others: Positions) -> NDArray[np.int64]:
-    """Return for each of some rows (k,) the position among others (m,), m >= 1, of the nearest: the first of equals.
+def nearest_of(pool: Pool, rows: Positions, others: Positions, *, apart: bool = False) -> NDArray[np.int64]:
+    """Return for each of some rows (k,) the position among others (m,) of the nearest: the first of equals.
 
-    By Euclidean distance, which is worked out in blocks.
+    By Euclidean distance, which is worked out in blocks. With `apart` a row
+    is not its own neighbour: -1 where there is no other.
     """
     use_one_thread()
     space = centered_space(pool, np.concatenate([rows, others]))
@@ -78,10 +79,12 @@ def nearest_of(pool: Pool, rows: Positions, others: Positions) -> NDArray[np.int
 
     def look(positions: Positions) -> None:
         points = space.read(rows[positions])
-        least, best = np.full(len(positions), np.inf), np.zeros(len(positions), np.int64)
+        least, best = np.full(len(positions), np.inf), np.full(len(positions), -1)
         for block in space.blocks(np.arange(len(others))):
             for numbers in cut(block, BLOCK_CELLS // len(positions)):
                 squares = points.squared_distances(space.read(others[numbers]))
+                if apart:
+                    squares[rows[positions][:, np.newaxis] == others[numbers]] = np.inf
                 first = squares.argmin(axis=1)
                 closest = squares[np.arange(len(first)), first]
                 is_closer = closest < least

@@ -81,10 +81,11 @@ class Batch:
 
 
 def place_for(
-    question: Question, claim_place: Callable[[], AbstractContextManager[None]]
+    request: QueryRequest, n_samples: int, claim_place: Callable[[], AbstractContextManager[None]]
 ) -> AbstractContextManager[None]:
-    """Return a place for heavy work where the answer to a question may take long."""
-    return claim_place() if len(question.pool) >= HEAVY_SAMPLES else nullcontext()
+    """Return a place for heavy work where the answer may take long: of many samples, or if votes must be weighed."""
+    is_heavy = n_samples >= HEAVY_SAMPLES or Need.VOTES in request.strategy.needs
+    return claim_place() if is_heavy else nullcontext()
 
 
 def choose(question: Question, request: QueryRequest, seed: Sequence[int], order: int) -> Batch:

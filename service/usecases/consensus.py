@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from service.crowd import Crowd
 from service.crowdlab import Ballots, Codes, Numbers, weigh
+from service.deadline import check_time
 from service.errors import FitFailed
 from service.estimators import fit
 from service.pool import Features
@@ -84,6 +85,7 @@ def unseen_probabilities(spec: EstimatorSpec, X: Features, codes: Codes, n_class
     probabilities = np.full((len(codes), n_classes), 1.0 / n_classes)
     fold = folds(codes, rng)
     for nth in np.unique(fold):
+        check_time()
         held_out, others = np.flatnonzero(fold == nth), np.flatnonzero(fold != nth)
         if len(others) > FOLD_ROWS:
             others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))

@@ -136,18 +136,20 @@ def nearest_labeled(
     if n_labeled > (most := affordable(question, rows)):
         held = np.sort(rng.choice(n_labeled, most, replace=False, shuffle=False))
     labeled = question.labeled[held]
-    nearest = nearest_of(question.pool, rows, labeled)
+    nearest = nearest_of(question.pool, rows, labeled, apart=True)
     away = distances(question.pool, rows, labeled[nearest]).tolist()
     indices = labeled[nearest].tolist()
     ids = [None] * len(rows) if names.ids is None else names.ids(indices)
     labels = [names.labels[code] for code in codes[held[nearest]].tolist()]
-    return list(map(Neighbor, indices, ids, labels, away))
+    found = map(Neighbor, indices, ids, labels, away)
+    return [neighbor if place >= 0 else None for place, neighbor in zip(nearest.tolist(), found, strict=True)]
 
 
 def clusters_of(question: Question, batch: Batch, rng: np.random.Generator) -> list[Cluster | None]:
     """Count what each sample stands for in the batch of a set strategy; a tie goes to the earlier of the batch."""
     rows, candidates = batch.selection.indices, question.candidates
-    if STRATEGIES[batch.selection.strategy].kind != "set" or len(rows) == 0 or not question.has_features:
+    is_set = STRATEGIES[batch.selection.strategy].kind == "set"
+    if not is_set or len(rows) == 0 or len(candidates) == 0 or not question.has_features:
         return [None] * len(rows)
     n_drawn = min(len(candidates), MAX_CANDIDATES, affordable(question, rows))
     if n_drawn < len(candidates):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 
 from service.errors import FieldError, InvalidRequest
 from service.estimators import fit
@@ -45,10 +45,13 @@ def query_project(
         refuse_long(request, len(classes))
     name = query_id(request, (project.incarnation, project.version))
 
+    @cache
+    def question() -> Question:
+        return question_of(store, snapshot, request, backend_of(project))
+
     def answer() -> tuple[Batch, int]:
-        question = question_of(store, snapshot, request, backend_of(project))
-        with place_for(question, claim_place):
-            batch = choose(question, request, seed_of(project, request), project.random_state)
+        with place_for(request, project.n_samples, claim_place):
+            batch = choose(question(), request, seed_of(project, request), project.random_state)
         return batch, 16 * len(batch.selection.indices)
 
     batch: Batch = store.cache.get_or_make((project.incarnation, "answer", name), answer)
@@ -56,9 +59,9 @@ def query_project(
     indices = selection.indices.tolist()
     explanations = None
     if request.explain:
-        question = question_of(store, snapshot, request, backend_of(project))
         names = Names(classes, project.classes, None if snapshot.ids is None else snapshot.ids.names_at)
-        explanations = explain(question, batch, request, seed_of(project, request), names)
+        with place_for(request, project.n_samples, claim_place):
+            explanations = explain(question(), batch, request, seed_of(project, request), names)
     return Answered(
         project_id=project.project_id,
         query_id=name,

@@ -28,10 +28,11 @@ def query_arrays(
         refuse_long(request, len(classes))
     question = question_of(request)
     seed = [0 if request.random_state is None else request.random_state]
-    with place_for(question, claim_place):
-        batch = choose(question, request, seed, 0)
-    selection, n_labeled = batch.selection, len(question.labeled)
     names = Names(classes, () if request.y is None else request.y.values, None)
+    with place_for(request, len(question.pool), claim_place):
+        batch = choose(question, request, seed, 0)
+        explanations = explain(question, batch, request, seed, names) if request.explain else None
+    selection, n_labeled = batch.selection, len(question.labeled)
     return Answered(
         project_id=None,
         query_id=query_id(request, ()),
@@ -45,7 +46,7 @@ def query_arrays(
         n_unlabeled=len(question.pool) - n_labeled,
         n_labels_since_fit=0,
         classes=list(classes) if request.explain and classes is not None else None,
-        explanations=explain(question, batch, request, seed, names) if request.explain else None,
+        explanations=explanations,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -14,7 +14,7 @@ from service.errors import FieldError, InvalidRequest, ProjectInTheWay, ProjectN
 from service.estimators import refuse_sparse
 from service.history import IMPORT
 from service.ids import SampleIds
-from service.project import Consensus, EstimatorSpec, HeldOut, History, Project, Segment, contradictions
+from service.project import Consensus, EstimatorSpec, HeldOut, History, Project, Segment, contradictions, now
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
@@ -22,6 +22,9 @@ from service.store.staging import StagedRows, Staging
 from service.usecases.label import fit_or_keep
 from service.usecases.uploads import moved
 from service.votes import Label, Votes
+
+CLOCKS_DIFFER = 24 * 3600 * 10**6
+"""By a day at most, in microseconds, the clock of an exporting machine may be ahead of this one's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +61,8 @@ class ImportRequest:
 
 def export_project(store: Store, project_id: str) -> Snapshot:
     """Return all of a project as of one commit, but for its model. Raises ProjectNotFound and the store's errors."""
-    return store.read(project_id, Part.POOL, Part.IDS, Part.HELD_OUT, Part.EVENTS)
+    # Without its sums a damaged number would come out with a checksum of its own.
+    return store.read(project_id, Part.SUMS, Part.POOL, Part.IDS, Part.HELD_OUT, Part.EVENTS)
 
 
 def refuse_taken(store: Store, project_id: str) -> None:
@@ -68,13 +72,18 @@ def refuse_taken(store: Store, project_id: str) -> None:
         raise ProjectInTheWay(project_id)
 
 
-def import_project(store: Store, staging: Staging, request: ImportRequest) -> Project:
-    """Make a project of what was exported, then fit its model, which is not part of that.
+def import_project(
+    store: Store,
+    staging: Staging,
+    request: ImportRequest,
+    take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+) -> Project:
+    """Make a project of what was exported, then fit its model, which is not part of that, if there is room for it.
 
     Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, TooManyProjects and the store's errors.
     """
     project = imported(request)
-    wrong = [FieldError("/votes", problem) for problem in contradictions(project)]
+    wrong = [FieldError("/votes", problem) for problem in contradictions(project)] + impossible_times(project)
     if wrong:
         raise InvalidRequest(wrong)
     if project.is_sparse:
@@ -84,7 +93,22 @@ def import_project(store: Store, staging: Staging, request: ImportRequest) -> Pr
         if transaction.project is not None:
             raise ProjectInTheWay(project.project_id)
         project = transaction.commit(project.asking_for_fit().committed(), files, IMPORT)
-    return fit_or_keep(store, project) if project.fit_is_due else project
+    if not project.fit_is_due:
+        return project
+    with take_place() as there_is_room:
+        return fit_or_keep(store, project) if there_is_room else project
+
+
+def impossible_times(project: Project) -> list[FieldError]:
+    """Tell of times that no clock gave: they order the commits and the events that are still to come."""
+    wrong = []
+    if project.updated_at > now() + CLOCKS_DIFFER:
+        wrong.append(FieldError("/manifest.json/project/updated_at", "lies in the future"))
+    if project.created_at > project.updated_at:
+        wrong.append(FieldError("/manifest.json/project/created_at", "is later than updated_at"))
+    if len(project.votes) and project.votes.at.max() > project.updated_at:
+        wrong.append(FieldError("/votes", "holds an answer that is later than the project's updated_at"))
+    return wrong
 
 
 def imported(request: ImportRequest) -> Project:

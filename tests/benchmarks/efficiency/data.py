@@ -36,8 +36,9 @@ class Split:
 
 
 def names(folder: Path | None) -> list[str]:
-    """The data sets there are, by name."""
-    return [*SHIPPED, *(sorted(path.stem for path in folder.glob("*.npz")) if folder else [])]
+    """The data sets there are, by name; a file that is called as one that is shipped is none."""
+    own = sorted(path.stem for path in folder.glob("*.npz")) if folder else []
+    return [*SHIPPED, *(name for name in own if name not in SHIPPED)]
 
 
 @lru_cache(maxsize=4)
@@ -57,6 +58,8 @@ def whole(name: str, folder: Path | None) -> tuple[NDArray[Any], NDArray[np.int6
 def split(name: str, folder: Path | None, seed: int) -> Split:
     """Draw at most MAX_ROWS of a data set and hold a share of them out, stratified, another one for each seed."""
     X, y = whole(name, folder)
+    if np.bincount(y).min() < 2:
+        raise ValueError(f"{name!r} has a class of a single row, which cannot be in the pool and held out")
     n_rows = min(len(y), MAX_ROWS)
     n_test = round(TEST_SHARE * n_rows)
     X_pool, X_test, y_pool, y_test = train_test_split(

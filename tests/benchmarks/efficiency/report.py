@@ -138,7 +138,7 @@ def losses(runs: Runs, strategy: str, baseline: str = BASELINE) -> str:
 
 
 def table_of_needed(runs: Runs, strategy: str) -> str:
-    """The labels until 95 % of the full score, for one question or ten at a time, by data set."""
+    """The labels until 95 % of the full score, ten at a time, by data set: all models and starts together."""
     cells = [cell for cell in cells_of(runs) if cell.batch_size == 10]
     found = needed_by_set(runs, strategy, BASELINE, JUDGED, cells)
     lines = [(data, *needed_cells(found[data])) for data in sorted(found)]
@@ -164,8 +164,9 @@ def draw_all(runs: Runs, out: Path) -> Iterator[Path]:
         draw_curves(runs, cell, path)
         yield path
     path = out / "differences.png"
-    draw_differences(runs, path)
-    yield path
+    if any(against(runs, strategy, BASELINE, JUDGED) for strategy in strategies_of(runs)):
+        draw_differences(runs, path)
+        yield path
 
 
 def draw_curves(runs: Runs, cell: Cell, path: Path) -> None:
@@ -204,9 +205,11 @@ def draw_curve(axes: Axes, strategy: str, curves: Sequence[tuple[Sequence[int], 
     """Draw the mean of some curves that have the same numbers of labels."""
     labels = curves[0][0]
     scores = np.array([of_run for n, of_run in curves if list(n) == list(labels)])
-    middle, error = scores.mean(axis=0), scores.std(axis=0) / np.sqrt(len(scores))
+    middle = scores.mean(axis=0)
     axes.plot(labels, middle, color=colour, linewidth=1.6, label=strategy)
-    axes.fill_between(labels, middle - error, middle + error, color=colour, alpha=0.15, linewidth=0)
+    if len(scores) > 1:
+        error = scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
+        axes.fill_between(labels, middle - error, middle + error, color=colour, alpha=0.15, linewidth=0)
 
 
 def draw_differences(runs: Runs, path: Path) -> None:

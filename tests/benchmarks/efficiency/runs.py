@@ -33,7 +33,8 @@ QUESTIONS = {1: 30, 10: 15, 100: 6}
 MEASURED_EVERY = {1: 5, 10: 1, 100: 1}
 MOST_OF_POOL = 0.6
 """A run ends before so much of the pool is labelled: near the end all strategies have the same labels."""
-FEWEST_QUESTIONS = 3
+FEWEST_POINTS = 3
+"""A run that would be measured less often after its start is not made."""
 LABELS_A_CLASS, FEWEST_LABELS = 5, 20
 """A warm start has so many labels, drawn from the pool as it is: a rare class may be missing."""
 
@@ -66,7 +67,7 @@ def n_questions(run: Run, n_pool: int, n_classes: int) -> int:
     """How often a run may ask; 0 where the pool is too small for this batch."""
     left = int(MOST_OF_POOL * n_pool) - n_at_start(run, n_classes)
     n = min(QUESTIONS[run.batch_size], left // run.batch_size)
-    return n if n >= FEWEST_QUESTIONS else 0
+    return n if n >= FEWEST_POINTS * MEASURED_EVERY[run.batch_size] else 0
 
 
 def n_at_start(run: Run, n_classes: int) -> int:
@@ -97,9 +98,9 @@ def steps(run: Run, data: Split, known: NDArray[np.int64]) -> Iterator[tuple[int
         if len(known):
             yield len(known), project.score()
         for nth in range(1, total + 1):
-            project.ask()
+            n_labeled = project.ask()
             if nth % MEASURED_EVERY[run.batch_size] == 0:
-                yield len(known) + nth * run.batch_size, project.score()
+                yield n_labeled, project.score()
 
 
 class Project:
@@ -130,13 +131,14 @@ class Project:
     def __exit__(self, *_: object) -> None:
         self.client.delete("/projects/run")
 
-    def ask(self) -> None:
-        """Ask once, and give the answers."""
+    def ask(self) -> int:
+        """Ask once, give the answers, and return how many samples have a label then."""
         name, _, params = self.run.strategy.partition(" ")
         asked = {"project_id": "run", "strategy": name, "batch_size": self.run.batch_size}
         reply = self.checked(self.client.post("/query", json=asked | {"params": json.loads(params or "{}")}))
         labels = [{"index": index, "label": int(self.data.y[index])} for index in reply["indices"]]
-        self.checked(self.client.post("/label", json={"project_id": "run", "labels": labels}))
+        given = self.checked(self.client.post("/label", json={"project_id": "run", "labels": labels}))
+        return int(given["n_labeled"])
 
     def score(self) -> dict[str, float]:
         """What the current model gets right of the rows held out; without a model, the one class known or class 0."""
