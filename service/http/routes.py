@@ -243,7 +243,8 @@ def answer_query(document: dict[str, Any]) -> Response:
             return json_response(QUERY_REPLY.dump(query_arrays(asked, context.places.claim)))
         access.refuse_hidden(access.caller(), asked.project_id)
         answered = query(context.store, asked, context.backend_of, context.places.claim)
-    context.fits.take_up(get(context.store, asked.project_id))
+    if answered.project is not None:
+        context.fits.take_up(answered.project)
     return json_response(QUERY_REPLY.dump(answered))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.project import Project
 from service.strategies import Selection
 from service.usecases.explain import Explanation
 from service.votes import Label
@@ -17,7 +18,7 @@ class Answered:
 
     Those that were drawn come last, and their scores are None. What only a project has is None without one, and
     `model_version` also where a caller's model took the place of the project's. Unless it was asked to explain, there
-    are no `classes`, the labels of the explanations' probabilities, and no `explanations`.
+    are no `classes`, the labels of the explanations' probabilities, and no `explanations`. `project` is as it was read.
     """
 
     project_id: str | None
@@ -33,6 +34,7 @@ class Answered:
     n_labels_since_fit: int
     classes: Sequence[Label] | None
     explanations: Sequence[Explanation] | None
+    project: Project | None
 
 
 def shown_scores(selection: Selection) -> list[float | None] | None:

@@ -76,6 +76,7 @@ def query_project(
         n_labels_since_fit=project.n_labels_since_fit,
         classes=list(classes) if request.explain else None,
         explanations=explanations,
+        project=project,
     )
 
 

@@ -47,6 +47,7 @@ def query_arrays(
         n_labels_since_fit=0,
         classes=list(classes) if request.explain and classes is not None else None,
         explanations=explanations,
+        project=None,
     )
 
 
