@@ -47,7 +47,7 @@ def disagreements(committee: Committee, pool: Pool, rows: Positions) -> dict[str
     scorers = family(Need.MEMBERS)
     found = {name: np.empty(len(rows)) for name, _ in scorers}
     predict = member_probabilities_of(committee)
-    step = BLOCK_CELLS // (committee.n_members * len(committee.classes_))
+    step = rows_a_block(pool, committee.n_members * len(committee.classes_))
     for positions in cut(np.arange(len(rows)), step):
         members = predict(pool.take(rows[positions]))
         for name, function in scorers:
