@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
@@ -121,9 +121,12 @@ class Given:
         return None if self.members is None else Pool.of(cast(Matrix, MeanRows(self.members)))
 
     @property
-    def committee(self) -> Committee | None:
-        """What answers in the place of a committee."""
-        return None if self.members is None else GivenMembers(len(self.members), np.arange(self.n_classes))
+    def committee(self) -> Callable[[int], Committee] | None:
+        """What answers in the place of a committee, of however many members one is asked for."""
+        if self.members is None:
+            return None
+        committee = GivenMembers(len(self.members), np.arange(self.n_classes))
+        return lambda n_members: committee
 
     @property
     def committee_pool(self) -> Pool | None:

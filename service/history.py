@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from service.project import Project
+from service.project import Project, show_time, show_times
 from service.votes import NOBODY, SKIP, Votes, contains
 
 Plain = dict[str, Any]
@@ -47,7 +48,7 @@ def events_of(before: Project | None, after: Project, kind: str | None = None) -
             details["labels"] = labels_of(after, given.take(np.arange(begin, min(begin + MAX_LABELS, len(given)))))
         yield {
             "version": after.version,
-            "at": moment(after.updated_at),
+            "at": show_time(after.updated_at),
             "kind": kind or kind_of(before, same, details),
             "incarnation": after.incarnation,
             "details": details,
@@ -71,13 +72,7 @@ def facts_of(project: Project) -> Plain:
         "random_state": project.random_state,
         "held_out": None if held_out is None else {"number": held_out.number, "n_samples": held_out.n_rows},
         "model_version": None if model is None else model.version,
-        "test_score": score
-        and {
-            "accuracy": score.accuracy,
-            "balanced_accuracy": score.balanced_accuracy,
-            "f1_macro": score.f1_macro,
-            "log_loss": score.log_loss,
-        },
+        "test_score": score and asdict(score),
     }
 
 
@@ -102,7 +97,7 @@ def difference(before: Project | None, after: Project) -> tuple[Votes, Votes]:
 def labels_of(project: Project, votes: Votes) -> Plain:
     """Return votes as columns."""
     times, which = np.unique(votes.at, return_inverse=True)
-    shown = [moment(at) for at in times.tolist()]
+    shown = show_times(times).tolist()
     return {
         **voters(project, votes),
         "label": [None if code == SKIP else project.classes[code] for code in votes.code.tolist()],
@@ -131,11 +126,6 @@ def kind_of(before: Project | None, same: Project | None, details: Mapping[str, 
     if "retracted" in details:
         return "retract"
     return "fit" if details.get("model_version") is not None else "change"
-
-
-def moment(microseconds: int) -> str:
-    """Show a time as RFC 3339 tells."""
-    return f"{np.datetime64(microseconds, 'us')}Z"
 
 
 def replay(events: Iterable[Plain]) -> dict[VoteKey, VoteValue]:

@@ -72,7 +72,7 @@ class ModelRef:
     labels_revision: int
     held_out: int | None
     test_score: TestScore | None
-    consensus: Consensus = "crowdlab"
+    consensus: Consensus = DEFAULT_CONSENSUS
     crowd: Crowd | None = None
 
 
@@ -331,6 +331,16 @@ def ballots_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]:
 def now() -> int:
     """Return the time in microseconds since 1970 UTC."""
     return int(datetime.now(UTC).timestamp() * 1_000_000)
+
+
+def show_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Show microseconds since 1970 UTC as RFC 3339 tells."""
+    return np.datetime_as_string(microseconds.astype("M8[us]"), timezone="UTC")
+
+
+def show_time(microseconds: int) -> str:
+    """Show a single time as `show_times` does."""
+    return str(show_times(np.array(microseconds)))
 
 
 def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[[int], str]) -> Project:

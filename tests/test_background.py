@@ -22,8 +22,7 @@ from flask.testing import FlaskClient
 from service import places
 from service.app import create_app
 from service.errors import ProjectNotFound, StoreFull
-from service.http.replies import show_time
-from service.project import now
+from service.project import now, show_time
 from service.settings import Settings
 from service.store import FIT_MARK, Store
 from service.store.staging import Staging

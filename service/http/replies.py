@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import Schema, fields
@@ -10,6 +9,7 @@ from marshmallow import Schema, fields
 from service.history import KINDS
 from service.http.label_rules import LABEL, LABEL_OR_NULL
 from service.http.rules import JsonSchema
+from service.project import show_time
 from service.usecases.explain import MAX_CANDIDATES
 from service.usecases.projects import Present
 
@@ -30,13 +30,6 @@ class Timestamp(fields.Field[Any]):
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else show_time(value)
-
-
-def show_time(microseconds: int) -> str:
-    """Show microseconds since 1970 UTC as RFC 3339 tells."""
-    return (
-        datetime.fromtimestamp(microseconds / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    )
 
 
 def count(description: str, **options: Any) -> AsIs:

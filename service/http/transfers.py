@@ -46,7 +46,7 @@ from service.ids import SampleIds
 from service.project import MAX_CLASSES, Consensus
 from service.store import Snapshot
 from service.store.events import staged_log
-from service.store.staging import StagedRows, Staging
+from service.store.staging import SPARSE, StagedRows, Staging
 from service.usecases.append import MAX_SEGMENTS
 from service.usecases.label import MAX_ANNOTATORS
 from service.usecases.transfer import ImportRequest, ProjectFacts, facts_of
@@ -232,7 +232,7 @@ def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
 
 def names_of_rows(name: str, rows: Mapping[str, Any]) -> Iterable[str]:
     """Return the members that rows are kept in."""
-    parts = ("data", "indices", "indptr") if rows["sparse"] else ()
+    parts = SPARSE if rows["sparse"] else ()
     return [f"{name}.{part}.npy" for part in parts] or [f"{name}.npy"]
 
 

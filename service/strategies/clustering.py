@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from service.parameters import Parameter
 from service.pool import Features
-from service.scoring import SCORE_OF_BROKEN, Scorer, Scores, scores_of
-from service.strategies.greedy import cells_of, cut, rows_a_block
+from service.scoring import SCORE_OF_BROKEN, Scores, scores_of
+from service.strategies.greedy import blocks_of, cells_of, scores_at
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import (
@@ -133,28 +133,12 @@ def clue(
     Heaviest cluster first. The paper clusters a network's last hidden layer; here these are the features as they came.
     """
     drawn, notes = sampled(view, sample, batch_size, rng)
-    scores = scores_at(view, drawn, entropy)
+    scores = scores_at(view, view.candidates[drawn], entropy)
     notes += notes_of_broken(scores)
     of_drawn = broken_last(np.arange(len(drawn)), scores, batch_size)
     weights = np.maximum(scores[of_drawn], LIGHTEST)
     positions, more = spread(view, drawn[of_drawn], batch_size, rng, weights=weights)
     return positions, None, told("clue", notes + more)
-
-
-def scores_at(view: PoolView, positions: Positions, scorer: Scorer) -> Scores:
-    """Return the scores of some candidates, SCORE_OF_BROKEN without finite probabilities."""
-    scores = np.empty(len(positions))
-
-    def score(rows: Positions) -> None:
-        scores[rows] = scores_of(view.probabilities, scorer, view.candidates[positions[rows]])
-
-    run_in_threads(score, blocks_of(view, positions))
-    return scores
-
-
-def blocks_of(view: PoolView, positions: Positions) -> list[Positions]:
-    """Cut the numbers of some candidates into blocks of which features and probabilities fit the cache."""
-    return list(cut(np.arange(len(positions)), rows_a_block(view.pool, len(view.model.classes_))))
 
 
 def broken_last(positions: Positions, scores: Scores, batch_size: int) -> Positions:

@@ -22,6 +22,7 @@ from service.deadline import check_time
 from service.parameters import Parameter
 from service.pool import Features, Pool
 from service.preparation import Standardizer
+from service.scoring import Scorer, Scores, scores_of
 from service.strategies.ranking import lots
 from service.strategies.view import PoolView, Positions
 from service.threads import run_in_threads, use_one_thread
@@ -149,20 +150,31 @@ class Space:
         return list(cut(positions, rows_a_block(self.pool, self.n_factors)))
 
 
-def row_cells(pool: Pool) -> int:
-    """Return how many numbers a row takes, at least 1."""
-    return pool.cells_a_row
-
-
 def rows_a_block(pool: Pool, n_factors: int) -> int:
     """Return how many rows make a block, where each has its features or `n_factors`, whichever is more."""
-    return max(MIN_BLOCK_ROWS, BLOCK_CELLS // max(row_cells(pool), n_factors))
+    return max(MIN_BLOCK_ROWS, BLOCK_CELLS // max(pool.cells_a_row, n_factors))
 
 
 def cut(positions: Positions, step: int) -> Iterator[Positions]:
     """Cut positions into runs of `step`, or of 1 if that is less."""
     step = max(step, 1)
     return (positions[start : start + step] for start in range(0, len(positions), step))
+
+
+def blocks_of(view: PoolView, rows: Positions) -> list[Positions]:
+    """Cut the numbers of some rows into blocks of which features and probabilities fit the cache."""
+    return list(cut(np.arange(len(rows)), rows_a_block(view.pool, len(view.model.classes_))))
+
+
+def scores_at(view: PoolView, rows: Positions, scorer: Scorer) -> Scores:
+    """Return the scores of rows of the pool, SCORE_OF_BROKEN without finite probabilities."""
+    scores = np.empty(len(rows))
+
+    def score(numbers: Positions) -> None:
+        scores[numbers] = scores_of(view.probabilities, scorer, rows[numbers])
+
+    run_in_threads(score, blocks_of(view, rows))
+    return scores
 
 
 def scale_of(pool: Pool, rows: Positions) -> float:
@@ -195,7 +207,7 @@ def centered_space(pool: Pool, rows: Positions) -> Space:
 
 def standard_space(pool: Pool, rows: Positions) -> Space:
     """Return the space in which each feature has the mean 0 and the deviation 1 over some of the rows, all dense."""
-    n_looked_at = max(1, min(len(rows), STANDARD_CELLS // row_cells(pool)))
+    n_looked_at = max(1, min(len(rows), STANDARD_CELLS // pool.cells_a_row))
     standardizer = Standardizer().fit(pool.take(rows[:: -(-len(rows) // n_looked_at)]))
     return Space(pool, 1.0, None, standardizer=standardizer)
 
@@ -315,7 +327,7 @@ def draw(
     Their number is bounded by `sample` and by WORK, where `n_centers` is how many each may be compared to.
     """
     n = len(view.candidates)
-    at_most = min(sample, WORK // ((row_cells(view.pool) + TURN_CELLS) * n_centers))
+    at_most = min(sample, WORK // ((view.pool.cells_a_row + TURN_CELLS) * n_centers))
     if n <= max(at_most, batch_size):
         return np.arange(n), None
     n_drawn = max(at_most, batch_size)

@@ -19,8 +19,8 @@ from service.strategies.coverage import (
     over_pairs,
     points_in,
 )
-from service.strategies.greedy import Space
-from service.strategies.hybrid import told_of_broken, uncertainty_of
+from service.strategies.greedy import scores_at
+from service.strategies.hybrid import told_of_broken
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import SAMPLE, SAMPLE_CELLS, told
 from service.strategies.representation import width as columns
@@ -82,7 +82,7 @@ def uherding(
     if n_references < min(n, references):
         notes.append(f"summed up over {n_references} references: more take long")
     rows = view.candidates[ground.positions[:n_references]]
-    weights = uncertainty_of(view, Space(view.pool, 1.0, None), rows, margin)
+    weights = scores_at(view, rows, margin)
     is_broken = weights == SCORE_OF_BROKEN
     weights = np.maximum(weights, 0.0)
     usual = median_distance(ground.points, rng.spawn(1)[0])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.parameters import Parameter
 from service.pool import Features
-from service.scoring import SCORE_OF_BROKEN, Scorer, Scores, scores_of
+from service.scoring import SCORE_OF_BROKEN, Scores
 from service.strategies.greedy import (
     SAMPLE,
     Distances,
@@ -18,14 +17,13 @@ from service.strategies.greedy import (
     nearest_labeled,
     pick,
     scale_of,
+    scores_at,
 )
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
-from service.strategies.uncertainty import entropy, least_confidence, margin
+from service.strategies.uncertainty import SCORERS, scorer_parameter
 from service.strategies.view import PoolView, Positions
 from service.threads import run_in_threads
-
-SCORERS: dict[str, Scorer] = {"least_confidence": least_confidence, "margin": margin, "entropy": entropy}
 
 
 @set_strategy(
@@ -96,13 +94,7 @@ def embedding_norms(space: Space, rows: Positions) -> Scores:
     source="Cardoso et al. 2017, Ranked Batch-Mode Active Learning, doi:10.1016/j.ins.2016.10.037",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
     parameters=(
-        Parameter(
-            "scorer",
-            kind="choice",
-            default="least_confidence",
-            choices=tuple(SCORERS),
-            summary="The strategy whose scores say how unsure the model is.",
-        ),
+        scorer_parameter("least_confidence", choices=("least_confidence", "margin", "entropy")),
         SAMPLE,
     ),
 )
@@ -119,7 +111,7 @@ def ranked_batch(
     drawn, note = draw("ranked_batch", view, n_labeled + batch_size, sample, batch_size, rng)
     rows = view.candidates[drawn]
     nearest = nearest_labeled(view, rows, batch_size, rng)
-    uncertainty = uncertainty_of(view, nearest.space, rows, SCORERS[scorer])
+    uncertainty = scores_at(view, rows, SCORERS[scorer])
     is_broken = uncertainty == SCORE_OF_BROKEN
     uncertainty[is_broken] = 0.0
 
@@ -135,17 +127,6 @@ def ranked_batch(
 
     positions = pick(nearest, [], batch_size, rng, turn_of)
     return drawn[positions], None, told_of_broken(note, is_broken, "count as certain")
-
-
-def uncertainty_of(view: PoolView, space: Space, rows: Positions, scorer: Scorer) -> Scores:
-    """Return the score of each row, SCORE_OF_BROKEN without finite probabilities."""
-    scores = np.empty(len(rows))
-
-    def score(positions: Positions) -> None:
-        scores[positions] = scores_of(view.probabilities, scorer, rows[positions])
-
-    run_in_threads(score, space.blocks(np.arange(len(rows))))
-    return scores
 
 
 def told_of_broken(note: str | None, is_broken: NDArray[np.bool_], what_they_do: str) -> str | None:

@@ -17,7 +17,6 @@ from service.errors import FitFailed
 from service.parameters import Parameter
 from service.pool import Features, stacked
 from service.scoring import SCORE_OF_BROKEN, Classifier, Scorer, predict_probabilities, scores_of
-from service.strategies.greedy import row_cells
 from service.strategies.hybrid import told_of_broken
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
@@ -173,7 +172,7 @@ def expected_error_reduction(
         note = "expected_error_reduction has no two classes to learn from again: these are the rows of least margin"
         return ranked[:batch_size], None, told_of_broken(note, is_broken, "come last")
     tried = ranked[:contenders][~is_broken[ranked[:contenders]]]
-    n_evaluated = min(n, evaluated, max(EVALUATED_CELLS // row_cells(view.pool), 10))
+    n_evaluated = min(n, evaluated, max(EVALUATED_CELLS // view.pool.cells_a_row, 10))
     X = view.features(np.sort(rng.choice(n, n_evaluated, replace=False, shuffle=False)))
     train = partial(train_with, view.learn, view.labeled_features(), view.codes)
     losses = expected_losses(view, tried, train, partial(mean_loss, X=X, loss=LOSSES[loss]))

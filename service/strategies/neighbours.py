@@ -8,7 +8,7 @@ from scipy.special import xlogy
 
 from service.parameters import Parameter
 from service.scoring import SCORE_OF_BROKEN, Probabilities, Scores
-from service.strategies.greedy import SAMPLE, Points, centered_space, cut, draw, row_cells, rows_a_block
+from service.strategies.greedy import SAMPLE, Points, centered_space, cut, draw, rows_a_block
 from service.strategies.hybrid import told_of_broken
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
@@ -75,7 +75,7 @@ def contrastive(
 def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Positions, Probabilities, list[str]]:
     """Return the labelled rows of the pool that count, their probabilities (l, c), and what to tell of the others."""
     n_classes, n_labeled = len(view.model.classes_), len(view.labeled)
-    n_held = min(n_labeled, max(HELD_CELLS // max(n_classes, row_cells(view.pool)), 100))
+    n_held = min(n_labeled, max(HELD_CELLS // max(n_classes, view.pool.cells_a_row), 100))
     held = view.labeled
     if n_held < n_labeled:
         held = view.labeled[np.sort(rng.choice(n_labeled, n_held, replace=False, shuffle=False))]

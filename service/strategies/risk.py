@@ -8,7 +8,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from service.parameters import Parameter
 from service.scoring import Scores
-from service.strategies.greedy import SAMPLE, Points, centered_space, cut, draw, row_cells, rows_a_block
+from service.strategies.greedy import SAMPLE, Points, centered_space, cut, draw, rows_a_block
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.view import PoolView, Positions
@@ -72,7 +72,7 @@ def quire(
     n_labeled = len(view.labeled)
     held = np.sort(rng.choice(n_labeled, min(n_labeled, MAX_LABELED), replace=False))
     # Every kernel value is worked out, and each row takes a product with a matrix (l, l).
-    n_centers = max(4 * len(held) * (1 + len(held) // row_cells(view.pool)), 1)
+    n_centers = max(4 * len(held) * (1 + len(held) // view.pool.cells_a_row), 1)
     drawn, note = draw("quire", view, n_centers, sample, batch_size, rng)
     rows, labeled = view.candidates[drawn], view.labeled[held]
     space = centered_space(view.pool, np.concatenate([rows, labeled]))

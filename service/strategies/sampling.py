@@ -6,22 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.parameters import Parameter
-from service.scoring import SCORE_OF_BROKEN, Scorer, Scores, scores_of
-from service.strategies.greedy import cut, rows_a_block
+from service.scoring import SCORE_OF_BROKEN, Scores, scores_of
+from service.strategies.greedy import blocks_of
 from service.strategies.hybrid import told_of_broken
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.representation import told
-from service.strategies.uncertainty import entropy, least_confidence, margin, ratio
+from service.strategies.uncertainty import SCORERS, margin, scorer_parameter
 from service.strategies.view import PoolView, Positions
 from service.threads import run_in_threads
-
-SCORERS: dict[str, Scorer] = {
-    "least_confidence": least_confidence,
-    "margin": margin,
-    "ratio": ratio,
-    "entropy": entropy,
-}
 
 SCORE_OF_CERTAIN = -1e6
 """The key of what is not drawn but by itself: below 100 times the logarithm of any number above 0."""
@@ -40,13 +33,7 @@ DRAW_CELLS = 2**31
     "arXiv:2106.12059",
     needs=frozenset({Need.PROBABILITIES}),
     parameters=(
-        Parameter(
-            "scorer",
-            kind="choice",
-            default="margin",
-            choices=tuple(SCORERS),
-            summary="The strategy whose scores say how unsure the model is.",
-        ),
+        scorer_parameter("margin"),
         Parameter(
             "beta",
             kind="number",
@@ -134,7 +121,7 @@ def sampled_probabilities(view: PoolView, positions: Positions) -> tuple[NDArray
         scores[rows] = scores_of(lambda p: p, margin, of_rows)
         P[:, rows] = np.where(scores[rows] == SCORE_OF_BROKEN, 0.0, of_rows.T)
 
-    run_in_threads(look, list(cut(np.arange(len(positions)), rows_a_block(view.pool, n_classes))))
+    run_in_threads(look, blocks_of(view, positions))
     return P, scores
 
 

@@ -138,12 +138,12 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
         question.labeled,
         plan.model,
         question.is_open,
+        question.read_by_model,
         cache(partial(committee_of, plan, question)),
         memory=None if question.model is None else question.memory,
         backend=question.backend,
         codes=question.codes,
         learn=question.learn,
-        model_pool=question.model_pool,
         opinions=question.opinions,
     )
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)

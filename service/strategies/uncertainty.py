@@ -7,13 +7,15 @@ rows of a chunk stay in the cache, and no second (n, c) array is made.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from service.scoring import Probabilities, Scores
+from service.parameters import Parameter
+from service.scoring import Probabilities, Scorer, Scores
 from service.strategies.registry import scorer
 
 
@@ -78,3 +80,23 @@ def top_two(probabilities: Probabilities) -> tuple[Probabilities, Probabilities]
 def widened(scores: NDArray[np.floating[Any]]) -> Scores:
     """Return scores in float64; what they were worked out in is narrower, and quicker."""
     return scores.astype(np.float64, copy=False)
+
+
+SCORERS: dict[str, Scorer] = {
+    "least_confidence": least_confidence,
+    "margin": margin,
+    "ratio": ratio,
+    "entropy": entropy,
+}
+"""Those that other strategies can be told to build on, by name."""
+
+
+def scorer_parameter(default: str, choices: Sequence[str] = tuple(SCORERS)) -> Parameter:
+    """Declare which scorer a strategy builds on."""
+    return Parameter(
+        "scorer",
+        kind="choice",
+        default=default,
+        choices=tuple(choices),
+        summary="The strategy whose scores say how unsure the model is.",
+    )

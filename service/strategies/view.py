@@ -100,8 +100,8 @@ class PoolView:
     """What a set strategy works on. It knows a candidate by its position in `candidates`, not by its pool index.
 
     `model` gives the probabilities; where a strategy needs them and there is one class so far, it is certain of that.
-    What it reads of a row are the features, unless `model_pool` has it. `committee` gives the members, which may have
-    to be fitted when it is first called, and the rows that they read.
+    What it reads of a row is in `read_by_model`, which may be the pool itself. `committee` gives the members, which may
+    have to be fitted when it is first called, and the rows that they read.
     """
 
     pool: Pool
@@ -109,12 +109,12 @@ class PoolView:
     labeled: NDArray[np.int64]
     model: Classifier
     is_open: NDArray[np.bool_]
+    read_by_model: Pool
     committee: Callable[[], tuple[Committee, Pool]]
     memory: Memory | None = None
     backend: Backend = THREADS
     codes: Codes | None = None
     learn: Learn | None = None
-    model_pool: Pool | None = None
     opinions: Opinions | None = None
 
     def features(self, positions: Positions) -> Features:
@@ -127,10 +127,8 @@ class PoolView:
 
     def probabilities(self, rows: Positions, X: Features | None = None) -> Probabilities:
         """Return the model's probabilities (k, c) of rows of the pool; their features are not read again if given."""
-        if self.model_pool is not None:
-            X = self.model_pool.take(rows)
-        elif X is None:
-            X = self.pool.take(rows)
+        if X is None or self.read_by_model is not self.pool:
+            X = self.read_by_model.take(rows)
         return predict_probabilities(self.model, X)
 
     def predict(self, X: Features) -> Probabilities:
@@ -139,10 +137,10 @@ class PoolView:
 
     def scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,), SCORE_OF_BROKEN without finite probabilities, by one pass."""
-        pool = self.pool if self.model_pool is None else self.model_pool
-        return self.of_candidates(
-            score_pool(self.model, pool, scorer, self.is_open, memory=self.memory, backend=self.backend)
+        scores = score_pool(
+            self.model, self.read_by_model, scorer, self.is_open, memory=self.memory, backend=self.backend
         )
+        return self.of_candidates(scores)
 
     def member_scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,) by the members' probabilities, as `scores` does by the model's."""

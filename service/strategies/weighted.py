@@ -20,7 +20,6 @@ from service.strategies.greedy import (
     centered_space,
     cut,
     draw,
-    row_cells,
     rows_a_block,
     squared_norms,
 )
@@ -29,8 +28,7 @@ from service.strategies.neighbours import HELD_CELLS
 from service.strategies.ranking import top
 from service.strategies.registry import Need, set_strategy
 from service.strategies.risk import WIDTH_ROWS, median_distance
-from service.strategies.sampling import SCORERS
-from service.strategies.uncertainty import widened
+from service.strategies.uncertainty import SCORERS, scorer_parameter, widened
 from service.strategies.view import PoolView, Positions
 from service.threads import run_in_threads, use_one_thread
 
@@ -151,13 +149,7 @@ LIKENESSES = {"distance": by_distance, "cosine": by_cosine}
     source="Settles & Craven 2008, An Analysis of Active Learning Strategies for Sequence Labeling Tasks, ACL D08-1112",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
     parameters=(
-        Parameter(
-            "scorer",
-            kind="choice",
-            default="margin",
-            choices=tuple(SCORERS),
-            summary="The strategy whose scores say how unsure the model is.",
-        ),
+        scorer_parameter("margin"),
         Parameter(
             "beta",
             kind="number",
@@ -196,7 +188,7 @@ def information_density(
     next to 0 for all; so it is not the default, and what is less than 0 counts as 0.
     """
     use_one_thread()
-    n_references = min(references, max(HELD_CELLS // row_cells(view.pool), 100))
+    n_references = min(references, max(HELD_CELLS // view.pool.cells_a_row, 100))
     # Every similarity is worked out, and not a part as in the strategies that `draw` is made for.
     drawn, note = draw("information_density", view, 4 * n_references, sample, batch_size, rng)
     scores = view.scores(SCORERS[scorer])[drawn]

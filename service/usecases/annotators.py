@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.project import Project
+from service.project import Project, show_times
 from service.store import Store
-from service.usecases.projects import shown_times
 from service.votes import NOBODY, SKIP, contains, look_up
 
 
@@ -51,8 +50,8 @@ def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[An
         n_shared.tolist(),
         n_agreed.tolist(),
         accuracy_of(project, codes).tolist(),
-        shown_times(first).tolist(),
-        shown_times(last).tolist(),
+        show_times(first).tolist(),
+        show_times(last).tolist(),
         strict=True,
     )
     records = (

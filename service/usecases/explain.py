@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from service.errors import InvalidRequest
 from service.strategies import STRATEGIES, Need, Question, resolve
 from service.strategies.explaining import disagreements, distances, doubts, nearest_of, probabilities_at
-from service.strategies.greedy import row_cells
 from service.strategies.selection import Plan, committee_of
 from service.usecases.asking import Batch, QueryRequest
 from service.votes import Label
@@ -160,4 +159,4 @@ def clusters_of(question: Question, batch: Batch, rng: np.random.Generator) -> l
 
 def affordable(question: Question, rows: NDArray[np.int64]) -> int:
     """Return how many other rows those of a batch can be compared to in the time there is."""
-    return max(WORK // (len(rows) * row_cells(question.pool)), 100)
+    return max(WORK // (len(rows) * question.pool.cells_a_row), 100)

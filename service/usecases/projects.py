@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ProjectNotFound, StoreDamaged
-from service.project import Project
+from service.project import Project, show_times
 from service.store import Page, Part, Store
 from service.votes import NOBODY, SKIP, Label, look_up
 
@@ -103,7 +103,7 @@ def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelR
     project, votes, ids = snapshot.project, snapshot.project.votes, snapshot.ids
     codes, qualities = project.resolved.code_of(votes.index), quality_of(project, votes.index)
     columns = zip(
-        votes.index, votes.code, votes.annotator, votes.query, shown_times(votes.at), codes, qualities, strict=True
+        votes.index, votes.code, votes.annotator, votes.query, show_times(votes.at), codes, qualities, strict=True
     )
     records = (
         LabelRecord(
@@ -129,8 +129,3 @@ def quality_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64
         rows, found = look_up(project.resolved.labeled, index)
         quality[found] = project.crowd.quality_of(project.votes)[rows[found]]
     return quality
-
-
-def shown_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Show microseconds since 1970 UTC as RFC 3339 tells."""
-    return np.datetime_as_string(microseconds.astype("M8[us]"), timezone="UTC")

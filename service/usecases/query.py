@@ -124,14 +124,14 @@ def question_of_given(project: Project, pool: Pool, request: QueryRequest, given
         raise InvalidRequest(wrong)
     given.check()
     refuse_missing(request, known_of(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
-    committee, rows = given.committee, open_rows(project, request)
+    rows = open_rows(project, request)
     return Question(
         pool=pool,
         is_open=rows.is_open,
         labeled=project.resolved.labeled,
         model=given.model,
         n_classes_labeled=project.n_classes_labeled,
-        committee=None if committee is None else lambda n_members: committee,
+        committee=given.committee,
         codes=project.resolved.codes,
         model_pool=given.model_pool,
         committee_pool=given.committee_pool,

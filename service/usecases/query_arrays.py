@@ -67,14 +67,13 @@ def question_of(request: QueryRequest) -> Question:
     refuse_missing(request, known_of(given) | features | labels | {Need.LABELED})
     labeled = np.empty(0, np.int64) if y is None else np.flatnonzero(y.codes >= 0)
     codes = None if y is None else y.codes[labeled]
-    committee = None if given is None else given.committee
     return Question(
         pool=pool,
         is_open=open_samples(request, len(pool), labeled),
         labeled=labeled,
         model=None if given is None else given.model,
         n_classes_labeled=0 if codes is None else len(np.unique(codes)),
-        committee=None if committee is None else lambda n_members: committee,
+        committee=None if given is None else given.committee,
         codes=codes,
         model_pool=model_pool,
         committee_pool=None if given is None else given.committee_pool,
