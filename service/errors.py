@@ -4,7 +4,8 @@ ServiceError
 ├── InvalidRequest           readable, but wrong: names every field that is, and what would have been right
 ├── NotFound
 │   ├── ProjectNotFound
-│   └── LabelNotFound
+│   ├── LabelNotFound
+│   └── LeaseNotFound        it never was, or it is over
 ├── Conflict
 │   ├── ProjectExists        arrays for a project that has them, without `replace`
 │   ├── ProjectInTheWay      an import under a name that is taken
@@ -74,6 +75,16 @@ class LabelNotFound(NotFound):
 
     def __init__(self, index: int | str) -> None:
         super().__init__(f"sample {index} has no label and no skip to retract")
+
+
+class LeaseNotFound(NotFound):
+    """Nothing is held under this name, or no longer."""
+
+    def __init__(self, query_id: str) -> None:
+        super().__init__(
+            f"there is no lease {query_id[:64]!r}: it has expired or was released, or all its samples were answered; "
+            "ask again with POST /query"
+        )
 
 
 class Conflict(ServiceError):

@@ -45,6 +45,7 @@ annotator answers as this one: `annotator` may be left out and must not name ano
 
 PATH_PARAMETERS = {
     "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
+    "query_id": ({"type": "string", "minLength": 1}, "The question that the lease was given for."),
     "index": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "The sample's position in the pool."),
 }
 
@@ -61,6 +62,7 @@ HEADER_PARAMETERS = {"Prefer": "`respond-async`: reply before the fit, which fol
 HEADERS = {
     "Location": "Where the project is.",
     "Preference-Applied": "`respond-async`.",
+    "Retry-After": "In how many seconds to ask again: others hold all that is left.",
 }
 """What some replies carry beside those."""
 
@@ -72,7 +74,7 @@ MEANINGS = {
     400: "The body cannot be read: it is cut short, or not JSON, or not a form.",
     401: "The API key is missing, or is not known.",
     403: "The key may not do this: by its role, its projects or its annotator.",
-    404: "There is no such project, or no such label.",
+    404: "There is no such project, label or lease.",
     406: "It is not to be had as any media type that was asked for.",
     409: "The project is not in the state that this needs, or there are too many projects.",
     411: "The request says neither how long its body is nor that it comes in chunks.",
@@ -158,7 +160,7 @@ def describe(operation: Operation) -> dict[str, Any]:
         shape = {"type": "string", "contentMediaType": operation.file}
         described["requestBody"] = {"required": True, "content": {operation.file: {"schema": shape}}}
     if operation.body:
-        described["requestBody"] = {"required": True, "content": request_content(operation)}
+        described["requestBody"] = {"required": not operation.optional, "content": request_content(operation)}
     described["responses"] = responses(operation)
     return described
 
@@ -254,8 +256,8 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
         "headers": REQUEST_ID_HEADER
         | (ETAG_HEADER if reply.etag else {})
         | {
-            name: {"description": HEADERS[name], "schema": {"type": "string"}, "required": True}
-            for name in reply.headers
+            name: {"description": HEADERS[name], "schema": {"type": "string"}, "required": name in reply.headers}
+            for name in reply.headers + reply.some_headers
         },
     }
     content: dict[str, Any] = {media_type: {"schema": {"type": "string"}} for media_type in reply.media_types}

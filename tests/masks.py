@@ -27,7 +27,7 @@ def mask(value: Any) -> Any:
     if isinstance(value, list):
         return [mask(below) for below in value]
     if isinstance(value, str):
-        return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", AT, value)
+        return re.sub(r"'[0-9a-f]{32}'", repr(QUERY_ID), re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", AT, value))
     return value
 
 

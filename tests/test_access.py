@@ -380,6 +380,17 @@ def test_who_holds_samples_is_the_annotator_of_the_key(app: Flask) -> None:
         assert access.as_asked_by_caller({"lease_seconds": 60})["annotator"] == "ada"
 
 
+def test_a_key_that_answers_as_one_touches_no_lease_of_another(admin: As, someone: Callable[..., As]) -> None:
+    ada, bob = (someone("annotator", "*", annotator=name) for name in ("ada", "bob"))
+    lease = ada.post("/query", 200, project_id="team-a", lease_seconds=60)
+    path = f"/projects/team-a/leases/{lease['query_id']}"
+    assert bob.post(f"{path}/renew", 403)["detail"].startswith("this lease belongs to 'ada'")
+    assert bob.open("DELETE", path).status_code == 403
+    assert someone("reader", "*").open("GET", "/projects/team-a/leases").json["leases"][0]["annotator"] == "ada"
+    assert ada.post(f"{path}/renew", 200)["indices"] == lease["indices"]
+    assert someone("annotator", "*").open("DELETE", path).status_code == 204
+
+
 # The contract.
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     ("votes", "ids", "preparation", "linear", "crowdlab"),
     ("crowd",),
     ("project",),
-    ("scoring", "record", "access", "history"),
+    ("scoring", "record", "access", "history", "leases"),
     ("committee", "given"),
     ("estimators", "strategies", "store"),
     ("backends", "usecases", "keyfile"),

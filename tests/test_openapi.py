@@ -63,7 +63,10 @@ def test_the_story_is_told_as_shown(client: FlaskClient) -> None:
 def send(client: FlaskClient, example: Example, replies: dict[str, bytes]) -> Any:
     """Send an example's request."""
     operation = ROUTES[example.operation]
-    path = re.sub(r"<(\w+)>", lambda match: example.path[match[1]], operation.path)
+    given = dict(example.path)
+    if "query_id" in given:
+        given["query_id"] = json.loads(replies["query_project"])["query_id"]
+    path = re.sub(r"<(\w+)>", lambda match: given[match[1]], operation.path)
     options: dict[str, Any] = {"query_string": dict(example.query), "headers": dict(example.headers)}
     if example.body is not None:
         options["json"] = example.body

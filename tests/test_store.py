@@ -226,7 +226,8 @@ class Faults:
             done = operation(*arguments, **options)
             if operation.__name__ == "rename":
                 source, target = map(Path, arguments[:2])
-                self.committed |= target.name == "state.joblib" or source.parent.name == "projects"
+                points = ("state.joblib", "leases.joblib")
+                self.committed |= target.name in points or source.parent.name == "projects"
             return done
 
         return fail_or_do

@@ -410,9 +410,12 @@ WRONG_QUESTIONS = [
     pytest.param(query(annotator="a" * 257), 422, "/annotator", id="an annotator of 257 characters"),
     pytest.param(query(annotator=1), 422, "/annotator", id="a number for an annotator"),
     *(
-        pytest.param(query(lease_seconds=seconds), 422, "/lease_seconds", id=f"a lease of {seconds!r} seconds")
-        for seconds in (1, 60, -1, 0.5, 0.0, "0", False, None)
+        pytest.param(
+            query(lease_seconds=seconds, annotator="ada"), 422, "/lease_seconds", id=f"a lease of {seconds!r} seconds"
+        )
+        for seconds in (-1, 0.5, 0.0, "0", False, None, 604_801)
     ),
+    pytest.param(query(lease_seconds=60), 422, "/annotator", id="a lease for nobody"),
 ]
 
 WRONG_ANSWERS = [
@@ -907,7 +910,7 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (query(strategy="entropi"), "did you mean 'entropy'?"),
         (again(estimator={"name": "svc", "params": {"gama": 1}}), "did you mean 'gamma'?"),
         (query(batch_size=51), "from 1 to 50 (AQ_MAX_BATCH)"),
-        (query(lease_seconds=60), "comes with a later version"),
+        (query(lease_seconds=60), "for whom are the samples held?"),
         (label({"index": 3, "label": "cat"}, refit="foreground"), "'wait' or 'background' or 'never'"),
         (with_header(again(), "If-Match", '"1"'), "comes with a later version"),
         (with_header(fit(), "Content-Encoding", "br"), "send gzip or zstd, or none"),

@@ -142,6 +142,13 @@ def as_answered_by_caller(order: LabelRequest) -> LabelRequest:
     return replace(order, answers=answers)
 
 
+def refuse_others(annotator: str) -> None:
+    """Raise Forbidden where the caller's key answers as somebody else."""
+    me = caller()
+    if me.annotator not in (None, annotator):
+        raise Forbidden(f"this lease belongs to {annotator!r}; key {me.name!r} answers as nobody but {me.annotator!r}")
+
+
 def own_annotator(me: Caller, given: str | None, pointer: str) -> str | None:
     """Return the annotator that a request names, or that of the key. Raises Forbidden where the two are not one."""
     if me.annotator is not None and given not in (None, me.annotator):

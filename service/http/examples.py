@@ -127,6 +127,17 @@ def asked_without_project(
     }
 
 
+LEASE = {
+    "query_id": QUERY_ID,
+    "annotator": "ada",
+    "indices": [6],
+    "ids": None,
+    "leased_at": AT,
+    "expires_at": AT,
+}
+OF_LEASE = {"project_id": "flowers", "query_id": QUERY_ID}
+"""The id is that of the reply before."""
+
 REPLACED = project(
     6,
     n_labeled=1,
@@ -220,6 +231,43 @@ STORY = (
             ],
             "lease_expires_at": None,
         },
+    ),
+    Example(
+        "query_project",
+        "A sample that is held for one person",
+        200,
+        body={"project_id": "flowers", "strategy": "margin", "annotator": "ada", "lease_seconds": 600},
+        reply={
+            "project_id": "flowers",
+            "query_id": QUERY_ID,
+            "indices": [6],
+            "ids": None,
+            "scores": [0.9825],
+            "strategy": "margin",
+            "fallback_reason": None,
+            "model_version": 1,
+            "n_labeled": 2,
+            "n_unlabeled": 6,
+            "n_labels_since_fit": 0,
+            "classes": None,
+            "explanations": None,
+            "lease_expires_at": AT,
+        },
+    ),
+    Example("list_project_leases", "What is held", 200, path=LOOK_AT, reply={"leases": [LEASE]}),
+    Example("renew_lease", "An hour more", 200, path=OF_LEASE, body={"lease_seconds": 3600}, reply=LEASE),
+    Example("release_lease", "Given back", 204, path=OF_LEASE),
+    Example(
+        "release_lease",
+        "A lease that is over",
+        404,
+        path=OF_LEASE,
+        reply=problem(
+            404,
+            "Not Found",
+            f"there is no lease {QUERY_ID!r}: it has expired or was released, or all its samples were answered; "
+            "ask again with POST /query",
+        ),
     ),
     Example(
         "query_project",

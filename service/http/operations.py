@@ -15,13 +15,17 @@ View = Callable[..., ResponseReturnValue]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One way to succeed: its schema where it has a JSON body, and other media types it may come as."""
+    """One way to succeed: its schema where it has a JSON body, and other media types it may come as.
+
+    It always has its `headers`, and `some_headers` now and then.
+    """
 
     description: str
     schema: type[Schema] | None = None
     media_types: tuple[str, ...] = ()
     etag: bool = False
     headers: tuple[str, ...] = ()
+    some_headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Operation:
     `role` is what a caller's key must be of at least; None = open to everybody, with a key or without.
     `parts` are the fields that may come as parts of a form, the others in its part `config`. With `lines` the body may
     also be NDJSON, of which each line is as this text says. `headers` name what else is looked at.
-    With `file` the body is a file of this media type.
+    With `file` the body is a file of this media type. A body that is `optional` may be left out.
     """
 
     method: str
@@ -46,6 +50,7 @@ class Operation:
     headers: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
     file: str | None = None
+    optional: bool = False
 
     @property
     def name(self) -> str:
@@ -84,11 +89,14 @@ class Operations:
         headers: tuple[str, ...] = (),
         problems: tuple[int, ...] = (),
         file: str | None = None,
+        optional: bool = False,
     ) -> Callable[[View], View]:
         """Register the endpoint that the decorated function answers."""
 
         def register(view: View) -> View:
-            operation = Operation(method, path, role, view, replies, body, parts, lines, query, headers, problems, file)
+            operation = Operation(
+                method, path, role, view, replies, body, parts, lines, query, headers, problems, file, optional
+            )
             self.all.append(operation)
             return view
 

@@ -169,7 +169,9 @@ class ClusterSchema(Schema):
 class ExplanationSchema(Schema):
     """Why a sample."""
 
-    chosen_by = AsIs({"type": "string", "enum": ["strategy", "exploration", "overlap"]}, "What put it into the batch.")
+    chosen_by = AsIs(
+        {"type": "string", "enum": ["strategy", "exploration", "overlap", "lease"]}, "What put it into the batch."
+    )
     predicted_label = AsIs(LABEL_OR_NULL, "The likeliest of `classes`; null without a model.")
     probabilities = AsIs(
         {**or_null("array"), "items": or_null("number")},
@@ -232,8 +234,25 @@ class QueryReplySchema(Schema):
         metadata={"description": "One for each of `indices`, in their order; null unless it was asked to explain."},
     )
     lease_expires_at = AsIs(
-        {**or_null("string"), "format": "date-time"}, "When the lease ends; null without one.", dump_default=None
+        {**or_null("string"), "format": "date-time"}, "When the lease ends, which `query_id` names; null without one."
     )
+
+
+class LeaseSchema(Schema):
+    """Samples that are held for somebody."""
+
+    query_id = string("The question that they were given for; it names the lease.")
+    annotator = string("For whom they are held.")
+    indices = AsIs(many({"type": "integer", "minimum": 0}), "Those not answered yet, ask-first first.")
+    ids = AsIs({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
+    leased_at = AsIs({"type": "string", "format": "date-time"}, "When the question was asked.")
+    expires_at = AsIs({"type": "string", "format": "date-time"}, "When the others may have them, unless it is renewed.")
+
+
+class LeaseListSchema(Schema):
+    """What is held of a project."""
+
+    leases = listed(LeaseSchema, "The first to expire first.")
 
 
 class LabelReplySchema(Schema):

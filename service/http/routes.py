@@ -34,6 +34,7 @@ from service.http.schemas import (
     LabelSchema,
     PageSchema,
     QuerySchema,
+    RenewSchema,
     append_request,
     fit_request,
     label_request,
@@ -49,6 +50,7 @@ from service.http.wire import (
     ZIP,
     Limits,
     choose_media_type,
+    has_body,
     json_list,
     json_page,
     json_response,
@@ -68,6 +70,9 @@ from service.usecases.background import BackgroundFits
 from service.usecases.fit import fit_project as fit
 from service.usecases.label import label_project as label
 from service.usecases.label import retract_label as retract
+from service.usecases.leasing import lease_samples, list_leases
+from service.usecases.leasing import release_lease as release
+from service.usecases.leasing import renew_lease as renew
 from service.usecases.projects import LabelRecord, delete, get, list_all, list_events, list_labels, present
 from service.usecases.query import query_project as query
 from service.usecases.query_arrays import query_arrays
@@ -80,13 +85,13 @@ YAML = "application/yaml"
 
 # Made once: a schema copies all its fields when it is made, which takes longer than most of its work.
 FIT, APPEND, QUERY, LABEL, PAGE = FitSchema(), AppendSchema(), QuerySchema(), LabelSchema(), PageSchema()
-EVENT_PAGE, IMPORT = EventPageSchema(), ImportSchema()
+EVENT_PAGE, IMPORT, RENEW = EventPageSchema(), ImportSchema(), RenewSchema()
 PROJECT_REPLY, QUERY_REPLY, LABEL_REPLY = (
     replies.ProjectSchema(),
     replies.QueryReplySchema(),
     replies.LabelReplySchema(),
 )
-PAGE_REPLY = replies.ProjectPageSchema()
+PAGE_REPLY, LEASE_REPLY, LEASES_REPLY = replies.ProjectPageSchema(), replies.LeaseSchema(), replies.LeaseListSchema()
 STRATEGIES_REPLY, ESTIMATORS_REPLY = replies.StrategyListSchema(), replies.EstimatorListSchema()
 
 operations = Operations()
@@ -213,7 +218,7 @@ def prefers(preference: str) -> bool:
     role=Role.READER,
     body=QuerySchema,
     parts=(*ANSWERS, "X", "y"),
-    replies={200: Reply("The samples, ask-first first.", replies.QueryReplySchema)},
+    replies={200: Reply("The samples, ask-first first.", replies.QueryReplySchema, some_headers=("Retry-After",))},
     problems=(403, 404, 411, 413, 415, 422, 503, 504, 507),
 )
 def query_project() -> Response:
@@ -221,6 +226,10 @@ def query_project() -> Response:
 
     Always answers: where the strategy cannot run, `strategy` names the one that did and `fallback_reason` says why.
     The same state and the same request give the same answer.
+
+    With `lease_seconds` the samples are held for `annotator`, and given to nobody else until somebody answers them, the
+    lease is released or it expires. Where others hold all that is left there is nothing to give for now, and
+    `Retry-After` says when to ask again.
 
     Probabilities of a model of your own take the place of the project's model for this question. Without a project
     the question is about the samples that are sent, and nothing is kept of them; a strategy that needs more than was
@@ -242,10 +251,14 @@ def answer_query(document: dict[str, Any]) -> Response:
         if asked.project_id is None:
             return json_response(QUERY_REPLY.dump(query_arrays(asked, context.places.claim)))
         access.refuse_hidden(access.caller(), asked.project_id)
-        answered = query(context.store, asked, context.backend_of, context.places.claim)
+        ask = lease_samples if asked.lease_seconds else query
+        answered = ask(context.store, asked, context.backend_of, context.places.claim)
     if answered.project is not None:
         context.fits.take_up(answered.project)
-    return json_response(QUERY_REPLY.dump(answered))
+    response = json_response(QUERY_REPLY.dump(answered))
+    if answered.retry_after is not None:
+        response.headers["Retry-After"] = str(answered.retry_after)
+    return response
 
 
 @operations.add(
@@ -386,6 +399,53 @@ def list_project_annotators(project_id: str) -> Response:
     """
     project, records = list_annotators(here().store, project_id)
     return tagged(Response(json_list("annotators", records), mimetype=JSON), project)
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/leases",
+    role=Role.READER,
+    replies={200: Reply("What is held.", replies.LeaseListSchema)},
+    problems=(404,),
+)
+def list_project_leases(project_id: str) -> Response:
+    """List what is held for whom.
+
+    Leases that expired or were released are not listed, nor are samples that were answered.
+    """
+    return json_response(LEASES_REPLY.dump({"leases": list_leases(here().store, project_id)}))
+
+
+@operations.add(
+    "POST",
+    "/projects/<project_id>/leases/<query_id>/renew",
+    role=Role.ANNOTATOR,
+    body=RenewSchema,
+    optional=True,
+    replies={200: Reply("The lease, which counts anew.", replies.LeaseSchema)},
+    problems=(404, 413, 415, 422, 503, 507),
+)
+def renew_lease(project_id: str, query_id: str) -> Response:
+    """Hold samples for longer.
+
+    A lease that is over cannot be renewed: its samples may be somebody else's by now.
+    """
+    data = RENEW.load(read_json(request, here().limits) if has_body(request) else {})
+    lease = renew(here().store, project_id, query_id, data.get("lease_seconds"), access.refuse_others)
+    return json_response(LEASE_REPLY.dump(lease))
+
+
+@operations.add(
+    "DELETE",
+    "/projects/<project_id>/leases/<query_id>",
+    role=Role.ANNOTATOR,
+    replies={204: Reply("Its samples are given to whoever asks next.")},
+    problems=(404, 422, 503, 507),
+)
+def release_lease(project_id: str, query_id: str) -> Response:
+    """Give samples back unanswered."""
+    release(here().store, project_id, query_id, access.refuse_others)
+    return Response(status=204)
 
 
 @operations.add(

@@ -23,8 +23,6 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_LABEL_LENGTH = 256
 MAX_MEMBERS = 100
 
-LATER = "comes with a later version of this service"
-
 JsonSchema = dict[str, Any]
 
 
@@ -128,17 +126,6 @@ def one_of(*choices: str) -> Rule:
         return value
 
     return Rule(read, {"type": "string", "enum": list(choices)})
-
-
-def only(constant: int, why: str) -> Rule:
-    """A single integer, as long as there is no choice."""
-
-    def read(value: Any) -> int:
-        if type(value) is not int or value != constant:
-            raise ValidationError(f"must be {constant}: {why}")
-        return value
-
-    return Rule(read, {"type": "integer", "minimum": constant, "maximum": constant})
 
 
 def json_object() -> Rule:

@@ -17,6 +17,7 @@ from service.http import label_rules, rules
 from service.http.formats.npy import check_cells
 from service.http.rules import Ruled
 from service.http.wire import ANSWERS, Limits
+from service.leases import MAX_LEASE_SECONDS
 from service.project import MAX_ERRORS, PROJECT_ID, Consensus, EstimatorSpec
 from service.settings import Settings
 from service.store.staging import StagedArray, StagedRows, Staging
@@ -178,7 +179,18 @@ class QuerySchema(RequestSchema):
     annotator = Ruled(
         label_rules.ANNOTATOR, "Who will answer: never given a sample of the project that they have answered already."
     )
-    lease_seconds = Ruled(rules.only(0, f"a lease {rules.LATER}"), "0: a pure read.", load_default=0)
+    lease_seconds = Ruled(
+        rules.integer(0, MAX_LEASE_SECONDS),
+        "For so long the samples are held for `annotator` and given to nobody else; what this annotator holds already "
+        "comes first, and from now on counts anew. 0: a pure read.",
+        load_default=0,
+    )
+
+
+class RenewSchema(RequestSchema):
+    """Let a lease count anew from now."""
+
+    lease_seconds = Ruled(rules.integer(1, MAX_LEASE_SECONDS), "For how long; as long as it was given for without.")
 
 
 class LabelSchema(RequestSchema):
@@ -264,8 +276,10 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         raise InvalidRequest.at("/batch_size", f"must be an integer from 1 to {max_batch} (AQ_MAX_BATCH)")
     if "project_id" in data:
         refuse_own_samples(data)
-    elif data["overlap"] > 1:
-        raise InvalidRequest.at("/overlap", "must be 1 or left out: only a project knows who labelled what")
+    else:
+        refuse_without_project(data)
+    if data["lease_seconds"] and "annotator" not in data:
+        raise InvalidRequest.at("/annotator", "is required with 'lease_seconds': for whom are the samples held?")
     strategy, params = strategies.resolve(data["strategy"], data["params"])
     return QueryRequest(
         project_id=data.get("project_id"),
@@ -282,7 +296,19 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         explain=data["explain"],
         annotator=data.get("annotator"),
         overlap=data["overlap"],
+        lease_seconds=data["lease_seconds"],
     )
+
+
+def refuse_without_project(data: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest for what says who has labelled what, or holds it: that is kept nowhere without a project."""
+    wrong = [
+        FieldError(f"/{name}", f"must be {nothing} or left out: without project_id nobody keeps who labels what")
+        for name, nothing in (("overlap", 1), ("lease_seconds", 0))
+        if data[name] != nothing
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
 
 
 def refuse_own_samples(data: Mapping[str, Any]) -> None:

@@ -156,6 +156,11 @@ FORMATS: Mapping[str, Mapping[str, Open]] = {
 """How each part of a form may come, the formats that are told of first in front."""
 
 
+def has_body(request: Request) -> bool:
+    """Tell whether anything was sent behind the headers."""
+    return bool(request.content_length) or "Transfer-Encoding" in request.headers
+
+
 def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     """Read a JSON object from the body. Raises the 4xx of werkzeug that fits."""
     refuse_media_type(request, JSON)

@@ -6,6 +6,8 @@
       fit.lock               held around a fit, so that a burst of labels is answered by one
       fit.running            tells since when that fit is at work; held locked meanwhile
       state.joblib           the commit point: small, replaced atomically
+      leases.joblib          which samples are held for whom; replaced atomically, apart from the state
+      lease.lock             held while samples are chosen to be held, so that no two choose the same
       events.log             what every commit changed, but for the last ones, which the state holds
       pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
       pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
@@ -45,12 +47,14 @@ from service.errors import (
     StoreDamaged,
     TooManyProjects,
 )
+from service.leases import Leases
 from service.project import PROJECT_ID, Project
 from service.record import to_record
 from service.store.cache import Cache, Key
 from service.store.events import Page, read_page, recorded
 from service.store.files import StagedFile, disk, settle_directory, shown, write_small
-from service.store.layout import FOLDERS, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
+from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
+from service.store.leases import read_leases, write_leases
 from service.store.locks import FIT_SECONDS, acquired, free, locked
 from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
 from service.store.running import remove_stale, running, running_since
@@ -60,6 +64,7 @@ from service.store.states import load_state, lost_state
 __all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
 FIT_MARK = "fit.running"
+FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
 
 LOOK_AROUND_SECONDS = 10.0
 """How often a worker looks whether the projects that it has at hand are still there."""
@@ -126,6 +131,14 @@ class Transaction:
                 sweep_project(self._directory, project)
         return project
 
+    def leases(self) -> Leases:
+        """Return the leases as they are, or raise StoreDamaged."""
+        return self._store.leases(self._directory.name)
+
+    def keep_leases(self, leases: Leases) -> None:
+        """Put leases in the place of those that there are. The project's version stays."""
+        write_leases(self._directory, leases)
+
     def read(self, *parts: Part) -> Snapshot:
         """Open parts of the project as it is; nothing changes under the lock."""
         if self.project is None:
@@ -188,6 +201,26 @@ class Store:
                 return project, read_page(directory, project, after, limit)
 
         return self._read(project_id, look)
+
+    def leases(self, project_id: str) -> Leases:
+        """Return a project's leases, the dead among them: without a project, and for another pool, they mean nothing.
+
+        Whoever gives out samples by them reads them before the state. Raises ProjectNotFound for a name that no project
+        can have, or StoreDamaged.
+        """
+        path, key = self.directory(project_id) / LEASES, ("leases", project_id)
+        held: tuple[Stamp, Leases] | None = self.cache.get(key)
+        if held is not None and held[0].is_of(str(path)):
+            return held[1]
+        try:
+            stamp = Stamp.of(path)
+            leases = read_leases(path)
+        except FileNotFoundError:
+            return Leases("")
+        except StoreDamaged as error:
+            raise StoreDamaged.of(project_id, str(error)) from error
+        self.cache.put(key, (stamp, leases), leases.n_bytes)
+        return leases
 
     def _read(self, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
         """Look at a project's files, and once more where a writer swept one away in between."""
@@ -295,7 +328,7 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Let go of all that is at hand of a project."""
         gone = self._incarnations.pop(project_id, None)
-        self.cache.drop(lambda key: key[0] == gone or key == ("state", project_id))
+        self.cache.drop(lambda key: key[0] == gone or key in (("state", project_id), ("leases", project_id)))
 
     @contextmanager
     def transaction(self, project_id: str, *, create: bool = False) -> Iterator[Transaction]:
@@ -347,7 +380,13 @@ class Store:
     @contextmanager
     def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
         """Hold a project's turn to fit; whoever waited may find the work done, or the project gone."""
-        with locked(self.directory(project_id) / "fit.lock", f"project {project_id!r}", seconds):
+        with locked(self.directory(project_id) / FIT_LOCK, f"project {project_id!r}", seconds):
+            yield
+
+    @contextmanager
+    def lease_turn(self, project_id: str) -> Iterator[None]:
+        """Hold a project's turn to choose samples that are to be held: two who choose at once choose the same."""
+        with locked(self.directory(project_id) / LEASE_LOCK, f"project {project_id!r}"):
             yield
 
     @contextmanager
@@ -376,7 +415,8 @@ class Store:
             self.forget(project_id)
             # Whoever waits for these locks finds them unlinked, and looks for the project anew.
             (gone / "lock").unlink()
-            (gone / "fit.lock").unlink(missing_ok=True)
+            for turn in TURNS:
+                (gone / turn).unlink(missing_ok=True)
             # The state goes before all else: a reader at work finds the project gone, and no file of it missing.
             (gone / STATE).unlink(missing_ok=True)
             settle_directory(self.projects)
@@ -440,7 +480,7 @@ def refuse_foreign(root: Path) -> None:
 def sweep_project(directory: Path, project: Project) -> None:
     """Remove the files that a project's state does not name. The caller holds its lock."""
     named = files_of(project)
-    for name in (f"{STATE}.new", UNBORN):
+    for name in (f"{STATE}.new", f"{LEASES}.new", UNBORN):
         (directory / name).unlink(missing_ok=True)
     for folder in FOLDERS:
         for path in (directory / folder).glob("*"):
@@ -461,9 +501,11 @@ def remove_unborn(directory: Path) -> None:
         return
     with suppress(OSError):
         (directory / f"{STATE}.new").unlink(missing_ok=True)
-        (directory / "fit.lock").unlink(missing_ok=True)
+        for turn in TURNS:
+            (directory / turn).unlink(missing_ok=True)
         remove_stale(directory / FIT_MARK)
-        (directory / LOG).unlink(missing_ok=True)
+        for name in (LOG, LEASES, f"{LEASES}.new"):
+            (directory / name).unlink(missing_ok=True)
         (directory / UNBORN).unlink(missing_ok=True)
         (directory / "lock").unlink()
         directory.rmdir()

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from service.errors import ProjectNotFound, StoreDamaged
 from service.history import Plain, replay, votes_of
 from service.project import Project, contradictions
@@ -16,6 +18,7 @@ from service.store.cache import Cache
 from service.store.events import events_in
 from service.store.files import check_sum
 from service.store.layout import (
+    LEASES,
     LOG,
     STATE,
     files_of,
@@ -24,6 +27,7 @@ from service.store.layout import (
     ids_file,
     model_file,
 )
+from service.store.leases import read_leases
 from service.store.opened import Opened, Stamp
 from service.store.states import load_state, lost_state
 
@@ -109,9 +113,13 @@ def looks(opened: Opened) -> Iterator[tuple[str, Callable[[], object]]]:
     if project.model is not None:
         model = project.model
         yield model_file(model.version), lambda: opened.model(model)
-    if project.history is not None and opened.directory is not None:
-        directory = opened.directory
+    directory = opened.directory
+    if directory is None:
+        return
+    if project.history is not None:
         yield LOG, lambda: check_events(directory, project)
+    if (directory / LEASES).exists():
+        yield LEASES, lambda: check_leases(directory, project)
 
 
 def check_names(opened: Opened) -> None:
@@ -125,6 +133,16 @@ def check_codes(project: Project, n_rows: int, codes: Any) -> None:
     """Raise StoreDamaged unless each row of the held-out set has one of the project's classes."""
     if len(codes) != n_rows or not ((codes >= 0) & (codes < len(project.classes))).all():
         raise StoreDamaged("does not hold one of the classes for each row of the held-out set")
+
+
+def check_leases(directory: Path, project: Project) -> None:
+    """Raise StoreDamaged unless each sample that is held is one of the pool, and held once."""
+    leases = read_leases(directory / LEASES)
+    held = leases.index
+    if leases.incarnation == project.incarnation and not (
+        len(np.unique(held)) == len(held) and ((held >= 0) & (held < project.n_samples)).all()
+    ):
+        raise StoreDamaged("holds a sample twice, or one that there is not")
 
 
 def check_events(directory: Path, project: Project) -> None:

@@ -7,6 +7,7 @@ from service.store.staging import DENSE, SPARSE
 
 STATE = "state.joblib"
 LOG = "events.log"
+LEASES = "leases.joblib"
 FOLDERS = ("pool", "test", "models")
 
 UNBORN = "unborn"

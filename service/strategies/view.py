@@ -60,7 +60,8 @@ class Question:
     classes of the labelled rows, and `learn` trains another model like this one; either is None where nobody knows it.
     `model_pool` holds what the model reads of each row, and `committee_pool` what the committee does, where that is not
     the row's features. Without `has_features` the pool has none, but what the model reads. The rows of `opinions` are
-    open as well as labelled. Those of `begun` are not open: they have too few labels, and are asked about first.
+    open as well as labelled. Those of `held` and `begun` are not open, and are asked about first: the ones are held for
+    whoever asks, and the others have too few labels.
     """
 
     pool: Pool
@@ -78,6 +79,7 @@ class Question:
     has_features: bool = True
     opinions: Opinions | None = None
     begun: Positions = field(default_factory=lambda: NO_ROWS)
+    held: Positions = field(default_factory=lambda: NO_ROWS)
 
     @property
     def read_by_model(self) -> Pool:

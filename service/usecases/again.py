@@ -1,13 +1,14 @@
-"""Samples that have a label and are asked about again: until enough people labelled them, or where it is doubtful."""
+"""What may be asked about: samples without a label; and again those that too few labelled, or where it is doubtful."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.crowd import Crowd
+from service.leases import NOTHING_HELD, Holdings
 from service.project import Project
 from service.store import Snapshot, Store
 from service.store.layout import model_file
@@ -21,15 +22,18 @@ from service.votes import SKIP, contains, look_up, starts
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenRows:
     """What may be asked about: rows without label or skip (n,); those with too few labels, in the order of asking;
-    and the others with a label that this annotator has not seen.
+    and the others with a label that this annotator has not seen. `held` is what this annotator holds, none of which is
+    among these. `missed` (k,) tells which of what others hold would be.
     """
 
     is_open: NDArray[np.bool_]
     begun: Positions
     labeled: Positions
+    held: Positions = field(default_factory=lambda: NO_ROWS)
+    missed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
 
-def open_rows(project: Project, request: QueryRequest) -> OpenRows:
+def open_rows(project: Project, request: QueryRequest, holdings: Holdings = NOTHING_HELD) -> OpenRows:
     """Return what a request may be answered with. Raises InvalidRequest for an index that there is not.
 
     Those nearest to what they need come first among the begun, then those that have waited longest.
@@ -45,8 +49,20 @@ def open_rows(project: Project, request: QueryRequest) -> OpenRows:
         order = np.lexsort((since(project)[places], -n_labels))
         needs_more = n_labels < request.overlap
         begun, labeled = labeled[order[needs_more[order]]], labeled[~needs_more]
+    asked = is_open.copy() if holdings else is_open
     is_open[votes.index] = False
-    return OpenRows(is_open, begun, labeled)
+    rows = OpenRows(is_open, begun, labeled)
+    return without_held(rows, holdings, asked) if holdings else rows
+
+
+def without_held(rows: OpenRows, holdings: Holdings, asked: NDArray[np.bool_]) -> OpenRows:
+    """Return the rows but those that are held; of its own the annotator keeps what it asks about (n,)."""
+    own, others = holdings.own, holdings.others
+    missed = rows.is_open[others] | np.isin(others, rows.begun) | np.isin(others, rows.labeled)
+    is_free = np.ones(len(asked), bool)
+    is_free[own] = is_free[others] = False
+    begun, labeled = (index[is_free[index]] for index in (rows.begun, rows.labeled))
+    return OpenRows(rows.is_open & is_free, begun, labeled, own[asked[own]], missed)
 
 
 def unseen(project: Project, request: QueryRequest, index: Positions) -> Positions:

@@ -19,6 +19,8 @@ class Answered:
     Those that were drawn come last, and their scores are None. What only a project has is None without one, and
     `model_version` also where a caller's model took the place of the project's. Unless it was asked to explain, there
     are no `classes`, the labels of the explanations' probabilities, and no `explanations`. `project` is as it was read.
+    `lease_expires_at` is as RFC 3339 tells, None without a lease; `retry_after` tells in how many seconds there may be
+    something, None where there is, or never will be.
     """
 
     project_id: str | None
@@ -35,6 +37,8 @@ class Answered:
     classes: Sequence[Label] | None
     explanations: Sequence[Explanation] | None
     project: Project | None
+    lease_expires_at: str | None = None
+    retry_after: int | None = None
 
 
 def shown_scores(selection: Selection) -> list[float | None] | None:

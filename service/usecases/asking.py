@@ -40,7 +40,7 @@ class QueryRequest:
 
     `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels. What is explained
     is the same question: `explain` has no part in its name. A sample needs labels of `overlap` people, and `annotator`
-    is given none twice.
+    is given none twice. With `lease_seconds` above 0 what is chosen is held for `annotator` so long.
     """
 
     project_id: str | None
@@ -57,6 +57,7 @@ class QueryRequest:
     explain: bool = False
     annotator: str | None = None
     overlap: int = 1
+    lease_seconds: int = 0
 
     @property
     def asks_again(self) -> bool:
@@ -73,9 +74,12 @@ class QueryRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What was chosen: first `n_begun` samples with too few labels, last `n_drawn` that were drawn for exploration."""
+    """What was chosen: first `n_held` samples that the annotator holds, then `n_begun` with too few labels; last
+    `n_drawn` that were drawn for exploration.
+    """
 
     selection: Selection
+    n_held: int
     n_begun: int
     n_drawn: int
 
@@ -89,12 +93,13 @@ def place_for(
 
 
 def choose(question: Question, request: QueryRequest, seed: Sequence[int], order: int) -> Batch:
-    """Take what was begun, draw the share that is explored, and choose the others.
+    """Take what is held and what was begun, draw the share that is explored, and choose the others.
 
     What is drawn comes in the random order that belongs to the seed `order`.
     """
-    begun = question.begun[: request.batch_size]
-    n_wanted = min(request.batch_size - len(begun), question.n_open)
+    held = question.held[: request.batch_size]
+    begun = question.begun[: request.batch_size - len(held)]
+    n_wanted = min(request.batch_size - len(held) - len(begun), question.n_open)
     is_new = question.is_open
     if question.opinions is not None:
         is_new = is_new.copy()
@@ -105,21 +110,24 @@ def choose(question: Question, request: QueryRequest, seed: Sequence[int], order
     is_left = question.is_open.copy()
     is_left[drawn] = False
     chosen = select(request.strategy, request.params, replace(question, is_open=is_left), n_wanted - n_drawn, rng)
-    if len(begun) + n_drawn == 0:
-        return Batch(chosen, 0, 0)
+    if len(held) + len(begun) + n_drawn == 0:
+        return Batch(chosen, 0, 0, 0)
     notes = [
-        f"{len(begun)} of the batch, its first, have a label and need more" if len(begun) else None,
+        f"{len(held)} of the batch, its first, were held for this annotator already" if len(held) else None,
+        f"{len(begun)} of the batch, {'which follow' if len(held) else 'its first'}, have a label and need more"
+        if len(begun)
+        else None,
         chosen.fallback_reason,
         f"{n_drawn} of the batch, its last, were drawn for exploration" if n_drawn else None,
     ]
-    unscored = [np.full(n_rows, np.nan) for n_rows in (len(begun), n_drawn)]
+    unscored = [np.full(n_rows, np.nan) for n_rows in (len(held) + len(begun), n_drawn)]
     whole = replace(
         chosen,
-        indices=np.concatenate([begun, chosen.indices, drawn]),
+        indices=np.concatenate([held, begun, chosen.indices, drawn]),
         scores=None if chosen.scores is None else np.concatenate([unscored[0], chosen.scores, unscored[1]]),
         fallback_reason="; ".join(note for note in notes if note),
     )
-    return Batch(whole, len(begun), n_drawn)
+    return Batch(whole, len(held), len(begun), n_drawn)
 
 
 def open_samples(request: QueryRequest, n_samples: int, settled: NDArray[np.int64]) -> NDArray[np.bool_]:

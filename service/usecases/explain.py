@@ -77,8 +77,9 @@ def explain(
     neighbors = nearest_labeled(question, rows, np.random.default_rng([*seed, 1]), names)
     clusters = clusters_of(question, batch, np.random.default_rng([*seed, 2]))
     columns = list(scores.values())
-    chosen_by = ["overlap"] * batch.n_begun + ["strategy"] * (len(rows) - batch.n_begun - batch.n_drawn)
-    chosen_by += ["exploration"] * batch.n_drawn
+    n_first = batch.n_held + batch.n_begun
+    chosen_by = ["lease"] * batch.n_held + ["overlap"] * batch.n_begun
+    chosen_by += ["strategy"] * (len(rows) - n_first - batch.n_drawn) + ["exploration"] * batch.n_drawn
     return [
         Explanation(
             chosen_by=chosen_by[number],

@@ -13,6 +13,7 @@ from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnsw
 from service.ids import PoolIds
 from service.project import Project, extend_classes
 from service.store import Part, Snapshot, Store
+from service.usecases.leasing import let_go
 from service.usecases.training import fit_if_due
 from service.votes import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
 
@@ -118,6 +119,7 @@ def retract_label(store: Store, project_id: str, index: int, annotator: str | No
             raise LabelNotFound(index)
         if annotator is not None and annotators_of(project, index) != {annotator}:
             raise OthersAnswer(index, annotator)
+        let_go(transaction, index)
         return transaction.commit(project.with_votes(project.votes.take(kept)).committed())
 
 

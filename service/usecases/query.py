@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.errors import FieldError, InvalidRequest
 from service.estimators import fit
 from service.given import Given
+from service.leases import MICROSECONDS, Holdings, holdings, live
 from service.pool import Pool
-from service.project import Project
+from service.project import Project, now
 from service.scoring import THREADS, Backend, Committee
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
 from service.store.memory import ScoreMemory
 from service.strategies import Need, Question
-from service.usecases.again import open_rows, opinions_of, with_rows
+from service.usecases.again import OpenRows, open_rows, opinions_of, with_rows
 from service.usecases.answered import Answered, shown_scores
 from service.usecases.asking import Batch, QueryRequest, choose, known_of, place_for, query_id, refuse_missing
 from service.usecases.explain import Names, explain, refuse_long
@@ -38,16 +44,22 @@ def query_project(
     if request.project_id is None:
         raise ValueError("a question without a project is one for query_arrays")
     read = store.read if request.given else partial(read_with_model, store)
+    leases = store.leases(request.project_id)  # before the state: see store/leases.py
     snapshot = read(request.project_id, Part.POOL, Part.IDS)
-    project = snapshot.project
+    project, moment = snapshot.project, now()
+    held = holdings(live(leases, project, moment), request.annotator)
     classes = classes_of(project, request)
     if request.explain:
         refuse_long(request, len(classes))
-    name = query_id(request, (project.incarnation, project.version))
+    name = query_id(request, (project.incarnation, project.version, *names_of(held)))
+
+    @cache
+    def rows() -> OpenRows:
+        return open_rows(project, request, held)
 
     @cache
     def question() -> Question:
-        return question_of(store, snapshot, request, backend_of(project))
+        return question_of(store, snapshot, request, rows(), backend_of(project))
 
     def answer() -> tuple[Batch, int]:
         with place_for(request, project.n_samples, claim_place):
@@ -62,6 +74,9 @@ def query_project(
         names = Names(classes, project.classes, None if snapshot.ids is None else snapshot.ids.names_at)
         with place_for(request, project.n_samples, claim_place):
             explanations = explain(question(), batch, request, seed_of(project, request), names)
+    note, retry_after = None, None
+    if len(indices) < request.batch_size and (missed := held.free_at[rows().missed]).size:
+        note, retry_after = told_of_missed(missed, moment, is_all=not indices)
     return Answered(
         project_id=project.project_id,
         query_id=name,
@@ -69,7 +84,7 @@ def query_project(
         ids=None if snapshot.ids is None else snapshot.ids.names_at(indices),
         scores=shown_scores(selection),
         strategy=selection.strategy,
-        fallback_reason=selection.fallback_reason,
+        fallback_reason="; ".join(filter(None, (selection.fallback_reason, note))) or None,
         model_version=None if request.given or project.model is None else project.model.version,
         n_labeled=project.n_labeled,
         n_unlabeled=project.n_unlabeled,
@@ -77,7 +92,27 @@ def query_project(
         classes=list(classes) if request.explain else None,
         explanations=explanations,
         project=project,
+        retry_after=retry_after,
     )
+
+
+def names_of(held: Holdings) -> tuple[str, ...]:
+    """Name what is held, so that a question is another when something else is; nothing has no name."""
+    if not held:
+        return ()
+    name = hashlib.blake2b(held.own.data, digest_size=16)
+    name.update(b" ")
+    name.update(held.others.data)
+    return (name.hexdigest(),)
+
+
+def told_of_missed(free_at: NDArray[np.int64], moment: int, *, is_all: bool) -> tuple[str, int | None]:
+    """Say that others hold samples (k,) which would have been given, and where it is all, when to ask again."""
+    seconds = max(1, math.ceil((int(free_at.min()) - moment) / MICROSECONDS))
+    if is_all:
+        why = f"all that could be asked about, {len(free_at)} samples, are held by others"
+        return f"{why}; the first is free again in {seconds} s at the latest", seconds
+    return f"{len(free_at)} more are held by others", None
 
 
 def classes_of(project: Project, request: QueryRequest) -> Sequence[Label]:
@@ -85,17 +120,16 @@ def classes_of(project: Project, request: QueryRequest) -> Sequence[Label]:
     return project.classes if request.given is None else range(request.given.n_classes)
 
 
-def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, backend: Backend) -> Question:
+def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: OpenRows, backend: Backend) -> Question:
     """Put the question to the project's own model, or to what a caller's own model said of its samples.
 
-    Raises InvalidRequest for an index that there is not, and for probabilities that are not those of the samples.
+    Raises InvalidRequest for probabilities that are not those of the samples.
     """
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("a query needs a snapshot with its pool")
     if request.given is not None:
-        return question_of_given(project, pool, request, request.given)
-    rows = open_rows(project, request)
+        return question_of_given(project, pool, request, request.given, rows)
     opinions = opinions_of(store, snapshot, request, rows)
     return Question(
         pool=pool,
@@ -110,10 +144,11 @@ def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, backend
         learn=lambda X, codes: fit(project.estimator, X, codes, project.random_state),
         opinions=opinions,
         begun=rows.begun,
+        held=rows.held,
     )
 
 
-def question_of_given(project: Project, pool: Pool, request: QueryRequest, given: Given) -> Question:
+def question_of_given(project: Project, pool: Pool, request: QueryRequest, given: Given, rows: OpenRows) -> Question:
     """Put the question to what a caller's own model said of a project's samples."""
     wrong = [
         FieldError(f"/{field}", f"has {n_rows} rows, but the project has {project.n_samples} samples")
@@ -124,7 +159,6 @@ def question_of_given(project: Project, pool: Pool, request: QueryRequest, given
         raise InvalidRequest(wrong)
     given.check()
     refuse_missing(request, known_of(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
-    rows = open_rows(project, request)
     return Question(
         pool=pool,
         is_open=rows.is_open,
@@ -136,6 +170,7 @@ def question_of_given(project: Project, pool: Pool, request: QueryRequest, given
         model_pool=given.model_pool,
         committee_pool=given.committee_pool,
         begun=rows.begun,
+        held=rows.held,
     )
 
 
