@@ -168,6 +168,16 @@ def test_a_batch_that_others_leave_short_says_so(client: FlaskClient, project: s
     assert "15 more are held by others" in reply["fallback_reason"]
 
 
+@pytest.mark.parametrize("strategy", ["max_herding", "k_center", "typiclust", "prob_cover", "discriminative"])
+def test_people_who_ask_side_by_side_look_at_different_parts_of_the_pool(client: FlaskClient, strategy: str) -> None:
+    heaps = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], 8, axis=0)
+    X = heaps + np.random.default_rng(0).normal(size=heaps.shape) / 10
+    post(client, "/fit", 201, project_id="p", X=X.tolist())
+    body = {"project_id": "p", "strategy": strategy, "lease_seconds": 60}
+    asked = [post(client, "/query", annotator=who, **body)["indices"][0] for who in (ADA, BOB, EVE)]
+    assert {index // 8 for index in asked} == {0, 1, 2}
+
+
 # How it ends.
 
 

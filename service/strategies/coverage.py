@@ -94,9 +94,9 @@ def typiclust(
     at_most = min(sample, math.isqrt(WORK // (width(view.pool) + PAIR_COST)))  # all may be in one cluster
     drawn, notes = sampled(view, at_most, batch_size, rng)
     labeled, more = sampled_labels(view, at_most, rng)
-    rows = np.concatenate([view.candidates[drawn], view.labeled[labeled]])
+    rows = np.concatenate([view.candidates[drawn], view.covered[labeled]])
     Z = comparable(dense_rows(view.pool, rows))
-    n_wanted = min(len(view.labeled) + batch_size, MAX_CLUSTERS, len(Z))
+    n_wanted = min(len(view.covered) + batch_size, MAX_CLUSTERS, len(Z))
     n_clusters = affordable(n_wanted, *Z.shape)
     if n_clusters < n_wanted:
         more.append(f"found {n_clusters} clusters: more take long")
@@ -112,7 +112,7 @@ def typiclust(
 
 def sampled_labels(view: PoolView, sample: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
     """Return which of the labelled rows to look at, and what to tell of it."""
-    n = len(view.labeled)
+    n = len(view.covered)
     n_drawn = min(n, sample, SAMPLE_CELLS // width(view.pool))
     if n_drawn == n:
         return np.arange(n), []
@@ -175,7 +175,7 @@ def prob_cover(
     """
     ground = ground_of(view, sample, batch_size, rng)
     if delta is None:
-        limit = limit_for(ground.points, coverage, len(view.labeled) + batch_size)
+        limit = limit_for(ground.points, coverage, len(view.covered) + batch_size)
     else:
         limit = (delta / ground.scale) * (delta / ground.scale)
     seed = rng.integers(2**64, dtype=np.uint64)
@@ -379,13 +379,13 @@ def ground_of(
     """Return a drawn sample of the candidates; fewer where all its distances, or those from all labels, take long."""
     use_one_thread()
     n_pairs = WORK // (width(view.pool) + PAIR_COST)
-    at_most = min(sample, math.isqrt(n_pairs), n_pairs // max(len(view.labeled), 1))
+    at_most = min(sample, math.isqrt(n_pairs), n_pairs // max(len(view.covered), 1))
     positions, notes = sampled(view, at_most, batch_size, rng)
     rows = view.candidates[positions]
     # Features that are mostly 0, words say, would count the more the rarer they are.
     space_of = standard_space if standardize and not view.pool.is_sparse else centered_space
-    space = space_of(view.pool, np.concatenate([rows, view.labeled]))
-    return Ground(positions, points_in(space, rows), space, view.labeled, notes + notes_of_folding(view.pool))
+    space = space_of(view.pool, np.concatenate([rows, view.covered]))
+    return Ground(positions, points_in(space, rows), space, view.covered, notes + notes_of_folding(view.pool))
 
 
 def some_of(points: Points, rows: Positions | NDArray[np.bool_]) -> Points:

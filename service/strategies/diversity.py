@@ -25,7 +25,7 @@ def k_center(
     It covers the pool, so it picks outliers: with few labels, or features nobody cleaned, it does worse than `random`.
     While nothing is labelled the seed draws the first row. Distances are compared rounded to float32.
     """
-    drawn, note = draw("k_center", view, len(view.labeled) + batch_size, sample, batch_size, rng)
+    drawn, note = draw("k_center", view, len(view.covered) + batch_size, sample, batch_size, rng)
     nearest = nearest_labeled(view, view.candidates[drawn], batch_size, rng)
     positions = pick(nearest, [], batch_size, rng, lambda _: lambda distances, _: distances.copy())
     return drawn[positions], None, note

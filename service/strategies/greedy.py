@@ -259,9 +259,9 @@ class Nearest:
 def nearest_labeled(view: PoolView, rows: Positions, batch_size: int, rng: np.random.Generator) -> Nearest:
     """Return the distances of rows of the pool from the labelled ones, ready to take in a batch."""
     use_one_thread()
-    space = centered_space(view.pool, np.concatenate([rows, view.labeled]))
-    nearest = Nearest(space, rows, len(view.labeled) + batch_size)
-    labeled = view.labeled[rng.permutation(len(view.labeled))]
+    space = centered_space(view.pool, np.concatenate([rows, view.covered]))
+    nearest = Nearest(space, rows, len(view.covered) + batch_size)
+    labeled = view.covered[rng.permutation(len(view.covered))]
     nearest.add(labeled[:N_FIRST_CENTERS])
     nearest.refresh(np.arange(len(rows)))
     nearest.add(labeled[N_FIRST_CENTERS:])

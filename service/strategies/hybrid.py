@@ -107,7 +107,7 @@ def ranked_batch(
     of the batch count as labelled, so a shrinks with each, as in the paper and in modAL; a later score may therefore be
     the higher, and none is returned.
     """
-    n, n_labeled = len(view.candidates), len(view.labeled)
+    n, n_labeled = len(view.candidates), len(view.covered)
     drawn, note = draw("ranked_batch", view, n_labeled + batch_size, sample, batch_size, rng)
     rows = view.candidates[drawn]
     nearest = nearest_labeled(view, rows, batch_size, rng)

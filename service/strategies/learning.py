@@ -70,12 +70,12 @@ def discriminative(
     The paper trains a small network on a learnt representation; here it is a linear model of the standardised features,
     the two kinds of rows weighing the same in all. While nothing is labelled, the seed draws the first part.
     """
-    n_labeled, n_held = len(view.labeled), max(TOLD_APART_CELLS // width(view.pool), 100)
+    n_labeled, n_held = len(view.covered), max(TOLD_APART_CELLS // width(view.pool), 100)
     drawn, notes = sampled(view, min(sample, n_held), batch_size, rng)
     held = rng.choice(n_labeled, min(n_labeled, n_held), replace=False)
     if len(held) < n_labeled:
         notes.append(f"compared to a sample of {len(held)} of the {n_labeled} labelled rows")
-    Z = standardized(view.pool.take(np.concatenate([view.candidates[drawn], view.labeled[held]])))
+    Z = standardized(view.pool.take(np.concatenate([view.candidates[drawn], view.covered[held]])))
     is_labeled = np.arange(len(Z)) >= len(drawn)
     weights = np.zeros(Z.shape[1] + 1)
     chosen: list[int] = []

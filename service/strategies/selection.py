@@ -136,6 +136,7 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
         question.pool,
         question.candidates,
         question.labeled,
+        question.covered,
         plan.model,
         question.is_open,
         question.read_by_model,

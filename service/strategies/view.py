@@ -61,7 +61,7 @@ class Question:
     `model_pool` holds what the model reads of each row, and `committee_pool` what the committee does, where that is not
     the row's features. Without `has_features` the pool has none, but what the model reads. The rows of `opinions` are
     open as well as labelled. Those of `held` and `begun` are not open, and are asked about first: the ones are held for
-    whoever asks, and the others have too few labels.
+    whoever asks, and the others have too few labels. `pending` are all that somebody was given to label.
     """
 
     pool: Pool
@@ -80,6 +80,7 @@ class Question:
     opinions: Opinions | None = None
     begun: Positions = field(default_factory=lambda: NO_ROWS)
     held: Positions = field(default_factory=lambda: NO_ROWS)
+    pending: Positions = field(default_factory=lambda: NO_ROWS)
 
     @property
     def read_by_model(self) -> Pool:
@@ -96,11 +97,17 @@ class Question:
         """The indices of the rows that may be answered, sorted."""
         return np.flatnonzero(self.is_open)
 
+    @property
+    def covered(self) -> NDArray[np.int64]:
+        """The indices of the rows that are labelled, or will be soon, sorted: another near them tells little more."""
+        return np.union1d(self.labeled, self.pending) if len(self.pending) else self.labeled
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolView:
     """What a set strategy works on. It knows a candidate by its position in `candidates`, not by its pool index.
 
+    `covered` are the labelled rows and those that somebody was given to label, sorted: what lies near them tells less.
     `model` gives the probabilities; where a strategy needs them and there is one class so far, it is certain of that.
     What it reads of a row is in `read_by_model`, which may be the pool itself. `committee` gives the members, which may
     have to be fitted when it is first called, and the rows that they read.
@@ -109,6 +116,7 @@ class PoolView:
     pool: Pool
     candidates: NDArray[np.int64]
     labeled: NDArray[np.int64]
+    covered: NDArray[np.int64]
     model: Classifier
     is_open: NDArray[np.bool_]
     read_by_model: Pool

@@ -23,7 +23,7 @@ from service.votes import SKIP, contains, look_up, starts
 class OpenRows:
     """What may be asked about: rows without label or skip (n,); those with too few labels, in the order of asking;
     and the others with a label that this annotator has not seen. `held` is what this annotator holds, none of which is
-    among these. `missed` (k,) tells which of what others hold would be.
+    among these. `missed` (k,) tells which of what others hold would be, and `pending` is all that is held.
     """
 
     is_open: NDArray[np.bool_]
@@ -31,6 +31,7 @@ class OpenRows:
     labeled: Positions
     held: Positions = field(default_factory=lambda: NO_ROWS)
     missed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    pending: Positions = field(default_factory=lambda: NO_ROWS)
 
 
 def open_rows(project: Project, request: QueryRequest, holdings: Holdings = NOTHING_HELD) -> OpenRows:
@@ -62,7 +63,7 @@ def without_held(rows: OpenRows, holdings: Holdings, asked: NDArray[np.bool_]) -
     is_free = np.ones(len(asked), bool)
     is_free[own] = is_free[others] = False
     begun, labeled = (index[is_free[index]] for index in (rows.begun, rows.labeled))
-    return OpenRows(rows.is_open & is_free, begun, labeled, own[asked[own]], missed)
+    return OpenRows(rows.is_open & is_free, begun, labeled, own[asked[own]], missed, np.concatenate([own, others]))
 
 
 def unseen(project: Project, request: QueryRequest, index: Positions) -> Positions:

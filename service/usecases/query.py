@@ -145,6 +145,7 @@ def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: O
         opinions=opinions,
         begun=rows.begun,
         held=rows.held,
+        pending=rows.pending,
     )
 
 
@@ -171,6 +172,7 @@ def question_of_given(project: Project, pool: Pool, request: QueryRequest, given
         committee_pool=given.committee_pool,
         begun=rows.begun,
         held=rows.held,
+        pending=rows.pending,
     )
 
 
