@@ -405,6 +405,8 @@ def contradictions(project: Project) -> Iterator[str]:
         return
     if not (np.diff(votes.key) > 0).all():
         yield "holds votes that are not in order, or twice"
+    elif (votes.annotator[np.flatnonzero(np.diff(votes.index) == 0)] == NOBODY).any():
+        yield "holds votes beside one of nobody in particular"
     if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
         yield "holds votes on samples that there are not"
     if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():

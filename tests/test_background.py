@@ -7,11 +7,11 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -220,6 +220,23 @@ def test_a_project_that_goes_away_takes_its_fit_with_it(client: FlaskClient, pro
     fits = client.application.extensions["active-query"].fits
     wait_until(lambda: fits._n_alive == 0)
     assert (fits._waiting, get(client, "/projects")["projects"]) == ({}, [])
+
+
+def test_without_a_thread_the_labels_are_kept_and_the_next_request_fits(
+    client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patches:
+        patches.setattr(Thread, "start", raising(RuntimeError("can't start new thread")))
+        assert answer(client, 3)["n_labels_since_fit"] == 1
+    get(client, "/projects/p")
+    assert settle(client)["n_labels_since_fit"] == 0
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 # A fit that fails.

@@ -19,6 +19,7 @@ from service.store import Part, Store
 from service.store.check import check_project, project_directories
 from service.store.files import write_small
 from service.store.layout import files_of
+from service.usecases.label import Answer, LabelRequest, label_project, retract_label
 from service.usecases.training import give_up_model, read_with_model
 from tests.calls import ends, get, line, post
 from tests.test_store import append, fit, label
@@ -137,6 +138,21 @@ def test_a_state_that_contradicts_itself_is_named(projects, change, problem):
     _, [line] = check(projects)
     assert line.startswith("p: state.joblib: ")
     assert problem in line
+
+
+def test_a_vote_beside_one_of_nobody_is_named(projects):
+    project = label_by(projects, "ann", "bob")
+    votes = replace(project.votes, annotator=project.votes.annotator - 1)
+    write_state(projects, replace(project, votes=votes))
+    assert check(projects)[1] == ["p: state.joblib: holds votes beside one of nobody in particular"]
+
+
+def label_by(store, *annotators):
+    """Take back what there is, and let these people label one sample."""
+    for index in (0, 1):
+        retract_label(store, "p", index)
+    answers = [Answer(3, None, "a", annotator) for annotator in annotators]
+    return label_project(store, LabelRequest("p", answers, "never")).project
 
 
 def test_files_of_an_earlier_version_are_opened_for_want_of_checksums(store):

@@ -358,6 +358,8 @@ WRONG = {
     "events of no kind": (events_but(kind="theft"), "/events.log"),
     "events with more": (events_but(more=1), "/events.log"),
     "events with less": (events_but(details=None), "/events.log"),
+    "events of nonsense": (events_but(details={"labels": {"index": 3}}), "/events.log"),
+    "events of unequal columns": (events_but(details={"retracted": {"index": [1], "annotator": []}}), "/events.log"),
 }
 
 

@@ -22,7 +22,7 @@ import orjson
 from zlib_ng.zlib_ng import crc32
 
 from service.errors import StoreDamaged
-from service.history import KINDS, Plain, baseline, events_of
+from service.history import KINDS, Plain, baseline, events_of, replay
 from service.project import History, Project
 from service.store.files import StagedFile, SummedFile, disk, settle, settle_directory
 from service.store.layout import LOG
@@ -236,4 +236,8 @@ def checked_event(line: bytes) -> Plain:
         raise ValueError("holds a line that is no event")
     if event["version"] != version or event["kind"] not in KINDS:
         raise ValueError("holds an event of another version than its line, or of a kind that there is not")
+    try:
+        replay([event])
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"holds an event, of version {version}, whose details make no sense") from error
     return dict(event)

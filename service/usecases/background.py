@@ -47,8 +47,12 @@ class BackgroundFits:
         with self._changed:
             self._waiting.setdefault(project.project_id, time.monotonic())
             if self._n_alive < self._n_threads:
-                self._n_alive += 1
-                Thread(target=self._work_off, name="background fit", daemon=True).start()
+                try:
+                    Thread(target=self._work_off, name="background fit", daemon=True).start()
+                except RuntimeError as error:  # no more threads are to be had; the next request tries again
+                    log.warning("project %s waits for its fit: %s", project.project_id, error)
+                else:
+                    self._n_alive += 1
             self._changed.notify()
 
     def _work_off(self) -> None:
