@@ -175,7 +175,8 @@ def refuse_missing(request: QueryRequest, known: frozenset[Need]) -> None:
     others = ", ".join(sorted(name for name, strategy in STRATEGIES.items() if strategy.needs <= known))
     name, otherwise = request.strategy.name, f"with what was sent there are {others}"
     if Need.MODEL in missing:
-        problem = f"{name!r} has to ask the model anew, or train it: it needs a project, and the project's own model"
+        what = "weigh who said what" if Need.VOTES in missing else "ask the model anew, or train it"
+        problem = f"{name!r} has to {what}: it needs a project, and the project's own model"
         raise InvalidRequest.at("/strategy", f"{problem}; {otherwise}")
     raise InvalidRequest(
         FieldError(f"/{FIELDS[need]}", f"is required for strategy {name!r}; {otherwise}") for need in sorted(missing)
