@@ -73,6 +73,9 @@ class Leases:
         return Leases(self.incarnation, kept, max(now(), self.changed_at + 1))
 
 
+NO_LEASES = Leases("")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Holdings:
     """What is held as one annotator sees it: `own` in the order in which it was given out, and `others` sorted.
@@ -93,8 +96,10 @@ NOTHING_HELD = Holdings(NOTHING, NOTHING, NOTHING)
 
 def live(leases: Leases, project: Project, moment: int) -> Leases:
     """Return what is held at a moment: without what has expired, was answered since, or is of another pool."""
-    if not leases.all or leases.incarnation != project.incarnation:
+    if leases.incarnation != project.incarnation:
         return Leases(project.incarnation, (), leases.changed_at)
+    if not leases.all:
+        return leases
     is_held = np.repeat([lease.expires_at > moment for lease in leases.all], n_samples(leases))
     known_at = np.repeat([lease.known_at for lease in leases.all], n_samples(leases))
     is_held &= answered_at(project.votes, leases.index, known_at.min()) <= known_at

@@ -47,7 +47,7 @@ from service.errors import (
     StoreDamaged,
     TooManyProjects,
 )
-from service.leases import Leases
+from service.leases import NO_LEASES, Leases
 from service.project import PROJECT_ID, Project
 from service.record import to_record
 from service.store.cache import Cache, Key
@@ -208,15 +208,16 @@ class Store:
         Whoever gives out samples by them reads them before the state. Raises ProjectNotFound for a name that no project
         can have, or StoreDamaged.
         """
-        path, key = self.directory(project_id) / LEASES, ("leases", project_id)
-        held: tuple[Stamp, Leases] | None = self.cache.get(key)
-        if held is not None and held[0].is_of(str(path)):
-            return held[1]
+        check_name(project_id)
+        path, key = f"{self.projects}/{project_id}/{LEASES}", ("leases", project_id)
         try:
             stamp = Stamp.of(path)
-            leases = read_leases(path)
+            held: tuple[Stamp, Leases] | None = self.cache.get(key)
+            if held is not None and held[0] == stamp:
+                return held[1]
+            leases = read_leases(Path(path))
         except FileNotFoundError:
-            return Leases("")
+            return NO_LEASES
         except StoreDamaged as error:
             raise StoreDamaged.of(project_id, str(error)) from error
         self.cache.put(key, (stamp, leases), leases.n_bytes)
@@ -452,9 +453,14 @@ class Store:
 
     def directory(self, project_id: str) -> Path:
         """Return where a project lies. No name can lead elsewhere."""
-        if not re.fullmatch(PROJECT_ID, project_id):
-            raise ProjectNotFound(project_id[:64])
+        check_name(project_id)
         return self.projects / project_id
+
+
+def check_name(project_id: str) -> None:
+    """Raise ProjectNotFound for a name that no project can have."""
+    if not re.fullmatch(PROJECT_ID, project_id):
+        raise ProjectNotFound(project_id[:64])
 
 
 def make_directory(path: Path) -> None:

@@ -53,25 +53,24 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells the state of a project from every other that it had or will have."""
+    """What tells the file of a state, or of leases, from every other that a project had or will have."""
 
     inode: int
     modified: int
     size: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
-        """Look at a state's file, or raise FileNotFoundError."""
-        status = path.stat()
+    def of(cls, path: Path | str) -> Stamp:
+        """Look at a file, or raise FileNotFoundError."""
+        status = os.stat(path)  # noqa: PTH116 - asked at every request, where a Path takes longer than the look
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
     def is_of(self, path: str) -> bool:
-        """Tell whether a state's file is the one that was looked at."""
+        """Tell whether a file is the one that was looked at."""
         try:
-            status = os.stat(path)  # noqa: PTH116 - asked at every request, where a Path takes longer than the look
+            return Stamp.of(path) == self
         except FileNotFoundError:
             return False
-        return (status.st_ino, status.st_mtime_ns, status.st_size) == (self.inode, self.modified, self.size)
 
 
 @dataclass(frozen=True, slots=True)
