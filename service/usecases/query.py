@@ -54,12 +54,8 @@ def query_project(
     name = query_id(request, (project.incarnation, project.version, *names_of(held)))
 
     @cache
-    def rows() -> OpenRows:
-        return open_rows(project, request, held)
-
-    @cache
     def question() -> Question:
-        return question_of(store, snapshot, request, rows(), backend_of(project))
+        return question_of(store, snapshot, request, held, backend_of(project))
 
     def answer() -> tuple[Batch, int]:
         with place_for(request, project.n_samples, claim_place):
@@ -75,8 +71,9 @@ def query_project(
         with place_for(request, project.n_samples, claim_place):
             explanations = explain(question(), batch, request, seed_of(project, request), names)
     note, retry_after = None, None
-    if len(indices) < request.batch_size and (missed := held.free_at[rows().missed]).size:
-        note, retry_after = told_of_missed(missed, moment, is_all=not indices)
+    if held and len(indices) < request.batch_size:
+        missed = held.free_at[open_rows(project, request, held).missed]
+        note, retry_after = told_of_missed(missed, moment, is_all=not indices) if len(missed) else (None, None)
     return Answered(
         project_id=project.project_id,
         query_id=name,
@@ -120,14 +117,15 @@ def classes_of(project: Project, request: QueryRequest) -> Sequence[Label]:
     return project.classes if request.given is None else range(request.given.n_classes)
 
 
-def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: OpenRows, backend: Backend) -> Question:
+def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, held: Holdings, backend: Backend) -> Question:
     """Put the question to the project's own model, or to what a caller's own model said of its samples.
 
-    Raises InvalidRequest for probabilities that are not those of the samples.
+    Raises InvalidRequest for an index that there is not, and for probabilities that are not those of the samples.
     """
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("a query needs a snapshot with its pool")
+    rows = open_rows(project, request, held)
     if request.given is not None:
         return question_of_given(project, pool, request, request.given, rows)
     opinions = opinions_of(store, snapshot, request, rows)
