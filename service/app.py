@@ -16,6 +16,7 @@ from service.places import Places
 from service.settings import Settings
 from service.store import Store
 from service.usecases.background import BackgroundFits
+from service.usecases.census import Census
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
 
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         backend_of(settings),
         BackgroundFits(store, settings.background_fits),
         Places(settings.heavy_requests),
+        Census(store),
     )
     app = Application("service", static_folder=None)
     app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect

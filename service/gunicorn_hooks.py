@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import Any
 
-from prometheus_client.multiprocess import mark_process_dead
+from service.counters import bury, shared_directory
 
 STALLED_SECONDS = 30
 """A client that sends or takes nothing for so long loses its connection, and gives the thread back that it holds."""
@@ -21,9 +21,11 @@ def when_ready(server: Any) -> None:
             listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED_SECONDS, 0))
 
 
-def child_exit(_server: Any, worker: Any) -> None:
-    """Tell prometheus-client that a worker is gone."""
-    mark_process_dead(worker.pid)
+def child_exit(server: Any, worker: Any) -> None:
+    """Keep what a worker counted that is gone."""
+    directory = shared_directory()
+    if directory is not None:
+        bury(directory, worker.pid, server.WORKERS.keys())
 
 
 def on_exit(_server: Any) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from service.errors import TooBusy
+from service.measures import HEAVY_REQUESTS, waiting
 
 PATIENCE_SECONDS = 1.0
 """How long a request waits for a place: long enough for a burst of short work, too short to hold a thread."""
@@ -22,10 +23,13 @@ class Places:
     @contextmanager
     def take(self) -> Iterator[bool]:
         """Take a place until the end, and tell whether there was one."""
-        has_place = self._free.acquire(timeout=PATIENCE_SECONDS)
+        with waiting("place"):
+            has_place = self._free.acquire(timeout=PATIENCE_SECONDS)
+        HEAVY_REQUESTS.inc(has_place)
         try:
             yield has_place
         finally:
+            HEAVY_REQUESTS.dec(has_place)
             if has_place:
                 self._free.release()
 

@@ -13,7 +13,8 @@ SERVICE = Path(__file__).parent.parent / "service"
 # Each layer may import those before it. The modules of one line do not know each other.
 LAYERS = [
     ("errors", "settings"),
-    ("deadline",),
+    ("counters", "deadline", "processes"),
+    ("measures",),
     ("parameters", "threads", "places", "pool"),
     ("mixing",),
     ("votes", "ids", "preparation", "linear", "crowdlab"),
@@ -42,7 +43,7 @@ DOORS = {
     "pyarrow": ("service.http.formats.arrow",),
     "filelock": ("service.store",),
     "zlib_ng": ("service.store",),
-    "prometheus_client": ("service.http.metrics", "service.gunicorn_hooks"),
+    "prometheus_client": ("service.counters", "service.measures"),
     "apispec": ("service.openapi",),
     "yaml": ("service.openapi", "service.http.docs"),
     "jinja2": ("service.http.docs",),
@@ -97,7 +98,8 @@ def test_a_library_is_imported_only_at_its_door(library: str) -> None:
 def test_only_settings_and_the_launchers_read_the_environment() -> None:
     readers = {module for module, path in MODULES.items() if "os.environ" in path.read_text()}
     # serve, demo and gunicorn's hooks pass an environment on to a child, or read what `serve` put into it.
-    assert readers <= {"service.settings", "service.cli", "service.demo.serving", "service.gunicorn_hooks"}
+    launchers = {"service.cli", "service.demo.serving", "service.gunicorn_hooks", "service.counters"}
+    assert readers <= {"service.settings", *launchers}
 
 
 def test_no_import_inside_a_function_but_for_an_extra() -> None:

@@ -109,10 +109,10 @@ def test_health_and_readiness(client: FlaskClient) -> None:
 
 
 def test_the_metrics_count_requests_by_route(client: FlaskClient) -> None:
-    get(client, "/projects/nobody", 404)
+    get(client, "/projects/secret-plan", 404)
     text = client.get("/metrics").get_data(as_text=True)
     assert 'active_query_requests_total{method="GET",route="/projects/<project_id>",status="404"}' in text
-    assert "nobody" not in text
+    assert "secret-plan" not in text
 
 
 def test_every_reply_names_its_request(client: FlaskClient) -> None:

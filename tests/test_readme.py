@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.estimators import ESTIMATORS
+from service.measures import CATALOGUE
 from service.settings import Settings, variable
 from service.strategies import STRATEGIES
 from tests import curl
@@ -112,6 +113,15 @@ def estimators_table() -> str:
     return table(["estimator", "what it is", "sparse pools", "parameters"], rows)
 
 
-@pytest.mark.parametrize("made", [settings_table, strategies_table, estimators_table])
+def metrics_table() -> str:
+    """What is counted and timed."""
+    rows = [
+        [f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.sentence]
+        for each in sorted(CATALOGUE, key=lambda each: each.name)
+    ]
+    return table(["metric", "type", "labels", "meaning"], rows)
+
+
+@pytest.mark.parametrize("made", [settings_table, strategies_table, estimators_table, metrics_table])
 def test_the_tables_are_what_the_code_says(made: Callable[[], str]) -> None:
     assert made() in README, f"the README must have this table:\n{made()}"

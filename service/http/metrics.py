@@ -1,53 +1,67 @@
-"""What Prometheus is told: requests by route and status, and how long they took, over all workers."""
+"""What Prometheus is told: requests by route and status, and all that the layers below count, over all workers."""
 
 from __future__ import annotations
 
+import os
 import time
-from functools import cache
+from dataclasses import asdict
 
 from flask import Flask, Response, g, request
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.values import ValueClass
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+from service import measures
+from service.counters import shared_directory, worker_ids
+from service.processes import Usage, usage
+from service.usecases.census import Census
 
-LABELS = ("method", "route", "status")
+CONTENT_TYPE = measures.CONTENT_TYPE
 
-# prometheus-client keeps its numbers per process, in files of a shared directory when `serve` has named one.
-requests = Counter("active_query_requests", "Requests answered.", LABELS)
-seconds = Histogram("active_query_request_seconds", "Time from a request's first line to its reply.", LABELS[:2])
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 
 
-def exposition() -> bytes:
+def exposition(census: Census) -> bytes:
     """Return all numbers, of all workers, in Prometheus' text format."""
-    if not is_shared():
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)
-    return generate_latest(registry)
+    taken = asdict(current_usage())
+    taken["cpu_seconds_total"] = taken.pop("cpu_seconds")
+    found = asdict(census.take()) | taken
+    return measures.exposition({f"active_query_{name}": value for name, value in found.items()})
 
 
-def is_shared() -> bool:
-    """Tell whether the numbers lie in a directory that all workers share."""
-    return bool(ValueClass._multiprocess)
+def current_usage() -> Usage:
+    """Return what the service takes of the machine: all its workers, or this process alone."""
+    directory = shared_directory()
+    if directory is None or not measures.is_shared():
+        return usage(os.getpid(), [os.getpid()])
+    return usage(os.getppid(), worker_ids(directory))
 
 
-@cache
-def series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    """Return the two time series of a kind of request; to look them up takes longer than to count."""
-    return requests.labels(method, route, status), seconds.labels(method, route)
+def route_of_request() -> str | None:
+    """Return the route of the contract that the request takes, None where there is no such.
+
+    The rule and not the path: a caller could otherwise make up as many time series as there are paths.
+    """
+    rule = request.url_rule
+    return rule.rule if rule else None
+
+
+def method_of_request() -> str:
+    """Return the request's method, one of a few."""
+    method = request.method
+    return method if method in METHODS else "other"
 
 
 def register(app: Flask) -> None:
     """Count every request."""
 
+    @app.before_request
+    def begin() -> None:
+        measures.IN_FLIGHT.inc()
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        measures.IN_FLIGHT.dec()
+
     @app.after_request
     def count(response: Response) -> Response:
-        # The rule and not the path: a caller could otherwise make up as many time series as there are paths.
-        route = request.url_rule.rule if request.url_rule else "none"
-        method = request.method if request.method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
-        counted, timed = series(method, route, response.status_code)
-        counted.inc()
-        timed.observe(time.perf_counter() - g.began)
+        seconds = time.perf_counter() - g.began
+        measures.answered(method_of_request(), route_of_request() or "none", response.status_code, seconds)
         return response

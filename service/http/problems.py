@@ -13,6 +13,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from service import errors
 from service.http.request_id import current_request_id
+from service.measures import refused
 from service.parameters import pointer_token
 from service.project import MAX_ERRORS
 
@@ -92,6 +93,8 @@ def status_of(kind: type[errors.ServiceError]) -> int:
 def from_service_error(error: errors.ServiceError) -> Response:
     """Answer an error of the domain."""
     status = status_of(type(error))
+    if status > 500:
+        refused(error)
     if status >= 500:
         log.error("%s", error, exc_info=error if status == 500 else None)
     return problem(status, str(error), error.errors if isinstance(error, errors.InvalidRequest) else ())

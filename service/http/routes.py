@@ -67,6 +67,7 @@ from service.store import Store
 from service.usecases.annotators import list_annotators
 from service.usecases.append import append_samples as append
 from service.usecases.background import BackgroundFits
+from service.usecases.census import Census
 from service.usecases.fit import fit_project as fit
 from service.usecases.label import label_project as label
 from service.usecases.label import retract_label as retract
@@ -106,6 +107,7 @@ class Context:
     backend_of: BackendOf
     fits: BackgroundFits
     places: Places
+    census: Census
 
     @property
     def limits(self) -> Limits:
@@ -559,7 +561,7 @@ def get_readiness() -> Response:
 )
 def get_metrics() -> Response:
     """Show what the service did, for Prometheus."""
-    return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+    return Response(metrics.exposition(here().census), content_type=metrics.CONTENT_TYPE)
 
 
 @operations.add("GET", "/openapi.yaml", role=None, replies={200: Reply("The contract.", media_types=(YAML,))})

@@ -48,6 +48,7 @@ from service.errors import (
     TooManyProjects,
 )
 from service.leases import NO_LEASES, Leases
+from service.measures import looked_up
 from service.project import PROJECT_ID, Project
 from service.record import to_record
 from service.store.cache import Cache, Key
@@ -170,7 +171,7 @@ class Store:
     def stage(self, *, kept: bool = True) -> Iterator[Staging]:
         """Give a request a directory of its own, and take it away afterwards; `kept` tells whether files leave it."""
         path = self.staging / uuid.uuid4().hex
-        with disk(), locked(self.staging / "lock", "the staging area"):
+        with disk(), locked(self.staging / "lock", "the staging area", kind="staging"):
             path.mkdir(mode=0o700)
             lock = FileLock(path / "lock")
             lock.acquire()
@@ -213,7 +214,9 @@ class Store:
         try:
             stamp = Stamp.of(path)
             held: tuple[Stamp, Leases] | None = self.cache.get(key)
-            if held is not None and held[0] == stamp:
+            is_at_hand = held is not None and held[0] == stamp
+            looked_up("leases", is_at_hand=is_at_hand)
+            if held is not None and is_at_hand:
                 return held[1]
             leases = read_leases(Path(path))
         except FileNotFoundError:
@@ -245,7 +248,9 @@ class Store:
         held: Held | None = self.cache.get(("state", project_id))
         if held is None or not held.stamp.is_of(f"{self.projects}/{project_id}/{STATE}"):
             raise NotAtHand
-        return self.open_parts(None, held.project, parts)
+        snapshot = self.open_parts(None, held.project, parts)
+        looked_up("state", is_at_hand=True)
+        return snapshot
 
     def open_parts(self, directory: Path | None, project: Project, parts: tuple[Part, ...]) -> Snapshot:
         """Open the files of `parts` that a project's state names; without a directory only those at hand."""
@@ -282,7 +287,9 @@ class Store:
                 raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
             raise ProjectNotFound(project_id) from None
         held: Held | None = self.cache.get(("state", project_id))
-        if held is not None and held.stamp == stamp:
+        is_at_hand = held is not None and held.stamp == stamp
+        looked_up("state", is_at_hand=is_at_hand)
+        if held is not None and is_at_hand:
             return held.project
         project = load_state(directory, project_id)
         self.keep(Held(stamp, project, settled=False))
@@ -359,7 +366,7 @@ class Store:
                 with disk():
                     directory.mkdir(mode=0o700, exist_ok=True)
             try:
-                lock = acquired(directory / "lock", f"project {directory.name!r}")
+                lock = acquired(directory / "lock", f"project {directory.name!r}", kind="project")
             except ProjectNotFound:
                 # A sweep took the empty directory for a half-made project, or a DELETE came in between.
                 if create:
@@ -373,7 +380,7 @@ class Store:
 
     @contextmanager
     def _room_for_one_more(self) -> Iterator[None]:
-        with locked(self.root / "lock", "the data directory"):
+        with locked(self.root / "lock", "the data directory", kind="data_directory"):
             if len(self.project_ids()) >= self.max_projects:
                 raise TooManyProjects(self.max_projects)
             yield
@@ -381,13 +388,14 @@ class Store:
     @contextmanager
     def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
         """Hold a project's turn to fit; whoever waited may find the work done, or the project gone."""
-        with locked(self.directory(project_id) / FIT_LOCK, f"project {project_id!r}", seconds):
+        path = self.directory(project_id) / FIT_LOCK
+        with locked(path, f"project {project_id!r}", seconds, kind="fit"):
             yield
 
     @contextmanager
     def lease_turn(self, project_id: str) -> Iterator[None]:
         """Hold a project's turn to choose samples that are to be held: two who choose at once choose the same."""
-        with locked(self.directory(project_id) / LEASE_LOCK, f"project {project_id!r}"):
+        with locked(self.directory(project_id) / LEASE_LOCK, f"project {project_id!r}", kind="lease"):
             yield
 
     @contextmanager
@@ -426,6 +434,23 @@ class Store:
         """List the projects there are, in order of their names."""
         return sorted(path.name for path in self.projects.iterdir() if (path / STATE).exists())
 
+    def stamps(self) -> Iterator[tuple[str, tuple[Stamp, Stamp | None]]]:
+        """Look at the states and the leases of all projects there are, without reading them."""
+        for path in self.projects.iterdir():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                stamp, stamp_of_leases = Stamp.of(path / STATE), None
+                with suppress(FileNotFoundError):
+                    stamp_of_leases = Stamp.of(path / LEASES)
+                yield path.name, (stamp, stamp_of_leases)
+
+    def glance(self, project_id: str) -> Project:
+        """Return a project, without keeping it at hand. Raises ProjectNotFound or StoreDamaged."""
+        held: Held | None = self.cache.get(("state", project_id))
+        directory = self.directory(project_id)
+        if held is not None and held.stamp.is_of(f"{directory}/{STATE}"):
+            return held.project
+        return load_state(directory, project_id)
+
     def check_writable(self) -> None:
         """Write and remove a file, or raise OSError or StoreFull."""
         with self.stage() as staging:
@@ -433,7 +458,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what dead processes left behind: staged files, half-made projects, files that no state names."""
-        with locked(self.staging / "lock", "the staging area"):
+        with locked(self.staging / "lock", "the staging area", kind="staging"):
             for path in self.staging.iterdir():
                 if path.is_dir():
                     with free(path / "lock") as is_rubbish:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
+from service.measures import cache_holds, looked_up
+
 Key = tuple[Hashable, ...]
 
 OVERHEAD = 1_000
@@ -58,13 +60,17 @@ class Cache:
             while self._size > self.capacity:
                 _, (dropped, _) = self._values.popitem(last=False)
                 self._size -= dropped
+            cache_holds(self._size)
 
-    def get_or_make(self, key: Key, make: Callable[[], tuple[Any, int]]) -> Any:
-        """Return the value of a key, made with its size where it is not at hand."""
+    def get_or_make(self, key: Key, make: Callable[[], tuple[Any, int]], kind: str = "other") -> Any:
+        """Return the value of a key, which is of a kind, made with its size where it is not at hand."""
         value = self.get(key)
-        if value is None:
-            value, n_bytes = make()
-            self.put(key, value, n_bytes)
+        if value is not None:
+            looked_up(kind, is_at_hand=True)
+            return value
+        value, n_bytes = make()
+        looked_up(kind, is_at_hand=False)
+        self.put(key, value, n_bytes)
         return value
 
     def __len__(self) -> int:
@@ -80,3 +86,4 @@ class Cache:
         with self._lock:
             for key in [key for key in self._values if is_stale(key)]:
                 self._size -= self._values.pop(key)[0]
+            cache_holds(self._size)

@@ -11,6 +11,7 @@ from threading import Lock
 from filelock import FileLock, Timeout
 
 from service.errors import ProjectNotFound, StoreBusy
+from service.measures import waiting
 from service.store.files import disk
 
 LOCK_SECONDS = 30.0
@@ -74,7 +75,7 @@ class Held:
             GATES.open(self._path)
 
 
-def acquired(path: Path, what: str, seconds: float | None = None) -> Held:
+def acquired(path: Path, what: str, seconds: float | None = None, *, kind: str = "other") -> Held:
     """Take a lock, or raise StoreBusy when it is not to be had, ProjectNotFound when its directory is gone.
 
     A directory that goes just now may be made again: filelock does so. Whoever holds the lock looks what is in it.
@@ -83,13 +84,15 @@ def acquired(path: Path, what: str, seconds: float | None = None) -> Held:
         raise ProjectNotFound(path.parent.name)
     seconds = LOCK_SECONDS if seconds is None else seconds
     began = time.monotonic()
-    if not GATES.enter(path, seconds):
+    with waiting("gate"):
+        is_open = GATES.enter(path, seconds)
+    if not is_open:
         raise StoreBusy(what)
     with ExitStack() as undo:
         undo.callback(GATES.open, path)
         lock = FileLock(path, timeout=max(began + seconds - time.monotonic(), 0), poll_interval=POLL_SECONDS)
         try:
-            with disk():
+            with disk(), waiting(kind):
                 lock.acquire()
         except Timeout:
             raise StoreBusy(what) from None
@@ -101,9 +104,9 @@ def acquired(path: Path, what: str, seconds: float | None = None) -> Held:
 
 
 @contextmanager
-def locked(path: Path, what: str, seconds: float | None = None) -> Iterator[None]:
+def locked(path: Path, what: str, seconds: float | None = None, *, kind: str = "other") -> Iterator[None]:
     """Hold a lock."""
-    held = acquired(path, what, seconds)
+    held = acquired(path, what, seconds, kind=kind)
     try:
         yield
     finally:

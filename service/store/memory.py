@@ -27,6 +27,6 @@ class ScoreMemory:
         # The model comes second, where the store looks for what a newer state does not name any more.
         key = (project.incarnation, model_file(project.model.version), project.segments[segment].number, scoring)
         known: SegmentScores = self.cache.get_or_make(
-            key, lambda: (SegmentScores.unknown(n_rows, n_chunks), 8 * n_rows + n_chunks)
+            key, lambda: (SegmentScores.unknown(n_rows, n_chunks), 8 * n_rows + n_chunks), "scores"
         )
         return known

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ class Opened:
             check_sum(path, self.project.checksums.get(file))
             return load(path), path.stat().st_size
 
-        return self._at_hand(file, read)
+        return self._at_hand(file, read, "model" if file.startswith("models/") else "held_out")
 
     def check_rows(self) -> None:
         """Raise StoreDamaged unless every byte of the pool and the held-out set is as it was written."""
@@ -152,7 +152,8 @@ class Opened:
                 raise StoreDamaged(f"{first_file(rows)} holds {mapped.shape} and not {rows.n_rows} rows")
             return mapped, self.cache.n_bytes_of_mapping * len(files)
 
-        mapped: Rows = self._at_hand(first_file(rows), map_rows)
+        kind = "segment" if isinstance(rows, Segment) else "held_out"
+        mapped: Rows = self._at_hand(first_file(rows), map_rows, kind)
         return mapped
 
     def _names(self, segment: Segment) -> SampleIds:
@@ -163,21 +164,21 @@ class Opened:
             check_sum(path, self.project.checksums.get(file))
             return SampleIds.unpacked(load(path, mapped=True)), self.cache.n_bytes_of_mapping
 
-        names: SampleIds = self._at_hand(file, map_names)
+        names: SampleIds = self._at_hand(file, map_names, "segment")
         return names
 
-    def _of_all_segments(self, what: str, make: Callable[[], Pool | PoolIds]) -> Any:
+    def _of_all_segments(self, what: Literal["pool", "ids"], make: Callable[[], Pool | PoolIds]) -> Any:
         """Return what is made of all segments, which follows from the last: others are never put behind that one."""
         segments = self.project.segments
         # It keeps its segments mapped, even where each by itself was let go of.
         size = self.cache.n_bytes_of_mapping * len(segments)
         key = (self.project.incarnation, first_file(segments[-1]), what)
-        return self.cache.get_or_make(key, lambda: (make(), size))
+        return self.cache.get_or_make(key, lambda: (make(), size), what)
 
     def _path(self, file: str) -> Path:
         if self.directory is None:
             raise NotAtHand
         return self.directory / file
 
-    def _at_hand(self, file: str, make: Callable[[], tuple[Any, int]]) -> Any:
-        return self.cache.get_or_make((self.project.incarnation, file), make)
+    def _at_hand(self, file: str, make: Callable[[], tuple[Any, int]], kind: str) -> Any:
+        return self.cache.get_or_make((self.project.incarnation, file), make, kind)

@@ -124,7 +124,7 @@ def crowd_at_hand(store: Store, snapshot: Snapshot) -> Crowd:
         return crowd, crowd.n_bytes
 
     key = (project.incarnation, model_file(project.model.version), "crowd", project.labels_revision)
-    found: Crowd = store.cache.get_or_make(key, make)
+    found: Crowd = store.cache.get_or_make(key, make, "crowd")
     return found
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from threading import Condition, Thread
 
 from service.errors import FitFailed, ProjectNotFound, ProjectReplaced, StoreBusy
+from service.measures import in_background
 from service.project import Project
 from service.store import Store
 from service.usecases.training import fit_in_turn
@@ -57,7 +58,8 @@ class BackgroundFits:
 
     def _work_off(self) -> None:
         while (project_id := self._next()) is not None:
-            pause = self._attempt(project_id)
+            with in_background():
+                pause = self._attempt(project_id)
             with self._changed:
                 self._at_work.remove(project_id)
                 if pause is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
@@ -15,6 +16,7 @@ from service.errors import FieldError, InvalidRequest
 from service.estimators import fit
 from service.given import Given
 from service.leases import MICROSECONDS, Holdings, holdings, live
+from service.measures import selected
 from service.pool import Pool
 from service.project import Project, now
 from service.scoring import THREADS, Backend, Committee
@@ -59,10 +61,12 @@ def query_project(
 
     def answer() -> tuple[Batch, int]:
         with place_for(request, project.n_samples, claim_place):
+            began = time.perf_counter()
             batch = choose(question(), request, seed_of(project, request), project.random_state)
+            selected(batch.selection.strategy, began)
         return batch, 16 * len(batch.selection.indices)
 
-    batch: Batch = store.cache.get_or_make((project.incarnation, "answer", name), answer)
+    batch: Batch = store.cache.get_or_make((project.incarnation, "answer", name), answer, "answer")
     selection = batch.selection
     indices = selection.indices.tolist()
     explanations = None
@@ -183,7 +187,9 @@ def committee_of(store: Store, snapshot: Snapshot, n_members: int) -> Committee:
     # A member is about as large as the model.
     size = n_members * store.cache.size_of((project.incarnation, file))
     key = (project.incarnation, file, "committee", n_members, project.labels_revision)
-    committee: Committee = store.cache.get_or_make(key, lambda: (train_committee(snapshot, n_members), size))
+    committee: Committee = store.cache.get_or_make(
+        key, lambda: (train_committee(snapshot, n_members), size), "committee"
+    )
     return committee
 
 

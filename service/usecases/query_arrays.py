@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from service.errors import FieldError, InvalidRequest
+from service.measures import selected
 from service.pool import Pool
 from service.strategies import Need, Question
 from service.usecases.answered import Answered, shown_scores
@@ -30,7 +32,9 @@ def query_arrays(
     seed = [0 if request.random_state is None else request.random_state]
     names = Names(classes, () if request.y is None else request.y.values, None)
     with place_for(request, len(question.pool), claim_place):
+        began = time.perf_counter()
         batch = choose(question, request, seed, 0)
+        selected(batch.selection.strategy, began)
         explanations = explain(question, batch, request, seed, names) if request.explain else None
     selection, n_labeled = batch.selection, len(question.labeled)
     return Answered(

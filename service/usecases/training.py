@@ -13,6 +13,7 @@ from service.crowd import Crowd
 from service.deadline import check_time
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.estimators import fit
+from service.measures import fitting
 from service.pool import Features
 from service.project import ModelRef, Project
 from service.scoring import Classifier, evaluate
@@ -35,12 +36,13 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("training needs a snapshot with its pool")
-    X = pool.take(project.votes.resolved.labeled)
-    crowd, labels = weighed(project, X)
-    classifier = fit(project.estimator, X, labels.codes, project.random_state)
-    score = None
-    if snapshot.X_test is not None and snapshot.y_test is not None:
-        score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
+    with fitting(project.estimator.name):
+        X = pool.take(project.votes.resolved.labeled)
+        crowd, labels = weighed(project, X)
+        classifier = fit(project.estimator, X, labels.codes, project.random_state)
+        score = None
+        if snapshot.X_test is not None and snapshot.y_test is not None:
+            score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
     model = ModelRef(
         version=0,  # given by Project.with_model
         estimator=project.estimator,
