@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +10,12 @@ from flask import Flask
 from service.backends import backend_of
 from service.http import access, metrics, problems, request_id, routes
 from service.keyfile import KeyRing
+from service.logs import log_to_stderr
 from service.places import Places
 from service.settings import Settings
 from service.store import Store
 from service.usecases.background import BackgroundFits
 from service.usecases.census import Census
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s request_id=%(request_id)s %(message)s"
 
 
 class Application(Flask):
@@ -35,7 +32,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Raises SettingsError for an environment that cannot be understood. Rubbish of processes that died is swept away.
     """
     settings = settings or Settings.from_process()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format, request_id.facts_of_request)
     store = Store(settings.data_dir, cache_bytes=settings.cache_bytes, max_projects=settings.max_projects)
     store.sweep()
     context = routes.Context(
@@ -54,17 +51,3 @@ def create_app(settings: Settings | None = None) -> Flask:
     access.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.operations)
     routes.register(app, context)
     return app
-
-
-def log_to_stderr(level: str) -> None:
-    """Send the service's log to standard error, each line with its request id."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    handler.addFilter(request_id.RequestIdFilter())
-    # A library's warning (an optimiser that stopped at its limit of steps, say) belongs to a request, too.
-    logging.captureWarnings(True)
-    for name in ("service", "py.warnings"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
-        logger.setLevel(level.upper())

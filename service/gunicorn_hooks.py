@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
 import struct
 from typing import Any
 
+from gunicorn import glogging
+
 from service.counters import bury, shared_directory
+from service.logs import OfServer, formatter_of
+from service.settings import Settings
 
 STALLED_SECONDS = 30
 """A client that sends or takes nothing for so long loses its connection, and gives the thread back that it holds."""
+
+
+class Logger(glogging.Logger):
+    """gunicorn's own lines in the format of all others."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set up, at the start and when the configuration is read again."""
+        super().setup(cfg)
+        logging.raiseExceptions = False  # a line that cannot be written is not shown elsewhere instead
+        for handler in self.error_log.handlers:
+            handler.setFormatter(formatter_of(Settings.from_process().log_format))
+            handler.addFilter(OfServer())
+
+
+logger_class = Logger
 
 
 def when_ready(server: Any) -> None:

@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 PREFIX = "AQ_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("json", "text")
 SCHEMES = {"dask": ("tcp://", "tls://"), "ray": ("ray://",)}
 """What the address of each kind of cluster starts with."""
 
@@ -69,6 +70,9 @@ class Settings:
         NO_ADDRESS, "Where the cluster of AQ_BACKEND runs: tcp://host:8786 of Dask, ray://host:10001 of Ray."
     )
     log_level: str = setting("info", "How much is logged.", choices=LOG_LEVELS)
+    log_format: Literal["json", "text"] = setting(
+        "json", "How a line of the log is written: json, for programs, or text.", choices=LOG_FORMATS
+    )
     api_keys_file: Path | None = setting(
         None, "File of API keys, without one of which no request is answered; `active-query keys new` makes it."
     )

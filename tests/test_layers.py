@@ -13,7 +13,7 @@ SERVICE = Path(__file__).parent.parent / "service"
 # Each layer may import those before it. The modules of one line do not know each other.
 LAYERS = [
     ("errors", "settings"),
-    ("counters", "deadline", "processes"),
+    ("counters", "deadline", "logs", "processes"),
     ("measures",),
     ("parameters", "threads", "places", "pool"),
     ("mixing",),
@@ -38,12 +38,13 @@ DOORS = {
     "marshmallow": ("service.http", "service.openapi"),
     "joblib": ("service.store",),
     "pickle": ("service.store",),
-    "orjson": ("service.http", "service.store.events"),
+    "orjson": ("service.http", "service.store.events", "service.logs"),
     "backports": ("service.http.encodings",),
     "pyarrow": ("service.http.formats.arrow",),
     "filelock": ("service.store",),
     "zlib_ng": ("service.store",),
     "prometheus_client": ("service.counters", "service.measures"),
+    "gunicorn": ("service.gunicorn_hooks", "service.http.bodies"),
     "apispec": ("service.openapi",),
     "yaml": ("service.openapi", "service.http.docs"),
     "jinja2": ("service.http.docs",),

@@ -18,6 +18,7 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
 from service.access import ANONYMOUS, Caller, Role
 from service.errors import ProjectNotFound
 from service.http.operations import Operations
+from service.http.request_id import tell_project
 from service.keyfile import KeyRing
 from service.usecases.label import LabelRequest
 
@@ -98,6 +99,7 @@ def refuse_below(me: Caller, role: Role) -> None:
 
 def refuse_hidden(me: Caller, project_id: str) -> None:
     """Raise ProjectNotFound for a project that a caller may not touch."""
+    tell_project(project_id)
     if not me.may_touch(project_id):
         raise ProjectNotFound(project_id[:64])
 
@@ -111,6 +113,7 @@ def visible(order: Order) -> Order:
 def refuse_outside(project_id: str) -> None:
     """Raise Forbidden for a project that the caller may not make, whether or not there is one of this name."""
     me = caller()
+    tell_project(project_id)
     if not me.may_touch(project_id):
         raise Forbidden(
             f"/project_id: key {me.name!r} may not make or train project {project_id!r}; "

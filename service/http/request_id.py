@@ -9,6 +9,10 @@ import uuid
 
 from flask import Flask, Response, g, has_request_context, request
 
+from service.http.metrics import method_of_request, route_of_request
+from service.logs import Facts, no_facts
+from service.project import PROJECT_ID
+
 HEADER = "X-Request-ID"
 ACCEPTABLE = r"[A-Za-z0-9._-]{1,128}"
 
@@ -20,13 +24,17 @@ def current_request_id() -> str:
     return str(g.request_id) if has_request_context() and "request_id" in g else "-"
 
 
-class RequestIdFilter(logging.Filter):
-    """Gives every log record the id of the request that it belongs to."""
+def facts_of_request() -> Facts:
+    """Return what a line of the log tells of the request at work, whatever it is about."""
+    if not has_request_context():
+        return no_facts()
+    return {"request_id": g.get("request_id"), "project_id": g.get("project_id")}
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let the record pass, with the id."""
-        record.request_id = current_request_id()
-        return True
+
+def tell_project(project_id: str) -> None:
+    """Give the lines of this request a project, if that is a name that a project may have."""
+    if re.fullmatch(PROJECT_ID, project_id):
+        g.project_id = project_id
 
 
 def register(app: Flask) -> None:
@@ -42,7 +50,22 @@ def register(app: Flask) -> None:
     def end(response: Response) -> Response:
         response.headers[HEADER] = current_request_id()
         if log.isEnabledFor(logging.INFO):
-            milliseconds = (time.perf_counter() - g.began) * 1000
-            # The path may hold anything; a line of the log stays one line.
-            log.info("%s %r %d %.1f ms", request.method, request.path, response.status_code, milliseconds)
+            log.info("answered", extra={"facts": facts_of_reply(response)})
         return response
+
+
+def facts_of_reply(response: Response) -> Facts:
+    """Return what the log tells of a request: the route of the contract, since a path and its query may hold anything.
+
+    The sizes are None where they are not known beforehand.
+    """
+    caller = g.get("caller")
+    return {
+        "method": method_of_request(),
+        "route": route_of_request(),
+        "status": response.status_code,
+        "duration_ms": round((time.perf_counter() - g.began) * 1000, 3),
+        "bytes_in": request.content_length,
+        "bytes_out": response.calculate_content_length(),
+        "key": None if caller is None else caller.name,
+    }

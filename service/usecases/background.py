@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from threading import Condition, Thread
 
 from service.errors import FitFailed, ProjectNotFound, ProjectReplaced, StoreBusy
+from service.logs import about
 from service.measures import in_background
 from service.project import Project
 from service.store import Store
@@ -58,7 +59,7 @@ class BackgroundFits:
 
     def _work_off(self) -> None:
         while (project_id := self._next()) is not None:
-            with in_background():
+            with in_background(), about(project_id):
                 pause = self._attempt(project_id)
             with self._changed:
                 self._at_work.remove(project_id)
@@ -110,6 +111,7 @@ def fit_if_wanted(store: Store, project_id: str) -> float | None:
             if not before.fit_is_wanted:
                 return None
             after = fit_in_turn(store, project_id)
+            log.info("fitted in the background")
     except ProjectNotFound:
         return None
     except ProjectReplaced:
