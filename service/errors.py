@@ -11,6 +11,7 @@ ServiceError
 │   ├── ProjectInTheWay      an import under a name that is taken
 │   ├── ProjectReplaced      the project was replaced or deleted while the request was at work
 │   └── TooManyProjects
+├── PreconditionFailed       the project is not at the version that the request is meant for
 ├── OthersAnswer             who answers as one annotator may not take back what another said
 ├── FitFailed                the estimator cannot learn from these numbers
 ├── OutOfTime                a selection takes longer than it may
@@ -124,6 +125,14 @@ class TooManyProjects(Conflict):
         super().__init__(
             f"there are {limit} projects, and AQ_MAX_PROJECTS allows no more: delete one, or raise the limit"
         )
+
+
+class PreconditionFailed(ServiceError):
+    """The project is not as a header of the request says; `found` is its name and its ETag, None without one."""
+
+    def __init__(self, header: str, found: tuple[str, str] | None) -> None:
+        there_is = "there is no such project" if found is None else f'project {found[0]!r} has the ETag "{found[1]}"'
+        super().__init__(f"{header} does not hold: {there_is}; nothing was changed")
 
 
 class OthersAnswer(ServiceError):

@@ -52,12 +52,24 @@ PATH_PARAMETERS = {
 REQUEST_ID_HEADER = {
     HEADER: {"description": "Names the request in the log.", "schema": {"type": "string"}, "required": True}
 }
-ETAG_HEADER = {"ETag": {"description": "The project's version.", "schema": {"type": "string"}, "required": True}}
+ETAG_HEADER = {
+    "ETag": {
+        "description": "Tells this version of the project from all others.",
+        "schema": {"type": "string"},
+        "required": True,
+    }
+}
 CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}, "required": True}}
 """Headers of replies."""
 
-HEADER_PARAMETERS = {"Prefer": "`respond-async`: reply before the fit, which follows (RFC 7240)."}
+HEADER_PARAMETERS = {
+    "Prefer": "`respond-async`: reply before the fit, which follows (RFC 7240).",
+    "If-Match": "ETags, or `*`: only if the project has one of these, or is there at all; else 412.",
+    "If-None-Match": "ETags, or `*`: only if the project has none of these, or is not there at all; else 412.",
+}
 """Headers of requests."""
+
+UNLESS_KNOWN = "The ETags of what the caller has: 304 instead of the same again."
 
 HEADERS = {
     "Location": "Where the project is.",
@@ -78,6 +90,7 @@ MEANINGS = {
     406: "It is not to be had as any media type that was asked for.",
     409: "The project is not in the state that this needs, or there are too many projects.",
     411: "The request says neither how long its body is nor that it comes in chunks.",
+    412: "The project is not at the version that the request is meant for; the ETag that it has is told.",
     413: "The body is larger than the service was told to take.",
     415: "The body is of a media type or an encoding that is not understood.",
     422: "The request can be read but not followed; each wrong field is named.",
@@ -153,7 +166,12 @@ def describe(operation: Operation) -> dict[str, Any]:
         described["description"] = operation.description
     described["security"] = [] if operation.role is None else [{SECURITY_SCHEME: [str(operation.role)]}]
     parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
-    parameters += [header_parameter(name) for name in operation.headers]
+    parameters += [header_parameter(name, HEADER_PARAMETERS[name]) for name in operation.headers]
+    if is_cached(operation):
+        parameters += [
+            header_parameter("If-Match", HEADER_PARAMETERS["If-Match"]),
+            header_parameter("If-None-Match", UNLESS_KNOWN),
+        ]
     if parameters:
         described["parameters"] = parameters
     if operation.file:
@@ -174,10 +192,20 @@ def path_parameters(operation: Operation) -> list[dict[str, Any]]:
     ]
 
 
-def header_parameter(name: str) -> dict[str, Any]:
+def header_parameter(name: str, description: str) -> dict[str, Any]:
     """Return a header that an operation looks at."""
-    schema = {"type": "string"}
-    return {"in": "header", "name": name, "required": False, "schema": schema, "description": HEADER_PARAMETERS[name]}
+    return {
+        "in": "header",
+        "name": name,
+        "required": False,
+        "schema": {"type": "string"},
+        "description": description,
+    }
+
+
+def is_cached(operation: Operation) -> bool:
+    """Tell whether a caller may keep what an operation answers, and ask whether it is still so."""
+    return operation.method == "GET" and any(reply.etag for reply in operation.replies.values())
 
 
 def request_content(operation: Operation) -> dict[str, Any]:
@@ -234,8 +262,11 @@ def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema] | No
 def responses(operation: Operation) -> dict[str, Any]:
     """Return what an operation may answer."""
     answered = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
+    if is_cached(operation):
+        answered["304"] = {"description": "It is as the caller has it.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
     has_body = operation.body or operation.file
-    statuses = sorted({*operation.problems, *(EVERY_BODY if has_body else ()), *refusals(operation)})
+    conditions = (412, 422) if is_cached(operation) else ()
+    statuses = sorted({*operation.problems, *(EVERY_BODY if has_body else ()), *refusals(operation), *conditions})
     for status in statuses:
         answered[str(status)] = failure(MEANINGS[status], operation, status)
     answered["default"] = failure("Any other error, a fault of the service (500) among them.", operation, None)

@@ -156,6 +156,11 @@ class Project:
         return self.incarnation, self.version
 
     @property
+    def tag(self) -> str:
+        """Tell this state from all others that a project of this name has or had, briefly."""
+        return f"{self.incarnation[:8]}-{self.version}"
+
+    @property
     def is_sparse(self) -> bool:
         """Whether the pool is kept as CSR."""
         return self.segments[0].sparse

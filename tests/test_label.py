@@ -115,7 +115,8 @@ def test_a_skip_is_taken_back_before_a_label(client: FlaskClient, project: str) 
 def test_retracting_makes_a_sample_open_again(client: FlaskClient, project: str) -> None:
     label(client, {"index": 5, "label": 0}, {"index": 6, "label": 0})
     response = client.delete("/projects/p/labels/5")
-    assert (response.status_code, response.data, response.headers["ETag"]) == (204, b"", '"4"')
+    assert (response.status_code, response.data) == (204, b"")
+    assert response.headers["ETag"].endswith('-4"')
     found = get(client, "/projects/p")
     assert (found["n_labeled"], found["n_unlabeled"], found["n_labels_since_fit"]) == (3, 17, 1)
     assert record(client, 5) == []

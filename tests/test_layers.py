@@ -20,7 +20,7 @@ LAYERS = [
     ("votes", "ids", "preparation", "linear", "crowdlab"),
     ("crowd",),
     ("project",),
-    ("scoring", "record", "access", "history", "leases"),
+    ("scoring", "record", "access", "history", "leases", "terms"),
     ("committee", "given"),
     ("estimators", "strategies", "store"),
     ("backends", "usecases", "keyfile"),

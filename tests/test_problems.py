@@ -76,11 +76,13 @@ MADE = {
     errors.InvalidRequest: lambda: errors.InvalidRequest.at("/X", "must be a list"),
     errors.TooManyProjects: lambda: errors.TooManyProjects(3),
     errors.OthersAnswer: lambda: errors.OthersAnswer(3, "ada"),
+    errors.PreconditionFailed: lambda: errors.PreconditionFailed("If-Match", None),
 }
 LEAF_STATUS = {
     "InvalidRequest": 422,
     "FitFailed": 422,
     "OthersAnswer": 403,
+    "PreconditionFailed": 412,
     "ProjectNotFound": 404,
     "LabelNotFound": 404,
     "ProjectExists": 409,

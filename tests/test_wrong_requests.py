@@ -761,10 +761,21 @@ WRONG_ADDRESSES = [
     ),
     pytest.param(get("/projects/cats/labels", Accept="image/png"), 406, None, id="labels as a picture"),
     *(
-        pytest.param(with_header(request, "If-Match", value), 422, "/headers/If-Match", id=f"If-Match {value} {what}")
-        for value in ('"1"', "*")
+        pytest.param(with_header(request, header, value), status, pointer, id=f"{header} {value.encode()!r} {what}")
+        for header, value, status, pointer in [
+            ("If-Match", '"6-1"', 412, None),
+            ("If-Match", 'W/"6-1", "*"', 412, None),
+            ("If-None-Match", "*", 412, None),
+            ("If-Match", "", 422, "/headers/If-Match"),
+            ("If-Match", "1", 422, "/headers/If-Match"),
+            ("If-Match", '"1', 422, "/headers/If-Match"),
+            ("If-Match", '"1" "2"', 422, "/headers/If-Match"),
+            ("If-Match", '*, "1"', 422, "/headers/If-Match"),
+            ("If-None-Match", 'w/"1"', 422, "/headers/If-None-Match"),
+            ("If-None-Match", ", " * 4_000 + "x", 422, "/headers/If-None-Match"),
+        ]
         for request, what in [
-            (fit(), "of a new project"),
+            (fit(project_id="cats"), "of a project that there is"),
             (again(), "of a fit"),
             (label({"index": 3, "label": "cat"}), "of labels"),
             (Sent("DELETE", "/projects/cats"), "of a project to delete"),
@@ -912,7 +923,8 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (query(batch_size=51), "from 1 to 50 (AQ_MAX_BATCH)"),
         (query(lease_seconds=60), "for whom are the samples held?"),
         (label({"index": 3, "label": "cat"}, refit="foreground"), "'wait' or 'background' or 'never'"),
-        (with_header(again(), "If-Match", '"1"'), "comes with a later version"),
+        (with_header(again(), "If-Match", '"1"'), "project 'cats' has the ETag \""),
+        (with_header(query(), "If-Match", '"1"'), "must be left out"),
         (with_header(fit(), "Content-Encoding", "br"), "send gzip or zstd, or none"),
         (form(X=("text/csv", b"1,2")), "send application/x-npy or application/json or application/x-npz"),
         (form(y=("application/x-npz", b"PK")), "send application/x-npy or application/json or application/x-ndjson"),

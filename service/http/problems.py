@@ -23,6 +23,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
     errors.FitFailed: 422,
     errors.OthersAnswer: 403,
+    errors.PreconditionFailed: 412,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.OutOfTime: 504,

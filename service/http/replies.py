@@ -119,7 +119,7 @@ class ProjectSchema(Schema):
     """A project as it is."""
 
     project_id = string("The project's name.")
-    version = count("Grows by one with every commit; the strong ETag.")
+    version = count("Grows by one with every commit.")
     n_samples = count("Rows of the pool.")
     n_features = count("Columns of the pool.")
     n_labeled = count("Samples with a label.")

@@ -23,6 +23,7 @@ from service.backends import BackendOf
 from service.deadline import time_limit
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
 from service.http import access, docs, metrics, replies
+from service.http.conditions import CONDITIONS, tagged, terms_of
 from service.http.formats.archive import write_archive
 from service.http.operations import Operations, Reply
 from service.http.problems import flatten
@@ -133,8 +134,10 @@ def here() -> Context:
 
 def refuse_unread() -> None:
     """Refuse what an endpoint would not look at: a condition, say, that a write would happen in spite of."""
-    if "If-Match" in request.headers and request.method not in ("GET", "HEAD", "OPTIONS"):
-        raise InvalidRequest.at("/headers/If-Match", "must be left out: it comes with a later version of this service")
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        for header in CONDITIONS:
+            if header in request.headers and request.endpoint not in endpoints_with_conditions():
+                raise InvalidRequest.at(f"/headers/{header}", "must be left out: this changes no version of a project")
     if request.args and request.endpoint not in endpoints_with_query():
         raise InvalidRequest(
             FieldError(f"/query/{pointer_token(name)}", "is not a parameter here") for name in request.args
@@ -147,18 +150,19 @@ def endpoints_with_query() -> frozenset[str]:
     return frozenset(f"api.{operation.name}" for operation in operations.all if operation.query)
 
 
+@cache
+def endpoints_with_conditions() -> frozenset[str]:
+    """Name the endpoints that change a project on conditions, as Flask knows them."""
+    return frozenset(f"api.{operation.name}" for operation in operations.all if set(CONDITIONS) <= {*operation.headers})
+
+
 def project_response(project: Project, status: int = 200) -> Response:
     """Reply with a project and its ETag, and see to the fit that it may want."""
     context = here()
-    response = tagged(json_response(PROJECT_REPLY.dump(present(context.store, project)), status), project)
     context.fits.take_up(project)
-    return response
-
-
-def tagged(response: Response, project: Project) -> Response:
-    """Return the response with the project's version as its strong ETag."""
-    response.set_etag(str(project.version))
-    return response
+    response = json_response(PROJECT_REPLY.dump(present(context.store, project)), status)
+    # Since when a fit is at work is no part of the state.
+    return tagged(request, response, project, cached=not project.fit_is_due)
 
 
 PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
@@ -180,8 +184,8 @@ PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
             headers=("Location", "Preference-Applied"),
         ),
     },
-    headers=("Prefer",),
-    problems=(404, 409, 411, 413, 415, 422, 503, 507),
+    headers=("Prefer", *CONDITIONS),
+    problems=(404, 409, 411, 412, 413, 415, 422, 503, 507),
 )
 def fit_project() -> Response:
     """Create a project, or train it again.
@@ -193,13 +197,13 @@ def fit_project() -> Response:
     the fit follows: `fit` in GET /projects/{project_id} tells how it goes.
     """
     context = here()
-    in_background = prefers("respond-async")
+    in_background, terms = prefers("respond-async"), terms_of(request)
     with context.store.stage() as staging:
         data = FIT.load(read_document(request, context.limits, staging))
         access.refuse_outside(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.places.claim():
-            project, is_new = fit(context.store, staging, order)
+            project, is_new = fit(context.store, staging, order, terms)
     if not (in_background and project.fit_is_wanted):
         return project_response(project, 201 if is_new else 200)
     response = project_response(project, 202)
@@ -269,7 +273,8 @@ def answer_query(document: dict[str, Any]) -> Response:
     role=Role.ANNOTATOR,
     body=LabelSchema,
     replies={200: Reply("What is known now.", replies.LabelReplySchema, etag=True)},
-    problems=(404, 409, 411, 413, 415, 422, 503, 507),
+    headers=CONDITIONS,
+    problems=(404, 409, 411, 412, 413, 415, 422, 503, 507),
 )
 def label_project() -> Response:
     """Hand back what people answered.
@@ -279,11 +284,11 @@ def label_project() -> Response:
     the skip is taken back. Where too many wait for fits already, or a fit takes long, a reply that was to wait comes
     with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
     """
-    context = here()
+    context, terms = here(), terms_of(request)
     order = access.visible(label_request(LABEL.load(read_json(request, context.limits))))
-    labeled = label(context.store, access.as_answered_by_caller(order), context.places.take)
+    labeled = label(context.store, access.as_answered_by_caller(order), context.places.take, terms)
     context.fits.take_up(labeled.project)
-    return tagged(json_response(LABEL_REPLY.dump(labeled)), labeled.project)
+    return tagged(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
 
 @operations.add(
@@ -315,7 +320,8 @@ def get_project(project_id: str) -> Response:
     parts=("X", "y", "ids"),
     lines='an object: {"x": [numbers], "id": its name, "y": its label or null}, `id` and `y` as in `ids` and `y`',
     replies={200: Reply("The project with its larger pool.", replies.ProjectSchema, etag=True)},
-    problems=(404, 411, 413, 415, 422, 503, 507),
+    headers=CONDITIONS,
+    problems=(404, 411, 412, 413, 415, 422, 503, 507),
 )
 def append_samples(project_id: str) -> Response:
     """Put more samples behind those of the pool.
@@ -323,11 +329,11 @@ def append_samples(project_id: str) -> Response:
     Indices of the samples that are there stay as they are, and the pool can be asked in between: one that is larger
     than a request may be comes in pieces. Labels among them are trained on by the next request that fits.
     """
-    context = here()
+    context, terms = here(), terms_of(request)
     with context.store.stage() as staging:
         data = APPEND.load(read_samples(request, context.limits, staging))
         order = append_request(project_id, data, staging, context.limits)
-        return project_response(append(context.store, staging, order, context.settings.max_pool_cells))
+        return project_response(append(context.store, staging, order, context.settings.max_pool_cells, terms))
 
 
 @operations.add(
@@ -335,11 +341,12 @@ def append_samples(project_id: str) -> Response:
     "/projects/<project_id>",
     role=Role.ADMIN,
     replies={204: Reply("The project is gone, and all its files with it.")},
-    problems=(404, 422, 503),
+    headers=CONDITIONS,
+    problems=(404, 412, 422, 503),
 )
 def delete_project(project_id: str) -> Response:
     """Delete a project."""
-    delete(here().store, project_id)
+    delete(here().store, project_id, terms_of(request))
     return Response(status=204)
 
 
@@ -358,12 +365,11 @@ def list_project_labels(project_id: str) -> Response:
     media_type = choose_media_type(request, JSON, CSV)
     project, records = list_labels(here().store, project_id)
     if media_type == CSV:
-        response = Response(csv_lines(records), mimetype=CSV)
-        response.set_etag(f"{project.version}-csv")
+        response, suffix = Response(csv_lines(records), mimetype=CSV), "-csv"
     else:
-        response = tagged(Response(json_list("labels", records), mimetype=JSON), project)
+        response, suffix = Response(json_list("labels", records), mimetype=JSON), ""
     response.vary.add("Accept")
-    return response
+    return tagged(request, response, project, suffix)
 
 
 @operations.add(
@@ -384,7 +390,7 @@ def list_project_events(project_id: str) -> Response:
     """
     data = read_query(EVENT_PAGE)
     project, page = list_events(here().store, project_id, data["limit"], data["after"])
-    return tagged(Response(json_page("events", page, page.next), mimetype=JSON), project)
+    return tagged(request, Response(json_page("events", page, page.next), mimetype=JSON), project)
 
 
 @operations.add(
@@ -400,7 +406,7 @@ def list_project_annotators(project_id: str) -> Response:
     Estimates are CROWDLAB's, as of the last fit: they need samples that several people labelled.
     """
     project, records = list_annotators(here().store, project_id)
-    return tagged(Response(json_list("annotators", records), mimetype=JSON), project)
+    return tagged(request, Response(json_list("annotators", records), mimetype=JSON), project)
 
 
 @operations.add(
@@ -455,7 +461,8 @@ def release_lease(project_id: str, query_id: str) -> Response:
     "/projects/<project_id>/labels/<index>",
     role=Role.ANNOTATOR,
     replies={204: Reply("The sample can be asked about again.", etag=True)},
-    problems=(404, 422, 503, 507),
+    headers=CONDITIONS,
+    problems=(404, 412, 422, 503, 507),
 )
 def retract_label(project_id: str, index: str) -> Response:
     """Take back every label and skip of a sample.
@@ -465,7 +472,8 @@ def retract_label(project_id: str, index: str) -> Response:
     if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
         get(here().store, project_id)
         raise LabelNotFound(index[:32])
-    return tagged(Response(status=204), retract(here().store, project_id, int(index), access.caller().annotator))
+    project = retract(here().store, project_id, int(index), access.caller().annotator, terms_of(request))
+    return tagged(request, Response(status=204), project)
 
 
 @operations.add(
@@ -483,9 +491,9 @@ def export_project(project_id: str) -> Response:
     """
     snapshot = export(here().store, project_id)
     body = write_archive(exported(snapshot), partial(manifest, snapshot))
-    response = tagged(Response(body, mimetype=ZIP), snapshot.project)
+    response = Response(body, mimetype=ZIP)
     response.headers["Content-Disposition"] = f'attachment; filename="{project_id}.zip"'
-    return response
+    return tagged(request, response, snapshot.project)
 
 
 @operations.add(
@@ -495,7 +503,8 @@ def export_project(project_id: str) -> Response:
     file=ZIP,
     query=ImportSchema,
     replies={201: Reply("The project, with a new model.", replies.ProjectSchema, etag=True)},
-    problems=(409, 411, 413, 415, 422, 503, 507),
+    headers=CONDITIONS,
+    problems=(409, 411, 412, 413, 415, 422, 503, 507),
 )
 def import_project() -> Response:
     """Make a project of an exported one.
@@ -503,15 +512,15 @@ def import_project() -> Response:
     Its indices, ids, labels, annotators, times, held-out set, classes, estimator, seed and events are the same. Every
     part is checked as `POST /fit` checks its own; a pointer names the member that is wrong. The model is fitted again.
     """
-    context, project_id = here(), read_query(IMPORT).get("project_id")
+    context, terms, project_id = here(), terms_of(request), read_query(IMPORT).get("project_id")
     if project_id is not None:
         access.refuse_outside(project_id)
-        refuse_taken(context.store, project_id)
+        refuse_taken(context.store, project_id, terms)
     with context.store.stage() as staging:
         path = spooled_body(request, context.limits, staging)
         order = read_project(path, project_id, context.limits, staging)
         access.refuse_outside(order.facts.project_id)
-        project = take_in(context.store, staging, order, context.places.take)
+        project = take_in(context.store, staging, order, context.places.take, terms)
     return project_response(project, 201)
 
 

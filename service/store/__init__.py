@@ -61,6 +61,7 @@ from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
 from service.store.running import remove_stale, running, running_since
 from service.store.staging import Staging
 from service.store.states import load_state, lost_state
+from service.terms import UNCONDITIONAL, Terms
 
 __all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
@@ -339,10 +340,13 @@ class Store:
         self.cache.drop(lambda key: key[0] == gone or key in (("state", project_id), ("leases", project_id)))
 
     @contextmanager
-    def transaction(self, project_id: str, *, create: bool = False) -> Iterator[Transaction]:
+    def transaction(
+        self, project_id: str, *, create: bool = False, terms: Terms = UNCONDITIONAL
+    ) -> Iterator[Transaction]:
         """Hold a project's lock around read-change-commit.
 
-        Raises ProjectNotFound when there is no such project, unless `create`; TooManyProjects; StoreBusy.
+        Raises ProjectNotFound when there is no such project, unless `create`; PreconditionFailed where the terms do not
+        hold; TooManyProjects; StoreBusy.
         """
         directory = self.directory(project_id)
         with self._locked_directory(directory, create=create), ExitStack() as held:
@@ -354,6 +358,8 @@ class Store:
                 held.callback(remove_unborn, directory)
                 if not create:
                     raise ProjectNotFound(project_id)
+            terms.check(project)
+            if project is None:
                 held.enter_context(self._room_for_one_more())
                 with disk():
                     (directory / UNBORN).touch(mode=0o600)
@@ -412,13 +418,15 @@ class Store:
         """Return since when a fit is at work, in microseconds since 1970 UTC; None where none is."""
         return running_since(self.directory(project_id) / FIT_MARK)
 
-    def delete(self, project_id: str) -> None:
-        """Take a project away, even one that cannot be read, or raise ProjectNotFound."""
+    def delete(self, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
+        """Take a project away, or raise ProjectNotFound or PreconditionFailed. Without terms it may be unreadable."""
         directory = self.directory(project_id)
         with self.stage() as staging, self._locked_directory(directory, create=False), disk():
             if not (directory / STATE).exists() and not lost_state(directory):
                 remove_unborn(directory)
                 raise ProjectNotFound(project_id)
+            if terms is not UNCONDITIONAL:
+                terms.check(self.state(directory, project_id))
             gone = staging.path / "project"
             directory.rename(gone)
             self.forget(project_id)

@@ -16,6 +16,7 @@ from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
+from service.terms import UNCONDITIONAL, Terms
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
 from service.votes import EncodedLabels, Votes
 
@@ -37,18 +38,21 @@ class AppendRequest:
     ids: Sequence[str] | None = None
 
 
-def append_samples(store: Store, staging: Staging, request: AppendRequest, max_cells: int) -> Project:
+def append_samples(
+    store: Store, staging: Staging, request: AppendRequest, max_cells: int, terms: Terms = UNCONDITIONAL
+) -> Project:
     """Put samples behind those of the pool, and return the project. Indices of old samples stay as they are.
 
-    Labels that come with them are kept, and make a fit due. Raises InvalidRequest, ProjectNotFound and the store's
-    errors.
+    Labels that come with them are kept, and make a fit due. Raises InvalidRequest, ProjectNotFound,
+    PreconditionFailed and the store's errors.
     """
     check_lengths(request.X.n_rows, request.y, request.ids)
     names = None if request.ids is None else SampleIds.build(request.ids)
     before = store.read(request.project_id, Part.POOL, Part.IDS)
+    terms.check(before.project)
     # To look for a million names takes a second: not under the lock, unless somebody else was quicker.
     check_fit(before, request, max_cells)
-    with store.transaction(request.project_id) as transaction:
+    with store.transaction(request.project_id, terms=terms) as transaction:
         snapshot = transaction.read(Part.POOL, Part.IDS)
         if pool_of(snapshot.project) != pool_of(before.project):
             check_fit(snapshot, request, max_cells)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +29,7 @@ from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
+from service.terms import UNCONDITIONAL, Terms
 from service.usecases.training import same_project, train
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
 from service.votes import EncodedLabels, Label, Votes
@@ -62,25 +62,29 @@ class FitRequest:
     in_background: bool = False
 
 
-def fit_project(store: Store, staging: Staging, request: FitRequest) -> tuple[Project, bool]:
+def fit_project(
+    store: Store, staging: Staging, request: FitRequest, terms: Terms = UNCONDITIONAL
+) -> tuple[Project, bool]:
     """Create the project, or train it again. Return it, and whether it is new.
 
     One commit brings everything: until then nothing has changed, whatever goes wrong. Raises InvalidRequest,
-    ProjectExists, ProjectReplaced, TooManyProjects, FitFailed and the store's errors.
+    ProjectExists, ProjectReplaced, PreconditionFailed, TooManyProjects, FitFailed and the store's errors.
     """
     if request.X is not None:
-        return create_project(store, staging, request, request.X)
-    return refit_project(store, staging, request), False
+        return create_project(store, staging, request, request.X, terms)
+    return refit_project(store, staging, request, terms), False
 
 
-def create_project(store: Store, staging: Staging, request: FitRequest, X: StagedRows) -> tuple[Project, bool]:
+def create_project(
+    store: Store, staging: Staging, request: FitRequest, X: StagedRows, terms: Terms
+) -> tuple[Project, bool]:
     """Make a project of a new pool, or put the new pool in place of the old one."""
-    refuse_existing(store, request)
+    refuse_existing(store, request, terms)
     check_lengths(X.n_rows, request.y, request.ids)
     project = with_initial_labels(apply(new_project(request, X), request), request.y)
     fitted = fit_staged(staging, request, Snapshot(project, Pool.of(X.open())))
     ids = None if request.ids is None else staging.ids(SampleIds.build(request.ids))
-    with store.transaction(request.project_id, create=True) as transaction:
+    with store.transaction(request.project_id, create=True, terms=terms) as transaction:
         old = transaction.project
         if old is not None and not request.replace:
             raise ProjectExists(request.project_id)
@@ -92,26 +96,32 @@ def create_project(store: Store, staging: Staging, request: FitRequest, X: Stage
         return commit(transaction, staging, request, project, fitted, files), old is None
 
 
-def refit_project(store: Store, staging: Staging, request: FitRequest) -> Project:
+def refit_project(store: Store, staging: Staging, request: FitRequest, terms: Terms) -> Project:
     """Train an existing project again, with what the request changes."""
     try:
         snapshot = store.read(request.project_id, Part.POOL, Part.HELD_OUT)
     except ProjectNotFound:
+        terms.check(None)
         problem = f"is required: there is no project {request.project_id!r} yet, and its pool makes it"
         raise InvalidRequest.at("/X", problem) from None
+    terms.check(snapshot.project)
     fitted = fit_staged(staging, request, replace(snapshot, project=apply(snapshot.project, request)))
-    with store.transaction(request.project_id) as transaction:
+    with store.transaction(request.project_id, terms=terms) as transaction:
         # Labels may have come while the model was fitted; they stay, and make the next fit due.
         current = apply(same_project(transaction.project, snapshot.project), request)
         return commit(transaction, staging, request, current, fitted, {})
 
 
-def refuse_existing(store: Store, request: FitRequest) -> None:
-    """Raise ProjectExists before any work is done, rather than only at the commit."""
-    with suppress(ProjectNotFound):
-        store.read(request.project_id)
-        if not request.replace:
-            raise ProjectExists(request.project_id)
+def refuse_existing(store: Store, request: FitRequest, terms: Terms) -> None:
+    """Raise ProjectExists or PreconditionFailed before any work is done, rather than only at the commit."""
+    try:
+        project = store.read(request.project_id).project
+    except ProjectNotFound:
+        terms.check(None)
+        return
+    terms.check(project)
+    if not request.replace:
+        raise ProjectExists(request.project_id)
 
 
 def new_project(request: FitRequest, X: StagedRows) -> Project:

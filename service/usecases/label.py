@@ -13,6 +13,7 @@ from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnsw
 from service.ids import PoolIds
 from service.project import Project, extend_classes
 from service.store import Part, Snapshot, Store
+from service.terms import UNCONDITIONAL, Terms
 from service.usecases.leasing import let_go
 from service.usecases.training import fit_if_due
 from service.votes import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
@@ -57,19 +58,21 @@ def label_project(
     store: Store,
     request: LabelRequest,
     take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+    terms: Terms = UNCONDITIONAL,
 ) -> Labeled:
     """Keep all the answers, or none; then fit, if the caller wants to wait for it and `take_place` says there is room.
 
     The project's state says that a fit is wanted, in the same commit, unless the caller wants none. Raises
-    InvalidRequest naming each answer that is wrong, ProjectNotFound and the store's errors.
+    InvalidRequest naming each answer that is wrong, ProjectNotFound, PreconditionFailed and the store's errors.
     """
     parts = [Part.IDS] if any(answer.index is None for answer in request.answers) else []
     before = store.read(request.project_id, *parts)
+    terms.check(before.project)
     # Worked out before the lock is taken, and again only if somebody else was quicker: most of the time nobody waits.
     project, n_changed = answered(before, request)
     is_new = project is not before.project
     if is_new:
-        with store.transaction(request.project_id) as transaction:
+        with store.transaction(request.project_id, terms=terms) as transaction:
             if transaction.project is not before.project:
                 project, n_changed = answered(transaction.read(*parts), request)
                 is_new = project is not transaction.project
@@ -107,12 +110,14 @@ def fit_or_keep(store: Store, project: Project) -> Project:
         return project
 
 
-def retract_label(store: Store, project_id: str, index: int, annotator: str | None = None) -> Project:
-    """Take back every label and skip of a sample, or raise LabelNotFound.
+def retract_label(
+    store: Store, project_id: str, index: int, annotator: str | None = None, terms: Terms = UNCONDITIONAL
+) -> Project:
+    """Take back every label and skip of a sample, or raise LabelNotFound, or PreconditionFailed.
 
     With an `annotator` all of them must be this one's: raises OthersAnswer where they are not.
     """
-    with store.transaction(project_id) as transaction:
+    with store.transaction(project_id, terms=terms) as transaction:
         project = transaction.read().project
         kept = project.votes.index != index
         if kept.all():

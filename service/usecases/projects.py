@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.errors import ProjectNotFound, StoreDamaged
 from service.project import Project, show_times
 from service.store import Page, Part, Store
+from service.terms import UNCONDITIONAL, Terms
 from service.votes import NOBODY, SKIP, Label, look_up
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,9 @@ def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str
     return ProjectPage(projects, names[limit - 1] if len(names) > limit else None)
 
 
-def delete(store: Store, project_id: str) -> None:
-    """Take a project away, or raise ProjectNotFound."""
-    store.delete(project_id)
+def delete(store: Store, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
+    """Take a project away, or raise ProjectNotFound, or PreconditionFailed."""
+    store.delete(project_id, terms)
 
 
 def list_events(store: Store, project_id: str, limit: int, after: int) -> tuple[Project, Page]:

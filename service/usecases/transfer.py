@@ -19,6 +19,7 @@ from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
 from service.store.staging import StagedRows, Staging
+from service.terms import UNCONDITIONAL, Terms
 from service.usecases.label import fit_or_keep
 from service.usecases.uploads import moved
 from service.votes import Label, Votes
@@ -65,10 +66,10 @@ def export_project(store: Store, project_id: str) -> Snapshot:
     return store.read(project_id, Part.SUMS, Part.POOL, Part.IDS, Part.HELD_OUT, Part.EVENTS)
 
 
-def refuse_taken(store: Store, project_id: str) -> None:
-    """Raise ProjectInTheWay where there is a project of this name."""
+def refuse_taken(store: Store, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
+    """Raise ProjectInTheWay, or PreconditionFailed, where there is a project of this name."""
     with suppress(ProjectNotFound):
-        store.read(project_id)
+        terms.check(store.read(project_id).project)
         raise ProjectInTheWay(project_id)
 
 
@@ -77,10 +78,12 @@ def import_project(
     staging: Staging,
     request: ImportRequest,
     take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+    terms: Terms = UNCONDITIONAL,
 ) -> Project:
     """Make a project of what was exported, then fit its model, which is not part of that, if there is room for it.
 
-    Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, TooManyProjects and the store's errors.
+    Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, PreconditionFailed, TooManyProjects and the
+    store's errors.
     """
     project = imported(request)
     wrong = [FieldError("/votes", problem) for problem in contradictions(project)] + impossible_times(project)
@@ -89,7 +92,7 @@ def import_project(
     if project.is_sparse:
         refuse_sparse(project.estimator)
     files = staged_files(project, staging, request)
-    with store.transaction(project.project_id, create=True) as transaction:
+    with store.transaction(project.project_id, create=True, terms=terms) as transaction:
         if transaction.project is not None:
             raise ProjectInTheWay(project.project_id)
         project = transaction.commit(project.asking_for_fit().committed(), files, IMPORT)
