@@ -33,7 +33,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or Settings.from_process()
     log_to_stderr(settings.log_level, settings.log_format, request_id.facts_of_request)
-    store = Store(settings.data_dir, cache_bytes=settings.cache_bytes, max_projects=settings.max_projects)
+    store = Store(
+        settings.data_dir,
+        cache_bytes=settings.cache_bytes,
+        max_projects=settings.max_projects,
+        reply_bytes=settings.reply_bytes,
+    )
     store.sweep()
     context = routes.Context(
         store,

@@ -2,6 +2,7 @@
 
 ServiceError
 ├── InvalidRequest           readable, but wrong: names every field that is, and what would have been right
+│   └── KeyReused            an Idempotency-Key came before, with another request
 ├── NotFound
 │   ├── ProjectNotFound
 │   ├── LabelNotFound
@@ -10,7 +11,8 @@ ServiceError
 │   ├── ProjectExists        arrays for a project that has them, without `replace`
 │   ├── ProjectInTheWay      an import under a name that is taken
 │   ├── ProjectReplaced      the project was replaced or deleted while the request was at work
-│   └── TooManyProjects
+│   ├── TooManyProjects
+│   └── KeyInUse             a request with the same Idempotency-Key is at work
 ├── PreconditionFailed       the project is not at the version that the request is meant for
 ├── OthersAnswer             who answers as one annotator may not take back what another said
 ├── FitFailed                the estimator cannot learn from these numbers
@@ -58,6 +60,17 @@ class InvalidRequest(ServiceError):
     def below(self, prefix: str) -> InvalidRequest:
         """Return the same errors, their pointers moved below `prefix`."""
         return InvalidRequest(FieldError(prefix + error.pointer, error.detail) for error in self.errors)
+
+
+class KeyReused(InvalidRequest):
+    """An Idempotency-Key came with another request before."""
+
+    def __init__(self) -> None:
+        problem = (
+            "came with another request before (another path, body or header, or a key that may do something else): "
+            "send the very same bytes again, or a new Idempotency-Key"
+        )
+        super().__init__([FieldError("/headers/Idempotency-Key", problem)])
 
 
 class NotFound(ServiceError):
@@ -125,6 +138,13 @@ class TooManyProjects(Conflict):
         super().__init__(
             f"there are {limit} projects, and AQ_MAX_PROJECTS allows no more: delete one, or raise the limit"
         )
+
+
+class KeyInUse(Conflict):
+    """A request with the same Idempotency-Key is at work."""
+
+    def __init__(self) -> None:
+        super().__init__("a request with this Idempotency-Key is still at work; try again")
 
 
 class PreconditionFailed(ServiceError):

@@ -31,15 +31,19 @@ BEGINNINGS = ("create", "replace", IMPORT, BASELINE)
 KINDS = (*BEGINNINGS, "append", "label", "retract", "fit", "change")
 
 
-def events_of(before: Project | None, after: Project, kind: str | None = None) -> Iterator[Plain]:
+def events_of(
+    before: Project | None, after: Project, kind: str | None = None, request: str | None = None
+) -> Iterator[Plain]:
     """Yield what a commit changed: one event, and more of its version for labels that would make it too long.
 
-    `kind` is told from that, unless it is given. A project that comes in the place of another (`replace`) begins anew,
-    and so does one after nothing.
+    `kind` is told from that, unless it is given; `request` is the mark of what was asked. A project that comes in the
+    place of another (`replace`) begins anew, and so does one after nothing.
     """
     same = before if before is not None and before.incarnation == after.incarnation else None
     facts, known = facts_of(after), facts_of(same) if same is not None else {}
     details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
+    if request is not None:
+        details["request"] = request
     given, gone = difference(same, after)
     if len(gone):
         details["retracted"] = voters(after, gone)

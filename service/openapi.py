@@ -15,6 +15,8 @@ from service import __version__
 from service.access import Role
 from service.http import problems
 from service.http.examples import STORY
+from service.http.idempotency import HEADER as KEY_HEADER
+from service.http.idempotency import REPLAYED
 from service.http.label_rules import LABEL_SCHEMA
 from service.http.operations import Operation, Reply
 from service.http.request_id import HEADER
@@ -60,6 +62,13 @@ ETAG_HEADER = {
     }
 }
 CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}, "required": True}}
+REPLAYED_HEADER = {
+    REPLAYED: {
+        "description": "`true` where an earlier reply is given again.",
+        "schema": {"type": "string"},
+        "required": False,
+    }
+}
 """Headers of replies."""
 
 HEADER_PARAMETERS = {
@@ -68,6 +77,13 @@ HEADER_PARAMETERS = {
     "If-None-Match": "ETags, or `*`: only if the project has none of these, or is not there at all; else 412.",
 }
 """Headers of requests."""
+
+KEY = """\
+Names this request, for a day: what is sent again under the same key is answered as the first was, and not done again. 1
+to 255 visible ASCII characters, such as a UUID. The method, path, query, body, what the caller may do and the headers
+that the answer follows from must be the same, else 422; while the first is at work, 409 with `Retry-After`. Refusals
+and failures are not kept.\
+"""
 
 UNLESS_KNOWN = "The ETags of what the caller has: 304 instead of the same again."
 
@@ -88,7 +104,7 @@ MEANINGS = {
     403: "The key may not do this: by its role, its projects or its annotator.",
     404: "There is no such project, label or lease.",
     406: "It is not to be had as any media type that was asked for.",
-    409: "The project is not in the state that this needs, or there are too many projects.",
+    409: "The project is not in the state that this needs, there are too many, or the same request is still at work.",
     411: "The request says neither how long its body is nor that it comes in chunks.",
     412: "The project is not at the version that the request is meant for; the ETag that it has is told.",
     413: "The body is larger than the service was told to take.",
@@ -166,6 +182,8 @@ def describe(operation: Operation) -> dict[str, Any]:
         described["description"] = operation.description
     described["security"] = [] if operation.role is None else [{SECURITY_SCHEME: [str(operation.role)]}]
     parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
+    if operation.method == "POST":
+        parameters.append(header_parameter(KEY_HEADER, KEY))
     parameters += [header_parameter(name, HEADER_PARAMETERS[name]) for name in operation.headers]
     if is_cached(operation):
         parameters += [
@@ -266,7 +284,10 @@ def responses(operation: Operation) -> dict[str, Any]:
         answered["304"] = {"description": "It is as the caller has it.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
     has_body = operation.body or operation.file
     conditions = (412, 422) if is_cached(operation) else ()
-    statuses = sorted({*operation.problems, *(EVERY_BODY if has_body else ()), *refusals(operation), *conditions})
+    keys = (409, 422) if operation.method == "POST" else ()
+    statuses = sorted(
+        {*operation.problems, *(EVERY_BODY if has_body else ()), *refusals(operation), *conditions, *keys}
+    )
     for status in statuses:
         answered[str(status)] = failure(MEANINGS[status], operation, status)
     answered["default"] = failure("Any other error, a fault of the service (500) among them.", operation, None)
@@ -286,6 +307,7 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
         "description": reply.description,
         "headers": REQUEST_ID_HEADER
         | (ETAG_HEADER if reply.etag else {})
+        | (REPLAYED_HEADER if operation.method == "POST" else {})
         | {
             name: {"description": HEADERS[name], "schema": {"type": "string"}, "required": name in reply.headers}
             for name in reply.headers + reply.some_headers

@@ -62,6 +62,11 @@ class Settings:
     )
     background_fits: int = setting(2, "Fits that each worker makes at once without anybody waiting.", minimum=1)
     max_projects: int = setting(1_000, "How many projects there may be.", minimum=1)
+    reply_bytes: int = setting(
+        2**28,
+        "Room for replies to requests with an Idempotency-Key, in bytes; where it is full the oldest are given up.",
+        minimum=1,
+    )
     cache_bytes: int = setting(
         2**28, "Memory that each worker may use to keep models, scores and states at hand, in bytes.", minimum=0
     )

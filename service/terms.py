@@ -1,4 +1,5 @@
-"""On what terms a request may change a project: the conditions of its If-Match and If-None-Match (RFC 9110, 13)."""
+"""On what terms a request may change a project: the conditions of its If-Match and If-None-Match (RFC 9110, 13), and
+that it must not do again what it has done before."""
 
 from __future__ import annotations
 
@@ -14,11 +15,36 @@ ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What tells a request with an Idempotency-Key from all others: digests of its caller's key, and of all it says.
+
+    `again` tells that one with this key began before, of which nobody knows what became.
+    """
+
+    key: str
+    content: str
+    again: bool
+
+    def __str__(self) -> str:
+        return f"{self.key}{self.content}"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a request that was made before: the project as it is now, and the event that the request led to."""
+
+    project: Project
+    kind: str
+    n_labels: int
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
-    """What must be true of a project for a request to be followed; None where a header was not sent."""
+    """What must be true of a project for a request to be followed, None where a header was not sent; and its mark."""
 
     if_match: Tags | None = None
     if_none_match: Tags | None = None
+    mark: Mark | None = None
 
     def check(self, project: Project | None) -> None:
         """Raise PreconditionFailed unless they hold of a project, which is None where there is none."""

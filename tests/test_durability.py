@@ -10,7 +10,9 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Barrier, Event
 
 import numpy as np
@@ -270,6 +272,53 @@ def service(tmp_path_factory):
     service = Service(directory / "data", directory / "log", AQ_WORKERS="2").start()
     yield service
     service.kill()
+
+
+def append_until_answered(service, name, replies):
+    """Append rows one by one, each again under its key until it is acknowledged."""
+    for n in range(12):
+        while True:
+            with suppress(*BROKEN):
+                reply = service.call(
+                    "POST", "/projects/again/pool", {"X": [[n, 1]]}, {"Idempotency-Key": f"{name}-{n}"}
+                )
+                assert reply.status in (200, 409), reply.body
+                if reply.status == 200:
+                    break
+            time.sleep(0.001)
+        replies[f"{name}-{n}"] = n, reply
+
+
+def kill_at_a_commit(service, project_id):
+    """Kill all workers as soon as one has committed: it has hardly begun to reply."""
+    state = Path(service.environment["AQ_DATA_DIR"], "projects", project_id, "state.joblib")
+    before, killed = state.stat().st_mtime_ns, service.workers()
+    while state.stat().st_mtime_ns == before:
+        pass
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    while {*killed} & {*service.workers()} or len(service.workers()) < 2:
+        time.sleep(0.001)
+
+
+def test_appends_that_are_sent_again_until_they_are_answered_are_done_once(service):
+    service.post("/fit", {"project_id": "again", "X": [[0, 1], [1, 1]]}, expect=201)
+    replies = {}
+    with ThreadPoolExecutor(4) as threads:
+        callers = [threads.submit(append_until_answered, service, name, replies) for name in "abcd"]
+        for enough in (10, 20, 30):
+            while len(replies) < enough and not any(caller.done() for caller in callers):
+                time.sleep(0.001)
+            kill_at_a_commit(service, "again")
+    for caller in callers:
+        caller.result()
+    project = service.call("GET", "/projects/again").json
+    assert (project["n_samples"], project["version"]) == (50, 49)
+    # Whichever worker is asked replays what any of them answered.
+    for key, (n, first) in list(replies.items())[:10]:
+        again = service.call("POST", "/projects/again/pool", {"X": [[n, 1]]}, {"Idempotency-Key": key})
+        assert (again.body, again.headers["ETag"]) == (first.body, first.headers["ETag"])
+        assert again.headers["Idempotent-Replayed"] == "true"
 
 
 def repeat(times, call, *arguments):

@@ -38,7 +38,7 @@ DOORS = {
     "marshmallow": ("service.http", "service.openapi"),
     "joblib": ("service.store",),
     "pickle": ("service.store",),
-    "orjson": ("service.http", "service.store.events", "service.logs"),
+    "orjson": ("service.http", "service.store.events", "service.store.replies", "service.logs"),
     "backports": ("service.http.encodings",),
     "pyarrow": ("service.http.formats.arrow",),
     "filelock": ("service.store",),

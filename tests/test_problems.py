@@ -74,12 +74,14 @@ def leaves(kind=errors.ServiceError):
 
 MADE = {
     errors.InvalidRequest: lambda: errors.InvalidRequest.at("/X", "must be a list"),
+    errors.KeyReused: errors.KeyReused,
+    errors.KeyInUse: errors.KeyInUse,
     errors.TooManyProjects: lambda: errors.TooManyProjects(3),
     errors.OthersAnswer: lambda: errors.OthersAnswer(3, "ada"),
     errors.PreconditionFailed: lambda: errors.PreconditionFailed("If-Match", None),
 }
 LEAF_STATUS = {
-    "InvalidRequest": 422,
+    "KeyReused": 422,
     "FitFailed": 422,
     "OthersAnswer": 403,
     "PreconditionFailed": 412,
@@ -90,6 +92,7 @@ LEAF_STATUS = {
     "ModelDamaged": 500,
     "ProjectReplaced": 409,
     "TooManyProjects": 409,
+    "KeyInUse": 409,
     "OutOfTime": 504,
     "TooBusy": 503,
     "StoreBusy": 503,
@@ -102,7 +105,7 @@ LEAF_STATUS = {
 def test_every_error_of_the_domain_has_a_status(kind):
     reply = asked(MADE.get(kind, lambda: kind("mouse"))())
     assert reply.status_code == LEAF_STATUS[kind.__name__]
-    assert ("errors" in reply.json) == (kind is errors.InvalidRequest)
+    assert ("errors" in reply.json) == issubclass(kind, errors.InvalidRequest)
 
 
 @pytest.mark.parametrize(

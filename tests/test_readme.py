@@ -51,7 +51,9 @@ def test_the_two_commands_stand_at_the_top() -> None:
     assert [block["mark"] for block in BLOCK.finditer(top) if block["mark"]] == ["demo", "tests"]
 
 
-@pytest.mark.parametrize("heading", ["Five-minute tour", "When models are trained", "Large pools"])
+@pytest.mark.parametrize(
+    "heading", ["Five-minute tour", "When models are trained", "Retries and conditions", "Large pools"]
+)
 def test_what_is_shown_happens(heading: str, serve: Callable[..., Service], tmp_path: Path) -> None:
     service = serve()
     reply = None

@@ -18,6 +18,9 @@ from service.http.encodings import content_coding, decoded
 
 READ_BYTES = 2**20
 
+WITNESS = "active-query.witness"
+"""Where the environment of a request has a hash, every byte of the body goes into it as it is read."""
+
 
 def body_chunks(request: Request, *limits: int) -> Iterator[bytes]:
     """Read the body in pieces, decoded: neither what is sent nor what it stands for may pass the smallest limit.
@@ -40,6 +43,7 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
     if length is not None and length > limit:
         raise too_large
     stream: BinaryIO = request.environ["wsgi.input"]
+    witness = request.environ.get(WITNESS)
     n_read = 0
     while length is None or n_read < length:
         data = read_some(stream, READ_BYTES if length is None else min(READ_BYTES, length - n_read))
@@ -47,6 +51,8 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
         if n_read > limit:
             raise too_large
         if data:
+            if witness is not None:
+                witness.update(data)
             yield data
         elif length is None:
             return

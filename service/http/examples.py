@@ -344,6 +344,13 @@ STORY = (
         reply=problem(422, "Unprocessable Entity", "must be from 0 to 7", "/labels/0/index"),
     ),
     Example(
+        "label_project",
+        "What was meant for an earlier version",
+        412,
+        body={"project_id": "flowers", "labels": [{"index": 5, "label": "setosa"}]},
+        headers={"If-Match": '"0f6d1c52-2"'},
+    ),
+    Example(
         "fit_project",
         "Another estimator for the same project",
         200,
@@ -455,23 +462,27 @@ STORY = (
         query={"limit": "0"},
         reply=problem(422, "Unprocessable Entity", "must be an integer from 1 to 1000", "/query/limit"),
     ),
-    Example(
-        "append_samples",
-        "Two more flowers, one with a label",
-        200,
-        path=LOOK_AT,
-        body={"X": [[1.5, 0.4], [4.6, 1.4]], "y": [None, "versicolor"]},
-        reply={
-            **REPLACED,
-            "version": 7,
-            "n_samples": 10,
-            "n_labeled": 2,
-            "n_unlabeled": 8,
-            "classes": ["setosa", "versicolor"],
-            "class_counts": [1, 1],
-            "n_labels_since_fit": 2,
-            "fit": DUE,
-        },
+    *(
+        Example(
+            "append_samples",
+            title,
+            200,
+            path=LOOK_AT,
+            body={"X": [[1.5, 0.4], [4.6, 1.4]], "y": [None, "versicolor"]},
+            headers={"Idempotency-Key": "5f0c-two-more-flowers"},
+            reply={
+                **REPLACED,
+                "version": 7,
+                "n_samples": 10,
+                "n_labeled": 2,
+                "n_unlabeled": 8,
+                "classes": ["setosa", "versicolor"],
+                "class_counts": [1, 1],
+                "n_labels_since_fit": 2,
+                "fit": DUE,
+            },
+        )
+        for title in ("Two more flowers, one with a label", "The same again, where no reply came")
     ),
     Example(
         "append_samples",

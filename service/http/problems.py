@@ -98,7 +98,10 @@ def from_service_error(error: errors.ServiceError) -> Response:
         refused(error)
     if status >= 500:
         log.error("%s", error, exc_info=error if status == 500 else None)
-    return problem(status, str(error), error.errors if isinstance(error, errors.InvalidRequest) else ())
+    response = problem(status, str(error), error.errors if isinstance(error, errors.InvalidRequest) else ())
+    if isinstance(error, errors.KeyInUse):
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 def from_validation_error(error: ValidationError) -> Response:

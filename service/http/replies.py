@@ -326,6 +326,9 @@ class EventDetailsSchema(Schema):
     test_score = optional(
         described(TestScoreSchema, "How well the model does on the held-out set; null without either.", allow_none=True)
     )
+    request = optional(
+        string("What was asked, where it came with an Idempotency-Key: digests of that key and of all that it says.")
+    )
     labels = optional(described(GivenLabelsSchema, "Labels and skips that were given or changed."))
     retracted = optional(described(RetractedLabelsSchema, "Labels and skips that are no more."))
 

@@ -23,8 +23,9 @@ from service.backends import BackendOf
 from service.deadline import time_limit
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
 from service.http import access, docs, metrics, replies
-from service.http.conditions import CONDITIONS, tagged, terms_of
+from service.http.conditions import CONDITIONS, tagged
 from service.http.formats.archive import write_archive
+from service.http.idempotency import once, terms_of
 from service.http.operations import Operations, Reply
 from service.http.problems import flatten
 from service.http.schemas import (
@@ -121,7 +122,10 @@ def register(app: Flask, context: Context) -> None:
     app.extensions["active-query"] = context
     blueprint = Blueprint("api", __name__)
     for operation in operations.all:
-        blueprint.add_url_rule(operation.path, operation.name, operation.view, methods=[operation.method])
+        view = operation.view
+        if operation.method == "POST":
+            view = once(view, context.store.replies, context.settings.max_body_bytes)
+        blueprint.add_url_rule(operation.path, operation.name, view, methods=[operation.method])
     blueprint.before_request(refuse_unread)
     app.register_blueprint(blueprint)
 
@@ -197,13 +201,13 @@ def fit_project() -> Response:
     the fit follows: `fit` in GET /projects/{project_id} tells how it goes.
     """
     context = here()
-    in_background, terms = prefers("respond-async"), terms_of(request)
+    in_background = prefers("respond-async")
     with context.store.stage() as staging:
         data = FIT.load(read_document(request, context.limits, staging))
         access.refuse_outside(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.places.claim():
-            project, is_new = fit(context.store, staging, order, terms)
+            project, is_new = fit(context.store, staging, order, terms_of(request))
     if not (in_background and project.fit_is_wanted):
         return project_response(project, 201 if is_new else 200)
     response = project_response(project, 202)
@@ -284,9 +288,9 @@ def label_project() -> Response:
     the skip is taken back. Where too many wait for fits already, or a fit takes long, a reply that was to wait comes
     with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
     """
-    context, terms = here(), terms_of(request)
+    context = here()
     order = access.visible(label_request(LABEL.load(read_json(request, context.limits))))
-    labeled = label(context.store, access.as_answered_by_caller(order), context.places.take, terms)
+    labeled = label(context.store, access.as_answered_by_caller(order), context.places.take, terms_of(request))
     context.fits.take_up(labeled.project)
     return tagged(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
@@ -329,11 +333,12 @@ def append_samples(project_id: str) -> Response:
     Indices of the samples that are there stay as they are, and the pool can be asked in between: one that is larger
     than a request may be comes in pieces. Labels among them are trained on by the next request that fits.
     """
-    context, terms = here(), terms_of(request)
+    context = here()
     with context.store.stage() as staging:
         data = APPEND.load(read_samples(request, context.limits, staging))
         order = append_request(project_id, data, staging, context.limits)
-        return project_response(append(context.store, staging, order, context.settings.max_pool_cells, terms))
+        project = append(context.store, staging, order, context.settings.max_pool_cells, terms_of(request))
+        return project_response(project)
 
 
 @operations.add(
@@ -512,15 +517,15 @@ def import_project() -> Response:
     Its indices, ids, labels, annotators, times, held-out set, classes, estimator, seed and events are the same. Every
     part is checked as `POST /fit` checks its own; a pointer names the member that is wrong. The model is fitted again.
     """
-    context, terms, project_id = here(), terms_of(request), read_query(IMPORT).get("project_id")
+    context, project_id = here(), read_query(IMPORT).get("project_id")
     if project_id is not None:
         access.refuse_outside(project_id)
-        refuse_taken(context.store, project_id, terms)
+        refuse_taken(context.store, project_id, terms_of(request))
     with context.store.stage() as staging:
         path = spooled_body(request, context.limits, staging)
         order = read_project(path, project_id, context.limits, staging)
         access.refuse_outside(order.facts.project_id)
-        project = take_in(context.store, staging, order, context.places.take, terms)
+        project = take_in(context.store, staging, order, context.places.take, terms_of(request))
     return project_response(project, 201)
 
 

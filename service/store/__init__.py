@@ -14,6 +14,7 @@
       pool/000001.ids.joblib the names of the segment's samples
       test/000001.joblib     the held-out set;  000001.y.joblib: its labels
       models/000007.joblib   fitted estimators
+    AQ_DATA_DIR/replies/     replies to requests with an Idempotency-Key
     AQ_DATA_DIR/staging/<token>/
       lock                   held by the request at work; a directory whose lock is free is rubbish
       ...                    files on their way into a project, or a project on its way out
@@ -40,6 +41,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from service.errors import (
+    KeyReused,
     ModelDamaged,
     ProjectNotFound,
     ServiceError,
@@ -47,21 +49,23 @@ from service.errors import (
     StoreDamaged,
     TooManyProjects,
 )
+from service.history import Plain
 from service.leases import NO_LEASES, Leases
 from service.measures import looked_up
 from service.project import PROJECT_ID, Project
 from service.record import to_record
 from service.store.cache import Cache, Key
-from service.store.events import Page, read_page, recorded
+from service.store.events import Page, event_of, read_page, recorded
 from service.store.files import StagedFile, disk, settle_directory, shown, write_small
 from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
 from service.store.leases import read_leases, write_leases
 from service.store.locks import FIT_SECONDS, acquired, free, locked
 from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
+from service.store.replies import Replies
 from service.store.running import remove_stale, running, running_since
 from service.store.staging import Staging
 from service.store.states import load_state, lost_state
-from service.terms import UNCONDITIONAL, Terms
+from service.terms import UNCONDITIONAL, Done, Mark, Terms
 
 __all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
@@ -81,8 +85,9 @@ Found = TypeVar("Found")
 class Transaction:
     """A project under its lock: `project` as it is, None where there is none yet."""
 
-    def __init__(self, store: Store, directory: Path, project: Project | None) -> None:
+    def __init__(self, store: Store, directory: Path, project: Project | None, mark: Mark | None) -> None:
         self.project = project
+        self._mark = None if mark is None else str(mark)
         self._store = store
         self._directory = directory
 
@@ -112,7 +117,7 @@ class Transaction:
                 file.path.rename(self._directory / target)
             for folder in (*folders, *([self._directory] if made else [])):
                 settle_directory(folder)
-            project = replace(project, history=recorded(self._directory, self.project, project, kind))
+            project = replace(project, history=recorded(self._directory, self.project, project, kind, self._mark))
             write_small(new, to_record(project))
             # The moment of a commit never comes again, so that a state is told from every other by its file's status:
             # the clock of a file system ticks every few milliseconds.
@@ -154,17 +159,20 @@ class Transaction:
 class Store:
     """All projects below one directory. Any number of processes and threads may use the same directory."""
 
-    def __init__(self, root: Path, *, cache_bytes: int = 0, max_projects: int = 1_000) -> None:
+    def __init__(
+        self, root: Path, *, cache_bytes: int = 0, max_projects: int = 1_000, reply_bytes: int = 2**28
+    ) -> None:
         self.root = root
         self.projects = root / "projects"
         self.staging = root / "staging"
         self.max_projects = max_projects
+        self.replies = Replies(root / "replies", reply_bytes)
         self.cache = Cache(cache_bytes)
         # Which pool each project had when it was last met, so that what is left of another is found.
         self._incarnations: dict[str, str] = {}
         self._looked_around = time.monotonic()
         with disk():
-            for folder in (root, self.projects, self.staging):
+            for folder in (root, self.projects, self.staging, self.replies.root):
                 make_directory(folder)
             refuse_foreign(root)
 
@@ -226,6 +234,30 @@ class Store:
             raise StoreDamaged.of(project_id, str(error)) from error
         self.cache.put(key, (stamp, leases), leases.n_bytes)
         return leases
+
+    def done(self, project_id: str, terms: Terms) -> Done | None:
+        """Find what a request did to a project when it was made before, None where it was not, or did nothing.
+
+        Nobody else can make it meanwhile, for its key is held. Raises KeyReused, or StoreDamaged.
+        """
+        mark = terms.mark
+        if mark is None or not mark.again:
+            return None
+
+        def look(directory: Path, project: Project) -> tuple[Project, Plain | None]:
+            with told_of(project):
+                return project, event_of(directory, project, mark.key)
+
+        try:
+            project, event = self._read(project_id, look)
+        except ProjectNotFound:
+            return None
+        if event is None:
+            return None
+        if event["details"]["request"] != str(mark):
+            raise KeyReused
+        self.make_durable(project)
+        return Done(project, event["kind"], len(event["details"].get("labels", {"index": ()})["index"]))
 
     def _read(self, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
         """Look at a project's files, and once more where a writer swept one away in between."""
@@ -363,7 +395,7 @@ class Store:
                 held.enter_context(self._room_for_one_more())
                 with disk():
                     (directory / UNBORN).touch(mode=0o600)
-            yield Transaction(self, directory, project)
+            yield Transaction(self, directory, project, terms.mark)
 
     @contextmanager
     def _locked_directory(self, directory: Path, *, create: bool) -> Iterator[None]:
@@ -466,6 +498,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what dead processes left behind: staged files, half-made projects, files that no state names."""
+        self.replies.sweep()
         with locked(self.staging / "lock", "the staging area", kind="staging"):
             for path in self.staging.iterdir():
                 if path.is_dir():

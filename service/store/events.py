@@ -64,11 +64,13 @@ class Page:
         yield from self.tail
 
 
-def recorded(directory: Path, before: Project | None, after: Project, kind: str | None = None) -> History:
+def recorded(
+    directory: Path, before: Project | None, after: Project, kind: str | None = None, request: str | None = None
+) -> History:
     """Return the history of a project after a commit, whose event lies in its tail, or in the log, durable."""
     # A project that is imported brings its events along.
     history = before.history if before is not None else after.history
-    events = events_of(before, after, kind)
+    events = events_of(before, after, kind, request)
     if before is not None and history is None:  # an earlier version of the service wrote its state
         events = chain(baseline(before), events)
     history = history or History()
@@ -85,7 +87,7 @@ def recorded(directory: Path, before: Project | None, after: Project, kind: str 
         begin = whole_bytes(log, path, history.n_bytes)
         if before is not None and begin < history.n_bytes:
             # What the log has lost cannot be had again; from here on the labels can be rebuilt.
-            tail, lines = [], map(line_of, chain(baseline(before), events_of(before, after, kind)))
+            tail, lines = [], map(line_of, chain(baseline(before), events_of(before, after, kind, request)))
         log.truncate(begin)
         log.writelines(chain(tail, lines))
         settle(log)
@@ -122,6 +124,21 @@ def read_page(directory: Path, project: Project, after: int, limit: int) -> Page
         version = version_of(tail[-1])
     last = last_version(log, history)
     return Page(log, start, end, tail, version if version < last else None)
+
+
+def event_of(directory: Path, project: Project, key: str) -> Plain | None:
+    """Return the last event of a request with this key, None without one. Raises StoreDamaged, or FileNotFoundError."""
+    history = project.history or History()
+    # No string of a caller's looks so: its quotes would be escaped.
+    mark = f'"request":"{key}'.encode()
+    for line in reversed(history.tail):
+        if mark in line:
+            return dict(orjson.loads(body_of(line)))
+    log = mapped(directory / LOG, history.n_bytes)
+    at = log.rfind(mark)
+    if at < 0:
+        return None
+    return dict(orjson.loads(body_of(line_at(log, log.rfind(b"\n", 0, at) + 1)[0])))
 
 
 def last_version(log: Bytes, history: History) -> int:

@@ -46,6 +46,8 @@ def append_samples(
     Labels that come with them are kept, and make a fit due. Raises InvalidRequest, ProjectNotFound,
     PreconditionFailed and the store's errors.
     """
+    if (done := store.done(request.project_id, terms)) is not None:
+        return done.project
     check_lengths(request.X.n_rows, request.y, request.ids)
     names = None if request.ids is None else SampleIds.build(request.ids)
     before = store.read(request.project_id, Part.POOL, Part.IDS)

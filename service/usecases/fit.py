@@ -70,6 +70,8 @@ def fit_project(
     One commit brings everything: until then nothing has changed, whatever goes wrong. Raises InvalidRequest,
     ProjectExists, ProjectReplaced, PreconditionFailed, TooManyProjects, FitFailed and the store's errors.
     """
+    if (done := store.done(request.project_id, terms)) is not None:
+        return done.project, done.kind == "create"
     if request.X is not None:
         return create_project(store, staging, request, request.X, terms)
     return refit_project(store, staging, request, terms), False

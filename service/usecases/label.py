@@ -65,6 +65,16 @@ def label_project(
     The project's state says that a fit is wanted, in the same commit, unless the caller wants none. Raises
     InvalidRequest naming each answer that is wrong, ProjectNotFound, PreconditionFailed and the store's errors.
     """
+    done = store.done(request.project_id, terms)
+    project, n_changed = kept(store, request, terms) if done is None else (done.project, done.n_labels)
+    if request.refit == "wait" and project.fit_is_due:
+        with take_place() as there_is_room:
+            project = fit_or_keep(store, project) if there_is_room else project
+    return Labeled(project, len(request.answers), n_changed)
+
+
+def kept(store: Store, request: LabelRequest, terms: Terms) -> tuple[Project, int]:
+    """Keep all the answers, or none. Return the project, and how many of them changed anything."""
     parts = [Part.IDS] if any(answer.index is None for answer in request.answers) else []
     before = store.read(request.project_id, *parts)
     terms.check(before.project)
@@ -80,10 +90,7 @@ def label_project(
                 project = transaction.commit(project.committed())
     if not is_new:
         store.make_durable(project)
-    if request.refit == "wait" and project.fit_is_due:
-        with take_place() as there_is_room:
-            project = fit_or_keep(store, project) if there_is_room else project
-    return Labeled(project, len(request.answers), n_changed)
+    return project, n_changed
 
 
 def answered(snapshot: Snapshot, request: LabelRequest) -> tuple[Project, int]:

@@ -68,6 +68,8 @@ def export_project(store: Store, project_id: str) -> Snapshot:
 
 def refuse_taken(store: Store, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
     """Raise ProjectInTheWay, or PreconditionFailed, where there is a project of this name."""
+    if terms.mark is not None and terms.mark.again:
+        return  # it may be the one that this request made
     with suppress(ProjectNotFound):
         terms.check(store.read(project_id).project)
         raise ProjectInTheWay(project_id)
@@ -85,6 +87,16 @@ def import_project(
     Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, PreconditionFailed, TooManyProjects and the
     store's errors.
     """
+    done = store.done(request.facts.project_id, terms)
+    project = taken_in(store, staging, request, terms) if done is None else done.project
+    if not project.fit_is_due:
+        return project
+    with take_place() as there_is_room:
+        return fit_or_keep(store, project) if there_is_room else project
+
+
+def taken_in(store: Store, staging: Staging, request: ImportRequest, terms: Terms) -> Project:
+    """Make the project, without a model."""
     project = imported(request)
     wrong = [FieldError("/votes", problem) for problem in contradictions(project)] + impossible_times(project)
     if wrong:
@@ -95,11 +107,7 @@ def import_project(
     with store.transaction(project.project_id, create=True, terms=terms) as transaction:
         if transaction.project is not None:
             raise ProjectInTheWay(project.project_id)
-        project = transaction.commit(project.asking_for_fit().committed(), files, IMPORT)
-    if not project.fit_is_due:
-        return project
-    with take_place() as there_is_room:
-        return fit_or_keep(store, project) if there_is_room else project
+        return transaction.commit(project.asking_for_fit().committed(), files, IMPORT)
 
 
 def impossible_times(project: Project) -> list[FieldError]:

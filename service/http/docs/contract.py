@@ -264,7 +264,7 @@ def answered(endpoint: Endpoint, name: str) -> tuple[str, str, Json]:
 
 def is_good(status: str) -> bool:
     """Tell whether a status is no error."""
-    return status.startswith("2")
+    return status.startswith(("2", "3"))
 
 
 def status_of(status: str) -> str:

@@ -1,0 +1,184 @@
+"""Replies that are kept for whoever asks again: one file for each key, below AQ_DATA_DIR/replies.
+
+The file is made when the first request with its key begins, and holds its lock until that one is answered; the lock
+goes with its process, however that ends. It is empty until the reply is written into it, sealed by a checksum. So a
+file that is neither locked nor sealed tells that a request began, of which nobody knows what became: what it changed,
+if anything, stands in the events of a project (`Store.done`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+
+import orjson
+
+from service.errors import KeyInUse
+from service.store.files import SEAL_BYTES, disk, seal_of, settle, settle_directory
+
+KEPT_SECONDS = 24 * 3600
+
+FILE_BYTES = 4096
+"""What the smallest file takes."""
+
+SWEEP_SECONDS = 600.0
+"""How often a process looks for what need not be kept any longer."""
+
+SWEEP_SHARE = 16
+"""After so much of the room there is was taken, as a fraction, it looks at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReply:
+    """A reply, and what it was given to: `request` is told from all others by this."""
+
+    request: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Claim:
+    """A key in use: `kept` is the reply that there is, else this is the only request with it, `again` if not the first.
+
+    `keep` is called at most once, and not where there is a reply.
+    """
+
+    def __init__(self, file: BinaryIO, kept: KeptReply | None, *, again: bool = False) -> None:
+        self.kept = kept
+        self.again = again
+        self._file = file
+
+    def keep(self, reply: KeptReply) -> None:
+        """Keep a reply, durably. Raises OSError or StoreFull."""
+        head = {"request": reply.request, "status": reply.status, "headers": reply.headers}
+        data = orjson.dumps(head) + b"\n" + reply.body
+        with disk():
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(data + seal_of(data))
+            settle(self._file)
+
+
+class Replies:
+    """All replies that are kept. Any number of processes and threads may use the same directory."""
+
+    def __init__(self, root: Path, max_bytes: int) -> None:
+        self.root = root
+        self.max_bytes = max_bytes
+        self._sweeping = Lock()
+        self._swept_at = time.monotonic()
+        self._n_bytes = 0
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[Claim]:
+        """Find the reply to a key, or hold the key until the end. Raises KeyInUse, StoreFull and OSError."""
+        self._sweep_now_and_then()
+        with ExitStack() as files:
+            is_gone, is_new = True, False
+            while is_gone:
+                with disk():
+                    file, is_new = opened(self.root / key)
+                files.callback(closed, file)
+                # What is sealed does not change, so that nobody has to hold it for reading.
+                kept = kept_in(file) or (hold(file) and kept_in(file)) or None
+                if kept is not None:
+                    yield Claim(file, kept)
+                    return
+                is_gone = os.fstat(file.fileno()).st_nlink == 0  # swept away before it was held
+            again = not is_new and not is_old(file)
+            with disk():
+                if not is_new:
+                    os.utime(file.fileno())
+                # A commit must not survive a power cut that its key does not survive.
+                settle_directory(self.root)
+            yield Claim(file, None, again=again)
+            self._n_bytes += n_bytes_of(os.fstat(file.fileno()))
+
+    def _sweep_now_and_then(self) -> None:
+        is_due = time.monotonic() > self._swept_at + SWEEP_SECONDS
+        if is_due or self._n_bytes > self.max_bytes // SWEEP_SHARE:
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what has been kept for long enough, and the oldest of what is more than there is room for."""
+        if not self._sweeping.acquire(blocking=False):
+            return
+        try:
+            self._swept_at, self._n_bytes = time.monotonic(), 0
+            with suppress(OSError):  # it is tried again
+                self._remove_oldest()
+        finally:
+            self._sweeping.release()
+
+    def _remove_oldest(self) -> None:
+        with os.scandir(self.root) as entries:
+            found = [(entry.stat(), entry.path) for entry in entries]
+        total = sum(n_bytes_of(status) for status, _ in found)
+        for status, path in sorted(found, key=lambda each: each[0].st_mtime_ns):
+            if total <= self.max_bytes and status.st_mtime > time.time() - KEPT_SECONDS:
+                break
+            total -= n_bytes_of(status)
+            remove_unheld(Path(path))
+
+
+def opened(path: Path) -> tuple[BinaryIO, bool]:
+    """Open the file of a key, and tell whether it is new."""
+    while True:
+        for flags in (os.O_CREAT | os.O_EXCL, 0):
+            with suppress(FileExistsError, FileNotFoundError):
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+                return os.fdopen(descriptor, "r+b"), flags != 0
+        if not path.parent.is_dir():
+            raise FileNotFoundError(path.parent)
+
+
+def closed(file: BinaryIO) -> None:
+    """Close a file; what could not be written to it is not written now, either."""
+    with suppress(OSError):
+        file.close()
+
+
+def hold(file: BinaryIO) -> bool:
+    """Hold a file until it is closed, or raise KeyInUse."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise KeyInUse from None
+    return True
+
+
+def kept_in(file: BinaryIO) -> KeptReply | None:
+    """Read the reply in a file, None where there is none, or one that has been kept for long enough."""
+    file.seek(0)
+    content = file.read()
+    data, seal = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
+    if seal != seal_of(data) or is_old(file):
+        return None
+    line, _, body = data.partition(b"\n")
+    head = orjson.loads(line)
+    return KeptReply(head["request"], head["status"], tuple((name, value) for name, value in head["headers"]), body)
+
+
+def is_old(file: BinaryIO) -> bool:
+    """Tell whether what a file holds has been kept for long enough."""
+    return os.fstat(file.fileno()).st_mtime < time.time() - KEPT_SECONDS
+
+
+def n_bytes_of(status: os.stat_result) -> int:
+    """Return how much room a file takes, nearly."""
+    return max(status.st_size, FILE_BYTES)
+
+
+def remove_unheld(path: Path) -> None:
+    """Remove the file of a key, unless a request with it is at work."""
+    with suppress(FileNotFoundError, KeyInUse), path.open("rb") as file:
+        hold(file)
+        path.unlink()
