@@ -48,19 +48,19 @@ class Terms:
 
     def check(self, project: Project | None) -> None:
         """Raise PreconditionFailed unless they hold of a project, which is None where there is none."""
-        for header, holds in (("If-Match", self.holds_match(project)), ("If-None-Match", self.holds_none(project))):
-            if not holds:
-                raise PreconditionFailed(header, None if project is None else (project.project_id, project.tag))
+        self.check_match(project)
+        if self.names_known(project):
+            raise failed("If-None-Match", project)
 
-    def holds_match(self, project: Project | None, suffix: str = "") -> bool:
-        """Tell whether If-Match names a project by its tag. A weak tag names nothing here."""
-        return self.if_match is None or names(self.if_match, project, suffix)
+    def check_match(self, project: Project | None, suffix: str = "") -> None:
+        """Raise PreconditionFailed unless If-Match names a project by its tag. A weak tag names nothing here."""
+        if self.if_match is not None and not names(self.if_match, project, suffix):
+            raise failed("If-Match", project)
 
-    def holds_none(self, project: Project | None, suffix: str = "") -> bool:
-        """Tell whether If-None-Match does not name a project. A weak tag names what it is of."""
-        if self.if_none_match is None:
-            return True
-        return not names({tag.removeprefix("W/") for tag in self.if_none_match}, project, suffix)
+    def names_known(self, project: Project | None, suffix: str = "") -> bool:
+        """Tell whether If-None-Match names a project. A weak tag names what it is of."""
+        known = self.if_none_match or frozenset()
+        return names({tag.removeprefix("W/") for tag in known}, project, suffix)
 
 
 UNCONDITIONAL = Terms()
@@ -69,3 +69,8 @@ UNCONDITIONAL = Terms()
 def names(tags: Tags | set[str], project: Project | None, suffix: str) -> bool:
     """Tell whether tags have that of a project among them, or of a form of it that has its own: `suffix` tells it."""
     return project is not None and (ANY in tags or f'"{project.tag}{suffix}"' in tags)
+
+
+def failed(header: str, project: Project | None) -> PreconditionFailed:
+    """Return the error for a header that does not hold."""
+    return PreconditionFailed(header, None if project is None else (project.project_id, project.tag))

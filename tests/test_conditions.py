@@ -136,6 +136,7 @@ def test_csv_and_json_have_tags_of_their_own(client: FlaskClient, tag: str) -> N
     unchanged = client.get("/projects/p/labels", headers=as_csv | {"If-None-Match": of_csv})
     assert (unchanged.status_code, unchanged.headers["Vary"]) == (304, "Accept")
     for header, known in ((as_csv, tag), ({}, of_csv)):
+        assert client.get("/projects/p/labels", headers=header | {"If-Match": known}).status_code == 412
         assert client.get("/projects/p/labels", headers=header | {"If-None-Match": known}).status_code == 200
 
 

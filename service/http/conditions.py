@@ -51,9 +51,8 @@ def tagged(
     if request.method not in ("GET", "HEAD"):
         return response
     terms = terms_of(request)
-    if not terms.holds_match(project, suffix):
-        terms.check(project)
-    if terms.holds_none(project, suffix) or not cached:
+    terms.check_match(project, suffix)
+    if not (cached and terms.names_known(project, suffix)):
         return response
     response.close()
     kept = {name: response.headers[name] for name in ("ETag", "Vary") if name in response.headers}

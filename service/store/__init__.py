@@ -254,7 +254,7 @@ class Store:
             return None
         if event is None:
             return None
-        if event["details"]["request"] != str(mark):
+        if event["details"].get("request") != str(mark):
             raise KeyReused
         self.make_durable(project)
         return Done(project, event["kind"], len(event["details"].get("labels", {"index": ()})["index"]))
