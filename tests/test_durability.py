@@ -369,6 +369,22 @@ def test_of_two_who_create_a_project_one_makes_it(service, replace, second):
         assert service.call("DELETE", "/projects/twice").status == 204
 
 
+def test_of_writers_over_all_workers_who_have_seen_the_same_one_wins(service):
+    service.post("/fit", {"project_id": "c", "X": [[n, 1] for n in range(10)]}, expect=201)
+    start = Barrier(4)
+
+    def write(label, tag):
+        start.wait()
+        answers = {"project_id": "c", "labels": [{"index": 0, "label": label}], "refit": "never"}
+        return service.call("POST", "/label", answers, {"If-Match": tag}).status
+
+    for n in range(10):
+        tag = service.call("GET", "/projects/c").headers["ETag"]
+        statuses = side_by_side(*(partial(write, 4 * n + caller, tag) for caller in range(4)))
+        assert sorted(statuses) == [200, 412, 412, 412]
+    assert service.call("GET", "/projects/c").json["version"] == 11
+
+
 def test_readers_see_the_old_project_or_the_new(service):
     POOLS["a"].put(service)
     done = Event()

@@ -7,7 +7,6 @@ import fcntl
 import io
 import itertools
 import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -327,23 +326,19 @@ def test_a_fault_at_any_operation_lets_nothing_be_done_twice(
 ) -> None:
     n_first = 0
     for nth in itertools.count(1):
-        shutil.copytree(tmp_path / "data", tmp_path / str(nth) / "data")
-        client = restarted(tmp_path / str(nth))
         with monkeypatch.context() as patches:
             faults = Faults(patches, fault, nth, lasting=lasting)
             with suppress(Gone):
-                n_first += append(client).status_code == 200
-        client = restarted(tmp_path / str(nth))
-        first, second = append(client), append(client)
+                n_first += append(made, f"key-{nth}").status_code == 200
+        first, second = (append(made, f"key-{nth}") for _ in range(2))
         assert (first.status_code, shown(second)) == (200, shown(first))
-        assert (second.headers[REPLAYED], n_samples(client)) == ("true", 22)
-        assert check_project(tmp_path / str(nth) / "data/projects/p") == []
-        shutil.rmtree(tmp_path / str(nth))
+        assert (second.headers[REPLAYED], n_samples(made)) == ("true", 20 + 2 * nth)
         if faults.count < nth:
             break
     assert nth > 15
     # The last was not hit; and what is done is said even where its reply cannot be kept.
     assert n_first > (not isinstance(fault, Gone))
+    assert check_project(tmp_path / "data/projects/p") == []
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1, None])
@@ -450,3 +445,36 @@ def test_replies_are_for_nobody_else(made: FlaskClient, replies: Path) -> None:
     append(made)
     (path,) = replies.iterdir()
     assert [oct(each.stat().st_mode & 0o777) for each in (replies, path)] == ["0o700", "0o600"]
+
+
+# What leases and archives have to do with it.
+
+
+def test_a_lease_is_given_once(made: FlaskClient) -> None:
+    question = {"project_id": "p", "annotator": "ada", "lease_seconds": 60, "batch_size": 2}
+    first, again = (send(made, "/query", question) for _ in range(2))
+    assert shown(again) == shown(first)
+    assert [lease["query_id"] for lease in get(made, "/projects/p/leases")["leases"]] == [first.json["query_id"]]
+    renew = f"/projects/p/leases/{first.json['query_id']}/renew"
+    renewed, replayed = (send(made, renew, {}, "renew") for _ in range(2))
+    assert shown(replayed) == shown(renewed)
+
+
+def test_an_answer_that_asks_for_another_try_is_not_kept(made: FlaskClient) -> None:
+    post(made, "/query", project_id="p", annotator="ada", lease_seconds=60, batch_size=18)
+    question = {"project_id": "p", "annotator": "bob", "lease_seconds": 60}
+    nothing = send(made, "/query", question)
+    assert (nothing.json["indices"], "Retry-After" in nothing.headers) == ([], True)
+    (lease,) = get(made, "/projects/p/leases")["leases"]
+    made.delete(f"/projects/p/leases/{lease['query_id']}")
+    assert len(send(made, "/query", question).json["indices"]) == 1
+
+
+def test_marks_travel_with_their_events(made: FlaskClient) -> None:
+    append(made)
+    done = changes(made)[-1]["details"]["request"]
+    archive = made.get("/projects/p/export").data
+    assert send(made, "/projects/import?project_id=q", archive, "import", **ZIP).status_code == 201
+    marks = [event["details"].get("request") for event in get(made, "/projects/q/events")["events"]]
+    assert marks[1] == done
+    assert marks[2] not in (None, done)
