@@ -91,7 +91,7 @@ def gunicorn_command(settings: Settings, memory: Path) -> list[str]:
         *(sys.executable, "-P", "-m", "gunicorn", "service.app:create_app()"),
         *("--config", "python:service.gunicorn_hooks"),
         *("--bind", f"{host}:{settings.port}"),
-        *("--worker-class", "gthread"),
+        *("--worker-class", "service.worker.Worker"),
         *("--workers", str(settings.workers)),
         *("--threads", str(settings.threads)),
         *("--graceful-timeout", "30"),

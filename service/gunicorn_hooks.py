@@ -16,7 +16,7 @@ from service.logs import OfServer, formatter_of
 from service.settings import Settings
 
 STALLED_SECONDS = 30
-"""A client that sends or takes nothing for so long loses its connection, and gives the thread back that it holds."""
+"""A client behind TLS that sends or takes nothing for so long loses its connection; others are `patience`'s."""
 
 
 class Logger(glogging.Logger):
@@ -35,7 +35,7 @@ logger_class = Logger
 
 
 def when_ready(server: Any) -> None:
-    """Bound how long a worker's thread waits for a client; connections have it from the socket that accepts them."""
+    """Bound how long a thread waits for a client behind TLS; connections have it from the socket that accepts them."""
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED_SECONDS, 0))

@@ -15,7 +15,7 @@ LAYERS = [
     ("errors", "settings"),
     ("counters", "deadline", "logs", "processes"),
     ("measures",),
-    ("parameters", "threads", "places", "pool"),
+    ("parameters", "threads", "places", "pool", "patience"),
     ("mixing",),
     ("votes", "ids", "preparation", "linear", "crowdlab"),
     ("crowd",),
@@ -26,7 +26,7 @@ LAYERS = [
     ("backends", "usecases", "keyfile"),
     ("http",),
     ("app",),
-    ("openapi", "demo", "gunicorn_hooks", "keys_command"),
+    ("openapi", "demo", "gunicorn_hooks", "worker", "keys_command"),
     ("cli",),
     ("__main__",),
 ]
@@ -51,6 +51,7 @@ DOORS = {
     "matplotlib": ("service.demo.report",),
     "distributed": ("service.backends.dask",),
     "ray": ("service.backends.ray",),
+    "gunicorn": ("service.worker", "service.http.bodies"),
     "click": ("service.cli", "service.demo", "service.keys_command"),
 }
 

@@ -23,6 +23,7 @@ from werkzeug.exceptions import NotAcceptable
 
 from service.app import create_app
 from service.errors import StoreFull
+from service.http.bodies import HELD_BYTES, whole_body
 from service.http.formats.npy import MatrixSink
 from service.http.formats.spool import Spool
 from service.http.wire import choose_media_type
@@ -509,3 +510,48 @@ def test_the_text_of_all_parts_of_a_form_counts_together(tmp_path, limit, status
     assert reply.status_code == status
     if status == 413:
         assert "part 'X_test' makes the text more than AQ_MAX_JSON_BYTES allows" in reply.json["detail"]
+
+
+class Input(io.BytesIO):
+    """A body that fails where it ends."""
+
+    def __init__(self, data, error):
+        super().__init__(data)
+        self.error = error
+
+    def read(self, size=-1):
+        data = super().read(size)
+        if not data:
+            raise self.error
+        return data
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(TimeoutError(), 408), (ConnectionResetError(), 400)], ids=["slow", "gone"]
+)
+def test_a_body_whose_client_is_too_slow_or_gone_is_refused(client, error, status):
+    stream = Input(b'{"project_id"', error)
+    length = {"CONTENT_LENGTH": "99"}
+    reply = client.post("/fit", input_stream=stream, content_type="application/json", environ_overrides=length)
+    assert (reply.status_code, reply.json["status"]) == (status, status)
+    assert "the body" in reply.json["detail"]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 2**20])
+def test_a_document_longer_than_is_held_in_memory_arrives_whole(tmp_path, more):
+    data = os.urandom(HELD_BYTES + more)
+    pieces = iter([data[:10], data[10:HELD_BYTES], data[HELD_BYTES:]])
+    assert whole_body(pieces, tmp_path) == data
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_under_a_long_document_is_told_as_such(tmp_path):
+    def chunks():
+        yield bytes(HELD_BYTES + 1)
+        links = list(Path("/proc/self/fd").iterdir())
+        (found,) = [int(link.name) for link in links if os.path.realpath(link).startswith(str(tmp_path))]
+        os.dup2(os.open("/dev/full", os.O_WRONLY), found)
+        yield bytes(2**20)
+
+    with pytest.raises(StoreFull):
+        whole_body(chunks(), tmp_path)

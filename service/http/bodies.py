@@ -7,19 +7,25 @@ counted here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from flask import Request
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, RequestTimeout
 
 from service.http.encodings import content_coding, decoded
+from service.store.files import disk
 
 READ_BYTES = 2**20
 
 WITNESS = "active-query.witness"
 """Where the environment of a request has a hash, every byte of the body goes into it as it is read."""
+
+HELD_BYTES = 2**20
+"""How much of a document is held in memory before all of it has come."""
 
 
 def body_chunks(request: Request, *limits: int) -> Iterator[bytes]:
@@ -29,6 +35,27 @@ def body_chunks(request: Request, *limits: int) -> Iterator[bytes]:
     """
     limit = min(limits)
     return decoded(content_coding(request), sent_chunks(request, limit), limit)
+
+
+def whole_body(chunks: Iterator[bytes], folder: Path | None) -> bytes | bytearray:
+    """Return all of a body. Raises StoreFull.
+
+    A long one comes to a file without a name, in a folder: hundreds of slow clients may be sending one each.
+    """
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > HELD_BYTES:
+            break
+    else:
+        return data
+    with disk(), TemporaryFile(dir=folder) as file:
+        file.write(data)
+        data.clear()
+        for chunk in chunks:
+            file.write(chunk)
+        file.seek(0)
+        return file.read()
 
 
 def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
@@ -66,6 +93,8 @@ def read_some(stream: BinaryIO, size: int) -> bytes:
         if isinstance(stream, Body) and isinstance(stream.reader, LengthReader):
             return received(stream.reader, size)
         return stream.read(size)
+    except TimeoutError as error:
+        raise RequestTimeout("the body came too slowly; on a slow line, send less at once") from error
     except (OSError, ParseException) as error:
         raise BadRequest("the body could not be read to its end") from error
 

@@ -71,19 +71,24 @@ def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ())
     if len(wrong) > MAX_ERRORS:
         # Whoever found them may have stopped looking.
         detail += f" (at least {len(wrong) - MAX_ERRORS} more wrong fields are not listed)"
+    response = Response(document(status, detail, current_request_id(), wrong[:MAX_ERRORS]), status, mimetype=MEDIA_TYPE)
+    if status in (429, 503):
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def document(status: int, detail: str, request_id: str, wrong: tuple[errors.FieldError, ...] = ()) -> bytes:
+    """Write the body of a problem."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES[status],
         "status": status,
         "detail": detail,
-        "request_id": current_request_id(),
+        "request_id": request_id,
     }
     if wrong:
-        body["errors"] = wrong[:MAX_ERRORS]
-    response = Response(orjson.dumps(PROBLEM.dump(body)), status, mimetype=MEDIA_TYPE)
-    if status in (429, 503):
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response
+        body["errors"] = wrong
+    return orjson.dumps(PROBLEM.dump(body))
 
 
 def status_of(kind: type[errors.ServiceError]) -> int:

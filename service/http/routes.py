@@ -114,7 +114,8 @@ class Context:
     @property
     def limits(self) -> Limits:
         """How much of a body is read."""
-        return Limits(self.settings.max_body_bytes, self.settings.max_json_bytes, self.settings.max_pool_cells)
+        most = self.settings
+        return Limits(most.max_body_bytes, most.max_json_bytes, most.max_pool_cells, self.store.staging)
 
 
 def register(app: Flask, context: Context) -> None:

@@ -18,7 +18,7 @@ from flask import Request, Response
 from werkzeug.exceptions import BadRequest, NotAcceptable, UnsupportedMediaType
 
 from service.errors import FieldError, InvalidRequest
-from service.http.bodies import body_chunks
+from service.http.bodies import body_chunks, whole_body
 from service.http.formats import arrow, csr, ndjson, npy, parquet, tables
 from service.http.formats.spool import Sink, Spool, Spooled
 from service.http.multipart import End, Head, split_form
@@ -54,11 +54,15 @@ LONGEST_MAGIC = max(map(len, MAGIC))
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of what is read: bytes of a body, bytes of a JSON document, cells of a matrix."""
+    """How much of what is read: bytes of a body, bytes of a JSON document, cells of a matrix.
+
+    `folder` is where a long document waits for its end; None = where temporary files belong.
+    """
 
     body_bytes: int
     json_bytes: int
     cells: int
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,8 @@ def has_body(request: Request) -> bool:
 def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     """Read a JSON object from the body. Raises the 4xx of werkzeug that fits."""
     refuse_media_type(request, JSON)
-    return json_object(b"".join(body_chunks(request, limits.body_bytes, limits.json_bytes)))
+    chunks = body_chunks(request, limits.body_bytes, limits.json_bytes)
+    return json_object(whole_body(chunks, limits.folder))
 
 
 def read_document(request: Request, limits: Limits, staging: Staging | None = None) -> dict[str, Any]:
@@ -210,7 +215,7 @@ def refuse_media_type(request: Request, *accepted: str) -> None:
         raise UnsupportedMediaType(f"the Content-Type must be {' or '.join(accepted)}, {given}")
 
 
-def json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes | bytearray) -> dict[str, Any]:
     """Parse a JSON object, or raise BadRequest."""
     document = parse_json(data)
     if not isinstance(document, dict):
@@ -218,7 +223,7 @@ def json_object(data: bytes) -> dict[str, Any]:
     return document
 
 
-def parse_json(data: bytes, what: str = "the body") -> Any:
+def parse_json(data: bytes | bytearray, what: str = "the body") -> Any:
     """Parse a JSON document, or raise BadRequest saying where it breaks off."""
     try:
         return orjson.loads(data)

@@ -1,0 +1,94 @@
+"""The worker that `serve` has gunicorn start: slow clients hold none of its turns, and its refusals are problems.
+
+gunicorn's threads read heads and bodies and send replies themselves, so each of them waits for its client.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http import errors
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from service.http import problems
+from service.http.request_id import HEADER
+from service.patience import MAX_WAITED_FOR, ClientSocket, Crew
+
+STATUS: dict[type[Exception], int] = {
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.ExpectationFailed: 417,
+    errors.ForbiddenProxyRequest: 403,
+    errors.UnsupportedTransferCoding: 501,
+    errors.InvalidResponseHeader: 500,
+    errors.InvalidResponseHeaderName: 500,
+    errors.ConfigurationProblem: 500,
+    errors.ParseException: 400,
+}
+"""What gunicorn refuses, before the application hears of it, by the class or the nearest of its parents."""
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A connection that is closed for good by the thread that served it: the main loop would wait for its client."""
+
+    def close(self, graceful: bool = False) -> None:
+        """Close the connection at once."""
+        util.close(self.sock)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker of threads, of which `--threads` are at work at once and others wait for their clients."""
+
+    def get_thread_pool(self) -> Crew:
+        """Return threads for the requests at work and for those whose clients are waited for."""
+        # Whoever is idle must leave connections to others.
+        self.max_keepalived = max(1, self.worker_connections - self.cfg.threads - MAX_WAITED_FOR)
+        return Crew(self.cfg.threads)
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Hand a connection that has something to say, or is new, to a thread."""
+        if not isinstance(conn, Connection):
+            conn = Connection(conn.cfg, ClientSocket(conn.sock, self.tpool), conn.client, conn.server)
+            # gunicorn would wait for its first bytes, with a turn.
+            conn.data_ready = True
+        conn.sock.start_anew()
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Connection) -> Any:
+        """Answer a request, and tell whether another may come on its connection."""
+        goes_on = super().handle(conn)
+        if not goes_on:
+            util.close_graceful(conn.sock)
+        return goes_on
+
+    def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
+        """Answer a request that the application never saw, or whose reply could not be sent."""
+        status = next((STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS), 500)
+        request_id = uuid.uuid4().hex
+        if status == 500:
+            self.log.exception("request %s failed", request_id)
+            detail = "this is a fault of the service; its log has more under the request id"
+        else:
+            detail = f"the request cannot be read: {exc}"[:500]
+            # What cannot be read may be anything, and the log holds nothing of what was sent.
+            self.log.warning("request %s answered %d: %s", request_id, status, type(exc).__name__)
+        with suppress(OSError):
+            client.sendall(refusal(status, detail, request_id))
+
+
+def refusal(status: int, detail: str, request_id: str) -> bytes:
+    """Write a reply that ends its connection."""
+    body = problems.document(status, detail, request_id)
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        "Connection: close\r\n"
+        f"Content-Type: {problems.MEDIA_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        f"{HEADER}: {request_id}\r\n"
+        "\r\n"
+    )
+    return head.encode() + body
