@@ -17,7 +17,7 @@ import click
 from service import __version__
 from service.access import KeysError
 from service.backends import refuse_missing_extra
-from service.errors import StoreBusy, StoreFull
+from service.errors import StoreBusy, StoreUnwritable
 from service.keyfile import read_keys
 from service.keys_command import keys
 from service.settings import Settings, SettingsError
@@ -127,11 +127,11 @@ def check_data_dir(path: Path) -> None:
     """Fail once and in one sentence where every worker would fail with a traceback."""
     try:
         store = Store(path)
-        # What lies on a full disk can still be read.
-        with suppress(StoreFull):
+        # What lies there can still be read.
+        with suppress(StoreUnwritable):
             store.check_writable()
         store.sweep()
-    except (OSError, StoreBusy, StoreFull) as error:
+    except (OSError, StoreBusy, StoreUnwritable) as error:
         message = f"AQ_DATA_DIR={str(path)!r}: the directory cannot be used by user {os.getuid()}: {error}"
         raise click.ClickException(message) from None
 

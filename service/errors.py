@@ -19,7 +19,9 @@ ServiceError
 ├── OutOfTime                a selection takes longer than it may
 ├── TooBusy                  all places for heavy requests are taken
 ├── StoreBusy                a lock could not be had in time
-├── StoreFull                no space left where the data lies
+├── StoreUnwritable          nothing can be written where the data lies
+│   ├── StoreFull            no space is left there
+│   └── StoreReadOnly        it is mounted read-only
 └── StoreDamaged             a file of one project cannot be read
     ├── ModelDamaged         the file of its model; a fit makes another
     └── UnknownSchema        written by a version of the service that this one does not know
@@ -195,8 +197,16 @@ class StoreBusy(ServiceError):
         super().__init__(f"{what} is being written by another request; try again")
 
 
-class StoreFull(ServiceError):
+class StoreUnwritable(ServiceError):
+    """Nothing can be written where the data lies; what lies there can be read."""
+
+
+class StoreFull(StoreUnwritable):
     """The disk is full; nothing was changed."""
+
+
+class StoreReadOnly(StoreUnwritable):
+    """The file system is mounted read-only, as it is after a fault of the disk; nothing was changed."""
 
 
 class StoreDamaged(ServiceError):

@@ -95,7 +95,7 @@ HEADERS = {
 """What some replies carry beside those."""
 
 
-EVERY_BODY = (400,)
+EVERY_BODY = (400, 408)
 """Statuses that every request with a body may get."""
 
 MEANINGS = {
@@ -104,6 +104,7 @@ MEANINGS = {
     403: "The key may not do this: by its role, its projects or its annotator.",
     404: "There is no such project, label or lease.",
     406: "It is not to be had as any media type that was asked for.",
+    408: "The body comes too slowly.",
     409: "The project is not in the state that this needs, there are too many, or the same request is still at work.",
     411: "The request says neither how long its body is nor that it comes in chunks.",
     412: "The project is not at the version that the request is meant for; the ETag that it has is told.",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -118,3 +121,40 @@ def test_a_place_is_given_back_by_whoever_fails(tmp_path: Any) -> None:
     client = create_app(Settings(data_dir=tmp_path, heavy_requests=1, log_level="error")).test_client()
     for _ in range(2):
         post(client, "/fit", 422, project_id="p", X=[[5.0]] * 4, y=[0, 1, 0, 1], estimator="gaussian_nb")
+
+
+# Races at a limit.
+
+
+def statuses_of(n_threads: int, call: Callable[[int], int]) -> list[int]:
+    """Call a function from threads at once, and return what they get, in order."""
+    start = Barrier(n_threads)
+
+    def begin(number: int) -> int:
+        start.wait()
+        return call(number)
+
+    with ThreadPoolExecutor(n_threads) as threads:
+        return sorted(threads.map(begin, range(n_threads)))
+
+
+def test_no_more_projects_are_made_than_there_may_be_whoever_races(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path, max_projects=3, heavy_requests=8, log_level="error"))
+
+    def create(number: int) -> int:
+        return app.test_client().post("/fit", json={"project_id": f"p{number}", "X": line()}).status_code
+
+    assert statuses_of(8, create) == [201] * 3 + [409] * 5
+    assert len(get(app.test_client(), "/projects")["projects"]) == 3
+    assert len(list((tmp_path / "projects").iterdir())) == 3
+
+
+def test_no_pool_grows_past_its_limit_whoever_races(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path, max_pool_cells=200, log_level="error"))
+    post(app.test_client(), "/fit", 201, project_id="p", X=line(20))
+
+    def grow(_: int) -> int:
+        return app.test_client().post("/projects/p/pool", json={"X": line(30)}).status_code
+
+    assert statuses_of(6, grow) == [200] * 2 + [422] * 4
+    assert get(app.test_client(), "/projects/p")["n_samples"] == 80

@@ -96,6 +96,7 @@ LEAF_STATUS = {
     "OutOfTime": 504,
     "TooBusy": 503,
     "StoreBusy": 503,
+    "StoreReadOnly": 503,
     "StoreFull": 507,
     "UnknownSchema": 500,
 }

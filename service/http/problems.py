@@ -29,6 +29,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.OutOfTime: 504,
     errors.TooBusy: 503,
     errors.StoreBusy: 503,
+    errors.StoreReadOnly: 503,
     errors.StoreFull: 507,
     errors.StoreDamaged: 500,
 }

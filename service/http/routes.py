@@ -21,7 +21,7 @@ from service import estimators, strategies
 from service.access import Role
 from service.backends import BackendOf
 from service.deadline import time_limit
-from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreFull
+from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreUnwritable
 from service.http import access, docs, metrics, replies
 from service.http.conditions import CONDITIONS, tagged
 from service.http.formats.archive import write_archive
@@ -563,8 +563,9 @@ def get_readiness() -> Response:
     """Tell whether the data directory can be written."""
     try:
         here().store.check_writable()
-    except (OSError, StoreFull) as error:
-        raise ServiceUnavailable("the data directory cannot be written") from error
+    except (OSError, StoreUnwritable) as error:
+        why = f": {error}" if isinstance(error, StoreUnwritable) else ""
+        raise ServiceUnavailable(f"the data directory cannot be written{why}") from error
     return json_response({"status": "ok"})
 
 

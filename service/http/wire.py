@@ -189,11 +189,19 @@ def read_samples(request: Request, limits: Limits, staging: Staging) -> dict[str
         return read_form(request, limits, staging, needs_config=False)
     records = ndjson.Records(staging, limits.cells, limits.json_bytes, limits.json_bytes)
     try:
-        for chunk in body_chunks(request, limits.body_bytes):
+        for chunk in chunks_to_stage(request, limits, staging):
             records.write(chunk)
         return records.close()
     finally:
         records.abandon()
+
+
+def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Iterator[bytes]:
+    """Read the body in pieces that go to disk. Raises StoreFull before it comes where it would not fit."""
+    length = request.content_length
+    if length is not None and length <= limits.body_bytes:
+        staging.check_room(length)
+    return body_chunks(request, limits.body_bytes)
 
 
 def spooled_body(request: Request, limits: Limits, staging: Staging) -> Path:
@@ -201,7 +209,7 @@ def spooled_body(request: Request, limits: Limits, staging: Staging) -> Path:
     refuse_media_type(request, ZIP)
     spool = Spool(staging.new_path())
     try:
-        for chunk in body_chunks(request, limits.body_bytes):
+        for chunk in chunks_to_stage(request, limits, staging):
             spool.write(chunk)
         return spool.close()
     finally:
@@ -309,7 +317,7 @@ def form_parts(request: Request, limits: Limits, staging: Staging) -> Generator[
     boundary = request.mimetype_params.get("boundary", "")
     with ExitStack() as files:
         part: Part | None = None
-        for event in split_form(boundary, body_chunks(request, limits.body_bytes)):
+        for event in split_form(boundary, chunks_to_stage(request, limits, staging)):
             if isinstance(event, Head):
                 part = new_part(event, limits, staging)
                 files.callback(part.abandon)

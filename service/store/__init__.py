@@ -30,6 +30,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,7 @@ from service.errors import (
     ServiceError,
     StoreBusy,
     StoreDamaged,
+    StoreReadOnly,
     TooManyProjects,
 )
 from service.history import Plain
@@ -492,12 +494,19 @@ class Store:
         return load_state(directory, project_id)
 
     def check_writable(self) -> None:
-        """Write and remove a file, or raise OSError or StoreFull."""
+        """Write and remove a file, or raise OSError or StoreUnwritable."""
         with self.stage() as staging:
             staging.dump(None)
 
     def sweep(self) -> None:
-        """Remove what dead processes left behind: staged files, half-made projects, files that no state names."""
+        """Remove what dead processes left behind: staged files, half-made projects, files that no state names.
+
+        Where all can only be read, it stays.
+        """
+        with suppress(StoreReadOnly):
+            self._sweep()
+
+    def _sweep(self) -> None:
         self.replies.sweep()
         with locked(self.staging / "lock", "the staging area", kind="staging"):
             for path in self.staging.iterdir():
@@ -544,7 +553,8 @@ def refuse_foreign(root: Path) -> None:
     """
     status = root.stat()
     if status.st_uid == os.geteuid():
-        root.chmod(0o700)
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            root.chmod(0o700)
     elif status.st_mode & 0o002:
         raise PermissionError(errno.EPERM, "it is another user's, and anybody may write to it", str(root))
 

@@ -19,7 +19,7 @@ from joblib.numpy_pickle import NumpyArrayWrapper
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from service.errors import StoreDamaged, StoreFull
+from service.errors import StoreDamaged, StoreFull, StoreReadOnly
 from service.project import Checksum
 
 Matrix = NDArray[Any]
@@ -245,10 +245,13 @@ def settle_directory(path: Path) -> None:
 
 @contextmanager
 def disk() -> Iterator[None]:
-    """Tell a full disk apart from other failures of the file system."""
+    """Tell what cannot be written to apart from other failures of the file system."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull("no space is left where the projects lie; nothing was changed") from error
+        if error.errno == errno.EROFS:
+            problem = "the data directory is on a file system that is mounted read-only; nothing was changed"
+            raise StoreReadOnly(problem) from error
         raise

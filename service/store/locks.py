@@ -118,7 +118,8 @@ def free(path: Path) -> Iterator[bool]:
     """Tell whether nobody holds a lock, and hold it meanwhile if so."""
     lock = FileLock(path, timeout=0)
     try:
-        lock.acquire()
+        with disk():
+            lock.acquire()
     except (Timeout, FileNotFoundError, FileExistsError):
         yield False
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from service.errors import StoreFull
 from service.ids import SampleIds
 from service.pool import Matrix, Rows, SparseRows, n_cells
 from service.store.files import MatrixWriter, StagedFile, disk, load, write_joblib
@@ -64,6 +66,12 @@ class Staging:
         self.path = path
         self.kept = kept
         self._names = 0
+
+    def check_room(self, n_bytes: int) -> None:
+        """Raise StoreFull where so many bytes would not fit."""
+        there = os.statvfs(self.path)
+        if (n_free := there.f_bavail * there.f_frsize) < n_bytes:
+            raise StoreFull(f"{n_bytes} bytes were announced, and {n_free} are free where the projects lie")
 
     def new_path(self) -> Path:
         """Return a path that nothing else in this directory has."""
