@@ -44,14 +44,13 @@ DOORS = {
     "filelock": ("service.store",),
     "zlib_ng": ("service.store",),
     "prometheus_client": ("service.counters", "service.measures"),
-    "gunicorn": ("service.gunicorn_hooks", "service.http.bodies"),
     "apispec": ("service.openapi",),
     "yaml": ("service.openapi", "service.http.docs"),
     "jinja2": ("service.http.docs",),
     "matplotlib": ("service.demo.report",),
     "distributed": ("service.backends.dask",),
     "ray": ("service.backends.ray",),
-    "gunicorn": ("service.worker", "service.http.bodies"),
+    "gunicorn": ("service.gunicorn_hooks", "service.worker", "service.http.bodies"),
     "click": ("service.cli", "service.demo", "service.keys_command"),
 }
 
