@@ -33,6 +33,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+MAX_ERRORS = 20
+"""No reply lists more wrong fields than this."""
+
 
 class ServiceError(Exception):
     """The root of all errors that a caller is told about; `str(error)` is one sentence for them."""

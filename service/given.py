@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import FieldError, InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.pool import CHUNK_CELLS, Features, Matrix, Pool
-from service.project import MAX_CLASSES, MAX_ERRORS
+from service.project import MAX_CLASSES
 from service.scoring import Classifier, Committee
 
 SUM_TOLERANCE = 0.01

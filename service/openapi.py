@@ -13,13 +13,12 @@ from marshmallow import Schema, fields
 
 from service import __version__
 from service.access import Role
-from service.http import problems
+from service.http import documents
 from service.http.examples import STORY
 from service.http.idempotency import HEADER as KEY_HEADER
 from service.http.idempotency import REPLAYED
 from service.http.label_rules import LABEL_SCHEMA
 from service.http.operations import Operation, Reply
-from service.http.request_id import HEADER
 from service.http.routes import operations
 from service.http.rules import Ruled
 from service.http.wire import FORMATS, JSON, MULTIPART, NDJSON
@@ -52,7 +51,11 @@ PATH_PARAMETERS = {
 }
 
 REQUEST_ID_HEADER = {
-    HEADER: {"description": "Names the request in the log.", "schema": {"type": "string"}, "required": True}
+    documents.REQUEST_ID_HEADER: {
+        "description": "Names the request in the log.",
+        "schema": {"type": "string"},
+        "required": True,
+    }
 }
 ETAG_HEADER = {
     "ETag": {
@@ -333,7 +336,7 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
 
 def failure(description: str, operation: Operation, status: int | None) -> dict[str, Any]:
     """Return one way to fail."""
-    body: dict[str, Any] = {"schema": problems.ProblemSchema}
+    body: dict[str, Any] = {"schema": documents.ProblemSchema}
     shown = examples(
         (example.title, example.reply)
         for example in STORY
@@ -342,7 +345,7 @@ def failure(description: str, operation: Operation, status: int | None) -> dict[
     if shown:
         body["examples"] = shown
     headers = REQUEST_ID_HEADER | (CHALLENGE_HEADER if status == 401 else {})
-    return {"description": description, "headers": headers, "content": {problems.MEDIA_TYPE: body}}
+    return {"description": description, "headers": headers, "content": {documents.MEDIA_TYPE: body}}
 
 
 def examples(titled: Iterable[tuple[str, Any]]) -> dict[str, Any]:

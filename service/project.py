@@ -16,12 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.crowd import Crowd
-from service.errors import FieldError, InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.parameters import Parameters
 from service.votes import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes, contains, look_up
-
-MAX_ERRORS = 20
-"""No reply lists more wrong fields than this."""
 
 MAX_CLASSES = 10_000
 """More classes than anybody tells apart; what has more is a number or a name that was taken for a label."""

@@ -14,8 +14,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from service.http import problems
-from service.http.request_id import HEADER
+from service.http.documents import MEDIA_TYPE, REQUEST_ID_HEADER, document
 from service.patience import MAX_WAITED_FOR, ClientSocket, Crew
 
 STATUS: dict[type[Exception], int] = {
@@ -82,13 +81,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 def refusal(status: int, detail: str, request_id: str) -> bytes:
     """Write a reply that ends its connection."""
-    body = problems.document(status, detail, request_id)
+    body = document(status, detail, request_id)
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
         "Connection: close\r\n"
-        f"Content-Type: {problems.MEDIA_TYPE}\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\n"
         f"Content-Length: {len(body)}\r\n"
-        f"{HEADER}: {request_id}\r\n"
+        f"{REQUEST_ID_HEADER}: {request_id}\r\n"
         "\r\n"
     )
     return head.encode() + body

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -113,6 +115,12 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
         ("service.http.formats.arrow", "pyarrow.compute"),
         ("service.http.formats.arrow", "pyarrow.parquet"),
     }
+
+
+def test_the_master_of_the_workers_imports_nothing_that_computes_or_counts() -> None:
+    code = "import sys, service.gunicorn_hooks, service.worker; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "sklearn", "service.measures", "service.app"} & {*found}
 
 
 def test_there_is_no_ring_of_imports() -> None:

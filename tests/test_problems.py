@@ -19,8 +19,8 @@ from werkzeug.exceptions import (
 )
 
 from service import errors
+from service.errors import MAX_ERRORS
 from service.http import problems, request_id
-from service.project import MAX_ERRORS
 
 KEYS = {"type", "title", "status", "detail", "request_id"}
 MESSAGE = "the tiger sleeps at midnight"

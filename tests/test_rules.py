@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
+from service.errors import MAX_ERRORS
 from service.http import label_rules, rules
 from service.http.problems import flatten
-from service.project import MAX_ERRORS, PROJECT_ID
+from service.project import PROJECT_ID
 from service.store.staging import StagedRows
 from service.usecases.label import Answer
 
@@ -53,7 +54,6 @@ TAKEN = [
     *((TEXT, value) for value in ("a", "abc", "😀😀😀", "\0", " ")),
     *((rules.pattern(PROJECT_ID), value) for value in ("a", "0", "a.b_c-d", "A" * 64, "a..")),
     *((rules.one_of("wait", "never"), value) for value in ("wait", "never")),
-    (rules.only(0, "why"), 0),
     *((rules.json_object(), value) for value in ({}, {"a": [1, None]})),
     *((rules.estimator(), value) for value in ("svc", "", {"name": "svc"}, {"name": "x", "params": {"C": None}})),
     *((CLASSES, value) for value in (["a"], [2, 1], [True, False], ["1", "01"], ["a", "A", "á"])),
@@ -67,7 +67,6 @@ REFUSED = [
     *((TEXT, value, "") for value in ("", "abcd", 1, None, ["a"], b"a")),
     *((rules.pattern(PROJECT_ID), value, "") for value in ("", ".", "-a", "a/b", "a\n", "\na", "ä", "a" * 65, 1, None)),
     *((rules.one_of("wait", "never"), value, "") for value in ("", "Wait", "wait ", None, True, ["wait"], {"wait": 1})),
-    *((rules.only(0, "why"), value, "") for value in (1, 0.0, False, "0", None)),
     *((rules.json_object(), value, "") for value in ([], "{}", None, 1, dict.fromkeys(map(str, range(101)), 1))),
     *((rules.estimator(), value, "") for value in (None, 1, [], {}, {"name": None}, {"name": ["svc"]}, {"params": {}})),
     (rules.estimator(), {"name": "svc", "C": 1}, "/C"),
@@ -375,7 +374,6 @@ ALL_RULES = {
     "text": TEXT,
     "pattern": rules.pattern(PROJECT_ID),
     "one_of": rules.one_of("wait", "never"),
-    "only": rules.only(0, "why"),
     "json_object": rules.json_object(),
     "estimator": rules.estimator(),
     "indices": rules.indices(),

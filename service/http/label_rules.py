@@ -9,6 +9,7 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
+from service.errors import MAX_ERRORS
 from service.http.rules import (
     INT64_MAX,
     INT64_MIN,
@@ -23,7 +24,7 @@ from service.http.rules import (
     text,
 )
 from service.parameters import unknown_name
-from service.project import MAX_CLASSES, MAX_ERRORS, shown, type_name
+from service.project import MAX_CLASSES, shown, type_name
 from service.usecases.label import Answer
 from service.votes import EncodedLabels, Label
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import orjson
 from flask import Flask, Response, request
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.http import HTTP_STATUS_CODES
 
 from service import errors
+from service.http.documents import MEDIA_TYPE, document
 from service.http.request_id import current_request_id
 from service.measures import refused
 from service.parameters import pointer_token
-from service.project import MAX_ERRORS
-
-MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
@@ -39,57 +35,16 @@ RETRY_AFTER_SECONDS = 1
 log = logging.getLogger(__name__)
 
 
-class FieldErrorSchema(Schema):
-    """One wrong field."""
-
-    pointer = fields.String(
-        required=True,
-        metadata={"description": "JSON pointer into the body; below `/query` or `/headers` for what stands elsewhere."},
-    )
-    detail = fields.String(required=True, metadata={"description": "What would have been right."})
-
-
-class ProblemSchema(Schema):
-    """What went wrong (RFC 9457)."""
-
-    type = fields.String(required=True, metadata={"description": "`about:blank`: the status says what kind it is."})
-    title = fields.String(required=True, metadata={"description": "The status in words."})
-    status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
-    detail = fields.String(required=True, metadata={"description": "What is wrong here, and what would have worked."})
-    errors = fields.List(
-        fields.Nested(FieldErrorSchema),
-        metadata={"description": f"Each wrong field, {MAX_ERRORS} at most.", "maxItems": MAX_ERRORS},
-    )
-    request_id = fields.String(required=True, metadata={"description": "The same as in the header `X-Request-ID`."})
-
-
-# Made once: to make a schema takes longer than all else that a refusal costs.
-PROBLEM = ProblemSchema()
-
-
 def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ()) -> Response:
     """Build the reply to a request that went wrong."""
-    if len(wrong) > MAX_ERRORS:
+    if len(wrong) > errors.MAX_ERRORS:
         # Whoever found them may have stopped looking.
-        detail += f" (at least {len(wrong) - MAX_ERRORS} more wrong fields are not listed)"
-    response = Response(document(status, detail, current_request_id(), wrong[:MAX_ERRORS]), status, mimetype=MEDIA_TYPE)
+        detail += f" (at least {len(wrong) - errors.MAX_ERRORS} more wrong fields are not listed)"
+    body = document(status, detail, current_request_id(), wrong[: errors.MAX_ERRORS])
+    response = Response(body, status, mimetype=MEDIA_TYPE)
     if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
-
-
-def document(status: int, detail: str, request_id: str, wrong: tuple[errors.FieldError, ...] = ()) -> bytes:
-    """Write the body of a problem."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTP_STATUS_CODES[status],
-        "status": status,
-        "detail": detail,
-        "request_id": request_id,
-    }
-    if wrong:
-        body["errors"] = wrong
-    return orjson.dumps(PROBLEM.dump(body))
 
 
 def status_of(kind: type[errors.ServiceError]) -> int:

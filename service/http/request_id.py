@@ -9,11 +9,11 @@ import uuid
 
 from flask import Flask, Response, g, has_request_context, request
 
+from service.http.documents import REQUEST_ID_HEADER
 from service.http.metrics import method_of_request, route_of_request
 from service.logs import Facts, no_facts
 from service.project import PROJECT_ID
 
-HEADER = "X-Request-ID"
 ACCEPTABLE = r"[A-Za-z0-9._-]{1,128}"
 
 log = logging.getLogger("service.access")
@@ -42,13 +42,13 @@ def register(app: Flask) -> None:
 
     @app.before_request
     def begin() -> None:
-        given = request.headers.get(HEADER, "")
+        given = request.headers.get(REQUEST_ID_HEADER, "")
         g.request_id = given if re.fullmatch(ACCEPTABLE, given) else uuid.uuid4().hex
         g.began = time.perf_counter()
 
     @app.after_request
     def end(response: Response) -> Response:
-        response.headers[HEADER] = current_request_id()
+        response.headers[REQUEST_ID_HEADER] = current_request_id()
         if log.isEnabledFor(logging.INFO):
             log.info("answered", extra={"facts": facts_of_reply(response)})
         return response

@@ -16,7 +16,7 @@ import numpy as np
 from marshmallow import ValidationError, fields
 from numpy.typing import NDArray
 
-from service.project import MAX_ERRORS
+from service.errors import MAX_ERRORS
 from service.store.staging import StagedArray, StagedRows
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1

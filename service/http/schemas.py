@@ -11,14 +11,14 @@ from marshmallow import RAISE, Schema, ValidationError, pre_load, validates_sche
 from numpy.typing import NDArray
 
 from service import estimators, strategies
-from service.errors import FieldError, InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.given import SUM_TOLERANCE, Given
 from service.http import label_rules, rules
 from service.http.formats.npy import check_cells
 from service.http.rules import Ruled
 from service.http.wire import ANSWERS, Limits
 from service.leases import MAX_LEASE_SECONDS
-from service.project import MAX_ERRORS, PROJECT_ID, Consensus, EstimatorSpec
+from service.project import PROJECT_ID, Consensus, EstimatorSpec
 from service.settings import Settings
 from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest

@@ -8,10 +8,10 @@ from itertools import islice
 
 import numpy as np
 
-from service.errors import FieldError, InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.ids import PoolIds, SampleIds
 from service.pool import Rows, common_dtype, joined, n_cells
-from service.project import MAX_ERRORS, Project, Segment, encode_with, extend_classes
+from service.project import Project, Segment, encode_with, extend_classes
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files

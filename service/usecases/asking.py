@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import FieldError, InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.given import Given
 from service.parameters import Parameters
 from service.pool import CHUNK_CELLS, Rows, SparseRows
-from service.project import MAX_ERRORS
 from service.strategies import (
     AUTO_FROM,
     AUTO_SHARE,

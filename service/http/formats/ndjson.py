@@ -11,13 +11,12 @@ import numpy as np
 import orjson
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from service.errors import FieldError, InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.formats.npy import check_cells
 from service.http.formats.spool import ArraySpool
 from service.http.label_rules import wrong_label
 from service.http.rules import MAX_LABEL_LENGTH
 from service.parameters import pointer_token
-from service.project import MAX_ERRORS
 from service.store.staging import StagedRows, Staging
 
 RECORD_FIELDS = ("x", "id", "y")
