@@ -236,7 +236,8 @@ def test_what_was_done_is_not_done_again_though_its_reply_was_lost(
     done = changes(made)
     assert ["request" in event["details"] for event in done].count(True) == 1
     first, second = (REQUESTS[name](restarted(tmp_path), archive) for _ in range(2))
-    assert first.status_code == STATUS.get(name, 200), first.data
+    # The fit that was to follow may be done by now.
+    assert first.status_code in (STATUS.get(name, 200), 201 if name == "create, fit later" else None), first.data
     assert shown(second) == shown(first)
     assert second.headers[REPLAYED] == "true"
     assert changes(made) == done
