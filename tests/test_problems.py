@@ -87,6 +87,7 @@ LEAF_STATUS = {
     "PreconditionFailed": 412,
     "ProjectNotFound": 404,
     "LabelNotFound": 404,
+    "LeaseNotFound": 404,
     "ProjectExists": 409,
     "ProjectInTheWay": 409,
     "ModelDamaged": 500,
