@@ -47,7 +47,9 @@ class Settings:
     port: int = setting(8000, "TCP port to listen on; 0 takes a free one.", minimum=0, maximum=65_535)
     data_dir: Path = setting(Path("active-query-data"), "Directory that holds all projects; made with mode 0700.")
     workers: int = setting(2, "Worker processes.", minimum=1)
-    threads: int = setting(8, "Request threads in each worker.", minimum=1)
+    threads: int = setting(
+        8, "Requests that each worker works at at once; one that waits for its client does not count.", minimum=1
+    )
     max_body_bytes: int = setting(2**30, "Largest request body, in bytes; a multipart pool may be this big.", minimum=1)
     max_json_bytes: int = setting(
         2**25, "Largest JSON document, in bytes: parsed, it takes ten times as much memory.", minimum=1
