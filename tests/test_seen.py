@@ -182,15 +182,15 @@ def marked(service: Service) -> str:
     """The whole log after marks were sent everywhere, and files of a project were damaged."""
     headers = {
         "Authorization": f"Bearer {MARK}",
-        "Idempotency-Key": MARK,
         "Cookie": f"{MARK}={MARK}",
         "User-Agent": MARK,
         "X-Request-ID": f"{MARK}\t{MARK}",
         "Prefer": MARK,
     }
-    for path, body in documents():
+    for number, (path, body) in enumerate(documents()):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        service.call("POST", path, data, {"Content-Type": "application/json", **headers})
+        key = {"Content-Type": "application/json", "Idempotency-Key": f"{MARK}{number}"}
+        service.call("POST", path, data, headers | key)
     for path in (
         f"/{MARK}",
         f"/projects/p/{MARK}",
