@@ -1,0 +1,60 @@
+"""`python -m tests.torture`: the promises under attack. Prints what was tried and lost; exits 1 if anything was."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from tests.torture import annotators, storm
+from tests.torture.outcome import Tally
+from tests.torture.sizes import LONG, QUICK, Sizes
+
+TRIALS: dict[str, Callable[[Sizes, int, Path], Tally]] = {
+    "storm": storm.run,
+    "annotators": annotators.run,
+}
+
+
+@click.command()
+@click.argument("trials", nargs=-1, type=click.Choice(list(TRIALS)))
+@click.option("--quick", is_flag=True, help="Small sizes: each trial takes some seconds.")
+@click.option(
+    "--seed", default=0, show_default=True, help="What is drawn; a trial of processes never comes again exactly."
+)
+@click.option("--size", "changes", multiple=True, metavar="NAME=N", help="Another size, such as kills=50.")
+def main(trials: tuple[str, ...], quick: bool, seed: int, changes: tuple[str, ...]) -> None:
+    """Try to make the service break its promises, by all trials or those named."""
+    logging.disable(logging.ERROR)
+    sizes = changed(QUICK if quick else LONG, changes)
+    lost = 0
+    for name in trials or TRIALS:
+        click.echo(f"{name} (seed {seed})")
+        start = time.monotonic()
+        with TemporaryDirectory(prefix="active-query-torture-") as scratch:
+            tally = TRIALS[name](sizes, seed, Path(scratch))
+        lost += len(tally.lost)
+        click.echo("\n".join([*tally.lines(), f"  took: {time.monotonic() - start:.0f} s"]))
+    click.echo(f"lost in all: {lost or 'nothing'}")
+    sys.exit(1 if lost else 0)
+
+
+def changed(sizes: Sizes, changes: tuple[str, ...]) -> Sizes:
+    """Sizes with some of them set."""
+    names = [field.name for field in fields(Sizes)]
+    for change in changes:
+        name, _, number = change.partition("=")
+        if name not in names or not number.isdecimal():
+            raise click.BadParameter(f"{change!r}: NAME=N, with a name of {', '.join(names)}")
+        sizes = replace(sizes, **{name: int(number)})
+    return sizes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What lies in a data directory when nobody is at work there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from service.errors import ServiceError
+from service.store.check import check_project, project_directories
+from service.store.layout import FOLDERS, files_of
+from service.store.states import load_state
+from tests.torture.outcome import Tally
+
+
+def check_soundness(root: Path, tally: Tally) -> None:
+    """Keep whatever `active-query check` finds wrong."""
+    for directory in project_directories(root):
+        for finding in check_project(directory):
+            tally.lose(f"check: {finding.project_id}: {finding.file}: {finding.problem}")
+    tally.count("checks of every byte")
+
+
+def check_command(root: Path, *arguments: str) -> tuple[int, list[str]]:
+    """Run `active-query check` as an operator would; its exit status and its lines."""
+    environment = {**os.environ, "AQ_DATA_DIR": str(root)}
+    command = [sys.executable, "-m", "service", "check", *arguments]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout.splitlines()
+
+
+def rubbish(root: Path) -> list[str]:
+    """Name files that no state names and nobody works on, and directories that are no projects."""
+    found = [path for path in (root / "staging").iterdir() if path.name != "lock"]
+    named = project_directories(root)
+    for directory in (root / "projects").iterdir():
+        if directory not in named:
+            found.append(directory)
+            continue
+        try:
+            files = files_of(load_state(directory, directory.name))
+        except ServiceError:
+            continue
+        there = (path for folder in FOLDERS for path in (directory / folder).glob("*"))
+        found += [path for path in there if str(path.relative_to(directory)) not in files]
+        found += directory.glob("*.new")
+    return sorted(str(path.relative_to(root)) for path in found)
+
+
+def check_tidiness(root: Path, tally: Tally) -> None:
+    """Keep what lies about that should not."""
+    for name in rubbish(root):
+        tally.lose(f"rubbish is left: {name}")

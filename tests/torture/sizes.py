@@ -1,0 +1,63 @@
+"""How much is tried: a few seconds in the suite, as long as it takes in the long form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Every size may be set by its name: `--size kills=50`."""
+
+    kills: int = 200
+    kills_a_round: int = 20
+    leasing: int = 5  # clients of the storm that query with leases
+    labelling: int = 4
+    appending: int = 2
+    remaking: int = 2
+    fitting: int = 1
+    reading: int = 2
+    leased_samples: int = 3_000
+    owned_samples: int = 960
+    annotators: int = 16
+    annotated_samples: int = 5_000
+    annotator_kills: int = 20
+    crash_points: int = 10_000  # of each operation, at most
+    damages: int = 10_000  # of each file, at most
+    bit_flips: int = 5
+    disk_steps: int = 40
+    dripping: int = 300
+    drip_seconds: int = 40
+    examples: int = 150  # of the state machine, and steps in each
+    steps: int = 60
+    contract_examples: int = 1_000
+    fuzz_inputs: int = 20_000  # of each reader
+    fuzz_seconds: int = 120  # of each reader, with atheris
+
+
+LONG = Sizes()
+QUICK = Sizes(
+    kills=4,
+    kills_a_round=2,
+    leasing=2,
+    labelling=2,
+    appending=1,
+    remaking=1,
+    reading=1,
+    leased_samples=300,
+    owned_samples=60,
+    annotators=6,
+    annotated_samples=300,
+    annotator_kills=1,
+    crash_points=6,
+    damages=2,
+    bit_flips=1,
+    disk_steps=4,
+    dripping=30,
+    drip_seconds=4,
+    examples=5,
+    steps=25,
+    contract_examples=40,
+    fuzz_inputs=200,
+    fuzz_seconds=2,
+)
