@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from tests.torture import annotators, storm
+from tests.torture import annotators, machine, storm
 from tests.torture.outcome import Tally
 from tests.torture.sizes import LONG, QUICK, Sizes
 
 TRIALS: dict[str, Callable[[Sizes, int, Path], Tally]] = {
     "storm": storm.run,
     "annotators": annotators.run,
+    "machine": machine.run,
 }
 
 

@@ -33,6 +33,7 @@ class Asker(Caller):
             reply = self.call(method, path, body, **more)
         except BROKEN:
             self.tally.count("broken connections")
+            time.sleep(0.05)  # until there is somebody again to answer
             return None
         self.tally.count("replies")
         self.look_at(f"{method} {path}", reply, allow)
