@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from tests.torture import annotators, machine, storm
+from tests.torture import annotators, damage, full_disk, machine, storm
 from tests.torture.outcome import Tally
 from tests.torture.sizes import LONG, QUICK, Sizes
 
@@ -20,6 +21,8 @@ TRIALS: dict[str, Callable[[Sizes, int, Path], Tally]] = {
     "storm": storm.run,
     "annotators": annotators.run,
     "machine": machine.run,
+    "damage": damage.run,
+    "full_disk": full_disk.run,
 }
 
 
@@ -39,11 +42,19 @@ def main(trials: tuple[str, ...], quick: bool, seed: int, changes: tuple[str, ..
         click.echo(f"{name} (seed {seed})")
         start = time.monotonic()
         with TemporaryDirectory(prefix="active-query-torture-") as scratch:
-            tally = TRIALS[name](sizes, seed, Path(scratch))
+            tally = attempt(name, sizes, seed, Path(scratch))
         lost += len(tally.lost)
         click.echo("\n".join([*tally.lines(), f"  took: {time.monotonic() - start:.0f} s"]))
     click.echo(f"lost in all: {lost or 'nothing'}")
     sys.exit(1 if lost else 0)
+
+
+def attempt(name: str, sizes: Sizes, seed: int, scratch: Path) -> Tally:
+    """Run a trial; one that cannot be brought to its end is a loss, and hides no other."""
+    try:
+        return TRIALS[name](sizes, seed, scratch)
+    except Exception as error:  # noqa: BLE001
+        return Tally(lost=["".join(traceback.format_exception(error))[-3000:]])
 
 
 def changed(sizes: Sizes, changes: tuple[str, ...]) -> Sizes:

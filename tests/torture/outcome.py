@@ -42,5 +42,5 @@ class Tally:
         tried = [f"{times:,} {what}" for what, times in sorted(self.counts.items())]
         tried += [f"{name} {value}" for name, value in self.figures.items()]
         lines = ["  tried: " + ", ".join(tried), f"  lost: {len(self.lost) or 'nothing'}"]
-        lines += [f"    {loss[:600]}" for loss in self.lost[:MOST_SHOWN]]
+        lines += [f"    {loss[:1000]}" for loss in self.lost[:MOST_SHOWN]]
         return lines
