@@ -50,7 +50,7 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     try:
         service.start()
         asker = Asker(service.port, tally)
-        make_project(asker)
+        asker.must("POST", "/fit", whole_project(), allow=[201])
         for name, write in WRITES.items():
             fill_up(asker, disk, name, write, sizes.disk_steps, tally)
         check_soundness(disk / "data", tally)
@@ -68,13 +68,13 @@ def mounts(disk: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def make_project(asker: Asker) -> None:
+def whole_project() -> dict[str, Any]:
     """A project that has everything."""
     X = [[row % 7, row / 3, 1.0] for row in range(N_SAMPLES)]
     y = ["ant", "bee"] * 10 + [None] * (N_SAMPLES - 20)
     names = [f"s{row}" for row in range(N_SAMPLES)]
     test = {"X_test": X[:4], "y_test": ["ant", "bee", "ant", "bee"]}
-    asker.must("POST", "/fit", {"project_id": "p", "X": X, "y": y, "ids": names, **test}, allow=[201])
+    return {"project_id": "p", "X": X, "y": y, "ids": names, **test}
 
 
 @contextmanager
@@ -202,7 +202,7 @@ WRITES = {
     "renew": Write(renewal),
     "import": Write(import_copy, 201),
     "ask with arrays": Write(question),
-    "replace": Write(lambda _: ("POST", "/fit", {"project_id": "p", "X": X, "replace": True}, {})),
+    "replace": Write(lambda _: ("POST", "/fit", {**whole_project(), "replace": True}, {})),
     "delete": Write(lambda asker: ("DELETE", f"/projects/{some_other(asker)}", None, {}), 204),
 }
 
@@ -215,6 +215,7 @@ def some_other(asker: Asker) -> str:
 def only_read(asker: Asker, disk: Path, tally: Tally) -> None:
     """Whoever reads is answered; whoever writes is told in a sentence why not."""
     until(lambda: not asker.must("GET", "/projects/p").json["fit"]["running_since"])
+    asker.must(*lease(asker)[:3])
     requests = {name: write.make(asker) for name, write in WRITES.items() if name != "ask with arrays"}
     before = everything(asker)
     remount = ["/bin/mount", "-o", "remount,ro", str(disk)]

@@ -1,0 +1,298 @@
+"""A process that dies at one of its file operations; it is forked from one that has all imports behind it.
+
+`python -m tests.torture.crashing` reads jobs as lines of JSON, runs each in a child, and tells of it in a line of JSON.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from flask.testing import FlaskClient
+
+import service.store.events
+from service.app import create_app
+from service.errors import ServiceError
+from service.settings import Settings
+from service.store import Part, Store
+from service.store.check import check_project, project_directories
+from service.usecases.label import Answer, LabelRequest, label_project
+from tests.torture.data_dir import rubbish
+from tests.torture.forms import FORM, NDJSON, ZIP, form, npy
+
+AUDITED = (
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.utime",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+COMMITS = ("state.joblib", "leases.joblib")
+N_SAMPLES = 12
+
+write_all = os.write
+
+
+class Points:
+    """Counts the file operations of this process, writes each down, and dies at one of them.
+
+    At a write it may die with half of the bytes written.
+    """
+
+    def __init__(self, diary: int, last: int, *, torn: bool) -> None:
+        self.diary, self.last, self.torn, self.count = diary, last, torn, 0
+        self.fsync, self.open = os.fsync, io.open
+
+    def arm(self) -> None:
+        """From now on operations count."""
+        sys.addaudithook(self.heard)
+        os.fsync = self.seen_fsync
+        io.open = builtins.open = self.opened  # type: ignore[assignment]
+
+    def reach(self, what: str, before_the_end: Callable[[], object] = lambda: None) -> None:
+        """Write an operation down that is about to happen, or die."""
+        self.count += 1
+        if self.count == self.last:
+            if self.torn:
+                before_the_end()
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        write_all(self.diary, f"{what}\n".encode())
+
+    def heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename":
+            source, target = Path(str(arguments[0])), Path(str(arguments[1]))
+            is_commit = target.name in COMMITS or source.parent.name == "projects"
+            self.reach(f"{'commit' if is_commit else event} {target.name}")
+        elif event in AUDITED:
+            self.reach(f"{event} {Path(str(arguments[0])).name}")
+        elif event == "open" and arguments[2] & WRITING and not str(arguments[0]).startswith("/dev/"):
+            self.reach(f"open {Path(str(arguments[0])).name}")
+
+    def seen_fsync(self, file: int) -> None:
+        self.reach("fsync")
+        self.fsync(file)
+
+    def opened(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        """A file whose every write counts, where it is one of bytes to be written."""
+        if mode in ("xb", "wb", "ab"):
+            return io.BufferedWriter(CountedFile(path, mode, self))
+        return self.open(path, mode, *arguments, **options)
+
+
+class CountedFile(io.FileIO):
+    """A file whose writes may be the last thing that its process does."""
+
+    def __init__(self, path: Any, mode: str, points: Points) -> None:
+        super().__init__(path, mode)
+        self.points = points
+
+    def write(self, data: Any) -> int:
+        half = memoryview(data).cast("B")[: len(data) // 2]
+        self.points.reach("write", lambda: super(CountedFile, self).write(half))
+        return super().write(data)
+
+
+# What is done. Each begins with a project that has everything.
+
+
+def client_of(root: Path) -> FlaskClient:
+    return create_app(Settings(data_dir=root, log_level="critical")).test_client()
+
+
+def must(client: FlaskClient, method: str, path: str, **request: Any) -> Any:
+    reply = client.open(path, method=method, **request)
+    if reply.status_code >= 300:
+        raise AssertionError(f"{method} {path}: {reply.status_code} {reply.get_data(as_text=True)[:500]}")
+    return reply
+
+
+def fit(client: FlaskClient, project: str, **fields: Any) -> None:
+    X = [[row % 3, row / 3] for row in range(N_SAMPLES)]
+    y = ["ant", "bee", *[None] * (N_SAMPLES - 2)]
+    test = {"X_test": X[:2], "y_test": ["ant", "bee"]}
+    body = {"project_id": project, "X": X, "y": y, "ids": [f"s{row}" for row in range(N_SAMPLES)], **test, **fields}
+    must(client, "POST", "/fit", json=body | {"estimator": "gaussian_nb"})
+
+
+def label(client: FlaskClient, refit: str, index: int = 4) -> None:
+    said = [{"index": index, "label": "bee", "annotator": "ada"}, {"index": index + 1, "label": "cat"}]
+    must(client, "POST", "/label", json={"project_id": "p", "labels": said, "refit": refit})
+
+
+def label_in_background(client: FlaskClient) -> None:
+    label(client, "background")
+    while must(client, "GET", "/projects/p").json["fit"]["due"]:
+        time.sleep(0.001)
+
+
+def label_to_log(client: FlaskClient) -> None:
+    service.store.events.TAIL_BYTES = 0
+    label(client, "wait")
+
+
+def append(client: FlaskClient) -> None:
+    must(client, "POST", "/projects/p/pool", json={"X": [[1, 2], [3, 4]], "ids": ["t0", "t1"], "y": ["ant", None]})
+
+
+def append_lines(client: FlaskClient) -> None:
+    lines = b"\n".join(json.dumps({"x": [row, 1], "id": f"t{row}"}).encode() for row in range(30))
+    must(client, "POST", "/projects/p/pool", data=lines, headers=NDJSON)
+
+
+def fit_form(client: FlaskClient) -> None:
+    must(client, "POST", "/fit", data=form({"project_id": "new"}, X=npy(np.ones((3_000, 4)))), headers=FORM)
+
+
+def lease(client: FlaskClient) -> None:
+    who = {"annotator": "bob", "lease_seconds": 10_000}
+    must(client, "POST", "/query", json={"project_id": "p", "batch_size": 2, "strategy": "random", **who})
+
+
+def lease_path(client: FlaskClient) -> str:
+    return f"/projects/p/leases/{client.get('/projects/p/leases').json['leases'][0]['query_id']}"
+
+
+def import_copy(client: FlaskClient) -> None:
+    data = must(client, "GET", "/projects/p/export").data
+    must(client, "POST", "/projects/import?project_id=copy", data=data, headers=ZIP)
+
+
+def sweep(client: FlaskClient) -> None:
+    """Start over what others left half done."""
+    client.application.extensions["active-query"].store.sweep()
+
+
+OPERATIONS: dict[str, Callable[[FlaskClient], object]] = {
+    "fit": lambda client: fit(client, "new"),
+    "fit as a form": fit_form,
+    "fit again": lambda client: must(client, "POST", "/fit", json={"project_id": "p"}),
+    "replace": lambda client: fit(client, "p", replace=True, random_state=3),
+    "label": lambda client: label(client, "never"),
+    "label and wait": lambda client: label(client, "wait"),
+    "label to the log": label_to_log,
+    "fit in the background": label_in_background,
+    "append": append,
+    "append lines": append_lines,
+    "retract": lambda client: must(client, "DELETE", "/projects/p/labels/0"),
+    "lease": lease,
+    "renew": lambda client: must(client, "POST", f"{lease_path(client)}/renew", json={"lease_seconds": 9}),
+    "release": lambda client: must(client, "DELETE", lease_path(client)),
+    "import": import_copy,
+    "delete": lambda client: must(client, "DELETE", "/projects/p"),
+    "start": sweep,
+}
+
+
+# The jobs.
+
+
+def prepare(job: dict[str, Any], out: BinaryIO) -> None:
+    """Make the directory that all begins with; some of it is rubbish."""
+    root = Path(job["root"])
+    client = client_of(root)
+    fit(client, "p")
+    service.store.events.TAIL_BYTES = 0
+    label(client, "wait", 2)
+    who = {"annotator": "cy", "lease_seconds": 100_000}
+    must(client, "POST", "/query", json={"project_id": "p", "batch_size": 2, "strategy": "random", **who})
+    if job["operation"] == "start":
+        for name in (
+            "staging/dead/000001.joblib",
+            "projects/p/pool/000099.joblib",
+            "projects/unborn/pool/000001.joblib",
+        ):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(b"half")
+        (root / "projects/unborn/unborn").touch()
+
+
+def crash(job: dict[str, Any], out: BinaryIO) -> None:
+    """Do an operation, and die at one of its points; write down what came before."""
+    client = client_of(Path(job["root"]))
+    points = Points(out.fileno(), job["point"], torn=job["torn"])
+    points.arm()
+    OPERATIONS[job["operation"]](client)
+
+
+def look(job: dict[str, Any], out: BinaryIO) -> None:
+    """Open the directory as a new process does, say what is there, and whether it can be worked with."""
+    root = Path(job["root"])
+    store = Store(root)
+    store.sweep()
+    seen = {name: facts(store, name) for name in store.project_ids()}
+    wrong = [str(finding) for directory in project_directories(root) for finding in check_project(directory)]
+    wrong += [f"rubbish: {name}" for name in rubbish(root)]
+    for name in store.project_ids():
+        answer = Answer(0, None, "ant", "zoe")
+        label_project(store, LabelRequest(name, [answer], "wait"))
+    wrong += [str(finding) for directory in project_directories(root) for finding in check_project(directory)]
+    out.write(json.dumps({"seen": seen, "wrong": wrong}).encode())
+
+
+def facts(store: Store, name: str) -> list[Any]:
+    """All of a project that is the same whenever it is done."""
+    snapshot = store.read(name, Part.POOL, Part.IDS, Part.HELD_OUT, Part.MODEL)
+    project, votes = snapshot.project, snapshot.project.votes
+    pool = b"".join(np.asarray(segment).tobytes() for segment in snapshot.pool.segments) if snapshot.pool else b""
+    return [
+        {name: getattr(project, name) for name in ("version", "random_state", "classes", "annotators", "fit_error")},
+        [votes.index.tolist(), votes.code.tolist(), votes.annotator.tolist()],
+        project.n_samples,
+        hashlib.sha256(pool).hexdigest(),
+        snapshot.ids.names_at(range(project.n_samples)) if snapshot.ids else None,
+        project.model and project.model.version,
+        sorted(project.checksums),
+        [(each.annotator, each.index.tolist(), each.seconds) for each in store.leases(name).all],
+    ]
+
+
+JOBS = {"prepare": prepare, "crash": crash, "look": look}
+
+
+def in_child(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a job in a child of this process; what it wrote, and how it ended."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        status = 1
+        out = os.fdopen(writer, "wb")
+        try:
+            JOBS[job["do"]](job, out)
+            out.flush()
+            status = 0
+        except (Exception, ServiceError):  # noqa: BLE001 - it goes to whoever gave the job
+            write_all(writer, traceback.format_exc()[-3000:].encode())
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as said:
+        text = said.read().decode()
+    _, status = os.waitpid(pid, 0)
+    return {"said": text, "status": os.waitstatus_to_exitcode(status)}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        print(json.dumps(in_child(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
