@@ -1,4 +1,4 @@
-"""SIGKILL before each file operation of each kind of change, and amid each write: the old state is there, or the new."""
+"""SIGKILL before each file operation of each kind of change, and amid each write: the old state is there or the new."""
 
 from __future__ import annotations
 
