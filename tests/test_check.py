@@ -268,3 +268,20 @@ def test_a_damaged_project_is_a_problem_of_its_own(client, app, file):
     assert post(client, "/query", project_id="good", strategy="margin")["strategy"] == "margin"
     listed = [project["project_id"] for project in get(client, "/projects")["projects"]]
     assert listed == (["good"] if file == "state.joblib" else ["bad", "good"])
+
+
+@pytest.mark.parametrize("file", ["state.joblib", "leases.joblib", "events.log"])
+def test_a_directory_in_the_place_of_a_file_is_told_and_harms_no_other(client, app, file, monkeypatch):
+    monkeypatch.setattr("service.store.events.TAIL_BYTES", 0)
+    for name in ("bad", "good"):
+        post(client, "/fit", 201, project_id=name, X=line(), y=ends())
+        post(client, "/query", project_id=name, annotator="ada", lease_seconds=60)
+    store = app.extensions["active-query"].store
+    (store.directory("bad") / file).unlink()
+    (store.directory("bad") / file).mkdir()
+    store.cache.drop(lambda key: True)
+    store.sweep()
+    problem = get(client, "/projects/bad/events" if file == "events.log" else "/projects/bad/leases", 500)
+    assert "active-query check --project bad" in problem["detail"]
+    assert "good" in [project["project_id"] for project in get(client, "/projects")["projects"]]
+    assert check(store)[1][0].startswith(f"bad: {file}: ")

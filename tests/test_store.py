@@ -291,7 +291,7 @@ def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(
             faults = Faults(patches, number, nth, lasting)
             try:
                 act(store)
-            except (OSError, StoreFull) as caught:
+            except (OSError, StoreDamaged, StoreFull) as caught:
                 error = caught
         revived = Store(store.root)
         assert state(store) == state(revived)

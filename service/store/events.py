@@ -24,7 +24,7 @@ from zlib_ng.zlib_ng import crc32
 from service.errors import StoreDamaged
 from service.history import KINDS, Plain, baseline, events_of, replay
 from service.project import History, Project
-from service.store.files import StagedFile, SummedFile, disk, settle, settle_directory
+from service.store.files import StagedFile, SummedFile, disk, readable, settle, settle_directory
 from service.store.layout import LOG
 
 TAIL_BYTES = 2**16
@@ -152,13 +152,14 @@ def mapped(path: Path, n_bytes: int) -> Bytes:
     """Map the part of a log that counts. Raises StoreDamaged, or FileNotFoundError."""
     if n_bytes == 0:
         return b""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return mmap.mmap(file, n_bytes, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise StoreDamaged(f"{LOG} has {os.fstat(file).st_size} bytes, and {n_bytes} were written") from None
-    finally:
-        os.close(file)
+    with readable(LOG):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            return mmap.mmap(file, n_bytes, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise StoreDamaged(f"{LOG} has {os.fstat(file).st_size} bytes, and {n_bytes} were written") from None
+        finally:
+            os.close(file)
 
 
 def first_behind(log: Bytes, after: int) -> int:

@@ -52,6 +52,9 @@ SEAL_BYTES = len(SEAL) + 4
 
 COPY_BYTES = 2**20
 
+PASSING = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Why a file cannot be read with which nothing is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
@@ -188,12 +191,24 @@ def load(path: Path, *, mapped: bool = False) -> Any:
         raise StoreDamaged(f"{shown(path)} cannot be read") from error
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Raise StoreDamaged where the file system cannot read a file: a bad block, or a directory in its place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
+        raise StoreDamaged(f"{name} cannot be read: {error.strerror}") from error
+
+
 def load_small(path: Path) -> tuple[Any, bool]:
     """Read a file that `write_small` wrote, and tell whether its checksum vouches for it.
 
     What an earlier version of the service wrote has none. Raises StoreDamaged, or FileNotFoundError.
     """
-    data = path.read_bytes()
+    with readable(path.name):
+        data = path.read_bytes()
     body, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
     is_sealed = seal.startswith(SEAL)
     if is_sealed and seal != seal_of(body):

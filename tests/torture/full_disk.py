@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -81,10 +81,11 @@ def whole_project() -> dict[str, Any]:
 def room(disk: Path, n_bytes: int) -> Iterator[None]:
     """Leave so many bytes of the disk."""
     filler = disk / "filler"
-    status = os.statvfs(disk)
     with filler.open("wb") as file:
-        file.truncate(0)
-        os.posix_fallocate(file.fileno(), 0, max(status.f_bavail * status.f_frsize - n_bytes, 1))
+        with suppress(OSError):  # the last stretch of it does not fit
+            while True:
+                os.write(file.fileno(), bytes(PAGE))
+        file.truncate(max(file.tell() - n_bytes, 0))
     try:
         yield
     finally:
@@ -94,6 +95,7 @@ def room(disk: Path, n_bytes: int) -> Iterator[None]:
 def fill_up(asker: Asker, disk: Path, name: str, write: Write, steps: int, tally: Tally) -> None:
     """Give a write ever more room until it succeeds: before that it changes nothing."""
     for n_pages in (*range(steps), *(2**power for power in range(3, 13) if 2**power >= steps)):
+        until(lambda: all(project["fit"]["running_since"] is None for project in projects(asker)))
         method, path, body, headers = write.make(asker)
         before = everything(asker)
         with room(disk, n_pages * PAGE):
@@ -116,10 +118,15 @@ def fill_up(asker: Asker, disk: Path, name: str, write: Write, steps: int, tally
     tally.figures[f"pages for {name}"] = str(n_pages)
 
 
+def projects(asker: Asker) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = asker.must("GET", "/projects").json["projects"]
+    return listed
+
+
 def everything(asker: Asker) -> list[Any]:
     """All that can be seen, but how it goes with fits."""
     seen: list[Any] = []
-    for project in asker.must("GET", "/projects").json["projects"]:
+    for project in projects(asker):
         path = f"/projects/{project['project_id']}"
         seen += [{name: value for name, value in project.items() if name != "fit"}]
         seen += [asker.must("GET", f"{path}/{part}").body for part in ("labels", "events", "leases")]
@@ -208,7 +215,7 @@ WRITES = {
 
 
 def some_other(asker: Asker) -> str:
-    names = [project["project_id"] for project in asker.must("GET", "/projects").json["projects"]]
+    names = [project["project_id"] for project in projects(asker)]
     return next(name for name in names if name != "p")
 
 
