@@ -449,6 +449,21 @@ def test_a_sweep_keeps_every_file_of_a_project_that_cannot_be_read(store):
     assert files_below(store.root) == before
 
 
+def test_a_directory_among_the_files_is_swept_with_them(store):
+    fit(store)
+    (store.directory("p") / "models/000009.joblib/deep").mkdir(parents=True)
+    (store.directory("p") / "test/000009.joblib").write_bytes(b"x")
+    store.sweep()
+    assert_tidy(store)
+
+
+def test_rubbish_that_cannot_be_removed_keeps_nobody_from_starting(store):
+    fit(store)
+    (store.directory("p") / "fit.running").mkdir()
+    store.sweep()
+    assert label(store, 3).n_labeled == 3
+
+
 def test_a_stray_file_does_no_harm(store):
     fit(store)
     (store.projects / "README").write_text("hello")

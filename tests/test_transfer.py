@@ -101,6 +101,15 @@ def test_a_project_that_moves_is_the_same(client, app, other, low, high, ids, he
     assert check_project(store_of(other).directory("p")) == []
 
 
+def test_a_member_whose_name_is_no_text_is_refused(client):
+    make(client)
+    data = export(client)
+    at = data.rindex(b"events.log")  # in the list of members, at the end
+    flags = data.rindex(b"PK\x01\x02", 0, at) + 8
+    broken = data[: flags + 1] + b"\x08" + data[flags + 2 : at] + b"\xff" + data[at + 1 :]
+    assert "not an archive" in take_in(client, broken, 422, "q")["detail"]
+
+
 def test_a_project_without_labels_moves(client, other):
     post(client, "/fit", 201, project_id="p", X=line())
     made = take_in(other.test_client(), export(client))

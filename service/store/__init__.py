@@ -519,9 +519,10 @@ class Store:
                 continue
             with free(directory / "lock") as is_free:
                 if is_free and (directory / STATE).exists():
-                    remove_stale(directory / FIT_MARK)
-                    # A project that cannot be read keeps all its files: they are what it can be mended from.
-                    with suppress(StoreDamaged):
+                    # A project that cannot be read keeps all its files: they are what it can be mended from. And
+                    # rubbish that cannot be removed is no reason for the others not to be served.
+                    with suppress(StoreDamaged, OSError):
+                        remove_stale(directory / FIT_MARK)
                         sweep_project(directory, load_state(directory, directory.name))
                 elif is_free and not lost_state(directory):
                     remove_unborn(directory)
@@ -566,7 +567,11 @@ def sweep_project(directory: Path, project: Project) -> None:
         (directory / name).unlink(missing_ok=True)
     for folder in FOLDERS:
         for path in (directory / folder).glob("*"):
-            if f"{folder}/{path.name}" not in named:
+            if f"{folder}/{path.name}" in named:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
 
 

@@ -40,7 +40,15 @@ BLOCK_VALUES = 2**17
 MAX_READ_BYTES = 2**17
 
 # What Python's reader of archives raises on bytes that are none, beyond ValueError.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError)
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    UnicodeDecodeError,  # the name of a member
+)
 
 LENGTHS = "the lengths of indices, data and the end of indptr differ"
 
