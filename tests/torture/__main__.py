@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from tests.torture import annotators, crash_points, damage, full_disk, machine, storm
+from tests.torture import annotators, crash_points, damage, full_disk, fuzz, machine, slow, storm
 from tests.torture.outcome import Tally
 from tests.torture.sizes import LONG, QUICK, Sizes
 
@@ -24,6 +24,8 @@ TRIALS: dict[str, Callable[[Sizes, int, Path], Tally]] = {
     "crash_points": crash_points.run,
     "damage": damage.run,
     "full_disk": full_disk.run,
+    "fuzz": fuzz.run,
+    "slow": slow.run,
 }
 
 

@@ -174,9 +174,9 @@ def import_copy(client: FlaskClient) -> None:
     must(client, "POST", "/projects/import?project_id=copy", data=data, headers=ZIP)
 
 
-def sweep(client: FlaskClient) -> None:
-    """Start over what others left half done."""
-    client.application.extensions["active-query"].store.sweep()
+def start(client: FlaskClient) -> None:
+    """Sweep away what the dead left, as a process does that starts."""
+    create_app(client.application.extensions["active-query"].settings)
 
 
 OPERATIONS: dict[str, Callable[[FlaskClient], object]] = {
@@ -196,7 +196,7 @@ OPERATIONS: dict[str, Callable[[FlaskClient], object]] = {
     "release": lambda client: must(client, "DELETE", lease_path(client)),
     "import": import_copy,
     "delete": lambda client: must(client, "DELETE", "/projects/p"),
-    "start": sweep,
+    "start": start,
 }
 
 
@@ -204,7 +204,7 @@ OPERATIONS: dict[str, Callable[[FlaskClient], object]] = {
 
 
 def prepare(job: dict[str, Any], out: BinaryIO) -> None:
-    """Make the directory that all begins with; some of it is rubbish."""
+    """Make the directory that all begins with."""
     root = Path(job["root"])
     client = client_of(root)
     fit(client, "p")
@@ -212,20 +212,22 @@ def prepare(job: dict[str, Any], out: BinaryIO) -> None:
     label(client, "wait", 2)
     who = {"annotator": "cy", "lease_seconds": 100_000}
     must(client, "POST", "/query", json={"project_id": "p", "batch_size": 2, "strategy": "random", **who})
-    if job["operation"] == "start":
-        for name in (
-            "staging/dead/000001.joblib",
-            "projects/p/pool/000099.joblib",
-            "projects/unborn/pool/000001.joblib",
-        ):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(b"half")
-        (root / "projects/unborn/unborn").touch()
+
+
+def leave_rubbish(root: Path) -> None:
+    """Leave what a process leaves that dies in the middle."""
+    for name in ("staging/dead/000001.joblib", "projects/p/pool/000099.joblib", "projects/unborn/pool/000001.joblib"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"half")
+    (root / "projects/unborn/unborn").touch()
 
 
 def crash(job: dict[str, Any], out: BinaryIO) -> None:
     """Do an operation, and die at one of its points; write down what came before."""
-    client = client_of(Path(job["root"]))
+    root = Path(job["root"])
+    client = client_of(root)
+    if job["operation"] == "start":
+        leave_rubbish(root)
     points = Points(out.fileno(), job["point"], torn=job["torn"])
     points.arm()
     OPERATIONS[job["operation"]](client)

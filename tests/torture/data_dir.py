@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from service.cli import main
 from service.errors import ServiceError
 from service.store.check import check_project, project_directories
 from service.store.layout import FOLDERS, files_of
@@ -23,11 +23,9 @@ def check_soundness(root: Path, tally: Tally) -> None:
 
 
 def check_command(root: Path, *arguments: str) -> tuple[int, list[str]]:
-    """Run `active-query check` as an operator would; its exit status and its lines."""
-    environment = {**os.environ, "AQ_DATA_DIR": str(root)}
-    command = [sys.executable, "-m", "service", "check", *arguments]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return run.returncode, run.stdout.splitlines()
+    """Run `active-query check`; its exit status and its lines."""
+    run = CliRunner().invoke(main, ["check", *arguments], env={"AQ_DATA_DIR": str(root)})
+    return run.exit_code, run.stdout.splitlines()
 
 
 def rubbish(root: Path) -> list[str]:
