@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from tests.torture import annotators, crash_points, damage, full_disk, fuzz, machine, slow, storm
+from tests.torture import annotators, contract, crash_points, damage, full_disk, fuzz, machine, slow, storm
 from tests.torture.outcome import Tally
 from tests.torture.sizes import LONG, QUICK, Sizes
 
@@ -26,6 +26,7 @@ TRIALS: dict[str, Callable[[Sizes, int, Path], Tally]] = {
     "full_disk": full_disk.run,
     "fuzz": fuzz.run,
     "slow": slow.run,
+    "contract": contract.run,
 }
 
 

@@ -1,0 +1,40 @@
+"""schemathesis over the whole contract, all checks and all phases on, against a service that asks for a key."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from service.access import new_key, new_token
+from service.keyfile import change_keys
+from tests.contract.hooks import PROJECTS
+from tests.serving import Service
+
+HERE = Path(__file__).parent
+
+
+def run_schemathesis(
+    serve: Callable[..., Service], directory: Path, max_examples: int, seed: int
+) -> subprocess.CompletedProcess[str]:
+    """Start a service with the settings that this needs, and ask it whatever its openapi.yaml allows, and does not."""
+    token, keys_file = new_token(), directory / "keys.json"
+    change_keys(keys_file, lambda keys: keys.added(new_key(token, "schemathesis", "admin", ["*"], None)))
+    bearer = f"Bearer {token}"
+    service = serve(AQ_MAX_PROJECTS="100000", AQ_LOG_LEVEL="error", AQ_API_KEYS_FILE=str(keys_file))
+    for name in PROJECTS:
+        pool = [[row % 5, row / 3] for row in range(30)]
+        body = {"project_id": name, "X": pool, "y": [0, 1] + [None] * 28}
+        assert service.call("POST", "/fit", body, {"Authorization": bearer}).status == 201
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")),
+        *("run", f"http://127.0.0.1:{service.port}/openapi.yaml"),
+        *("--header", f"Authorization: {bearer}"),
+        # A project may be called "import": OPTIONS /projects/import tells what is allowed of that one, too.
+        *("--exclude-checks", "allow_header_conformance"),
+        *("--checks", "all", "--mode", "all", "--max-examples", str(max_examples), "--seed", str(seed), "--no-color"),
+    ]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.contract.hooks", "PYTHONPATH": str(HERE.parent.parent)}
+    return subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True, check=False)
