@@ -35,8 +35,10 @@ class Crasher:
 
     def close(self) -> None:
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait(30)
+        self.process.stdout.close()
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
@@ -64,7 +66,7 @@ def try_operation(crasher: Crasher, operation: str, most: int, scratch: Path, ta
         tally.lose(f"{operation}: cannot be done: {done['said']}")
         return
     points = done["said"].splitlines()
-    chosen = [*range(1, len(points) + 1)][:: max(1, len(points) // most)]
+    chosen = range(len(points), 0, -max(1, len(points) // most))
     seen: dict[int, Any] = {}
     for point in chosen:
         for torn in (False, True) if points[point - 1] == "write" else (False,):

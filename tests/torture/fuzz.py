@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.torture.outcome import Tally
-from tests.torture.readers import READERS, Reader, Service, without_checksums
+from tests.torture.readers import READERS, Reader, Service, serving, without_checksums
 from tests.torture.sizes import Sizes
 
 SECONDS = 5
@@ -45,12 +45,11 @@ WORDS = [
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Change bodies by lot, from the seed, and by what they reach in the code, where atheris is installed."""
     tally = Tally()
-    service = Service(scratch / "data")
-    for number, (name, reader) in enumerate(READERS.items()):
-        with without_checksums():
+    with serving(scratch / "data") as service, without_checksums():
+        for number, (name, reader) in enumerate(READERS.items()):
             by_lot(service, name, reader, sizes.fuzz_inputs, random.Random(f"{seed} {number}"), tally)  # noqa: S311
-    if importlib.util.find_spec("atheris") is None:
-        tally.figures["by coverage"] = "not tried: atheris is not installed (the extra 'fuzz')"
+    if sizes.fuzz_seconds and importlib.util.find_spec("atheris") is None:
+        tally.figures["by coverage:"] = "nothing, for atheris is not installed (the extra 'fuzz')"
     elif sizes.fuzz_seconds:
         for name in READERS:
             by_coverage(name, sizes.fuzz_seconds, seed, scratch, tally)
@@ -98,13 +97,13 @@ def time_limit(seconds: int) -> Iterator[None]:
     def give_up(*_: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
+    handler = signal.signal(signal.SIGALRM, give_up)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)  # which may be somebody else's, too
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def memory_mb() -> int:

@@ -8,25 +8,25 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["service"]):
-    from tests.torture.readers import READERS, Service, without_checksums
+    from tests.torture.readers import READERS, serving, without_checksums
 
 
 def main() -> None:
     name, seconds, seed, directory = sys.argv[1:]
     corpus = Path(directory) / "corpus"
     corpus.mkdir(parents=True)
-    service, reader = Service(Path(directory) / "data"), READERS[name]
-    for number, data in enumerate(reader.seeds(service.client)):
-        (corpus / str(number)).write_bytes(data)
-
-    def look(data: bytes) -> None:
-        reply = service.send(reader, data)
-        if reply.status_code >= 500:
-            raise RuntimeError(reply.get_data(as_text=True)) from service.bug
-
+    reader = READERS[name]
     options = [f"-max_total_time={seconds}", f"-seed={int(seed) + 1}", "-timeout=10", "-rss_limit_mb=2048"]
     options += ["-max_len=20000", f"-artifact_prefix={directory}/"]
-    with without_checksums():
+    with serving(Path(directory) / "data") as service, without_checksums():
+        for number, data in enumerate(reader.seeds(service.client)):
+            (corpus / str(number)).write_bytes(data)
+
+        def look(data: bytes) -> None:
+            reply = service.send(reader, data)
+            if reply.status_code >= 500:
+                raise RuntimeError(reply.get_data(as_text=True)) from service.bug
+
         atheris.Setup([sys.argv[0], *options, str(corpus)], look)
         atheris.Fuzz()
 

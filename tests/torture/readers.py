@@ -60,17 +60,12 @@ class Service:
     def __init__(self, root: Path) -> None:
         self.client = create_app(Settings(data_dir=root, log_level="critical", **LIMITS)).test_client()
         self.bug: BaseException | None = None
-        logger = logging.getLogger("service.http.problems")
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
-        logger.handlers = [handler := logging.Handler()]
-        handler.emit = self.keep  # type: ignore[method-assign]
         y, names = ["ant", "bee", *[None] * 10], [f"s{row}" for row in range(12)]
         test = {"X_test": X[:2].tolist(), "y_test": ["ant", "bee"]}
         for body in ({"project_id": P, "y": y, "ids": names, **test}, {"project_id": PLAIN}):
             assert self.client.post("/fit", json={"X": X.tolist(), **body}).status_code == 201
 
-    def keep(self, record: logging.LogRecord) -> None:
+    def note(self, record: logging.LogRecord) -> None:
         if record.exc_info:
             self.bug = record.exc_info[1]
 
@@ -82,6 +77,18 @@ class Service:
                 if project["project_id"] not in (P, PLAIN):
                     self.client.delete(f"/projects/{project['project_id']}")
         return reply
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[Service]:
+    """An application whose bugs are noted, and not logged."""
+    service, handler = Service(root), logging.Handler()
+    handler.emit = service.note  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patches:
+        logger = logging.getLogger("service.http.problems")
+        for name, value in (("handlers", [handler]), ("propagate", False), ("level", logging.ERROR)):
+            patches.setattr(logger, name, value)
+        yield service
 
 
 @contextmanager
