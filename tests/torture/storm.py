@@ -89,7 +89,7 @@ def kill_for_a_round(
         at_work = [threads.submit(client.run, stop) for client in clients]
         try:
             for _ in range(min(sizes.kills_a_round, sizes.kills - tally.counts["kills"])):
-                wait_for_work(rng.randint(1, 60), tally)
+                wait_for_work(rng.randint(1, 120), tally)
                 time.sleep(rng.random() / 5)
                 kill(service, rng, tally)
         finally:
