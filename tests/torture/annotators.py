@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.serving import Service
 from tests.torture.asker import BUSY, Asker, until
 from tests.torture.outcome import Tally
+from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 LEASE_SECONDS = 600
@@ -23,12 +24,9 @@ CLASSES = ("ant", "bee")
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Label everything: once in peace, once while workers die, once with two people for each sample."""
     tally = Tally()
-    service = Service(scratch / "data", scratch / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning").start()
-    try:
+    with running(scratch / "data", scratch / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning") as service:
         for project, overlap, kills in (("peace", 1, 0), ("war", 1, sizes.annotator_kills), ("pairs", 2, 0)):
             label_everything(service, project, overlap, kills, sizes, seed, tally)
-    finally:
-        service.kill()
     return tally
 
 

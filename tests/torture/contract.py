@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.contract.run import run_schemathesis
 from tests.serving import Service
 from tests.torture.outcome import Tally
+from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Let schemathesis loose on a service, and look for bugs in the service's log, too."""
-    tally, started = Tally(), []
+    tally = Tally()
+    with ExitStack() as started:
 
-    def serve(**settings: str) -> Service:
-        started.append(Service(scratch / "data", scratch / "log", **settings))
-        return started[0].start()
+        def serve(**settings: str) -> Service:
+            return started.enter_context(running(scratch / "data", scratch / "log", **settings))
 
-    try:
         found = run_schemathesis(serve, scratch, sizes.contract_examples, seed)
-    finally:
-        for service in started:
-            service.kill()
     for what, times in re.findall(r"(?m)^\s*(?:✅|❌|🚫|⏭)?\s*(\w[\w ]+?):?\s+(\d[\d,]*)\b.*$", found.stdout[-1500:]):
         tally.figures[what.strip()] = times
     tally.check(found.returncode == 0, found.stdout[-20_000:] + found.stderr[-2000:])

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.serving import Service
 from tests.torture.asker import Asker
 from tests.torture.data_dir import check_command
 from tests.torture.outcome import Tally
+from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 N_SAMPLES = 60
@@ -27,9 +27,7 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Make a project for each damage beside one that stays whole; spoil, look, and check."""
     tally, root = Tally(), scratch / "data"
     # Without a cache each look is at the disk.
-    service = Service(root, scratch / "log", AQ_WORKERS="1", AQ_CACHE_BYTES="0", AQ_MAX_PROJECTS="100000")
-    service.start()
-    try:
+    with running(root, scratch / "log", AQ_WORKERS="1", AQ_CACHE_BYTES="0", AQ_MAX_PROJECTS="100000") as service:
         asker = Asker(service.port, tally)
         make_project(asker, "whole")
         whole = asker.must("GET", "/projects/whole/export").body
@@ -56,8 +54,6 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
         tally.check(
             looks(asker, "whole") == before[0], "the whole project is another after a restart beside damaged ones"
         )
-    finally:
-        service.kill()
     return tally
 
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from tests.serving import Reply, Service
+from tests.serving import Reply
 from tests.torture.asker import Asker, until
 from tests.torture.data_dir import check_soundness, rubbish
 from tests.torture.forms import FORM, NDJSON, ZIP, form, npy
 from tests.torture.outcome import Tally
+from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 PAGE = 4096
@@ -43,29 +44,33 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     tally = Tally()
     disk = scratch / "disk"
     disk.mkdir()
-    if os.geteuid() != 0 or not mounts(disk):
-        tally.skipped = "needs root, and mount"
-        return tally
-    service = Service(disk / "data", scratch / "log", AQ_WORKERS="1", AQ_LOG_LEVEL="error")
-    try:
-        service.start()
-        asker = Asker(service.port, tally)
-        asker.must("POST", "/fit", whole_project(), allow=[201])
-        for name, write in WRITES.items():
-            fill_up(asker, disk, name, write, sizes.disk_steps, tally)
-        check_soundness(disk / "data", tally)
-        only_read(asker, disk, tally)
-    finally:
-        if service.process is not None:
-            service.kill()
-        subprocess.run(["/bin/umount", "--lazy", str(disk)], check=True)
+    with mounted(disk) as is_mounted:
+        if is_mounted:
+            with running(disk / "data", scratch / "log", AQ_WORKERS="1", AQ_LOG_LEVEL="error") as service:
+                fill_and_forbid(Asker(service.port, tally), disk, sizes.disk_steps, tally)
+        else:
+            tally.skipped = "needs root, and mount"
     return tally
 
 
-def mounts(disk: Path) -> bool:
-    """Put a small file system of memory there, if that is allowed."""
+def fill_and_forbid(asker: Asker, disk: Path, steps: int, tally: Tally) -> None:
+    asker.must("POST", "/fit", whole_project(), allow=[201])
+    for name, write in WRITES.items():
+        fill_up(asker, disk, name, write, steps, tally)
+    check_soundness(disk / "data", tally)
+    only_read(asker, disk, tally)
+
+
+@contextmanager
+def mounted(disk: Path) -> Iterator[bool]:
+    """Put a small file system of memory there; tell whether that is allowed."""
     command = ["/bin/mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", str(disk)]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    is_mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield is_mounted
+    finally:
+        if is_mounted:
+            subprocess.run(["/bin/umount", "--lazy", str(disk)], check=True)
 
 
 def whole_project() -> dict[str, Any]:

@@ -11,9 +11,9 @@ from threading import Event, Thread
 
 import numpy as np
 
-from tests.serving import Service
 from tests.torture.asker import Asker
 from tests.torture.outcome import Tally
+from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 PERIOD = 1.0
@@ -29,14 +29,13 @@ N_LABELS = 100_000
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Ask in peace, then while each kind of slow client is at it."""
     tally = Tally()
-    service = Service(scratch / "data", scratch / "log", AQ_LOG_LEVEL="error").start()
-    try:
+    with running(scratch / "data", scratch / "log", AQ_LOG_LEVEL="error") as service:
         asker = Asker(service.port, tally)
         make_projects(asker)
         measure(asker, "in peace", 3, tally)
-        for name, head in SLOW.items():
+        for name, beginning in SLOW.items():
             stop = Event()
-            crowd = Thread(target=drip, args=(service.port, head, sizes.dripping, stop, tally))
+            crowd = Thread(target=drip, args=(service.port, beginning, sizes.dripping, stop, tally))
             crowd.start()
             try:
                 time.sleep(2 * PERIOD)
@@ -44,8 +43,6 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
             finally:
                 stop.set()
                 crowd.join()
-    finally:
-        service.kill()
     return tally
 
 

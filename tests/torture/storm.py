@@ -33,6 +33,7 @@ from tests.torture.clients import (
 from tests.torture.data_dir import check_command, check_soundness, check_tidiness
 from tests.torture.holdings import Holdings
 from tests.torture.outcome import Tally
+from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 MASTER_EVERY = 10
@@ -42,8 +43,7 @@ MASTER_EVERY = 10
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Kill in rounds; after each, hold what the clients know against what is there."""
     tally, rng = Tally(), random.Random(f"{seed} storm")  # noqa: S311 - it is to come again
-    service = Service(scratch / "data", scratch / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning").start()
-    try:
+    with running(scratch / "data", scratch / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning") as service:
         make_projects(service, sizes)
         holdings = Holdings()
         clients = crew(service.port, tally, seed, sizes, holdings)
@@ -53,8 +53,6 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
             verify(asker, clients, scratch / "data", tally)
         tally.lost += holdings.violations()
         verify_after_restart(service, asker, scratch, tally)
-    finally:
-        service.kill()
     return tally
 
 
