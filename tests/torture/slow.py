@@ -12,6 +12,7 @@ from threading import Event, Thread
 import numpy as np
 
 from tests.torture.asker import Asker
+from tests.torture.forms import FORM, form, npy
 from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import Sizes
@@ -22,8 +23,8 @@ PERIOD = 1.0
 SLOWEST = 1.0
 """Of a hundred requests of others one may take longer, in seconds."""
 
-N_LABELS = 100_000
-"""So many that the reply which nobody takes does not fit the buffers on its way."""
+N_ROWS = 200_000
+"""So many that the export which nobody takes does not fit the buffers on its way; to make it costs little."""
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
@@ -47,12 +48,11 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
 
 
 def make_projects(asker: Asker) -> None:
-    """One to be asked about, and one with many labels."""
+    """One to be asked about, and one with many rows."""
     X = [[row % 5, row / 100] for row in range(500)]
     asker.must("POST", "/fit", {"project_id": "p", "X": X, "y": ["a", "b", *[None] * 498]}, allow=[201])
-    many = np.zeros((N_LABELS, 1)).tolist()
-    y = ["a"] * N_LABELS
-    asker.must("POST", "/fit", {"project_id": "many", "X": many, "y": y}, allow=[201])
+    many = form({"project_id": "many"}, X=npy(np.zeros((N_ROWS, 10), np.float32)))
+    asker.must("POST", "/fit", many, headers=FORM, allow=[201])
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
@@ -66,7 +66,7 @@ SLOW = {
     "a chunked body": head("POST", "/query", "Content-Type: application/json", "Transfer-Encoding: chunked"),
     "a form": head("POST", "/fit", "Content-Type: multipart/form-data; boundary=b", "Content-Length: 100000")
     + b"--b\r\n",
-    "replies not taken": head("GET", "/projects/many/labels"),
+    "replies not taken": head("GET", "/projects/many/export"),
     "nothing at all": b"",
 }
 
