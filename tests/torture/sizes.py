@@ -37,8 +37,8 @@ class Sizes:
 
 LONG = Sizes()
 QUICK = Sizes(
-    kills=3,
-    kills_a_round=3,
+    kills=2,
+    kills_a_round=2,
     leasing=2,
     labelling=1,
     appending=1,
