@@ -447,12 +447,17 @@ def look(service: Service, name: str) -> Any:
 
 def fitters(service: Service) -> list[int]:
     """The workers that fit just now."""
-    found = []
-    for pid in service.workers():
-        with suppress(FileNotFoundError):
-            links = [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()]
-            found += [pid] * (FIT_MARK in links)
-    return found
+    return [pid for pid in service.workers() if FIT_MARK in open_files(pid)]
+
+
+def open_files(pid: int) -> set[str]:
+    """The names of the files that a process has open; it closes some while they are looked at."""
+    names = set()
+    with suppress(FileNotFoundError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                names.add(link.readlink().name)
+    return names
 
 
 FOREST = {"name": "random_forest", "params": {"n_estimators": 500}}
