@@ -103,6 +103,8 @@ def log_to_stderr(level: str, log_format: LogFormat, facts: Callable[[], Facts])
     handler.setFormatter(formatter_of(log_format, facts))
     # What cannot be written is not shown elsewhere instead, as it is.
     logging.raiseExceptions = False
+    # No line tells these, and each record would ask for them.
+    logging.logThreads = logging.logMultiprocessing = False
     # A library's warning (an optimiser that stopped at its limit of steps, say) belongs to a request, too.
     logging.captureWarnings(True)
     for name in ("service", "py.warnings"):
@@ -114,7 +116,7 @@ def log_to_stderr(level: str, log_format: LogFormat, facts: Callable[[], Facts])
 
 def time_of(record: logging.LogRecord) -> str:
     """Return when a record was made, as RFC 3339 tells, in UTC."""
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def facts_of(record: logging.LogRecord) -> Facts:

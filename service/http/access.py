@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from flask import Flask, g, request
+from flask import Flask, g
+from flask.globals import request_ctx
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
 
@@ -45,6 +46,7 @@ def register(app: Flask, ring: KeyRing | None, operations: Operations) -> None:
 
     @app.before_request
     def let_in() -> None:
+        request = request_ctx.request
         # Which methods there are the contract tells everybody, too.
         if request.endpoint is None or request.method == "OPTIONS":
             return

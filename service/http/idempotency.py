@@ -47,7 +47,7 @@ def once(view: View, replies: Replies, max_body_bytes: int) -> View:
 
     @wraps(view)
     def answer(**arguments: Any) -> ResponseReturnValue:
-        if HEADER not in request.headers:
+        if "HTTP_IDEMPOTENCY_KEY" not in request.environ:
             return view(**arguments)
         me = access.caller()
         key = key_of(request, me)

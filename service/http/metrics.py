@@ -6,7 +6,8 @@ import os
 import time
 from dataclasses import asdict
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response
+from flask.globals import app_ctx, request_ctx
 
 from service import measures
 from service.counters import shared_directory, worker_ids
@@ -34,7 +35,7 @@ def current_usage() -> Usage:
     return usage(os.getppid(), worker_ids(directory))
 
 
-def route_of_request() -> str | None:
+def route_of(request: Request) -> str | None:
     """Return the route of the contract that the request takes, None where there is no such.
 
     The rule and not the path: a caller could otherwise make up as many time series as there are paths.
@@ -43,7 +44,7 @@ def route_of_request() -> str | None:
     return rule.rule if rule else None
 
 
-def method_of_request() -> str:
+def method_of(request: Request) -> str:
     """Return the request's method, one of a few."""
     method = request.method
     return method if method in METHODS else "other"
@@ -62,6 +63,6 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def count(response: Response) -> Response:
-        seconds = time.perf_counter() - g.began
-        measures.answered(method_of_request(), route_of_request() or "none", response.status_code, seconds)
+        request, seconds = request_ctx.request, time.perf_counter() - app_ctx.g.began
+        measures.answered(method_of(request), route_of(request) or "none", response.status_code, seconds)
         return response

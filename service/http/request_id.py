@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
+from typing import Any
 
-from flask import Flask, Response, g, has_request_context, request
+from flask import Flask, Request, Response, g, has_request_context
+from flask.globals import app_ctx, request_ctx
 
 from service.http.documents import REQUEST_ID_HEADER
-from service.http.metrics import method_of_request, route_of_request
+from service.http.metrics import method_of, route_of
 from service.logs import Facts, no_facts
 from service.project import PROJECT_ID
 
-ACCEPTABLE = r"[A-Za-z0-9._-]{1,128}"
+ENVIRON = "HTTP_" + REQUEST_ID_HEADER.upper().replace("-", "_")
+ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = logging.getLogger("service.access")
 
@@ -28,7 +31,8 @@ def facts_of_request() -> Facts:
     """Return what a line of the log tells of the request at work, whatever it is about."""
     if not has_request_context():
         return no_facts()
-    return {"request_id": g.get("request_id"), "project_id": g.get("project_id")}
+    here = app_ctx.g
+    return {"request_id": here.get("request_id"), "project_id": here.get("project_id")}
 
 
 def tell_project(project_id: str) -> None:
@@ -39,32 +43,37 @@ def tell_project(project_id: str) -> None:
 
 def register(app: Flask) -> None:
     """Give every request an id and a log line."""
+    # What stands in `request` and `g` is looked for anew at each use, which adds up.
 
     @app.before_request
     def begin() -> None:
-        given = request.headers.get(REQUEST_ID_HEADER, "")
-        g.request_id = given if re.fullmatch(ACCEPTABLE, given) else uuid.uuid4().hex
-        g.began = time.perf_counter()
+        here, given = app_ctx.g, request_ctx.request.environ.get(ENVIRON, "")
+        here.request_id = given if ACCEPTABLE.fullmatch(given) else os.urandom(16).hex()
+        here.began = time.perf_counter()
 
     @app.after_request
     def end(response: Response) -> Response:
-        response.headers[REQUEST_ID_HEADER] = current_request_id()
+        here = app_ctx.g
+        response.headers[REQUEST_ID_HEADER] = here.request_id
         if log.isEnabledFor(logging.INFO):
-            log.info("answered", extra={"facts": facts_of_reply(response)})
+            # Where in the code that was is of no interest, and takes long to find out.
+            record = logging.LogRecord(log.name, logging.INFO, "", 0, "answered", None, None)
+            record.facts = facts_of_reply(request_ctx.request, here, response)
+            log.handle(record)
         return response
 
 
-def facts_of_reply(response: Response) -> Facts:
+def facts_of_reply(request: Request, here: Any, response: Response) -> Facts:
     """Return what the log tells of a request: the route of the contract, since a path and its query may hold anything.
 
     The sizes are None where they are not known beforehand.
     """
-    caller = g.get("caller")
+    caller = here.get("caller")
     return {
-        "method": method_of_request(),
-        "route": route_of_request(),
+        "method": method_of(request),
+        "route": route_of(request),
         "status": response.status_code,
-        "duration_ms": round((time.perf_counter() - g.began) * 1000, 3),
+        "duration_ms": round((time.perf_counter() - here.began) * 1000, 3),
         "bytes_in": request.content_length,
         "bytes_out": response.calculate_content_length(),
         "key": None if caller is None else caller.name,

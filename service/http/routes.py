@@ -13,6 +13,7 @@ from functools import cache, partial
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
+from flask.globals import request_ctx
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import parse_list_header
@@ -23,7 +24,7 @@ from service.backends import BackendOf
 from service.deadline import time_limit
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreUnwritable
 from service.http import access, docs, metrics, replies
-from service.http.conditions import CONDITIONS, tagged
+from service.http.conditions import CONDITIONS, has_conditions, tagged
 from service.http.formats.archive import write_archive
 from service.http.idempotency import once, terms_of
 from service.http.operations import Operations, Reply
@@ -139,7 +140,8 @@ def here() -> Context:
 
 def refuse_unread() -> None:
     """Refuse what an endpoint would not look at: a condition, say, that a write would happen in spite of."""
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
+    request = request_ctx.request
+    if has_conditions(request) and request.method not in ("GET", "HEAD", "OPTIONS"):
         for header in CONDITIONS:
             if header in request.headers and request.endpoint not in endpoints_with_conditions():
                 raise InvalidRequest.at(f"/headers/{header}", "must be left out: this changes no version of a project")
@@ -246,7 +248,7 @@ def query_project() -> Response:
     the question is about the samples that are sent, and nothing is kept of them; a strategy that needs more than was
     sent is refused.
     """
-    context = here()
+    context, request = here(), request_ctx.request
     if request.mimetype != MULTIPART:
         return answer_query(read_document(request, context.limits))
     with context.store.stage(kept=False) as staging:
@@ -289,7 +291,7 @@ def label_project() -> Response:
     the skip is taken back. Where too many wait for fits already, or a fit takes long, a reply that was to wait comes
     with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
     """
-    context = here()
+    context, request = here(), request_ctx.request
     order = access.visible(label_request(LABEL.load(read_json(request, context.limits))))
     labeled = label(context.store, access.as_answered_by_caller(order), context.places.take, terms_of(request))
     context.fits.take_up(labeled.project)
