@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import Schema, fields, missing
 
 from service.history import KINDS
 from service.http.label_rules import LABEL, LABEL_OR_NULL
@@ -30,6 +31,30 @@ class Timestamp(fields.Field[Any]):
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else show_time(value)
+
+
+class FlatSchema(Schema):
+    """A reply that is one object, most of whose values are JSON already: those are taken as they are found.
+
+    To go marshmallow's way around each of them is a tenth of what a small request costs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._finders = [(name, attrgetter(field.attribute or name), field) for name, field in self.dump_fields.items()]
+
+    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
+        """Return one object as JSON has it."""
+        shown = {}
+        for name, find, field in self._finders:
+            try:
+                value = find(obj)
+            except AttributeError:  # of something that there is not, such as a project's model
+                if field.dump_default is missing:
+                    raise
+                value = field.dump_default
+            shown[name] = value if isinstance(field, AsIs) else field._serialize(value, name, obj)
+        return shown
 
 
 def count(description: str, **options: Any) -> AsIs:
@@ -202,7 +227,7 @@ class Explanations(fields.List[Any]):
         return value
 
 
-class QueryReplySchema(Schema):
+class QueryReplySchema(FlatSchema):
     """The samples to label next."""
 
     project_id = AsIs(or_null("string"), "The project's name; null without one.")
@@ -255,7 +280,7 @@ class LeaseListSchema(Schema):
     leases = listed(LeaseSchema, "The first to expire first.")
 
 
-class LabelReplySchema(Schema):
+class LabelReplySchema(FlatSchema):
     """The project after the answers."""
 
     project_id = string("The project's name.", attribute="project.project_id")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, get_args
 
 import numpy as np
-from marshmallow import RAISE, Schema, ValidationError, pre_load, validates_schema
+from marshmallow import RAISE, Schema, ValidationError, missing, pre_load, validates_schema
 from numpy.typing import NDArray
 
 from service import estimators, strategies
@@ -77,6 +78,45 @@ class RequestSchema(Schema):
         return data
 
 
+class PlainSchema(RequestSchema):
+    """A body whose fields do not depend on one another.
+
+    One that is right is read by its rules alone. marshmallow's way around them is a fifth of what a small request
+    costs, and needed only to find all that is wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        ruled = {name: field for name, field in self.load_fields.items() if isinstance(field, Ruled)}
+        self._readers = {field.data_key or name: (name, field.rule.read) for name, field in ruled.items()}
+        self._required = {name for name, field in ruled.items() if field.required}
+        self._defaults = [
+            (name, field.load_default) for name, field in ruled.items() if field.load_default is not missing
+        ]
+
+    def load(self, data: Any, **options: Any) -> Any:
+        """Return what a document says, or raise ValidationError."""
+        if type(data) is dict and not options:
+            with suppress(KeyError, ValidationError):
+                return self._read(data)
+        return super().load(data, **options)
+
+    def _read(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Read a document, or raise KeyError or ValidationError for the first thing that is wrong."""
+        found = {}
+        for key, value in data.items():
+            name, read = self._readers[key]
+            if value is None:
+                raise ValidationError(key)
+            found[name] = read(value)
+        if not self._required <= found.keys():
+            raise ValidationError("a field is missing")
+        for name, default in self._defaults:
+            if name not in found:
+                found[name] = default() if callable(default) else default
+        return found
+
+
 class FitSchema(RequestSchema):
     """Create a project, or train it again."""
 
@@ -126,7 +166,7 @@ class AppendSchema(RequestSchema):
     ids = Ruled(rules.sample_ids(), "The caller's own names of them; required where the pool has names.")
 
 
-class QuerySchema(RequestSchema):
+class QuerySchema(PlainSchema):
     """Ask which samples to label next: those of a project, or of what is sent in its place."""
 
     project_id = project_id_field(
@@ -187,13 +227,13 @@ class QuerySchema(RequestSchema):
     )
 
 
-class RenewSchema(RequestSchema):
+class RenewSchema(PlainSchema):
     """Let a lease count anew from now."""
 
     lease_seconds = Ruled(rules.integer(1, MAX_LEASE_SECONDS), "For how long; as long as it was given for without.")
 
 
-class LabelSchema(RequestSchema):
+class LabelSchema(PlainSchema):
     """Hand back what people answered."""
 
     project_id = project_id_field()
