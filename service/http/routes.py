@@ -166,8 +166,8 @@ def endpoints_with_conditions() -> frozenset[str]:
 def project_response(project: Project, status: int = 200) -> Response:
     """Reply with a project and its ETag, and see to the fit that it may want."""
     context = here()
-    context.fits.take_up(project)
     response = json_response(PROJECT_REPLY.dump(present(context.store, project)), status)
+    context.fits.take_up(project)
     # Since when a fit is at work is no part of the state.
     return tagged(request, response, project, cached=not project.fit_is_due)
 
