@@ -45,8 +45,10 @@ def test_mapped_names_are_found(tmp_path):
     names = [f"sample-{n * 7919 % 1000}" for n in range(1000)]
     built = SampleIds.build(names)
     joblib.dump(built.packed(), tmp_path / "ids")
-    ids = SampleIds.unpacked(joblib.load(tmp_path / "ids", mmap_mode="r"))
-    assert isinstance(ids.text, np.memmap)
+    mapped = joblib.load(tmp_path / "ids", mmap_mode="r")
+    ids = SampleIds.unpacked(mapped)
+    assert isinstance(mapped, np.memmap)
+    assert np.shares_memory(ids.text, mapped)
     assert [ids.find(name) for name in names[::50]] == list(range(0, 1000, 50))
     assert ids.names_at([999, 0]) == [names[999], names[0]]
     assert ids.find("sample-1000") is None

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ProjectNotFound, StoreDamaged
 from service.project import Project, show_times
-from service.store import Page, Part, Store
+from service.store import Page, Part, Snapshot, Store
 from service.terms import UNCONDITIONAL, Terms
 from service.votes import NOBODY, SKIP, Label, look_up
+
+RECORDS_AT_ONCE = 1_000
+"""So many answers are made together, and sent together."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -99,28 +107,35 @@ def list_events(store: Store, project_id: str, limit: int, after: int) -> tuple[
 
 
 def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelRecord]]:
-    """Return a project and all its answers in order of their samples, made one by one as they are asked for."""
+    """Return a project and all its answers in order of their samples, made as they are asked for."""
     snapshot = store.read(project_id, Part.IDS)
-    project, votes, ids = snapshot.project, snapshot.project.votes, snapshot.ids
-    codes, qualities = project.resolved.code_of(votes.index), quality_of(project, votes.index)
-    columns = zip(
-        votes.index, votes.code, votes.annotator, votes.query, show_times(votes.at), codes, qualities, strict=True
+    project = snapshot.project
+    quality, n_votes = quality_of(project, project.votes.index), len(project.votes)
+    parts = (np.arange(start, min(start + RECORDS_AT_ONCE, n_votes)) for start in range(0, n_votes, RECORDS_AT_ONCE))
+    return project, chain.from_iterable(records_of(snapshot, rows, quality[rows]) for rows in parts)
+
+
+def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.float64]) -> Iterator[LabelRecord]:
+    """Return the answers of some rows of the votes, whose consensus is right as likely as this, NaN = not known."""
+    project, votes = snapshot.project, snapshot.project.votes.take(rows)
+    indices = votes.index.tolist()
+    return map(
+        LabelRecord,
+        indices,
+        repeat(None) if snapshot.ids is None else snapshot.ids.names_at(indices),
+        named(votes.code, project.classes, SKIP),
+        (votes.code == SKIP).tolist(),
+        named(votes.annotator, project.annotators, NOBODY),
+        [query.decode() or None for query in votes.query.tolist()],
+        show_times(votes.at).tolist(),
+        named(project.resolved.code_of(votes.index), project.classes, SKIP),
+        [None if math.isnan(share) else share for share in quality.tolist()],
     )
-    records = (
-        LabelRecord(
-            index=int(index),
-            id=None if ids is None else ids.names_at([index])[0],
-            label=None if code == SKIP else project.classes[code],
-            skip=bool(code == SKIP),
-            annotator=None if annotator == NOBODY else project.annotators[annotator],
-            query_id=query.decode() or None,
-            labeled_at=str(time),
-            consensus=None if consensus == SKIP else project.classes[consensus],
-            quality=None if np.isnan(quality) else float(quality),
-        )
-        for index, code, annotator, query, time, consensus, quality in columns
-    )
-    return project, records
+
+
+def named(codes: NDArray[np.int32], names: Sequence[T], none: int) -> list[T | None]:
+    """Return what codes stand for, None for the one that stands for nothing."""
+    return [None if code == none else names[code] for code in codes.tolist()]
 
 
 def quality_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64]:
