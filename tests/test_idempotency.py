@@ -23,6 +23,7 @@ from service.app import create_app
 from service.errors import KeyInUse
 from service.http.idempotency import HEADER, REPLAYED
 from service.keyfile import change_keys
+from service.project import now
 from service.settings import Settings
 from service.store.check import check_project
 from service.store.replies import KEPT_SECONDS, KeptReply, Replies, hold
@@ -399,6 +400,38 @@ def test_after_a_day_a_key_is_like_new(keeper: Replies) -> None:
         grow_old(keeper.root / "k", KEPT_SECONDS + 60)
         with keeper.claim("k") as claim:
             assert (claim.kept, claim.again) == (None, False)
+
+
+def test_a_reply_of_yesterday_does_not_come_back(keeper: Replies) -> None:
+    roomy = Replies(keeper.root, 2**20)
+    kept(roomy, "k")
+    grow_old(roomy.root / "k", KEPT_SECONDS + 60)
+    for _ in range(2):
+        with roomy.claim("k") as claim:
+            assert claim.kept is None
+
+
+def test_what_was_done_yesterday_is_no_answer_to_what_is_sent_today(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patches:
+        for module in ("project", "usecases.fit"):
+            patches.setattr(f"service.{module}.now", lambda: now() - (KEPT_SECONDS + 60) * 10**6)
+        post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+        append(client)
+    (path,) = (tmp_path / "data/replies").iterdir()
+    grow_old(path, KEPT_SECONDS + 60)
+    # Now the key stands for something else, and is begun twice.
+    assert append(client, body={"X": [[1]]}).status_code == 422
+    assert (append(client, body={"X": [[1, 1]]}).status_code, n_samples(client)) == (200, 23)
+
+
+def test_who_comes_while_a_key_of_yesterday_is_at_work_is_told_so(keeper: Replies) -> None:
+    roomy = Replies(keeper.root, 2**20)
+    kept(roomy, "k")
+    grow_old(roomy.root / "k", KEPT_SECONDS + 60)
+    with roomy.claim("k"), pytest.raises(KeyInUse), roomy.claim("k"):
+        pytest.fail("it is in use")
 
 
 def test_where_there_is_no_room_the_oldest_are_given_up(keeper: Replies) -> None:

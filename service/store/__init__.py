@@ -54,7 +54,7 @@ from service.errors import (
 from service.history import Plain
 from service.leases import NO_LEASES, Leases
 from service.measures import looked_up
-from service.project import PROJECT_ID, Project
+from service.project import PROJECT_ID, Project, now, show_time
 from service.record import to_record
 from service.store.cache import Cache, Key
 from service.store.events import Page, event_of, read_page, recorded
@@ -63,7 +63,7 @@ from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, 
 from service.store.leases import read_leases, write_leases
 from service.store.locks import FIT_SECONDS, acquired, free, locked
 from service.store.opened import Held, NotAtHand, Opened, Part, Snapshot, Stamp
-from service.store.replies import Replies
+from service.store.replies import KEPT_SECONDS, Replies
 from service.store.running import remove_stale, running, running_since
 from service.store.staging import Staging
 from service.store.states import load_state, lost_state
@@ -240,7 +240,8 @@ class Store:
     def done(self, project_id: str, terms: Terms) -> Done | None:
         """Find what a request did to a project when it was made before, None where it was not, or did nothing.
 
-        Nobody else can make it meanwhile, for its key is held. Raises KeyReused, or StoreDamaged.
+        Nobody else can make it meanwhile, for its key is held; what came with the key a day ago or longer was another.
+        Raises KeyReused, or StoreDamaged.
         """
         mark = terms.mark
         if mark is None or not mark.again:
@@ -254,7 +255,7 @@ class Store:
             project, event = self._read(project_id, look)
         except ProjectNotFound:
             return None
-        if event is None:
+        if event is None or event["at"] < show_time(now() - KEPT_SECONDS * 1_000_000):
             return None
         if event["details"].get("request") != str(mark):
             raise KeyReused

@@ -95,6 +95,8 @@ class Replies:
                 is_gone = os.fstat(file.fileno()).st_nlink == 0  # swept away before it was held
             again = not is_new and not is_old(file)
             with disk():
+                if not is_new and not again:
+                    file.truncate(0)  # before it is young again, with a reply that was given up
                 if not is_new:
                     os.utime(file.fileno())
                 # A commit must not survive a power cut that its key does not survive.
@@ -157,10 +159,12 @@ def hold(file: BinaryIO) -> bool:
 
 def kept_in(file: BinaryIO) -> KeptReply | None:
     """Read the reply in a file, None where there is none, or one that has been kept for long enough."""
+    if is_old(file):  # in this order: it may be young again, and empty, by now
+        return None
     file.seek(0)
     content = file.read()
     data, seal = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
-    if seal != seal_of(data) or is_old(file):
+    if seal != seal_of(data):
         return None
     line, _, body = data.partition(b"\n")
     head = orjson.loads(line)
