@@ -451,6 +451,13 @@ def test_room_is_made_while_requests_come(keeper: Replies) -> None:
     assert len(list(keeper.root.iterdir())) <= 5
 
 
+def test_room_is_made_while_requests_are_refused(keeper: Replies) -> None:
+    for n in range(40):
+        with suppress(ValueError), keeper.claim(str(n)):
+            raise ValueError
+    assert len(list(keeper.root.iterdir())) <= 5
+
+
 def test_a_key_in_use_is_neither_given_up_nor_had_twice(keeper: Replies) -> None:
     with keeper.claim("k"):
         grow_old(keeper.root / "k", KEPT_SECONDS + 60)

@@ -101,8 +101,10 @@ class Replies:
                     os.utime(file.fileno())
                 # A commit must not survive a power cut that its key does not survive.
                 settle_directory(self.root)
-            yield Claim(file, None, again=again)
-            self._n_bytes += n_bytes_of(os.fstat(file.fileno()))
+            try:
+                yield Claim(file, None, again=again)
+            finally:  # what is refused takes room, too
+                self._n_bytes += n_bytes_of(os.fstat(file.fileno()))
 
     def _sweep_now_and_then(self) -> None:
         is_due = time.monotonic() > self._swept_at + SWEEP_SECONDS
