@@ -255,8 +255,10 @@ class Project:
         return max(now(), self.updated_at + 1)
 
     def committed(self) -> Project:
-        """Return the project as its next version."""
-        return replace(self, version=self.version + 1, updated_at=self.next_moment())
+        """Return the project as its next version, later than the last and no earlier than any of its votes."""
+        # The clock may be set back between a vote and its commit.
+        moment = max(self.next_moment(), int(self.votes.at.max(initial=0)))
+        return replace(self, version=self.version + 1, updated_at=moment)
 
     def in_place_of(self, old: Project) -> Project:
         """Return the project as the successor of another: its counters go on, so that no file name comes again."""

@@ -255,6 +255,18 @@ def test_a_clock_that_is_set_back_brings_nothing_back(client: FlaskClient, proje
     assert index not in ask(client, ADA, 20)["indices"]
 
 
+def test_a_clock_that_is_set_back_while_a_label_is_kept_keeps_nobody_from_its_sample(
+    client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vote is an hour later than its commit would be, and none of what comes after may take it for news."""
+    clock = itertools.chain([project_module.now()], itertools.repeat(project_module.now() - 3600 * MICROSECONDS))
+    monkeypatch.setattr(project_module, "now", lambda: next(clock))
+    label(client, 10, who=ADA)
+    [vote] = [record for record in get(client, "/projects/p/labels")["labels"] if record["index"] == 10]
+    assert get(client, "/projects/p")["updated_at"] >= vote["labeled_at"]
+    assert ask(client, BOB, 1, overlap=2, candidates=[10])["indices"] == [10]
+
+
 # Samples that several people label.
 
 
