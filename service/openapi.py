@@ -18,7 +18,7 @@ from service.http.examples import STORY
 from service.http.idempotency import HEADER as KEY_HEADER
 from service.http.idempotency import REPLAYED
 from service.http.label_rules import LABEL_SCHEMA
-from service.http.operations import Operation, Reply
+from service.http.operations import Operation, Reply, route_of_contract
 from service.http.routes import operations
 from service.http.rules import Ruled
 from service.http.wire import FORMATS, JSON, MULTIPART, NDJSON
@@ -164,8 +164,7 @@ def build() -> dict[str, Any]:
     spec.components.schema("LabelValue", LABEL_SCHEMA)
     spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer", "description": SECURITY})
     for operation in operations.all:
-        path = re.sub(r"<(\w+)>", r"{\1}", operation.path)
-        spec.path(path=path, operations={operation.method.lower(): describe(operation)})
+        spec.path(path=route_of_contract(operation.path), operations={operation.method.lower(): describe(operation)})
     document: dict[str, Any] = tidy(spec.to_dict())
     for item in document["paths"].values():
         for described in item.values():

@@ -160,7 +160,7 @@ def test_a_request_is_one_line(heard: Heard) -> None:
     assert (fit["route"], fit["project_id"], fit["status"]) == ("/fit", "p", 201)
     assert fit["bytes_in"] > 100
     expected = {"level": "info", "logger": "service.access", "request_id": "mine", "project_id": "p", "method": "GET"}
-    expected |= {"route": "/projects/<project_id>", "status": 200, "key": None, "bytes_in": None}
+    expected |= {"route": "/projects/{project_id}", "status": 200, "key": None, "bytes_in": None}
     assert expected.items() <= get.items()
     assert get["bytes_out"] > 100
     assert 0 < get["duration_ms"] < 10_000

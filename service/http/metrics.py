@@ -11,6 +11,7 @@ from flask.globals import app_ctx, request_ctx
 
 from service import measures
 from service.counters import shared_directory, worker_ids
+from service.http.operations import route_of_contract
 from service.processes import Usage, usage
 from service.usecases.census import Census
 
@@ -41,7 +42,7 @@ def route_of(request: Request) -> str | None:
     The rule and not the path: a caller could otherwise make up as many time series as there are paths.
     """
     rule = request.url_rule
-    return rule.rule if rule else None
+    return route_of_contract(rule.rule) if rule else None
 
 
 def method_of(request: Request) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from flask.typing import ResponseReturnValue
 from marshmallow import Schema
@@ -67,6 +69,12 @@ class Operation:
         """What follows the summary in the docstring."""
         _, _, rest = (self.view.__doc__ or "").partition("\n")
         return " ".join(rest.split())
+
+
+@cache
+def route_of_contract(rule: str) -> str:
+    """Return a rule of Flask's as the contract writes it: `/projects/{project_id}`."""
+    return re.sub(r"<(\w+)>", r"{\1}", rule)
 
 
 @dataclass(frozen=True, slots=True)
