@@ -52,7 +52,7 @@ def test_the_two_commands_stand_at_the_top() -> None:
 
 
 @pytest.mark.parametrize(
-    "heading", ["Five-minute tour", "When models are trained", "Retries and conditions", "Large pools"]
+    "heading", ["Five-minute tour", "When models are trained", "Leases", "Retries and conditions", "Large pools"]
 )
 def test_what_is_shown_happens(heading: str, serve: Callable[..., Service], tmp_path: Path) -> None:
     service = serve()
