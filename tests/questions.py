@@ -1,8 +1,9 @@
 """Questions to ask a strategy: a pool, what is labelled, and a model whose every answer is known."""
 
 import numpy as np
+from scipy import sparse
 
-from service.pool import Pool
+from service.pool import Pool, SparseRows
 from service.strategies import Question, resolve, select
 
 
@@ -10,6 +11,12 @@ def frozen(array):
     array = np.array(array)
     array.flags.writeable = False
     return array
+
+
+def compressed(X):
+    """The same rows as a sparse pool."""
+    csr = sparse.csr_array(X)
+    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 def question_about(X, labeled=(), model=None, n_classes_labeled=2, **known):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from service.pool import Pool, SparseRows
+from service.pool import Pool
 from service.strategies import clustering
 from service.strategies.clustering import dropped
-from tests.questions import ask, picked, question_about
+from tests.questions import ask, compressed, picked, question_about
 
 NAMES = ["margin_k_means", "cluster_margin", "clue", "drop_query"]
 
@@ -33,11 +33,6 @@ class Sign:
     def predict_proba(self, X):
         is_more = np.asarray(X.sum(axis=1)).ravel() > 0
         return np.column_stack([np.where(is_more, 0.25, 0.75), np.where(is_more, 0.75, 0.25)])
-
-
-def compressed(X):
-    csr = sparse.csr_array(X)
-    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 def scored(X, scores):

@@ -11,7 +11,7 @@ from service.strategies import coverage, greedy
 from service.strategies.coverage import covered_by, isolation, limit_for, median_distance
 from service.strategies.greedy import Points
 from service.strategies.representation import ranks_within
-from tests.questions import ask, picked, question_about
+from tests.questions import ask, compressed, picked, question_about
 
 NAMES = ["typiclust", "prob_cover", "max_herding"]
 
@@ -20,11 +20,6 @@ SCALE = 2.0 ** math.floor(math.log2(np.abs(X).max()))
 """The unit in which distances are worked out."""
 
 LABELED = [[], [5], [0, 9, 30, 31]]
-
-
-def compressed(X):
-    csr = sparse.csr_array(X)
-    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 def in_segments(X):

@@ -4,19 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from service.pool import Pool, SparseRows
-from tests.questions import Table, ask, picked, question_about, question_with
+from service.pool import Pool
+from tests.questions import Table, ask, compressed, picked, question_about, question_with
 
 X = np.random.default_rng(3).normal(size=(50, 3))
 MODEL = LogisticRegression().fit(X[:30], np.arange(30) % 3)
-
-
-def compressed(X):
-    csr = sparse.csr_array(X)
-    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 def similarity(a, b, width):

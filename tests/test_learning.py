@@ -2,24 +2,18 @@
 
 import numpy as np
 import pytest
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from service.errors import FitFailed
 from service.estimators import fit, resolve
-from service.pool import Pool, SparseRows
+from service.pool import Pool
 from service.strategies.learning import standardized, tell_apart
 from tests.calls import ends, line, post
-from tests.questions import ask, picked, question_about
+from tests.questions import ask, compressed, picked, question_about
 
 X = np.random.default_rng(1).normal(size=(60, 3)) * [1, 100, 0.01]
 LABELED = [0, 1, 2, 3, 30, 40]
 CODES = np.array([0, 1, 2, 1, 0, 2], np.int32)
-
-
-def compressed(X):
-    csr = sparse.csr_array(X)
-    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 # discriminative

@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from service.pool import Pool, SparseRows
-from tests.questions import Table, ask, picked, question_about, question_with
+from service.pool import Pool
+from tests.questions import Table, ask, compressed, picked, question_about, question_with
 
 
 def learnt(X, n_classes=3):
@@ -18,11 +17,6 @@ def learnt(X, n_classes=3):
 
 def in_segments(X):
     return Pool((X[:7], X[7:11], X[11:]))
-
-
-def compressed(X):
-    csr = sparse.csr_array(X)
-    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 def divergence(p, q):

@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy import sparse
 
-from service.pool import Pool, SparseRows
+from service.pool import Pool
 from tests.nasty import GOOD
-from tests.questions import ask, picked, question_about
+from tests.questions import ask, compressed, picked, question_about
 
 LABELED = [0, 5, 11, 20, 21]
-
-
-def compressed(X):
-    csr = sparse.csr_array(X)
-    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 def about(X, labeled, codes, **more):

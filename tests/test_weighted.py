@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from service.pool import Pool, SparseRows
 from service.strategies.weighted import expected_error, unit_rows
 from tests.nasty import GOOD, POOLS
-from tests.questions import Table, ask, picked, question_about, question_with
+from tests.questions import Table, ask, compressed, picked, question_about, question_with
 
 NAMES = ["expected_gradient_length", "information_density"]
 
@@ -22,11 +22,6 @@ def learnt(X):
 
 def in_segments(X):
     return Pool((X[:7], X[7:11], X[11:]))
-
-
-def compressed(X):
-    csr = sparse.csr_array(X)
-    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 class Same:
