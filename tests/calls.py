@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from flask.testing import FlaskClient
 
+from tests.npy import npy
+
 
 def post(client: FlaskClient, path: str, expect: int = 200, **body: Any) -> Any:
     """POST JSON; the status must be the one expected."""
@@ -29,20 +31,12 @@ def post_form(client: FlaskClient, expect: int = 201, **parts: Any) -> Any:
     data = {}
     for name, value in parts.items():
         if isinstance(value, np.ndarray):
-            data[name] = (npy(value), f"{name}.npy", "application/x-npy")
+            data[name] = (BytesIO(npy(value)), f"{name}.npy", "application/x-npy")
         else:
             data[name] = (BytesIO(json.dumps(value).encode()), name, "application/json")
     response = client.post("/fit", data=data)
     assert response.status_code == expect, response.get_data(as_text=True)
     return response.json
-
-
-def npy(array: np.ndarray) -> BytesIO:
-    """An array as a .npy file."""
-    file = BytesIO()
-    np.save(file, array, allow_pickle=False)
-    file.seek(0)
-    return file
 
 
 def line(n: int = 20) -> list[list[float]]:

@@ -15,7 +15,8 @@ from service import scoring
 from service.errors import InvalidRequest
 from service.store import Part, Store
 from service.usecases import append
-from tests.calls import ends, get, line, npy, post
+from tests.calls import ends, get, line, post
+from tests.npy import npy
 
 ROWS = [[20.0, 1.0], [21.0, 1.0]]
 
@@ -141,9 +142,9 @@ def test_a_pool_in_pieces_gives_the_answers_of_a_whole_one(client) -> None:
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "u2", "i8"])
 def test_npy_parts_without_a_config(client, dtype) -> None:
     X = np.array(line(), dtype)
-    form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (npy(X), "X.npy")}
+    form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (BytesIO(npy(X)), "X.npy")}
     assert client.post("/fit", data=form).status_code == 201
-    form = {"X": (npy(X[:3]), "X.npy"), "y": (npy(np.array([1, 0, 1])), "y.npy")}
+    form = {"X": (BytesIO(npy(X[:3])), "X.npy"), "y": (BytesIO(npy(np.array([1, 0, 1]))), "y.npy")}
     grown = client.post("/projects/p/pool", data=form)
     assert (grown.status_code, grown.json["n_samples"], grown.json["n_labeled"]) == (200, 23, 3)
     rows, n_segments = pool_of(client, "p")
@@ -159,9 +160,9 @@ def test_npy_parts_without_a_config(client, dtype) -> None:
 def test_small_segments_are_put_together_where_one_type_holds_both(client, first, second, n_segments) -> None:
     largest = [[np.iinfo(dtype).max - 1 if dtype[0] in "iu" else 0.1, 2] for dtype in (first, second)]
     one, other = (np.array([row], dtype) for row, dtype in zip(largest, (first, second), strict=True))
-    form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (npy(one), "X.npy")}
+    form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (BytesIO(npy(one)), "X.npy")}
     assert client.post("/fit", data=form).status_code == 201
-    assert client.post("/projects/p/pool", data={"X": (npy(other), "X.npy")}).status_code == 200
+    assert client.post("/projects/p/pool", data={"X": (BytesIO(npy(other)), "X.npy")}).status_code == 200
     context: Any = client.application.extensions["active-query"]
     segments = context.store.read("p", Part.POOL).pool.segments
     assert len(segments) == n_segments
@@ -282,12 +283,15 @@ def test_scores_at_hand_are_those_of_a_fresh_worker(client, monkeypatch, dtypes,
     rng = np.random.default_rng(0)
     first, second = ((rng.normal(size=(200, 4)) * 9).astype(dtype) for dtype in dtypes)
     config = {"project_id": "p", "y": [int(row[0] > 0) if n < 50 else None for n, row in enumerate(first)]}
-    form = {"config": (BytesIO(json.dumps(config).encode()), "c", "application/json"), "X": (npy(first), "X.npy")}
+    form = {
+        "config": (BytesIO(json.dumps(config).encode()), "c", "application/json"),
+        "X": (BytesIO(npy(first)), "X.npy"),
+    }
     assert client.post("/fit", data=form).status_code == 201
     asked = {"project_id": "p", "strategy": "margin", "batch_size": 300, "random_state": 0}
     post(client, "/query", **asked)
     for rows in (second, first[:150], second[:30]):
-        assert client.post("/projects/p/pool", data={"X": (npy(rows), "X.npy")}).status_code == 200
+        assert client.post("/projects/p/pool", data={"X": (BytesIO(npy(rows)), "X.npy")}).status_code == 200
         kept, fresh = kept_and_fresh(client, **asked)
         assert kept == fresh
 

@@ -12,6 +12,7 @@ from service.errors import InvalidRequest
 from service.http.formats import csr
 from service.http.formats.spool import Spooled
 from service.store.staging import Staging
+from tests.npy import npy
 
 MATRIX = sparse.csr_array(np.array([[0, 1.5, 0], [0, 0, 0], [-2, 0, 3]]))
 
@@ -25,12 +26,6 @@ def staging(tmp_path_factory):
 def npz(matrix, **options):
     file = io.BytesIO()
     sparse.save_npz(file, matrix, **options)
-    return file.getvalue()
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
     return file.getvalue()
 
 

@@ -3,7 +3,6 @@
 import io
 import itertools
 import pickle
-import struct
 import tracemalloc
 
 import numpy as np
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidRequest
 from service.http.formats.npy import MAX_HEADER_BYTES, TRANSPOSE_ROWS, MatrixSink, read_column, read_header
 from service.store.staging import Staging
+from tests.npy import npy_of
 
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 COLUMN_DTYPES = (*DTYPES, "b1", "U1", "U7")
@@ -29,13 +29,6 @@ def npy(array, version=(1, 0)):
     file = io.BytesIO()
     np.lib.format.write_array(file, array, version, allow_pickle=True)
     return file.getvalue()
-
-
-def npy_of(header, data=b"", version=(1, 0), length=None):
-    """A .npy file with a header of our own."""
-    header = header.encode("latin-1")
-    length = struct.pack("<H" if version == (1, 0) else "<I", len(header) if length is None else length)
-    return b"\x93NUMPY" + bytes(version) + length + header + data
 
 
 def header(descr="'<f8'", shape="(2, 2)", order="False"):

@@ -18,7 +18,8 @@ from service.given import Given
 from service.settings import Settings
 from service.store import Part, Store
 from service.strategies import STRATEGIES, Need
-from tests.calls import ends, line, npy, post
+from tests.calls import ends, line, post
+from tests.npy import npy
 
 P = [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3], [0.6, 0.4]]
 """Asked in the order 1, 3, 2, 0."""
@@ -62,7 +63,7 @@ def as_form(**fields: Any) -> dict[str, Any]:
     """A question as a form: arrays as .npy, bytes as they are, and everything else in its config."""
     parts = {name: value for name, value in fields.items() if isinstance(value, np.ndarray | bytes)}
     config = {name: value for name, value in fields.items() if name not in parts}
-    files = {name: io.BytesIO(value) if isinstance(value, bytes) else npy(value) for name, value in parts.items()}
+    files = {name: io.BytesIO(part if isinstance(part, bytes) else npy(part)) for name, part in parts.items()}
     data = {name: (file, name, NPY) for name, file in files.items()}
     return {"data": {"config": (io.BytesIO(json.dumps(config).encode()), "config", "application/json"), **data}}
 

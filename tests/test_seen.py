@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import yaml
 from service.http.routes import operations
 from tests.calls import ends, line
 from tests.exposed import complaints, value
+from tests.npy import npy
 from tests.serving import Service
 
 CONTRACT = Path(__file__).parent.parent / "openapi.yaml"
@@ -137,12 +137,6 @@ def test_a_fit_in_the_background_logs_its_project(service: Service) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert value(scrape(service), "active_query_fit_seconds_count", mode="background", outcome="fitted") == 1
-
-
-def npy(array: Any) -> bytes:
-    file = BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def documents() -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,7 @@ from service.http.formats.spool import Spool
 from service.http.wire import choose_media_type
 from service.settings import Settings
 from service.store.staging import Staging
+from tests.npy import npy
 from tests.serving import Reply, Service
 
 LIMIT = 4_000_000
@@ -44,12 +45,6 @@ def form(**parts):
         for name, value in parts.items()
     ]
     return b"".join(lines) + b"--boundary--\r\n"
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 # Over a real gunicorn.

@@ -3,7 +3,6 @@
 import gzip
 import io
 import pickle
-import struct
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from service.store import Store
 from service.strategies import STRATEGIES
 from service.usecases.label import MAX_ANNOTATORS, Answer, with_answers
 from service.usecases.query import QueryRequest, query_project
+from tests.npy import npy, npy_of
 
 BOUNDARY = "boundary"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
@@ -90,19 +90,6 @@ def part(name, value):
     media_type, data = value
     disposition = f'Content-Disposition: form-data; name="{name}"; filename="{name}"'
     return f"--{BOUNDARY}\r\n{disposition}\r\nContent-Type: {media_type}\r\n\r\n".encode() + data + b"\r\n"
-
-
-def npy(array, **options):
-    file = io.BytesIO()
-    np.save(file, array, **options)
-    return file.getvalue()
-
-
-def npy_of(header, data=b"", version=(1, 0), length=None):
-    """A .npy file with a header of our own."""
-    header = header.encode("latin-1")
-    length = struct.pack("<H" if version == (1, 0) else "<I", len(header) if length is None else length)
-    return b"\x93NUMPY" + bytes(version) + length + header + data
 
 
 def header(descr="<f8", shape="(2, 2)", order="False"):

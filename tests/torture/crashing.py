@@ -28,8 +28,9 @@ from service.settings import Settings
 from service.store import Part, Store
 from service.store.check import check_project, project_directories
 from service.usecases.label import Answer, LabelRequest, label_project
+from tests.npy import npy
 from tests.torture.data_dir import rubbish
-from tests.torture.forms import FORM, NDJSON, ZIP, form, npy
+from tests.torture.forms import FORM, NDJSON, ZIP, form
 
 AUDITED = (
     "os.rename",

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-from io import BytesIO
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 BOUNDARY = "----torture"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 ZIP = {"Content-Type": "application/zip"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
-
-
-def npy(array: NDArray[Any]) -> bytes:
-    """An array as a .npy file."""
-    file = BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
 
 
 def form(config: dict[str, Any], **files: bytes) -> bytes:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from tests.npy import npy
 from tests.serving import Reply
 from tests.torture.asker import Asker, until
 from tests.torture.data_dir import check_soundness, rubbish
-from tests.torture.forms import FORM, NDJSON, ZIP, form, npy
+from tests.torture.forms import FORM, NDJSON, ZIP, form
 from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import Sizes

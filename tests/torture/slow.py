@@ -11,8 +11,9 @@ from threading import Event, Thread
 
 import numpy as np
 
+from tests.npy import npy
 from tests.torture.asker import Asker
-from tests.torture.forms import FORM, form, npy
+from tests.torture.forms import FORM, form
 from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import Sizes

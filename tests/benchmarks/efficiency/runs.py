@@ -21,6 +21,7 @@ from service.app import create_app
 from service.settings import Settings
 from service.store import Part, Store
 from tests.benchmarks.efficiency.data import Split, split
+from tests.npy import npy
 
 TREES = 50
 MODELS: dict[str, dict[str, Any]] = {
@@ -120,8 +121,8 @@ class Project:
         }
         form = {
             "config": (io.BytesIO(json.dumps(config).encode()), "config.json", "application/json"),
-            "X": (npy(data.X), "X.npy", "application/x-npy"),
-            "y": (npy(y), "y.npy", "application/x-npy"),
+            "X": (io.BytesIO(npy(data.X)), "X.npy", "application/x-npy"),
+            "y": (io.BytesIO(npy(y)), "y.npy", "application/x-npy"),
         }
         self.checked(self.client.post("/fit", data=form))
 
@@ -174,14 +175,6 @@ def curve(points: Sequence[tuple[int, dict[str, float]]]) -> Curve:
     """Turn points into columns."""
     names = points[0][1]
     return Curve([n for n, _ in points], {name: [scores[name] for _, scores in points] for name in names})
-
-
-def npy(array: NDArray[Any]) -> io.BytesIO:
-    """An array as the bytes of a .npy file."""
-    file = io.BytesIO()
-    np.save(file, array)
-    file.seek(0)
-    return file
 
 
 @cache

@@ -1,0 +1,24 @@
+"""Files in numpy's own format, right and wrong."""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    """An array as a .npy file; one of objects is pickled."""
+    file = BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npy_of(header: str, data: bytes = b"", version: tuple[int, int] = (1, 0), length: int | None = None) -> bytes:
+    """A .npy file with a header of our own."""
+    text = header.encode("latin-1")
+    size = struct.pack("<H" if version == (1, 0) else "<I", len(text) if length is None else length)
+    return b"\x93NUMPY" + bytes(version) + size + text + data
