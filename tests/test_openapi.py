@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 from service import openapi
+from service.access import Role
 from service.http.examples import STORY, Example
 from service.http.routes import operations
 from tests.masks import approximately, mask
@@ -38,6 +39,16 @@ def test_every_route_of_the_application_is_in_the_contract(app: Flask) -> None:
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert documented == routed
+
+
+def test_every_write_may_find_the_disk_full() -> None:
+    writers = [operation for operation in operations.all if operation.role in (Role.ANNOTATOR, Role.ADMIN)]
+    assert [operation.name for operation in writers if 507 not in operation.problems] == []
+
+
+def test_a_lease_is_over_after_it_was_given() -> None:
+    leases = [example.reply for example in STORY if example.operation == "renew_lease"]
+    assert all(lease["leased_at"] < lease["expires_at"] for lease in leases)
 
 
 def test_every_operation_has_an_example_of_every_way_to_succeed() -> None:

@@ -40,6 +40,8 @@ LOGISTIC = {"name": "logistic_regression", "params": {"C": 1.0, "max_iter": 1000
 REQUEST_ID = "5e3c1b0e2f7c4a1d9b8a7c6d5e4f3a2b"
 QUERY_ID = "0f6d1c52a1f34b1c8a55c1c7f0f1d2e3"
 AT = "2026-01-05T09:00:00.000000Z"
+TEN_MINUTES_LATER = "2026-01-05T09:10:00.000000Z"
+AN_HOUR_LATER = "2026-01-05T10:00:00.000000Z"
 
 
 def problem(status: int, title: str, detail: str, pointer: str | None = None) -> Json:
@@ -105,27 +107,29 @@ def annotator(name: str | None, n_labels: int, n_skips: int) -> Json:
     }
 
 
-def asked_without_project(
-    indices: list[int], scores: list[float], strategy: str, *, n_labeled: int = 0, n_unlabeled: int
-) -> Json:
-    """Return the reply to a question about samples that were sent."""
-    return {
-        "project_id": None,
+def answered(indices: list[int], scores: list[float] | None, strategy: str, **changes: Json) -> Json:
+    """Return the reply to a question about the project of the story, as it was made but for some changes."""
+    told = {
+        "project_id": "flowers",
         "query_id": QUERY_ID,
         "indices": indices,
         "ids": None,
         "scores": scores,
         "strategy": strategy,
         "fallback_reason": None,
-        "model_version": None,
-        "n_labeled": n_labeled,
-        "n_unlabeled": n_unlabeled,
+        "model_version": 1,
+        "n_labeled": 2,
+        "n_unlabeled": 6,
         "n_labels_since_fit": 0,
         "classes": None,
         "explanations": None,
         "lease_expires_at": None,
     }
+    return told | changes
 
+
+NO_PROJECT = {"project_id": None, "model_version": None}
+"""What is told otherwise where the samples themselves are sent."""
 
 LEASE = {
     "query_id": QUERY_ID,
@@ -133,7 +137,7 @@ LEASE = {
     "indices": [6],
     "ids": None,
     "leased_at": AT,
-    "expires_at": AT,
+    "expires_at": TEN_MINUTES_LATER,
 }
 OF_LEASE = {"project_id": "flowers", "query_id": QUERY_ID}
 """The id is that of the reply before."""
@@ -184,42 +188,19 @@ STORY = (
         "The next two samples",
         200,
         body={"project_id": "flowers", "batch_size": 2, "strategy": "margin"},
-        reply={
-            "project_id": "flowers",
-            "query_id": QUERY_ID,
-            "indices": [6, 7],
-            "ids": None,
-            "scores": [0.9825, 0.7851],
-            "strategy": "margin",
-            "fallback_reason": None,
-            "model_version": 1,
-            "n_labeled": 2,
-            "n_unlabeled": 6,
-            "n_labels_since_fit": 0,
-            "classes": None,
-            "explanations": None,
-            "lease_expires_at": None,
-        },
+        reply=answered([6, 7], [0.9825, 0.7851], "margin"),
     ),
     Example(
         "query_project",
         "Why this sample",
         200,
         body={"project_id": "flowers", "strategy": "badge", "explain": True},
-        reply={
-            "project_id": "flowers",
-            "query_id": QUERY_ID,
-            "indices": [6],
-            "ids": None,
-            "scores": None,
-            "strategy": "badge",
-            "fallback_reason": None,
-            "model_version": 1,
-            "n_labeled": 2,
-            "n_unlabeled": 6,
-            "n_labels_since_fit": 0,
-            "classes": ["setosa", "versicolor"],
-            "explanations": [
+        reply=answered(
+            [6],
+            None,
+            "badge",
+            classes=["setosa", "versicolor"],
+            explanations=[
                 {
                     "chosen_by": "strategy",
                     "predicted_label": "setosa",
@@ -229,33 +210,24 @@ STORY = (
                     "cluster": {"n_candidates": 6, "n_looked_at": 6, "share": 1.0},
                 }
             ],
-            "lease_expires_at": None,
-        },
+        ),
     ),
     Example(
         "query_project",
         "A sample that is held for one person",
         200,
         body={"project_id": "flowers", "strategy": "margin", "annotator": "ada", "lease_seconds": 600},
-        reply={
-            "project_id": "flowers",
-            "query_id": QUERY_ID,
-            "indices": [6],
-            "ids": None,
-            "scores": [0.9825],
-            "strategy": "margin",
-            "fallback_reason": None,
-            "model_version": 1,
-            "n_labeled": 2,
-            "n_unlabeled": 6,
-            "n_labels_since_fit": 0,
-            "classes": None,
-            "explanations": None,
-            "lease_expires_at": AT,
-        },
+        reply=answered([6], [0.9825], "margin", lease_expires_at=TEN_MINUTES_LATER),
     ),
     Example("list_project_leases", "What is held", 200, path=LOOK_AT, reply={"leases": [LEASE]}),
-    Example("renew_lease", "An hour more", 200, path=OF_LEASE, body={"lease_seconds": 3600}, reply=LEASE),
+    Example(
+        "renew_lease",
+        "An hour more",
+        200,
+        path=OF_LEASE,
+        body={"lease_seconds": 3600},
+        reply=LEASE | {"expires_at": AN_HOUR_LATER},
+    ),
     Example("release_lease", "Given back", 204, path=OF_LEASE),
     Example(
         "release_lease",
@@ -286,7 +258,7 @@ STORY = (
         "What a model of your own is unsure of, without a project",
         200,
         body={"probabilities": [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]], "batch_size": 2, "strategy": "margin"},
-        reply=asked_without_project([1, 2], [1.0, 0.6], "margin", n_unlabeled=3),
+        reply=answered([1, 2], [1.0, 0.6], "margin", **NO_PROJECT, n_labeled=0, n_unlabeled=3),
     ),
     Example(
         "query_project",
@@ -297,7 +269,7 @@ STORY = (
             "probabilities": [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]],
             "y": [None, "rose", None],
         },
-        reply=asked_without_project([2], [0.8813], "entropy", n_labeled=1, n_unlabeled=2),
+        reply=answered([2], [0.8813], "entropy", **NO_PROJECT, n_labeled=1, n_unlabeled=2),
     ),
     Example(
         "query_project",

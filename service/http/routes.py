@@ -350,7 +350,7 @@ def append_samples(project_id: str) -> Response:
     role=Role.ADMIN,
     replies={204: Reply("The project is gone, and all its files with it.")},
     headers=CONDITIONS,
-    problems=(404, 412, 422, 503),
+    problems=(404, 412, 422, 503, 507),
 )
 def delete_project(project_id: str) -> Response:
     """Delete a project."""

@@ -230,7 +230,10 @@ class QuerySchema(PlainSchema):
 class RenewSchema(PlainSchema):
     """Let a lease count anew from now."""
 
-    lease_seconds = Ruled(rules.integer(1, MAX_LEASE_SECONDS), "For how long; as long as it was given for without.")
+    lease_seconds = Ruled(
+        rules.integer(1, MAX_LEASE_SECONDS),
+        "For how many seconds from now; without it for as many as it was given for.",
+    )
 
 
 class LabelSchema(PlainSchema):
