@@ -13,7 +13,7 @@ from tests.torture.sizes import QUICK
 
 @pytest.mark.parametrize("name", ["storm", "annotators", "machine", "crash_points", "fuzz"])
 def test_nothing_is_lost(name: str, tmp_path: Path) -> None:
-    tally = TRIALS[name](QUICK, 0, tmp_path)
+    tally = TRIALS[name].run(QUICK, 0, tmp_path)
     assert tally.counts
     assert tally.lost == []
 

@@ -6,10 +6,10 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import click
 
@@ -17,33 +17,27 @@ from tests.torture import annotators, contract, crash_points, damage, full_disk,
 from tests.torture.outcome import Tally
 from tests.torture.sizes import LONG, QUICK, Sizes
 
-TRIALS: dict[str, Callable[[Sizes, int, Path], Tally]] = {
-    "storm": storm.run,
-    "annotators": annotators.run,
-    "machine": machine.run,
-    "crash_points": crash_points.run,
-    "damage": damage.run,
-    "full_disk": full_disk.run,
-    "fuzz": fuzz.run,
-    "slow": slow.run,
-    "contract": contract.run,
-}
+MODULES = (storm, annotators, machine, crash_points, damage, full_disk, fuzz, slow, contract)
+TRIALS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
+SIZES = [field.name for field in fields(Sizes)]
 
 
-@click.command()
-@click.argument("trials", nargs=-1, type=click.Choice(list(TRIALS)))
-@click.option("--quick", is_flag=True, help="Small sizes: each trial takes some seconds.")
+@click.command(epilog="\n\n".join(f"{name}: {module.__doc__}" for name, module in TRIALS.items()))
+@click.argument("trials", nargs=-1, type=click.Choice(list(TRIALS)), metavar="[TRIAL]...")
+@click.option("--quick", is_flag=True, help="Small sizes: each trial takes seconds, but for a minute of slow clients.")
 @click.option(
     "--seed", default=0, show_default=True, help="What is drawn; a trial of processes never comes again exactly."
 )
-@click.option("--size", "changes", multiple=True, metavar="NAME=N", help="Another size, such as kills=50.")
+@click.option(
+    "--size", "changes", multiple=True, metavar="NAME=N", help=f"Another size, such as kills=50, of {', '.join(SIZES)}."
+)
 def main(trials: tuple[str, ...], quick: bool, seed: int, changes: tuple[str, ...]) -> None:
     """Try to make the service break its promises, by all trials or those named."""
     logging.disable(logging.ERROR)
     sizes = changed(QUICK if quick else LONG, changes)
     lost = 0
     for name in trials or TRIALS:
-        click.echo(f"{name} (seed {seed})")
+        click.echo(f"{name} (seed {seed}): {TRIALS[name].__doc__}")
         start = time.monotonic()
         with TemporaryDirectory(prefix="active-query-torture-") as scratch:
             tally = attempt(name, sizes, seed, Path(scratch))
@@ -56,18 +50,18 @@ def main(trials: tuple[str, ...], quick: bool, seed: int, changes: tuple[str, ..
 def attempt(name: str, sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Run a trial; one that cannot be brought to its end is a loss, and hides no other."""
     try:
-        return TRIALS[name](sizes, seed, scratch)
+        tally: Tally = TRIALS[name].run(sizes, seed, scratch)
+        return tally
     except Exception as error:  # noqa: BLE001
         return Tally(lost=["".join(traceback.format_exception(error))[-3000:]])
 
 
 def changed(sizes: Sizes, changes: tuple[str, ...]) -> Sizes:
     """Sizes with some of them set."""
-    names = [field.name for field in fields(Sizes)]
     for change in changes:
         name, _, number = change.partition("=")
-        if name not in names or not number.isdecimal():
-            raise click.BadParameter(f"{change!r}: NAME=N, with a name of {', '.join(names)}")
+        if name not in SIZES or not number.isdecimal():
+            raise click.BadParameter(f"{change!r}: NAME=N, with a name of {', '.join(SIZES)}")
         sizes = replace(sizes, **{name: int(number)})
     return sizes
 

@@ -1,4 +1,4 @@
-"""The contract's test of the suite with many more examples, each operation by itself and in chains."""
+"""Random requests that schemathesis makes of the contract, each operation by itself and in chains."""
 
 from __future__ import annotations
 

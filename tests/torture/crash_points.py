@@ -99,7 +99,7 @@ def die(
         tally.lose(f"{what}: {died['status']} {died['said'][-1000:]}")
         return
     if died["status"] == 0:
-        tally.count("operations that were done sooner")
+        tally.count("changes that were done before their crash point")
     if looked["status"] != 0:
         tally.lose(f"{what}: cannot be opened: {looked['said']}")
         return

@@ -121,7 +121,7 @@ def fill_up(asker: Asker, disk: Path, name: str, write: Write, steps: int, tally
         tally.check(clean, f"{name}, {n_pages} pages left: {rubbish(disk / 'data')}")
     else:
         tally.lose(f"{name}: never succeeded")
-    tally.figures[f"pages for {name}"] = str(n_pages)
+    tally.figures[f"pages of room that {name} takes:"] = str(n_pages)
 
 
 def projects(asker: Asker) -> list[dict[str, Any]]:
