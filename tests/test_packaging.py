@@ -7,7 +7,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from service import __version__
+from tests.test_layers import MODULES, imports
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -66,6 +70,18 @@ def test_the_lock_holds_names_versions_hashes_and_nothing_else() -> None:
 @pytest.mark.parametrize("requirement", CORE, ids=str)
 def test_the_lock_has_each_dependency_in_a_version_that_will_do(requirement: Requirement) -> None:
     assert requirement.specifier.contains(locked()[canonicalize_name(requirement.name)])
+
+
+def test_what_the_service_imports_is_declared() -> None:
+    texts = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
+    imported = {name.split(".")[0] for path in MODULES.values() for name in imports(path)}
+    # Python 3.14 has `compression`, and only mypy looks for `_typeshed`.
+    foreign = imported - sys.stdlib_module_names - {"service", "compression", "_typeshed"}
+    makers = packages_distributions()
+    assert [
+        name for name in sorted(foreign) if not declared & set(map(canonicalize_name, makers.get(name, [name])))
+    ] == []
 
 
 def test_the_lock_has_nothing_of_the_extras() -> None:
