@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Lock
 
-Sample = tuple[str, int]
 FOREVER = float("inf")
 
 
