@@ -16,14 +16,10 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What tells a request with an Idempotency-Key from all others: digests of its caller's key, and of all it says.
-
-    `again` tells that one with this key began before, of which nobody knows what became.
-    """
+    """What tells a request with an Idempotency-Key from all others: digests of its caller's key, and of all it says."""
 
     key: str
     content: str
-    again: bool
 
     def __str__(self) -> str:
         return f"{self.key}{self.content}"

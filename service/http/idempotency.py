@@ -57,7 +57,7 @@ def once(view: View, replies: Replies, max_body_bytes: int) -> View:
                 with suppress(LengthRequired):  # there is none
                     deque(sent_chunks(request, max_body_bytes), maxlen=0)
                 return replayed(claim.kept, witness.hexdigest())
-            g.claimed = key, claim
+            g.claimed = key
             response = make_response(view(**arguments))
             if "Retry-After" not in response.headers:  # that asks for another try
                 keep(claim, response, witness.hexdigest())
@@ -101,5 +101,4 @@ def terms_of(request: Request) -> Terms:
     terms = conditions.terms_of(request)
     if "claimed" not in g:
         return terms
-    key, claim = g.claimed
-    return replace(terms, mark=Mark(key, request.environ[WITNESS].hexdigest(), claim.again))
+    return replace(terms, mark=Mark(g.claimed, request.environ[WITNESS].hexdigest()))

@@ -244,8 +244,10 @@ class Store:
         Raises KeyReused, or StoreDamaged.
         """
         mark = terms.mark
-        if mark is None or not mark.again:
+        if mark is None:
             return None
+
+        since = show_time(now() - KEPT_SECONDS * 1_000_000)
 
         def look(directory: Path, project: Project) -> tuple[Project, Plain | None]:
             with told_of(project):
@@ -255,7 +257,7 @@ class Store:
             project, event = self._read(project_id, look)
         except ProjectNotFound:
             return None
-        if event is None or event["at"] < show_time(now() - KEPT_SECONDS * 1_000_000):
+        if event is None or event["at"] < since:
             return None
         if event["details"].get("request") != str(mark):
             raise KeyReused

@@ -46,14 +46,13 @@ class KeptReply:
 
 
 class Claim:
-    """A key in use: `kept` is the reply that there is, else this is the only request with it, `again` if not the first.
+    """A key in use: `kept` is the reply that there is, else this is the only request with it.
 
     `keep` is called at most once, and not where there is a reply.
     """
 
-    def __init__(self, file: BinaryIO, kept: KeptReply | None, *, again: bool = False) -> None:
+    def __init__(self, file: BinaryIO, kept: KeptReply | None) -> None:
         self.kept = kept
-        self.again = again
         self._file = file
 
     def keep(self, reply: KeptReply) -> None:
@@ -93,16 +92,14 @@ class Replies:
                     yield Claim(file, kept)
                     return
                 is_gone = os.fstat(file.fileno()).st_nlink == 0  # swept away before it was held
-            again = not is_new and not is_old(file)
             with disk():
-                if not is_new and not again:
-                    file.truncate(0)  # before it is young again, with a reply that was given up
                 if not is_new:
+                    if is_old(file):
+                        file.truncate(0)  # before it is young again, with a reply that was given up
                     os.utime(file.fileno())
-                # A commit must not survive a power cut that its key does not survive.
                 settle_directory(self.root)
             try:
-                yield Claim(file, None, again=again)
+                yield Claim(file, None)
             finally:  # what is refused takes room, too
                 self._n_bytes += n_bytes_of(os.fstat(file.fileno()))
 

@@ -68,8 +68,8 @@ def export_project(store: Store, project_id: str) -> Snapshot:
 
 def refuse_taken(store: Store, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
     """Raise ProjectInTheWay, or PreconditionFailed, where there is a project of this name."""
-    if terms.mark is not None and terms.mark.again:
-        return  # it may be the one that this request made
+    if terms.mark is not None:
+        return  # it may be the one that this request made before
     with suppress(ProjectNotFound):
         terms.check(store.read(project_id).project)
         raise ProjectInTheWay(project_id)
