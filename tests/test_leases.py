@@ -148,7 +148,7 @@ def test_when_others_hold_all_it_says_when_to_ask_again(client: FlaskClient, pro
     body = {"project_id": "p", "annotator": EVE, "lease_seconds": 60}
     response = client.post("/query", json=body)
     assert (response.status_code, response.json["indices"], response.json["lease_expires_at"]) == (200, [], None)
-    assert "18 samples, are held by others" in response.json["fallback_reason"]
+    assert response.json["fallback_reason"].startswith("all that could be asked about, 18 samples, are held by others")
     assert response.headers["Retry-After"] == "40"
     assert held(client).keys() == {ADA, BOB}
 

@@ -61,6 +61,7 @@ from service.http.wire import (
     read_json,
     read_samples,
     spooled_body,
+    without_body,
 )
 from service.parameters import pointer_token
 from service.places import Places
@@ -355,7 +356,7 @@ def append_samples(project_id: str) -> Response:
 def delete_project(project_id: str) -> Response:
     """Delete a project."""
     delete(here().store, project_id, terms_of(request))
-    return Response(status=204)
+    return without_body()
 
 
 @operations.add(
@@ -461,7 +462,7 @@ def renew_lease(project_id: str, query_id: str) -> Response:
 def release_lease(project_id: str, query_id: str) -> Response:
     """Give samples back unanswered."""
     release(here().store, project_id, query_id, access.refuse_others)
-    return Response(status=204)
+    return without_body()
 
 
 @operations.add(
@@ -481,7 +482,7 @@ def retract_label(project_id: str, index: str) -> Response:
         get(here().store, project_id)
         raise LabelNotFound(index[:32])
     project = retract(here().store, project_id, int(index), access.caller().annotator, terms_of(request))
-    return tagged(request, Response(status=204), project)
+    return tagged(request, without_body(), project)
 
 
 @operations.add(

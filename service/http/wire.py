@@ -344,6 +344,13 @@ def json_response(document: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, mimetype=JSON)
 
 
+def without_body() -> Response:
+    """Build a reply that says nothing, of no media type."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
+
+
 def json_list(name: str, items: Iterator[Any]) -> Iterator[bytes]:
     """Write an object with one list, of frozen dataclasses say, a thousand items at a time."""
     yield b'{"' + name.encode() + b'":['

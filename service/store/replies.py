@@ -182,6 +182,6 @@ def n_bytes_of(status: os.stat_result) -> int:
 
 def remove_unheld(path: Path) -> None:
     """Remove the file of a key, unless a request with it is at work."""
-    with suppress(FileNotFoundError, KeyInUse), path.open("rb") as file:
+    with suppress(OSError, KeyInUse), path.open("rb") as file:
         hold(file)
         path.unlink()

@@ -74,10 +74,15 @@ def query_project(
         names = Names(classes, project.classes, None if snapshot.ids is None else snapshot.ids.names_at)
         with place_for(request, project.n_samples, claim_place):
             explanations = explain(question(), batch, request, seed_of(project, request), names)
-    note, retry_after = None, None
+    notes, retry_after = [selection.fallback_reason], None
     if held and len(indices) < request.batch_size:
         missed = held.free_at[open_rows(project, request, held).missed]
-        note, retry_after = told_of_missed(missed, moment, is_all=not indices) if len(missed) else (None, None)
+        if len(missed) and indices:
+            notes.append(f"{len(missed)} more are held by others")
+        elif len(missed):
+            retry_after = max(1, math.ceil((int(missed.min()) - moment) / MICROSECONDS))
+            why = f"all that could be asked about, {len(missed)} samples, are held by others"
+            notes = [f"{why}; the first is free again in {retry_after} s at the latest"]
     return Answered(
         project_id=project.project_id,
         query_id=name,
@@ -85,7 +90,7 @@ def query_project(
         ids=None if snapshot.ids is None else snapshot.ids.names_at(indices),
         scores=shown_scores(selection),
         strategy=selection.strategy,
-        fallback_reason="; ".join(filter(None, (selection.fallback_reason, note))) or None,
+        fallback_reason="; ".join(filter(None, notes)) or None,
         model_version=None if request.given or project.model is None else project.model.version,
         n_labeled=project.n_labeled,
         n_unlabeled=project.n_unlabeled,
@@ -105,15 +110,6 @@ def names_of(held: Holdings) -> tuple[str, ...]:
     name.update(b" ")
     name.update(held.others.data)
     return (name.hexdigest(),)
-
-
-def told_of_missed(free_at: NDArray[np.int64], moment: int, *, is_all: bool) -> tuple[str, int | None]:
-    """Say that others hold samples (k,) which would have been given, and where it is all, when to ask again."""
-    seconds = max(1, math.ceil((int(free_at.min()) - moment) / MICROSECONDS))
-    if is_all:
-        why = f"all that could be asked about, {len(free_at)} samples, are held by others"
-        return f"{why}; the first is free again in {seconds} s at the latest", seconds
-    return f"{len(free_at)} more are held by others", None
 
 
 def classes_of(project: Project, request: QueryRequest) -> Sequence[Label]:
