@@ -238,10 +238,11 @@ class ClientSocket(socket.socket):
         if timeout == 0:
             raise BlockingIOError(errno.EAGAIN, "the client has to be waited for")
         began = time.monotonic()
+        seconds = max(0.0, min(self._patience, inf if timeout is None else timeout))  # less is for ever to the system
         poll = select.poll()
         poll.register(self, event)
         with self._crew.wait_for(self, began + self._patience):
-            is_there = poll.poll(1000 * min(self._patience, inf if timeout is None else timeout))
+            is_there = poll.poll(1000 * seconds)
             self._patience -= time.monotonic() - began
         if self._patience <= 0:
             raise TooSlow

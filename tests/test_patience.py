@@ -9,6 +9,7 @@ from concurrent.futures import wait
 from threading import Event, Lock, active_count
 
 import pytest
+from gunicorn import util
 
 from service import patience
 from service.patience import ClientSocket, Crew, TooSlow
@@ -123,6 +124,15 @@ def test_a_client_that_neither_sends_nor_takes_anything_is_too_slow(
     crew = Crew(1)
     ours, _theirs = pair(crew)
     assert isinstance(crew.submit(action, ours).exception(5), TooSlow)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_client_that_was_too_slow_is_not_waited_for_until_it_hangs_up(pair: Pair) -> None:
+    crew = Crew(1)
+    ours, _theirs = pair(crew)
+    assert isinstance(crew.submit(ours.recv, 10).exception(5), TooSlow)
+    crew.submit(util.close_graceful, ours).result(5)
+    assert ours.fileno() == -1
 
 
 @pytest.mark.usefixtures("impatient")
