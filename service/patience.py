@@ -115,8 +115,11 @@ class Crew:
         self._n_called += 1
         if self._idle:
             self._idle.pop().wake()
-        else:
+            return
+        try:
             Thread(target=self._be_a_thread, daemon=True).start()
+        except RuntimeError:  # the system has none left: those there are do the work after their own
+            self._n_called -= 1
 
     def _be_a_thread(self) -> None:
         """Do what is asked for, and sleep in between."""

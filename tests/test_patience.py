@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from threading import Event, Lock, active_count
+from threading import Event, Lock, active_count, stack_size
 
 import pytest
 from gunicorn import util
@@ -61,6 +61,16 @@ def test_what_work_raises_is_for_whoever_asks_for_its_result() -> None:
     crew = Crew(1)
     assert isinstance(crew.submit(int, "x").exception(5), ValueError)
     assert crew.submit(int, "7").result(5) == 7
+
+
+def test_work_is_done_although_the_system_had_no_thread_for_it() -> None:
+    crew, before = Crew(1), stack_size(2**46)
+    try:
+        first = crew.submit(int, "1")
+    finally:
+        stack_size(before)
+    assert not first.done()
+    assert (crew.submit(int, "2").result(5), first.result(5)) == (2, 1)
 
 
 def test_a_turn_is_lent_while_a_client_is_waited_for(pair: Pair) -> None:
