@@ -5,6 +5,9 @@ gunicorn's threads read heads and bodies and send replies themselves, so each of
 
 from __future__ import annotations
 
+import errno
+import resource
+import time
 import uuid
 from contextlib import suppress
 from http import HTTPStatus
@@ -31,6 +34,12 @@ STATUS: dict[type[Exception], int] = {
 """What gunicorn refuses, before the application hears of it, by the class or the nearest of its parents."""
 
 
+NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+PAUSE_SECONDS = 0.05
+"""How long nobody new is let in when no file is left for a connection."""
+
+
 class Connection(TConn):  # type: ignore[misc]
     """A connection that is closed for good by the thread that served it: the main loop would wait for its client."""
 
@@ -44,9 +53,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def get_thread_pool(self) -> Crew:
         """Return threads for the requests at work and for those whose clients are waited for."""
-        # Whoever is idle must leave connections to others.
-        self.max_keepalived = max(1, self.worker_connections - self.cfg.threads - MAX_WAITED_FOR)
-        return Crew(self.cfg.threads)
+        n_connections: int = self.cfg.worker_connections
+        most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most_files != resource.RLIM_INFINITY:
+            # Half of them are for what the store maps, and a request has some open, too.
+            n_connections = min(n_connections, max(2, most_files // 4))
+        # Whoever is waited for, or idle, must leave connections to others.
+        max_waited_for = min(MAX_WAITED_FOR, n_connections // 2)
+        self.max_keepalived = max(1, n_connections - self.cfg.threads - max_waited_for)
+        self.worker_connections = n_connections
+        return Crew(self.cfg.threads, max_waited_for)
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection; where no file is left for it, it waits in the queue of the system."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in NO_FILE_LEFT:
+                raise
+            self.log.warning("no file is left for another connection: %s", error)
+            time.sleep(PAUSE_SECONDS)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Hand a connection that has something to say, or is new, to a thread."""

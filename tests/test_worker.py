@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from tests.calls import line
 from tests.serving import Reply, Service
 
+N_CONNECTIONS = 40
 N_LABELED = 20_000
 QUESTION = {"project_id": "small", "strategy": "margin"}
 
@@ -24,7 +26,8 @@ QUESTION = {"project_id": "small", "strategy": "margin"}
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One worker of two threads for all tests here, with a small project, and one of many labels."""
     directory = tmp_path_factory.mktemp("worker")
-    service = Service(directory / "data", directory / "log", AQ_WORKERS="1", AQ_THREADS="2", AQ_LOG_LEVEL="error")
+    few = {"AQ_WORKERS": "1", "AQ_THREADS": "2", "GUNICORN_CMD_ARGS": f"--worker-connections={N_CONNECTIONS}"}
+    service = Service(directory / "data", directory / "log", AQ_LOG_LEVEL="error", **few)
     service.start()
     service.post("/fit", {"project_id": "small", "X": line(), "y": [0, *[None] * 18, 1]}, expect=201)
     many = {"project_id": "many", "X": [[0.0]] * N_LABELED, "y": [0] * N_LABELED}
@@ -77,6 +80,29 @@ def few_bytes_at_a_time(port: int) -> socket.socket:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     client.connect(("127.0.0.1", port))
     return client
+
+
+def test_silent_clients_take_no_connection_from_others(service: Service) -> None:
+    with ExitStack() as connections:
+        for _ in range(N_CONNECTIONS + 10):
+            connections.enter_context(few_bytes_at_a_time(service.port))
+        assert service.call("GET", "/healthz", timeout=5).status == 200
+
+
+def test_a_worker_that_may_open_no_more_files_lives_on(service: Service) -> None:
+    (worker,) = service.workers()
+    n_open = len(list(Path(f"/proc/{worker}/fd").iterdir()))
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (n_open + 5, limits[1]))
+    try:
+        with ExitStack() as connections:
+            for _ in range(10):
+                connections.enter_context(few_bytes_at_a_time(service.port))
+            time.sleep(0.2)
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+    service.post("/query", QUESTION)
+    assert service.workers() == [worker]
 
 
 def test_honest_uploads_on_slow_lines_arrive(service: Service) -> None:
