@@ -33,6 +33,9 @@ class Logger(glogging.Logger):
 
 logger_class = Logger
 
+forwarder_headers = ""
+"""gunicorn would take its SCRIPT_NAME from a header, from whoever is on this machine or behind a proxy there."""
+
 
 def when_ready(server: Any) -> None:
     """Bound how long a thread waits for a client behind TLS; connections have it from the socket that accepts them."""

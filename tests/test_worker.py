@@ -171,6 +171,10 @@ def test_what_cannot_be_read_is_answered_with_a_problem(service: Service, reques
     assert reply.headers["X-Request-ID"] == reply.json["request_id"]
 
 
+def test_a_header_is_not_taken_for_the_prefix_of_paths(service: Service) -> None:
+    assert sent(service, START + b"SCRIPT_NAME: /elsewhere\r\n\r\n").status == 200
+
+
 def sent(service: Service, request: bytes) -> Reply:
     """Send bytes, and return the reply to them."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
