@@ -94,13 +94,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Answer a request that the application never saw, or whose reply could not be sent."""
         status = next((STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS), 500)
         request_id = uuid.uuid4().hex
+        facts = {"facts": {"request_id": request_id, "status": status}}
         if status == 500:
-            self.log.exception("request %s failed", request_id)
+            self.log.exception("failed", extra=facts)
             detail = "this is a fault of the service; its log has more under the request id"
         else:
             detail = f"the request cannot be read: {exc}"[:500]
             # What cannot be read may be anything, and the log holds nothing of what was sent.
-            self.log.warning("request %s answered %d: %s", request_id, status, type(exc).__name__)
+            self.log.warning("answered %d: %s", status, type(exc).__name__, extra=facts)
         with suppress(OSError):
             client.sendall(refusal(status, detail, request_id))
 

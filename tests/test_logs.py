@@ -166,6 +166,11 @@ def test_a_request_is_one_line(heard: Heard) -> None:
     assert 0 < get["duration_ms"] < 10_000
 
 
+def test_a_length_that_is_no_number_for_others_is_not_told(heard: Heard) -> None:
+    heard.client.post("/query", json={}, environ_overrides={"CONTENT_LENGTH": "9" * 4000})
+    assert heard.lines[0]["bytes_in"] is None
+
+
 def test_a_line_says_whose_key_it_was(tmp_path: Path) -> None:
     token = new_token()
     change_keys(tmp_path / "keys", lambda keys: keys.added(new_key(token, "ada", "reader", ["*"], None)))

@@ -27,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One worker of two threads for all tests here, with a small project, and one of many labels."""
     directory = tmp_path_factory.mktemp("worker")
     few = {"AQ_WORKERS": "1", "AQ_THREADS": "2", "GUNICORN_CMD_ARGS": f"--worker-connections={N_CONNECTIONS}"}
-    service = Service(directory / "data", directory / "log", AQ_LOG_LEVEL="error", **few)
+    service = Service(directory / "data", directory / "log", AQ_LOG_LEVEL="warning", **few)
     service.start()
     service.post("/fit", {"project_id": "small", "X": line(), "y": [0, *[None] * 18, 1]}, expect=201)
     many = {"project_id": "many", "X": [[0.0]] * N_LABELED, "y": [0] * N_LABELED}
@@ -169,6 +169,17 @@ def test_what_cannot_be_read_is_answered_with_a_problem(service: Service, reques
     assert reply.headers["Content-Type"] == "application/problem+json"
     assert re.fullmatch("[0-9a-f]{32}", reply.json["request_id"])
     assert reply.headers["X-Request-ID"] == reply.json["request_id"]
+
+
+def test_the_log_tells_of_what_cannot_be_read_by_its_request_id(service: Service) -> None:
+    reply = sent(service, b"nonsense\r\n\r\n")
+    told = [json.loads(line) for line in service.log.read_text().splitlines()]
+    (line_of_it,) = [each for each in told if each["request_id"] == reply.json["request_id"]]
+    assert {
+        "level": "warning",
+        "message": "answered 400: InvalidRequestLine",
+        "status": 400,
+    }.items() <= line_of_it.items()
 
 
 def test_a_header_is_not_taken_for_the_prefix_of_paths(service: Service) -> None:

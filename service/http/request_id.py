@@ -19,6 +19,9 @@ from service.project import PROJECT_ID
 ENVIRON = "HTTP_" + REQUEST_ID_HEADER.upper().replace("-", "_")
 ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
+MOST_BYTES = 2**63 - 1
+"""The largest number that the readers of logs know; a Content-Length may have thousands of digits."""
+
 log = logging.getLogger("service.access")
 
 
@@ -68,13 +71,13 @@ def facts_of_reply(request: Request, here: Any, response: Response) -> Facts:
 
     The sizes are None where they are not known beforehand.
     """
-    caller = here.get("caller")
+    caller, n_bytes = here.get("caller"), request.content_length
     return {
         "method": method_of(request),
         "route": route_of(request),
         "status": response.status_code,
         "duration_ms": round((time.perf_counter() - here.began) * 1000, 3),
-        "bytes_in": request.content_length,
+        "bytes_in": n_bytes if n_bytes is not None and n_bytes <= MOST_BYTES else None,
         "bytes_out": response.calculate_content_length(),
         "key": None if caller is None else caller.name,
     }
