@@ -57,6 +57,7 @@ class Crew:
         self._idle: list[Sleeper] = []
         self._n_called = 0  # threads on their way to work, which another may have done before they come
         self._waited_for: dict[ClientSocket, float] = {}
+        self._is_ending = False
         self._lock = Lock()
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
@@ -70,6 +71,13 @@ class Crew:
     def shutdown(self, *, wait: bool) -> None:
         """Let what is at work go on; no thread outlives the process."""
 
+    def let_go_of_silent(self) -> None:
+        """Wait no longer for clients that have said nothing, from now on."""
+        with self._lock:
+            self._is_ending = True
+            for client in self._waited_for:
+                client.give_up_if_silent()
+
     @contextmanager
     def wait_for(self, client: ClientSocket, until: float) -> Iterator[None]:
         """Lend this thread's turn to others while it waits for a client, until a moment at the latest.
@@ -78,6 +86,8 @@ class Crew:
         """
         with self._lock:
             self._waited_for[client] = until
+            if self._is_ending:
+                client.give_up_if_silent()
             if len(self._waited_for) > self._max_waited_for:
                 # Its socket is open: nobody closes it who has not left here before.
                 first = min(self._waited_for, key=self._waited_for.__getitem__)
@@ -185,6 +195,12 @@ class ClientSocket(socket.socket):
     def start_anew(self) -> None:
         """Be as patient as with a stranger: another request begins."""
         self._patience = PATIENCE_SECONDS
+        self._is_silent = True
+
+    def give_up_if_silent(self) -> None:
+        """Cut the connection off unless a request has begun."""
+        if self._is_silent:
+            self.give_up()
 
     def give_up(self) -> None:
         """Cut the connection off, whatever it waits for."""
@@ -233,6 +249,7 @@ class ClientSocket(socket.socket):
             rest = rest[self.send(rest, flags) :]
 
     def _earn(self, n_bytes: int) -> None:
+        self._is_silent = False
         self._patience = min(PATIENCE_SECONDS, self._patience + n_bytes / BYTES_PER_SECOND)
 
     def _wait(self, event: int) -> None:

@@ -11,6 +11,7 @@ import time
 import uuid
 from contextlib import suppress
 from http import HTTPStatus
+from threading import Timer
 from typing import Any
 
 from gunicorn import util
@@ -19,6 +20,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.http.documents import MEDIA_TYPE, REQUEST_ID_HEADER, document
 from service.patience import MAX_WAITED_FOR, ClientSocket, Crew
+
+LINGER_SECONDS = 2.0
+"""How long a worker that ends waits for somebody who said nothing: as long as gunicorn does for idle connections."""
 
 STATUS: dict[type[Exception], int] = {
     errors.LimitRequestLine: 414,
@@ -63,6 +67,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.max_keepalived = max(1, n_connections - self.cfg.threads - max_waited_for)
         self.worker_connections = n_connections
         return Crew(self.cfg.threads, max_waited_for)
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """Begin to end: who connected and says nothing is waited for no longer than one whose connection is idle."""
+        ending = Timer(LINGER_SECONDS, self.tpool.let_go_of_silent)
+        ending.daemon = True
+        ending.start()
+        super().handle_exit(sig, frame)
 
     def accept(self, listener: Any) -> None:
         """Accept a connection; where no file is left for it, it waits in the queue of the system."""

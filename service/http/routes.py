@@ -527,7 +527,8 @@ def import_project() -> Response:
         refuse_taken(context.store, project_id, terms_of(request))
     with context.store.stage() as staging:
         path = spooled_body(request, context.limits, staging)
-        order = read_project(path, project_id, context.limits, staging)
+        with context.places.claim():
+            order = read_project(path, project_id, context.limits, staging)
         access.refuse_outside(order.facts.project_id)
         project = take_in(context.store, staging, order, context.places.take, terms_of(request))
     return project_response(project, 201)

@@ -60,7 +60,8 @@ LAST_MOMENT = 253_402_300_799_999_999
 """The end of the year 9999, in microseconds."""
 
 MAX_NAME_BYTES = 4 * rules.MAX_LABEL_LENGTH
-QUERY = re.compile(rb"[A-Za-z0-9_-]{0,64}")
+MAX_QUERY_BYTES = 64
+QUERY = re.compile(rb"[A-Za-z0-9_-]{0,%d}" % MAX_QUERY_BYTES)
 KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}
 """The columns of votes, and what kind of numbers or text each holds."""
 
@@ -187,7 +188,7 @@ def read_project(path: Path, project_id: str | None, limits: Limits, staging: St
             ids=list(read_ids(archive, segments)) if described["has_ids"] else None,
             X_test=X_test,
             y_test=y_test,
-            votes=read_votes(archive),
+            votes=read_votes(archive, sum(rows.n_rows for rows in segments) * max(1, len(facts.annotators))),
             events=read_events(archive, facts.version, limits, staging),
         )
 
@@ -261,13 +262,15 @@ def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[Sampl
     known: set[str] = set()
     for number, rows in enumerate(segments, 1):
         starts, text = f"ids-{number}.starts.npy", f"ids-{number}.text.npy"
-        edges = archive.array(starts, "i").astype(np.int64)
-        data = archive.array(text, "u").tobytes()
+        edges = archive.array(starts, "i", rows.n_rows + 1).astype(np.int64)
         if len(edges) != rows.n_rows + 1:
             raise InvalidRequest.at(pointer(starts), f"must have {rows.n_rows + 1} entries, one more than rows")
         lengths = np.diff(edges)
-        if edges[0] != 0 or edges[-1] != len(data) or not ((lengths >= 1) & (lengths <= MAX_NAME_BYTES)).all():
-            raise InvalidRequest.at(pointer(starts), "must grow from 0 to the length of the text, name by name")
+        if edges[0] != 0 or not ((lengths >= 1) & (lengths <= MAX_NAME_BYTES)).all():
+            raise InvalidRequest.at(pointer(starts), "must grow from 0, name by name")
+        data = archive.array(text, "u", int(edges[-1]), 1).tobytes()
+        if len(data) != edges[-1]:
+            raise InvalidRequest.at(pointer(starts), "must grow to the length of the text")
         with told_of(text):
             names = rules.sample_ids().read([data[a:b].decode() for a, b in pairwise(edges.tolist())])
             if not known.isdisjoint(names):
@@ -279,15 +282,15 @@ def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[Sampl
 def read_codes(archive: Archive, n_rows: int, n_classes: int) -> Any:
     """Read the labels of the held-out set."""
     name = "held_out.y.npy"
-    codes = archive.array(name, "i")
+    codes = archive.array(name, "i", n_rows)
     if len(codes) != n_rows or not ((codes >= 0) & (codes < n_classes)).all():
         raise InvalidRequest.at(pointer(name), f"must have one of {n_classes} classes for each of {n_rows} rows")
     return codes.astype(np.int32)
 
 
-def read_votes(archive: Archive) -> Votes:
-    """Read the votes; whether they fit one another and the project is looked at later."""
-    columns = {name: archive.array(f"votes.{name}.npy", kind) for name, kind in KINDS.items()}
+def read_votes(archive: Archive, most: int) -> Votes:
+    """Read the votes, at most so many; whether they fit one another and the project is looked at later."""
+    columns = {name: archive.array(f"votes.{name}.npy", kind, most, MAX_QUERY_BYTES) for name, kind in KINDS.items()}
     of_32_bits = np.iinfo(np.int32)
     for name in ("code", "annotator"):
         if ((columns[name] < of_32_bits.min) | (columns[name] > of_32_bits.max)).any():

@@ -9,9 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.errors import FieldError, InvalidRequest
 from service.estimators import fit
 from service.given import Given

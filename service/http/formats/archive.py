@@ -117,13 +117,15 @@ class Archive:
             raise InvalidRequest.at(pointer(name), f"is longer than {limit} bytes")
         return b"".join(self.pieces(name))
 
-    def array(self, name: str, kind: str) -> NDArray[Any]:
-        """Return an array of one dimension and of a kind of dtype."""
+    def array(self, name: str, kind: str, most: int, item_bytes: int = 8) -> NDArray[Any]:
+        """Return an array of one dimension, of a kind of dtype, and of at most so many items of so many bytes each."""
         with told_of(name), self.archive.open(name) as file:
             member = Member(name, file)
             header = member.header
             if header.dtype.kind != kind or len(header.shape) != 1:
                 raise ValueError(f"holds {header.dtype} of {len(header.shape)} dimensions; {kind} of one is taken")
+            if header.shape[0] > most or header.dtype.itemsize > item_bytes:
+                raise ValueError(f"holds {header.shape[0]} of {header.dtype}, and {most} there can be at most")
             array = member.take(member.n_left)
             member.check_end()
             return array
