@@ -113,7 +113,7 @@ def test_health_and_readiness(client: FlaskClient) -> None:
 def test_the_metrics_count_requests_by_route(client: FlaskClient) -> None:
     get(client, "/projects/secret-plan", 404)
     text = client.get("/metrics").get_data(as_text=True)
-    assert 'active_query_requests_total{method="GET",route="/projects/<project_id>",status="404"}' in text
+    assert 'active_query_requests_total{method="GET",route="/projects/{project_id}",status="404"}' in text
     assert "secret-plan" not in text
 
 
