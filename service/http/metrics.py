@@ -56,11 +56,13 @@ def register(app: Flask) -> None:
 
     @app.before_request
     def begin() -> None:
+        app_ctx.g.in_flight = True
         measures.IN_FLIGHT.inc()
 
     @app.teardown_request
     def end(_error: BaseException | None) -> None:
-        measures.IN_FLIGHT.dec()
+        if "in_flight" in app_ctx.g:  # it may have ended before it began to be counted
+            measures.IN_FLIGHT.dec()
 
     @app.after_request
     def count(response: Response) -> Response:
