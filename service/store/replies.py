@@ -2,8 +2,8 @@
 
 The file is made when the first request with its key begins, and holds its lock until that one is answered; the lock
 goes with its process, however that ends. It is empty until the reply is written into it, sealed by a checksum. So a
-file that is neither locked nor sealed tells that a request began, of which nobody knows what became: what it changed,
-if anything, stands in the events of a project (`Store.done`).
+file that is neither locked nor sealed, like one that was given up, tells nothing of what became of its request: what
+that changed, if anything, stands in the events of a project (`Store.done`).
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class Replies:
         """Find the reply to a key, or hold the key until the end. Raises KeyInUse, StoreFull and OSError."""
         self._sweep_now_and_then()
         with ExitStack() as files:
-            is_gone, is_new = True, False
+            is_gone = True
             while is_gone:
                 with disk():
-                    file, is_new = opened(self.root / key)
+                    file = opened(self.root / key)
                 files.callback(closed, file)
                 # What is sealed does not change, so that nobody has to hold it for reading.
                 kept = kept_in(file) or (hold(file) and kept_in(file)) or None
@@ -93,10 +93,8 @@ class Replies:
                     return
                 is_gone = os.fstat(file.fileno()).st_nlink == 0  # swept away before it was held
             with disk():
-                if not is_new:
-                    if is_old(file):
-                        file.truncate(0)  # before it is young again, with a reply that was given up
-                    os.utime(file.fileno())
+                if is_old(file):
+                    file.truncate(0)  # which makes it young again, without the reply that was given up
                 settle_directory(self.root)
             try:
                 yield Claim(file, None)
@@ -130,15 +128,9 @@ class Replies:
             remove_unheld(Path(path))
 
 
-def opened(path: Path) -> tuple[BinaryIO, bool]:
-    """Open the file of a key, and tell whether it is new."""
-    while True:
-        for flags in (os.O_CREAT | os.O_EXCL, 0):
-            with suppress(FileExistsError, FileNotFoundError):
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
-                return os.fdopen(descriptor, "r+b"), flags != 0
-        if not path.parent.is_dir():
-            raise FileNotFoundError(path.parent)
+def opened(path: Path) -> BinaryIO:
+    """Open the file of a key, which is made where there is none."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600), "r+b")
 
 
 def closed(file: BinaryIO) -> None:
