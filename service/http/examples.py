@@ -153,6 +153,13 @@ REPLACED = project(
     n_labels_since_fit=1,
     test_score=None,
 )
+GROWN = REPLACED | {
+    "n_samples": 10,
+    "n_labeled": 2,
+    "n_unlabeled": 8,
+    "classes": ["setosa", "versicolor"],
+    "class_counts": [1, 1],
+}
 DUE = {"due": True, "running_since": None, "last_error": None}
 STRATEGY_NAMES = ", ".join(sorted(STRATEGIES))
 LOOK_AT = {"project_id": "flowers"}
@@ -442,17 +449,7 @@ STORY = (
             path=LOOK_AT,
             body={"X": [[1.5, 0.4], [4.6, 1.4]], "y": [None, "versicolor"]},
             headers={"Idempotency-Key": "5f0c-two-more-flowers"},
-            reply={
-                **REPLACED,
-                "version": 7,
-                "n_samples": 10,
-                "n_labeled": 2,
-                "n_unlabeled": 8,
-                "classes": ["setosa", "versicolor"],
-                "class_counts": [1, 1],
-                "n_labels_since_fit": 2,
-                "fit": DUE,
-            },
+            reply={**GROWN, "version": 7, "n_labels_since_fit": 2, "fit": DUE},
         )
         for title in ("Two more flowers, one with a label", "The same again, where no reply came")
     ),
@@ -499,18 +496,7 @@ STORY = (
         201,
         query={"project_id": "copy"},
         upload="export_project",
-        reply={
-            **REPLACED,
-            "project_id": "copy",
-            "version": 9,
-            "n_samples": 10,
-            "n_labeled": 2,
-            "n_unlabeled": 8,
-            "classes": ["setosa", "versicolor"],
-            "class_counts": [1, 1],
-            "model_version": 4,
-            "n_labels_since_fit": 0,
-        },
+        reply={**GROWN, "project_id": "copy", "version": 9, "model_version": 4, "n_labels_since_fit": 0},
     ),
     Example("delete_project", "The copy", 204, path={"project_id": "copy"}),
     Example("list_strategies", "All strategies", 200),
