@@ -72,6 +72,7 @@ class Operation:
 
 
 @cache
+@cache
 def route_of_contract(rule: str) -> str:
     """Return a rule of Flask's as the contract writes it: `/projects/{project_id}`."""
     return re.sub(r"<(\w+)>", r"{\1}", rule)
