@@ -70,10 +70,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """Begin to end: who connected and says nothing is waited for no longer than one whose connection is idle."""
+        super().handle_exit(sig, frame)
         ending = Timer(LINGER_SECONDS, self.tpool.let_go_of_silent)
         ending.daemon = True
-        ending.start()
-        super().handle_exit(sig, frame)
+        with suppress(RuntimeError):  # no thread is left for it: they are waited for as long as others
+            ending.start()
 
     def accept(self, listener: Any) -> None:
         """Accept a connection; where no file is left for it, it waits in the queue of the system."""
