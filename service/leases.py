@@ -6,6 +6,7 @@ That a sample was answered is not written down here: the project's votes tell, b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import LeaseNotFound
-from service.project import Project, now
+from service.project import MICROSECONDS, Project, now
 from service.votes import Votes, look_up, starts
 
 MAX_LEASE_SECONDS = 7 * 24 * 3600
 """Nobody works on one batch for longer than a week."""
-
-MICROSECONDS = 1_000_000
 
 Indices = NDArray[np.int64]
 NOTHING: Indices = np.empty(0, np.int64)
@@ -53,7 +52,7 @@ class Leases:
     @cached_property
     def index(self) -> Indices:
         """The samples of all leases, one lease after the other."""
-        return np.concatenate([NOTHING, *(lease.index for lease in self.all)])
+        return samples_of(self.all)
 
     @property
     def n_bytes(self) -> int:
@@ -100,19 +99,25 @@ def live(leases: Leases, project: Project, moment: int) -> Leases:
         return Leases(project.incarnation, (), leases.changed_at)
     if not leases.all:
         return leases
-    is_held = np.repeat([lease.expires_at > moment for lease in leases.all], n_samples(leases))
-    known_at = np.repeat([lease.known_at for lease in leases.all], n_samples(leases))
+    sizes = n_samples(leases.all)
+    is_held = np.repeat([lease.expires_at > moment for lease in leases.all], sizes)
+    known_at = np.repeat([lease.known_at for lease in leases.all], sizes)
     is_held &= answered_at(project.votes, leases.index, known_at.min()) <= known_at
     if is_held.all():
         return leases
-    kept = np.split(is_held, np.cumsum(n_samples(leases))[:-1])
+    kept = np.split(is_held, np.cumsum(sizes)[:-1])
     remaining = (replace(lease, index=lease.index[rows]) for lease, rows in zip(leases.all, kept, strict=True))
     return replace(leases, all=tuple(lease for lease in remaining if len(lease.index)))
 
 
-def n_samples(leases: Leases) -> list[int]:
+def n_samples(leases: Sequence[Lease]) -> list[int]:
     """Return how many samples each lease holds."""
-    return [len(lease.index) for lease in leases.all]
+    return [len(lease.index) for lease in leases]
+
+
+def samples_of(leases: Sequence[Lease]) -> Indices:
+    """Return the samples of some leases, one lease after the other."""
+    return np.concatenate([NOTHING, *(lease.index for lease in leases)])
 
 
 def answered_at(votes: Votes, index: Indices, after: int) -> Indices:
@@ -136,11 +141,10 @@ def holdings(leases: Leases, annotator: str | None) -> Holdings:
         return NOTHING_HELD
     mine = sorted((lease for lease in leases.all if lease.annotator == annotator), key=lambda lease: lease.leased_at)
     others = [lease for lease in leases.all if lease.annotator != annotator]
-    index = np.concatenate([NOTHING, *(lease.index for lease in others)])
-    free_at = np.repeat([lease.expires_at for lease in others], [len(lease.index) for lease in others])
+    index = samples_of(others)
+    free_at = np.repeat([lease.expires_at for lease in others], n_samples(others))
     order = np.argsort(index)
-    own = np.concatenate([NOTHING, *(lease.index for lease in mine)])
-    return Holdings(own, index[order], free_at.astype(np.int64)[order])
+    return Holdings(samples_of(mine), index[order], free_at.astype(np.int64)[order])
 
 
 def with_lease(leases: Leases, new: Lease) -> Leases:

@@ -20,6 +20,9 @@ from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.parameters import Parameters
 from service.votes import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes, contains, look_up
 
+MICROSECONDS = 1_000_000
+"""In a second: all times are so many since 1970 UTC."""
+
 MAX_CLASSES = 10_000
 """More classes than anybody tells apart; what has more is a number or a name that was taken for a label."""
 
@@ -334,7 +337,7 @@ def ballots_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 def now() -> int:
     """Return the time in microseconds since 1970 UTC."""
-    return int(datetime.now(UTC).timestamp() * 1_000_000)
+    return int(datetime.now(UTC).timestamp() * MICROSECONDS)
 
 
 def show_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:

@@ -19,7 +19,8 @@ from flask.testing import FlaskClient
 from service import leases as values
 from service import project as project_module
 from service.app import create_app
-from service.leases import MICROSECONDS, Lease, Leases
+from service.leases import Lease, Leases
+from service.project import MICROSECONDS
 from service.settings import Settings
 from service.store import Store
 from service.store.check import check_project

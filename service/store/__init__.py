@@ -54,7 +54,7 @@ from service.errors import (
 from service.history import Plain
 from service.leases import NO_LEASES, Leases
 from service.measures import looked_up
-from service.project import PROJECT_ID, Project, now, show_time
+from service.project import MICROSECONDS, PROJECT_ID, Project, now, show_time
 from service.record import to_record
 from service.store.cache import Cache, Key
 from service.store.events import Page, event_of, read_page, recorded
@@ -247,7 +247,7 @@ class Store:
         if mark is None:
             return None
 
-        since = show_time(now() - KEPT_SECONDS * 1_000_000)
+        since = show_time(now() - KEPT_SECONDS * MICROSECONDS)
 
         def look(directory: Path, project: Project) -> tuple[Project, Plain | None]:
             with told_of(project):

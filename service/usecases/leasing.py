@@ -11,7 +11,6 @@ import numpy as np
 
 from service.deadline import check_time
 from service.leases import (
-    MICROSECONDS,
     Lease,
     answered_at,
     holdings,
@@ -20,7 +19,7 @@ from service.leases import (
     with_lease,
     without_lease,
 )
-from service.project import Project, now, show_time
+from service.project import MICROSECONDS, Project, now, show_time
 from service.scoring import THREADS, Backend
 from service.store import Part, Store, Transaction
 from service.usecases.answered import Answered

@@ -12,10 +12,10 @@ from functools import cache, partial
 from service.errors import FieldError, InvalidRequest
 from service.estimators import fit
 from service.given import Given
-from service.leases import MICROSECONDS, Holdings, holdings, live
+from service.leases import Holdings, holdings, live
 from service.measures import selected
 from service.pool import Pool
-from service.project import Project, now
+from service.project import MICROSECONDS, Project, now
 from service.scoring import THREADS, Backend, Committee
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file

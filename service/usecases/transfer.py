@@ -14,7 +14,17 @@ from service.errors import FieldError, InvalidRequest, ProjectInTheWay, ProjectN
 from service.estimators import refuse_sparse
 from service.history import IMPORT
 from service.ids import SampleIds
-from service.project import Consensus, EstimatorSpec, HeldOut, History, Project, Segment, contradictions, now
+from service.project import (
+    MICROSECONDS,
+    Consensus,
+    EstimatorSpec,
+    HeldOut,
+    History,
+    Project,
+    Segment,
+    contradictions,
+    now,
+)
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
@@ -24,7 +34,7 @@ from service.usecases.label import fit_or_keep
 from service.usecases.uploads import moved
 from service.votes import Label, Votes
 
-CLOCKS_DIFFER = 24 * 3600 * 10**6
+CLOCKS_DIFFER = 24 * 3600 * MICROSECONDS
 """By a day at most, in microseconds, the clock of an exporting machine may be ahead of this one's."""
 
 
