@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +166,14 @@ class Service(Caller):
         assert self.process is not None
         self.process.send_signal(how)
         return self.process.wait(40)
+
+
+def wait_until(holds: Callable[[], Any], what: Callable[[], Any] = lambda: "it never came to that") -> None:
+    """Return as soon as something holds; `what` tells how things are where that does not come within 30 seconds."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.005)
 
 
 def is_alive(pid: int) -> bool:

@@ -30,7 +30,7 @@ from service.store.staging import Staging
 from service.usecases import background, training
 from service.usecases.fit import FitRequest, fit_project
 from tests.calls import ends, get, line, post
-from tests.serving import Service
+from tests.serving import Service, wait_until
 
 BACKGROUND = {"Prefer": "respond-async"}
 
@@ -38,13 +38,6 @@ BACKGROUND = {"Prefer": "respond-async"}
 def answer(client: FlaskClient, *indices: int, refit: str = "background") -> Any:
     records = [{"index": index, "label": index % 2} for index in indices]
     return post(client, "/label", project_id="p", labels=records, refit=refit)
-
-
-def wait_until(holds: Any, what: str = "it never came to that") -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
 
 
 def settle(client: FlaskClient) -> Any:

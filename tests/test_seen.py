@@ -20,7 +20,7 @@ from service.http.routes import operations
 from tests.calls import ends, line
 from tests.exposed import complaints, value
 from tests.npy import npy
-from tests.serving import Service
+from tests.serving import Service, wait_until
 
 CONTRACT = Path(__file__).parent.parent / "openapi.yaml"
 
@@ -115,10 +115,8 @@ def test_workers_that_are_gone_leave_two_files(service: Service) -> None:
     kinds = ("counter", "histogram", "gauge_livesum")
     expected = {"counter_gone.db", "histogram_gone.db", "lock"}
     expected |= {f"{kind}_{pid}.db" for kind in kinds for pid in service.workers()}
-    deadline = time.monotonic() + 30
-    while {path.name for path in counters.iterdir()} != expected:
-        assert time.monotonic() < deadline, list(counters.iterdir())  # a worker that starts makes its files one by one
-        time.sleep(0.02)
+    # A worker that starts makes its files one by one.
+    wait_until(lambda: {path.name for path in counters.iterdir()} == expected, lambda: list(counters.iterdir()))
 
 
 def test_counts_lie_where_nothing_is_kept(service: Service) -> None:
@@ -130,12 +128,8 @@ def test_counts_lie_where_nothing_is_kept(service: Service) -> None:
 def test_a_fit_in_the_background_logs_its_project(service: Service) -> None:
     labels = [{"index": 3, "label": 1}]
     service.post("/label", {"project_id": "p", "labels": labels, "refit": "background"})
-    deadline = time.monotonic() + 30
-    while not any(
-        line["message"] == "fitted in the background" and line["project_id"] == "p" for line in lines(service)
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    fitted = "fitted in the background", "p"
+    wait_until(lambda: fitted in [(line["message"], line["project_id"]) for line in lines(service)])
     assert value(scrape(service), "active_query_fit_seconds_count", mode="background", outcome="fitted") == 1
 
 

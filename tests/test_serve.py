@@ -20,7 +20,7 @@ import pytest
 from service.cli import COUNTERS, SHARED_MEMORY, gunicorn_command
 from service.gunicorn_hooks import STALLED_SECONDS, when_ready
 from service.settings import Settings
-from tests.serving import Service, free_port, is_alive
+from tests.serving import Service, free_port, is_alive, wait_until
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be listened on unasked
 Start = Callable[..., tuple[str, int]]
@@ -181,10 +181,7 @@ def test_a_request_at_work_is_answered_before_the_end(serve: Callable[..., Servi
 
 def wait_until_logged(log: Path, text: str) -> None:
     """Return as soon as a text stands in a log."""
-    deadline = time.monotonic() + 30
-    while text not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
+    wait_until(lambda: text in log.read_text(), log.read_text)
 
 
 def test_counters_go_with_the_service_and_those_of_a_killed_one_with_the_next(serve: Callable[..., Service]) -> None:

@@ -12,14 +12,9 @@ from service.pool import Pool, SparseRows
 from service.strategies import Question, resolve, select
 from service.strategies.greedy import Points
 from tests.nasty import GOOD, POOLS
+from tests.questions import frozen
 
 NAMES = ["k_center", "badge", "ranked_batch"]
-
-
-def frozen(array):
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
 
 
 def compressed(X):

@@ -25,6 +25,7 @@ from service.scoring import SegmentScores, predict_probabilities
 from service.strategies import STRATEGIES, Question, Strategy, registry, resolve, select, uncertainty
 from service.strategies.representation import FOLDED, cluster_middles, comparable, dense
 from tests.nasty import GOOD, POOLS
+from tests.questions import frozen
 
 SCORERS = {
     "least_confidence": uncertainty.least_confidence,
@@ -36,12 +37,6 @@ SCORERS = {
 
 def ask(name, question, batch_size, seed=0, **params):
     return select(*resolve(name, params), question, batch_size, np.random.default_rng(seed))
-
-
-def frozen(array):
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
 
 
 def question_about(X, model=None, n_classes_labeled=0, labeled=(), hidden=()):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.calls import line
-from tests.serving import Reply, Service
+from tests.serving import Reply, Service, wait_until
 
 N_CONNECTIONS = 40
 N_LABELED = 20_000
@@ -132,10 +132,7 @@ def test_clients_that_go_away_leave_nothing_behind(service: Service) -> None:
         with few_bytes_at_a_time(service.port) as client:
             client.sendall(begin + drip)
     staging = Path(service.environment["AQ_DATA_DIR"], "staging")
-    deadline = time.monotonic() + 10
-    while [path.name for path in staging.iterdir()] != ["lock"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: [path.name for path in staging.iterdir()] == ["lock"])
     service.post("/query", QUESTION)
 
 
