@@ -7,15 +7,16 @@ from typing import Any
 
 from flask import Flask
 
+from service.auth.keyfile import KeyRing
 from service.backends import backend_of
-from service.http import access, metrics, problems, request_id, routes
-from service.keyfile import KeyRing
-from service.logs import log_to_stderr
-from service.places import Places
+from service.compute.admission import Places
+from service.http import problems, routes
+from service.http.middleware import auth, metrics, request_log
 from service.settings import Settings
 from service.store import Store
-from service.usecases.background import BackgroundFits
-from service.usecases.census import Census
+from service.telemetry.logging import log_to_stderr
+from service.usecases.background_fits import BackgroundFits
+from service.usecases.totals import Census
 
 
 class Application(Flask):
@@ -32,7 +33,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Raises SettingsError for an environment that cannot be understood. Rubbish of processes that died is swept away.
     """
     settings = settings or Settings.from_process()
-    log_to_stderr(settings.log_level, settings.log_format, request_id.facts_of_request)
+    log_to_stderr(settings.log_level, settings.log_format, request_log.facts_of_request)
     store = Store(
         settings.data_dir,
         cache_bytes=settings.cache_bytes,
@@ -50,9 +51,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app = Application("service", static_folder=None)
     app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect
-    request_id.register(app)
+    request_log.register(app)
     metrics.register(app)
     problems.register(app)
-    access.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.operations)
+    auth.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.operations)
     routes.register(app, context)
     return app

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from service.app import create_app
 from service.settings import Settings
 from service.store import Store
-from tests.serving import Service
+from tests.support.serving import Service
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from service.estimators import ESTIMATORS
-from service.measures import CATALOGUE
+from service.learning.estimators import ESTIMATORS
 from service.settings import Settings, variable
 from service.strategies import STRATEGIES
-from tests import curl
-from tests.masks import approximately, mask
-from tests.serving import Service
+from service.telemetry.metrics import CATALOGUE
+from tests.support import curl
+from tests.support.masks import approximately, mask
+from tests.support.serving import Service
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

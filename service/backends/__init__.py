@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from service.backends.cluster import Cluster, Connection, Link
-from service.project import Project
-from service.scoring import THREADS, Backend
+from service.domain.project import Project
+from service.learning.scoring import THREADS, Backend
 from service.settings import Settings, SettingsError
 
 LIBRARIES = {"dask": "distributed", "ray": "ray"}

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from service.backends.work import Basis, Task
-from service.pool import Chunk, Pool
-from service.project import Project
-from service.scoring import THREADS, Keep, Predictor, Scorer, Scores
+from service.domain.project import Project
+from service.learning.pool import Chunk, Pool
+from service.learning.scoring import THREADS, Keep, Predictor, Scorer, Scores
 
 log = logging.getLogger(__name__)
 

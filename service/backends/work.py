@@ -12,12 +12,12 @@ import scipy
 import sklearn
 
 from service import __version__
+from service.compute.threads import thread_pools
+from service.domain.project import Project
 from service.errors import ProjectNotFound
-from service.pool import Chunk
-from service.project import Project
-from service.scoring import Scorer, Scores, probabilities_of, scores_of
+from service.learning.pool import Chunk
+from service.learning.scoring import Scorer, Scores, probabilities_of, scores_of
 from service.store import Part, Store
-from service.threads import thread_pools
 
 WORKER_CACHE_BYTES = 2**28
 """What each process of the cluster may keep at hand of models and mapped pools."""

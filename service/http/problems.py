@@ -10,10 +10,10 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service import errors
-from service.http.documents import MEDIA_TYPE, document
-from service.http.request_id import current_request_id
-from service.measures import refused
-from service.parameters import pointer_token
+from service.domain.parameters import pointer_token
+from service.http.middleware.request_log import current_request_id
+from service.http.problem_document import MEDIA_TYPE, document
+from service.telemetry.metrics import refused
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,

@@ -18,33 +18,17 @@ from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import parse_list_header
 
-from service import estimators, strategies
-from service.access import Role
+from service import strategies
+from service.auth.keys import Role
 from service.backends import BackendOf
-from service.deadline import time_limit
+from service.compute.admission import Places
+from service.compute.deadline import time_limit
+from service.domain.parameters import pointer_token
+from service.domain.project import Project
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreUnwritable
-from service.http import access, docs, metrics, replies
-from service.http.conditions import CONDITIONS, has_conditions, tagged
-from service.http.formats.archive import write_archive
-from service.http.idempotency import once, terms_of
-from service.http.operations import Operations, Reply
-from service.http.problems import flatten
-from service.http.schemas import (
-    AppendSchema,
-    EventPageSchema,
-    FitSchema,
-    ImportSchema,
-    LabelSchema,
-    PageSchema,
-    QuerySchema,
-    RenewSchema,
-    append_request,
-    fit_request,
-    label_request,
-    query_request,
-)
-from service.http.transfers import exported, manifest, read_project
-from service.http.wire import (
+from service.http import docs
+from service.http.body.formats.archive import write_archive
+from service.http.body.reader import (
     ANSWERS,
     COLUMNS,
     JSON,
@@ -63,24 +47,43 @@ from service.http.wire import (
     spooled_body,
     without_body,
 )
-from service.parameters import pointer_token
-from service.places import Places
-from service.project import Project
+from service.http.contract.operations import Operations, Reply
+from service.http.middleware import auth, metrics
+from service.http.middleware.etags import CONDITIONS, has_conditions, tagged
+from service.http.middleware.idempotency import once, terms_of
+from service.http.problems import flatten
+from service.http.project_archive import exported, manifest, read_project
+from service.http.schemas import responses
+from service.http.schemas.requests import (
+    AppendSchema,
+    EventPageSchema,
+    FitSchema,
+    ImportSchema,
+    LabelSchema,
+    PageSchema,
+    QuerySchema,
+    RenewSchema,
+    append_request,
+    fit_request,
+    label_request,
+    query_request,
+)
+from service.learning import estimators
 from service.settings import Settings
 from service.store import Store
 from service.usecases.annotators import list_annotators
 from service.usecases.append import append_samples as append
-from service.usecases.background import BackgroundFits
-from service.usecases.census import Census
+from service.usecases.background_fits import BackgroundFits
 from service.usecases.fit import fit_project as fit
 from service.usecases.label import label_project as label
 from service.usecases.label import retract_label as retract
-from service.usecases.leasing import lease_samples, list_leases
-from service.usecases.leasing import release_lease as release
-from service.usecases.leasing import renew_lease as renew
+from service.usecases.leases import lease_samples, list_leases
+from service.usecases.leases import release_lease as release
+from service.usecases.leases import renew_lease as renew
 from service.usecases.projects import LabelRecord, delete, get, list_all, list_events, list_labels, present
 from service.usecases.query import query_project as query
 from service.usecases.query_arrays import query_arrays
+from service.usecases.totals import Census
 from service.usecases.transfer import export_project as export
 from service.usecases.transfer import import_project as take_in
 from service.usecases.transfer import refuse_taken
@@ -92,12 +95,16 @@ YAML = "application/yaml"
 FIT, APPEND, QUERY, LABEL, PAGE = FitSchema(), AppendSchema(), QuerySchema(), LabelSchema(), PageSchema()
 EVENT_PAGE, IMPORT, RENEW = EventPageSchema(), ImportSchema(), RenewSchema()
 PROJECT_REPLY, QUERY_REPLY, LABEL_REPLY = (
-    replies.ProjectSchema(),
-    replies.QueryReplySchema(),
-    replies.LabelReplySchema(),
+    responses.ProjectSchema(),
+    responses.QueryReplySchema(),
+    responses.LabelReplySchema(),
 )
-PAGE_REPLY, LEASE_REPLY, LEASES_REPLY = replies.ProjectPageSchema(), replies.LeaseSchema(), replies.LeaseListSchema()
-STRATEGIES_REPLY, ESTIMATORS_REPLY = replies.StrategyListSchema(), replies.EstimatorListSchema()
+PAGE_REPLY, LEASE_REPLY, LEASES_REPLY = (
+    responses.ProjectPageSchema(),
+    responses.LeaseSchema(),
+    responses.LeaseListSchema(),
+)
+STRATEGIES_REPLY, ESTIMATORS_REPLY = responses.StrategyListSchema(), responses.EstimatorListSchema()
 
 operations = Operations()
 
@@ -173,7 +180,7 @@ def project_response(project: Project, status: int = 200) -> Response:
     return tagged(request, response, project, cached=not project.fit_is_due)
 
 
-PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
+PROJECT = Reply("The project.", responses.ProjectSchema, etag=True)
 
 
 @operations.add(
@@ -183,11 +190,11 @@ PROJECT = Reply("The project.", replies.ProjectSchema, etag=True)
     body=FitSchema,
     parts=(*MATRICES, *COLUMNS),
     replies={
-        200: Reply("The project, trained again.", replies.ProjectSchema, etag=True),
-        201: Reply("The new project.", replies.ProjectSchema, etag=True),
+        200: Reply("The project, trained again.", responses.ProjectSchema, etag=True),
+        201: Reply("The new project.", responses.ProjectSchema, etag=True),
         202: Reply(
             "The project, whose fit follows.",
-            replies.ProjectSchema,
+            responses.ProjectSchema,
             etag=True,
             headers=("Location", "Preference-Applied"),
         ),
@@ -208,7 +215,7 @@ def fit_project() -> Response:
     in_background = prefers("respond-async")
     with context.store.stage() as staging:
         data = FIT.load(read_document(request, context.limits, staging))
-        access.refuse_outside(data["project_id"])
+        auth.refuse_outside(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.places.claim():
             project, is_new = fit(context.store, staging, order, terms_of(request))
@@ -232,7 +239,7 @@ def prefers(preference: str) -> bool:
     role=Role.READER,
     body=QuerySchema,
     parts=(*ANSWERS, "X", "y"),
-    replies={200: Reply("The samples, ask-first first.", replies.QueryReplySchema, some_headers=("Retry-After",))},
+    replies={200: Reply("The samples, ask-first first.", responses.QueryReplySchema, some_headers=("Retry-After",))},
     problems=(403, 404, 411, 413, 415, 422, 503, 504, 507),
 )
 def query_project() -> Response:
@@ -259,12 +266,12 @@ def query_project() -> Response:
 def answer_query(document: dict[str, Any]) -> Response:
     """Reply to a question, its arrays at hand or staged."""
     context = here()
-    data = access.as_asked_by_caller(QUERY.load(document))
+    data = auth.as_asked_by_caller(QUERY.load(document))
     asked = query_request(data, context.settings.max_batch, context.limits)
     with time_limit(context.settings.query_seconds):
         if asked.project_id is None:
             return json_response(QUERY_REPLY.dump(query_arrays(asked, context.places.claim)))
-        access.refuse_hidden(access.caller(), asked.project_id)
+        auth.refuse_hidden(auth.caller(), asked.project_id)
         ask = lease_samples if asked.lease_seconds else query
         answered = ask(context.store, asked, context.backend_of, context.places.claim)
     if answered.project is not None:
@@ -280,7 +287,7 @@ def answer_query(document: dict[str, Any]) -> Response:
     "/label",
     role=Role.ANNOTATOR,
     body=LabelSchema,
-    replies={200: Reply("What is known now.", replies.LabelReplySchema, etag=True)},
+    replies={200: Reply("What is known now.", responses.LabelReplySchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 409, 411, 412, 413, 415, 422, 503, 507),
 )
@@ -293,8 +300,8 @@ def label_project() -> Response:
     with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
     """
     context, request = here(), request_ctx.request
-    order = access.visible(label_request(LABEL.load(read_json(request, context.limits))))
-    labeled = label(context.store, access.as_answered_by_caller(order), context.places.take, terms_of(request))
+    order = auth.visible(label_request(LABEL.load(read_json(request, context.limits))))
+    labeled = label(context.store, auth.as_answered_by_caller(order), context.places.take, terms_of(request))
     context.fits.take_up(labeled.project)
     return tagged(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
@@ -304,13 +311,13 @@ def label_project() -> Response:
     "/projects",
     role=Role.READER,
     query=PageSchema,
-    replies={200: Reply("A page of projects.", replies.ProjectPageSchema)},
+    replies={200: Reply("A page of projects.", responses.ProjectPageSchema)},
     problems=(422,),
 )
 def list_projects() -> Response:
     """List the projects that the caller may touch, in order of their names."""
     data = read_query(PAGE)
-    page = list_all(here().store, data["limit"], data.get("after"), access.caller().may_touch)
+    page = list_all(here().store, data["limit"], data.get("after"), auth.caller().may_touch)
     return json_response(PAGE_REPLY.dump(page))
 
 
@@ -327,7 +334,7 @@ def get_project(project_id: str) -> Response:
     body=AppendSchema,
     parts=("X", "y", "ids"),
     lines='an object: {"x": [numbers], "id": its name, "y": its label or null}, `id` and `y` as in `ids` and `y`',
-    replies={200: Reply("The project with its larger pool.", replies.ProjectSchema, etag=True)},
+    replies={200: Reply("The project with its larger pool.", responses.ProjectSchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 411, 412, 413, 415, 422, 503, 507),
 )
@@ -363,7 +370,7 @@ def delete_project(project_id: str) -> Response:
     "GET",
     "/projects/<project_id>/labels",
     role=Role.READER,
-    replies={200: Reply("The answers, in order of their samples.", replies.LabelListSchema, (CSV,), etag=True)},
+    replies={200: Reply("The answers, in order of their samples.", responses.LabelListSchema, (CSV,), etag=True)},
     problems=(404, 406),
 )
 def list_project_labels(project_id: str) -> Response:
@@ -386,7 +393,7 @@ def list_project_labels(project_id: str) -> Response:
     "/projects/<project_id>/events",
     role=Role.READER,
     query=EventPageSchema,
-    replies={200: Reply("A page of events.", replies.EventPageReplySchema, etag=True)},
+    replies={200: Reply("A page of events.", responses.EventPageReplySchema, etag=True)},
     problems=(404, 422),
 )
 def list_project_events(project_id: str) -> Response:
@@ -406,7 +413,7 @@ def list_project_events(project_id: str) -> Response:
     "GET",
     "/projects/<project_id>/annotators",
     role=Role.READER,
-    replies={200: Reply("Who answered.", replies.AnnotatorListSchema, etag=True)},
+    replies={200: Reply("Who answered.", responses.AnnotatorListSchema, etag=True)},
     problems=(404,),
 )
 def list_project_annotators(project_id: str) -> Response:
@@ -422,7 +429,7 @@ def list_project_annotators(project_id: str) -> Response:
     "GET",
     "/projects/<project_id>/leases",
     role=Role.READER,
-    replies={200: Reply("What is held.", replies.LeaseListSchema)},
+    replies={200: Reply("What is held.", responses.LeaseListSchema)},
     problems=(404,),
 )
 def list_project_leases(project_id: str) -> Response:
@@ -439,7 +446,7 @@ def list_project_leases(project_id: str) -> Response:
     role=Role.ANNOTATOR,
     body=RenewSchema,
     optional=True,
-    replies={200: Reply("The lease, which counts anew.", replies.LeaseSchema)},
+    replies={200: Reply("The lease, which counts anew.", responses.LeaseSchema)},
     problems=(404, 413, 415, 422, 503, 507),
 )
 def renew_lease(project_id: str, query_id: str) -> Response:
@@ -448,7 +455,7 @@ def renew_lease(project_id: str, query_id: str) -> Response:
     A lease that is over cannot be renewed: its samples may be somebody else's by now.
     """
     data = RENEW.load(read_json(request, here().limits) if has_body(request) else {})
-    lease = renew(here().store, project_id, query_id, data.get("lease_seconds"), access.refuse_others)
+    lease = renew(here().store, project_id, query_id, data.get("lease_seconds"), auth.refuse_others)
     return json_response(LEASE_REPLY.dump(lease))
 
 
@@ -461,7 +468,7 @@ def renew_lease(project_id: str, query_id: str) -> Response:
 )
 def release_lease(project_id: str, query_id: str) -> Response:
     """Give samples back unanswered."""
-    release(here().store, project_id, query_id, access.refuse_others)
+    release(here().store, project_id, query_id, auth.refuse_others)
     return without_body()
 
 
@@ -481,7 +488,7 @@ def retract_label(project_id: str, index: str) -> Response:
     if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
         get(here().store, project_id)
         raise LabelNotFound(index[:32])
-    project = retract(here().store, project_id, int(index), access.caller().annotator, terms_of(request))
+    project = retract(here().store, project_id, int(index), auth.caller().annotator, terms_of(request))
     return tagged(request, without_body(), project)
 
 
@@ -511,7 +518,7 @@ def export_project(project_id: str) -> Response:
     role=Role.ADMIN,
     file=ZIP,
     query=ImportSchema,
-    replies={201: Reply("The project, with a new model.", replies.ProjectSchema, etag=True)},
+    replies={201: Reply("The project, with a new model.", responses.ProjectSchema, etag=True)},
     headers=CONDITIONS,
     problems=(409, 411, 412, 413, 415, 422, 503, 507),
 )
@@ -523,19 +530,19 @@ def import_project() -> Response:
     """
     context, project_id = here(), read_query(IMPORT).get("project_id")
     if project_id is not None:
-        access.refuse_outside(project_id)
+        auth.refuse_outside(project_id)
         refuse_taken(context.store, project_id, terms_of(request))
     with context.store.stage() as staging:
         path = spooled_body(request, context.limits, staging)
         with context.places.claim():
             order = read_project(path, project_id, context.limits, staging)
-        access.refuse_outside(order.facts.project_id)
+        auth.refuse_outside(order.facts.project_id)
         project = take_in(context.store, staging, order, context.places.take, terms_of(request))
     return project_response(project, 201)
 
 
 @operations.add(
-    "GET", "/strategies", role=Role.READER, replies={200: Reply("The strategies.", replies.StrategyListSchema)}
+    "GET", "/strategies", role=Role.READER, replies={200: Reply("The strategies.", responses.StrategyListSchema)}
 )
 def list_strategies() -> Response:
     """List the query strategies, with their parameters and sources."""
@@ -543,14 +550,14 @@ def list_strategies() -> Response:
 
 
 @operations.add(
-    "GET", "/estimators", role=Role.READER, replies={200: Reply("The estimators.", replies.EstimatorListSchema)}
+    "GET", "/estimators", role=Role.READER, replies={200: Reply("The estimators.", responses.EstimatorListSchema)}
 )
 def list_estimators() -> Response:
     """List the estimators, with their parameters."""
     return json_response(ESTIMATORS_REPLY.dump({"estimators": estimators.ESTIMATORS.values()}))
 
 
-@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process lives.", replies.StatusSchema)})
+@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process lives.", responses.StatusSchema)})
 def get_health() -> Response:
     """Tell whether the process lives."""
     return json_response({"status": "ok"})
@@ -560,7 +567,7 @@ def get_health() -> Response:
     "GET",
     "/readyz",
     role=None,
-    replies={200: Reply("The data directory can be written.", replies.StatusSchema)},
+    replies={200: Reply("The data directory can be written.", responses.StatusSchema)},
     problems=(503,),
 )
 def get_readiness() -> Response:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
-from service.measures import cache_holds, looked_up
+from service.telemetry.metrics import cache_holds, looked_up
 
 Key = tuple[Hashable, ...]
 

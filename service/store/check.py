@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from service.domain.events import Plain, replay, votes_of
+from service.domain.project import Project, contradictions
 from service.errors import ProjectNotFound, StoreDamaged
-from service.history import Plain, replay, votes_of
-from service.project import Project, contradictions
 from service.store.cache import Cache
 from service.store.events import events_in
 from service.store.files import check_sum
@@ -28,8 +28,8 @@ from service.store.layout import (
     model_file,
 )
 from service.store.leases import read_leases
-from service.store.opened import Opened, Stamp
-from service.store.states import load_state, lost_state
+from service.store.load_state import load_state, lost_state
+from service.store.snapshot import Opened, Stamp
 
 TRIES = 5
 """How often a project is checked again that was written meanwhile: files that its old state names may be gone."""

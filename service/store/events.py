@@ -21,9 +21,9 @@ from typing import BinaryIO
 import orjson
 from zlib_ng.zlib_ng import crc32
 
+from service.domain.events import KINDS, Plain, baseline, events_of, replay
+from service.domain.project import History, Project
 from service.errors import StoreDamaged
-from service.history import KINDS, Plain, baseline, events_of, replay
-from service.project import History, Project
 from service.store.files import StagedFile, SummedFile, disk, readable, settle, settle_directory
 from service.store.layout import LOG
 

@@ -19,8 +19,8 @@ from joblib.numpy_pickle import NumpyArrayWrapper
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
+from service.domain.project import Checksum
 from service.errors import StoreDamaged, StoreFull, StoreReadOnly
-from service.project import Checksum
 
 Matrix = NDArray[Any]
 

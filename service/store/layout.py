@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.project import HeldOut, Project, Segment
+from service.domain.project import HeldOut, Project, Segment
 from service.store.staging import DENSE, SPARSE
 
 STATE = "state.joblib"

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from service.domain.leases import Lease, Leases
 from service.errors import StoreDamaged
-from service.leases import Lease, Leases
 from service.store.files import UNREADABLE, disk, load_small, settle_directory, write_small
 from service.store.layout import LEASES
 

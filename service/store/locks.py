@@ -11,8 +11,8 @@ from threading import Lock
 from filelock import FileLock, Timeout
 
 from service.errors import ProjectNotFound, StoreBusy
-from service.measures import waiting
 from service.store.files import disk
+from service.telemetry.metrics import waiting
 
 LOCK_SECONDS = 30.0
 """How long a request waits for another writer before it gives up."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from service.domain.sample_ids import SampleIds
 from service.errors import StoreFull
-from service.ids import SampleIds
-from service.pool import Matrix, Rows, SparseRows, n_cells
+from service.learning.pool import Matrix, Rows, SparseRows, n_cells
 from service.store.files import MatrixWriter, StagedFile, disk, load, write_joblib
 
 DENSE = ("rows",)

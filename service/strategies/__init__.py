@@ -1,28 +1,28 @@
 """Which samples next? Importing the families registers their strategies."""
 
 from service.strategies import (
+    activelab,
     auto,
     baseline,
+    batch_bald,
     clustering,
     committee,
     coverage,
     diversity,
+    feature_weighted,
     herding,
     hybrid,
-    joint,
-    learning,
+    model_based,
     neighbours,
-    relabelling,
-    representation,
-    risk,
+    quire,
     sampling,
     uncertainty,
-    weighted,
 )
-from service.strategies.exploration import AUTO_FROM, AUTO_SHARE, next_in_random_order
-from service.strategies.registry import STRATEGIES, Need, Strategy, resolve
-from service.strategies.selection import Selection, select
-from service.strategies.view import Question
+from service.strategies.engine import features
+from service.strategies.engine.exploration import AUTO_FROM, AUTO_SHARE, next_in_random_order
+from service.strategies.engine.question import Question
+from service.strategies.engine.registry import STRATEGIES, Need, Strategy, resolve
+from service.strategies.engine.selection import Selection, select
 
 __all__ = [
     "AUTO_FROM",
@@ -32,24 +32,24 @@ __all__ = [
     "Question",
     "Selection",
     "Strategy",
+    "activelab",
     "auto",
     "baseline",
+    "batch_bald",
     "clustering",
     "committee",
     "coverage",
     "diversity",
+    "feature_weighted",
+    "features",
     "herding",
     "hybrid",
-    "joint",
-    "learning",
+    "model_based",
     "neighbours",
     "next_in_random_order",
-    "relabelling",
-    "representation",
+    "quire",
     "resolve",
-    "risk",
     "sampling",
     "select",
     "uncertainty",
-    "weighted",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.strategies.registry import Choice, policy
-from service.strategies.view import Question
+from service.strategies.engine.question import Question
+from service.strategies.engine.registry import Choice, policy
 
 LARGEST_HERD = 1000
 """Larger batches take a herd seconds of work, and none was compared."""

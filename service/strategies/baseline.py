@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.scoring import Scores
-from service.strategies.ranking import top
-from service.strategies.registry import set_strategy
-from service.strategies.view import PoolView, Positions
+from service.learning.scoring import Scores
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import set_strategy
 
 
 @set_strategy("random", summary="Rows drawn uniformly.", source="the baseline of every comparison", needs=frozenset())

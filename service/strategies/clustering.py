@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.parameters import Parameter
-from service.pool import Features
-from service.scoring import SCORE_OF_BROKEN, Scores, scores_of
-from service.strategies.greedy import blocks_of, cells_of, scores_at
-from service.strategies.ranking import top
-from service.strategies.registry import Need, set_strategy
-from service.strategies.representation import (
+from service.compute.threads import run_in_threads
+from service.domain.parameters import Parameter
+from service.learning.pool import Features
+from service.learning.scoring import SCORE_OF_BROKEN, Scores, scores_of
+from service.strategies.engine.features import (
     SAMPLE,
     SAMPLE_CELLS,
     affordable,
@@ -25,9 +23,11 @@ from service.strategies.representation import (
     told,
     width,
 )
+from service.strategies.engine.greedy import blocks_of, cells_of, scores_at
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import entropy, margin
-from service.strategies.view import PoolView, Positions
-from service.threads import run_in_threads
 
 MAX_UNSURE = 5000
 """In so many rows of 64 features a thousand clusters are found in half a second."""

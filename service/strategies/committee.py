@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, rel_entr
 
-from service.scoring import Probabilities, Scores
-from service.strategies.registry import committee_scorer
+from service.learning.scoring import Probabilities, Scores
+from service.strategies.engine.registry import committee_scorer
 from service.strategies.uncertainty import entropy
 
 

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.deadline import check_time
-from service.parameters import Parameter
-from service.strategies.greedy import Points, Space, centered_space, cut, highest, standard_space
-from service.strategies.ranking import lots
-from service.strategies.registry import Need, set_strategy
-from service.strategies.representation import (
+from service.compute.deadline import check_time
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.strategies.engine.features import (
     SAMPLE,
     SAMPLE_CELLS,
     affordable,
@@ -29,8 +27,10 @@ from service.strategies.representation import (
     told,
     width,
 )
-from service.strategies.view import PoolView, Positions
-from service.threads import run_in_threads, use_one_thread
+from service.strategies.engine.greedy import Points, Space, centered_space, cut, highest, standard_space
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import lots
+from service.strategies.engine.registry import Need, set_strategy
 
 Squares = NDArray[np.float64]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.strategies.greedy import SAMPLE, draw, nearest_labeled, pick
-from service.strategies.registry import Need, set_strategy
-from service.strategies.view import PoolView, Positions
+from service.strategies.engine.greedy import SAMPLE, draw, nearest_labeled, pick
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.registry import Need, set_strategy
 
 
 @set_strategy(

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from service.parameters import Parameter
-from service.scoring import SCORE_OF_BROKEN
+from service.domain.parameters import Parameter
+from service.learning.scoring import SCORE_OF_BROKEN
 from service.strategies.coverage import (
     REFERENCES,
     STANDARDIZE,
@@ -19,13 +19,13 @@ from service.strategies.coverage import (
     over_pairs,
     points_in,
 )
-from service.strategies.greedy import scores_at
+from service.strategies.engine.features import SAMPLE, SAMPLE_CELLS, told
+from service.strategies.engine.features import width as columns
+from service.strategies.engine.greedy import scores_at
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.hybrid import told_of_broken
-from service.strategies.registry import Need, set_strategy
-from service.strategies.representation import SAMPLE, SAMPLE_CELLS, told
-from service.strategies.representation import width as columns
 from service.strategies.uncertainty import margin
-from service.strategies.view import PoolView, Positions
 
 MAX_PAIRED = 2000
 """The radius comes from the distances between so many labelled rows at most."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.pool import Features
-from service.scoring import SCORE_OF_BROKEN, Scores
-from service.strategies.greedy import (
+from service.compute.threads import run_in_threads
+from service.learning.pool import Features
+from service.learning.scoring import SCORE_OF_BROKEN, Scores
+from service.strategies.engine.greedy import (
     SAMPLE,
     Distances,
     Nearest,
@@ -19,11 +20,10 @@ from service.strategies.greedy import (
     scale_of,
     scores_at,
 )
-from service.strategies.ranking import top
-from service.strategies.registry import Need, set_strategy
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import SCORERS, scorer_parameter
-from service.strategies.view import PoolView, Positions
-from service.threads import run_in_threads
 
 
 @set_strategy(

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from service.parameters import Parameter
-from service.scoring import SCORE_OF_BROKEN, Probabilities, Scores
-from service.strategies.greedy import SAMPLE, Points, centered_space, cut, draw, rows_a_block
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.learning.scoring import SCORE_OF_BROKEN, Probabilities, Scores
+from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_a_block
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.hybrid import told_of_broken
-from service.strategies.ranking import top
-from service.strategies.registry import Need, set_strategy
-from service.strategies.view import PoolView, Positions
-from service.threads import run_in_threads, use_one_thread
 
 HELD_CELLS = 2**20
 """So many numbers of the labelled rows are held: 8 MB of features at most, and as much of probabilities."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.parameters import Parameter
-from service.scoring import SCORE_OF_BROKEN, Scores, scores_of
-from service.strategies.greedy import blocks_of
+from service.compute.threads import run_in_threads
+from service.domain.parameters import Parameter
+from service.learning.scoring import SCORE_OF_BROKEN, Scores, scores_of
+from service.strategies.engine.features import told
+from service.strategies.engine.greedy import blocks_of
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.hybrid import told_of_broken
-from service.strategies.ranking import top
-from service.strategies.registry import Need, set_strategy
-from service.strategies.representation import told
 from service.strategies.uncertainty import SCORERS, margin, scorer_parameter
-from service.strategies.view import PoolView, Positions
-from service.threads import run_in_threads
 
 SCORE_OF_CERTAIN = -1e6
 """The key of what is not drawn but by itself: below 100 times the logarithm of any number above 0."""

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from service.parameters import Parameter
-from service.scoring import Probabilities, Scorer, Scores
-from service.strategies.registry import scorer
+from service.domain.parameters import Parameter
+from service.learning.scoring import Probabilities, Scorer, Scores
+from service.strategies.engine.registry import scorer
 
 
 @scorer(

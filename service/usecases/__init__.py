@@ -1,0 +1,1 @@
+"""One module per use case: what each endpoint does, without HTTP."""

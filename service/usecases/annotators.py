@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.project import Project, show_times
+from service.domain.labels import NOBODY, SKIP, contains, look_up
+from service.domain.project import Project, show_times
 from service.store import Store
-from service.votes import NOBODY, SKIP, contains, look_up
 
 
 @dataclass(frozen=True, slots=True)

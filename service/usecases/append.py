@@ -8,17 +8,17 @@ from itertools import islice
 
 import numpy as np
 
+from service.domain.labels import EncodedLabels, Votes
+from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.project import Project, Segment, encode_with, extend_classes
+from service.domain.sample_ids import PoolIds, SampleIds
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
-from service.ids import PoolIds, SampleIds
-from service.pool import Rows, common_dtype, joined, n_cells
-from service.project import Project, Segment, encode_with, extend_classes
+from service.learning.pool import Rows, common_dtype, joined, n_cells
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
-from service.terms import UNCONDITIONAL, Terms
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
-from service.votes import EncodedLabels, Votes
 
 MAX_SEGMENTS = 2_000
 """Each is up to four mapped files, and a process may not have any number open."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.labels import Label
 from service.errors import InvalidRequest
 from service.strategies import STRATEGIES, Need, Question, resolve
-from service.strategies.explaining import disagreements, distances, doubts, nearest_of, probabilities_at
-from service.strategies.selection import Plan, committee_of
-from service.usecases.asking import Batch, QueryRequest
-from service.votes import Label
+from service.strategies.engine.explain import disagreements, distances, doubts, nearest_of, probabilities_at
+from service.strategies.engine.selection import Plan, committee_of
+from service.usecases.query_common import Batch, QueryRequest
 
 MAX_PROBABILITIES = 2**20
 """A reply holds so many probabilities at most: some 20 MB of JSON."""

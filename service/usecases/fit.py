@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
-from service.estimators import refuse_sparse, resolve
-from service.ids import SampleIds
-from service.pool import Pool
-from service.project import (
+from service.domain.labels import EncodedLabels, Label, Votes
+from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.project import (
     DEFAULT_CONSENSUS,
     Consensus,
     EstimatorSpec,
@@ -25,14 +23,16 @@ from service.project import (
     extend_classes,
     now,
 )
+from service.domain.sample_ids import SampleIds
+from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
+from service.learning.estimators import refuse_sparse, resolve
+from service.learning.pool import Pool
 from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
-from service.terms import UNCONDITIONAL, Terms
 from service.usecases.training import same_project, train
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
-from service.votes import EncodedLabels, Label, Votes
 
 DEFAULT_ESTIMATOR = "logistic_regression"
 

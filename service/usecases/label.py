@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from service.domain.labels import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
+from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.project import Project, extend_classes
+from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnswer, ServiceError
-from service.ids import PoolIds
-from service.project import Project, extend_classes
 from service.store import Part, Snapshot, Store
-from service.terms import UNCONDITIONAL, Terms
-from service.usecases.leasing import let_go
+from service.usecases.leases import let_go
 from service.usecases.training import fit_if_due
-from service.votes import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
 
 MAX_ANNOTATORS = 2**ANNOTATOR_BITS - 1
 """How many annotators a project knows at most; a vote's key has no room for more."""

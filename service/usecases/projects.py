@@ -12,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.labels import NOBODY, SKIP, Label, look_up
+from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.project import Project, show_times
 from service.errors import ProjectNotFound, StoreDamaged
-from service.project import Project, show_times
 from service.store import Page, Part, Snapshot, Store
-from service.terms import UNCONDITIONAL, Terms
-from service.votes import NOBODY, SKIP, Label, look_up
 
 RECORDS_AT_ONCE = 1_000
 """So many answers are made together, and sent together."""

@@ -9,24 +9,24 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 
+from service.domain.labels import Label
+from service.domain.leases import Holdings, holdings, live
+from service.domain.project import MICROSECONDS, Project, now
 from service.errors import FieldError, InvalidRequest
-from service.estimators import fit
-from service.given import Given
-from service.leases import Holdings, holdings, live
-from service.measures import selected
-from service.pool import Pool
-from service.project import MICROSECONDS, Project, now
-from service.scoring import THREADS, Backend, Committee
+from service.learning.estimators import fit
+from service.learning.external_predictions import Given
+from service.learning.pool import Pool
+from service.learning.scoring import THREADS, Backend, Committee
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
-from service.store.memory import ScoreMemory
+from service.store.score_cache import ScoreMemory
 from service.strategies import Need, Question
-from service.usecases.again import OpenRows, open_rows, opinions_of, with_rows
-from service.usecases.answered import Answered, shown_scores
-from service.usecases.asking import Batch, QueryRequest, choose, known_of, place_for, query_id, refuse_missing
+from service.telemetry.metrics import selected
+from service.usecases.candidates import OpenRows, open_rows, opinions_of, with_rows
 from service.usecases.explain import Names, explain, refuse_long
+from service.usecases.query_common import Batch, QueryRequest, choose, known_of, place_for, query_id, refuse_missing
+from service.usecases.query_result import Answered, shown_scores
 from service.usecases.training import read_with_model, train_committee
-from service.votes import Label
 
 
 def query_project(

@@ -9,12 +9,20 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from service.errors import FieldError, InvalidRequest
-from service.measures import selected
-from service.pool import Pool
+from service.learning.pool import Pool
 from service.strategies import Need, Question
-from service.usecases.answered import Answered, shown_scores
-from service.usecases.asking import QueryRequest, choose, known_of, open_samples, place_for, query_id, refuse_missing
+from service.telemetry.metrics import selected
 from service.usecases.explain import Names, explain, refuse_long
+from service.usecases.query_common import (
+    QueryRequest,
+    choose,
+    known_of,
+    open_samples,
+    place_for,
+    query_id,
+    refuse_missing,
+)
+from service.usecases.query_result import Answered, shown_scores
 
 
 def query_arrays(

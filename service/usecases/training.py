@@ -8,19 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.committee import Bag, bootstrap
-from service.crowd import Crowd
-from service.deadline import check_time
+from service.compute.deadline import check_time
+from service.domain.consensus import Crowd
+from service.domain.labels import Resolved
+from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
-from service.estimators import fit
-from service.measures import fitting
-from service.pool import Features
-from service.project import ModelRef, Project
-from service.scoring import Classifier, evaluate
+from service.learning.committees import Bag, bootstrap
+from service.learning.estimators import fit
+from service.learning.pool import Features
+from service.learning.scoring import Classifier, evaluate
+from service.learning.weigh_votes import crowd_of
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
-from service.usecases.consensus import crowd_of
-from service.votes import Resolved
+from service.telemetry.metrics import fitting
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import FieldError, InvalidRequest, ProjectInTheWay, ProjectNotFound
-from service.estimators import refuse_sparse
-from service.history import IMPORT
-from service.ids import SampleIds
-from service.project import (
+from service.domain.events import IMPORT
+from service.domain.labels import Label, Votes
+from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.project import (
     MICROSECONDS,
     Consensus,
     EstimatorSpec,
@@ -25,14 +24,15 @@ from service.project import (
     contradictions,
     now,
 )
+from service.domain.sample_ids import SampleIds
+from service.errors import FieldError, InvalidRequest, ProjectInTheWay, ProjectNotFound
+from service.learning.estimators import refuse_sparse
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
 from service.store.staging import StagedRows, Staging
-from service.terms import UNCONDITIONAL, Terms
 from service.usecases.label import fit_or_keep
 from service.usecases.uploads import moved
-from service.votes import Label, Votes
 
 CLOCKS_DIFFER = 24 * 3600 * MICROSECONDS
 """By a day at most, in microseconds, the clock of an exporting machine may be ahead of this one's."""

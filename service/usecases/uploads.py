@@ -8,11 +8,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.labels import EncodedLabels
+from service.domain.project import Project
 from service.errors import FieldError, InvalidRequest
-from service.project import Project
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
-from service.votes import EncodedLabels
 
 
 def check_lengths(n_samples: int, y: EncodedLabels | None, ids: Sequence[str] | None) -> None:

@@ -19,7 +19,7 @@ from tests.benchmarks.measure import PeakMemory, in_turns, milliseconds
 from tests.benchmarks.pools import create, form, label, query, relabel, served
 from tests.benchmarks.rows import Row, at_most, times
 from tests.benchmarks.sizes import BATCH, N_CLASSES, WIDTH, Sizes
-from tests.serving import Service
+from tests.support.serving import Service
 
 FREE_QUERIES = 10
 QUERIES_AGAIN = 30

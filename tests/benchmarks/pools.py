@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.benchmarks.sizes import BATCH, N_CLASSES, WIDTH
-from tests.serving import Service, Upload
+from tests.support.serving import Service, Upload
 
 PIECE = 100_000
 # The classes overlap: a model is right about nine rows of ten, and thousands of rows lie between two classes.

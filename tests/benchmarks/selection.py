@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from service.pool import Pool
+from service.learning.pool import Pool
 from service.strategies import Question, Selection, resolve, select
 from tests.benchmarks.measure import in_turns, milliseconds
 from tests.benchmarks.rows import Row, faster

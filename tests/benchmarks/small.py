@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from service.cli import SHARED_MEMORY, gunicorn_command
+from service.cli.main import SHARED_MEMORY, gunicorn_command
 from service.settings import Settings
 from tests.benchmarks.load import GENERATOR, NEW_EACH_TIME, Load, requests_a_second
 from tests.benchmarks.measure import in_turns
 from tests.benchmarks.pools import answers
 from tests.benchmarks.rows import Row, times
 from tests.benchmarks.sizes import Sizes
-from tests.serving import Service
+from tests.support.serving import Service
 
 ROOT = Path(__file__).parent.parent.parent
 CONNECTIONS = 8

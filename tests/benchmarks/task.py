@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service import estimators
-from service.scoring import Classifier
+from service.learning import estimators
+from service.learning.scoring import Classifier
 from tests.benchmarks.pools import pool
 from tests.benchmarks.sizes import N_CLASSES
 

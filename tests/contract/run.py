@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from service.access import new_key, new_token
-from service.keyfile import change_keys
+from service.auth.keyfile import change_keys
+from service.auth.keys import new_key, new_token
 from tests.contract.hooks import PROJECTS
-from tests.serving import Service
+from tests.support.serving import Service
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from tests.serving import Service
+from tests.support.serving import Service
 from tests.torture.asker import BUSY, Asker, until
 from tests.torture.outcome import Tally
 from tests.torture.processes import running

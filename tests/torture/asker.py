@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from tests.serving import Caller, Reply
+from tests.support.serving import Caller, Reply
 from tests.torture.outcome import Tally
 
 BROKEN = (OSError, http.client.HTTPException)

@@ -9,7 +9,7 @@ from datetime import datetime
 from threading import Event
 from typing import Any
 
-from tests.serving import Reply
+from tests.support.serving import Reply
 from tests.torture.archive import read_archive
 from tests.torture.asker import BUSY, Asker
 from tests.torture.book import Answer, Book, votes_in

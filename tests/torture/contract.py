@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.contract.run import run_schemathesis
-from tests.serving import Service
+from tests.support.serving import Service
 from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import Sizes

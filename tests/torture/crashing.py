@@ -28,7 +28,7 @@ from service.settings import Settings
 from service.store import Part, Store
 from service.store.check import check_project, project_directories
 from service.usecases.label import Answer, LabelRequest, label_project
-from tests.npy import npy
+from tests.support.npy import npy
 from tests.torture.data_dir import rubbish
 from tests.torture.forms import FORM, NDJSON, ZIP, form
 

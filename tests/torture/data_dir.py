@@ -6,11 +6,11 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from service.cli import main
+from service.cli.main import main
 from service.errors import ServiceError
 from service.store.check import check_project, project_directories
 from service.store.layout import FOLDERS, files_of
-from service.store.states import load_state
+from service.store.load_state import load_state
 from tests.torture.outcome import Tally
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.npy import npy
-from tests.serving import Reply
+from tests.support.npy import npy
+from tests.support.serving import Reply
 from tests.torture.asker import Asker, until
 from tests.torture.data_dir import check_soundness, rubbish
 from tests.torture.forms import FORM, NDJSON, ZIP, form

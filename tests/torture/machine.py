@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from werkzeug.test import TestResponse
 
 from service.app import create_app
-from service.history import replay
+from service.domain.events import replay
 from service.settings import Settings
 from tests.torture.book import Answer, Book, votes_in
 from tests.torture.outcome import Tally
@@ -131,7 +131,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(tempfile.mkdtemp(dir=self.scratch))
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr("service.project.datetime", Clock)
+        self.patches.setattr("service.domain.project.datetime", Clock)
         self.model: Model | None = None
         self.version_of_gone = 0
         self.turn = 0

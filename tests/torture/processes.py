@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.serving import Service
+from tests.support.serving import Service
 
 
 @contextmanager

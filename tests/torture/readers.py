@@ -24,7 +24,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.settings import Settings
-from tests.npy import npy
+from tests.support.npy import npy
 from tests.torture.forms import BOUNDARY, FORM, NDJSON, ZIP, form, part
 
 if sys.version_info >= (3, 14):

@@ -11,7 +11,7 @@ from threading import Event, Thread
 
 import numpy as np
 
-from tests.npy import npy
+from tests.support.npy import npy
 from tests.torture.asker import Asker
 from tests.torture.forms import FORM, form
 from tests.torture.outcome import Tally

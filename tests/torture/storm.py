@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from service.history import replay
-from tests.serving import Service, is_alive
+from service.domain.events import replay
+from tests.support.serving import Service, is_alive
 from tests.torture.archive import read_archive
 from tests.torture.asker import Asker, until
 from tests.torture.book import votes_in

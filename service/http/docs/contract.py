@@ -21,7 +21,7 @@ from service.http.docs.views import (
     Span,
 )
 from service.http.docs.words import Json, Words, anchor_of, any_of, code, name_of, text_of, words_of
-from service.http.documents import MEDIA_TYPE as PROBLEM
+from service.http.problem_document import MEDIA_TYPE as PROBLEM
 
 PROBLEM_SCHEMA = "Problem"
 """What every error carries; it is described once."""

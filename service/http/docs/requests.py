@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from service.http.body.reader import ANSWERS, JSON, MATRICES, MULTIPART, NPY
 from service.http.docs.views import Span, Spans
-from service.http.wire import ANSWERS, JSON, MATRICES, MULTIPART, NPY
 
 LINE_WIDTH = 60
 """How long lines of JSON get, in characters."""

@@ -21,7 +21,7 @@ from service.app import create_app
 from service.settings import Settings
 from service.store import Part, Store
 from tests.benchmarks.efficiency.data import Split, split
-from tests.npy import npy
+from tests.support.npy import npy
 
 TREES = 50
 MODELS: dict[str, dict[str, Any]] = {

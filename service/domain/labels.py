@@ -1,0 +1,228 @@
+"""Labels as votes: who said what of which sample, in columns, and what the votes of a sample come to.
+
+A label that came without an annotator stands alone: it replaces whatever the sample had, and any later vote replaces
+it. Annotators who give their names each have one vote a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.splitmix import GOLDEN, mixed
+
+Label = str | int | bool
+
+SKIP = -1
+"""The class code of a vote that says: this sample cannot be labelled."""
+
+NOBODY = -1
+"""The annotator code of a label that came without an annotator."""
+
+ANNOTATOR_BITS = 20
+"""A project knows at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedLabels:
+    """n labels as codes: `values[codes[i]]` is the i-th label, and a code of -1 means unlabelled."""
+
+    values: tuple[Label, ...]
+    codes: NDArray[np.int32]
+
+    @classmethod
+    def encode(cls, labels: Iterable[Label | None]) -> EncodedLabels:
+        """Encode labels of one type, in the order in which they first appear."""
+        table: dict[Label | None, int] = {None: -1}
+        codes = np.fromiter((table.setdefault(label, len(table) - 1) for label in labels), dtype=np.int32)
+        return cls(tuple(label for label in table if label is not None), codes)
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """Who said what of which sample: parallel columns, sorted by sample and annotator, unique in both together.
+
+    `at` is in microseconds since 1970 UTC; `query` is the ASCII id of the query that asked, empty without.
+    """
+
+    index: NDArray[np.int64]
+    code: NDArray[np.int32]
+    annotator: NDArray[np.int32]
+    at: NDArray[np.int64]
+    query: NDArray[np.bytes_]
+
+    @classmethod
+    def none(cls) -> Votes:
+        """Return no votes at all."""
+        return cls.anonymous(np.array([], np.int64), np.array([], np.int32), 0)
+
+    @classmethod
+    def anonymous(cls, index: NDArray[np.int64], code: NDArray[np.int32], at: int) -> Votes:
+        """Return votes of nobody in particular, given the samples in order."""
+        n = len(index)
+        return cls(index, code, np.full(n, NOBODY, np.int32), np.full(n, at, np.int64), np.zeros(n, "S1"))
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[int, int, int, bytes]], at: int) -> Votes:
+        """Return votes of rows (index, class code, annotator code, query id), given in any order, all at one time."""
+        index, code, annotator, query = zip(*rows, strict=True)
+        votes = cls(
+            np.array(index, np.int64),
+            np.array(code, np.int32),
+            np.array(annotator, np.int32),
+            np.full(len(index), at, np.int64),
+            np.array(query, np.bytes_),
+        )
+        return votes.take(np.argsort(votes.key))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """What the votes come to; worked out once, however many states of a project share the votes."""
+        return resolve(self)
+
+    @cached_property
+    def shared(self) -> NDArray[np.int64]:
+        """The samples that were given two labels or more, sorted."""
+        given = self.index[self.code != SKIP]
+        again: NDArray[np.int64] = given[~starts(given)]
+        return again[starts(again)]
+
+    @cached_property
+    def n_labels(self) -> NDArray[np.intp]:
+        """How many labels each labelled sample has (l,)."""
+        given = self.index[self.code != SKIP]
+        return np.diff(np.append(np.flatnonzero(starts(given)), len(given)))
+
+    @cached_property
+    def ballots(self) -> NDArray[np.uint64]:
+        """A number for each labelled sample that tells who gave it which label: as good as never the same for two."""
+        given = self.code != SKIP
+        said = ((self.annotator[given].astype(np.int64) + 1) << 32) + self.code[given] + 1
+        first = np.flatnonzero(starts(self.index[given]))
+        return np.add.reduceat(mixed(said.astype(np.uint64) * GOLDEN), first)  # modulo 2**64
+
+    @property
+    def n_bytes(self) -> int:
+        """How much memory they take."""
+        columns = (self.index, self.code, self.annotator, self.at, self.query)
+        # And, once they are asked for, the key, what the votes come to, the ballots and the numbers of labels.
+        return sum(column.nbytes for column in columns) + 4 * self.index.nbytes + self.code.nbytes
+
+    @cached_property
+    def key(self) -> NDArray[np.int64]:
+        """One integer per vote that orders votes by sample, then annotator."""
+        return (self.index << ANNOTATOR_BITS) + (self.annotator + 1)
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Votes:
+        """Return some of the votes, in the order given."""
+        return Votes(self.index[rows], self.code[rows], self.annotator[rows], self.at[rows], self.query[rows])
+
+    def merged(self, other: Votes) -> Votes:
+        """Return the votes of both, in order."""
+        both = Votes(
+            np.concatenate([self.index, other.index]),
+            np.concatenate([self.code, other.code]),
+            np.concatenate([self.annotator, other.annotator]),
+            np.concatenate([self.at, other.at]),
+            np.concatenate([self.query, other.query]),
+        )
+        return both.take(np.argsort(both.key, kind="stable"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolved:
+    """What the votes come to: the labelled samples with one class code each, and the skipped ones, both sorted."""
+
+    labeled: NDArray[np.int64]
+    codes: NDArray[np.int32]
+    skipped: NDArray[np.int64]
+
+    def code_of(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the class code of each sample, SKIP for a sample without a label."""
+        rows, found = look_up(self.labeled, index)
+        codes = np.full(len(index), SKIP, np.int32)
+        codes[found] = self.codes[rows[found]]
+        return codes
+
+
+def resolve(votes: Votes) -> Resolved:
+    """Derive each sample's label from its votes: the majority of its labels, the latest of those that tie.
+
+    A sample is skipped when it has votes and every one of them is a skip.
+    """
+    given = votes.take(votes.code != SKIP)
+    asked_in_vain = votes.index[votes.code == SKIP]
+    skipped = asked_in_vain[starts(asked_in_vain) & ~contains(given.index, asked_in_vain)]
+    if starts(given.index).all():
+        return Resolved(given.index, given.code, skipped)
+    order = np.lexsort((given.at, given.code, given.index))
+    index, code, at = given.index[order], given.code[order], given.at[order]
+    # A run is one label of one sample: how many gave it, and when it was last given.
+    first = np.flatnonzero(np.r_[True, (np.diff(index) != 0) | (np.diff(code) != 0)])
+    last = np.r_[first[1:], len(index)] - 1
+    best_last = np.lexsort((at[last], last - first, index[first]))
+    index, code = index[first][best_last], code[first][best_last]
+    winner = np.r_[np.diff(index) != 0, True]
+    return Resolved(index[winner], code[winner], skipped)
+
+
+def cast(votes: Votes, new: Votes, before: Resolved | None = None) -> tuple[Votes, int]:
+    """Return the votes after `new` were given, and how many of these changed anything.
+
+    `new` holds at most one vote per sample and annotator, and no other beside an anonymous one. The same label again
+    is no change; of nobody in particular it is what the sample is taken to have, as `before` tells, or the majority.
+    """
+    before = before or votes.resolved
+    rows, repeated = look_up(votes.key, new.key)
+    repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
+    anonymous = new.annotator == NOBODY
+    said = np.where(new.code == SKIP, contains(before.skipped, new.index), before.code_of(new.index) == new.code)
+    changes = ~(repeated | (anonymous & said))
+    if not changes.any():
+        return votes, 0
+    new = new.take(changes)
+    anonymous = new.annotator == NOBODY
+    replaced = (
+        rows_with(votes.key, new.key)
+        | rows_with(votes.index, new.index[anonymous])
+        | ((votes.annotator == NOBODY) & rows_with(votes.index, new.index))
+    )
+    return votes.take(~replaced).merged(new), len(new)
+
+
+# The columns are sorted. numpy's own set operations do not know that, and take a hundred times as long.
+
+
+def starts(column: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which rows of a sorted column are the first of their value."""
+    first = np.ones(len(column), np.bool_)
+    np.not_equal(column[1:], column[:-1], out=first[1:])
+    return first
+
+
+def look_up(column: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the row of each value in a sorted column, and whether it stands there; without, the row means nothing."""
+    rows = np.searchsorted(column, values)
+    found = rows < len(column)
+    found[found] = column[rows[found]] == values[found]
+    return rows, found
+
+
+def contains(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which values stand in a sorted column."""
+    return look_up(column, values)[1]
+
+
+def rows_with(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which rows of a sorted column hold one of a few values."""
+    edges = np.zeros(len(column) + 1, np.int64)
+    np.add.at(edges, np.searchsorted(column, values, "left"), 1)
+    np.add.at(edges, np.searchsorted(column, values, "right"), -1)
+    return np.cumsum(edges[:-1]) > 0

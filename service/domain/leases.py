@@ -1,0 +1,175 @@
+"""Leases: which samples are held for whom, and until when. Frozen values, and the pure transitions between them.
+
+A sample has one holder at a time. It is held until somebody labels or skips it, the lease is released, or it expires.
+That a sample was answered is not written down here: the project's votes tell, by when they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.labels import Votes, look_up, starts
+from service.domain.project import MICROSECONDS, Project, now
+from service.errors import LeaseNotFound
+
+MAX_LEASE_SECONDS = 7 * 24 * 3600
+"""Nobody works on one batch for longer than a week."""
+
+Indices = NDArray[np.int64]
+NOTHING: Indices = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lease:
+    """Samples that one question gave to one annotator, in the order of asking. Times are microseconds since 1970 UTC.
+
+    `known_at` is when the last commit was made that is known to have left the samples open: an answer to one of them
+    that came later ends its lease.
+    """
+
+    query_id: str
+    annotator: str
+    index: Indices
+    seconds: int
+    leased_at: int
+    expires_at: int
+    known_at: int
+
+
+@dataclass(frozen=True, eq=False)
+class Leases:
+    """All leases of a pool, which its `incarnation` names; `changed_at` is later with each change."""
+
+    incarnation: str
+    all: tuple[Lease, ...] = ()
+    changed_at: int = 0
+
+    @cached_property
+    def index(self) -> Indices:
+        """The samples of all leases, one lease after the other."""
+        return samples_of(self.all)
+
+    @property
+    def n_bytes(self) -> int:
+        """How much memory they take, nearly."""
+        return 2 * self.index.nbytes + 500 * len(self.all)
+
+    def find(self, query_id: str) -> Lease:
+        """Return the lease of a question, or raise LeaseNotFound."""
+        for lease in self.all:
+            if lease.query_id == query_id:
+                return lease
+        raise LeaseNotFound(query_id)
+
+    def changed(self, leases: tuple[Lease, ...]) -> Leases:
+        """Return the leases in place of these, those without any samples left out."""
+        kept = tuple(lease for lease in leases if len(lease.index))
+        return Leases(self.incarnation, kept, max(now(), self.changed_at + 1))
+
+
+NO_LEASES = Leases("")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Holdings:
+    """What is held as one annotator sees it: `own` in the order in which it was given out, and `others` sorted.
+
+    `free_at` (k,) is when the lease of each of the others expires.
+    """
+
+    own: Indices
+    others: Indices
+    free_at: Indices
+
+    def __bool__(self) -> bool:
+        return len(self.own) + len(self.others) > 0
+
+
+NOTHING_HELD = Holdings(NOTHING, NOTHING, NOTHING)
+
+
+def live(leases: Leases, project: Project, moment: int) -> Leases:
+    """Return what is held at a moment: without what has expired, was answered since, or is of another pool."""
+    if leases.incarnation != project.incarnation:
+        return Leases(project.incarnation, (), leases.changed_at)
+    if not leases.all:
+        return leases
+    sizes = n_samples(leases.all)
+    is_held = np.repeat([lease.expires_at > moment for lease in leases.all], sizes)
+    known_at = np.repeat([lease.known_at for lease in leases.all], sizes)
+    is_held &= answered_at(project.votes, leases.index, known_at.min()) <= known_at
+    if is_held.all():
+        return leases
+    kept = np.split(is_held, np.cumsum(sizes)[:-1])
+    remaining = (replace(lease, index=lease.index[rows]) for lease, rows in zip(leases.all, kept, strict=True))
+    return replace(leases, all=tuple(lease for lease in remaining if len(lease.index)))
+
+
+def n_samples(leases: Sequence[Lease]) -> list[int]:
+    """Return how many samples each lease holds."""
+    return [len(lease.index) for lease in leases]
+
+
+def samples_of(leases: Sequence[Lease]) -> Indices:
+    """Return the samples of some leases, one lease after the other."""
+    return np.concatenate([NOTHING, *(lease.index for lease in leases)])
+
+
+def answered_at(votes: Votes, index: Indices, after: int) -> Indices:
+    """Return when each sample (k,) was last answered, 0 where not after a time."""
+    is_late = votes.at > after
+    late, at = votes.index[is_late], votes.at[is_late]
+    answered = np.zeros(len(index), np.int64)
+    if len(late):
+        first = np.flatnonzero(starts(late))
+        rows, found = look_up(late[first], index)
+        answered[found] = np.maximum.reduceat(at, first)[rows[found]]
+    return answered
+
+
+def holdings(leases: Leases, annotator: str | None) -> Holdings:
+    """Return what is held for an annotator, and for all others; for nobody in particular all is held by others.
+
+    The leases must be live.
+    """
+    if not leases.all:
+        return NOTHING_HELD
+    mine = sorted((lease for lease in leases.all if lease.annotator == annotator), key=lambda lease: lease.leased_at)
+    others = [lease for lease in leases.all if lease.annotator != annotator]
+    index = samples_of(others)
+    free_at = np.repeat([lease.expires_at for lease in others], n_samples(others))
+    order = np.argsort(index)
+    return Holdings(samples_of(mine), index[order], free_at.astype(np.int64)[order])
+
+
+def with_lease(leases: Leases, new: Lease) -> Leases:
+    """Return the leases with another, which takes over those of its samples that its annotator held before."""
+
+    def without(lease: Lease) -> Lease:
+        if lease.annotator != new.annotator:  # of thousands of leases, nearly all
+            return lease
+        return replace(lease, index=lease.index[~np.isin(lease.index, new.index)])
+
+    return leases.changed((*map(without, leases.all), new))
+
+
+def renewed(leases: Leases, query_id: str, moment: int, seconds: int | None) -> tuple[Leases, Lease]:
+    """Return the leases with one that counts anew from a moment, for as long as before or so many seconds.
+
+    Raises LeaseNotFound.
+    """
+    lease = leases.find(query_id)
+    seconds = lease.seconds if seconds is None else seconds
+    longer = replace(lease, seconds=seconds, expires_at=moment + seconds * MICROSECONDS)
+    return leases.changed(tuple(longer if each is lease else each for each in leases.all)), longer
+
+
+def without_lease(leases: Leases, query_id: str) -> Leases:
+    """Return the leases without one, or raise LeaseNotFound."""
+    released = leases.find(query_id)
+    return leases.changed(tuple(lease for lease in leases.all if lease is not released))

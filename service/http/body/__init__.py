@@ -1,0 +1,1 @@
+"""Request bodies: read, decoded, bounded, and turned into arrays and documents."""

@@ -1,0 +1,191 @@
+"""Zip archives of .npy arrays and text, written and read in pieces; nothing in them is compressed or pickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from marshmallow import ValidationError
+from numpy.typing import NDArray
+
+from service.domain.parameters import pointer_token
+from service.errors import InvalidRequest
+from service.http.body.formats.csr import UNREADABLE, CsrReader, Member, ShortReads, stage
+from service.http.body.formats.npy import MatrixSink
+from service.learning.pool import Rows, SparseRows
+from service.store.files import COPY_BYTES
+from service.store.staging import SPARSE, StagedRows, Staging
+
+MANIFEST = "manifest.json"
+
+Chunks = Iterable[bytes]
+Sums = Mapping[str, tuple[int, int]]
+"""How many bytes each member has, and their CRC-32."""
+
+
+class Outflow:
+    """A file that gives away what is written to it."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        """Take bytes."""
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: whoever wants the bytes takes them."""
+
+    def taken(self) -> bytes:
+        """Give what came since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+
+def write_archive(members: Iterable[tuple[str, Chunks]], manifest: Callable[[Sums], bytes]) -> Iterator[bytes]:
+    """Write an archive as its members come; the manifest, made of what they came to, is the last."""
+    outflow = Outflow()
+    sums: dict[str, tuple[int, int]] = {}
+
+    def write(name: str, chunks: Chunks) -> Iterator[bytes]:
+        member = zipfile.ZipInfo(name)
+        with archive.open(member, "w", force_zip64=True) as file:
+            for chunk in chunks:
+                file.write(chunk)
+                yield outflow.taken()
+        sums[name] = member.file_size, member.CRC
+
+    # It asks for no more than to write.
+    with zipfile.ZipFile(outflow, "w") as archive:  # type: ignore[call-overload]
+        for name, chunks in members:
+            yield from write(name, chunks)
+        yield from write(MANIFEST, [manifest(sums)])
+    yield outflow.taken()
+
+
+def npy_chunks(array: NDArray[Any]) -> Chunks:
+    """Return an array as a .npy file in pieces."""
+    head = BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(head, description)
+    yield head.getvalue()
+    flat, step = array.reshape(-1), COPY_BYTES // array.dtype.itemsize
+    for begin in range(0, flat.size, step):
+        yield flat[begin : begin + step].tobytes()
+
+
+def rows_members(name: str, rows: Rows) -> Iterator[tuple[str, Chunks]]:
+    """Return rows as members: one matrix, or the three arrays of CSR."""
+    if isinstance(rows, SparseRows):
+        yield from ((f"{name}.{part}.npy", npy_chunks(getattr(rows, part))) for part in SPARSE)
+    else:
+        yield f"{name}.npy", npy_chunks(rows)
+
+
+class ManyMembers(ShortReads):
+    """A file whose list of members may be longer: a pool has up to 2,000 segments."""
+
+    most_bytes = 2**21
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Archive:
+    """An archive that a stranger sent. What is wrong is InvalidRequest at its member."""
+
+    archive: zipfile.ZipFile
+
+    def sums(self) -> Sums:
+        """Return what the archive says of its members."""
+        return {member.filename: (member.file_size, member.CRC) for member in self.archive.infolist()}
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Read a member to its end."""
+        with self.archive.open(name) as file:
+            while piece := file.read(COPY_BYTES):
+                yield piece
+
+    def text(self, name: str, limit: int) -> bytes:
+        """Return a member of at most `limit` bytes."""
+        if self.archive.getinfo(name).file_size > limit:
+            raise InvalidRequest.at(pointer(name), f"is longer than {limit} bytes")
+        return b"".join(self.pieces(name))
+
+    def array(self, name: str, kind: str, most: int, item_bytes: int = 8) -> NDArray[Any]:
+        """Return an array of one dimension, of a kind of dtype, and of at most so many items of so many bytes each."""
+        with told_of(name), self.archive.open(name) as file:
+            member = Member(name, file)
+            header = member.header
+            if header.dtype.kind != kind or len(header.shape) != 1:
+                raise ValueError(f"holds {header.dtype} of {len(header.shape)} dimensions; {kind} of one is taken")
+            if header.shape[0] > most or header.dtype.itemsize > item_bytes:
+                raise ValueError(f"holds {header.shape[0]} of {header.dtype}, and {most} there can be at most")
+            array = member.take(member.n_left)
+            member.check_end()
+            return array
+
+    def rows(self, name: str, shape: tuple[int, int], staging: Staging, max_cells: int, *, sparse: bool) -> StagedRows:
+        """Write rows of a known shape to staged files, checked cell by cell."""
+        rows = self._sparse(name, shape, staging, max_cells) if sparse else self._dense(name, staging, max_cells)
+        if (rows.n_rows, rows.n_columns) != shape:
+            problem = f"has {rows.n_rows} x {rows.n_columns} cells, and the manifest says {shape[0]} x {shape[1]}"
+            raise InvalidRequest.at(pointer(name), problem)
+        return rows
+
+    def _dense(self, name: str, staging: Staging, max_cells: int) -> StagedRows:
+        sink = MatrixSink(pointer(name), staging, max_cells)
+        try:
+            for piece in self.pieces(f"{name}.npy"):
+                sink.write(piece)
+            return sink.close()
+        finally:
+            sink.abandon()
+
+    def _sparse(self, name: str, shape: tuple[int, int], staging: Staging, max_cells: int) -> StagedRows:
+        with told_of(name), ExitStack() as files:
+            members = {
+                part: Member(f"{name}.{part}.npy", files.enter_context(self.archive.open(f"{name}.{part}.npy")))
+                for part in SPARSE
+            }
+            return stage(CsrReader(pointer(name), members, shape, max_cells), staging)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Archive]:
+    """Open an archive whose members are each there once and not compressed. Raises InvalidRequest."""
+    try:
+        with ManyMembers(path) as file, zipfile.ZipFile(file) as archive:
+            listed = archive.infolist()
+            names = {member.filename for member in listed}
+            if len(names) < len(listed):
+                raise InvalidRequest.at("", "holds two members of one name")
+            for member in listed:
+                if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+                    raise InvalidRequest.at(pointer(member.filename), "is compressed; members are stored as they are")
+            if MANIFEST not in names:
+                raise InvalidRequest.at(pointer(MANIFEST), "is missing: this is not an exported project")
+            yield Archive(archive)
+    except UNREADABLE as error:
+        raise InvalidRequest.at("", f"is not an archive that can be read: {error}") from None
+
+
+@contextmanager
+def told_of(name: str) -> Iterator[None]:
+    """Say of which member something is wrong."""
+    try:
+        yield
+    except ValidationError as error:
+        raise InvalidRequest.at(pointer(name), str(error.messages)) from None
+    except ValueError as error:
+        raise InvalidRequest.at(pointer(name), str(error)) from None
+
+
+def pointer(name: str) -> str:
+    """Return the pointer to a member."""
+    return f"/{pointer_token(name[:64])}"

@@ -1,0 +1,315 @@
+"""Sparse matrices as scipy saves them: a zip archive of the three arrays of CSR, read row by row.
+
+Whatever the archive says of itself may be a lie. Each member is read from its beginning in pieces, and what counts is
+what comes: an archive of 5 kB may stand for terabytes.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import SEEK_SET, FileIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidRequest
+from service.http.body.formats.npy import MAX_HEADER_BYTES, read_header
+from service.http.body.formats.spool import ArraySpool
+from service.store.staging import SPARSE, StagedRows, Staging
+
+MAGIC = b"PK\x03\x04"
+
+MAX_COLUMNS = 2**22
+"""A vocabulary or a hash of 22 bits; a model holds a few numbers for every column and class."""
+
+MEMBERS = ("format.npy", "shape.npy", "data.npy", "indices.npy", "indptr.npy")
+OPTIONAL_MEMBERS = {"_is_array.npy"}
+MAX_FORMAT_BYTES = 16
+
+BLOCK_ROWS = 4096
+BLOCK_VALUES = 2**17
+"""How much is read at a time: so many rows, and at least one, of so many values."""
+
+MAX_READ_BYTES = 2**17
+
+# What Python's reader of archives raises on bytes that are none, beyond ValueError.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    UnicodeDecodeError,  # the name of a member
+)
+
+LENGTHS = "the lengths of indices, data and the end of indptr differ"
+
+
+class ShortReads(FileIO):
+    """A file that is read in short pieces: the list of an archive's members is read whole, however long it is."""
+
+    most_bytes = MAX_READ_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `most_bytes`; zipfile.BadZipFile when more are asked for."""
+        if size is not None and size > self.most_bytes:
+            raise zipfile.BadZipFile("its list of members is too long")
+        return super().read(self.most_bytes if size is None or size < 0 else size)
+
+    def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
+        """Go to a place; zipfile.BadZipFile for one before the file."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            raise zipfile.BadZipFile("it names a place outside of itself") from error
+
+
+class Member:
+    """A .npy of an archive, read in pieces. ValueError says what is wrong with it."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self.name = name
+        self._file = file
+        head = file.read(MAX_HEADER_BYTES + 16)
+        try:
+            header = read_header(head)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if header is None:
+            raise ValueError(f"{name} ends within its .npy header")
+        self.header = header
+        self.n_left = math.prod(header.shape)
+        self._head = head[header.size :]
+
+    def take(self, count: int) -> NDArray[Any]:
+        """Return the next numbers, in the byte order of this machine."""
+        if count > self.n_left:
+            raise ValueError(LENGTHS)
+        size = count * self.header.dtype.itemsize
+        head, self._head = self._head[:size], self._head[size:]
+        data = b"".join([head, *read_pieces(self._file, size - len(head))])
+        if len(data) < size:
+            raise ValueError(f"{self.name} has fewer bytes than its header says")
+        self.n_left -= count
+        numbers = np.frombuffer(data, self.header.dtype)
+        return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+
+    def check_end(self) -> None:
+        """Raise ValueError unless all has been read."""
+        if self.n_left:
+            raise ValueError(LENGTHS)
+        if self._head or self._file.read(1):
+            raise ValueError(f"{self.name} has more bytes than its header says")
+
+
+def read_pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Read some bytes, or fewer at the end of the file; nothing is set aside for what is only announced."""
+    while size > 0 and (piece := file.read(min(size, MAX_READ_BYTES))):
+        size -= len(piece)
+        yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows in CSR: how many values each has, and the columns and values of all."""
+
+    lengths: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    values: NDArray[Any]
+
+
+def read_csr(path: Path, pointer: str, staging: Staging, max_cells: int) -> StagedRows:
+    """Read a spooled archive into three staged files, the columns of each row in order and each once.
+
+    At most `max_cells` rows and values together are taken. Raises InvalidRequest at the value that is wrong, or
+    ValueError for what is wrong with the whole.
+    """
+    try:
+        with ShortReads(path) as file, zipfile.ZipFile(file) as archive, ExitStack() as files:
+            members = open_members(archive, files)
+            reader = CsrReader(pointer, members, read_shape(members["shape"]), max_cells)
+            return stage(reader, staging)
+    except UNREADABLE as error:
+        raise ValueError(f"is not an archive of scipy.sparse.save_npz that can be read: {error}") from None
+
+
+def open_members(archive: zipfile.ZipFile, files: ExitStack) -> dict[str, Member]:
+    """Open the arrays of a sparse matrix by name. Raises ValueError for an archive of anything else."""
+    listed = archive.infolist()
+    names = {member.filename for member in listed}
+    if "format.npy" not in names:
+        raise ValueError("is not a sparse matrix: save one with scipy.sparse.save_npz(file, matrix.tocsr())")
+    for member in listed:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename[:64]!r} is compressed as scipy.sparse.save_npz does not")
+    check_format(Member("format.npy", files.enter_context(archive.open("format.npy"))))
+    wrong = (names ^ set(MEMBERS)) - OPTIONAL_MEMBERS
+    if wrong or len(listed) > len(names):
+        what = f"{min(wrong)[:64]!r} is missing or unknown" if wrong else "one occurs twice"
+        raise ValueError(f"must have the members that scipy.sparse.save_npz writes: {what}")
+    return {
+        name.removesuffix(".npy"): Member(name, files.enter_context(archive.open(name)))
+        for name in MEMBERS
+        if name != "format.npy"
+    }
+
+
+def check_format(member: Member) -> None:
+    """Raise ValueError unless an archive says that its matrix is in CSR."""
+    dtype, shape = member.header.dtype, member.header.shape
+    if dtype.kind not in "SU" or shape not in ((), (1,)) or dtype.itemsize > MAX_FORMAT_BYTES:
+        raise ValueError("has a format.npy that cannot be read")
+    characters = member.take(1).view(np.uint8 if dtype.kind == "S" else np.uint32).tolist()
+    if characters != list(b"csr"):
+        name = "".join(chr(c) for c in characters if 97 <= c <= 122)
+        raise ValueError(f"is a sparse matrix in the format {name!r}; send .tocsr()")
+
+
+def read_shape(member: Member) -> tuple[int, int]:
+    """Return how many rows and columns an archive announces. Raises ValueError."""
+    if member.header.dtype.kind not in "iu" or member.header.shape != (2,):
+        raise ValueError("has a shape.npy that is not two integers")
+    rows, columns = member.take(2).tolist()
+    if rows < 1 or columns < 1:
+        raise ValueError(f"has shape ({rows}, {columns}); it must have rows and columns")
+    if columns > MAX_COLUMNS:
+        raise ValueError(f"has {columns} columns; {MAX_COLUMNS} are allowed")
+    return rows, columns
+
+
+class CsrReader:
+    """Reads the three arrays of CSR side by side, some rows at a time, and checks them."""
+
+    def __init__(self, pointer: str, members: Mapping[str, Member], shape: tuple[int, int], max_cells: int) -> None:
+        self.pointer = pointer
+        self.n_rows, self.n_columns = shape
+        self.data, self.indices, self.indptr = (members[name] for name in SPARSE)
+        for member, kinds in ((self.data, "fiub"), (self.indices, "i"), (self.indptr, "i")):
+            if member.header.dtype.kind not in kinds or len(member.header.shape) != 1:
+                raise ValueError(f"{member.name} holds {member.header.dtype} of {len(member.header.shape)} dimensions")
+        if self.indptr.n_left != self.n_rows + 1 or self.indices.n_left != self.data.n_left:
+            raise ValueError("has arrays whose lengths do not fit one another: indptr has one entry more than rows")
+        if self.n_rows + self.data.n_left > max_cells:
+            problem = f"has {self.n_rows} rows and {self.data.n_left} values; AQ_MAX_POOL_CELLS allows {max_cells}"
+            raise ValueError(problem)
+        if self.indptr.take(1)[0] != 0:
+            raise ValueError("has an indptr that does not start at 0")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type in which values are kept: scipy does not compute with float16, and nobody with booleans."""
+        dtype = self.data.header.dtype.newbyteorder("=")
+        if dtype == np.bool_:
+            return np.dtype(np.uint8)
+        return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+    @property
+    def index_dtype(self) -> np.dtype[Any]:
+        """The type for indices and indptr, which scipy wants to be one."""
+        largest = max(self.data.n_left, self.n_columns)
+        return np.dtype(np.int32 if largest <= np.iinfo(np.int32).max else np.int64)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows. Raises ValueError, or InvalidRequest at the value that is wrong."""
+        row, last = 0, 0
+        while row < self.n_rows:
+            ends = self.indptr.take(min(BLOCK_ROWS, self.n_rows - row)).astype(np.int64)
+            lengths = np.diff(ends, prepend=last)
+            self._check_lengths(lengths, row)
+            last = int(ends[-1])
+            for some in runs(lengths):
+                yield self._block(some, row)
+                row += len(some)
+        for member in (self.data, self.indices, self.indptr):
+            member.check_end()
+
+    def _check_lengths(self, lengths: NDArray[np.int64], row: int) -> None:
+        wrong = np.flatnonzero((lengths < 0) | (lengths > self.n_columns))
+        if len(wrong):
+            problem = "decreases" if lengths[wrong[0]] < 0 else "holds more values than there are columns"
+            raise ValueError(f"has an indptr that at row {row + int(wrong[0])} {problem}")
+
+    def _block(self, lengths: NDArray[np.int64], row: int) -> Block:
+        count = int(lengths.sum())
+        columns = self.indices.take(count).astype(np.int64)
+        values = self.data.take(count).astype(self.dtype, copy=False)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        wrong = np.flatnonzero((columns < 0) | (columns >= self.n_columns))
+        if len(wrong):
+            at = wrong[0]
+            raise ValueError(f"has column {columns[at]} in row {row + rows[at]}; there are {self.n_columns} columns")
+        block = summed(Block(lengths, columns, values), rows, self.n_columns)
+        self._check_values(block, row)
+        return block
+
+    def _check_values(self, block: Block, row: int) -> None:
+        if block.values.dtype.kind != "f" or np.isfinite(block.values).all():
+            return
+        at = int(np.argmin(np.isfinite(block.values)))
+        row += int(np.searchsorted(np.cumsum(block.lengths), at, side="right"))
+        raise InvalidRequest.at(f"{self.pointer}/{row}/{block.columns[at]}", "must be a finite number")
+
+
+def runs(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Cut rows into runs of at most BLOCK_VALUES values, or of one row."""
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(lengths):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + BLOCK_VALUES, side="right")))
+        yield lengths[start:stop]
+        start = stop
+
+
+def summed(block: Block, rows: NDArray[np.int64], n_columns: int) -> Block:
+    """Return rows with their columns in order and each once: values of the same cell are added. Raises ValueError."""
+    cells = rows * n_columns + block.columns
+    if (cells[1:] > cells[:-1]).all():
+        return block
+    order = np.argsort(cells, kind="stable")
+    cells, values = cells[order], block.values[order]
+    first = np.flatnonzero(np.diff(cells, prepend=-1))
+    if len(first) < len(cells):
+        values = sums(values, first)
+        cells = cells[first]
+    lengths = np.bincount(cells // n_columns, minlength=len(block.lengths))
+    return Block(lengths, cells % n_columns, values)
+
+
+def sums(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
+    """Add the values from each of the positions `first` up to the next, or raise ValueError where they overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        added = np.add.reduceat(values, first, dtype=values.dtype)
+    if values.dtype.kind != "f":
+        limits, exact = np.iinfo(values.dtype), np.add.reduceat(values.astype(np.float64), first)
+        if (exact < float(limits.min)).any() or (exact >= float(limits.max) + 1).any():
+            raise ValueError(f"has several values for a cell, whose sum {values.dtype} does not hold")
+    return added
+
+
+def stage(reader: CsrReader, staging: Staging) -> StagedRows:
+    """Write the rows to staged files."""
+    dtypes = {"data": reader.dtype, "indices": reader.index_dtype, "indptr": reader.index_dtype}
+    arrays = {name: ArraySpool(staging, dtype) for name, dtype in dtypes.items()}
+    try:
+        n_values = 0
+        arrays["indptr"].write(np.zeros(1))
+        for block in reader.blocks():
+            arrays["data"].write(block.values)
+            arrays["indices"].write(block.columns)
+            arrays["indptr"].write(n_values + np.cumsum(block.lengths))
+            n_values += len(block.values)
+        lengths = {"data": n_values, "indices": n_values, "indptr": reader.n_rows + 1}
+        files = {name: array.close((lengths[name],)) for name, array in arrays.items()}
+        return StagedRows(files, reader.n_rows, reader.n_columns)
+    finally:
+        for array in arrays.values():
+            array.abandon()

@@ -1,0 +1,238 @@
+"""NDJSON: a JSON value on each line, read as the lines come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+
+from service.domain.parameters import pointer_token
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.http.body.formats.npy import check_cells
+from service.http.body.formats.spool import ArraySpool
+from service.http.schemas.fields import MAX_LABEL_LENGTH
+from service.http.schemas.label_fields import wrong_label
+from service.store.staging import StagedRows, Staging
+
+RECORD_FIELDS = ("x", "id", "y")
+KEPT_BYTES = 8
+"""What an id or a label takes in a list, beyond its own text."""
+
+
+class Lines:
+    """Cuts bytes into lines and parses each, holding no more than a piece and the line that it breaks off in.
+
+    A line of more than `max_bytes` is refused with RequestEntityTooLarge, one that is not JSON with BadRequest.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._rest = bytearray()
+        self._n_lines = 0
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Return the values of the lines that end within the next bytes."""
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep(data)
+            return []
+        first = data.index(b"\n") + 1
+        self._keep(data[:first])
+        whole = bytes(self._rest) + data[first:end]
+        self._rest.clear()
+        self._keep(data[end:])
+        return [self._parse(line) for line in whole[:-1].split(b"\n")]
+
+    def end(self) -> list[Any]:
+        """Return the value of the last line, where no line break ends it."""
+        return [self._parse(bytes(self._rest))] if self._rest else []
+
+    def _keep(self, data: bytes) -> None:
+        self._rest += data
+        self._check_length(self._rest)
+
+    def _parse(self, line: bytes) -> Any:
+        self._check_length(line)
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"line {self._n_lines} (from 0) is not JSON: {error}") from None
+        self._n_lines += 1
+        return value
+
+    def _check_length(self, line: bytes | bytearray) -> None:
+        if len(line) > self.max_bytes:
+            raise RequestEntityTooLarge(f"line {self._n_lines} (from 0) is longer than {self.max_bytes} bytes")
+
+
+class RowWriter:
+    """Checks rows of numbers and writes them to a staged file as float64. Errors are InvalidRequest.
+
+    The pointer of row i is `pointer`/i, with `below` behind it.
+    """
+
+    def __init__(self, pointer: str, staging: Staging, max_cells: int, below: str = "") -> None:
+        self.pointer = pointer
+        self.below = below
+        self.max_cells = max_cells
+        self.n_rows = 0
+        self.n_columns = 0
+        self._spool = ArraySpool(staging, np.dtype(np.float64))
+
+    def write(self, rows: list[Any]) -> None:
+        """Append rows."""
+        if not rows:
+            return
+        if not self.n_columns and isinstance(rows[0], list):
+            self.n_columns = len(rows[0])
+        refuse(error for number, row in enumerate(rows, self.n_rows) for error in self._wrong(row, number))
+        self.n_rows += len(rows)
+        check_cells(self.pointer, (self.n_rows, self.n_columns), self.max_cells)
+        self._spool.write(np.array(rows, np.float64))
+
+    def close(self) -> StagedRows:
+        """Return the staged rows."""
+        if not self.n_rows:
+            raise InvalidRequest.at(self.pointer, "has no lines; it must have rows")
+        rows = self._spool.close((self.n_rows, self.n_columns))
+        return StagedRows({"rows": rows}, self.n_rows, self.n_columns)
+
+    def abandon(self) -> None:
+        """Close the file of rows that will not be finished."""
+        self._spool.abandon()
+
+    def _wrong(self, row: Any, number: int) -> Iterator[FieldError]:
+        pointer = f"{self.pointer}/{number}{self.below}"
+        if not isinstance(row, list) or not row:
+            yield FieldError(pointer, "must be a list of numbers, and not empty")
+        elif len(row) != self.n_columns:
+            yield FieldError(pointer, f"has {len(row)} numbers, but row 0 has {self.n_columns}")
+        elif not set(map(type, row)) <= {int, float}:
+            for at, value in enumerate(row):
+                if type(value) not in (int, float):
+                    yield FieldError(f"{pointer}/{at}", "must be a finite number")
+
+
+class LineMatrix:
+    """A sink for a matrix of which each line is a row."""
+
+    def __init__(self, pointer: str, staging: Staging, max_cells: int, max_line_bytes: int) -> None:
+        self._lines = Lines(max_line_bytes)
+        self._rows = RowWriter(pointer, staging, max_cells)
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._rows.write(self._lines.feed(data))
+
+    def close(self) -> StagedRows:
+        """Return the staged matrix, now that all bytes have come."""
+        self._rows.write(self._lines.end())
+        return self._rows.close()
+
+    def abandon(self) -> None:
+        """Close the file of a matrix that will not be finished."""
+        self._rows.abandon()
+
+
+def read_values(path: Path) -> list[Any]:
+    """Read a spooled column of which each line is a value. Raises BadRequest."""
+    data = path.read_bytes()
+    lines = Lines(len(data))
+    return lines.feed(data) + lines.end()
+
+
+class Records:
+    """Samples of which each line is one: an object with its numbers `x`, and maybe its name `id` and its label `y`.
+
+    Ids and labels are held in memory, so `max_kept_bytes` bounds what they take. Errors are InvalidRequest at
+    /<line>/<field>.
+    """
+
+    def __init__(self, staging: Staging, max_cells: int, max_line_bytes: int, max_kept_bytes: int) -> None:
+        self.max_kept_bytes = max_kept_bytes
+        self._lines = Lines(max_line_bytes)
+        self._rows = RowWriter("", staging, max_cells, below="/x")
+        self._ids: list[str] = []
+        self._labels: list[Any] = []
+        self._n_kept_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if records := self._lines.feed(data):
+            self._take(records)
+
+    def close(self) -> dict[str, Any]:
+        """Return the document that JSON would have been: X, and ids and y where the lines have them."""
+        if records := self._lines.end():
+            self._take(records)
+        document: dict[str, Any] = {"X": self._rows.close()}
+        if self._ids:
+            document["ids"] = self._ids
+        if self._labels:
+            self._pad(self._rows.n_rows)
+            document["y"] = self._labels
+        return document
+
+    def abandon(self) -> None:
+        """Close the file of samples that will not be finished."""
+        self._rows.abandon()
+
+    def _take(self, records: list[Any]) -> None:
+        first = self._rows.n_rows
+        with_ids = bool(self._ids) if first else isinstance(records[0], dict) and "id" in records[0]
+        refuse(
+            error
+            for number, record in enumerate(records, first)
+            for error in wrong_fields(record, f"/{number}", with_ids=with_ids)
+        )
+        self._rows.write([record["x"] for record in records])
+        for number, record in enumerate(records, first):
+            if with_ids:
+                self._ids.append(record["id"])
+                self._count(KEPT_BYTES + len(record["id"]))
+            label = record.get("y")
+            if label is not None:
+                self._pad(number)
+                self._labels.append(label)
+                self._count(KEPT_BYTES + (len(label) if isinstance(label, str) else 0))
+
+    def _pad(self, n_labels: int) -> None:
+        missing = n_labels - len(self._labels)
+        self._count(KEPT_BYTES * missing)
+        self._labels += [None] * missing
+
+    def _count(self, n_bytes: int) -> None:
+        self._n_kept_bytes += n_bytes
+        if self._n_kept_bytes > self.max_kept_bytes:
+            problem = f"the ids and labels take more than {self.max_kept_bytes} bytes"
+            raise RequestEntityTooLarge(f"{problem}; send the samples in several requests")
+
+
+def refuse(errors: Iterable[FieldError]) -> None:
+    """Raise InvalidRequest with the first of some errors, where there are any."""
+    if wrong := list(islice(errors, MAX_ERRORS + 1)):
+        raise InvalidRequest(wrong)
+
+
+def wrong_fields(record: Any, pointer: str, *, with_ids: bool) -> Iterator[FieldError]:
+    """Find what is wrong with a record, but for its numbers."""
+    if not isinstance(record, dict):
+        yield FieldError(pointer, "must be an object with 'x', and 'id' and 'y' where the sample has them")
+        return
+    for name in record:
+        if name not in RECORD_FIELDS:
+            yield FieldError(f"{pointer}/{pointer_token(name)}", "is not a field here; there are x, id, y")
+    if "x" not in record:
+        yield FieldError(f"{pointer}/x", "is required")
+    if with_ids != ("id" in record):
+        problem = "is required: line 0 has one" if with_ids else "must be left out: line 0 has none"
+        yield FieldError(f"{pointer}/id", problem)
+    elif with_ids and not (isinstance(record["id"], str) and 1 <= len(record["id"]) <= MAX_LABEL_LENGTH):
+        yield FieldError(f"{pointer}/id", f"must be a string of 1 to {MAX_LABEL_LENGTH} characters")
+    if record.get("y") is not None and (wrong := wrong_label(record["y"])):
+        yield FieldError(f"{pointer}/y", wrong)

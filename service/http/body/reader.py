@@ -1,0 +1,379 @@
+"""From bytes to a document: one reader of bodies, for JSON, for forms with arrays and for records; and JSON back.
+
+Nothing is read past a limit, and nothing large is ever held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from flask import Request, Response
+from werkzeug.exceptions import BadRequest, NotAcceptable, UnsupportedMediaType
+
+from service.domain.parameters import pointer_token
+from service.errors import FieldError, InvalidRequest
+from service.http.body.formats import arrow, csr, ndjson, npy, parquet, tables
+from service.http.body.formats.spool import Sink, Spool, Spooled
+from service.http.body.multipart import End, Head, split_form
+from service.http.body.stream import body_chunks, whole_body
+from service.store.staging import Staging
+
+JSON = "application/json"
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+NDJSON = "application/x-ndjson"
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+ARROW_FILE = "application/vnd.apache.arrow.file"
+PARQUET = "application/vnd.apache.parquet"
+MULTIPART = "multipart/form-data"
+ZIP = "application/zip"
+
+ALSO_NDJSON = ("application/jsonl", "application/ndjson")
+
+MATRICES = ("X", "X_test")
+COLUMNS = ("y", "ids", "y_test")
+ANSWERS = ("probabilities", "member_probabilities")
+
+MAGIC = {
+    npy.MAGIC: NPY,
+    csr.MAGIC: NPZ,
+    arrow.FILE_MAGIC: ARROW_FILE,
+    parquet.MAGIC: PARQUET,
+}
+"""How files begin whose sender does not say, or does not know, what they are."""
+
+LONGEST_MAGIC = max(map(len, MAGIC))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of what is read: bytes of a body, bytes of a JSON document, cells of a matrix.
+
+    `folder` is where a long document waits for its end; None = where temporary files belong.
+    """
+
+    body_bytes: int
+    json_bytes: int
+    cells: int
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part belongs, and what it may take."""
+
+    name: str
+    limits: Limits
+    staging: Staging
+
+    @property
+    def pointer(self) -> str:
+        """The field in the document that the part stands in for."""
+        return f"/{self.name}"
+
+    def spooled(self, read: Callable[[Path], Any], limit: int | None = None) -> Spooled:
+        """Return a sink that reads a file of at most `limit` bytes when all of it has come."""
+        return Spooled(self.pointer, self.staging.new_path(), read, limit)
+
+
+def json_part(place: Place) -> Sink:
+    """Take JSON."""
+    what = f"part {place.name!r}"
+    return place.spooled(lambda path: parse_json(path.read_bytes(), what), place.limits.json_bytes)
+
+
+def npy_matrix(place: Place) -> Sink:
+    """Take a matrix as .npy."""
+    return npy.MatrixSink(place.pointer, place.staging, place.limits.cells)
+
+
+def npy_members(place: Place) -> Sink:
+    """Take a matrix of each member as .npy."""
+    return npy.MembersSink(place.pointer, place.staging, place.limits.cells)
+
+
+def npy_column(place: Place) -> Sink:
+    """Take a column as .npy."""
+    return place.spooled(npy.read_column)
+
+
+def npz_matrix(place: Place) -> Sink:
+    """Take a sparse matrix as scipy's .npz."""
+    read = partial(csr.read_csr, pointer=place.pointer, staging=place.staging, max_cells=place.limits.cells)
+    return place.spooled(read)
+
+
+def table_matrix(kind: str, place: Place) -> Sink:
+    """Take a matrix as a table of Arrow or Parquet."""
+    arrow.library(place.pointer)
+    read = partial(tables.read_matrix, kind=kind, pointer=place.pointer, staging=place.staging)
+    return place.spooled(partial(read, max_cells=place.limits.cells))
+
+
+def table_column(kind: str, place: Place) -> Sink:
+    """Take a column as a table of Arrow or Parquet."""
+    arrow.library(place.pointer)
+    read = partial(tables.read_column, kind=kind, pointer=place.pointer, max_bytes=place.limits.body_bytes)
+    return place.spooled(read)
+
+
+def line_matrix(place: Place) -> Sink:
+    """Take a matrix of which each line is a row."""
+    return ndjson.LineMatrix(place.pointer, place.staging, place.limits.cells, place.limits.json_bytes)
+
+
+def line_column(place: Place) -> Sink:
+    """Take a column of which each line is a value."""
+    return place.spooled(ndjson.read_values, place.limits.json_bytes)
+
+
+Open = Callable[[Place], Sink]
+TABLES = {ARROW_STREAM: "stream", ARROW_FILE: "file", PARQUET: "parquet"}
+
+MATRIX_FORMATS: Mapping[str, Open] = {
+    NPY: npy_matrix,
+    JSON: json_part,
+    NPZ: npz_matrix,
+    NDJSON: line_matrix,
+    **{media_type: partial(table_matrix, kind) for media_type, kind in TABLES.items()},
+}
+COLUMN_FORMATS: Mapping[str, Open] = {
+    NPY: npy_column,
+    JSON: json_part,
+    NDJSON: line_column,
+    **{media_type: partial(table_column, kind) for media_type, kind in TABLES.items()},
+}
+FORMATS: Mapping[str, Mapping[str, Open]] = {
+    "config": {JSON: json_part},
+    **dict.fromkeys(MATRICES, MATRIX_FORMATS),
+    **dict.fromkeys(COLUMNS, COLUMN_FORMATS),
+    "probabilities": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
+    "member_probabilities": {NPY: npy_members, JSON: json_part},
+}
+"""How each part of a form may come, the formats that are told of first in front."""
+
+
+def has_body(request: Request) -> bool:
+    """Tell whether anything was sent behind the headers."""
+    return bool(request.content_length) or "Transfer-Encoding" in request.headers
+
+
+def read_json(request: Request, limits: Limits) -> dict[str, Any]:
+    """Read a JSON object from the body. Raises the 4xx of werkzeug that fits."""
+    refuse_media_type(request, JSON)
+    chunks = body_chunks(request, limits.body_bytes, limits.json_bytes)
+    return json_object(whole_body(chunks, limits.folder))
+
+
+def read_document(request: Request, limits: Limits, staging: Staging | None = None) -> dict[str, Any]:
+    """Read a JSON object, or a form, which needs a place to stage the arrays that stand in for fields."""
+    refuse_media_type(request, JSON, MULTIPART)
+    if request.mimetype == MULTIPART and staging is not None:
+        return read_form(request, limits, staging)
+    return read_json(request, limits)
+
+
+def read_samples(request: Request, limits: Limits, staging: Staging) -> dict[str, Any]:
+    """Read samples: a JSON object, a form, which needs no part `config` here, or NDJSON with a sample on each line."""
+    refuse_media_type(request, JSON, MULTIPART, NDJSON, *ALSO_NDJSON)
+    if request.mimetype == JSON:
+        return read_json(request, limits)
+    if request.mimetype == MULTIPART:
+        return read_form(request, limits, staging, needs_config=False)
+    records = ndjson.Records(staging, limits.cells, limits.json_bytes, limits.json_bytes)
+    try:
+        for chunk in chunks_to_stage(request, limits, staging):
+            records.write(chunk)
+        return records.close()
+    finally:
+        records.abandon()
+
+
+def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Iterator[bytes]:
+    """Read the body in pieces that go to disk. Raises StoreFull before it comes where it would not fit."""
+    length = request.content_length
+    if length is not None and length <= limits.body_bytes:
+        staging.check_room(length)
+    return body_chunks(request, limits.body_bytes)
+
+
+def spooled_body(request: Request, limits: Limits, staging: Staging) -> Path:
+    """Write a body that is a zip archive to a file, as it comes."""
+    refuse_media_type(request, ZIP)
+    spool = Spool(staging.new_path())
+    try:
+        for chunk in chunks_to_stage(request, limits, staging):
+            spool.write(chunk)
+        return spool.close()
+    finally:
+        spool.abandon()
+
+
+def refuse_media_type(request: Request, *accepted: str) -> None:
+    """Raise UnsupportedMediaType unless the body is of a type that is understood."""
+    if request.mimetype not in accepted:
+        given = f"not {request.mimetype[:100]!r}" if request.mimetype else "and none was given"
+        raise UnsupportedMediaType(f"the Content-Type must be {' or '.join(accepted)}, {given}")
+
+
+def json_object(data: bytes | bytearray) -> dict[str, Any]:
+    """Parse a JSON object, or raise BadRequest."""
+    document = parse_json(data)
+    if not isinstance(document, dict):
+        raise InvalidRequest.at("", "the body must be a JSON object")
+    return document
+
+
+def parse_json(data: bytes | bytearray, what: str = "the body") -> Any:
+    """Parse a JSON document, or raise BadRequest saying where it breaks off."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"{what} is not JSON: {error}") from None
+
+
+class Part:
+    """One part of a form: looks at how it begins, and sends its bytes where they belong."""
+
+    def __init__(self, name: str, media_type: str, limits: Limits, staging: Staging) -> None:
+        self.name = name
+        self.place = Place(name, limits, staging)
+        self.media_type = NDJSON if media_type in ALSO_NDJSON else media_type
+        self._head = b""
+        self._sink: Sink | None = None
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self._sink is None:
+            self._head += data
+            if len(self._head) < LONGEST_MAGIC:
+                return
+            data, self._head = self._head, b""
+            self._sink = self._open(data)
+        self._sink.write(data)
+
+    def close(self) -> Any:
+        """Return the field's value: parsed JSON, a column, or a matrix in its staged files."""
+        if self._sink is None:
+            self._sink = self._open(self._head)
+            self._sink.write(self._head)
+        return self._sink.close()
+
+    @property
+    def n_bytes_of_text(self) -> int:
+        """How much of the form's text this part is."""
+        return self._sink.n_bytes_of_text if isinstance(self._sink, Spooled) else 0
+
+    def abandon(self) -> None:
+        """Close what is open, when an error ends the form within or behind this part."""
+        if self._sink is not None:
+            self._sink.abandon()
+
+    def _open(self, head: bytes) -> Sink:
+        formats = FORMATS[self.name]
+        media_type = self._recognised(head)
+        if media_type not in formats:
+            problem = f"comes as {media_type[:100]!r}, which is not understood here; send {' or '.join(formats)}"
+            raise InvalidRequest.at(f"/{self.name}", problem)
+        return formats[media_type](self.place)
+
+    def _recognised(self, head: bytes) -> str:
+        """Return the media type of the part: as it is told, where it is one of a binary format, or as it looks."""
+        if self.media_type in MAGIC.values() or self.media_type == ARROW_STREAM:
+            return self.media_type
+        looks = next((found for magic, found in MAGIC.items() if head.startswith(magic)), self.media_type)
+        return JSON if looks in ("", "text/plain") else looks
+
+
+def read_form(request: Request, limits: Limits, staging: Staging, *, needs_config: bool = True) -> dict[str, Any]:
+    """Read a form: the part `config` and the arrays. Raises BadRequest or InvalidRequest."""
+    parts: dict[str, Any] = {}
+    with closing(form_parts(request, limits, staging)) as complete:
+        for part in complete:
+            if part.name in parts:
+                raise InvalidRequest.at(f"/{part.name}", "came as two parts; send one")
+            parts[part.name] = part.close()
+    config = parts.pop("config", None if needs_config else {})
+    if not isinstance(config, dict):
+        need = "is required: a JSON object" if needs_config else "must be a JSON object"
+        raise InvalidRequest.at("/config", f"the part 'config' {need}, of type {JSON}")
+    twice = [
+        FieldError(f"/{name}", "came in the part 'config' and as a part of its own") for name in parts.keys() & config
+    ]
+    if twice:
+        raise InvalidRequest(twice)
+    return config | parts
+
+
+def form_parts(request: Request, limits: Limits, staging: Staging) -> Generator[Part]:
+    """Decode a form, yielding each part when all its bytes have been written to where they belong."""
+    boundary = request.mimetype_params.get("boundary", "")
+    with ExitStack() as files:
+        part: Part | None = None
+        for event in split_form(boundary, chunks_to_stage(request, limits, staging)):
+            if isinstance(event, Head):
+                part = new_part(event, limits, staging)
+                files.callback(part.abandon)
+            elif part and isinstance(event, End):
+                yield part
+                # Parsed text takes ten times as much memory, in one part or in many.
+                limits = replace(limits, json_bytes=limits.json_bytes - part.n_bytes_of_text)
+            elif part and isinstance(event, bytes):
+                part.write(event)
+
+
+def new_part(head: Head, limits: Limits, staging: Staging) -> Part:
+    """Return the part that a head announces, or raise InvalidRequest for a name that is not a field."""
+    there = f"there are {', '.join(FORMATS)}"
+    if not head.name:
+        raise InvalidRequest.at("", f"a part has no name; {there}")
+    if head.name not in FORMATS:
+        raise InvalidRequest.at(f"/{pointer_token(head.name)}", f"is not a part; {there}")
+    return Part(head.name, head.media_type, limits, staging)
+
+
+def json_response(document: Any, status: int = 200) -> Response:
+    """Build a reply of JSON."""
+    return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, mimetype=JSON)
+
+
+def without_body() -> Response:
+    """Build a reply that says nothing, of no media type."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
+
+
+def json_list(name: str, items: Iterator[Any]) -> Iterator[bytes]:
+    """Write an object with one list, of frozen dataclasses say, a thousand items at a time."""
+    yield b'{"' + name.encode() + b'":['
+    separator = b""
+    while batch := list(islice(items, 1000)):
+        yield separator + orjson.dumps(batch)[1:-1]
+        separator = b","
+    yield b"]}"
+
+
+def json_page(name: str, items: Iterable[bytes], following: int | None) -> Iterator[bytes]:
+    """Write an object with a list of what is JSON already, one by one, and where the next page starts."""
+    yield b'{"' + name.encode() + b'":['
+    separator = b""
+    for item in items:
+        yield separator + item
+        separator = b","
+    yield b'],"next":' + orjson.dumps(following) + b"}"
+
+
+def choose_media_type(request: Request, *offered: str) -> str:
+    """Return the offered media type that the caller likes best, the first where there is no difference."""
+    chosen = request.accept_mimetypes.best_match(offered) if request.headers.get("Accept") else offered[0]
+    if chosen is None:
+        raise NotAcceptable(f"this is to be had as {' or '.join(offered)}")
+    return chosen

@@ -1,0 +1,114 @@
+"""The bytes of a body as they come: counted, decoded, and never read past a limit.
+
+gunicorn hands a body that is shorter than announced to the application as if it were complete, so every byte is
+counted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
+
+from flask import Request
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, RequestTimeout
+
+from service.http.body.encodings import content_coding, decoded
+from service.store.files import disk
+
+READ_BYTES = 2**20
+
+WITNESS = "active-query.witness"
+"""Where the environment of a request has a hash, every byte of the body goes into it as it is read."""
+
+HELD_BYTES = 2**20
+"""How much of a document is held in memory before all of it has come."""
+
+
+def body_chunks(request: Request, *limits: int) -> Iterator[bytes]:
+    """Read the body in pieces, decoded: neither what is sent nor what it stands for may pass the smallest limit.
+
+    Raises LengthRequired, RequestEntityTooLarge, UnknownCoding, and BadRequest for a body that breaks off.
+    """
+    limit = min(limits)
+    return decoded(content_coding(request), sent_chunks(request, limit), limit)
+
+
+def whole_body(chunks: Iterator[bytes], folder: Path | None) -> bytes | bytearray:
+    """Return all of a body. Raises StoreFull.
+
+    A long one comes to a file without a name, in a folder: hundreds of slow clients may be sending one each.
+    """
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > HELD_BYTES:
+            break
+    else:
+        return data
+    with disk(), TemporaryFile(dir=folder) as file:
+        file.write(data)
+        data.clear()
+        for chunk in chunks:
+            file.write(chunk)
+        file.seek(0)
+        return file.read()
+
+
+def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
+    """Read the body in pieces as they are sent."""
+    chunked = request.environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower() == "chunked"
+    length = None if chunked else request.content_length
+    if length is None and not chunked:
+        raise LengthRequired("send a Content-Length, or Transfer-Encoding: chunked")
+    too_large = RequestEntityTooLarge(
+        f"the body is larger than {limit} bytes; a large pool comes as multipart/form-data with .npy parts"
+    )
+    if length is not None and length > limit:
+        raise too_large
+    stream: BinaryIO = request.environ["wsgi.input"]
+    witness = request.environ.get(WITNESS)
+    n_read = 0
+    while length is None or n_read < length:
+        data = read_some(stream, READ_BYTES if length is None else min(READ_BYTES, length - n_read))
+        n_read += len(data)
+        if n_read > limit:
+            raise too_large
+        if data:
+            if witness is not None:
+                witness.update(data)
+            yield data
+        elif length is None:
+            return
+        else:
+            raise BadRequest(f"the body ends after {n_read} of the {length} bytes that its Content-Length announces")
+
+
+def read_some(stream: BinaryIO, size: int) -> bytes:
+    """Read from the server's stream; a client that breaks off or sends a broken chunk is at fault, not the service."""
+    try:
+        if isinstance(stream, Body) and isinstance(stream.reader, LengthReader):
+            return received(stream.reader, size)
+        return stream.read(size)
+    except TimeoutError as error:
+        raise RequestTimeout("the body came too slowly; on a slow line, send less at once") from error
+    except (OSError, ParseException) as error:
+        raise BadRequest("the body could not be read to its end") from error
+
+
+def received(reader: Any, size: int) -> bytes:
+    """Return what arrives next of a body of known length.
+
+    gunicorn's own `read` waits for as much as it is asked for and copies it up to three times on the way, which costs
+    more than receiving it.
+    """
+    wanted = min(size, reader.length)
+    data: bytes = reader.unreader.read(None, read_ahead=wanted)
+    if len(data) > wanted:  # the next request came with this one
+        reader.unreader.unread(data[wanted:])
+        data = data[:wanted]
+    reader.length -= len(data)
+    return data

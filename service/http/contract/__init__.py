@@ -1,0 +1,1 @@
+"""The API contract: operations, examples, and the OpenAPI document made from them."""

@@ -1,0 +1,1 @@
+"""What applies to every request: authentication, logging, metrics, idempotency, ETags."""

@@ -1,0 +1,64 @@
+"""Conditional requests (RFC 9110, 13): If-Match and If-None-Match read, and a GET answered by what they say."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Request, Response
+
+from service.domain.preconditions import ANY, UNCONDITIONAL, Tags, Terms
+from service.domain.project import Project
+from service.errors import InvalidRequest
+
+IF_MATCH, IF_NONE_MATCH = "If-Match", "If-None-Match"
+CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
+
+ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+
+
+def terms_of(request: Request) -> Terms:
+    """Read the conditions of a request, or raise InvalidRequest."""
+    if not has_conditions(request):
+        return UNCONDITIONAL
+    return Terms(read_tags(request, IF_MATCH), read_tags(request, IF_NONE_MATCH))
+
+
+def has_conditions(request: Request) -> bool:
+    """Tell whether there are any, in the quickest way: most requests have none."""
+    environ = request.environ
+    return "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ
+
+
+def read_tags(request: Request, header: str) -> Tags | None:
+    """Read a header of entity tags, None where it was not sent, or raise InvalidRequest."""
+    text = request.headers.get(header)
+    if text is None:
+        return None
+    if text.strip() == ANY:
+        return frozenset({ANY})
+    tags = ENTITY_TAG.findall(text)
+    # A tag may hold a comma, so what stands between the commas is looked at with all tags alike.
+    between = {part.strip(" \t") for part in ENTITY_TAG.sub('""', text).split(",")}
+    if not tags or not between <= {'""', ""}:
+        raise InvalidRequest.at(f"/headers/{header}", 'must be "*", or ETags in their quotes, separated by commas')
+    return frozenset(tags)
+
+
+def tagged(
+    request: Request, response: Response, project: Project, suffix: str = "", *, cached: bool = True
+) -> Response:
+    """Give a response the project's strong ETag, and leave out of it what the caller of a GET has already.
+
+    `suffix` tells a form of the project from others; what is not `cached` shows more than the project's state, and is
+    always sent. Raises PreconditionFailed.
+    """
+    response.set_etag(f"{project.tag}{suffix}")
+    if request.method not in ("GET", "HEAD"):
+        return response
+    terms = terms_of(request)
+    terms.check_match(project, suffix)
+    if not (cached and terms.names_known(project, suffix)):
+        return response
+    response.close()
+    kept = {name: response.headers[name] for name in ("ETag", "Vary") if name in response.headers}
+    return Response(status=304, headers=kept)

@@ -1,0 +1,71 @@
+"""What Prometheus is told: requests by route and status, and all that the layers below count, over all workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+
+from flask import Flask, Request, Response
+from flask.globals import app_ctx, request_ctx
+
+from service.http.contract.operations import route_of_contract
+from service.telemetry import metrics
+from service.telemetry.multiprocess import shared_directory, worker_ids
+from service.telemetry.procfs import Usage, usage
+from service.usecases.totals import Census
+
+CONTENT_TYPE = metrics.CONTENT_TYPE
+
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+
+
+def exposition(census: Census) -> bytes:
+    """Return all numbers, of all workers, in Prometheus' text format."""
+    taken = asdict(current_usage())
+    taken["cpu_seconds_total"] = taken.pop("cpu_seconds")
+    found = asdict(census.take()) | taken
+    return metrics.exposition({f"active_query_{name}": value for name, value in found.items()})
+
+
+def current_usage() -> Usage:
+    """Return what the service takes of the machine: all its workers, or this process alone."""
+    directory = shared_directory()
+    if directory is None or not metrics.is_shared():
+        return usage(os.getpid(), [os.getpid()])
+    return usage(os.getppid(), worker_ids(directory))
+
+
+def route_of(request: Request) -> str | None:
+    """Return the route of the contract that the request takes, None where there is no such.
+
+    The rule and not the path: a caller could otherwise make up as many time series as there are paths.
+    """
+    rule = request.url_rule
+    return route_of_contract(rule.rule) if rule else None
+
+
+def method_of(request: Request) -> str:
+    """Return the request's method, one of a few."""
+    method = request.method
+    return method if method in METHODS else "other"
+
+
+def register(app: Flask) -> None:
+    """Count every request."""
+
+    @app.before_request
+    def begin() -> None:
+        app_ctx.g.in_flight = True
+        metrics.IN_FLIGHT.inc()
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        if "in_flight" in app_ctx.g:  # it may have ended before it began to be counted
+            metrics.IN_FLIGHT.dec()
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        request, seconds = request_ctx.request, time.perf_counter() - app_ctx.g.began
+        metrics.answered(method_of(request), route_of(request) or "none", response.status_code, seconds)
+        return response

@@ -1,0 +1,313 @@
+"""A project as one file: an archive (`formats.archive`) of these members.
+
+pool-1.npy                         the first segment of the pool
+pool-1.data.npy, .indices.npy, .indptr.npy    a sparse one
+ids-1.text.npy, ids-1.starts.npy   the names of its samples in UTF-8, one after the other, and where each starts
+held_out.npy, held_out.y.npy       the held-out set, and the positions of its labels among the classes
+votes.index.npy, ...               who said what of which sample, column by column
+events.log                         "checksum version event" on each line
+manifest.json                      what the project is beside that, and the size and CRC-32 of every other member
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import orjson
+from marshmallow import ValidationError
+from marshmallow import fields as marshmallow_fields
+
+from service import __version__
+from service.domain.labels import Votes
+from service.domain.project import MAX_CLASSES, Consensus
+from service.domain.sample_ids import SampleIds
+from service.errors import InvalidRequest
+from service.http.body.formats.archive import (
+    MANIFEST,
+    Archive,
+    Chunks,
+    Sums,
+    npy_chunks,
+    opened,
+    pointer,
+    rows_members,
+    told_of,
+)
+from service.http.body.formats.csr import MAX_COLUMNS
+from service.http.body.reader import Limits
+from service.http.problems import flatten
+from service.http.schemas import fields, label_fields
+from service.http.schemas.fields import Rule, Ruled
+from service.http.schemas.requests import MAX_SEED, RequestSchema, estimator_spec, project_id_field
+from service.store import Snapshot
+from service.store.events import staged_log
+from service.store.staging import SPARSE, StagedRows, Staging
+from service.usecases.append import MAX_SEGMENTS
+from service.usecases.label import MAX_ANNOTATORS
+from service.usecases.transfer import ImportRequest, ProjectFacts, facts_of
+
+FORMAT = "active-query-project"
+FORMAT_VERSION = 1
+
+MAX_COUNT = 2**53
+LAST_MOMENT = 253_402_300_799_999_999
+"""The end of the year 9999, in microseconds."""
+
+MAX_NAME_BYTES = 4 * fields.MAX_LABEL_LENGTH
+MAX_QUERY_BYTES = 64
+QUERY = re.compile(rb"[A-Za-z0-9_-]{0,%d}" % MAX_QUERY_BYTES)
+KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}
+"""The columns of votes, and what kind of numbers or text each holds."""
+
+
+def list_or_none(rule: Rule, most: int) -> Rule:
+    """A list as a rule reads it, or an empty one."""
+
+    def read(value: Any) -> list[Any]:
+        if value == []:
+            return []
+        found: list[Any] = rule.read(value)
+        if len(found) > most:
+            raise ValidationError(f"has {len(found)} entries; {most} are allowed")
+        return found
+
+    return Rule(read, rule.schema)
+
+
+def count_field(minimum: int = 0, maximum: int = MAX_COUNT) -> Ruled:
+    """Return a field for a number."""
+    return Ruled(fields.integer(minimum, maximum), "", required=True)
+
+
+class FactsSchema(RequestSchema):
+    """What a project is, beside its arrays."""
+
+    project_id = project_id_field()
+    version = count_field(1)
+    n_features = count_field(1, MAX_COLUMNS)
+    random_state = count_field(0, MAX_SEED)
+    estimator = Ruled(fields.estimator(), "", required=True)
+    consensus = Ruled(fields.one_of(*get_args(Consensus)), "", required=True)
+    classes = Ruled(list_or_none(label_fields.class_list(), MAX_CLASSES), "", required=True)
+    classes_declared = Ruled(fields.boolean(), "", required=True)
+    annotators = Ruled(list_or_none(fields.sample_ids(), MAX_ANNOTATORS), "", required=True)
+    labels_revision = count_field()
+    last_model = count_field()
+    created_at = count_field(0, LAST_MOMENT)
+    updated_at = count_field(0, LAST_MOMENT)
+
+
+class RowsSchema(RequestSchema):
+    """What some rows are."""
+
+    n_rows = count_field(1)
+    sparse = Ruled(fields.boolean(), "", required=True)
+
+
+class SumSchema(RequestSchema):
+    """What tells a member from others."""
+
+    n_bytes = count_field()
+    crc32 = count_field(0, 2**32 - 1)
+
+
+class ManifestSchema(RequestSchema):
+    """The manifest of an archive."""
+
+    format = Ruled(fields.one_of(FORMAT), "", required=True)
+    format_version = Ruled(fields.integer(FORMAT_VERSION, FORMAT_VERSION), "", required=True)
+    service = Ruled(fields.text(1, 64), "", required=True)
+    project = marshmallow_fields.Nested(FactsSchema, required=True)
+    segments = marshmallow_fields.List(marshmallow_fields.Nested(RowsSchema), required=True)
+    has_ids = Ruled(fields.boolean(), "", required=True)
+    held_out = marshmallow_fields.Nested(RowsSchema, required=True, allow_none=True)
+    members = marshmallow_fields.Dict(values=marshmallow_fields.Nested(SumSchema), required=True)
+
+
+MANIFEST_SCHEMA = ManifestSchema()
+
+
+def exported(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
+    """Yield the members of a project's archive but for the manifest."""
+    if snapshot.pool is None or snapshot.events is None:
+        raise ValueError("an export needs a snapshot with its pool and its events")
+    for number, rows in enumerate(snapshot.pool.segments, 1):
+        yield from rows_members(f"pool-{number}", rows)
+    for number, names in enumerate(snapshot.ids.parts if snapshot.ids else (), 1):
+        yield f"ids-{number}.text.npy", npy_chunks(names.text)
+        yield f"ids-{number}.starts.npy", npy_chunks(names.starts)
+    if snapshot.X_test is not None and snapshot.y_test is not None:
+        yield from rows_members("held_out", snapshot.X_test.segments[0])
+        yield "held_out.y.npy", npy_chunks(snapshot.y_test)
+    votes = snapshot.project.votes
+    yield from ((f"votes.{name}.npy", npy_chunks(getattr(votes, name))) for name in KINDS)
+    yield "events.log", snapshot.events.lines()
+
+
+def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
+    """Write the manifest of a project's archive."""
+    project = snapshot.project
+    held_out = project.held_out
+    document = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "service": __version__,
+        "project": asdict(facts_of(project)),
+        "segments": [{"n_rows": segment.n_rows, "sparse": segment.sparse} for segment in project.segments],
+        "has_ids": project.has_ids,
+        "held_out": held_out and {"n_rows": held_out.n_rows, "sparse": held_out.sparse},
+        "members": {name: {"n_bytes": n_bytes, "crc32": crc} for name, (n_bytes, crc) in sums.items()},
+    }
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+
+
+def read_project(path: Path, project_id: str | None, limits: Limits, staging: Staging) -> ImportRequest:
+    """Read the archive of a project, under another name if one is given. Raises InvalidRequest."""
+    with opened(path) as archive:
+        described = read_manifest(archive, limits)
+        check_members(archive, described)
+        facts = read_facts(described["project"], project_id)
+        segments = list(read_segments(archive, described["segments"], facts.n_features, staging, limits.cells))
+        if len({rows.is_sparse for rows in segments}) > 1:
+            raise InvalidRequest.at(pointer(MANIFEST) + "/segments", "are sparse in part; all are, or none is")
+        held_out = described["held_out"]
+        X_test = y_test = None
+        if held_out is not None:
+            shape = held_out["n_rows"], facts.n_features
+            X_test = archive.rows("held_out", shape, staging, limits.cells, sparse=held_out["sparse"])
+            y_test = read_codes(archive, X_test.n_rows, len(facts.classes))
+        return ImportRequest(
+            facts=facts,
+            segments=segments,
+            ids=list(read_ids(archive, segments)) if described["has_ids"] else None,
+            X_test=X_test,
+            y_test=y_test,
+            votes=read_votes(archive, sum(rows.n_rows for rows in segments) * max(1, len(facts.annotators))),
+            events=read_events(archive, facts.version, limits, staging),
+        )
+
+
+def read_manifest(archive: Archive, limits: Limits) -> dict[str, Any]:
+    """Read the manifest."""
+    with told_of(MANIFEST):
+        document = orjson.loads(archive.text(MANIFEST, limits.json_bytes))
+    if not isinstance(document, dict):
+        raise InvalidRequest.at(pointer(MANIFEST), "must be a JSON object")
+    try:
+        described: dict[str, Any] = MANIFEST_SCHEMA.load(document)
+    except ValidationError as error:
+        raise InvalidRequest(flatten(error.messages)).below(pointer(MANIFEST)) from None
+    if not 1 <= len(described["segments"]) <= MAX_SEGMENTS:
+        raise InvalidRequest.at(pointer(MANIFEST) + "/segments", f"must be 1 to {MAX_SEGMENTS}")
+    return described
+
+
+def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest unless the archive holds the members that it must, each as its manifest says."""
+    held_out = described["held_out"]
+    wanted = {
+        "events.log",
+        *(f"votes.{name}.npy" for name in KINDS),
+        *chain.from_iterable(names_of_rows(f"pool-{n}", rows) for n, rows in enumerate(described["segments"], 1)),
+    }
+    if described["has_ids"]:
+        numbers = range(1, len(described["segments"]) + 1)
+        wanted |= {f"ids-{n}.{part}.npy" for n in numbers for part in ("text", "starts")}
+    if held_out is not None:
+        wanted |= {*names_of_rows("held_out", held_out), "held_out.y.npy"}
+    there, listed = archive.sums(), described["members"]
+    for name in sorted((there.keys() - {MANIFEST}) ^ wanted):
+        raise InvalidRequest.at(pointer(name), "is missing" if name in wanted else "is no member of such a project")
+    for name in sorted(listed.keys() ^ wanted):
+        raise InvalidRequest.at(pointer(MANIFEST) + f"/members{pointer(name)}", "is missing, or is no member")
+    for name in sorted(wanted):
+        if there[name] != (listed[name]["n_bytes"], listed[name]["crc32"]):
+            raise InvalidRequest.at(pointer(name), "has another size or checksum than the manifest says")
+
+
+def names_of_rows(name: str, rows: Mapping[str, Any]) -> Iterable[str]:
+    """Return the members that rows are kept in."""
+    parts = SPARSE if rows["sparse"] else ()
+    return [f"{name}.{part}.npy" for part in parts] or [f"{name}.npy"]
+
+
+def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts:
+    """Return the facts of a manifest."""
+    try:
+        estimator = estimator_spec(plain["estimator"])
+    except InvalidRequest as error:
+        raise error.below(pointer(MANIFEST) + "/project") from None
+    return ProjectFacts(**{**plain, "estimator": estimator, "project_id": project_id or plain["project_id"]})
+
+
+def read_segments(
+    archive: Archive, segments: Iterable[Mapping[str, Any]], n_features: int, staging: Staging, max_cells: int
+) -> Iterator[StagedRows]:
+    """Read the pool, segment by segment, and no more than `max_cells` in all."""
+    for number, described in enumerate(segments, 1):
+        shape = described["n_rows"], n_features
+        rows = archive.rows(f"pool-{number}", shape, staging, max_cells, sparse=described["sparse"])
+        max_cells -= rows.n_cells
+        yield rows
+
+
+def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[SampleIds]:
+    """Read the names of samples, each segment's as many as it has rows, and each unique in all."""
+    known: set[str] = set()
+    for number, rows in enumerate(segments, 1):
+        starts, text = f"ids-{number}.starts.npy", f"ids-{number}.text.npy"
+        edges = archive.array(starts, "i", rows.n_rows + 1).astype(np.int64)
+        if len(edges) != rows.n_rows + 1:
+            raise InvalidRequest.at(pointer(starts), f"must have {rows.n_rows + 1} entries, one more than rows")
+        lengths = np.diff(edges)
+        if edges[0] != 0 or not ((lengths >= 1) & (lengths <= MAX_NAME_BYTES)).all():
+            raise InvalidRequest.at(pointer(starts), "must grow from 0, name by name")
+        data = archive.array(text, "u", int(edges[-1]), 1).tobytes()
+        if len(data) != edges[-1]:
+            raise InvalidRequest.at(pointer(starts), "must grow to the length of the text")
+        with told_of(text):
+            names = fields.sample_ids().read([data[a:b].decode() for a, b in pairwise(edges.tolist())])
+            if not known.isdisjoint(names):
+                raise ValueError("holds a name that another segment has; names are unique")
+        known.update(names)
+        yield SampleIds.build(names)
+
+
+def read_codes(archive: Archive, n_rows: int, n_classes: int) -> Any:
+    """Read the labels of the held-out set."""
+    name = "held_out.y.npy"
+    codes = archive.array(name, "i", n_rows)
+    if len(codes) != n_rows or not ((codes >= 0) & (codes < n_classes)).all():
+        raise InvalidRequest.at(pointer(name), f"must have one of {n_classes} classes for each of {n_rows} rows")
+    return codes.astype(np.int32)
+
+
+def read_votes(archive: Archive, most: int) -> Votes:
+    """Read the votes, at most so many; whether they fit one another and the project is looked at later."""
+    columns = {name: archive.array(f"votes.{name}.npy", kind, most, MAX_QUERY_BYTES) for name, kind in KINDS.items()}
+    of_32_bits = np.iinfo(np.int32)
+    for name in ("code", "annotator"):
+        if ((columns[name] < of_32_bits.min) | (columns[name] > of_32_bits.max)).any():
+            raise InvalidRequest.at(pointer(f"votes.{name}.npy"), "must fit 32 bits")
+        columns[name] = columns[name].astype(np.int32)
+    for name, most in (("index", MAX_COUNT), ("at", LAST_MOMENT)):
+        if ((columns[name] < 0) | (columns[name] > most)).any():
+            raise InvalidRequest.at(pointer(f"votes.{name}.npy"), f"must be from 0 to {most}")
+        columns[name] = columns[name].astype(np.int64)
+    if not all(QUERY.fullmatch(query) for query in np.unique(columns["query"]).tolist()):
+        raise InvalidRequest.at(pointer("votes.query.npy"), "must be ids of queries: letters, digits, - and _")
+    return Votes(**{field.name: columns[field.name] for field in dataclass_fields(Votes)})
+
+
+def read_events(archive: Archive, last_version: int, limits: Limits, staging: Staging) -> Any:
+    """Read the log of events to a staged file."""
+    name = "events.log"
+    with told_of(name):
+        return staged_log(staging.new_path(), archive.pieces(name), last_version, limits.json_bytes)

@@ -1,0 +1,247 @@
+"""The rules for labels: lists of them, columns of them, and the records by which they are handed back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from marshmallow import ValidationError
+from numpy.typing import NDArray
+
+from service.domain.labels import EncodedLabels, Label
+from service.domain.parameters import unknown_name
+from service.domain.project import MAX_CLASSES, shown, type_name
+from service.errors import MAX_ERRORS
+from service.http.schemas.fields import (
+    INT64_MAX,
+    INT64_MIN,
+    MAX_LABEL_LENGTH,
+    JsonSchema,
+    Rule,
+    boolean,
+    first_few,
+    integer,
+    pattern,
+    refuse_broken_text,
+    text,
+)
+from service.usecases.label import Answer
+
+MAX_RECORDS = 100_000
+LABEL_MISSING = "must be a label; every row of the held-out set has one"
+
+LABEL: JsonSchema = {"$ref": "#/components/schemas/LabelValue"}
+LABEL_OR_NULL: JsonSchema = {"anyOf": [LABEL, {"type": "null"}]}
+LABEL_SCHEMA: JsonSchema = {
+    "description": "A string of 1 to 256 characters, an integer of 64 bits or a boolean; one type per project.",
+    "oneOf": [
+        {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
+        {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+        {"type": "boolean"},
+    ],
+}
+
+
+def wrong_label(value: Any) -> str | None:
+    """Say why a value is no label, None when it is one."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return None if 1 <= len(value) <= MAX_LABEL_LENGTH else f"must be 1 to {MAX_LABEL_LENGTH} characters long"
+    if isinstance(value, int):
+        return None if INT64_MIN <= value <= INT64_MAX else "must fit 64 bits"
+    return "must be a label: a string, an integer or a boolean"
+
+
+def label_list(*, unlabeled: bool) -> Rule:
+    """A list of labels of one type -> EncodedLabels (n,); null stands for unlabelled where that is allowed."""
+
+    def read(value: Any) -> EncodedLabels:
+        if not isinstance(value, list | np.ndarray) or not len(value):
+            raise ValidationError("must be a list of labels, and not empty")
+        if isinstance(value, np.ndarray):
+            return encode_column(value, unlabeled=unlabeled)
+        wrong = first_few(wrong_labels(value, unlabeled=unlabeled))
+        if wrong:
+            raise ValidationError(wrong)
+        return EncodedLabels.encode(value)
+
+    return Rule(read, {"type": "array", "minItems": 1, "items": LABEL_OR_NULL if unlabeled else LABEL})
+
+
+def wrong_labels(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, str]]:
+    """Find what is no label, or of another type than the first."""
+    first: Any = next((value for value in values if value is not None), None)
+    # Checked by distinct value and type: a million labels are a handful of classes.
+    checked: dict[tuple[type, Any], str | None] = {}
+    for position, value in enumerate(values):
+        if value is None:
+            if not unlabeled:
+                yield position, LABEL_MISSING
+            continue
+        if isinstance(value, list | dict | float):
+            yield position, wrong_label(value) or ""
+            continue
+        key = (type(value), value)
+        if key not in checked:
+            checked[key] = wrong_label(value)
+            if checked[key] is None and type(value) is not type(first) and wrong_label(first) is None:
+                checked[key] = f"is {type_name(value)}, but the first label is {type_name(first)}"
+        if checked[key]:
+            yield position, checked[key] or ""
+
+
+def class_list() -> Rule:
+    """A list of different labels of one type -> list."""
+    labels = label_list(unlabeled=False)
+
+    def read(value: Any) -> list[Label]:
+        encoded: EncodedLabels = labels.read(value)
+        if len(encoded.codes) > MAX_CLASSES:
+            raise ValidationError(f"has {len(encoded.codes)} classes; {MAX_CLASSES} are allowed")
+        seen: set[int] = set()
+        repeated = []
+        for position, code in enumerate(encoded.codes.tolist()):
+            if code in seen:
+                repeated.append((position, f"{shown(encoded.values[code])} is listed twice"))
+            seen.add(code)
+        if repeated:
+            raise ValidationError(first_few(repeated))
+        return list(encoded.values)
+
+    return Rule(read, {**labels.schema, "uniqueItems": True, "maxItems": MAX_CLASSES})
+
+
+def encode_column(column: NDArray[Any], *, unlabeled: bool) -> EncodedLabels:
+    """Encode a column that came as .npy; NaN and the empty text stand for unlabelled where that is allowed."""
+    given = given_in_column(column)
+    if not unlabeled and not given.all():
+        raise ValidationError(first_few((at, LABEL_MISSING) for at in np.flatnonzero(~given).tolist()))
+    found, inverse = np.unique(column[given], return_inverse=True)
+    values: list[Label] = [int(value) for value in found] if found.dtype.kind == "f" else found.tolist()
+    codes = np.full(len(column), -1, np.int32)
+    codes[given] = inverse
+    wrong = {code: problem for code, value in enumerate(values) if (problem := wrong_label(value))}
+    if wrong:
+        at = np.flatnonzero(np.isin(codes, list(wrong))).tolist()
+        raise ValidationError(first_few((position, wrong[int(codes[position])]) for position in at))
+    return EncodedLabels(tuple(values), codes)
+
+
+def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which rows of a column have a label, or raise ValidationError for a column that holds something else."""
+    kind = column.dtype.kind
+    if kind == "U":
+        refuse_broken_text(column)
+        return np.asarray(column != "", np.bool_)
+    if kind in "iub":
+        return np.ones(len(column), np.bool_)
+    if kind != "f":
+        raise ValidationError(f"holds {column.dtype}; integers, booleans, fixed-width text or whole numbers are taken")
+    numbers = column.astype(np.float64, copy=False)  # the limits of 64 bits are beyond float16
+    given = ~np.isnan(numbers)
+    wrong = np.flatnonzero(given & ~((np.abs(numbers) < 2.0**63) & (numbers == np.floor(numbers)))).tolist()
+    if wrong:
+        raise ValidationError(first_few((at, "must be a whole number, or NaN for unlabelled") for at in wrong))
+    return given
+
+
+ANNOTATOR = text(1, 256)
+QUERY_ID = pattern("[A-Za-z0-9_-]{1,64}")
+ANSWER_RULES = {
+    "index": integer(0, INT64_MAX),
+    "id": text(1, MAX_LABEL_LENGTH),
+    "label": Rule(lambda value: value, LABEL),
+    "skip": boolean(),
+    "annotator": ANNOTATOR,
+    "query_id": QUERY_ID,
+}
+
+
+def answers() -> Rule:
+    """A list of records, each a sample by index or by id with its label or a skip -> list of Answer."""
+
+    def read(value: Any) -> list[Answer]:
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_RECORDS:
+            raise ValidationError(f"must be a list of 1 to {MAX_RECORDS} records")
+        wrong = first_few((at, problem) for at, record in enumerate(value) if (problem := wrong_answer(record)))
+        if not wrong:
+            wrong = first_few(mixed_types(value))
+        if wrong:
+            raise ValidationError(wrong)
+        return [
+            Answer(
+                record.get("index"),
+                record.get("id"),
+                record.get("label"),
+                record.get("annotator"),
+                record.get("query_id"),
+            )
+            for record in value
+        ]
+
+    return Rule(read, {"type": "array", "minItems": 1, "maxItems": MAX_RECORDS, "items": answer_schema()})
+
+
+def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
+    """Say what is wrong with a record, None when nothing is."""
+    if not isinstance(record, dict):
+        return "must be an object with 'index' or 'id', and 'label' or 'skip': true"
+    wrong: dict[str, list[str]] = {}
+    for name, value in record.items():
+        if name not in ANSWER_RULES:
+            wrong[name] = [unknown_name("field of a record", name, ANSWER_RULES)]
+            if len(wrong) > MAX_ERRORS:
+                break
+            continue
+        try:
+            ANSWER_RULES[name].read(value)
+        except ValidationError as error:
+            wrong[name] = list(error.messages)
+    if "label" in record and (problem := wrong_label(record["label"])):
+        wrong["label"] = [problem]
+    if wrong:
+        return wrong
+    if ("index" in record) == ("id" in record):
+        return "must name its sample by 'index' or by 'id', and not by both"
+    if ("label" in record) == bool(record.get("skip", False)):
+        return "must have either a 'label' or 'skip': true"
+    return None
+
+
+def mixed_types(records: list[dict[str, Any]]) -> Iterable[tuple[int, dict[str, list[str]]]]:
+    """Find the labels that are of another type than the first."""
+    first: Any = None
+    for position, record in enumerate(records):
+        label = record.get("label")
+        if first is None:
+            first = label
+        elif label is not None and type(label) is not type(first):
+            yield position, {"label": [f"is {type_name(label)}, but the first label is {type_name(first)}"]}
+
+
+def answer_schema() -> JsonSchema:
+    """Return the JSON Schema of one record."""
+    descriptions = {
+        "index": "The sample's position in the pool.",
+        "id": "The sample's name, for a project that was made with ids.",
+        "skip": "true = it cannot be labelled, never ask again.",
+        "annotator": "Who answered.",
+        "query_id": "Which query asked.",
+    }
+    properties = {
+        name: {**rule.schema, **({"description": descriptions[name]} if name in descriptions else {})}
+        for name, rule in ANSWER_RULES.items()
+    }
+    named = [{"required": ["index"]}, {"required": ["id"]}]
+    told = [
+        {"required": ["label"], "properties": {"skip": {"const": False}}},
+        {"required": ["skip"], "properties": {"skip": {"const": True}}, "not": {"required": ["label"]}},
+    ]
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "allOf": [{"oneOf": named}, {"oneOf": told}],
+    }

@@ -1,0 +1,89 @@
+"""Committees: several models of one question, whose disagreement tells what none of them knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.pipeline import Pipeline
+
+from service.learning.pool import Features
+from service.learning.scoring import Classifier, predict_probabilities
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bag:
+    """Models that were each fitted to labels of their own; `classes_` (c,) are those that any of them knows."""
+
+    members: tuple[Classifier, ...]
+    classes_: NDArray[np.int64]
+    revision: int = 0
+
+    @classmethod
+    def of(cls, members: Sequence[Classifier], revision: int = 0) -> Bag:
+        """Put models together that saw the labels of a revision; not all of them need to know every class."""
+        return cls(tuple(members), np.unique(np.concatenate([member.classes_ for member in members])), revision)
+
+    @property
+    def n_members(self) -> int:
+        """How many models there are."""
+        return len(self.members)
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What tells this committee from others of the same model."""
+        return "bag", self.n_members, self.revision
+
+    def member_probabilities(self, X: Features) -> NDArray[np.float64]:
+        """Return the probabilities (m, n, c) of rows (n, d); 0 for a class that a member does not know."""
+        found = np.zeros((len(self.members), X.shape[0], len(self.classes_)))
+        for of_member, member in zip(found, self.members, strict=True):
+            of_member[:, np.searchsorted(self.classes_, member.classes_)] = predict_probabilities(member, X)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trees:
+    """A forest as the committee of its own trees."""
+
+    forest: Any
+    prepare: Any
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        """The codes of the classes (c,)."""
+        classes: NDArray[np.int64] = self.forest.classes_
+        return classes
+
+    @property
+    def n_members(self) -> int:
+        """How many trees there are."""
+        return len(self.forest.estimators_)
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What tells this committee from others of the same model."""
+        return "trees", self.n_members, 0
+
+    def member_probabilities(self, X: Features) -> NDArray[np.float64]:
+        """Return the probabilities (m, n, c) of rows (n, d)."""
+        X = self.prepare.transform(X)
+        return np.stack([tree.predict_proba(X) for tree in self.forest.estimators_])
+
+
+def trees_of(model: Classifier) -> Trees | None:
+    """Return the committee that a fitted forest is by itself, None for any other model."""
+    if isinstance(model, Pipeline) and isinstance(model[-1], RandomForestClassifier | ExtraTreesClassifier):
+        return Trees(model[-1], model[:-1])
+    return None
+
+
+def bootstrap(codes: NDArray[np.integer[Any]], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw as many of the labelled rows (l,) as there are, with replacement, and one more of each class left out."""
+    drawn = rng.integers(len(codes), size=len(codes))
+    left_out = np.setdiff1d(codes, codes[drawn])
+    return np.concatenate([drawn, *([rng.choice(np.flatnonzero(codes == code))] for code in left_out)])

@@ -1,0 +1,111 @@
+"""What the votes of several people on the same samples come to, with the project's own estimator as one more voice."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.compute.deadline import check_time
+from service.domain.consensus import Crowd
+from service.domain.labels import SKIP, Votes, contains, look_up
+from service.domain.project import EstimatorSpec, Project
+from service.errors import FitFailed
+from service.learning.crowdlab import Ballots, Codes, Numbers, weigh
+from service.learning.estimators import fit
+from service.learning.pool import Features
+from service.learning.scoring import predict_probabilities
+
+FOLDS = 5
+"""The labelled rows are cut into so many parts; a model learns from all others and says what it thinks of the one."""
+
+FOLD_ROWS = 10_000
+"""A model learns from so many rows at most, drawn where there are more."""
+
+MAX_ROWS = 50_000
+"""So many samples are weighed at most, those with several votes first, drawn where there are more."""
+
+MAX_CELLS = 2**23
+"""So many probabilities are held at most, 67 MB: with many classes fewer samples are weighed."""
+
+
+def crowd_of(project: Project, X: Features) -> Crowd:
+    """Weigh a project's votes, given the features of its labelled rows (l, d), of two classes at least.
+
+    The same project gives the same answer, and its estimator is fitted `FOLDS` times for it.
+    """
+    votes = project.votes
+    labeled, majority = votes.resolved.labeled, votes.resolved.codes
+    given = votes.take(votes.code != SKIP)
+    classes = np.unique(given.code)
+    rng = np.random.default_rng([project.random_state, project.labels_revision])
+    rows = weighed_rows(votes, len(classes), rng)
+    given = given.take(contains(labeled[rows], given.index))
+    annotators, who = np.unique(given.annotator, return_inverse=True)
+    ballots = Ballots(
+        row=look_up(labeled[rows], given.index)[0],
+        who=who,
+        said=np.searchsorted(classes, given.code),
+        n_samples=len(rows),
+        n_annotators=len(annotators),
+        n_classes=len(classes),
+    )
+    latest = np.searchsorted(classes, majority[rows])
+    found = weigh(
+        ballots, unseen_probabilities(project.estimator, X[rows], latest, len(classes), project.random_state), latest
+    )
+    return Crowd(
+        index=labeled[rows],
+        code=classes[found.consensus],
+        quality=found.quality,
+        ballots=votes.ballots[rows],
+        annotator=annotators,
+        weight=found.weights,
+        accuracy=found.accuracy,
+        model_weight=found.model_weight,
+        temperature=found.temperature,
+        n_classes=len(classes),
+    )
+
+
+def weighed_rows(votes: Votes, n_classes: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Choose which of the labelled samples are weighed: their positions, sorted."""
+    n_labeled = len(votes.resolved.labeled)
+    n_weighed = min(n_labeled, MAX_ROWS, MAX_CELLS // n_classes)
+    is_single = np.ones(n_labeled, bool)
+    is_single[look_up(votes.resolved.labeled, votes.shared)[0]] = False
+    return np.sort(np.lexsort((rng.random(n_labeled), is_single))[:n_weighed])
+
+
+def unseen_probabilities(spec: EstimatorSpec, X: Features, codes: Codes, n_classes: int, random_state: int) -> Numbers:
+    """Return the probabilities (n, c) of rows (n, d) with class codes (n,), each by a model that was not fitted to it.
+
+    All classes are equally likely where a model cannot tell: of a row whose class it has not met, say.
+    """
+    rng = np.random.default_rng(random_state)
+    probabilities = np.full((len(codes), n_classes), 1.0 / n_classes)
+    fold = folds(codes, rng)
+    for nth in np.unique(fold):
+        check_time()
+        held_out, others = np.flatnonzero(fold == nth), np.flatnonzero(fold != nth)
+        if len(others) > FOLD_ROWS:
+            others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
+        try:
+            model = fit(spec, X[others], codes[others], random_state)
+        except FitFailed:
+            continue
+        of_fold = predict_probabilities(model, X[held_out])
+        told = np.isin(codes[held_out], model.classes_) & np.isfinite(of_fold).all(axis=1)
+        probabilities[held_out[told]] = 0.0
+        probabilities[np.ix_(held_out[told], model.classes_)] = of_fold[told]
+    return probabilities
+
+
+def folds(codes: Codes, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Deal rows (n,) out to `FOLDS` parts, those of each class evenly; it may be a single one.
+
+    scikit-learn's StratifiedKFold refuses classes of fewer rows than parts.
+    """
+    order = np.lexsort((rng.random(len(codes)), codes))
+    fold = np.empty(len(codes), np.intp)
+    fold[order] = np.arange(len(codes)) % FOLDS
+    return fold

@@ -1,0 +1,1 @@
+"""gunicorn: the worker, its hooks, and how it treats slow clients."""

@@ -1,0 +1,136 @@
+"""A project's state as plain values and arrays, which is what is written to disk, and back.
+
+Plain values, so that no class of ours is named in a file: a class may be renamed without making old files unreadable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from service.domain.consensus import Crowd
+from service.domain.labels import Votes
+from service.domain.project import (
+    DEFAULT_CONSENSUS,
+    Checksum,
+    EstimatorSpec,
+    HeldOut,
+    History,
+    ModelRef,
+    Project,
+    Segment,
+    TestScore,
+)
+from service.errors import UnknownSchema
+
+SCHEMA_VERSION = 2
+
+OLDEST_SCHEMA = 1
+"""That of the first version of the service."""
+
+OF_LATER_SCHEMAS: dict[str, Any] = {
+    "consensus": DEFAULT_CONSENSUS,
+    "fit_asked": None,
+    "fit_error": None,
+    "checksums": {},
+    "history": None,
+}
+"""What the states of the first schema lack."""
+
+
+def to_record(project: Project) -> dict[str, Any]:
+    """Return the state as plain values."""
+    votes, model, held_out, history = project.votes, project.model, project.held_out, project.history
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "project_id": project.project_id,
+        "incarnation": project.incarnation,
+        "version": project.version,
+        "random_state": project.random_state,
+        "estimator": from_spec(project.estimator),
+        "segments": [(segment.number, segment.n_rows, segment.sparse) for segment in project.segments],
+        "n_features": project.n_features,
+        "has_ids": project.has_ids,
+        "held_out": None if held_out is None else (held_out.number, held_out.n_rows, held_out.sparse),
+        "classes": project.classes,
+        "classes_declared": project.classes_declared,
+        "annotators": project.annotators,
+        "votes": [votes.index, votes.code, votes.annotator, votes.at, votes.query],
+        "labels_revision": project.labels_revision,
+        "model": None if model is None else from_model(model),
+        "last_model": project.last_model,
+        "last_file": project.last_file,
+        "created_at": project.created_at,
+        "updated_at": project.updated_at,
+        "consensus": project.consensus,
+        "fit_asked": project.fit_asked,
+        "fit_error": project.fit_error,
+        "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
+        "history": None if history is None else (history.n_bytes, history.tail),
+    }
+
+
+def from_record(record: dict[str, Any]) -> Project:
+    """Return the project of a state, or raise UnknownSchema for one that this version cannot know."""
+    written = record.pop("schema_version")
+    if written == OLDEST_SCHEMA:
+        record = {**record, **OF_LATER_SCHEMAS}
+        if record["model"] is not None:
+            record["model"] = {**record["model"], "consensus": DEFAULT_CONSENSUS, "crowd": None}
+    elif written != SCHEMA_VERSION:
+        raise UnknownSchema(
+            f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
+            f"service reads {OLDEST_SCHEMA} to {SCHEMA_VERSION}: run the version that wrote it, or a later one"
+        )
+    return Project(
+        **{
+            **record,
+            "estimator": to_spec(record["estimator"]),
+            "segments": tuple(Segment(*segment) for segment in record["segments"]),
+            "held_out": None if record["held_out"] is None else HeldOut(*record["held_out"]),
+            "votes": Votes(*record["votes"]),
+            "model": None if record["model"] is None else to_model(record["model"]),
+            "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
+            "history": None if record["history"] is None else History(*record["history"]),
+        }
+    )
+
+
+def from_spec(spec: EstimatorSpec) -> tuple[str, dict[str, Any]]:
+    """Return an estimator's name and parameters as plain values."""
+    return spec.name, dict(spec.params)
+
+
+def to_spec(plain: tuple[str, dict[str, Any]]) -> EstimatorSpec:
+    """Return the estimator of a name and parameters."""
+    return EstimatorSpec(*plain)
+
+
+def from_model(model: ModelRef) -> dict[str, Any]:
+    """Return a model reference as plain values."""
+    score = model.test_score
+    return {
+        "version": model.version,
+        "estimator": from_spec(model.estimator),
+        "random_state": model.random_state,
+        "labels_revision": model.labels_revision,
+        "held_out": model.held_out,
+        "test_score": None
+        if score is None
+        else (score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss),
+        "consensus": model.consensus,
+        "crowd": model.crowd and {field.name: getattr(model.crowd, field.name) for field in fields(Crowd)},
+    }
+
+
+def to_model(plain: dict[str, Any]) -> ModelRef:
+    """Return the model reference of plain values."""
+    score = plain["test_score"]
+    return ModelRef(
+        **{
+            **plain,
+            "estimator": to_spec(plain["estimator"]),
+            "test_score": None if score is None else TestScore(*score),
+            "crowd": plain["crowd"] and Crowd(**plain["crowd"]),
+        }
+    )

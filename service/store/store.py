@@ -1,0 +1,637 @@
+"""Projects on disk: a directory of joblib files for each, one commit point, one lock. Nothing else knows these files.
+
+    AQ_DATA_DIR/projects/<project_id>/
+      unborn                 there is no state yet, and none is missing
+      lock                   held by a writer around read-change-commit; readers never take it
+      fit.lock               held around a fit, so that a burst of labels is answered by one
+      fit.running            tells since when that fit is at work; held locked meanwhile
+      state.joblib           the commit point: small, replaced atomically
+      leases.joblib          which samples are held for whom; replaced atomically, apart from the state
+      lease.lock             held while samples are chosen to be held, so that no two choose the same
+      events.log             what every commit changed, but for the last ones, which the state holds
+      pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
+      pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
+      pool/000001.ids.joblib the names of the segment's samples
+      test/000001.joblib     the held-out set;  000001.y.joblib: its labels
+      models/000007.joblib   fitted estimators
+    AQ_DATA_DIR/replies/     replies to requests with an Idempotency-Key
+    AQ_DATA_DIR/staging/<token>/
+      lock                   held by the request at work; a directory whose lock is free is rubbish
+      ...                    files on their way into a project, or a project on its way out
+
+A commit moves its staged files into the project, makes them durable, and renames the new state over the old. Before
+the rename nothing has happened; after it everything has. The numbers of files never come again, so a file that a
+state names is the file it meant, or it is gone and there is a newer state.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from service.domain.events import Plain
+from service.domain.leases import NO_LEASES, Leases
+from service.domain.preconditions import UNCONDITIONAL, Done, Mark, Terms
+from service.domain.project import MICROSECONDS, PROJECT_ID, Project, now, show_time
+from service.errors import (
+    KeyReused,
+    ModelDamaged,
+    ProjectNotFound,
+    ServiceError,
+    StoreBusy,
+    StoreDamaged,
+    StoreReadOnly,
+    TooManyProjects,
+)
+from service.store.cache import Cache, Key
+from service.store.events import Page, event_of, read_page, recorded
+from service.store.files import StagedFile, disk, settle_directory, shown, write_small
+from service.store.fit_marker import remove_stale, running, running_since
+from service.store.idempotency import KEPT_SECONDS, Replies
+from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
+from service.store.leases import read_leases, write_leases
+from service.store.load_state import load_state, lost_state
+from service.store.locks import FIT_SECONDS, acquired, free, locked
+from service.store.snapshot import Held, NotAtHand, Opened, Part, Snapshot, Stamp
+from service.store.staging import Staging
+from service.store.state_format import to_record
+from service.telemetry.metrics import looked_up
+
+__all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
+
+FIT_MARK = "fit.running"
+FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
+
+LOOK_AROUND_SECONDS = 10.0
+"""How often a worker looks whether the projects that it has at hand are still there."""
+
+READ_TRIES = 100
+"""How often a reader starts again because a writer swept a file away in between."""
+
+
+Found = TypeVar("Found")
+
+
+class Transaction:
+    """A project under its lock: `project` as it is, None where there is none yet."""
+
+    def __init__(self, store: Store, directory: Path, project: Project | None, mark: Mark | None) -> None:
+        self.project = project
+        self._mark = None if mark is None else str(mark)
+        self._store = store
+        self._directory = directory
+
+    def commit(
+        self, project: Project, staged: Mapping[str, StagedFile] | None = None, kind: str | None = None
+    ) -> Project:
+        """Make `project` the state, with those of the staged files (target -> where it is now) that only it names.
+
+        A file that the state named before is never written again: it belongs to a model that came first, say. `kind`
+        is that of the event, where it cannot be told from what changed.
+        """
+        before, named = files_of(self.project) if self.project else set(), files_of(project)
+        new_names = (named | {LOG} if self.project is None else named) - before
+        moved = {target: file for target, file in (staged or {}).items() if target in new_names}
+        sums = {**(self.project.checksums if self.project else {}), **{t: file.checksum for t, file in moved.items()}}
+        project = replace(project, checksums={name: sums[name] for name in sorted(named) if name in sums})
+        new = self._directory / f"{STATE}.new"
+        with disk(), ExitStack() as undo:
+            undo.callback(new.unlink, missing_ok=True)
+            new.unlink(missing_ok=True)
+            folders = {(self._directory / target).parent for target in moved}
+            made = {folder for folder in folders if not folder.exists()}
+            for folder in made:
+                folder.mkdir(mode=0o700)
+            for target, file in moved.items():
+                undo.callback((self._directory / target).unlink, missing_ok=True)
+                file.path.rename(self._directory / target)
+            for folder in (*folders, *([self._directory] if made else [])):
+                settle_directory(folder)
+            project = replace(project, history=recorded(self._directory, self.project, project, kind, self._mark))
+            write_small(new, to_record(project))
+            # The moment of a commit never comes again, so that a state is told from every other by its file's status:
+            # the clock of a file system ticks every few milliseconds.
+            os.utime(new, ns=(project.updated_at * 1000,) * 2)
+            stamp = Stamp.of(new)
+            new.rename(self._directory / STATE)
+            undo.pop_all()
+            if self.project is None:
+                (self._directory / UNBORN).unlink(missing_ok=True)
+            settle_directory(self._directory)
+            if self.project is None:
+                settle_directory(self._directory.parent)
+        self.project = project
+        self._store.keep(Held(stamp, project, settled=True))
+        if moved or before - named:
+            # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
+            with suppress(OSError):
+                sweep_project(self._directory, project)
+        return project
+
+    def leases(self) -> Leases:
+        """Return the leases as they are, or raise StoreDamaged."""
+        return self._store.leases(self._directory.name)
+
+    def keep_leases(self, leases: Leases) -> None:
+        """Put leases in the place of those that there are. The project's version stays."""
+        write_leases(self._directory, leases)
+
+    def read(self, *parts: Part) -> Snapshot:
+        """Open parts of the project as it is; nothing changes under the lock."""
+        if self.project is None:
+            raise ProjectNotFound(self._directory.name)
+        try:
+            return self._store.open_parts(self._directory, self.project, parts)
+        except FileNotFoundError as error:
+            raise lacking(self.project, error) from error
+
+
+class Store:
+    """All projects below one directory. Any number of processes and threads may use the same directory."""
+
+    def __init__(
+        self, root: Path, *, cache_bytes: int = 0, max_projects: int = 1_000, reply_bytes: int = 2**28
+    ) -> None:
+        self.root = root
+        self.projects = root / "projects"
+        self.staging = root / "staging"
+        self.max_projects = max_projects
+        self.replies = Replies(root / "replies", reply_bytes)
+        self.cache = Cache(cache_bytes)
+        # Which pool each project had when it was last met, so that what is left of another is found.
+        self._incarnations: dict[str, str] = {}
+        self._looked_around = time.monotonic()
+        with disk():
+            for folder in (root, self.projects, self.staging, self.replies.root):
+                make_directory(folder)
+            refuse_foreign(root)
+
+    @contextmanager
+    def stage(self, *, kept: bool = True) -> Iterator[Staging]:
+        """Give a request a directory of its own, and take it away afterwards; `kept` tells whether files leave it."""
+        path = self.staging / uuid.uuid4().hex
+        with disk(), locked(self.staging / "lock", "the staging area", kind="staging"):
+            path.mkdir(mode=0o700)
+            lock = FileLock(path / "lock")
+            lock.acquire()
+        try:
+            yield Staging(path, kept=kept)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            lock.release()
+
+    def read(self, project_id: str, *parts: Part) -> Snapshot:
+        """Open a project as of its newest commit, without a lock.
+
+        Raises ProjectNotFound, or StoreDamaged when a file is missing or not what it must be.
+        """
+        self.look_around()
+        with suppress(NotAtHand):
+            return self.at_hand(project_id, parts)
+        return self._read(project_id, lambda directory, project: self.open_parts(directory, project, parts))
+
+    def events(self, project_id: str, after: int, limit: int) -> tuple[Project, Page]:
+        """Find up to `limit` events of a project behind a version, without a lock.
+
+        Raises ProjectNotFound, or StoreDamaged.
+        """
+
+        def look(directory: Path, project: Project) -> tuple[Project, Page]:
+            with told_of(project):
+                return project, read_page(directory, project, after, limit)
+
+        return self._read(project_id, look)
+
+    def leases(self, project_id: str) -> Leases:
+        """Return a project's leases, the dead among them: without a project, and for another pool, they mean nothing.
+
+        Whoever gives out samples by them reads them before the state. Raises ProjectNotFound for a name that no project
+        can have, or StoreDamaged.
+        """
+        check_name(project_id)
+        path, key = f"{self.projects}/{project_id}/{LEASES}", ("leases", project_id)
+        try:
+            stamp = Stamp.of(path)
+            held: tuple[Stamp, Leases] | None = self.cache.get(key)
+            is_at_hand = held is not None and held[0] == stamp
+            looked_up("leases", is_at_hand=is_at_hand)
+            if held is not None and is_at_hand:
+                return held[1]
+            leases = read_leases(Path(path))
+        except FileNotFoundError:
+            return NO_LEASES
+        except StoreDamaged as error:
+            raise StoreDamaged.of(project_id, str(error)) from error
+        self.cache.put(key, (stamp, leases), leases.n_bytes)
+        return leases
+
+    def done(self, project_id: str, terms: Terms) -> Done | None:
+        """Find what a request did to a project when it was made before, None where it was not, or did nothing.
+
+        Nobody else can make it meanwhile, for its key is held; what came with the key a day ago or longer was another.
+        Raises KeyReused, or StoreDamaged.
+        """
+        mark = terms.mark
+        if mark is None:
+            return None
+
+        since = show_time(now() - KEPT_SECONDS * MICROSECONDS)
+
+        def look(directory: Path, project: Project) -> tuple[Project, Plain | None]:
+            with told_of(project):
+                return project, event_of(directory, project, mark.key)
+
+        try:
+            project, event = self._read(project_id, look)
+        except ProjectNotFound:
+            return None
+        if event is None or event["at"] < since:
+            return None
+        if event["details"].get("request") != str(mark):
+            raise KeyReused
+        self.make_durable(project)
+        return Done(project, event["kind"], len(event["details"].get("labels", {"index": ()})["index"]))
+
+    def _read(self, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
+        """Look at a project's files, and once more where a writer swept one away in between."""
+        for _ in range(READ_TRIES):
+            with opened_directory(self.directory(project_id), project_id) as directory:
+                project = self.state(directory, project_id)
+                try:
+                    return look(directory, project)
+                except FileNotFoundError as error:
+                    if (directory / STATE).exists() and self.state(directory, project_id).version == project.version:
+                        raise lacking(project, error) from error
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE) or len(self.cache) == 0:
+                        raise
+                    # A mapping holds a file open. What is let go of closes its own as soon as no request has it.
+                    self.cache.drop(lambda _: True)
+        raise StoreBusy(f"project {project_id!r}")
+
+    def at_hand(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
+        """Return the project from memory alone, or raise NotAtHand; only the status of its state is looked at."""
+        held: Held | None = self.cache.get(("state", project_id))
+        if held is None or not held.stamp.is_of(f"{self.projects}/{project_id}/{STATE}"):
+            raise NotAtHand
+        snapshot = self.open_parts(None, held.project, parts)
+        looked_up("state", is_at_hand=True)
+        return snapshot
+
+    def open_parts(self, directory: Path | None, project: Project, parts: tuple[Part, ...]) -> Snapshot:
+        """Open the files of `parts` that a project's state names; without a directory only those at hand."""
+        found: dict[str, Any] = {}
+        opened = Opened(self.cache, directory, project)
+        with told_of(project):
+            for part in parts:
+                match part:
+                    case Part.POOL:
+                        found["pool"] = opened.pool()
+                    case Part.SUMS:
+                        opened.check_rows()
+                    case Part.IDS if project.has_ids:
+                        found["ids"] = opened.ids()
+                    case Part.MODEL if project.model is not None:
+                        found["model"] = opened.model(project.model)
+                    case Part.EVENTS:
+                        found["events"] = opened.events()
+                    case Part.HELD_OUT if project.held_out is not None:
+                        found["X_test"] = opened.held_out(project.held_out)
+                        found["y_test"] = opened.whole(held_out_labels_file(project.held_out))
+        return Snapshot(project, **found)
+
+    def state(self, directory: Path, project_id: str) -> Project:
+        """Return the project in a directory, from memory where the state is still the one that was read.
+
+        Raises ProjectNotFound or StoreDamaged.
+        """
+        try:
+            stamp = Stamp.of(directory / STATE)
+        except FileNotFoundError:
+            self.forget(project_id)
+            if lost_state(self.directory(project_id)):
+                raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
+            raise ProjectNotFound(project_id) from None
+        held: Held | None = self.cache.get(("state", project_id))
+        is_at_hand = held is not None and held.stamp == stamp
+        looked_up("state", is_at_hand=is_at_hand)
+        if held is not None and is_at_hand:
+            return held.project
+        project = load_state(directory, project_id)
+        self.keep(Held(stamp, project, settled=False))
+        return project
+
+    def keep(self, held: Held) -> None:
+        """Hold a state at hand, and let go of what belongs to those before it alone."""
+        project = held.project
+        before: Held | None = self.cache.get(("state", project.project_id))
+        old = self._incarnations.get(project.project_id)
+        self._incarnations[project.project_id] = project.incarnation
+        self.cache.put(("state", project.project_id), held, project.n_bytes)
+        if before is not None and same_files(before.project, project):
+            return
+        named, last = files_of(project), first_file(project.segments[-1])
+
+        def is_stale(key: Key) -> bool:
+            is_of_fewer_segments = key[2:] in (("pool",), ("ids",)) and key[1] != last
+            return key[0] == old and (old != project.incarnation or key[1] not in named or is_of_fewer_segments)
+
+        self.cache.drop(is_stale)
+
+    def make_durable(self, project: Project) -> None:
+        """See to it that a state is on disk for good that was only read: its writer may be about to."""
+        held: Held | None = self.cache.get(("state", project.project_id))
+        is_it = held is not None and held.project.commit == project.commit
+        if held is not None and is_it and held.settled:
+            return
+        with disk(), suppress(FileNotFoundError):
+            settle_directory(self.directory(project.project_id))
+        if held is not None and is_it:
+            self.cache.put(("state", project.project_id), replace(held, settled=True), project.n_bytes)
+
+    def look_around(self) -> None:
+        """Let go of projects that other workers deleted or replaced: what is mapped keeps its room on the disk."""
+        if time.monotonic() < self._looked_around + LOOK_AROUND_SECONDS:
+            return
+        self._looked_around = time.monotonic()
+        for project_id in list(self._incarnations):
+            # What is wrong with one project is told to whoever asks for that one.
+            with suppress(OSError, ServiceError):
+                self.state(self.projects / project_id, project_id)
+
+    def forget(self, project_id: str) -> None:
+        """Let go of all that is at hand of a project."""
+        gone = self._incarnations.pop(project_id, None)
+        self.cache.drop(lambda key: key[0] == gone or key in (("state", project_id), ("leases", project_id)))
+
+    @contextmanager
+    def transaction(
+        self, project_id: str, *, create: bool = False, terms: Terms = UNCONDITIONAL
+    ) -> Iterator[Transaction]:
+        """Hold a project's lock around read-change-commit.
+
+        Raises ProjectNotFound when there is no such project, unless `create`; PreconditionFailed where the terms do not
+        hold; TooManyProjects; StoreBusy.
+        """
+        directory = self.directory(project_id)
+        with self._locked_directory(directory, create=create), ExitStack() as held:
+            try:
+                project = self.state(directory, project_id)
+            except ProjectNotFound:
+                project = None
+            if project is None:
+                held.callback(remove_unborn, directory)
+                if not create:
+                    raise ProjectNotFound(project_id)
+            terms.check(project)
+            if project is None:
+                held.enter_context(self._room_for_one_more())
+                with disk():
+                    (directory / UNBORN).touch(mode=0o600)
+            yield Transaction(self, directory, project, terms.mark)
+
+    @contextmanager
+    def _locked_directory(self, directory: Path, *, create: bool) -> Iterator[None]:
+        while True:
+            if create:
+                with disk():
+                    directory.mkdir(mode=0o700, exist_ok=True)
+            try:
+                lock = acquired(directory / "lock", f"project {directory.name!r}", kind="project")
+            except ProjectNotFound:
+                # A sweep took the empty directory for a half-made project, or a DELETE came in between.
+                if create:
+                    continue
+                raise
+            break
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _room_for_one_more(self) -> Iterator[None]:
+        with locked(self.root / "lock", "the data directory", kind="data_directory"):
+            if len(self.project_ids()) >= self.max_projects:
+                raise TooManyProjects(self.max_projects)
+            yield
+
+    @contextmanager
+    def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
+        """Hold a project's turn to fit; whoever waited may find the work done, or the project gone."""
+        path = self.directory(project_id) / FIT_LOCK
+        with locked(path, f"project {project_id!r}", seconds, kind="fit"):
+            yield
+
+    @contextmanager
+    def lease_turn(self, project_id: str) -> Iterator[None]:
+        """Hold a project's turn to choose samples that are to be held: two who choose at once choose the same."""
+        with locked(self.directory(project_id) / LEASE_LOCK, f"project {project_id!r}", kind="lease"):
+            yield
+
+    @contextmanager
+    def fitting(self, project_id: str) -> Iterator[None]:
+        """Show to all workers that a fit is at work. The caller has the project's turn."""
+        with ExitStack() as marked:
+            try:
+                marked.enter_context(running(self.directory(project_id) / FIT_MARK))
+            except FileNotFoundError:
+                raise ProjectNotFound(project_id) from None
+            yield
+
+    def fitting_since(self, project_id: str) -> int | None:
+        """Return since when a fit is at work, in microseconds since 1970 UTC; None where none is."""
+        return running_since(self.directory(project_id) / FIT_MARK)
+
+    def delete(self, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
+        """Take a project away, or raise ProjectNotFound or PreconditionFailed. Without terms it may be unreadable."""
+        directory = self.directory(project_id)
+        with self.stage() as staging, self._locked_directory(directory, create=False), disk():
+            if not (directory / STATE).exists() and not lost_state(directory):
+                remove_unborn(directory)
+                raise ProjectNotFound(project_id)
+            if terms is not UNCONDITIONAL:
+                terms.check(self.state(directory, project_id))
+            gone = staging.path / "project"
+            directory.rename(gone)
+            self.forget(project_id)
+            # Whoever waits for these locks finds them unlinked, and looks for the project anew.
+            (gone / "lock").unlink()
+            for turn in TURNS:
+                (gone / turn).unlink(missing_ok=True)
+            # The state goes before all else: a reader at work finds the project gone, and no file of it missing.
+            (gone / STATE).unlink(missing_ok=True)
+            settle_directory(self.projects)
+
+    def project_ids(self) -> list[str]:
+        """List the projects there are, in order of their names."""
+        return sorted(path.name for path in self.projects.iterdir() if (path / STATE).exists())
+
+    def stamps(self) -> Iterator[tuple[str, tuple[Stamp, Stamp | None]]]:
+        """Look at the states and the leases of all projects there are, without reading them."""
+        for path in self.projects.iterdir():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                stamp, stamp_of_leases = Stamp.of(path / STATE), None
+                with suppress(FileNotFoundError):
+                    stamp_of_leases = Stamp.of(path / LEASES)
+                yield path.name, (stamp, stamp_of_leases)
+
+    def glance(self, project_id: str) -> Project:
+        """Return a project, without keeping it at hand. Raises ProjectNotFound or StoreDamaged."""
+        held: Held | None = self.cache.get(("state", project_id))
+        directory = self.directory(project_id)
+        if held is not None and held.stamp.is_of(f"{directory}/{STATE}"):
+            return held.project
+        return load_state(directory, project_id)
+
+    def check_writable(self) -> None:
+        """Write and remove a file, or raise OSError or StoreUnwritable."""
+        with self.stage() as staging:
+            staging.dump(None)
+
+    def sweep(self) -> None:
+        """Remove what dead processes left behind: staged files, half-made projects, files that no state names.
+
+        Where all can only be read, it stays.
+        """
+        with suppress(StoreReadOnly):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self.replies.sweep()
+        with locked(self.staging / "lock", "the staging area", kind="staging"):
+            for path in self.staging.iterdir():
+                if path.is_dir():
+                    with free(path / "lock") as is_rubbish:
+                        if is_rubbish:
+                            shutil.rmtree(path, ignore_errors=True)
+        for directory in self.projects.iterdir():
+            if not directory.is_dir():
+                continue
+            with free(directory / "lock") as is_free:
+                if is_free and (directory / STATE).exists():
+                    # A project that cannot be read keeps all its files: they are what it can be mended from. And
+                    # rubbish that cannot be removed is no reason for the others not to be served.
+                    with suppress(StoreDamaged, OSError):
+                        remove_stale(directory / FIT_MARK)
+                        sweep_project(directory, load_state(directory, directory.name))
+                elif is_free and not lost_state(directory):
+                    remove_unborn(directory)
+
+    def directory(self, project_id: str) -> Path:
+        """Return where a project lies. No name can lead elsewhere."""
+        check_name(project_id)
+        return self.projects / project_id
+
+
+def check_name(project_id: str) -> None:
+    """Raise ProjectNotFound for a name that no project can have."""
+    if not re.fullmatch(PROJECT_ID, project_id):
+        raise ProjectNotFound(project_id[:64])
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it that there are not, so that their names survive a power cut."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        settle_directory(path.parent)
+
+
+def refuse_foreign(root: Path) -> None:
+    """Keep everybody else out of our own directory, and raise PermissionError for one that anybody may write to.
+
+    What lies in it is unpickled. A volume may be lent by its group, though.
+    """
+    status = root.stat()
+    if status.st_uid == os.geteuid():
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            root.chmod(0o700)
+    elif status.st_mode & 0o002:
+        raise PermissionError(errno.EPERM, "it is another user's, and anybody may write to it", str(root))
+
+
+def sweep_project(directory: Path, project: Project) -> None:
+    """Remove the files that a project's state does not name. The caller holds its lock."""
+    named = files_of(project)
+    for name in (f"{STATE}.new", f"{LEASES}.new", UNBORN):
+        (directory / name).unlink(missing_ok=True)
+    for folder in FOLDERS:
+        for path in (directory / folder).glob("*"):
+            if f"{folder}/{path.name}" in named:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def remove_unborn(directory: Path) -> None:
+    """Remove a project's directory when no commit ever made it a project. The caller holds its lock.
+
+    The lock goes last: up to then nobody comes in, and whoever comes then finds an empty directory or none.
+    """
+    if (directory / STATE).exists() or lost_state(directory):
+        return
+    for folder in FOLDERS:
+        shutil.rmtree(directory / folder, ignore_errors=True)
+    if any((directory / folder).exists() for folder in FOLDERS):
+        return
+    with suppress(OSError):
+        (directory / f"{STATE}.new").unlink(missing_ok=True)
+        for turn in TURNS:
+            (directory / turn).unlink(missing_ok=True)
+        remove_stale(directory / FIT_MARK)
+        for name in (LOG, LEASES, f"{LEASES}.new"):
+            (directory / name).unlink(missing_ok=True)
+        (directory / UNBORN).unlink(missing_ok=True)
+        (directory / "lock").unlink()
+        directory.rmdir()
+
+
+def same_files(one: Project, other: Project) -> bool:
+    """Tell whether two states of a project name the same files."""
+    names = ("incarnation", "segments", "has_ids", "held_out", "model")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+@contextmanager
+def told_of(project: Project) -> Iterator[None]:
+    """Say of which project a file is damaged."""
+    try:
+        yield
+    except StoreDamaged as error:
+        raise type(error).of(project.project_id, str(error)) from error
+
+
+def lacking(project: Project, error: FileNotFoundError) -> StoreDamaged:
+    """Return the error for a project that names a file that is not there."""
+    path = Path(error.filename)
+    kind = ModelDamaged if path.parent.name == "models" else StoreDamaged
+    name = LOG if path.name == LOG else shown(path)
+    return kind.of(project.project_id, f"{name} is missing")
+
+
+@contextmanager
+def opened_directory(path: Path, project_id: str) -> Iterator[Path]:
+    """Give a path that stays with this very directory, even if it is moved away and another takes its name."""
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ProjectNotFound(project_id) from None
+    try:
+        yield Path(f"/proc/self/fd/{directory}")
+    finally:
+        os.close(directory)

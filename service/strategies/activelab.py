@@ -1,0 +1,62 @@
+"""Strategies that weigh another label of a labelled row against the first of a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.learning.scoring import Probabilities, Scores
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
+from service.strategies.uncertainty import widened
+
+
+@dataclass(frozen=True, slots=True)
+class ValueOfFirst:
+    """What the first label of a row is worth, from 0 to 1: its likeliest class, seen through what voices count."""
+
+    model_weight: float
+    usual_weight: float
+    temperature: float
+    n_classes: int
+
+    def __call__(self, probabilities: Probabilities) -> Scores:
+        """Return 1 - (w p(1) + u / c) / (w + u), with the model's weight w, a usual annotator's u, and c classes."""
+        first = probabilities.max(axis=1)
+        # The largest of the probabilities to the power 1 / temperature, which are made to sum to 1.
+        total = np.zeros_like(first)
+        for column in probabilities.T:
+            total += (column / first) ** (1.0 / self.temperature)
+        sure = self.model_weight / widened(total) + self.usual_weight / self.n_classes
+        return 1.0 - sure / (self.model_weight + self.usual_weight)
+
+
+@set_strategy(
+    "activelab",
+    summary="New rows and labelled ones on one scale: asks again where another label is worth more than a first one.",
+    source="Goh & Mueller 2023, ActiveLab: Active Learning with Re-Labeling by Multiple Annotators, arXiv:2301.11856",
+    needs=frozenset({Need.PROBABILITIES, Need.LABELS, Need.MODEL, Need.VOTES}),
+)
+def activelab(view: PoolView, batch_size: int, rng: np.random.Generator) -> tuple[Positions, Scores, str | None]:
+    """Take the rows whose label, given or predicted, is least sure if one more usual annotator said anything at all.
+
+    Of a labelled row that is 1 - ((v + w) q + u / c) / (v + w + u), with the quality q of the consensus and the weight
+    v of all its votes; of a new one the same without votes, and the likeliest class. Unknown weights are 1.
+    """
+    opinions = view.opinions
+    if opinions is None:
+        scores = view.scores(ValueOfFirst(1.0, 1.0, 1.0, len(view.model.classes_)))
+        positions = top(scores, batch_size, rng)
+        return positions, scores[positions], None
+    model, usual = opinions.model_weight, opinions.usual_weight
+    scores = view.scores(ValueOfFirst(model, usual, opinions.temperature, opinions.n_classes))
+    heard = opinions.weight + model
+    sure = (heard * opinions.quality + usual / opinions.n_classes) / (heard + usual)
+    places = np.searchsorted(view.candidates, opinions.rows)
+    scores[places] = 1.0 - sure
+    positions = top(scores, batch_size, rng)
+    n_again = int(np.isin(positions, places).sum())
+    note = f"{n_again} of the batch have a label: another one is worth more than the first of a new sample"
+    return positions, scores[positions], note if n_again else None

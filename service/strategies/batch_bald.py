@@ -1,0 +1,209 @@
+"""What a batch as a whole tells of a committee: rows that its members contradict one another on, each in its own way.
+
+A row's information only shrinks as the batch grows, so an old one is a bound, as in `greedy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.learning.scoring import SCORE_OF_BROKEN, Probabilities, Scores
+from service.strategies.committee import bald
+from service.strategies.engine.features import told
+from service.strategies.engine.greedy import BLOCK_CELLS, cut, highest, rows_a_block
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import lots, top
+from service.strategies.engine.registry import MEMBERS, Need, set_strategy
+from service.strategies.hybrid import told_of_broken
+
+HELD_CELLS = 2**21
+"""So many probabilities of the members are held, 16 MB, and in as many places the joint answers to a batch."""
+
+WORK = 2 * 10**11
+"""So many multiplications take up to half a minute on two cores."""
+
+LOG_COST = 16
+"""What a joint probability costs beside its product over the members, in multiplications."""
+
+LEAST = 1e-20
+"""What is less likely cannot be seen in what all answers tell together."""
+
+DIGITS = 12
+"""Information is compared in so many decimals of a nat: what is less is rounding."""
+
+SCORE_OF_CHOSEN = 2 * SCORE_OF_BROKEN
+
+
+@set_strategy(
+    "batch_bald",
+    summary="One row after another, each the one that tells most of which member is right beyond what the batch does.",
+    source="Kirsch, van Amersfoort & Gal 2019, BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian "
+    "Active Learning, arXiv:1906.08158",
+    needs=frozenset({Need.MEMBERS}),
+    parameters=(
+        MEMBERS,
+        Parameter(
+            "configurations",
+            kind="integer",
+            default=1000,
+            minimum=10,
+            maximum=10_000,
+            summary="How many joint answers to the batch are told apart; where more can occur, so many are drawn, and "
+            "fewer where there are many classes or members.",
+        ),
+        Parameter(
+            "sample",
+            kind="integer",
+            default=10_000,
+            minimum=100,
+            maximum=100_000,
+            summary="How many candidates are looked at, those of the highest `bald` score; fewer where there are many "
+            "classes or members.",
+        ),
+    ),
+)
+def batch_bald(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, members: int, configurations: int, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Choose greedily for the mutual information of the batch's labels and the member that gives them.
+
+    It is exact while no more than `configurations` joint answers can occur, and then a Monte Carlo estimate over so
+    many, drawn from what the members hold likely. A row that would add nothing comes by its own `bald` score behind
+    all that add something: once the batch tells which member is right, no row adds anything.
+    """
+    use_one_thread()
+    committee, _ = view.committee()  # of so many `members`
+    n = len(view.candidates)
+    scores = view.member_scores(bald).round(DIGITS)
+    is_broken = scores == SCORE_OF_BROKEN
+    m, c = committee.n_members, len(committee.classes_)
+    kept = top(scores, min(n, sample, max(HELD_CELLS // (m * c), 1)), rng)
+    kept = kept[scores[kept] > 0]
+    limit = min(configurations, max(HELD_CELLS // max(m, c), 10))
+    growth = Growth(members_of(view, kept, m, c), scores[kept], limit)
+    chosen = kept[growth.grown(batch_size, rng)]
+    notes, is_cut = [], len(kept) < np.count_nonzero(scores > 0)
+    if is_cut:
+        notes.append(f"looked at the {len(kept)} of the {n} candidates that have the highest scores by themselves")
+    n_left = batch_size - len(chosen)
+    if n_left:
+        takes_long = growth.is_spent or (is_cut and len(chosen) == len(kept))
+        why = "more take long" if takes_long else "by then no row adds anything"
+        notes.append(f"chose {n_left} of the batch by their scores alone: {why}")
+        scores[chosen] = SCORE_OF_CHOSEN
+        chosen = np.concatenate([chosen, top(scores, n_left, rng)])
+    return chosen, None, told_of_broken(told("batch_bald", notes), is_broken, "come last")
+
+
+def members_of(view: PoolView, positions: Positions, m: int, c: int) -> Probabilities:
+    """Return the members' probabilities (m, k, c) of some candidates, read in blocks."""
+    P = np.empty((m, len(positions), c))
+
+    def look(numbers: Positions) -> None:
+        P[:, numbers] = view.member_probabilities(view.candidates[positions[numbers]])
+
+    run_in_threads(look, list(cut(np.arange(len(positions)), rows_a_block(view.pool, m * c))))
+    return P
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Joint answers to a batch: how likely each is (s,), and then each member the right one (s, m)."""
+
+    likelihoods: NDArray[np.float64]
+    posteriors: NDArray[np.float64]
+
+    @classmethod
+    def of_none(cls, n_members: int) -> Answers:
+        """Return the answer to an empty batch, after which all members are as likely."""
+        return cls(np.ones(1), np.full((1, n_members), 1 / n_members))
+
+    def gains(self, P: Probabilities) -> Scores:
+        """Return what rows of the members' probabilities (m, k, c) would add to the batch, in nats, never below 0.
+
+        It is the mean over the answers of H(mean p) - mean H(p), with the members as likely as each answer makes them.
+        """
+        m, k, c = P.shape
+        columns = P.reshape(m, k * c)
+        total = np.zeros(k)
+        for run in cut(np.arange(len(self.likelihoods)), BLOCK_CELLS // (k * c)):
+            mixtures = self.posteriors[run] @ columns
+            logs = np.maximum(mixtures, LEAST)
+            np.log(logs, out=logs)  # scipy's entr takes three times as long
+            logs *= mixtures
+            total -= (self.likelihoods[run] @ logs).reshape(k, c).sum(axis=1)
+        own = (self.likelihoods @ self.posteriors) @ entr(P).sum(axis=2)
+        return np.asarray(np.maximum(total - own, 0.0))
+
+    def with_row(self, P: Probabilities, limit: int, rng: np.random.Generator) -> Answers:
+        """Return the answers to the batch and one row more, of the members' probabilities (m, c).
+
+        Where more than `limit` can occur, so many are drawn in proportion to their likelihoods, one from each of as
+        many equal parts of the whole: the estimate has no bias, and less noise than that of free draws.
+        """
+        joint = (self.likelihoods[:, np.newaxis] * (self.posteriors @ P)).ravel()
+        kept = np.flatnonzero(joint > LEAST)
+        likelihoods = joint[kept]
+        if len(kept) > limit:
+            edges = np.cumsum(likelihoods)
+            steps = (np.arange(limit) + rng.random(limit)) * (edges[-1] / limit)
+            drawn = np.searchsorted(edges, steps, side="right").clip(max=len(kept) - 1)
+            drawn, counts = np.unique(drawn, return_counts=True)
+            kept, likelihoods = kept[drawn], counts / limit
+        before, label = np.divmod(kept, P.shape[1])
+        posteriors = self.posteriors[before] * P.T[label]
+        return Answers(likelihoods / likelihoods.sum(), posteriors / posteriors.sum(axis=1, keepdims=True))
+
+
+class Growth:
+    """What each of k rows of the members' probabilities (m, k, c) would add to a growing batch.
+
+    A bound, exact where it is not due. Chosen rows have -1. Once the answers are drawn, a bound is one but for the
+    noise of the draw.
+    """
+
+    def __init__(self, P: Probabilities, gains: Scores, limit: int) -> None:
+        self.P = P
+        self.gains = gains
+        self.limit = limit
+        self.answers = Answers.of_none(len(P))
+        self.is_due = np.zeros(len(gains), np.bool_)
+        self.work = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Tell whether it was as much work as is allowed."""
+        return self.work > WORK
+
+    def refresh(self, positions: Positions) -> None:
+        """Bring the gains of some rows up to date."""
+        due = positions[self.is_due[positions] & (self.gains[positions] > 0)]
+        (m, _, c), n_answers = self.P.shape, len(self.answers.likelihoods)
+        self.work += len(due) * n_answers * c * (m + LOG_COST)
+
+        def look(rows: Positions) -> None:
+            self.gains[rows] = np.round(self.answers.gains(self.P[:, rows]), DIGITS)
+
+        run_in_threads(look, list(cut(due, BLOCK_CELLS // (n_answers * c))))
+        self.is_due[due] = False
+
+    def grown(self, batch_size: int, rng: np.random.Generator) -> Positions:
+        """Take one row after another into the batch, while any adds to it, and return them; lots decide on equals."""
+        seed = rng.integers(2**64, dtype=np.uint64)
+        chosen: list[int] = []
+        while len(chosen) < min(batch_size, len(self.gains)) and not self.is_spent:
+            level = highest(self.gains, self.refresh)
+            choice = int(level[lots(level, seed).argmin()])
+            if self.gains[choice] <= 0:
+                break
+            chosen.append(choice)
+            self.answers = self.answers.with_row(self.P[:, choice], self.limit, rng)
+            self.gains[choice] = -1.0
+            self.is_due[:] = True
+        return np.array(chosen, np.int64)

@@ -1,0 +1,115 @@
+"""What is known of a batch after it was chosen: the doubts about each row, and what lies around it.
+
+Nothing here chooses; everything is read in blocks, and no more than a few numbers a row of the batch are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.compute.threads import run_in_threads, use_one_thread
+from service.learning.pool import Pool
+from service.learning.scoring import (
+    SCORE_OF_BROKEN,
+    Committee,
+    Probabilities,
+    Scores,
+    member_probabilities_of,
+    predict_probabilities,
+    scores_of,
+)
+from service.strategies.engine.greedy import (
+    BLOCK_CELLS,
+    Space,
+    centered_space,
+    cut,
+    rows_a_block,
+    scale_of,
+    squared_norms,
+)
+from service.strategies.engine.question import Positions, Question
+from service.strategies.engine.registry import STRATEGIES, Need
+
+
+def probabilities_at(question: Question, rows: Positions) -> Probabilities:
+    """Return the model's probabilities (k, c) of rows of the pool."""
+    model, pool = question.model, question.read_by_model
+    if model is None:
+        raise ValueError("there are no probabilities without a model")
+    P = np.empty((len(rows), len(model.classes_)))
+    for positions in cut(np.arange(len(rows)), rows_a_block(pool, P.shape[1])):
+        P[positions] = predict_probabilities(model, pool.take(rows[positions]))
+    return P
+
+
+def doubts(P: Probabilities) -> dict[str, Scores]:
+    """Return what every scorer of a model makes of probabilities (k, c), by its name; NaN where these are broken."""
+    return {name: known(scores_of(lambda rows: rows, function, P)) for name, function in family(Need.PROBABILITIES)}
+
+
+def disagreements(committee: Committee, pool: Pool, rows: Positions) -> dict[str, Scores]:
+    """Return what every scorer of a committee makes of some rows that it reads, by its name; NaN where it is broken."""
+    scorers = family(Need.MEMBERS)
+    found = {name: np.empty(len(rows)) for name, _ in scorers}
+    predict = member_probabilities_of(committee)
+    step = rows_a_block(pool, committee.n_members * len(committee.classes_))
+    for positions in cut(np.arange(len(rows)), step):
+        members = predict(pool.take(rows[positions]))
+        for name, function in scorers:
+            found[name][positions] = known(scores_of(lambda P: P, function, members))
+    return found
+
+
+def family(need: Need) -> list[tuple[str, Any]]:
+    """Return the scorers that need this and nothing else, with their names."""
+    return [
+        (name, each.function) for name, each in STRATEGIES.items() if each.kind == "scorer" and each.needs == {need}
+    ]
+
+
+def known(scores: Scores) -> Scores:
+    """Return scores with NaN for those of broken rows."""
+    return np.where(scores == SCORE_OF_BROKEN, np.nan, scores)
+
+
+def nearest_of(pool: Pool, rows: Positions, others: Positions, *, apart: bool = False) -> NDArray[np.int64]:
+    """Return for each of some rows (k,) the position among others (m,) of the nearest: the first of equals.
+
+    By Euclidean distance, which is worked out in blocks. With `apart` a row
+    is not its own neighbour: -1 where there is no other.
+    """
+    use_one_thread()
+    space = centered_space(pool, np.concatenate([rows, others]))
+    found = np.empty(len(rows), np.int64)
+
+    def look(positions: Positions) -> None:
+        points = space.read(rows[positions])
+        least, best = np.full(len(positions), np.inf), np.full(len(positions), -1)
+        for block in space.blocks(np.arange(len(others))):
+            for numbers in cut(block, BLOCK_CELLS // len(positions)):
+                squares = points.squared_distances(space.read(others[numbers]))
+                if apart:
+                    squares[rows[positions][:, np.newaxis] == others[numbers]] = np.inf
+                first = squares.argmin(axis=1)
+                closest = squares[np.arange(len(first)), first]
+                is_closer = closest < least
+                least[is_closer], best[is_closer] = closest[is_closer], numbers[first[is_closer]]
+        found[positions] = best
+
+    run_in_threads(look, space.blocks(np.arange(len(rows))))
+    return found
+
+
+def distances(pool: Pool, rows: Positions, others: Positions) -> NDArray[np.float64]:
+    """Return how far each row is from the other in the same place (k,), NaN where that is beyond float64."""
+    # Not by way of a centre: the difference of two rows is then as exact as they are.
+    space = Space(pool, scale_of(pool, np.concatenate([rows, others])), None)
+    found = np.empty(len(rows))
+    for positions in space.blocks(np.arange(len(rows))):
+        away = space.read(rows[positions]).features - space.read(others[positions]).features
+        with np.errstate(over="ignore"):
+            found[positions] = np.sqrt(squared_norms(away)) * np.float64(space.scale)
+    return np.where(np.isfinite(found), found, np.nan)

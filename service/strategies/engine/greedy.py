@@ -1,0 +1,335 @@
+"""One row after another, by its distance from those chosen before: the core of the strategies that spread a batch.
+
+A distance to the nearest chosen row only shrinks as the batch grows, so an old one is a bound. Brought up to date are
+those of the few rows that may come next, and all others are left; the answer is the same as if none were (Minoux 1978,
+Accelerated Greedy Algorithms for Maximizing Submodular Set Functions, doi:10.1007/BFb0006528). Rows are read from the
+pool when they are needed: beside a few numbers a row, nothing is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from service.compute.deadline import check_time
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.learning.pool import Features, Pool
+from service.learning.preprocessing import Standardizer
+from service.learning.scoring import Scorer, Scores, scores_of
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import lots
+
+Distances = NDArray[np.float32]
+Keys = NDArray[np.floating[Any]]
+Turn = Callable[[Distances, Positions | slice], Keys]
+"""From the distances of some rows, and their positions, to keys in an array of their own: the highest is chosen.
+
+A key rises with the distance, or stays."""
+
+BLOCK_CELLS = 2**16
+"""512 kB of float64: a block of rows, or of the distances between two blocks, stays in the cache of a core."""
+
+MIN_BLOCK_ROWS = 16
+
+WORK = 2 * 10**11
+"""So many multiplications take half a minute on two cores, if every distance must be worked out; mostly few must."""
+
+TURN_CELLS = 16
+"""What a row costs in each turn even if its distance is left alone, in multiplications."""
+
+N_CONTENDERS = 64
+"""About how many rows are brought up to date at first in each turn."""
+
+N_FIRST_CENTERS = 32
+"""So many of the labelled rows give every candidate its first bound."""
+
+ROUNDING = 1e-13
+"""A squared distance that is a smaller share of the squared norms is rounding: the two rows are equal."""
+
+STANDARD_CELLS = 2**20
+"""The rows that features are standardised by have so many cells at most, 8 MB."""
+
+SAMPLE = Parameter(
+    "sample",
+    kind="integer",
+    default=1_000_000,
+    minimum=100,
+    maximum=100_000_000,
+    summary="How many candidates, drawn by the seed, are looked at at most; never fewer than the batch.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Rows of features (k, d), dense or sparse; or with `factors` (k, c) the outer products of the two, (k, c * d).
+
+    The products are never made: an inner product of two of them is the product of two inner products.
+    """
+
+    features: Features
+    factors: NDArray[np.float64] | None = None
+
+    @cached_property
+    def squares(self) -> NDArray[np.float64]:
+        """The squared norms (k,)."""
+        squares = squared_norms(self.features)
+        return squares if self.factors is None else squares * squared_norms(self.factors)
+
+    def part(self, rows: slice) -> Points:
+        """Return some of the rows."""
+        return Points(self.features[rows], None if self.factors is None else self.factors[rows])
+
+    def squared_distances(self, other: Points) -> NDArray[np.float64]:
+        """Return the squared distances (k, m) from the rows of another."""
+        products = self.features @ other.features.T
+        if sparse.issparse(products):
+            products = products.toarray()
+        if self.factors is not None and other.factors is not None:
+            products *= self.factors @ other.factors.T
+        squares: NDArray[np.float64] = self.squares[:, np.newaxis] + other.squares
+        floor = ROUNDING * squares
+        squares -= 2 * products
+        squares[squares < floor] = 0.0
+        return squares
+
+
+def squared_norms(X: Features) -> NDArray[np.float64]:
+    """Return the squared norm of each row."""
+    if sparse.issparse(X):
+        return np.asarray((X * X).sum(axis=1), np.float64)
+    return np.asarray(np.einsum("nd,nd->n", X, X))
+
+
+def cells_of(X: Features) -> NDArray[Any]:
+    """Return the numbers that a matrix holds, to be read or changed: all of them, or those that are not 0."""
+    cells: NDArray[Any] = X.data if sparse.issparse(X) else X
+    return cells
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """Where the rows of a pool are points: divided by `scale`, a power of two, less `center`, and all in float64.
+
+    No square of a distance overflows or vanishes then, and rows close together far away stay apart. `factors` returns
+    (k, c) numbers for k rows of the pool, whose features it is given as they are there. With a `standardizer` it is
+    that which makes points of the features.
+    """
+
+    pool: Pool
+    scale: float
+    center: NDArray[np.float64] | None
+    factors: Callable[[Positions, Features], NDArray[np.float64]] | None = None
+    n_factors: int = 1
+    standardizer: Standardizer | None = None
+
+    def read(self, rows: Positions) -> Points:
+        """Return rows of the pool as points."""
+        X = self.pool.take(rows)
+        Z = self.moved(X) if self.standardizer is None else self.standardizer.transform(X)
+        return Points(Z, None if self.factors is None else self.factors(rows, X))
+
+    def moved(self, X: Features) -> Features:
+        """Return features scaled and centred."""
+        Z = X.astype(np.float64)
+        cells = cells_of(Z)
+        cells /= self.scale  # scipy would multiply by the inverse, which may be infinite
+        if self.center is not None:
+            Z -= self.center
+        return Z
+
+    def blocks(self, positions: Positions) -> list[Positions]:
+        """Cut positions into blocks of rows that fit the cache; the edges follow from their number alone."""
+        return list(cut(positions, rows_a_block(self.pool, self.n_factors)))
+
+
+def rows_a_block(pool: Pool, n_factors: int) -> int:
+    """Return how many rows make a block, where each has its features or `n_factors`, whichever is more."""
+    return max(MIN_BLOCK_ROWS, BLOCK_CELLS // max(pool.cells_a_row, n_factors))
+
+
+def cut(positions: Positions, step: int) -> Iterator[Positions]:
+    """Cut positions into runs of `step`, or of 1 if that is less."""
+    step = max(step, 1)
+    return (positions[start : start + step] for start in range(0, len(positions), step))
+
+
+def blocks_of(view: PoolView, rows: Positions) -> list[Positions]:
+    """Cut the numbers of some rows into blocks of which features and probabilities fit the cache."""
+    return list(cut(np.arange(len(rows)), rows_a_block(view.pool, len(view.model.classes_))))
+
+
+def scores_at(view: PoolView, rows: Positions, scorer: Scorer) -> Scores:
+    """Return the scores of rows of the pool, SCORE_OF_BROKEN without finite probabilities."""
+    scores = np.empty(len(rows))
+
+    def score(numbers: Positions) -> None:
+        scores[numbers] = scores_of(view.probabilities, scorer, rows[numbers])
+
+    run_in_threads(score, blocks_of(view, rows))
+    return scores
+
+
+def scale_of(pool: Pool, rows: Positions) -> float:
+    """Return the power of two that brings the largest cell of some rows to between 1 and 2; 1 where all are 0."""
+    blocks = list(cut(rows, rows_a_block(pool, 1)))
+    largest = np.zeros(len(blocks))
+
+    def look(number: int) -> None:
+        cells = cells_of(pool.take(blocks[number]))
+        if cells.size:
+            largest[number] = max(float(cells.max()), -float(cells.min()))
+
+    run_in_threads(look, range(len(blocks)))
+    _, exponent = math.frexp(largest.max(initial=0.0))
+    return math.ldexp(1.0, exponent - 1) if largest.any() else 1.0
+
+
+def centered_space(pool: Pool, rows: Positions) -> Space:
+    """Return the space whose centre is the median of some of the rows: one row far away does not move it.
+
+    A sparse pool is not centred, which would fill it.
+    """
+    space = Space(pool, scale_of(pool, rows), None)
+    if pool.is_sparse:
+        return space
+    n_looked_at = max(1, min(len(rows), 500, BLOCK_CELLS // pool.n_columns))
+    some = space.read(rows[:: -(-len(rows) // n_looked_at)])
+    return Space(pool, space.scale, np.median(some.features, axis=0))
+
+
+def standard_space(pool: Pool, rows: Positions) -> Space:
+    """Return the space in which each feature has the mean 0 and the deviation 1 over some of the rows, all dense."""
+    n_looked_at = max(1, min(len(rows), STANDARD_CELLS // pool.cells_a_row))
+    standardizer = Standardizer().fit(pool.take(rows[:: -(-len(rows) // n_looked_at)]))
+    return Space(pool, 1.0, None, standardizer=standardizer)
+
+
+class Nearest:
+    """How far each of n rows is from the nearest of a growing number of centres: a bound, exact where refreshed.
+
+    Rows and centres are rows of the pool; a row is known by its position among the n.
+    """
+
+    def __init__(self, space: Space, rows: Positions, max_centers: int) -> None:
+        self.space = space
+        self.rows = rows
+        self.distances: Distances = np.full(len(rows), np.inf, np.float32)
+        self.n_seen = np.zeros(len(rows), np.int32)
+        self.centers = np.empty(max_centers, np.int64)
+        self.n_centers = 0
+
+    def add(self, centers: Positions) -> None:
+        """Take in more centres, rows of the pool; no distance is worked out yet."""
+        self.centers[self.n_centers : self.n_centers + len(centers)] = centers
+        self.n_centers += len(centers)
+
+    def refresh(self, positions: Positions) -> None:
+        """Bring the distances of some rows up to date. One that is 0 cannot shrink."""
+        due = positions[(self.n_seen[positions] < self.n_centers) & (self.distances[positions] > 0)]
+        lacks_one = self.n_seen[due] == self.n_centers - 1
+        # Where most lack the newest centre alone, these are spared the many that the others lack.
+        groups = [due[lacks_one], due[~lacks_one]] if 2 * np.count_nonzero(lacks_one) > len(due) else [due]
+        run_in_threads(self.refresh_block, [block for group in groups for block in self.space.blocks(group)])
+
+    def refresh_block(self, positions: Positions) -> None:
+        """Bring a block of rows up to date."""
+        unseen = self.centers[self.n_seen[positions].min() : self.n_centers]
+        n_rows = len(positions)
+        first, *others = (
+            centers for block in self.space.blocks(unseen) for centers in cut(block, BLOCK_CELLS // n_rows)
+        )
+        # In one go: some models take as long for one row as for a hundred.
+        points = self.space.read(np.concatenate([self.rows[positions], first]))
+        rows, centers = points.part(slice(n_rows)), points.part(slice(n_rows, None))
+        least = rows.squared_distances(centers).min(axis=1)
+        for more in others:
+            np.minimum(least, rows.squared_distances(self.space.read(more)).min(axis=1), out=least)
+        self.distances[positions] = np.minimum(self.distances[positions], np.sqrt(least))
+        self.n_seen[positions] = self.n_centers
+
+
+def nearest_labeled(view: PoolView, rows: Positions, batch_size: int, rng: np.random.Generator) -> Nearest:
+    """Return the distances of rows of the pool from the labelled ones, ready to take in a batch."""
+    use_one_thread()
+    space = centered_space(view.pool, np.concatenate([rows, view.covered]))
+    nearest = Nearest(space, rows, len(view.covered) + batch_size)
+    labeled = view.covered[rng.permutation(len(view.covered))]
+    nearest.add(labeled[:N_FIRST_CENTERS])
+    nearest.refresh(np.arange(len(rows)))
+    nearest.add(labeled[N_FIRST_CENTERS:])
+    return nearest
+
+
+def pick(
+    nearest: Nearest, chosen: list[int], batch_size: int, rng: np.random.Generator, turn_of: Callable[[int], Turn]
+) -> Positions:
+    """Return `batch_size` positions: those chosen already, then in each turn the one of the highest key.
+
+    `turn_of` is told how many are chosen. Equal keys are decided by lots.
+    """
+    seed = rng.integers(2**64, dtype=np.uint64)
+    while len(chosen) < batch_size:
+        check_time()
+        turn = turn_of(len(chosen))
+        keys = turn(nearest.distances, slice(None))
+        keys[chosen] = -np.inf
+        level = highest(keys, partial(bring_up_to_date, nearest, keys, turn))
+        chosen.append(int(level[lots(level, seed).argmin()]))
+        nearest.add(nearest.rows[chosen[-1:]])
+    return np.array(chosen, np.int64)
+
+
+def bring_up_to_date(nearest: Nearest, keys: Keys, turn: Turn, positions: Positions) -> None:
+    """Work out the keys of some rows from their distances as they are now."""
+    nearest.refresh(positions)
+    keys[positions] = turn(nearest.distances[positions], positions)
+
+
+def highest(keys: Keys, refresh: Callable[[Positions], None]) -> Positions:
+    """Return the positions that share the highest key, where `keys` (n,) are bounds of which some may be too high.
+
+    Whoever is above a floor is brought up to date, in place, by `refresh`. If the best of them stays above it, nobody
+    below can be better.
+    """
+    n_contenders = N_CONTENDERS
+    while True:
+        floor = floor_for(keys, n_contenders)
+        contenders = np.flatnonzero(keys >= floor)
+        refresh(contenders)
+        best = keys[contenders].max()
+        if best >= floor:
+            level: Positions = contenders[keys[contenders] == best]
+            return level
+        n_contenders *= 8
+
+
+def floor_for(keys: Keys, n_above: int) -> Any:
+    """Return a number that about `n_above` keys reach, as told from 4096 of them; if there are so few, the lowest."""
+    lowest = np.finfo(keys.dtype).min
+    some = keys[:: max(1, len(keys) // 4096)]
+    n_of_some = max(1, n_above * len(some) // len(keys))
+    return lowest if n_of_some >= len(some) else max(lowest, np.partition(some, -n_of_some)[-n_of_some])
+
+
+def draw(
+    name: str, view: PoolView, n_centers: int, sample: int, batch_size: int, rng: np.random.Generator
+) -> tuple[Positions, str | None]:
+    """Return the positions of the candidates to look at, sorted, and what to tell of it if these are not all.
+
+    Their number is bounded by `sample` and by WORK, where `n_centers` is how many each may be compared to.
+    """
+    n = len(view.candidates)
+    at_most = min(sample, WORK // ((view.pool.cells_a_row + TURN_CELLS) * n_centers))
+    if n <= max(at_most, batch_size):
+        return np.arange(n), None
+    n_drawn = max(at_most, batch_size)
+    drawn = np.sort(rng.choice(n, n_drawn, replace=False, shuffle=False))
+    return drawn, f"{name} looked at a sample of {n_drawn} of the {n} candidates"

@@ -1,0 +1,173 @@
+"""What a strategy is asked, and what it gets to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.learning.pool import Features, Pool
+from service.learning.scoring import (
+    THREADS,
+    Backend,
+    Classifier,
+    Committee,
+    Memory,
+    Probabilities,
+    Scorer,
+    Scores,
+    member_probabilities_of,
+    predict_probabilities,
+    score_pool,
+)
+
+Positions = NDArray[np.int64]
+NO_ROWS: Positions = np.empty(0, np.int64)
+Codes = NDArray[np.integer[Any]]
+Learn = Callable[[Features, Codes], Classifier]
+"""Trains a model on rows (l, d) and their class codes (l,). Raises FitFailed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opinions:
+    """What is thought of the labels of some rows, sorted, that may be asked about again; and what a voice counts.
+
+    `quality` (k,) is how likely the label is right, and `weight` (k,) what all who gave one count together. The model
+    counts `model_weight`, with its probabilities at a `temperature`, and a usual annotator `usual_weight`.
+    """
+
+    rows: NDArray[np.int64]
+    quality: Scores
+    weight: Scores
+    model_weight: float
+    usual_weight: float
+    temperature: float
+    n_classes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A pool (n, d) and what is known of it.
+
+    `is_open` (n,) tells which rows may be answered; `labeled` are the indices of those that have a label, sorted.
+    `model` is None until one was fitted, which takes two classes. `memory` holds the scores it gave before. `committee`
+    gives one of so many members beside the model; without it the model is its own only member. `codes` (l,) are the
+    classes of the labelled rows, and `learn` trains another model like this one; either is None where nobody knows it.
+    `model_pool` holds what the model reads of each row, and `committee_pool` what the committee does, where that is not
+    the row's features. Without `has_features` the pool has none, but what the model reads. The rows of `opinions` are
+    open as well as labelled. Those of `held` and `begun` are not open, and are asked about first: the ones are held for
+    whoever asks, and the others have too few labels. `pending` are all that somebody was given to label.
+    """
+
+    pool: Pool
+    is_open: NDArray[np.bool_]
+    labeled: NDArray[np.int64]
+    model: Classifier | None
+    n_classes_labeled: int
+    memory: Memory | None = None
+    backend: Backend = THREADS
+    committee: Callable[[int], Committee] | None = None
+    codes: Codes | None = None
+    learn: Learn | None = None
+    model_pool: Pool | None = None
+    committee_pool: Pool | None = None
+    has_features: bool = True
+    opinions: Opinions | None = None
+    begun: Positions = field(default_factory=lambda: NO_ROWS)
+    held: Positions = field(default_factory=lambda: NO_ROWS)
+    pending: Positions = field(default_factory=lambda: NO_ROWS)
+
+    @property
+    def read_by_model(self) -> Pool:
+        """The rows that the model reads."""
+        return self.pool if self.model_pool is None else self.model_pool
+
+    @cached_property
+    def n_open(self) -> int:
+        """How many rows may be answered."""
+        return int(np.count_nonzero(self.is_open))
+
+    @cached_property
+    def candidates(self) -> NDArray[np.int64]:
+        """The indices of the rows that may be answered, sorted."""
+        return np.flatnonzero(self.is_open)
+
+    @property
+    def covered(self) -> NDArray[np.int64]:
+        """The indices of the rows that are labelled, or will be soon, sorted: another near them tells little more."""
+        return np.union1d(self.labeled, self.pending) if len(self.pending) else self.labeled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PoolView:
+    """What a set strategy works on. It knows a candidate by its position in `candidates`, not by its pool index.
+
+    `covered` are the labelled rows and those that somebody was given to label, sorted: what lies near them tells less.
+    `model` gives the probabilities; where a strategy needs them and there is one class so far, it is certain of that.
+    What it reads of a row is in `read_by_model`, which may be the pool itself. `committee` gives the members, which may
+    have to be fitted when it is first called, and the rows that they read.
+    """
+
+    pool: Pool
+    candidates: NDArray[np.int64]
+    labeled: NDArray[np.int64]
+    covered: NDArray[np.int64]
+    model: Classifier
+    is_open: NDArray[np.bool_]
+    read_by_model: Pool
+    committee: Callable[[], tuple[Committee, Pool]]
+    memory: Memory | None = None
+    backend: Backend = THREADS
+    codes: Codes | None = None
+    learn: Learn | None = None
+    opinions: Opinions | None = None
+
+    def features(self, positions: Positions) -> Features:
+        """Return the rows of the candidates at these positions (k,), copied: dense (k, d), or a csr_array."""
+        return self.pool.take(self.candidates[positions])
+
+    def labeled_features(self, rows: NDArray[np.intp] | slice = slice(None)) -> Features:
+        """Return the rows of the labelled samples, or of some of them, copied into memory."""
+        return self.pool.take(self.labeled[rows])
+
+    def probabilities(self, rows: Positions, X: Features | None = None) -> Probabilities:
+        """Return the model's probabilities (k, c) of rows of the pool; their features are not read again if given."""
+        if X is None or self.read_by_model is not self.pool:
+            X = self.read_by_model.take(rows)
+        return predict_probabilities(self.model, X)
+
+    def predict(self, X: Features) -> Probabilities:
+        """Return the model's probabilities (k, c) of features that no row of the pool needs to have."""
+        return predict_probabilities(self.model, X)
+
+    def scores(self, scorer: Scorer) -> Scores:
+        """Return a score for each candidate (n,), SCORE_OF_BROKEN without finite probabilities, by one pass."""
+        scores = score_pool(
+            self.model, self.read_by_model, scorer, self.is_open, memory=self.memory, backend=self.backend
+        )
+        return self.of_candidates(scores)
+
+    def member_scores(self, scorer: Scorer) -> Scores:
+        """Return a score for each candidate (n,) by the members' probabilities, as `scores` does by the model's."""
+        committee, pool = self.committee()
+        return self.of_candidates(score_pool(committee, pool, scorer, self.is_open, memory=self.memory))
+
+    def member_probabilities(self, rows: Positions) -> Probabilities:
+        """Return the members' probabilities (m, k, c) of rows of the pool."""
+        committee, pool = self.committee()
+        return member_probabilities_of(committee)(pool.take(rows))
+
+    def of_candidates(self, scores: list[Scores]) -> Scores:
+        """Return the candidates' part (n,) of the scores of each segment of a pool."""
+        starts = accumulate((len(of_segment) for of_segment in scores), initial=0)
+        return np.concatenate(
+            [
+                of_segment[self.is_open[start : start + len(of_segment)]]
+                for start, of_segment in zip(starts, scores, strict=False)
+            ]
+        )

@@ -1,0 +1,146 @@
+"""The strategies on offer: each is registered where it stands, by the decorator on its function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from service.domain.parameters import Parameter, Parameters, check_parameters, unknown_name
+from service.errors import InvalidRequest
+from service.learning.scoring import Scorer, Scores
+from service.strategies.engine.question import Positions, Question
+
+
+class Need(StrEnum):
+    """What a strategy must be given besides the candidates.
+
+    LABELED is which rows have a label, maybe none, and LABELS also which. MODEL is a model that can be asked about
+    other rows than those of the pool, or trained again: a caller's probabilities cannot stand in for it. With VOTES
+    labelled rows, too, are candidates, and `Opinions` tells what is known of them.
+    """
+
+    PROBABILITIES = "probabilities"
+    FEATURES = "features"
+    LABELED = "labeled"
+    LABELS = "labels"
+    MEMBERS = "members"
+    MODEL = "model"
+    VOTES = "votes"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy decided: the strategy to run, and why, where that is not the usual one."""
+
+    strategy: str
+    reason: str | None = None
+
+
+# A set strategy is asked as (view, batch_size, rng, **params) with 1 <= batch_size <= candidates. It answers with so
+# many distinct positions, ask-first first, their scores, or None where it has none, and what the caller must be told
+# of it (that it looked at a sample, say), or None.
+SetFunction = Callable[..., tuple[Positions, Scores | None, str | None]]
+PolicyFunction = Callable[[Question, int], Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One strategy: how callers name it, what they are told of it, and the function behind."""
+
+    name: str
+    summary: str
+    source: str
+    needs: frozenset[Need]
+    parameters: tuple[Parameter, ...]
+    kind: Literal["scorer", "set", "policy"]
+    function: Callable[..., Any]
+
+    @property
+    def needed(self) -> list[str]:
+        """What it needs, by name, in order."""
+        return sorted(self.needs)
+
+
+STRATEGIES: dict[str, Strategy] = {}
+
+
+MEMBERS = Parameter(
+    "members",
+    kind="integer",
+    default=7,
+    minimum=2,
+    maximum=100,
+    summary="How many models the committee has, each fitted to a bootstrap sample of the labels; a forest is its own "
+    "trees, however many.",
+)
+
+
+def scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer]:
+    """Register a pure function probabilities (n, c) -> scores (n,), 0 or more, higher = ask first."""
+
+    def register(function: Scorer) -> Scorer:
+        add(Strategy(name, summary, source, frozenset({Need.PROBABILITIES}), (), "scorer", function))
+        return function
+
+    return register
+
+
+def committee_scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer]:
+    """Register a pure function of the members' probabilities (m, n, c) -> scores (n,), 0 or more, higher = ask first.
+
+    A row that is NaN in any member must come out as NaN.
+    """
+
+    def register(function: Scorer) -> Scorer:
+        add(Strategy(name, summary, source, frozenset({Need.MEMBERS}), (MEMBERS,), "scorer", function))
+        return function
+
+    return register
+
+
+def set_strategy(
+    name: str, *, summary: str, source: str, needs: frozenset[Need], parameters: tuple[Parameter, ...] = ()
+) -> Callable[[SetFunction], SetFunction]:
+    """Register a function that chooses the batch as a whole.
+
+    A strategy that needs more than linear time or memory looks at a drawn sample of the candidates, and says so.
+    """
+
+    def register(function: SetFunction) -> SetFunction:
+        add(Strategy(name, summary, source, needs, parameters, "set", function))
+        return function
+
+    return register
+
+
+def policy(name: str, *, summary: str, source: str) -> Callable[[PolicyFunction], PolicyFunction]:
+    """Register a function that chooses which other strategy to run."""
+
+    def register(function: PolicyFunction) -> PolicyFunction:
+        add(Strategy(name, summary, source, frozenset(), (), "policy", function))
+        return function
+
+    return register
+
+
+def add(strategy: Strategy) -> None:
+    """Put a strategy on offer; two of one name are a mistake in the code."""
+    if strategy.name in STRATEGIES:
+        raise ValueError(f"there are two strategies named {strategy.name!r}")
+    STRATEGIES[strategy.name] = strategy
+
+
+def resolve(name: str, params: Mapping[str, object]) -> tuple[Strategy, Parameters]:
+    """Return the strategy of this name and all its parameters, given or default.
+
+    Raises InvalidRequest with the pointer `/strategy`, or `/params/<name>` for each parameter that is wrong.
+    """
+    if name not in STRATEGIES:
+        raise InvalidRequest.at("/strategy", unknown_name("strategy", name, STRATEGIES))
+    strategy = STRATEGIES[name]
+    try:
+        return strategy, check_parameters(f"strategy {name!r}", strategy.parameters, params)
+    except InvalidRequest as error:
+        raise error.below("/params") from None

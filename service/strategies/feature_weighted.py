@@ -1,0 +1,215 @@
+"""A model's doubt about a row, times what the features say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.learning.pool import Features, Pool
+from service.learning.scoring import SCORE_OF_BROKEN, Probabilities, Scores
+from service.strategies.coverage import REFERENCES, TILE_ROWS
+from service.strategies.engine.greedy import (
+    SAMPLE,
+    Points,
+    cells_of,
+    centered_space,
+    cut,
+    draw,
+    rows_a_block,
+    squared_norms,
+)
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
+from service.strategies.hybrid import told_of_broken
+from service.strategies.neighbours import HELD_CELLS
+from service.strategies.quire import WIDTH_ROWS, median_distance
+from service.strategies.uncertainty import SCORERS, scorer_parameter, widened
+
+Matrix = NDArray[np.float64]
+
+LARGEST = float(np.finfo(np.float64).max)
+
+
+@set_strategy(
+    "expected_gradient_length",
+    summary="Rows that are likely to change a linear model most, whatever their label: unsure, and large in their "
+    "features, so scale these.",
+    source="Settles, Craven & Ray 2007, Multiple-Instance Active Learning, NIPS",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+)
+def expected_gradient_length(
+    view: PoolView, batch_size: int, rng: np.random.Generator
+) -> tuple[Positions, Scores, str | None]:
+    """Score by ||x|| sum p_k ||p - e_k||, the expected length of the log loss's gradient in a softmax layer's weights.
+
+    That of the intercept is left out: it would put ||(x, 1)|| for ||x||. The features count as they came, so a column
+    of large numbers decides by itself, and a row far away comes first. A length beyond float64 counts as its largest
+    number.
+    """
+    scores = view.scores(expected_error)
+    is_broken = scores == SCORE_OF_BROKEN
+
+    def lengthen(positions: Positions) -> None:
+        scores[positions] *= norms_of(view.features(positions))
+
+    run_in_threads(lengthen, list(cut(np.flatnonzero(~is_broken), rows_a_block(view.pool, 1))))
+    positions = top(scores, batch_size, rng)
+    return positions, scores[positions], told_of_broken(None, is_broken, "come last")
+
+
+def expected_error(probabilities: Probabilities) -> Scores:
+    """Return sum p_k ||p - e_k|| of each row, from 0 (certain) to 1."""
+    # Of the likeliest class p_k may be all but 1, and ||p||^2 - 2 p_k + 1 would be rounding: its square is left out.
+    first, others = probabilities[:, 0].copy(), np.zeros_like(probabilities[:, 0])
+    for column in probabilities.T[1:]:
+        lesser = np.minimum(first, column)
+        np.maximum(first, column, out=first)
+        others += lesser * lesser
+    squares = first * first + others
+    total = np.zeros_like(first)
+    for column in probabilities.T:
+        rest = 1.0 - column
+        total += column * np.sqrt(np.where(column == first, others + rest * rest, squares + 1.0 - 2.0 * column))
+    return widened(total)
+
+
+def norms_of(X: Features) -> NDArray[np.float64]:
+    """Return the Euclidean norm of each row, as the largest number where it is beyond that."""
+    return unit_rows(X)[1]
+
+
+def unit_rows(X: Features) -> tuple[Features, NDArray[np.float64]]:
+    """Return the rows in float64, each divided by its norm, and the norms; a row of zeros stays one.
+
+    They are first divided by their largest cells: no square overflows or vanishes.
+    """
+    Z = X.astype(np.float64)
+    largest = abs(Z).max(axis=1)
+    largest = largest.toarray().ravel() if sparse.issparse(largest) else largest
+    divide_rows(Z, largest)
+    lengths = np.sqrt(squared_norms(Z))
+    divide_rows(Z, lengths)
+    with np.errstate(over="ignore"):
+        return Z, np.minimum(largest * lengths, LARGEST)
+
+
+def divide_rows(Z: Features, divisors: NDArray[np.float64]) -> None:
+    """Divide each row by a number of its own, in place; by 0 not at all."""
+    divisors = np.where(divisors == 0, 1.0, divisors)
+    cells = cells_of(Z)
+    cells /= np.repeat(divisors, np.diff(Z.indptr)) if sparse.issparse(Z) else divisors[:, np.newaxis]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likeness:
+    """How rows of a pool are read, and how alike (k, m) rows are to others, from 0 to 1."""
+
+    read: Callable[[Positions], Points]
+    between: Callable[[Points, Points], Matrix]
+
+
+def by_distance(pool: Pool, rows: Positions, references: Positions) -> Likeness:
+    """Return 1 / (1 + Euclidean distance), where the unit is the median distance between two references."""
+    space = centered_space(pool, rows)
+    unit = median_distance(space.read(references[: 2 * WIDTH_ROWS]))
+
+    def between(points: Points, others: Points) -> Matrix:
+        away = np.sqrt(points.squared_distances(others))
+        with np.errstate(over="ignore"):  # as unlike as can be
+            away /= unit
+        away += 1.0
+        return np.asarray(np.reciprocal(away, out=away))
+
+    return Likeness(space.read, between)
+
+
+def by_cosine(pool: Pool, rows: Positions, references: Positions) -> Likeness:
+    """Return the cosine of the angle at the origin, or 0 where it is less, and for a row of zeros."""
+
+    def between(points: Points, others: Points) -> Matrix:
+        cosines = points.features @ others.features.T
+        return np.asarray(np.maximum(cosines.toarray() if sparse.issparse(cosines) else cosines, 0.0))
+
+    return Likeness(lambda rows: Points(unit_rows(pool.take(rows))[0]), between)
+
+
+LIKENESSES = {"distance": by_distance, "cosine": by_cosine}
+
+
+@set_strategy(
+    "information_density",
+    summary="Rows that are unsure and like many others, never far from all of them.",
+    source="Settles & Craven 2008, An Analysis of Active Learning Strategies for Sequence Labeling Tasks, ACL D08-1112",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
+    parameters=(
+        scorer_parameter("margin"),
+        Parameter(
+            "beta",
+            kind="number",
+            default=1.0,
+            minimum=0.0,
+            maximum=100.0,
+            summary="The power of the mean similarity: 0 leaves the scorer alone, more counts what is like others.",
+        ),
+        Parameter(
+            "similarity",
+            kind="choice",
+            default="distance",
+            choices=tuple(LIKENESSES),
+            summary="What makes rows alike: to be close, or to point the same way from the origin, however far, which "
+            "suits counts of words.",
+        ),
+        REFERENCES,
+        SAMPLE,
+    ),
+)
+def information_density(
+    view: PoolView,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    scorer: str,
+    beta: float,
+    similarity: str,
+    references: int,
+    sample: int,
+) -> tuple[Positions, Scores, str | None]:
+    """Score by s(x) times the mean similarity^beta of x to the candidates, of which drawn references stand for all.
+
+    The paper takes the entropy for s, and for the similarity the cosine, which for its counts is never less than 0.
+    The cosine cannot tell a row far away from those it lies behind, and among features of either sign a mean of it is
+    next to 0 for all; so it is not the default, and what is less than 0 counts as 0.
+    """
+    use_one_thread()
+    n_references = min(references, max(HELD_CELLS // view.pool.cells_a_row, 100))
+    # Every similarity is worked out, and not a part as in the strategies that `draw` is made for.
+    drawn, note = draw("information_density", view, 4 * n_references, sample, batch_size, rng)
+    scores = view.scores(SCORERS[scorer])[drawn]
+    is_broken = scores == SCORE_OF_BROKEN
+    rows = view.candidates[drawn]
+    chosen = rng.choice(rows, min(len(rows), n_references), replace=False)
+    likeness = LIKENESSES[similarity](view.pool, rows, chosen)
+    scores[~is_broken] *= densities(view.pool, likeness, rows[~is_broken], chosen) ** beta
+    positions = top(scores, batch_size, rng)
+    return drawn[positions], scores[positions], told_of_broken(note, is_broken, "come last")
+
+
+def densities(pool: Pool, likeness: Likeness, rows: Positions, references: Positions) -> Scores:
+    """Return the mean similarity of each row to the references, rounded to float32 so that equal rows are level."""
+    found = np.empty(len(rows), np.float32)
+    centers = [likeness.read(block) for block in cut(references, TILE_ROWS)]
+
+    def measure(positions: Positions) -> None:
+        points = likeness.read(rows[positions])
+        total = sum(likeness.between(points, block).sum(axis=1) for block in centers)
+        found[positions] = total / len(references)
+
+    run_in_threads(measure, list(cut(np.arange(len(rows)), min(rows_a_block(pool, 1), TILE_ROWS))))
+    return found.astype(np.float64)

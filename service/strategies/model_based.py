@@ -1,0 +1,219 @@
+"""Strategies that train models to choose: one that tells labelled from unlabelled, or one for each possible answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from service.compute.deadline import check_time
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.errors import FitFailed
+from service.learning.pool import Features, stacked
+from service.learning.scoring import SCORE_OF_BROKEN, Classifier, Scorer, predict_probabilities, scores_of
+from service.strategies.engine.features import SAMPLE, comparable, dense, notes_of_folding, sampled, told, width
+from service.strategies.engine.question import Codes, Learn, PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
+from service.strategies.hybrid import told_of_broken
+from service.strategies.uncertainty import entropy, least_confidence, margin
+
+TOLD_APART_CELLS = 2**21
+"""So many cells of candidates, and as many of labelled rows, are told apart at most: 16 MB each."""
+
+STEPS = 100
+"""Of the optimiser, in each training; the next begins where the last ended."""
+
+LIKELIEST = 3
+"""So many labels of each row are tried: rows of little margin have most of their probability there."""
+
+EVALUATED_CELLS = 2**21
+"""The rows that errors are foreseen on have so many cells at most."""
+
+NO_MODEL = 2.0
+"""A loss is 1 at most."""
+
+Train = Callable[[Features, Any], Classifier]
+
+LOSSES: dict[str, Scorer] = {"log": entropy, "zero_one": least_confidence}
+
+
+@set_strategy(
+    "discriminative",
+    summary="Rows that a classifier can tell from the labelled ones, a few at a time: what no label stands for yet.",
+    source="Gissin & Shalev-Shwartz 2019, Discriminative Active Learning, arXiv:1907.06347",
+    needs=frozenset({Need.FEATURES, Need.LABELED}),
+    parameters=(
+        Parameter(
+            "sub_batches",
+            kind="integer",
+            default=10,
+            minimum=1,
+            maximum=100,
+            summary="In how many parts the batch is chosen; after each, its rows count as labelled.",
+        ),
+        SAMPLE,
+    ),
+)
+def discriminative(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, sub_batches: int, sample: int
+) -> tuple[Positions, None, str | None]:
+    """Choose the rows likeliest to be unlabelled, as told by a logistic regression trained again after each part (DAL).
+
+    The paper trains a small network on a learnt representation; here it is a linear model of the standardised features,
+    the two kinds of rows weighing the same in all. While nothing is labelled, the seed draws the first part.
+    """
+    n_labeled, n_held = len(view.covered), max(TOLD_APART_CELLS // width(view.pool), 100)
+    drawn, notes = sampled(view, min(sample, n_held), batch_size, rng)
+    held = rng.choice(n_labeled, min(n_labeled, n_held), replace=False)
+    if len(held) < n_labeled:
+        notes.append(f"compared to a sample of {len(held)} of the {n_labeled} labelled rows")
+    Z = standardized(view.pool.take(np.concatenate([view.candidates[drawn], view.covered[held]])))
+    is_labeled = np.arange(len(Z)) >= len(drawn)
+    weights = np.zeros(Z.shape[1] + 1)
+    chosen: list[int] = []
+    for part in np.array_split(np.arange(batch_size), min(sub_batches, batch_size)):
+        check_time()
+        rest = np.flatnonzero(~is_labeled)
+        weights = tell_apart(Z, is_labeled, weights)
+        rows = rest[top(Z[rest] @ weights[:-1], len(part), rng)]
+        is_labeled[rows] = True
+        chosen += rows.tolist()
+    return drawn[chosen], None, told("discriminative", notes + notes_of_folding(view.pool))
+
+
+def standardized(X: Features) -> NDArray[np.float64]:
+    """Return rows as a dense matrix, each column brought to mean 0 and deviation 1, or to 0 where it is constant."""
+    Z = comparable(dense(X))
+    deviations = Z.std(axis=0)
+    Z -= Z.mean(axis=0)
+    varies = deviations > 1e-12
+    Z *= np.divide(1.0, deviations, out=np.zeros(len(deviations)), where=varies)
+    return Z
+
+
+def tell_apart(
+    Z: NDArray[np.float64], is_labeled: NDArray[np.bool_], start: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the weights (d + 1,), the intercept last, that are high for unlabelled rows; 0 where none is labelled.
+
+    It is the logistic regression with an L2 penalty of 1 on all but the intercept, each kind of row weighing n / 2.
+    scikit-learn's own finds the same, but takes milliseconds to begin.
+    """
+    n_labeled = np.count_nonzero(is_labeled)
+    if n_labeled == 0:
+        return np.zeros_like(start)
+    use_one_thread()
+    sides = np.where(is_labeled, -1.0, 1.0)
+    shares = len(Z) / 2 / np.where(is_labeled, n_labeled, len(Z) - n_labeled)
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        leads = sides * (Z @ weights[:-1] + weights[-1])
+        slopes = -sides * shares * expit(-leads)
+        value = shares @ np.logaddexp(0.0, -leads) + weights[:-1] @ weights[:-1] / 2
+        return value, np.append(slopes @ Z + weights[:-1], slopes.sum())
+
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "gtol": 1e-4})
+    return np.asarray(found.x, np.float64)
+
+
+@set_strategy(
+    "expected_error_reduction",
+    summary="Rows whose label, whichever it may be, leaves the model surest of the rest of the pool: slow.",
+    source="Roy & McCallum 2001, Toward Optimal Active Learning through Sampling Estimation of Error Reduction, ICML",
+    needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED, Need.LABELS, Need.MODEL}),
+    parameters=(
+        Parameter(
+            "contenders",
+            kind="integer",
+            default=20,
+            minimum=2,
+            maximum=1000,
+            summary="How many candidates are tried, those of the least margin. Each takes as long as up to three fits.",
+        ),
+        Parameter(
+            "evaluated",
+            kind="integer",
+            default=500,
+            minimum=10,
+            maximum=10_000,
+            summary="On how many candidates, drawn by the seed, the error is foreseen.",
+        ),
+        Parameter(
+            "loss",
+            kind="choice",
+            default="log",
+            choices=tuple(LOSSES),
+            summary="What is foreseen: the 'log' loss (the entropy), or the 'zero_one' loss (1 - p(1)).",
+        ),
+    ),
+)
+def expected_error_reduction(
+    view: PoolView, batch_size: int, rng: np.random.Generator, *, contenders: int, evaluated: int, loss: str
+) -> tuple[Positions, None, str | None]:
+    """Train the project's estimator with each label a row may have, and ask where the loss expected is least.
+
+    The loss is the model's own expectation on a sample of the pool, as in the paper, and the labels weigh by their
+    probability. At most the three likeliest are tried, and only for the rows of least margin; a batch beyond these
+    goes on by margin. The best rows are taken together: none knows of the others.
+    """
+    uncertainty = view.scores(margin)
+    is_broken = uncertainty == SCORE_OF_BROKEN
+    n = len(uncertainty)
+    ranked = top(uncertainty, max(contenders, batch_size), rng)
+    if view.learn is None or view.codes is None or len(view.model.classes_) < 2:
+        note = "expected_error_reduction has no two classes to learn from again: these are the rows of least margin"
+        return ranked[:batch_size], None, told_of_broken(note, is_broken, "come last")
+    tried = ranked[:contenders][~is_broken[ranked[:contenders]]]
+    n_evaluated = min(n, evaluated, max(EVALUATED_CELLS // view.pool.cells_a_row, 10))
+    X = view.features(np.sort(rng.choice(n, n_evaluated, replace=False, shuffle=False)))
+    train = partial(train_with, view.learn, view.labeled_features(), view.codes)
+    losses = expected_losses(view, tried, train, partial(mean_loss, X=X, loss=LOSSES[loss]))
+    best = tried[top(-losses, len(tried), rng)]
+    positions = np.concatenate([best, ranked[~np.isin(ranked, best)]])[:batch_size]
+    notes = [] if n_evaluated == n else [f"foresaw the error on a sample of {n_evaluated} of the {n} candidates"]
+    if len(tried) < n:
+        notes.append(f"tried the {len(tried)} rows of least margin")
+    if len(tried) < batch_size:
+        notes.append(f"took the last {batch_size - len(tried)} of the batch by margin")
+    return positions, None, told_of_broken(told("expected_error_reduction", notes), is_broken, "come last")
+
+
+def expected_losses(
+    view: PoolView, tried: Positions, train: Train, loss_of: Callable[[Classifier], float]
+) -> NDArray[np.float64]:
+    """Return for each row tried the mean loss of a model that learnt it too, over the labels that it may have.
+
+    It is NO_MODEL where one of the models cannot be trained.
+    """
+    P, classes = view.probabilities(view.candidates[tried]), view.model.classes_
+    losses = np.full(len(tried), NO_MODEL)
+
+    def try_row(number: int) -> None:
+        x, p = view.features(tried[number : number + 1]), P[number]
+        likeliest = np.argsort(-p, kind="stable")[:LIKELIEST]
+        likeliest = likeliest[p[likeliest] > 0]
+        with suppress(FitFailed):
+            of_labels = [loss_of(train(x, classes[label])) for label in likeliest.tolist()]
+            losses[number] = np.average(of_labels, weights=p[likeliest])
+
+    run_in_threads(try_row, range(len(tried)))
+    return losses
+
+
+def train_with(learn: Learn, X: Features, codes: Codes, x: Features, code: int) -> Classifier:
+    """Train on the labelled rows and one more."""
+    return learn(stacked([X, x], X.dtype, X.shape[1]), np.append(codes, codes.dtype.type(code)))
+
+
+def mean_loss(model: Classifier, X: Features, loss: Scorer) -> float:
+    """Return the loss that a model expects of itself on some rows, from 0 to 1: 1 where it knows nothing finite."""
+    losses = scores_of(partial(predict_probabilities, model), loss, X)
+    return float(np.where(losses == SCORE_OF_BROKEN, 1.0, losses).mean())

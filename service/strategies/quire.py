@@ -1,0 +1,134 @@
+"""The least risk in the worst case, by a kernel machine."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.learning.scoring import Scores
+from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_a_block
+from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import top
+from service.strategies.engine.registry import Need, set_strategy
+
+Matrix = NDArray[np.float64]
+
+MAX_LABELED = 500
+"""So many labelled rows count at most: the work grows with the square of their number."""
+
+MAX_BLOCK_ROWS = 1024
+
+WIDTH_ROWS = 256
+"""The kernel's width comes from the distances of so many candidates from as many others."""
+
+
+@set_strategy(
+    "quire",
+    summary="Rows that lower most the worst risk of a kernel machine over labelled and unlabelled rows together.",
+    source="Huang, Jin & Zhou 2010, Active Learning by Querying Informative and Representative Examples, NIPS",
+    needs=frozenset({Need.FEATURES, Need.LABELED, Need.LABELS}),
+    parameters=(
+        Parameter(
+            "regularization",
+            kind="number",
+            default=1.0,
+            minimum=0.001,
+            maximum=1000.0,
+            summary="What is added to the kernel's diagonal of ones: more makes the machine simpler.",
+        ),
+        Parameter(
+            "bandwidth",
+            kind="number",
+            default=0.5,
+            minimum=0.01,
+            maximum=100.0,
+            summary="The width of the Gaussian kernel, as a share of the median distance between two rows.",
+        ),
+        SAMPLE,
+    ),
+)
+def quire(
+    view: PoolView,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    regularization: float,
+    bandwidth: float,
+    sample: int,
+) -> tuple[Positions, Scores, str | None]:
+    """Score by minus the min-max risk of a row s: y' L y, the most over its label and the least over all others.
+
+    L is the inverse of the kernel matrix of all rows with the regularisation on its diagonal, and the labels of the
+    other rows may be any number, as the paper relaxes them. The least over these is the quadratic form in the inverse
+    of the block of the labelled rows and s, so that nothing of the size of the pool is inverted. With f(s) and v(s) as
+    the mean and variance there of the Gaussian process that the labelled rows give, it is a constant plus
+    (1 + |f|)^2 / v. Of many classes each is told from the rest, and the mean of the risks counts. The rows of a batch
+    are the best by themselves, as the paper asks for one at a time.
+    """
+    use_one_thread()
+    n_labeled = len(view.labeled)
+    held = np.sort(rng.choice(n_labeled, min(n_labeled, MAX_LABELED), replace=False))
+    # Every kernel value is worked out, and each row takes a product with a matrix (l, l).
+    n_centers = max(4 * len(held) * (1 + len(held) // view.pool.cells_a_row), 1)
+    drawn, note = draw("quire", view, n_centers, sample, batch_size, rng)
+    rows, labeled = view.candidates[drawn], view.labeled[held]
+    space = centered_space(view.pool, np.concatenate([rows, labeled]))
+    some = rng.choice(rows, min(len(rows), 2 * WIDTH_ROWS), replace=False)
+    width = bandwidth * median_distance(space.read(some))
+    machine = Machine(space.read(labeled), one_against_rest(view, held), width, regularization)
+    scores = np.empty(len(rows))
+
+    def score(positions: Positions) -> None:
+        scores[positions] = -machine.risks(space.read(rows[positions]))
+
+    run_in_threads(score, list(cut(np.arange(len(rows)), min(rows_a_block(view.pool, 1), MAX_BLOCK_ROWS))))
+    notes = [note] if note else []
+    if len(held) < n_labeled:
+        notes.append(f"quire learnt from a sample of {len(held)} of the {n_labeled} labelled rows")
+    if n_labeled and view.codes is None:
+        notes.append("quire was not told the labels: only the places of the labelled rows count")
+    positions = top(scores, batch_size, rng)
+    return drawn[positions], scores[positions], "; ".join(notes) or None
+
+
+def one_against_rest(view: PoolView, held: Positions) -> Matrix:
+    """Return for each class a column (l,) of 1 for its own rows and -1 for others; one of zeros where nobody knows."""
+    if view.codes is None or len(held) == 0:
+        return np.zeros((len(held), 1))
+    codes = view.codes[held]
+    return np.where(codes[:, np.newaxis] == np.unique(codes), 1.0, -1.0)
+
+
+def median_distance(points: Points) -> float:
+    """Return the median distance between one half of some rows and the other, or 1 where it is 0."""
+    half = (len(points.squares) + 1) // 2
+    squares = points.part(slice(half)).squared_distances(points.part(slice(half, None)))
+    return float(np.sqrt(np.median(squares))) if squares.size and np.median(squares) > 0 else 1.0
+
+
+class Machine:
+    """A Gaussian process with the kernel exp(-distance^2 / (2 width^2)), for each column of labels (l, c)."""
+
+    def __init__(self, points: Points, labels: Matrix, width: float, regularization: float) -> None:
+        self.points = points
+        self.width = width
+        self.diagonal = 1.0 + regularization
+        n_labeled = len(labels)
+        factor = cho_factor(self.kernel(points) + regularization * np.eye(n_labeled)) if n_labeled else None
+        self.inverse = cho_solve(factor, np.eye(n_labeled)) if factor else np.zeros((0, 0))
+        self.weights = self.inverse @ labels
+        self.constant = float(np.einsum("lc,lc->c", labels, self.weights).mean())
+
+    def kernel(self, points: Points) -> Matrix:
+        """Return the kernel (k, l) between some rows and the labelled ones."""
+        with np.errstate(over="ignore"):  # as unlike as can be
+            return np.asarray(np.exp(-0.5 * (points.squared_distances(self.points) / self.width) / self.width))
+
+    def risks(self, points: Points) -> Scores:
+        """Return the risk of each row, in the worst case of its label."""
+        K = self.kernel(points)
+        variances = self.diagonal - np.einsum("kl,kl->k", K @ self.inverse, K)
+        return np.asarray(self.constant + np.square(1.0 + np.abs(K @ self.weights)).mean(axis=1) / variances)

@@ -1,0 +1,144 @@
+"""Samples that are held for one annotator: given out by POST /query, looked at, renewed and released."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from service.compute.deadline import check_time
+from service.domain.leases import (
+    Lease,
+    answered_at,
+    holdings,
+    live,
+    renewed,
+    with_lease,
+    without_lease,
+)
+from service.domain.project import MICROSECONDS, Project, now, show_time
+from service.learning.scoring import THREADS, Backend
+from service.store import Part, Store, Transaction
+from service.usecases.query import query_project
+from service.usecases.query_common import QueryRequest, place_for
+from service.usecases.query_result import Answered
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A lease as it is shown: the samples that are still held by it, and times as RFC 3339 tells."""
+
+    query_id: str
+    annotator: str
+    indices: list[int]
+    ids: list[str] | None
+    leased_at: str
+    expires_at: str
+
+
+def lease_samples(
+    store: Store,
+    request: QueryRequest,
+    backend_of: Callable[[Project], Backend] = lambda project: THREADS,
+    claim_place: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Answered:
+    """Choose the next samples, and hold them for who asked. What this annotator holds already comes first.
+
+    Those who ask for leases of one project choose one after the other, so that no two choose the same; labels go on
+    meanwhile, and what was answered before it could be held is chosen anew. Raises what `query_project` raises.
+    """
+    if request.project_id is None or request.annotator is None:
+        raise ValueError("a lease is of a project's samples, for an annotator")
+    project = store.read(request.project_id).project
+    # The place comes first: a request that waits for its turn with one keeps no thread from quick requests.
+    with place_for(request, project.n_samples, claim_place), store.lease_turn(request.project_id):
+        while True:
+            answered = query_project(store, request, backend_of)
+            if not answered.indices:
+                return answered
+            with store.transaction(request.project_id) as transaction:
+                lease = granted(transaction, request.annotator, request.lease_seconds, answered)
+            if lease is not None:
+                return replace(answered, query_id=lease.query_id, lease_expires_at=show_time(lease.expires_at))
+            check_time()
+
+
+def granted(transaction: Transaction, annotator: str, seconds: int, answered: Answered) -> Lease | None:
+    """Hold what was chosen, unless some of it is no longer to be had."""
+    project, seen, moment = transaction.read().project, answered.project, now()
+    if seen is None or seen.incarnation != project.incarnation:
+        return None
+    index = np.array(answered.indices, np.int64)
+    leases = live(transaction.leases(), project, moment)
+    is_held = np.isin(index, holdings(leases, annotator).others)
+    if is_held.any() or answered_at(project.votes, index, seen.updated_at).any():
+        return None
+    lease = Lease(
+        query_id=uuid.uuid4().hex,
+        annotator=annotator,
+        index=index,
+        seconds=seconds,
+        leased_at=moment,
+        expires_at=moment + seconds * MICROSECONDS,
+        known_at=project.updated_at,
+    )
+    transaction.keep_leases(with_lease(leases, lease))
+    return lease
+
+
+def list_leases(store: Store, project_id: str) -> list[LeaseRecord]:
+    """Return what is held, the lease that expires first first. Raises ProjectNotFound and the store's errors."""
+    leases = store.leases(project_id)
+    snapshot = store.read(project_id, Part.IDS)
+    held = live(leases, snapshot.project, now()).all
+    names = None if snapshot.ids is None else snapshot.ids.names_at
+    return [shown(lease, names) for lease in sorted(held, key=lambda lease: (lease.expires_at, lease.query_id))]
+
+
+def renew_lease(
+    store: Store, project_id: str, query_id: str, seconds: int | None, check_holder: Callable[[str], object]
+) -> LeaseRecord:
+    """Let a lease count anew from now, for as long as before or for so many seconds.
+
+    `check_holder` is told whose it is, and may raise. Raises LeaseNotFound for one that is over, and the store's
+    errors.
+    """
+    with store.transaction(project_id) as transaction:
+        snapshot, moment = transaction.read(Part.IDS), now()
+        leases = live(transaction.leases(), snapshot.project, moment)
+        check_holder(leases.find(query_id).annotator)
+        leases, lease = renewed(leases, query_id, moment, seconds)
+        transaction.keep_leases(leases)
+    return shown(lease, None if snapshot.ids is None else snapshot.ids.names_at)
+
+
+def release_lease(store: Store, project_id: str, query_id: str, check_holder: Callable[[str], object]) -> None:
+    """Give back what is still held by a lease. Raises as `renew_lease` does."""
+    with store.transaction(project_id) as transaction:
+        leases = live(transaction.leases(), transaction.read().project, now())
+        check_holder(leases.find(query_id).annotator)
+        transaction.keep_leases(without_lease(leases, query_id))
+
+
+def let_go(transaction: Transaction, index: int) -> None:
+    """See to it that a sample whose answer is taken back is not held by a lease that this answer ended."""
+    leases = transaction.leases()
+    alive = live(leases, transaction.read().project, now())
+    if index in leases.index and index not in alive.index:
+        transaction.keep_leases(alive.changed(alive.all))
+
+
+def shown(lease: Lease, names: Callable[[Sequence[int]], list[str]] | None) -> LeaseRecord:
+    """Return a lease as it is shown."""
+    indices = lease.index.tolist()
+    return LeaseRecord(
+        query_id=lease.query_id,
+        annotator=lease.annotator,
+        indices=indices,
+        ids=None if names is None else names(indices),
+        leased_at=show_time(lease.leased_at),
+        expires_at=show_time(lease.expires_at),
+    )

@@ -1,0 +1,108 @@
+"""How much there is in all projects together, counted when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from threading import Lock
+
+from service.domain.leases import live
+from service.domain.project import Project, now
+from service.errors import ProjectNotFound, StoreDamaged
+from service.store import Stamp, Store
+
+CENSUS_SECONDS = 0.5
+"""How long a count reads projects that changed since the last one; those that are left keep what they had then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much there is of everything. What holds for a project itself is 0 or 1 of it."""
+
+    projects: int = 0
+    samples: int = 0
+    labeled_samples: int = 0
+    skipped_samples: int = 0
+    leases: int = 0
+    leased_samples: int = 0
+    labels_since_fit: int = 0
+    fits_due: int = 0
+    fits_failed: int = 0
+    projects_unreadable: int = 0
+    projects_passed_over: int = 0
+
+    @classmethod
+    def of(cls, project: Project) -> Totals:
+        """Count one project."""
+        return cls(
+            projects=1,
+            samples=project.n_samples,
+            labeled_samples=project.n_labeled,
+            skipped_samples=project.n_skipped,
+            labels_since_fit=project.n_labels_since_fit,
+            fits_due=int(project.fit_is_due),
+            fits_failed=int(project.fit_error is not None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a project has, as long as its files are those of these stamps; of leases when each expires, and how many
+    samples it holds until then.
+    """
+
+    stamps: tuple[Stamp, Stamp | None]
+    totals: Totals
+    leases: tuple[tuple[int, int], ...] = ()
+
+
+class Census:
+    """Counts all projects of a store. What a project has is counted once for each state that it is met in."""
+
+    def __init__(self, store: Store, seconds: float = CENSUS_SECONDS) -> None:
+        self._store = store
+        self._seconds = seconds
+        self._known: dict[str, Counted] = {}
+        self._lock = Lock()
+
+    def take(self) -> Totals:
+        """Count all projects; of those that changed only as many as there is time for."""
+        with self._lock:
+            deadline = time.monotonic() + self._seconds
+            found: dict[str, Counted] = {}
+            n_passed_over = 0
+            for project_id, stamps in self._store.stamps():
+                before = self._known.get(project_id)
+                if before is not None and before.stamps == stamps:
+                    found[project_id] = before
+                elif time.monotonic() < deadline:
+                    found[project_id] = count(self._store, project_id, stamps)
+                else:
+                    n_passed_over += 1
+                    if before is not None:
+                        found[project_id] = before
+            self._known = found
+        moment = now()
+        held = [n_samples for each in found.values() for expires_at, n_samples in each.leases if expires_at > moment]
+        of_all = Totals(leases=len(held), leased_samples=sum(held), projects_passed_over=n_passed_over)
+        return added_up([of_all, *(each.totals for each in found.values())])
+
+
+def count(store: Store, project_id: str, stamps: tuple[Stamp, Stamp | None]) -> Counted:
+    """Count what a project has."""
+    try:
+        leases = store.leases(project_id)
+        project = store.glance(project_id)
+    except ProjectNotFound:
+        return Counted(stamps, Totals())  # deleted just now
+    except StoreDamaged:
+        return Counted(stamps, Totals(projects=1, projects_unreadable=1))
+    held = tuple((lease.expires_at, len(lease.index)) for lease in live(leases, project, now()).all)
+    return Counted(stamps, Totals.of(project), held)
+
+
+def added_up(parts: Iterable[Totals]) -> Totals:
+    """Add up everything."""
+    counts = zip(*([getattr(each, field.name) for field in fields(Totals)] for each in parts), strict=True)
+    return Totals(*map(sum, counts))

@@ -1,0 +1,222 @@
+"""`active-query serve`: what it refuses and how it says so, where it listens, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from service.cli.main import COUNTERS, SHARED_MEMORY, gunicorn_command
+from service.server.hooks import STALLED_SECONDS, when_ready
+from service.settings import Settings
+from tests.support.serving import Service, free_port, is_alive, wait_until
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be listened on unasked
+Start = Callable[..., tuple[str, int]]
+COMMAND = str(Path(sys.executable).with_name("active-query"))
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without settings of its own, and the given variables."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("AQ_")}, **variables}
+
+
+def refused(directory: Path, **variables: str) -> str:
+    """Start a service that must not start, and return what it said."""
+    settings = environment(**{"AQ_PORT": "0", "AQ_DATA_DIR": str(directory / "data"), **variables})
+    ended = subprocess.run([COMMAND, "serve"], env=settings, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1, ended
+    assert ended.stderr.startswith("Error: "), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "gunicorn" not in ended.stderr
+    return ended.stderr
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Start]:
+    """Start services that choose their ports, from a directory of this test; return host and port."""
+    processes: list[subprocess.Popen[bytes]] = []
+    log = tmp_path / "log"
+
+    def start(**variables: str) -> tuple[str, int]:
+        with log.open("wb") as output:
+            settings = environment(**{"AQ_PORT": "0", "AQ_WORKERS": "1", **variables})
+            process = subprocess.Popen([COMMAND, "serve"], env=settings, stdout=output, stderr=output, cwd=tmp_path)
+        processes.append(process)
+        wait_until_logged(log, "Using worker")
+        found = re.search(r"Listening at: http://(\S+):(\d+) ", log.read_text())
+        assert found is not None, log.read_text()
+        return found[1], int(found[2])
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(40)
+
+
+def get(host: str, port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(host, port, timeout=30)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"AQ_PORT": "tcp://10.0.0.1:8000"}, ["AQ_PORT='tcp://10.0.0.1:8000'", "Kubernetes", "enableServiceLinks"]),
+        ({"AQ_PORT": "65536"}, ["must be an integer from 0 to 65535"]),
+        ({"AQ_WORKRES": "4"}, ["AQ_WORKRES is not a setting", "did you mean AQ_WORKERS?"]),
+        ({"AQ_HOST": EVERYWHERE}, ["AQ_HOST='0.0.0.0'", "AQ_ALLOW_ANONYMOUS=1"]),
+        ({"AQ_HOST": "::"}, ["AQ_HOST='::'", "AQ_ALLOW_ANONYMOUS=1", "AQ_API_KEYS_FILE"]),
+        ({"AQ_API_KEYS_FILE": "/proc/nowhere/keys"}, ["AQ_API_KEYS_FILE: '/proc/nowhere/keys' cannot be read"]),
+        ({"AQ_HOST": "192.0.2.1", "AQ_ALLOW_ANONYMOUS": "1"}, ["AQ_HOST='192.0.2.1'", "cannot listen there"]),
+        ({"AQ_HOST": "unix:/run/aq", "AQ_ALLOW_ANONYMOUS": "1"}, ["AQ_HOST='unix:/run/aq'", "cannot listen there"]),
+        ({"AQ_DATA_DIR": "/proc/nowhere/data"}, ["AQ_DATA_DIR='/proc/nowhere/data'", f"user {os.getuid()}"]),
+    ],
+)
+def test_it_refuses_in_one_sentence(variables: dict[str, str], words: list[str], tmp_path: Path) -> None:
+    said = refused(tmp_path, **variables)
+    assert all(word in said for word in words), said
+
+
+def test_it_refuses_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"AQ_PORT={port}: cannot listen there" in refused(tmp_path, AQ_PORT=str(port))
+
+
+def test_it_refuses_a_file_where_the_data_should_lie(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a letter")
+    assert "the directory cannot be used" in refused(tmp_path)
+    assert (tmp_path / "data").read_text() == "a letter"
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_it_refuses_a_project_of_somebody_else(tmp_path: Path) -> None:
+    project = tmp_path / "data" / "projects" / "theirs"
+    project.mkdir(parents=True)
+    (project / "lock").touch(mode=0o000)
+    assert "Permission denied" in refused(tmp_path)
+
+
+def test_a_start_refused_by_its_settings_leaves_nothing_behind(tmp_path: Path) -> None:
+    refused(tmp_path, AQ_HOST=EVERYWHERE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_listens_on_ipv6(started: Start) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    shown, port = started(AQ_HOST="::1")
+    assert shown in ("::1", "[::1]")
+    assert get("::1", port, "/healthz")[0] == 200
+
+
+def test_it_serves_its_own_code_and_a_relative_directory(started: Start, tmp_path: Path) -> None:
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "__init__.py").write_text("raise SystemExit('the caller has a package of this name')")
+    (tmp_path / "joblib.py").write_text("raise SystemExit('and one of that')")
+    host, port = started()
+    assert get(host, port, "/readyz")[0] == 200
+    assert (tmp_path / "active-query-data" / "projects").is_dir()
+
+
+def test_gunicorns_own_variable_opens_no_other_door(
+    started: Start,
+) -> None:
+    other = free_port()
+    host, port = started(GUNICORN_CMD_ARGS=f"--bind {EVERYWHERE}:{other} --worker-class sync --limit-request-line 99")
+    assert get(host, port, "/healthz")[0] == 200
+    assert get(host, port, "/healthz?" + 99 * "x")[0] == 414
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", other)).close()
+
+
+@pytest.mark.parametrize(("host", "bind"), [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("127.0.0.1", "127.0.0.1:80")])
+def test_an_address_is_written_as_gunicorn_reads_it(host: str, bind: str) -> None:
+    command = gunicorn_command(Settings(host=host, port=80), SHARED_MEMORY)
+    assert command[command.index("--bind") + 1] == bind
+
+
+def test_nothing_is_loaded_before_the_fork() -> None:
+    assert "--preload" not in gunicorn_command(Settings(), SHARED_MEMORY)
+
+
+def test_a_request_at_work_is_answered_before_the_end(serve: Callable[..., Service]) -> None:
+    service = serve(AQ_WORKERS="1")
+    body = b'{"project_id": "late", "X": [[0.0], [1.0]], "y": [0, 1]}'
+    head = (
+        f"POST /fit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # a worker has taken the request
+        connection.sendall(body[:10])
+        assert service.process is not None
+        service.process.send_signal(signal.SIGTERM)
+        wait_until_logged(service.log, "Handling signal: term")
+        connection.sendall(body[10:])
+        assert connection.recv(100).startswith(b"HTTP/1.1 201 ")
+    assert service.process.wait(30) == 0
+    assert service.start().call("GET", "/projects/late").status == 200
+
+
+def wait_until_logged(log: Path, text: str) -> None:
+    """Return as soon as a text stands in a log."""
+    wait_until(lambda: text in log.read_text(), log.read_text)
+
+
+def test_counters_go_with_the_service_and_those_of_a_killed_one_with_the_next(serve: Callable[..., Service]) -> None:
+    service = serve(AQ_WORKERS="1")
+    killed = counters_of(service)
+    assert service.process is not None
+    pids = [service.process.pid, *service.workers()]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    service.process.wait(30)
+    while any(is_alive(pid) for pid in pids):
+        time.sleep(0.01)
+    service.start()
+    assert not killed.exists()
+    assert b"active_query_requests_total" in service.call("GET", "/metrics").body
+    ended = counters_of(service)
+    assert service.stop() == 0
+    assert not ended.exists()
+
+
+def counters_of(service: Service) -> Path:
+    """The directory of counters that a running service holds open."""
+    assert service.process is not None
+    open_files = Path(f"/proc/{service.process.pid}/fd").iterdir()
+    (path,) = {file.readlink() for file in open_files if file.readlink().name.startswith(COUNTERS)}
+    return path
+
+
+def test_a_client_that_stalls_loses_its_connection():
+    with socket.socket() as listening, socket.socket() as caller:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        when_ready(SimpleNamespace(LISTENERS=[SimpleNamespace(sock=listening)]))
+        caller.connect(listening.getsockname())
+        connection, _ = listening.accept()
+        with connection:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                assert connection.getsockopt(socket.SOL_SOCKET, option, 16) == struct.pack("ll", STALLED_SECONDS, 0)

@@ -1,0 +1,51 @@
+"""Work in threads: all of it is done, errors come out, and nobody waits behind another's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.compute.threads import n_cores, run_in_threads
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 2, 3, 1000])
+def test_every_item_is_worked_on_once(n_items):
+    seen: list[int] = []
+    run_in_threads(seen.append, range(n_items))
+    assert sorted(seen) == list(range(n_items))
+
+
+def test_an_error_ends_the_work_and_comes_out():
+    seen: list[int] = []
+
+    def work(item):
+        seen.append(item)
+        time.sleep(0.001)
+        if item == 3:
+            raise ValueError("item 3")
+
+    with pytest.raises(ValueError, match="item 3"):
+        run_in_threads(work, range(10_000))
+    assert len(seen) < 100
+
+
+def test_little_work_does_not_wait_behind_much():
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def long(_):
+        begun.release()
+        assert release.wait(30)
+
+    with ThreadPoolExecutor(n_cores() + 1) as callers:
+        others = [callers.submit(run_in_threads, long, range(50)) for _ in range(n_cores())]
+        for _ in others:
+            begun.acquire()
+        done: list[int] = []
+        run_in_threads(done.append, range(5))
+        assert sorted(done) == list(range(5))
+        release.set()
+        for other in others:
+            other.result()

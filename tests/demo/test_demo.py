@@ -1,0 +1,152 @@
+"""`active-query demo`: what it computes, and the whole of it against a real service."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.demo import client as copied
+from service.demo.client import Client, Learnt, ServiceError
+from service.demo.comparisons import COMPARISONS, digits, yardstick
+from service.demo.measurement import Curves, Outcome, measure
+from service.demo.report import labels_saved, percent, summary, table
+from service.demo.serving import own_service
+from tests.support.serving import Service
+
+DEMO = [sys.executable, "-m", "service", "demo"]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def curves(labels: list[int], *runs: list[float]) -> Curves:
+    return Curves(np.array(labels), np.array(runs))
+
+
+RANDOM = curves([10, 20, 30, 40, 50], [0.5, 0.6, 0.6, 0.6, 0.9], [0.5, 0.6, 0.8, 0.7, 0.7])
+"""Its mean is 0.5, 0.6, 0.7, 0.65, 0.8."""
+
+
+def test_curves_are_averaged_over_runs() -> None:
+    both = Curves.of([[Learnt(10, 0.5), Learnt(20, 0.6)], [Learnt(10, 0.7), Learnt(20, 0.6)]])
+    assert both.labels.tolist() == [10, 20]
+    assert both.mean == pytest.approx([0.6, 0.6])
+    assert both.deviation == pytest.approx([0.1, 0.0])
+
+
+def test_runs_with_other_numbers_of_labels_are_not_averaged() -> None:
+    with pytest.raises(ValueError, match="same numbers of labels"):
+        Curves.of([[Learnt(10, 0.5)], [Learnt(11, 0.5)]])
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "needed"), [(0.4, 10), (0.5, 10), (0.55, 20), (0.7, 30), (0.71, 50), (0.8, 50), (0.81, None)]
+)
+def test_labels_are_needed_until_the_mean_is_first_that_high(accuracy: float, needed: int | None) -> None:
+    assert RANDOM.labels_needed(accuracy) == needed
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "accuracy", "saved"),
+    [(10, 0.5, "0"), (20, 0.7, "10"), (20, 0.8, "30"), (20, 0.9, "> 30"), (30, 0.6, "-10"), (50, 0.9, "> 0")],
+)
+def test_labels_saved_are_those_random_questions_need_more(n_labels: int, accuracy: float, saved: str) -> None:
+    assert labels_saved(RANDOM, n_labels, accuracy) == saved
+
+
+def test_the_table_shows_every_so_manieth_line_and_the_last() -> None:
+    outcome = Outcome(COMPARISONS[0], curves([10, 20, 30, 40], [0.5, 0.8, 0.75, 0.9]), RANDOM)
+    assert table(outcome, every=2).splitlines() == [
+        "  labels    accuracy   at random   labels saved",
+        "      10      50.0 %      50.0 %              0",
+        "      30      75.0 %      70.0 %             20",
+        "      40      90.0 %      65.0 %           > 10",
+    ]
+    assert summary(outcome) == ("50.0 % -> 90.0 % with 30 questions; random questions: 65.0 % on average over 2 seeds")
+
+
+def test_the_yardstick_is_as_agreed() -> None:
+    start = yardstick(0)
+    assert start.X.shape == (900, 10)
+    assert (start.n_labeled, len(start.y), len(start.y_test)) == (90, 900, 100)
+    assert (yardstick(1).X == start.X).all()
+
+
+def test_every_seed_gives_the_digits_another_split() -> None:
+    start = digits(0)
+    assert (start.n_labeled, len(start.y), len(start.y_test)) == (20, 1347, 450)
+    assert (digits(1).X_test != start.X_test).any()
+    assert (digits(0).X_test == start.X_test).all()
+
+
+def test_no_project_stays_behind(serve: Callable[..., Service]) -> None:
+    client = Client(f"http://127.0.0.1:{serve().port}/")
+    outcome = measure(client, replace(COMPARISONS[0], n_queries=1), n_seeds=2)
+    assert outcome.active.labels.tolist() == [90, 91]
+    assert outcome.random.labels.tolist() == [90, 91, 92]
+    with pytest.raises(ServiceError, match=r"POST /query: 422 .*'entropi' is not a strategy.*'entropy'"):
+        measure(client, replace(COMPARISONS[0], strategy="entropi"), n_seeds=2)
+    assert client.send("GET", "/projects")["projects"] == []
+
+
+def test_the_client_can_be_copied_where_numpy_is() -> None:
+    nodes = [node for node in ast.walk(ast.parse(Path(copied.__file__).read_text())) if isinstance(node, ast.stmt)]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {module.split(".")[0] for module in modules} - sys.stdlib_module_names == {"numpy"}
+
+
+def test_a_url_without_a_scheme_is_refused() -> None:
+    with pytest.raises(ServiceError, match="http://"):
+        Client("localhost:8000")
+
+
+def test_a_service_that_does_not_start_shows_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--no-such-option")
+    with pytest.raises(ServiceError, match=r"(?s)instead of starting.*no-such-option"), own_service():
+        pass
+
+
+def test_without_matplotlib_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; from service.cli.main import main; main(['demo'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'active-query[demo]'" in done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing_running(tmp_path: Path, how: signal.Signals) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [*DEMO, "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as demo:
+        assert demo.stdout is not None
+        assert b"Yardstick" in demo.stdout.readline()
+        demo.send_signal(how)
+        _, error = demo.communicate(timeout=60)
+    assert (demo.returncode, error.strip()) == (1, b"Aborted!")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_demo_shows_that_chosen_questions_beat_random_ones(tmp_path: Path) -> None:
+    done = subprocess.run([*DEMO, "--seeds", "2", "--out", str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "88.0 % -> 91.0 % with 20 questions" in done.stdout
+
+    measured = json.loads((tmp_path / "curves.json").read_text())
+    assert measured["yardstick"]["active"]["labels"] == list(range(90, 111))
+    (accuracy,) = measured["yardstick"]["active"]["accuracy"]
+    assert (accuracy[0], accuracy[-1]) == (0.88, 0.91)
+    assert measured["digits"]["active"]["labels"] == list(range(20, 301, 10))
+    chosen, at_random = (np.mean(measured["digits"][who]["accuracy"], axis=0)[28] for who in ("active", "random"))
+    assert chosen > at_random
+    assert f"-> {percent(chosen)} with 280 questions; random questions: {percent(at_random)}" in done.stdout
+    for name in measured:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)

@@ -1,0 +1,232 @@
+"""Votes: tables checkable by eye, and a slow literal version of the rules that must agree on anything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain.labels import ANNOTATOR_BITS, NOBODY, SKIP, EncodedLabels, Votes, cast, resolve
+
+A, B, C = 0, 1, 2
+ANN, BOB, CY, DEE = 0, 1, 2, 3
+
+
+def given_in_turn(*votes):
+    """The votes after one-record requests (annotator, code) about sample 7, a second apart, and what each changed."""
+    kept, changes = Votes.none(), []
+    for at, (annotator, code) in enumerate(votes):
+        kept, n_changed = cast(kept, Votes.of([(7, code, annotator, b"")], at))
+        changes.append(n_changed)
+    return kept, changes
+
+
+def outcome(votes):
+    """What the votes of sample 7 come to: its code, SKIP, or None when nothing is said of it."""
+    resolved = resolve(votes)
+    if 7 in resolved.skipped:
+        return SKIP
+    return int(resolved.code_of(np.array([7]))[0]) if 7 in resolved.labeled else None
+
+
+MAJORITY = [
+    ("one vote", [(ANN, A)], A),
+    ("two against one", [(ANN, A), (BOB, B), (CY, A)], A),
+    ("two against a later one", [(ANN, A), (CY, A), (BOB, B)], A),
+    ("one each: the later", [(ANN, A), (BOB, B)], B),
+    ("one each, the other way round", [(BOB, B), (ANN, A)], A),
+    ("two each: whose last vote is the latest", [(ANN, A), (BOB, B), (CY, B), (DEE, A)], A),
+    ("two each, the other one", [(ANN, A), (BOB, B), (DEE, A), (CY, B)], B),
+    ("two each, the latest by the first in the list", [(DEE, A), (BOB, B), (CY, B), (ANN, A)], A),
+    ("three ways: the latest", [(ANN, A), (BOB, C), (CY, B)], B),
+    ("a change of mind makes the majority", [(ANN, A), (BOB, B), (CY, A), (ANN, B)], B),
+    ("a change of mind is the latest word", [(ANN, A), (BOB, B), (ANN, C), (BOB, A)], A),
+    ("the same again is not a later word", [(ANN, A), (BOB, B), (ANN, A)], B),
+]
+
+NOBODY_IN_PARTICULAR = [
+    ("stands alone", [(NOBODY, A)], A, 1),
+    ("replaces itself", [(NOBODY, A), (NOBODY, B)], B, 1),
+    ("replaces all others", [(ANN, A), (BOB, A), (CY, A), (NOBODY, B)], B, 1),
+    ("is replaced by the first name", [(NOBODY, A), (ANN, B)], B, 1),
+    ("is replaced even by one who agrees", [(NOBODY, A), (ANN, A)], A, 1),
+    ("changes nothing when it agrees with the majority", [(ANN, A), (BOB, A), (CY, B), (NOBODY, A)], A, 3),
+    ("counts no more once a name has spoken", [(NOBODY, A), (ANN, B), (BOB, A)], A, 2),
+]
+
+SKIPS = [
+    ("nobody skips", [(NOBODY, SKIP)], SKIP),
+    ("a name skips", [(ANN, SKIP)], SKIP),
+    ("all skip", [(ANN, SKIP), (BOB, SKIP)], SKIP),
+    ("one labels before", [(ANN, A), (BOB, SKIP)], A),
+    ("one labels after", [(BOB, SKIP), (ANN, A)], A),
+    ("a label outweighs any number of skips", [(ANN, SKIP), (BOB, SKIP), (CY, A)], A),
+    ("the only one who labelled skips now", [(ANN, A), (BOB, SKIP), (ANN, SKIP)], SKIP),
+    ("nobody's skip replaces all labels", [(ANN, A), (BOB, A), (NOBODY, SKIP)], SKIP),
+    ("a name's skip replaces nobody's label", [(NOBODY, A), (ANN, SKIP)], SKIP),
+    ("nobody's label replaces a skip", [(NOBODY, SKIP), (NOBODY, A)], A),
+]
+
+CHANGES = [
+    ("the same again", [(ANN, A), (ANN, A)], [1, 0]),
+    ("nobody the same again", [(NOBODY, A), (NOBODY, A)], [1, 0]),
+    ("another label", [(ANN, A), (ANN, B), (ANN, A)], [1, 1, 1]),
+    ("a second opinion", [(ANN, A), (BOB, A)], [1, 1]),
+    ("a skip again", [(ANN, SKIP), (ANN, SKIP)], [1, 0]),
+    ("nobody skips what all skipped", [(ANN, SKIP), (BOB, SKIP), (NOBODY, SKIP)], [1, 1, 0]),
+    ("nobody skips what one labelled", [(ANN, SKIP), (BOB, A), (NOBODY, SKIP)], [1, 1, 1]),
+]
+
+
+@pytest.mark.parametrize(("votes", "expected"), [row[1:] for row in MAJORITY], ids=[row[0] for row in MAJORITY])
+def test_the_majority_decides_and_the_latest_of_a_tie(votes, expected):
+    assert outcome(given_in_turn(*votes)[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected", "n_kept"),
+    [row[1:] for row in NOBODY_IN_PARTICULAR],
+    ids=[row[0] for row in NOBODY_IN_PARTICULAR],
+)
+def test_a_label_of_nobody_in_particular(votes, expected, n_kept):
+    kept, _ = given_in_turn(*votes)
+    assert outcome(kept) == expected
+    assert len(kept) == n_kept
+
+
+@pytest.mark.parametrize(("votes", "expected"), [row[1:] for row in SKIPS], ids=[row[0] for row in SKIPS])
+def test_a_sample_is_skipped_when_nobody_labels_it(votes, expected):
+    assert outcome(given_in_turn(*votes)[0]) == expected
+
+
+@pytest.mark.parametrize(("votes", "expected"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
+def test_what_is_said_already_changes_nothing(votes, expected):
+    assert given_in_turn(*votes)[1] == expected
+
+
+def test_what_changes_nothing_keeps_its_time():
+    kept, _ = given_in_turn((ANN, A), (BOB, B), (ANN, A))
+    assert kept.at.tolist() == [0, 1]
+
+
+def test_nothing_said_comes_to_nothing():
+    resolved = resolve(Votes.none())
+    assert (len(resolved.labeled), len(resolved.skipped)) == (0, 0)
+    assert resolved.code_of(np.array([0, 5])).tolist() == [SKIP, SKIP]
+
+
+def test_far_samples_and_many_annotators_stay_apart():
+    far, last = 2**40, 2**ANNOTATOR_BITS - 2
+    kept, _ = cast(
+        Votes.none(), Votes.of([(far, A, last, b""), (far + 1, B, NOBODY, b""), (far + 1, C, 0, b"")][:2], 1)
+    )
+    kept, _ = cast(kept, Votes.of([(far, B, 0, b"")], 2))
+    assert kept.index.tolist() == [far, far, far + 1]
+    assert kept.annotator.tolist() == [0, last, NOBODY]
+
+
+def test_query_ids_of_any_length_are_kept_whole():
+    kept, _ = cast(Votes.none(), Votes.of([(1, A, ANN, b"x")], 1))
+    kept, _ = cast(kept, Votes.of([(2, A, ANN, b"y" * 64), (3, A, ANN, b"")], 2))
+    assert kept.query.tolist() == [b"x", b"y" * 64, b""]
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "codes"),
+    [
+        (["b", None, "a", "b"], ("b", "a"), [0, -1, 1, 0]),
+        ([None, None], (), [-1, -1]),
+        ([False, True, None], (False, True), [0, 1, -1]),
+        ([0, -5, 2**63 - 1, 0], (0, -5, 2**63 - 1), [0, 1, 2, 0]),
+        ([], (), []),
+    ],
+)
+def test_labels_are_encoded_in_the_order_of_their_first_appearance(labels, values, codes):
+    encoded = EncodedLabels.encode(labels)
+    assert encoded.values == values
+    assert [type(value) for value in encoded.values] == [type(value) for value in values]
+    assert encoded.codes.tolist() == codes
+
+
+# The rules again, over a dictionary: sample -> annotator -> (code, time, query id).
+
+
+def slow_outcomes(said, index):
+    """All labels that a sample may be taken to have, {SKIP} when it is skipped, none when nothing is said of it."""
+    votes = said.get(index, {}).values()
+    labels = [(code, at) for code, at, _ in votes if code != SKIP]
+    if not labels:
+        return {SKIP} if votes else set()
+    count = {code: sum(other == code for other, _ in labels) for code, _ in labels}
+    leading = [(at, code) for code, at in labels if count[code] == max(count.values())]
+    return {code for at, code in leading if at == max(leading)[0]}
+
+
+def slow_cast(said, rows, at, resolved):
+    """Give one request's votes, and return how many changed anything. `resolved` is what was known before."""
+    n_changed = 0
+    for index, code, annotator, query in rows:
+        votes = said.setdefault(index, {})
+        if annotator in votes and votes[annotator][0] == code:
+            continue
+        if annotator == NOBODY and resolved.get(index) == code:
+            continue
+        if annotator == NOBODY:
+            votes.clear()
+        votes.pop(NOBODY, None)
+        votes[annotator] = (code, at, query)
+        n_changed += 1
+    return n_changed
+
+
+def without_clashes(rows):
+    """At most one vote per sample and annotator, and no other beside one of nobody in particular."""
+    kept = {}
+    for index, code, annotator, query in rows:
+        if (index, NOBODY) in kept or (annotator == NOBODY and any(index == other for other, _ in kept)):
+            continue
+        kept[index, annotator] = (index, code, annotator, query)
+    return list(kept.values())
+
+
+ROW = st.tuples(
+    st.integers(0, 2),
+    st.sampled_from([SKIP, A, B, C]),
+    st.sampled_from([NOBODY, ANN, BOB, CY, DEE]),
+    st.sampled_from([b"", b"q", b"query-17"]),
+)
+REQUESTS = st.lists(st.lists(ROW, min_size=1, max_size=6).map(without_clashes), max_size=12)
+
+
+@settings(max_examples=300, derandomize=True)
+@given(REQUESTS)
+def test_votes_follow_the_rules(requests):
+    votes, said = Votes.none(), {}
+    for at, rows in enumerate(requests):
+        before = resolve(votes)
+        resolved = {**dict(zip(before.labeled.tolist(), before.codes.tolist(), strict=True))}
+        resolved |= dict.fromkeys(before.skipped.tolist(), SKIP)
+        votes, n_changed = cast(votes, Votes.of(rows, at))
+        assert n_changed == slow_cast(said, rows, at, resolved)
+        kept = zip(votes.index, votes.annotator, votes.code, votes.at, votes.query, strict=True)
+        assert [(int(i), int(a), (int(c), int(t), bytes(q))) for i, a, c, t, q in kept] == [
+            (index, annotator, said[index][annotator]) for index in sorted(said) for annotator in sorted(said[index])
+        ]
+        after = resolve(votes)
+        for index in range(3):
+            outcomes = slow_outcomes(said, index)
+            assert (index in after.labeled) == bool(outcomes - {SKIP})
+            assert (index in after.skipped) == (outcomes == {SKIP})
+            assert after.code_of(np.array([index]))[0] in outcomes or outcomes <= {SKIP}
+
+
+@settings(max_examples=50, derandomize=True)
+@given(REQUESTS, st.randoms(use_true_random=False))
+def test_the_order_of_records_in_a_request_does_not_matter(requests, random):
+    votes = shuffled = Votes.none()
+    for at, rows in enumerate(requests):
+        votes, _ = cast(votes, Votes.of(rows, at))
+        shuffled, _ = cast(shuffled, Votes.of(random.sample(rows, len(rows)), at))
+    for column in ("index", "code", "annotator", "at", "query"):
+        assert np.array_equal(getattr(votes, column), getattr(shuffled, column))

@@ -1,0 +1,454 @@
+"""Who may do what: every endpoint has a role, hidden projects are as if there were none, and no token is logged."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask, g
+from flask.testing import FlaskClient
+from werkzeug.exceptions import Forbidden
+
+from service.app import create_app
+from service.auth.keyfile import change_keys
+from service.auth.keys import Caller, Keys, Role, new_key, new_token
+from service.demo.client import Client
+from service.http import docs
+from service.http.contract.operations import Operation
+from service.http.middleware import auth
+from service.http.routes import operations
+from service.settings import Settings
+from tests.support.calls import ends, line
+from tests.support.serving import Service
+
+OPEN = {"get_health", "get_readiness", "get_openapi", "get_docs"}
+KEYED = [operation for operation in operations.all if operation.name not in OPEN]
+OF_A_PROJECT = [operation for operation in KEYED if "<project_id>" in operation.path]
+NAME_A_PROJECT = [
+    operation
+    for operation in KEYED
+    if operation.body and "project_id" in operation.body().fields and operation.name != "fit_project"
+]
+SECRET = "a" * 43
+LOGISTIC = {"name": "logistic_regression", "params": {}}
+
+
+def path_of(operation: Operation, project_id: str = "team-a") -> str:
+    return re.sub(r"<(\w+)>", lambda found: project_id if found[1] == "project_id" else "0", operation.path)
+
+
+@dataclass(frozen=True)
+class As:
+    """Somebody with a token, or without one."""
+
+    client: FlaskClient
+    token: str | None
+
+    def open(self, method: str, path: str, **options: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return self.client.open(path, method=method, headers=headers, **options)
+
+    def post(self, path: str, expect: int, **body: Any) -> Any:
+        response = self.open("POST", path, json=body)
+        assert response.status_code == expect, response.text
+        return response.json
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def someone(keys_file: Path, tmp_path: Path) -> Callable[..., As]:
+    """Make a key for a service that has keys, and be the one who has it."""
+    change_keys(keys_file, lambda keys: keys.added(new_key(new_token(), "first", "admin", [], None)))
+    app = create_app(Settings(data_dir=tmp_path / "data", log_level="error", api_keys_file=keys_file))
+    numbers = itertools.count()
+
+    def make(role: str | None = None, *projects: str, annotator: str | None = None) -> As:
+        if role is None:
+            return As(app.test_client(), None)
+        token = new_token()
+        key = new_key(token, f"{role}-{next(numbers)}", role, projects, annotator)
+        change_keys(keys_file, lambda keys: keys.added(key))
+        return As(app.test_client(), token)
+
+    return make
+
+
+@pytest.fixture
+def admin(someone: Callable[..., As]) -> As:
+    """Somebody who may do anything, and has made two projects."""
+    admin = someone("admin", "*")
+    for name in ("team-a", "birds"):
+        admin.post("/fit", 201, project_id=name, X=line(), y=ends())
+    return admin
+
+
+# Every endpoint.
+
+
+def test_every_endpoint_is_open_or_needs_a_role(app: Flask) -> None:
+    assert {operation.name for operation in operations.all if operation.role is None} == OPEN
+    rules = {rule.endpoint for rule in app.url_map.iter_rules()}
+    assert rules == {f"api.{operation.name}" for operation in operations.all}
+
+
+@pytest.mark.parametrize("operation", KEYED, ids=lambda operation: operation.name)
+def test_who_may_do_what(operation: Operation, someone: Callable[..., As]) -> None:
+    assert someone().open(operation.method, path_of(operation)).status_code == 401
+    for role in Role:
+        status = someone(str(role), "*").open(operation.method, path_of(operation)).status_code
+        assert (status == 403) == (role < operation.role), (role, status)
+        assert status != 401
+
+
+@pytest.mark.parametrize(
+    ("operation", "role"),
+    [
+        *((name, Role.READER) for name in ("query_project", "list_projects", "get_project", "get_metrics")),
+        *((name, Role.ANNOTATOR) for name in ("label_project", "retract_label")),
+        *((name, Role.ADMIN) for name in ("fit_project", "append_samples", "delete_project")),
+    ],
+)
+def test_the_roles_of_endpoints_that_change_something(operation: str, role: Role) -> None:
+    assert {each.name: each.role for each in operations.all}[operation] == role
+
+
+def test_every_get_is_open_or_a_readers() -> None:
+    assert {operation.role for operation in operations.all if operation.method == "GET"} == {None, Role.READER}
+
+
+def test_what_is_open_is_open(someone: Callable[..., As]) -> None:
+    for path in ("/healthz", "/readyz", "/openapi.yaml", "/docs"):
+        assert someone().open("GET", path).status_code == 200
+    assert someone().open("OPTIONS", "/fit").status_code == 200
+    assert someone().open("GET", "/fit").status_code == 405
+    assert someone().open("HEAD", "/projects").status_code == 401
+
+
+def test_a_role_that_is_too_low_is_told_which_would_do(admin: As, someone: Callable[..., As]) -> None:
+    problem = someone("reader", "*").post("/label", 403, project_id="team-a", labels=[{"index": 3, "label": 0}])
+    assert "needs a key of role annotator or admin; key 'reader-" in problem["detail"]
+    assert admin.open("GET", "/projects/team-a").json["version"] == 1
+
+
+def test_without_keys_everybody_may_do_anything(client: FlaskClient) -> None:
+    As(client, None).post("/fit", 201, project_id="p", X=line(), y=ends())
+    As(client, "nonsense").post("/query", 200, project_id="p")
+    assert As(client, None).open("DELETE", "/projects/p").status_code == 204
+
+
+# The header.
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b" ",
+        b"Bearer",
+        b"Bearer ",
+        b"Bearer  ",
+        b"Bearer " + SECRET.encode(),
+        b"bearer " + SECRET.encode(),
+        b"Bearer <token> ",
+        b"Bearer <token> x",
+        b"Bearer <token>\t",
+        b"Bearer\t<token>",
+        b"Bearer <token>,Bearer <token>",
+        b"Bearer <token>, Basic YTpi",
+        b'Bearer "<token>"',
+        b"Bearer token=<token>",
+        b"Bearer <token>=",
+        b"Bearer \xc3\xa9",
+        b"Bearer \xff\xfe\x00",
+        b"\xc2\xa0Bearer <token>",
+        b"<token>",
+        b"Basic YTpi",
+        b"Digest username=a",
+        b"Bearer " + 100_000 * b"a",
+        b"Bearer" + 100_000 * b" ",
+    ],
+    ids=lambda header: repr(header[:30]),
+)
+def test_what_is_no_key_is_refused(header: bytes, someone: Callable[..., As]) -> None:
+    caller = someone("admin", "*")
+    token = str(caller.token)
+    value = header.replace(b"<token>", token.encode()).decode("latin-1")
+    began = time.perf_counter()
+    response = caller.client.get("/projects", environ_overrides={"HTTP_AUTHORIZATION": value})
+    assert time.perf_counter() - began < 0.5
+    assert (response.status_code, response.mimetype) == (401, "application/problem+json")
+    assert response.headers["WWW-Authenticate"].startswith('Bearer realm="Active Query", error=invalid_')
+    assert token not in response.text
+    assert SECRET not in response.text
+
+
+def test_without_a_header_the_challenge_names_no_error(someone: Callable[..., As]) -> None:
+    response = someone().open("GET", "/projects")
+    assert response.headers.getlist("WWW-Authenticate") == ['Bearer realm="Active Query"']
+    assert "'Authorization: Bearer <key>'" in response.json["detail"]
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR "])
+def test_the_scheme_may_be_written_in_any_way(scheme: str, someone: Callable[..., As]) -> None:
+    caller = someone("reader", "*")
+    assert caller.client.get("/projects", headers={"Authorization": f"{scheme} {caller.token}"}).status_code == 200
+
+
+class Untouched(io.RawIOBase):
+    """A body that nobody may read."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: Any) -> int:
+        raise AssertionError("the body was read")
+
+
+@pytest.mark.parametrize("role", [None, "reader", "annotator"])
+@pytest.mark.parametrize("operation", ["/fit", "/projects/team-a/pool"])
+def test_a_refused_request_is_not_read(
+    operation: str, role: str | None, someone: Callable[..., As], tmp_path: Path
+) -> None:
+    caller = someone(role, "*")
+    before = (tmp_path / "data/staging").stat().st_mtime_ns
+    body = {"wsgi.input": Untouched(), "CONTENT_LENGTH": "1000000000", "CONTENT_TYPE": "application/json"}
+    response = caller.open("POST", operation, environ_overrides=body)
+    assert response.status_code == (403 if role else 401)
+    assert (tmp_path / "data/staging").stat().st_mtime_ns == before
+
+
+def test_no_token_is_logged(someone: Callable[..., As], caplog: pytest.LogCaptureFixture) -> None:
+    caller, stranger = someone("reader", "*"), someone()
+    logging.getLogger("service").setLevel(logging.DEBUG)
+    logging.getLogger("service").addHandler(caplog.handler)
+    caller.open("GET", "/projects")
+    As(stranger.client, SECRET).open("GET", "/projects")
+    assert [record.facts["route"] for record in caplog.records if hasattr(record, "facts")] == 2 * ["/projects"]
+    assert caller.token not in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_keys_that_never_could_be_read_are_a_fault_of_the_service(keys_file: Path, tmp_path: Path) -> None:
+    keys_file.write_text("{")
+    app = create_app(Settings(data_dir=tmp_path / "data", log_level="error", api_keys_file=keys_file))
+    caller = As(app.test_client(), new_token())
+    response = caller.open("GET", "/projects")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert caller.open("GET", "/healthz").status_code == 200
+
+
+# Projects.
+
+
+def masked(response: Any, project_id: str) -> tuple[int, str, dict[str, str]]:
+    """A reply without what differs between any two requests."""
+    headers = {
+        name: value for name, value in response.headers.items() if name not in ("X-Request-ID", "Content-Length")
+    }
+    text = re.sub(r'"request_id":"\w+"', "", response.text)
+    return response.status_code, text.replace(project_id, "<name>"), headers
+
+
+BODIES: dict[str, Any] = {
+    "query_project": {},
+    "label_project": {"labels": [{"index": 3, "label": 0}]},
+    "append_samples": {"X": [[0.5, 1.0]]},
+}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    OF_A_PROJECT + NAME_A_PROJECT,
+    ids=lambda operation: operation.name,
+)
+def test_a_hidden_project_is_one_that_there_is_not(operation: Operation, admin: As, someone: Callable[..., As]) -> None:
+    caller = someone("admin", "team-*")
+    replies = []
+    for project_id in ("birds", "stone", "team-z"):  # hidden, hidden if there were one, might be seen if there were one
+        body = BODIES.get(operation.name)
+        if operation in NAME_A_PROJECT:
+            body = {"project_id": project_id, **BODIES[operation.name]}
+        reply = caller.open(operation.method, path_of(operation, project_id), json=body)
+        replies.append(masked(reply, project_id))
+    assert replies[0][0] == 404
+    assert replies[0] == replies[1] == replies[2]
+    assert admin.open("GET", "/projects/birds").json["version"] == 1
+
+
+def test_a_list_shows_what_may_be_seen_and_pages_are_full(admin: As, someone: Callable[..., As]) -> None:
+    for name in ("ant", "team-b", "team-c", "zebra"):
+        admin.post("/fit", 201, project_id=name, X=line(2))
+    caller = someone("reader", "team-*", "ant")
+    found, after = [], ""
+    while after is not None:
+        page = caller.open("GET", f"/projects?limit=2{after and '&after=' + after}").json
+        found.append([project["project_id"] for project in page["projects"]])
+        after = page["next"]
+    assert found == [["ant", "team-a"], ["team-b", "team-c"]]
+
+
+def test_a_key_of_no_project_sees_none(admin: As, someone: Callable[..., As]) -> None:
+    caller = someone("reader")
+    assert caller.open("GET", "/projects").json == {"projects": [], "next": None}
+    assert caller.open("GET", "/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("project_id", ["birds", "stone"])
+@pytest.mark.parametrize("body", [{"X": line(3)}, {"X": line(3), "replace": True}, {}])
+def test_nobody_makes_or_trains_a_project_outside_their_own(
+    project_id: str, body: dict[str, Any], admin: As, someone: Callable[..., As]
+) -> None:
+    problem = someone("admin", "team-*", "ant").post("/fit", 403, project_id=project_id, **body)
+    assert f"may not make or train project '{project_id}'; it may touch: team-*, ant" in problem["detail"]
+    assert [each["project_id"] for each in admin.open("GET", "/projects").json["projects"]] == ["birds", "team-a"]
+    assert admin.open("GET", "/projects/birds").json["version"] == 1
+
+
+def test_one_makes_asks_and_deletes_ones_own(someone: Callable[..., As]) -> None:
+    caller = someone("admin", "team-*")
+    caller.post("/fit", 201, project_id="team-x", X=line(), y=ends())
+    caller.post("/query", 200, project_id="team-x")
+    assert caller.open("DELETE", "/projects/team-x").status_code == 204
+
+
+# Annotators.
+
+
+def labels(caller: As) -> dict[int, str | None]:
+    """Who answered which sample of team-a."""
+    records = caller.open("GET", "/projects/team-a/labels").json["labels"]
+    return {record["index"]: record["annotator"] for record in records}
+
+
+def test_a_key_of_an_annotator_answers_as_this_one(admin: As, someone: Callable[..., As]) -> None:
+    ada = someone("annotator", "*", annotator="ada")
+    records = [{"index": 3, "label": 0}, {"index": 4, "label": 1, "annotator": "ada"}, {"index": 5, "skip": True}]
+    ada.post("/label", 200, project_id="team-a", labels=records)
+    assert {index: name for index, name in labels(ada).items() if name} == {3: "ada", 4: "ada", 5: "ada"}
+
+
+def test_a_key_of_an_annotator_answers_as_no_other(admin: As, someone: Callable[..., As]) -> None:
+    ada = someone("annotator", "*", annotator="ada")
+    records = [{"index": 3, "label": 0}, {"index": 4, "label": 0, "annotator": "bob"}]
+    problem = ada.post("/label", 403, project_id="team-a", labels=records)
+    assert problem["detail"].startswith("/labels/1/annotator: must be 'ada' or left out")
+    problem = ada.post("/query", 403, project_id="team-a", annotator="bob")
+    assert problem["detail"].startswith("/annotator: must be 'ada' or left out")
+    assert admin.open("GET", "/projects/team-a").json["version"] == 1
+
+
+def test_a_key_of_an_annotator_takes_back_its_own_answers_alone(admin: As, someone: Callable[..., As]) -> None:
+    ada, bob = (someone("annotator", "*", annotator=name) for name in ("ada", "bob"))
+    ada.post("/label", 200, project_id="team-a", labels=[{"index": 3, "label": 0}, {"index": 4, "label": 0}])
+    bob.post("/label", 200, project_id="team-a", labels=[{"index": 4, "label": 1}])
+    assert ada.open("DELETE", "/projects/team-a/labels/3").status_code == 204
+    for others in (0, 4):
+        problem = ada.open("DELETE", f"/projects/team-a/labels/{others}")
+        assert (problem.status_code, "by others than 'ada'" in problem.json["detail"]) == (403, True)
+    assert labels(admin).keys() == {0, 4, 19}
+    assert someone("annotator", "*").open("DELETE", "/projects/team-a/labels/4").status_code == 204
+
+
+@pytest.mark.parametrize(("role", "may"), [(Role.READER, False), (Role.ANNOTATOR, True), (Role.ADMIN, True)])
+def test_to_hold_samples_needs_more_than_to_read(role: Role, may: bool, app: Flask) -> None:
+    with app.test_request_context():
+        g.caller = Caller("k", role, ("*",))
+        asked = {"lease_seconds": 60, "annotator": "ada"}
+        if may:
+            assert auth.as_asked_by_caller(asked) == asked
+        else:
+            with pytest.raises(Forbidden, match="role annotator or admin"):
+                auth.as_asked_by_caller(asked)
+
+
+def test_who_holds_samples_is_the_annotator_of_the_key(app: Flask) -> None:
+    with app.test_request_context():
+        g.caller = Caller("k", Role.ANNOTATOR, ("*",), "ada")
+        assert auth.as_asked_by_caller({"lease_seconds": 60})["annotator"] == "ada"
+
+
+def test_a_key_that_answers_as_one_touches_no_lease_of_another(admin: As, someone: Callable[..., As]) -> None:
+    ada, bob = (someone("annotator", "*", annotator=name) for name in ("ada", "bob"))
+    lease = ada.post("/query", 200, project_id="team-a", lease_seconds=60)
+    path = f"/projects/team-a/leases/{lease['query_id']}"
+    assert bob.post(f"{path}/renew", 403)["detail"].startswith("this lease belongs to 'ada'")
+    assert bob.open("DELETE", path).status_code == 403
+    assert someone("reader", "*").open("GET", "/projects/team-a/leases").json["leases"][0]["annotator"] == "ada"
+    assert ada.post(f"{path}/renew", 200)["indices"] == lease["indices"]
+    assert someone("annotator", "*").open("DELETE", path).status_code == 204
+
+
+# The contract.
+
+
+def test_the_page_tells_of_keys_and_roles() -> None:
+    page = docs.page()
+    assert "Authorization: Bearer $KEY" in page
+    assert page.count("Lowest role of a key: ") == len(KEYED)
+    assert page.count("Needs no key.") == len(OPEN)
+
+
+# A real server.
+
+
+@pytest.fixture
+def served(serve: Callable[..., Service], keys_file: Path) -> Iterator[tuple[Service, str]]:
+    token = new_token()
+    change_keys(keys_file, lambda keys: keys.added(new_key(token, "ada", "admin", ["*"], None)))
+    yield serve(AQ_API_KEYS_FILE=str(keys_file), AQ_LOG_LEVEL="debug"), token
+
+
+def exchange(port: int, *head: str, body: bytes = b"") -> tuple[bytes, int]:
+    """Send a head and then a body again and again, up to 64 MB; return the reply, and how much was taken of it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall("\r\n".join([*head, "Host: localhost", "", ""]).encode("latin-1"))
+        reply, n_sent = connection.recv(4000), 0
+        try:
+            while body and n_sent < 2**26:
+                n_sent += connection.send(body)
+        except OSError:
+            pass
+        return reply, n_sent
+
+
+def test_strangers_cost_nothing_and_keys_change_at_work(
+    served: tuple[Service, str], keys_file: Path, tmp_path: Path
+) -> None:
+    service, token = served
+    form = "Content-Type: multipart/form-data; boundary=x"
+    for framing in ("Content-Length: 1000000000", "Transfer-Encoding: chunked"):
+        reply, n_taken = exchange(
+            service.port, "POST /fit HTTP/1.1", form, framing, body=b"10000\r\n" + b"a" * 2**16 + b"\r\n"
+        )
+        assert reply.startswith(b"HTTP/1.1 401 ")
+        assert n_taken < 2**24, "more than a socket holds was taken from a stranger"
+    assert {path.name for path in (tmp_path / "data/staging").iterdir()} <= {"lock"}
+
+    Client(f"http://127.0.0.1:{service.port}", key=token).fit("p", np.eye(2), [0, 1], np.eye(2), [0, 1], LOGISTIC, 0)
+    bearer = f"Authorization: Bearer {token}"
+    assert exchange(service.port, "GET /projects HTTP/1.1", bearer)[0].startswith(b"HTTP/1.1 200 ")
+    assert exchange(service.port, "GET /projects HTTP/1.1", bearer, bearer)[0].startswith(b"HTTP/1.1 401 ")
+    assert exchange(service.port, "GET /projects HTTP/1.1", f"{bearer} {'a' * 10**5}")[0].startswith(b"HTTP/1.1 4")
+    assert exchange(service.port, "GET /projects HTTP/1.1", f"{bearer}\xe9")[0].startswith(b"HTTP/1.1 40")
+    assert exchange(service.port, f"GET /projects HTTP/1.1\r\nAuthorization:\x00{token}")[0].startswith(b"HTTP/1.1 40")
+
+    assert service.call("POST", "/query", {"project_id": "p"}, {"Authorization": f"Bearer {token}"}).status == 200
+    change_keys(keys_file, lambda _: Keys([new_key(new_token(), "bob", "admin", ["*"], None)]))
+    headers = {"Authorization": f"Bearer {token}"}
+    assert {service.call("GET", "/projects", headers=headers).status for _ in range(20)} == {401}
+    assert service.stop() == 0
+    assert token not in service.log.read_text()

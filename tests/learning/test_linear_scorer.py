@@ -1,0 +1,82 @@
+"""The short way of linear models gives what scikit-learn gives, and every other model goes the long way."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from service.learning.estimators import ESTIMATORS, fit, resolve
+from service.learning.linear_scorer import short_way
+from service.learning.pool import Pool
+from service.learning.scoring import score_pool
+from service.strategies.uncertainty import entropy, least_confidence, margin, ratio
+
+SCORERS = [least_confidence, margin, ratio, entropy]
+QUICK = {"random_forest": {"n_estimators": 10}, "extra_trees": {"n_estimators": 10}, "mlp": {"max_iter": 20}}
+
+# How far apart float32 and float64 may put a score, for logits of the size that these pools have.
+ROUNDING = {"f2": 2e-5, "f4": 2e-5, "f8": 1e-12, "i2": 1e-12, "u1": 1e-12}
+
+
+def blobs(n_classes, dtype):
+    rng = np.random.default_rng(n_classes)
+    y = rng.integers(0, n_classes, 900)
+    X = rng.normal(size=(900, 6)) + np.eye(6)[y % 6] * 2
+    return (X * 10 + 40).round().astype(dtype) if dtype in ("i2", "u1") else X.astype(dtype), y
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: scorer.__name__)
+@pytest.mark.parametrize("n_classes", [2, 3, 6])
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("scale", [False, True])
+def test_scores_of_a_linear_model_are_those_of_scikit_learn(scorer, n_classes, dtype, scale):
+    X, y = blobs(n_classes, dtype)
+    model = fit(resolve("logistic_regression", {"scale": scale}), X[:200], y[:200], 0)
+    assert short_way(model) is not None
+    [scores] = score_pool(model, Pool.of(X), scorer, np.ones(len(X), bool))
+    assert scores == pytest.approx(scorer(model.predict_proba(X.astype(np.float64))), abs=ROUNDING[dtype])
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: scorer.__name__)
+def test_scores_of_every_estimator_are_those_of_its_probabilities(name, scorer):
+    X, y = blobs(3, "f8")
+    model = fit(resolve(name, QUICK.get(name, {})), X[:120], y[:120], 0)
+    [scores] = score_pool(model, Pool.of(X), scorer, np.ones(len(X), bool))
+    assert scores == pytest.approx(scorer(model.predict_proba(X)), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "logistic_regression"])
+def test_no_other_estimator_goes_the_short_way(name):
+    X, y = blobs(2, "f8")
+    assert short_way(fit(resolve(name, QUICK.get(name, {})), X[:60], y[:60], 0)) is None
+
+
+def test_probabilities_sum_to_one_however_far_the_logits_are_apart():
+    model = LogisticRegression()
+    model.classes_, model.coef_, model.intercept_ = np.arange(3), np.array([[1e3], [0.0], [-1e3]]), np.zeros(3)
+    probabilities = short_way(model)(np.array([[-1e300], [-1.0], [0.0], [1e-4], [1e300]]))
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(5))
+    assert probabilities[[0, 4]].tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_what_overflows_float32_ranks_last_and_harms_no_other_row():
+    X = np.array([[1.0, 2.0], [3e38, 3e38], [2.0, 1.0]], np.float32)
+    model = LogisticRegression()
+    model.classes_, model.coef_, model.intercept_ = np.arange(3), np.array([[9.0, 9], [8, 8], [0, 1]]), np.zeros(3)
+    [scores] = score_pool(model, Pool.of(X), margin, np.ones(3, bool))
+    assert scores[1] == -1
+    assert (scores[[0, 2]] > 0).all()
+
+
+def test_nothing_is_written_to_the_pool():
+    X, y = blobs(3, "f4")
+    model = fit(resolve("logistic_regression", {}), X, y, 0)
+    X.flags.writeable = False
+    before = X.copy()
+    score_pool(model, Pool.of(X), margin, np.ones(len(X), bool))
+    assert np.array_equal(X, before)
+
+
+def test_a_pipeline_of_something_else_goes_the_long_way():
+    assert short_way(Pipeline([("a", "passthrough"), ("b", object())])) is None

@@ -1,0 +1,217 @@
+"""Several annotators on one sample: what is trained on, and who answered how well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from scipy.sparse import csr_array
+
+from service.domain.labels import Votes
+from service.learning import weigh_votes
+from service.learning.estimators import resolve
+from service.learning.weigh_votes import folds, unseen_probabilities, weighed_rows
+from tests.support.calls import ends, get, line, post
+from tests.support.nasty import POOLS
+
+FOREST = {"name": "random_forest", "params": {"n_estimators": 10}}
+ADA, BOB, EVE = "ada", "bob", "eve"
+
+
+@pytest.fixture
+def project(client: FlaskClient) -> str:
+    """Twenty rows on a line: those up to 9 are of class 0; nobody said so of any but the first and the last."""
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    return "p"
+
+
+def label(client: FlaskClient, *answers: tuple[int, Any, str | None], **options: Any) -> Any:
+    """Label samples: (index, label, annotator)."""
+    records = [{"index": index, "label": label} | ({"annotator": who} if who else {}) for index, label, who in answers]
+    return post(client, "/label", project_id="p", labels=records, **options)
+
+
+def right(*indices: int, who: str) -> list[tuple[int, Any, str | None]]:
+    return [(index, int(index > 9), who) for index in indices]
+
+
+def wrong(*indices: int, who: str) -> list[tuple[int, Any, str | None]]:
+    return [(index, int(index <= 9), who) for index in indices]
+
+
+def consensus_of(client: FlaskClient, index: int) -> tuple[Any, Any]:
+    found = [record for record in get(client, "/projects/p/labels")["labels"] if record["index"] == index]
+    assert len({(record["consensus"], record["quality"]) for record in found}) == 1
+    return found[0]["consensus"], found[0]["quality"]
+
+
+def annotators(client: FlaskClient) -> dict[str | None, Any]:
+    return {record["annotator"]: record for record in get(client, "/projects/p/annotators")["annotators"]}
+
+
+CROWD = [
+    *right(*range(1, 19), who=ADA),
+    *right(*range(1, 19, 2), who=BOB),
+    *right(1, 4, 7, 12, 15, 18, who=EVE),
+    *wrong(2, 5, 8, 11, 14, 17, who=EVE),
+]
+
+
+def test_one_who_is_mostly_right_wins_against_the_latest(client: FlaskClient, project: str) -> None:
+    label(client, *CROWD)
+    assert get(client, "/projects/p")["class_counts"] == [10, 10]
+    agreed, doubtful = consensus_of(client, 1), consensus_of(client, 2)
+    assert (agreed[0], doubtful[0]) == (0, 0)
+    assert 0.5 < min(agreed[1], doubtful[1]) <= 1
+    post(client, "/fit", project_id=project, consensus="majority")
+    assert (consensus_of(client, 1), consensus_of(client, 2)) == ((0, None), (1, None))
+
+
+def test_annotators_are_told_apart(client: FlaskClient, project: str) -> None:
+    label(client, *CROWD, (0, 0, ADA))
+    post(client, "/label", project_id=project, labels=[{"index": 3, "skip": True, "annotator": EVE}])
+    found = annotators(client)
+    assert list(found) == [None, ADA, BOB, EVE]
+    assert found[None] | {"first_at": "", "last_at": ""} == {
+        "annotator": None,
+        "n_labels": 1,
+        "n_skips": 0,
+        "n_shared": 0,
+        "agreement": None,
+        "accuracy": None,
+        "first_at": "",
+        "last_at": "",
+    }
+    assert (found[EVE]["n_labels"], found[EVE]["n_skips"], found[EVE]["n_shared"]) == (12, 1, 12)
+    assert (found[ADA]["agreement"], found[EVE]["agreement"]) == (1, 0.5)
+    assert found[EVE]["accuracy"] < 0.75 < found[BOB]["accuracy"] <= 1
+    assert found[EVE]["first_at"] < found[EVE]["last_at"]
+
+
+def test_nobody_has_answered_yet(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line())
+    response = client.get("/projects/p/annotators")
+    assert response.json == {"annotators": []}
+    assert response.headers["ETag"].endswith('-1"')
+    get(client, "/projects/q/annotators", 404)
+
+
+def test_without_a_second_vote_nothing_is_weighed(client: FlaskClient, project: str, monkeypatch: Any) -> None:
+    monkeypatch.delattr(weigh_votes, "fit")  # would be missed
+    label(client, *right(*range(1, 19), who=ADA))
+    assert consensus_of(client, 3) == (0, None)
+    assert annotators(client)[ADA]["accuracy"] is None
+
+
+def test_votes_since_the_fit_count_by_the_majority(client: FlaskClient, project: str) -> None:
+    label(client, *CROWD)
+    reply = label(client, (2, 1, BOB), refit="never")
+    assert (consensus_of(client, 2), reply["n_labels_since_fit"]) == ((1, None), 1)
+    assert consensus_of(client, 1)[1] is not None
+    label(client, (2, 1, BOB))
+    assert consensus_of(client, 2)[1] is not None
+
+
+def test_a_vote_that_agrees_is_weighed_by_the_next_fit(client: FlaskClient, project: str) -> None:
+    before = label(client, *CROWD)["model_version"]
+    reply = label(client, *right(2, who=BOB), refit="never")
+    assert (reply["model_version"], reply["n_labels_since_fit"]) == (before, 1)
+    assert label(client, *right(2, who=BOB))["model_version"] == before + 1
+
+
+def test_the_same_votes_give_the_same_consensus(client: FlaskClient) -> None:
+    found = []
+    for name in ("p", "q"):
+        post(client, "/fit", 201, project_id=name, X=line(), y=ends(), estimator=FOREST, random_state=3)
+        records = [{"index": index, "label": label, "annotator": who} for index, label, who in CROWD]
+        post(client, "/label", project_id=name, labels=records)
+        found.append([record["quality"] for record in get(client, f"/projects/{name}/labels")["labels"]])
+    assert found[0] == found[1]
+    assert None not in found[0]
+
+
+FEW = [
+    ("two samples, one with two votes", [(0, "a", ADA), (0, "a", BOB), (1, "b", ADA)]),
+    ("two who never agree", [(0, "a", ADA), (0, "b", BOB), (1, "b", ADA), (1, "a", BOB), (2, "a", ADA)]),
+    ("a class of one sample", [(0, "a", ADA), (1, "a", ADA), (2, "b", ADA), (3, "c", ADA), (3, "c", BOB)]),
+    ("a class that never wins", [(0, "a", ADA), (1, "b", ADA), (2, "a", ADA), (2, "a", BOB), (2, "z", EVE)]),
+    ("every class once", [(i, "abcdef"[i], who) for i in range(6) for who in (ADA, BOB)]),
+    ("a skip beside a label", [(0, "a", ADA), (0, None, BOB), (1, "b", ADA), (1, "b", BOB)]),
+]
+
+
+@pytest.mark.parametrize("estimator", ["logistic_regression", "svc", "k_neighbors", "gaussian_nb"])
+@pytest.mark.parametrize("answers", [row[1] for row in FEW], ids=[row[0] for row in FEW])
+def test_few_votes_are_weighed_too(client: FlaskClient, answers: Any, estimator: str) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), estimator=estimator)
+    records = [
+        {"index": index, "annotator": who} | ({"skip": True} if label is None else {"label": label})
+        for index, label, who in answers
+    ]
+    assert post(client, "/label", project_id="p", labels=records)["n_labels_since_fit"] == 0
+    qualities = [record["quality"] for record in get(client, "/projects/p/labels")["labels"]]
+    assert all(0 <= quality <= 1 for quality in qualities)
+
+
+@pytest.mark.parametrize("name", ["all rows equal", "at both ends of float64", "subnormal", "one row far away"])
+def test_votes_on_nasty_pools_are_weighed_too(client: FlaskClient, name: str) -> None:
+    post(client, "/fit", 201, project_id="p", X=POOLS[name].tolist(), estimator=FOREST)
+    label(
+        client, *[(index, index % 2, ADA) for index in range(12)], *[(index, index % 3 % 2, BOB) for index in range(6)]
+    )
+    assert all(0 <= record["quality"] <= 1 for record in get(client, "/projects/p/labels")["labels"])
+
+
+def test_a_wrong_consensus_is_refused(client: FlaskClient) -> None:
+    problem = post(client, "/fit", 422, project_id="p", X=line(), consensus="median")
+    assert problem["errors"] == [{"pointer": "/consensus", "detail": "must be 'crowdlab' or 'majority'"}]
+
+
+# Probabilities of rows that a model has not seen.
+
+
+def test_no_row_is_judged_by_a_model_that_has_seen_it() -> None:
+    X, codes = np.arange(40.0)[:, np.newaxis], (np.arange(40) > 19).astype(np.int64)
+    codes[7] = 1  # its nearest neighbour but itself is of class 0
+    nearest = resolve("k_neighbors", {"n_neighbors": 1})
+    assert unseen_probabilities(nearest, X, codes, 2, 0)[7].tolist() == [1, 0]
+
+
+def test_of_a_class_that_it_has_not_met_a_model_has_no_opinion() -> None:
+    X, codes = np.arange(12.0)[:, np.newaxis], np.array([0] * 6 + [1] * 5 + [2])
+    found = unseen_probabilities(resolve("logistic_regression", {}), X, codes, 3, 0)
+    assert found[11].tolist() == [1 / 3] * 3
+    assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_sparse_rows_are_judged_as_dense_ones_are() -> None:
+    X, codes = np.arange(40.0)[:, np.newaxis], np.arange(40) // 20
+    dense, thin = (unseen_probabilities(resolve("k_neighbors", {}), rows, codes, 2, 0) for rows in (X, csr_array(X)))
+    assert dense.tolist() == thin.tolist()
+
+
+def test_every_part_has_its_share_of_every_class() -> None:
+    codes = np.repeat([0, 1, 2], [50, 25, 10])
+    fold = folds(codes, np.random.default_rng(0))
+    assert np.bincount(codes * 5 + fold).tolist() == [10] * 5 + [5] * 5 + [2] * 5
+
+
+def test_a_model_learns_from_so_many_rows_at_most(monkeypatch: Any) -> None:
+    monkeypatch.setattr(weigh_votes, "FOLD_ROWS", 30)
+    X, codes = np.arange(60.0)[:, np.newaxis], np.arange(60) % 2
+    # The nearest of as many neighbours as there are: the probabilities are the shares of the classes among all rows.
+    everybody = resolve("k_neighbors", {"n_neighbors": 1000})
+    shares = unseen_probabilities(everybody, X, codes, 2, 0) * 30
+    assert shares == pytest.approx(shares.round())
+
+
+def test_samples_with_several_votes_are_weighed_first() -> None:
+    rows = [(index, 0, 0, b"") for index in range(100)] + [(index, 0, 1, b"") for index in range(0, 100, 10)]
+    votes = Votes.of(rows, 1)
+    some = weighed_rows(votes, weigh_votes.MAX_CELLS // 15, np.random.default_rng(0))
+    assert len(some) == 15
+    assert set(range(0, 100, 10)) <= set(some.tolist())
+    few = weighed_rows(votes, weigh_votes.MAX_CELLS // 4, np.random.default_rng(0))
+    assert set(few.tolist()) < set(range(0, 100, 10))

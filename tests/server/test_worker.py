@@ -1,0 +1,192 @@
+"""The worker that `serve` starts, over a real gunicorn: hostile clients stop nobody, and its refusals are problems."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.calls import line
+from tests.support.serving import Reply, Service, wait_until
+
+N_CONNECTIONS = 40
+N_LABELED = 20_000
+QUESTION = {"project_id": "small", "strategy": "margin"}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One worker of two threads for all tests here, with a small project, and one of many labels."""
+    directory = tmp_path_factory.mktemp("worker")
+    few = {"AQ_WORKERS": "1", "AQ_THREADS": "2", "GUNICORN_CMD_ARGS": f"--worker-connections={N_CONNECTIONS}"}
+    service = Service(directory / "data", directory / "log", AQ_LOG_LEVEL="warning", **few)
+    service.start()
+    service.post("/fit", {"project_id": "small", "X": line(), "y": [0, *[None] * 18, 1]}, expect=201)
+    many = {"project_id": "many", "X": [[0.0]] * N_LABELED, "y": [0] * N_LABELED}
+    service.post("/fit", many, expect=201)
+    yield service
+    service.kill()
+
+
+# Slow clients.
+
+JSON_HEAD = b"POST /label HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+FORM_HEAD = (
+    b"POST /fit HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9999\r\n\r\n"
+)
+PART_HEAD = b'--b\r\nContent-Disposition: form-data; name="X"\r\nContent-Type: application/x-npy\r\n\r\n'
+
+SLOW = {
+    "silent": (b"", b""),
+    "head": (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"s"),
+    "json": (JSON_HEAD + b"Content-Length: 9999\r\n\r\n{", b" "),
+    "chunked": (JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "form": (FORM_HEAD + PART_HEAD, b"\x93"),
+    "unread body": (b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", b"s"),
+    "reply not taken": (b"GET /projects/many/labels HTTP/1.1\r\nHost: x\r\n\r\n", b""),
+    "connection not closed": (b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b""),
+}
+"""Clients by what they do slowly: what they begin with, and what they send a while later, again and again."""
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_slow_clients_stop_nobody(service: Service, kind: str) -> None:
+    begin, drip = SLOW[kind]
+    with ExitStack() as connections:
+        clients = [connections.enter_context(few_bytes_at_a_time(service.port)) for _ in range(12)]
+        for client in clients:
+            client.sendall(begin)
+        waits = []
+        for _ in range(10):
+            for client in clients:
+                client.sendall(drip)
+            began = time.monotonic()
+            service.post("/query", QUESTION)
+            waits.append(time.monotonic() - began)
+        assert sorted(waits)[-2] < 1
+
+
+def few_bytes_at_a_time(port: int) -> socket.socket:
+    """A connection whose receiver has room for next to nothing."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+def test_silent_clients_take_no_connection_from_others(service: Service) -> None:
+    with ExitStack() as connections:
+        for _ in range(N_CONNECTIONS + 10):
+            connections.enter_context(few_bytes_at_a_time(service.port))
+        assert service.call("GET", "/healthz", timeout=5).status == 200
+
+
+def test_a_worker_that_may_open_no_more_files_lives_on(service: Service) -> None:
+    (worker,) = service.workers()
+    n_open = len(list(Path(f"/proc/{worker}/fd").iterdir()))
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (n_open + 5, limits[1]))
+    try:
+        with ExitStack() as connections:
+            for _ in range(10):
+                connections.enter_context(few_bytes_at_a_time(service.port))
+            time.sleep(0.2)
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+    service.post("/query", QUESTION)
+    assert service.workers() == [worker]
+
+
+def test_honest_uploads_on_slow_lines_arrive(service: Service) -> None:
+    body = json.dumps({"project_id": "small", "labels": [{"index": 3, "label": 0}], "refit": "never"}).encode()
+    head = JSON_HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    with ExitStack() as connections:
+        clients = [connections.enter_context(few_bytes_at_a_time(service.port)) for _ in range(16)]
+        for piece in (head[:30], head[30:], body[:5], body[5:30], body[30:]):
+            for client in clients:
+                client.sendall(piece)
+            time.sleep(0.05)
+        for client in clients:
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_a_large_reply_that_is_taken_slowly_is_whole(service: Service) -> None:
+    with few_bytes_at_a_time(service.port) as client:
+        client.sendall(SLOW["reply not taken"][0])
+        time.sleep(0.2)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        assert len(json.loads(response.read())["labels"]) == N_LABELED
+
+
+def test_clients_that_go_away_leave_nothing_behind(service: Service) -> None:
+    for begin, drip in SLOW.values():
+        with few_bytes_at_a_time(service.port) as client:
+            client.sendall(begin + drip)
+    staging = Path(service.environment["AQ_DATA_DIR"], "staging")
+    wait_until(lambda: [path.name for path in staging.iterdir()] == ["lock"])
+    service.post("/query", QUESTION)
+
+
+# What gunicorn refuses.
+
+START = b"GET /healthz HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /" + 5000 * b"x" + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (START + b"X-Long: " + 9000 * b"x" + b"\r\n\r\n", 431),
+        (START + 101 * b"X-Many: 1\r\n" + b"\r\n", 431),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /healthz HTTP/9.9\r\n\r\n", 400),
+        (START + b"no header\r\n\r\n", 400),
+        (START + b"Host: one\r\nHost: two\r\n\r\n", 400),
+        (START + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (START + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (START + b"Content-Length: -1\r\n\r\n", 400),
+        (START + b"Content-Length: 1e3\r\n\r\n", 400),
+        (START + b"Transfer-Encoding: gzip\r\n\r\n", 400),
+        (START + b"Transfer-Encoding: sideways\r\n\r\n", 501),
+        (START + b"Expect: the-unexpected\r\n\r\n", 417),
+    ],
+)
+def test_what_cannot_be_read_is_answered_with_a_problem(service: Service, request_: bytes, status: int) -> None:
+    reply = sent(service, request_)
+    assert (reply.status, reply.json["status"]) == (status, status)
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    assert re.fullmatch("[0-9a-f]{32}", reply.json["request_id"])
+    assert reply.headers["X-Request-ID"] == reply.json["request_id"]
+
+
+def test_the_log_tells_of_what_cannot_be_read_by_its_request_id(service: Service) -> None:
+    reply = sent(service, b"nonsense\r\n\r\n")
+    told = [json.loads(line) for line in service.log.read_text().splitlines()]
+    (line_of_it,) = [each for each in told if each["request_id"] == reply.json["request_id"]]
+    assert {
+        "level": "warning",
+        "message": "answered 400: InvalidRequestLine",
+        "status": 400,
+    }.items() <= line_of_it.items()
+
+
+def test_a_header_is_not_taken_for_the_prefix_of_paths(service: Service) -> None:
+    assert sent(service, START + b"SCRIPT_NAME: /elsewhere\r\n\r\n").status == 200
+
+
+def sent(service: Service, request: bytes) -> Reply:
+    """Send bytes, and return the reply to them."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+        client.sendall(request)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        return Reply(response.status, response.headers, response.read())

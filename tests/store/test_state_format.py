@@ -1,0 +1,151 @@
+"""A state on disk: what is written is what is read, field by field, in plain values."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import joblib
+import numpy as np
+import pytest
+
+from service.domain.consensus import Crowd
+from service.domain.labels import SKIP, Votes
+from service.domain.project import Checksum, EstimatorSpec, HeldOut, History, ModelRef, Project, Segment, TestScore
+from service.errors import UnknownSchema
+from service.store.state_format import SCHEMA_VERSION, from_record, to_record
+
+CROWD = Crowd(
+    index=np.array([3]),
+    code=np.array([1], np.int32),
+    quality=np.array([0.75]),
+    ballots=np.array([2**64 - 1], np.uint64),
+    annotator=np.array([-1, 0], np.int32),
+    weight=np.array([0.5, 1e-6]),
+    accuracy=np.array([0.25, 0.125]),
+    model_weight=1.5,
+    temperature=0.5,
+    n_classes=2,
+)
+
+FULL = Project(
+    project_id="p",
+    incarnation="i",
+    version=7,
+    random_state=2**32 - 1,
+    estimator=EstimatorSpec("mlp", {"hidden_layer_sizes": (10, 5), "alpha": 0.5}),
+    segments=(Segment(3, 100), Segment(4, 20)),
+    n_features=2,
+    has_ids=True,
+    held_out=HeldOut(5, 10),
+    classes=("a", "é"),
+    classes_declared=True,
+    annotators=("ann", "bob"),
+    votes=Votes.of([(3, 1, 0, b"q"), (2**40, SKIP, -1, b"")], at=17),
+    labels_revision=9,
+    model=ModelRef(
+        6, EstimatorSpec("gaussian_nb", {"scale": True}), 1, 8, 5, TestScore(0.5, 0.25, 0.125, 2.0), crowd=CROWD
+    ),
+    last_model=6,
+    last_file=5,
+    created_at=1,
+    updated_at=2,
+    consensus="majority",
+    fit_asked=9,
+    fit_error="the numbers are too large",
+    checksums={"pool/000003.joblib": Checksum(1_000, 2**32 - 1)},
+    history=History(50, (b"an event",)),
+)
+
+EMPTY = replace(
+    FULL,
+    segments=(Segment(1, 1),),
+    has_ids=False,
+    held_out=None,
+    classes=(),
+    classes_declared=False,
+    annotators=(),
+    votes=Votes.none(),
+    model=None,
+    checksums={},
+    history=None,
+)
+
+
+def plain(project):
+    """The project's fields, its columns as lists, so that two can be compared."""
+    values = {field.name: getattr(project, field.name) for field in fields(Project)}
+    crowd = project.model and project.model.crowd
+    values["model"] = project.model and replace(project.model, crowd=None)
+    return values | {"votes": listed(values["votes"]), "crowd": crowd and listed(crowd)}
+
+
+def listed(columns):
+    """The fields of votes or of a crowd, each with its dtype."""
+    values = [np.asarray(getattr(columns, field.name)) for field in fields(columns)]
+    return [(value.dtype, value.tolist()) for value in values]
+
+
+def classes_in(value):
+    """All classes of the values in a record."""
+    found = {type(value)}
+    for inner in value.items() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        found |= classes_in(inner)
+    return found
+
+
+def test_no_field_is_forgotten():
+    assert set(to_record(FULL)) == {field.name for field in fields(Project)} | {"schema_version"}
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        FULL,
+        EMPTY,
+        replace(FULL, model=replace(FULL.model, test_score=None)),
+        replace(FULL, model=replace(FULL.model, crowd=None)),
+        replace(FULL, classes=(True, False)),
+        replace(FULL, classes=(1, 0, -(2**63))),
+    ],
+    ids=["full", "empty", "no score", "no crowd", "booleans", "integers"],
+)
+def test_what_is_written_is_what_is_read(tmp_path, project):
+    joblib.dump(to_record(project), tmp_path / "state")
+    assert plain(from_record(joblib.load(tmp_path / "state"))) == plain(project)
+    assert [type(label) for label in project.classes] == [
+        type(label) for label in from_record(to_record(project)).classes
+    ]
+
+
+def test_a_state_of_the_first_schema_is_read_without_what_it_lacks():
+    written = {**to_record(FULL), "schema_version": 1}
+    for later in ("checksums", "history", "fit_asked", "fit_error", "consensus"):
+        del written[later]
+    del written["model"]["consensus"], written["model"]["crowd"]
+    model = replace(FULL.model, consensus="crowdlab", crowd=None)
+    lacks = {"checksums": {}, "history": None, "fit_asked": None, "fit_error": None, "consensus": "crowdlab"}
+    assert plain(from_record(written)) == plain(replace(FULL, model=model, **lacks))
+
+
+def test_no_class_of_ours_is_in_a_file():
+    assert classes_in(to_record(FULL)) <= {dict, list, tuple, str, bytes, int, float, bool, type(None), np.ndarray}
+
+
+@pytest.mark.parametrize("written", [0, SCHEMA_VERSION + 1, "1", None, 1.5])
+def test_another_schema_is_refused_and_both_are_named(written):
+    with pytest.raises(UnknownSchema, match=f"schema version {written!r}.* reads 1 to {SCHEMA_VERSION}"):
+        from_record({**to_record(FULL), "schema_version": written})
+
+
+@pytest.mark.parametrize("change", [{"surplus": 1}, {"votes": None}], ids=["a field too many", "no votes"])
+def test_a_record_of_other_fields_is_not_a_project(change):
+    with pytest.raises(TypeError):
+        from_record({**to_record(FULL), **change})
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Project)])
+def test_a_record_that_lacks_a_field_is_not_a_project(name):
+    record = to_record(FULL)
+    del record[name]
+    with pytest.raises((TypeError, KeyError)):
+        from_record(record)

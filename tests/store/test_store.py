@@ -1,0 +1,1062 @@
+"""The store: a commit happens wholly or not at all, and readers, writers and sweeps never meet half of one."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import os
+import pickle
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+from service.domain.labels import EncodedLabels
+from service.errors import (
+    ProjectExists,
+    ProjectNotFound,
+    ProjectReplaced,
+    StoreBusy,
+    StoreDamaged,
+    StoreFull,
+    TooManyProjects,
+    UnknownSchema,
+)
+from service.learning.estimators import resolve
+from service.store import Part, Stamp, Store, locks
+from service.store import store as store_module
+from service.store.cache import OVERHEAD, Cache
+from service.store.check import check_project
+from service.store.files import MatrixWriter
+from service.store.layout import files_of, model_file
+from service.store.staging import Staging
+from service.store.state_format import SCHEMA_VERSION, to_record
+from service.usecases.append import AppendRequest, append_samples
+from service.usecases.fit import FitRequest, HeldOutUpload, fit_project
+from service.usecases.label import Answer, LabelRequest, label_project, retract_label
+from service.usecases.training import fit_if_due
+
+OS_OPEN, IO_OPEN = os.open, io.open
+
+POOL = np.arange(12.0).reshape(6, 2)
+LABELS = ("a", "b", None, None, None, None)
+
+
+def fit(store, project_id="p", X=POOL, y=LABELS, *, names="abcdef", held_out=True, **options):
+    """Create a project with everything that a project can have."""
+    with store.stage() as staging:
+        test = HeldOutUpload(staging.rows(POOL[:2]), EncodedLabels.encode(["a", "b"])) if held_out else None
+        request = FitRequest(
+            project_id,
+            X=None if X is None else staging.rows(X),
+            y=None if y is None else EncodedLabels.encode(y),
+            ids=names and list(names),
+            held_out=test,
+            **options,
+        )
+        return fit_project(store, staging, request)[0]
+
+
+def append(store, X=POOL + 2, y=("a", None, None, None, None, None), names="ghijkl"):
+    with store.stage() as staging:
+        request = AppendRequest("p", staging.rows(X), EncodedLabels.encode(y), list(names))
+        return append_samples(store, staging, request, 10**9)
+
+
+def label(store, index, value="a", refit="never", project_id="p"):
+    return label_project(store, LabelRequest(project_id, [Answer(index, None, value)], refit)).project
+
+
+def label_twice(store, index):
+    """Let two people label a sample, and wait for the fit that weighs their votes."""
+    answers = [Answer(index, None, value, who) for value, who in (("a", "ann"), ("b", "bob"))]
+    project = label_project(store, LabelRequest("p", answers, "wait")).project
+    assert project.fit_is_due or project.crowd is not None
+
+
+def everything(store, project_id="p"):
+    return store.read(project_id, *Part)
+
+
+def files_below(directory):
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def in_thread(function, *arguments):
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    return thread
+
+
+# What is written is what is read.
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (1000, 1), (3, 5), (63, 1), (70_001, 3)])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+def test_a_matrix_written_in_pieces_is_one_that_joblib_reads(tmp_path, dtype, shape):
+    matrix = np.random.default_rng(1).integers(0, 100, shape).astype(dtype)
+    data, path = matrix.tobytes(), tmp_path / "m.joblib"
+    with MatrixWriter(path, matrix.dtype, shape) as writer:
+        for start in range(0, len(data), 99_991):
+            writer.write(data[start : start + 99_991])
+    mapped = joblib.load(path, mmap_mode="r")
+    for read in (mapped, joblib.load(path)):
+        assert read.dtype == matrix.dtype
+        assert np.array_equal(read, matrix)
+    assert isinstance(mapped, np.memmap)
+    assert not mapped.flags.writeable
+    assert mapped.ctypes.data % 64 == 0
+
+
+def test_a_matrix_that_lacks_bytes_is_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="8 bytes are missing"),
+        MatrixWriter(tmp_path / "m", np.dtype("f8"), (2, 1)) as w,
+    ):
+        w.write(bytes(8))
+
+
+def is_mapped(array):
+    """Whether an array lies in a file and not in memory."""
+    return array is not None and (isinstance(array, np.memmap) or is_mapped(array.base))
+
+
+def test_everything_is_read_back(store):
+    fit(store)
+    snapshot = everything(store)
+    [X], [X_test] = snapshot.pool.segments, snapshot.X_test.segments
+    assert is_mapped(X)
+    assert np.array_equal(X, POOL)
+    assert np.array_equal(X_test, POOL[:2])
+    assert snapshot.y_test.tolist() == [0, 1]
+    assert snapshot.ids.names_at([0, 5]) == ["a", "f"]
+    assert snapshot.model.predict_proba(POOL).shape == (6, 2)
+
+
+def test_only_what_is_asked_for_is_opened(store):
+    fit(store)
+    snapshot = store.read("p", Part.POOL)
+    assert snapshot.pool is not None
+    assert (snapshot.ids, snapshot.model, snapshot.X_test, snapshot.y_test) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o700])
+def test_only_the_owner_reaches_the_data(tmp_path, mode):
+    root = tmp_path / "data"
+    root.mkdir()
+    root.chmod(mode)
+    fit(Store(root))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")] if path.is_dir()} == {0o700}
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../p", "a/b", "/etc", ".hidden", "-a", "a\0", "a\n", "a b", "é", "x" * 65, "a\\..\\b"]
+)
+def test_no_name_leads_out_of_the_directory(store, name):
+    before = files_below(store.root)
+    for act in (store.read, store.delete, lambda name: fit(store, name), lambda name: label(store, 1, project_id=name)):
+        with pytest.raises(ProjectNotFound):
+            act(name)
+    assert files_below(store.root) - {"staging/lock"} == before
+
+
+def test_what_names_no_project_makes_no_directory(store):
+    for act in (store.read, store.delete, lambda name: label(store, 1, project_id=name), partial(fit_if_due, store)):
+        with pytest.raises(ProjectNotFound):
+            act("p")
+    assert list(store.projects.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "A.b_c-d", "0", "x" * 64, "a..", "lock", "con"])
+def test_names_that_look_odd_are_names(store, name):
+    fit(store, name)
+    assert store.project_ids() == [name]
+    store.delete(name)
+    assert store.project_ids() == []
+
+
+def test_there_are_no_more_projects_than_allowed(tmp_path):
+    store = Store(tmp_path / "data", max_projects=2)
+    fit(store, "a")
+    fit(store, "b")
+    with pytest.raises(TooManyProjects):
+        fit(store, "c")
+    fit(store, "b", replace=True)
+    assert files_below(store.projects / "c") == set()
+    store.delete("a")
+    fit(store, "c")
+
+
+# A commit happens wholly or not at all.
+
+
+class Faults:
+    """Makes the nth file operation fail, or that one and all that follow; knows whether the commit point was passed."""
+
+    NAMES = ("fsync", "mkdir", "open", "rename", "unlink")
+
+    def __init__(self, monkeypatch, number, nth, lasting):
+        self.number, self.nth, self.lasting = number, nth, lasting
+        self.count, self.committed = 0, False
+        for name in self.NAMES:
+            monkeypatch.setattr(os, name, self.failing(getattr(os, name)))
+        monkeypatch.setattr(io, "open", self.failing(io.open))
+
+    @property
+    def hit(self):
+        return self.count >= self.nth
+
+    def failing(self, operation):
+        def fail_or_do(*arguments, **options):
+            if self.number == errno.ENOSPC and only_reads(operation, *arguments):
+                return operation(*arguments, **options)
+            self.count += 1
+            if self.count == self.nth or (self.lasting and self.count > self.nth):
+                raise OSError(self.number, os.strerror(self.number), str(arguments[0]))
+            done = operation(*arguments, **options)
+            if operation.__name__ == "rename":
+                source, target = map(Path, arguments[:2])
+                points = ("state.joblib", "leases.joblib")
+                self.committed |= target.name in points or source.parent.name == "projects"
+            return done
+
+        return fail_or_do
+
+
+def only_reads(operation, path, mode=0, *_):
+    """Whether an operation needs no space, and so cannot lack it."""
+    return (operation is OS_OPEN and not mode & os.O_CREAT) or (operation is IO_OPEN and "r" in mode)
+
+
+def beyond_the_tail(act):
+    """Do something whose event finds no room in the state."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr("service.store.events.TAIL_BYTES", 0)
+        act()
+
+
+OPERATIONS = {
+    "create": (False, lambda store: fit(store)),
+    "label": (True, lambda store: label(store, 3)),
+    "label twice and fit": (True, lambda store: label_twice(store, 3)),
+    "fit again": (True, lambda store: fit(store, X=None, y=None, names=None)),
+    "replace": (True, lambda store: fit(store, X=POOL + 1, y=None, names=None, held_out=False, replace=True)),
+    "append": (True, lambda store: append(store)),
+    "create and log": (False, lambda store: beyond_the_tail(lambda: fit(store, held_out=False))),
+    "label and log twice": (True, lambda store: beyond_the_tail(lambda: (label(store, 3), label(store, 3, "b")))),
+    "delete": (True, lambda store: store.delete("p")),
+}
+
+
+def state(store):
+    """The whole state in a form that can be compared, None where there is no project."""
+    with suppress(ProjectNotFound):
+        record = to_record(store.read("p").project)
+        return joblib.hash(pickle.loads(pickle.dumps(record)))  # an array that was read lies otherwise in memory
+    return None
+
+
+@pytest.mark.parametrize(
+    ("number", "lasting", "cache_bytes"),
+    [
+        pytest.param(errno.EIO, False, 2**20, id="EIO once"),
+        pytest.param(errno.EIO, True, 0, id="EIO from then on, and nothing at hand"),
+        pytest.param(errno.ENOSPC, True, 2**20, id="ENOSPC from then on"),
+    ],
+)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(
+    tmp_path, monkeypatch, name, number, lasting, cache_bytes
+):
+    exists, act = OPERATIONS[name]
+    beginning = Store(tmp_path / "beginning")
+    if exists:
+        fit(beginning)
+    before = state(beginning)
+    for nth in itertools.count(1):
+        root = shutil.copytree(beginning.root, tmp_path / str(nth))
+        store, error = Store(root, cache_bytes=cache_bytes), None
+        state(store)
+        with monkeypatch.context() as patches:
+            faults = Faults(patches, number, nth, lasting)
+            try:
+                act(store)
+            except (OSError, StoreDamaged, StoreFull) as caught:
+                error = caught
+        revived = Store(store.root)
+        assert state(store) == state(revived)
+        revived.sweep()
+        assert (state(revived) == before) != faults.committed
+        assert error is None or faults.hit, "an error that no fault explains"
+        assert_tidy(revived)
+        if error is not None and number == errno.ENOSPC:
+            assert isinstance(error, StoreFull)
+        if not faults.hit:
+            assert error is None
+            break
+
+
+def assert_tidy(store):
+    """Every file is named by a state, and everything named can be read; and the project can be written."""
+    with suppress(ProjectNotFound):
+        project = everything(store).project
+        beside = {"lock", "fit.lock", "events.log"}
+        assert files_below(store.directory("p")) - beside == files_of(project) | {"state.joblib"}
+        assert check_project(store.directory("p")) == []
+        label(store, 4, "a")
+        assert label(store, 5, "b", "wait").n_labels_since_fit == 0
+    assert files_below(store.staging) <= {"lock"}
+    assert {path.name for path in store.projects.iterdir()} == set(store.project_ids())
+
+
+def test_all_is_on_disk_before_the_commit_point_and_the_commit_before_the_answer(store, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, os.rename
+
+    def seen_fsync(file):
+        events.append(("on disk", Path(f"/proc/self/fd/{file}").readlink()))
+        fsync(file)
+
+    def seen_rename(source, target):
+        events.append(("renamed", Path(target)))
+        # Whoever was made durable under the old name is so under the new one, once its directory is.
+        events.extend([("on disk", Path(target))] if ("on disk", Path(source)) in events else [])
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "rename", seen_rename)
+    project, directory = fit(store), store.directory("p")
+    commit = events.index(("renamed", directory / "state.joblib"))
+    before, after = events[:commit], events[commit:]
+    for name in files_of(project):
+        moved = before.index(("renamed", directory / name))
+        assert ("on disk", directory / name) in before
+        assert ("on disk", (directory / name).parent) in before[moved:]
+    assert ("on disk", directory / "state.joblib") in after
+    assert [what for what in after if what[1] in (directory, store.projects)] == [
+        ("on disk", directory),
+        ("on disk", store.projects),
+    ]
+
+
+class FullDisk:
+    """Makes the nth file that is opened for writing one that has no room: its bytes fail to leave the buffer."""
+
+    def __init__(self, monkeypatch, nth):
+        self.nth, self.count = nth, 0
+        self.open = io.open
+        monkeypatch.setattr(io, "open", self.open_full)
+
+    def open_full(self, path, mode="r", *arguments, **options):
+        self.count += "x" in mode
+        if "x" in mode and self.count == self.nth:
+            return self.open("/dev/full", "wb")
+        return self.open(path, mode, *arguments, **options)
+
+
+@pytest.mark.parametrize("rows", [6, 6_000], ids=["fits the buffer", "beyond the buffer"])
+def test_a_full_disk_is_said_and_changes_nothing(store, monkeypatch, rows):
+    fit(store, "p")
+    before = state(store)
+    pool = np.zeros((rows, 2))
+    for nth in itertools.count(1):
+        with monkeypatch.context() as patches:
+            disk = FullDisk(patches, nth)
+            try:
+                fit(
+                    store,
+                    X=pool,
+                    y=("a", "b") + (None,) * (rows - 2),
+                    names=[str(n) for n in range(rows)],
+                    replace=True,
+                )
+            except StoreFull:
+                assert state(store) == before
+                assert files_below(store.directory("p")) - {"lock", "state.joblib"} == files_of(store.read("p").project)
+        if disk.count < nth:
+            break
+    assert nth == 7  # pool, names, held-out set, its labels, model and state; there is no seventh
+    assert store.read("p").project.n_samples == rows
+
+
+# What a process that died leaves behind is swept; what lives is left alone.
+
+
+def test_a_sweep_removes_what_the_dead_left(store):
+    project = fit(store)
+    for rubbish in (
+        "staging/dead/000001.joblib",
+        "projects/unborn/unborn",
+        "projects/unborn/pool/000001.joblib",
+        "projects/unborn/state.joblib.new",
+    ):
+        (store.root / rubbish).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / rubbish).write_bytes(b"x")
+    (store.projects / "empty").mkdir()
+    for rubbish in ("pool/000009.joblib", "models/000007.joblib", "state.joblib.new"):
+        (store.directory("p") / rubbish).write_bytes(b"x")
+    Store(store.root).sweep()
+    assert {path.name for path in store.projects.iterdir()} == {"p"}
+    assert files_below(store.directory("p")) == files_of(project) | {"lock", "state.joblib"}
+    assert files_below(store.staging) == {"lock"}
+
+
+def test_a_sweep_leaves_what_the_living_work_on(store):
+    fit(store)
+    with store.stage() as staging, store.transaction("p") as transaction, store.transaction("new", create=True):
+        staged = staging.dump(1)
+        unnamed = store.directory("p") / "models/000009.joblib"
+        unnamed.write_bytes(b"on its way")
+        in_thread(Store(store.root).sweep).join()
+        assert staged.path.exists()
+        assert unnamed.exists()
+        assert (store.projects / "new" / "lock").exists()
+        transaction.commit(transaction.project)
+
+
+def test_a_sweep_removes_what_a_killed_process_held(store):
+    code = """
+import os, sys
+from pathlib import Path
+from service.store import Store
+store = Store(Path(sys.argv[1]))
+with store.stage() as staging, store.transaction("p", create=True):
+    staging.dump(1)
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(store.root)], check=False).returncode == -9
+    assert files_below(store.staging) > {"lock"}
+    store.sweep()
+    assert files_below(store.staging) == {"lock"}
+    assert list(store.projects.iterdir()) == []
+
+
+def test_a_sweep_keeps_every_file_of_a_project_that_cannot_be_read(store):
+    fit(store)
+    (store.directory("p") / "state.joblib").write_bytes(b"x")
+    before = files_below(store.root)
+    store.sweep()
+    assert files_below(store.root) == before
+
+
+def test_a_directory_among_the_files_is_swept_with_them(store):
+    fit(store)
+    (store.directory("p") / "models/000009.joblib/deep").mkdir(parents=True)
+    (store.directory("p") / "test/000009.joblib").write_bytes(b"x")
+    store.sweep()
+    assert_tidy(store)
+
+
+def test_rubbish_that_cannot_be_removed_keeps_nobody_from_starting(store):
+    fit(store)
+    (store.directory("p") / "fit.running").mkdir()
+    store.sweep()
+    assert label(store, 3).n_labeled == 3
+
+
+def test_a_stray_file_does_no_harm(store):
+    fit(store)
+    (store.projects / "README").write_text("hello")
+    store.sweep()
+    assert store.project_ids() == ["p"]
+
+
+def test_a_project_restored_without_its_empty_folders_works(store):
+    fit(store, y=None, held_out=False)
+    for folder in ("models", "test"):
+        shutil.rmtree(store.directory("p") / folder, ignore_errors=True)
+    store.sweep()
+    label(store, 0, "a")
+    assert label(store, 1, "b", "wait").model is not None
+
+
+def test_a_failed_sweep_does_not_undo_the_commit(store, monkeypatch):
+    fit(store)
+    with monkeypatch.context() as patches:
+        patches.setattr(store_module, "sweep_project", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        assert fit(store, X=None, y=None, names=None).model.version == 2
+    assert everything(store).project.model.version == 2
+
+
+# Writers exclude each other, in threads as in processes.
+
+
+def test_threads_exclude_each_other(store):
+    fit(store)
+    inside, most = [], []
+
+    def write():
+        for _ in range(20):
+            with store.transaction("p") as transaction:
+                inside.append(1)
+                most.append(len(inside))
+                transaction.commit(transaction.project.committed())
+                inside.pop()
+
+    for thread in [in_thread(write) for _ in range(4)]:
+        thread.join()
+    assert max(most) == 1
+    assert store.read("p").project.version == 81
+
+
+def test_a_lock_that_is_not_to_be_had_is_said(store, monkeypatch):
+    fit(store)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.02)
+    refused = []
+
+    def write():
+        try:
+            label(store, 1)
+        except StoreBusy as error:
+            refused.append(error)
+
+    with store.transaction("p"):
+        in_thread(write).join()
+    assert refused
+    assert label(store, 1).version == 2
+
+
+def test_readers_do_not_wait_for_writers(store, monkeypatch):
+    fit(store)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)
+    with store.transaction("p"):
+        assert everything(store).project.version == 1
+
+
+def test_a_reader_starts_again_when_its_files_are_swept(store, monkeypatch):
+    fit(store)
+    load_state, reads = store_module.load_state, []
+
+    def replaced_meanwhile(directory, project_id):
+        project = load_state(directory, project_id)
+        reads.append(project.version)
+        if len(reads) == 1:
+            monkeypatch.setattr(store_module, "load_state", load_state)
+            fit(store, X=POOL + 1, replace=True)
+        return project
+
+    monkeypatch.setattr(store_module, "load_state", replaced_meanwhile)
+    snapshot = everything(store)
+    assert reads == [1]
+    assert snapshot.project.version == 2
+    assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
+
+
+def test_a_reader_of_a_project_that_goes_away_finds_it_gone(store, monkeypatch):
+    fit(store)
+    rmtree = shutil.rmtree
+    found = []
+
+    def read_between(path, **options):
+        # What is left of the project is taken away file by file; here comes a reader between two of them.
+        with suppress(FileNotFoundError):
+            (path / "project" / "pool" / "000001.joblib").unlink()
+            try:
+                store.open_parts(path / "project", project, tuple(Part))
+            except FileNotFoundError:
+                found.append((path / "project" / "state.joblib").exists())
+        rmtree(path, **options)
+
+    project = store.read("p").project
+    monkeypatch.setattr(shutil, "rmtree", read_between)
+    store.delete("p")
+    assert found == [False]
+
+
+def test_a_project_made_again_is_another(tmp_path):
+    store = Store(tmp_path / "data", cache_bytes=2**20)
+    old = fit(store)
+    old_model = everything(store).model
+    store.delete("p")
+    new = fit(store, y=("b", "a", *LABELS[2:]), held_out=False)
+    assert new.incarnation != old.incarnation
+    assert (new.version, new.last_model) == (old.version, old.last_model) == (1, 1)
+    assert new.classes == ("a", "b")
+    assert np.allclose(everything(store).model.coef_, -old_model.coef_)
+
+
+def test_a_replaced_project_counts_on(store):
+    fit(store)
+    new = fit(store, X=POOL + 1, replace=True)
+    assert (new.version, new.model.version) == (2, 2)
+    assert [segment.number for segment in new.segments] == [3]
+
+
+def test_whoever_waits_for_a_project_that_is_deleted_and_made_again_never_writes_to_the_old(store):
+    outcomes = []
+
+    def write(index):
+        try:
+            outcomes.append(label(store, index).incarnation)
+        except ProjectNotFound:
+            outcomes.append(None)
+
+    for _ in range(15):
+        old = fit(store, y=None, names=None, held_out=False)
+        with store.transaction("p"):
+            threads = [in_thread(write, index) for index in range(3)]
+            threads.append(in_thread(store.delete, "p"))
+        threads[-1].join()
+        new = fit(store, y=None, names=None, held_out=False)
+        for thread in threads:
+            thread.join()
+        assert set(outcomes) <= {None, old.incarnation, new.incarnation}
+        assert store.read("p").project.n_labeled == outcomes.count(new.incarnation)
+        outcomes.clear()
+        store.delete("p")
+        assert list(store.projects.iterdir()) == []
+
+
+def test_a_fit_that_was_overtaken_does_not_touch_the_newer_model(store, monkeypatch):
+    fit(store)
+    dump = Staging.dump
+
+    def overtaken(staging, value):
+        path = dump(staging, value)
+        monkeypatch.setattr(Staging, "dump", dump)
+        label(store, 2, "b")
+        assert label(store, 3, "a", "wait").model.version == 2
+        newer.append((store.directory("p") / model_file(2)).read_bytes())
+        return path
+
+    newer = []
+    monkeypatch.setattr(Staging, "dump", overtaken)
+    assert fit(store, X=None, y=None, names=None, held_out=False).model.version == 2
+    assert (store.directory("p") / model_file(2)).read_bytes() == newer[0]
+
+
+def test_a_fit_that_comes_too_late_for_its_project_is_told(store, monkeypatch):
+    fit(store)
+    dump = Staging.dump
+
+    def replaced(staging, value):
+        monkeypatch.setattr(Staging, "dump", dump)
+        fit(store, X=POOL + 1, replace=True)
+        return dump(staging, value)
+
+    monkeypatch.setattr(Staging, "dump", replaced)
+    with pytest.raises(ProjectReplaced):
+        fit(store, X=None, y=None, names=None, held_out=False)
+    assert everything(store).project.version == 2
+
+
+def overtake(monkeypatch, act):
+    """Let something happen while the next model is on its way to disk."""
+    dump = Staging.dump
+
+    def overtaken(staging, value):
+        monkeypatch.setattr(Staging, "dump", dump)
+        act()
+        return dump(staging, value)
+
+    monkeypatch.setattr(Staging, "dump", overtaken)
+
+
+def rescored(store):
+    """Send another held-out set, of which every answer is wrong."""
+    with store.stage() as staging:
+        test = HeldOutUpload(staging.rows(POOL[:2]), EncodedLabels.encode(["b", "a"]))
+        return fit_project(store, staging, FitRequest("p", held_out=test))[0]
+
+
+def test_a_score_is_of_the_held_out_set_that_came_while_the_model_was_fitted(store, monkeypatch):
+    assert fit(store).test_score.accuracy == 1.0
+    overtake(monkeypatch, lambda: rescored(store))
+    after = label(store, 2, "a", "wait")
+    assert after.test_score.accuracy < 1.0
+    assert after.model.held_out == after.held_out.number
+    assert (after.n_labels_since_fit, after.fit_is_due) == (0, False)
+
+
+def test_a_held_out_set_is_scored_although_labels_came_meanwhile(store, monkeypatch):
+    fit(store)
+    overtake(monkeypatch, lambda: label(store, 2, "a", "wait"))
+    after = rescored(store)
+    assert after.test_score.accuracy == 0.0
+    assert after.n_labels_since_fit == 1
+    again = label(store, 2, "a", "wait")
+    assert (again.model.held_out, again.n_labels_since_fit) == (after.held_out.number, 0)
+
+
+def test_whoever_waits_gets_a_model_of_the_estimator_that_was_chosen_meanwhile(store, monkeypatch):
+    fit(store)
+    spec = resolve("gaussian_nb", {"scale": True})
+    overtake(monkeypatch, lambda: fit(store, X=None, y=None, names=None, held_out=False, estimator=spec))
+    after = label(store, 2, "a", "wait")
+    assert after.model.estimator == spec
+    assert (after.n_labels_since_fit, after.fit_is_due) == (0, False)
+
+
+@pytest.mark.parametrize("trouble", [StoreFull("full"), StoreBusy("p"), StoreDamaged("bad"), ProjectReplaced("p")])
+def test_labels_that_are_kept_are_answered_so_whatever_becomes_of_the_model(store, monkeypatch, trouble):
+    fit(store)
+    with monkeypatch.context() as patches:
+        patches.setattr(Staging, "dump", lambda *_: (_ for _ in ()).throw(trouble))
+        after = label(store, 2, "a", "wait")
+    assert (after.n_labeled, after.model.version, after.n_labels_since_fit) == (3, 1, 1)
+    assert label(store, 2, "a", "wait").n_labels_since_fit == 0
+
+
+def test_a_fit_that_is_not_due_is_not_done(store):
+    fit(store)
+    assert fit_if_due(store, "p").version == 1
+    label(store, 2, "b")
+    assert [fit_if_due(store, "p").version for _ in range(2)] == [3, 3]
+
+
+def test_a_directory_that_anybody_may_write_to_is_not_trusted(tmp_path, monkeypatch):
+    root = tmp_path / "lent"
+    root.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: root.stat().st_uid + 1)
+    root.chmod(0o770)
+    Store(root)
+    root.chmod(0o777)
+    with pytest.raises(PermissionError, match="anybody may write to it"):
+        Store(root)
+
+
+def test_a_stray_file_is_no_project(store):
+    (store.projects / "README").write_text("hello")
+    assert store.project_ids() == []
+    with pytest.raises(ProjectNotFound):
+        store.read("README")
+
+
+def test_a_model_that_is_given_up_goes_with_the_commit(store):
+    fit(store)
+    retract_label(store, "p", 0)
+    assert list((store.directory("p") / "models").iterdir()) == []
+
+
+def test_a_project_is_not_made_twice(store):
+    fit(store)
+    with pytest.raises(ProjectExists):
+        fit(store)
+
+
+# What is at hand.
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """A store that keeps at hand what it can, as the service does."""
+    return Store(tmp_path / "data", cache_bytes=2**20)
+
+
+def test_the_cache_holds_no_more_bytes_than_it_may():
+    cache = Cache(2 * (1000 + OVERHEAD))
+    for key in "ab":
+        cache.put((key,), key, 1000)
+    assert cache.get(("a",)) == "a"
+    cache.put(("c",), "c", 1000)
+    assert [cache.get((key,)) for key in "abc"] == ["a", None, "c"]
+    cache.put(("a",), "larger", 1001)
+    assert [cache.get((key,)) for key in "abc"] == ["larger", None, None]
+
+
+@pytest.mark.parametrize("capacity", [0, 10, OVERHEAD])
+def test_a_cache_too_small_for_a_value_does_without(capacity):
+    cache = Cache(capacity)
+    made = [cache.get_or_make(("k",), lambda n=n: (n, 100)) for n in (1, 2)]
+    assert made == [1, 2]
+
+
+def test_a_value_too_large_drives_out_no_other():
+    cache = Cache(5000)
+    cache.put(("a",), "a", 1000)
+    cache.put(("b",), "b", 5000)
+    assert [cache.get((key,)) for key in "ab"] == ["a", None]
+
+
+def test_what_was_dropped_makes_room():
+    cache = Cache(2 * (1000 + OVERHEAD))
+    for key in "ab":
+        cache.put((key,), key, 1000)
+    cache.drop(lambda key: key == ("a",))
+    cache.put(("c",), "c", 1000)
+    assert [cache.get((key,)) for key in "abc"] == [None, "b", "c"]
+
+
+def test_nothing_is_read_twice(quick):
+    fit(quick)
+    one, other = everything(quick), everything(quick)
+    assert one.project is other.project
+    assert one.model is other.model
+    assert one.pool.segments[0] is other.pool.segments[0]
+    assert one.ids.parts[0] is other.ids.parts[0]
+
+
+def test_a_commit_of_another_process_is_seen_at_once(quick, tmp_path):
+    fit(quick)
+    other = Store(tmp_path / "data")
+    for index in (2, 3, 4):
+        version = label(other, index).version
+        assert everything(quick).project.version == version
+
+
+def test_what_another_process_put_in_its_place_is_seen_at_once(quick, tmp_path):
+    fit(quick)
+    model = everything(quick).model
+    fit(Store(tmp_path / "data"), X=POOL + 1, replace=True)
+    snapshot = everything(quick)
+    assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
+    assert snapshot.model is not model
+
+
+def test_a_project_made_anew_has_nothing_of_the_old_one(quick, tmp_path):
+    other = Store(tmp_path / "data")
+    fit(quick, names="abcdef")
+    everything(quick)
+    other.delete("p")
+    fit(other, X=POOL + 1, names="uvwxyz")
+    snapshot = everything(quick)
+    assert snapshot.ids.names_at([0]) == ["u"]
+    assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
+
+
+def test_commits_within_one_tick_of_the_clock_are_told_apart(quick, tmp_path):
+    fit(quick)
+    other = Store(tmp_path / "data")
+    for n in range(40):
+        changed = label(other, 2, "ab"[n % 2]).version
+        assert quick.read("p").project.version == changed
+
+
+def keys_of(store, incarnation):
+    return [key for key in store.cache.keys() if key[0] == incarnation]  # noqa: SIM118 - not a mapping
+
+
+def test_what_a_newer_state_does_not_name_is_let_go(quick, tmp_path):
+    before = everything_of(quick)
+    fit(Store(tmp_path / "data"), X=POOL + 1, replace=True)
+    quick.read("p")
+    assert keys_of(quick, before) == []
+
+
+def everything_of(store):
+    """Make a project, have all of it at hand, and return its incarnation."""
+    fit(store)
+    incarnation = everything(store).project.incarnation
+    assert len(keys_of(store, incarnation)) == 7
+    return incarnation
+
+
+def test_what_others_deleted_is_let_go_when_another_project_is_read(quick, tmp_path, monkeypatch):
+    gone = everything_of(quick)
+    other = Store(tmp_path / "data")
+    fit(other, "q")
+    other.delete("p")
+    quick.read("q")
+    assert keys_of(quick, gone)
+    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    quick.read("q")
+    assert keys_of(quick, gone) == []
+
+
+def test_an_old_model_is_let_go_and_the_pool_stays(quick):
+    before = everything_of(quick)
+    fit(quick, X=None, y=None, names=None, held_out=False, random_state=3)
+    names = {key[1] for key in keys_of(quick, before)}
+    assert "pool/000001.joblib" in names
+    assert "models/000001.joblib" not in names
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_segment_is_mapped_once_however_often_the_pool_grows(quick, monkeypatch):
+    monkeypatch.setattr("service.usecases.append.MERGED_ROWS", 0)
+    fit(quick, held_out=False)
+    before = open_files()
+    for n in range(40):
+        append(quick, names=[f"{n} {row}" for row in range(6)])
+        everything(quick)
+    assert open_files() - before <= 2 * 40  # the rows and the names of each
+
+
+@pytest.fixture
+def few_files():
+    """A process that may have some files more open than it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 60, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("cache_bytes", [2**20, 2**40], ids=["bounded", "told nothing of the limit"])
+def test_many_projects_at_hand_do_not_use_up_the_open_files(tmp_path, few_files, cache_bytes, monkeypatch):
+    store = Store(tmp_path / "data", cache_bytes=cache_bytes)
+    if cache_bytes == 2**40:
+        store.cache.n_bytes_of_mapping = 0
+    for n in range(40):
+        fit(store, f"p{n}")
+    for _ in range(2):
+        for n in range(40):
+            assert everything(store, f"p{n}").ids.names_at([0]) == ["a"]
+
+
+def test_a_project_that_cannot_be_looked_at_harms_no_other(quick, monkeypatch):
+    fit(quick, "p")
+    fit(quick, "q")
+    real = Stamp.of
+
+    def stale(path):
+        if "q" in Path(path).parts:
+            raise OSError(errno.ESTALE, "stale")
+        return real(path)
+
+    monkeypatch.setattr(Stamp, "of", stale)
+    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    assert quick.read("p").project.version == 1
+
+
+def test_a_deleted_pool_is_let_go_although_its_state_is_not_at_hand(quick, tmp_path, monkeypatch):
+    gone = everything_of(quick)
+    quick.cache.drop(lambda key: key[0] == "state")
+    other = Store(tmp_path / "data")
+    fit(other, "q")
+    other.delete("p")
+    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    quick.read("q")
+    assert keys_of(quick, gone) == []
+
+
+def test_the_same_label_again_is_answered_when_the_first_is_on_disk(quick, tmp_path, monkeypatch):
+    fit(quick)
+    settled = []
+    monkeypatch.setattr(store_module, "settle_directory", lambda path: settled.append(path.name))
+    label(quick, 2)
+    settled.clear()
+    label(quick, 2)  # this process made it durable itself
+    assert settled == []
+    other = Store(tmp_path / "data", cache_bytes=2**20)
+    label(other, 2)  # and that one has only seen it
+    label(other, 2)
+    assert settled == ["p"]
+
+
+def test_a_label_that_another_process_was_quicker_with_is_not_lost(store, monkeypatch):
+    fit(store)
+    real = Store.transaction
+
+    def overtaken(self, project_id, **options):
+        monkeypatch.setattr(Store, "transaction", real)
+        label(store, 4, "b")
+        return real(self, project_id, **options)
+
+    monkeypatch.setattr(Store, "transaction", overtaken)
+    assert label(store, 5, "a").resolved.labeled.tolist() == [0, 1, 4, 5]
+
+
+def test_a_clock_that_was_set_back_leaves_the_order_of_commits(store, monkeypatch):
+    before = fit(store).updated_at
+    monkeypatch.setattr("service.domain.project.now", lambda: before - 10**9)
+    after = fit(store, replace=True)
+    assert after.updated_at > before > after.created_at - 1
+
+
+# A project that cannot be read harms no other.
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "cut in the middle": lambda data: data[: len(data) // 2],
+    "cut at the end": lambda data: data[:-1],
+    "longer": lambda data: data + b"x",
+    "zeros": lambda data: bytes(len(data)),
+    "text": lambda data: b"hello, world\n",
+    "like zlib": lambda data: b"\x78" + data[1:],
+    "like gzip": lambda data: b"\x1f\x8b" + data[2:],
+    "like bz2": lambda data: b"BZ" + data[2:],
+    "like xz": lambda data: b"\xfd7zXZ" + data[5:],
+    "like lzma": lambda data: b"\x5d\x00" + data[2:],
+    "like lz4": lambda data: b"\x04\x22\x4d\x18" + data[4:],
+    "missing": None,
+}
+
+PARTS = {
+    "state.joblib": (),
+    "pool/000001.joblib": (Part.POOL,),
+    "pool/000001.ids.joblib": (Part.IDS,),
+    "test/000002.joblib": (Part.HELD_OUT,),
+    "test/000002.y.joblib": (Part.HELD_OUT,),
+    "models/000001.joblib": (Part.MODEL,),
+}
+
+
+def damage(path, how):
+    if how is None:
+        path.unlink()
+    else:
+        path.write_bytes(how(path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", PARTS)
+def test_a_damaged_file_is_said_and_harms_no_other_project(store, name, how):
+    fit(store)
+    fit(store, "other")
+    damage(store.directory("p") / name, DAMAGE[how])
+    before = files_below(store.root)
+    with pytest.raises(StoreDamaged, match=r"'p'.*`active-query check --project p`"):
+        store.read("p", *PARTS[name])
+    assert everything(store, "other").project.version == 1
+    store.sweep()
+    assert files_below(store.root) == before, "it is what the project can be mended from"
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "state.joblib"])
+def test_a_project_with_a_damaged_file_can_be_looked_at_and_labelled(store, name):
+    fit(store)
+    damage(store.directory("p") / name, None)
+    assert store.read("p").project.n_labeled == 2
+    assert label(store, 3).n_labeled == 3
+
+
+def test_a_lost_model_is_fitted_again(store):
+    fit(store)
+    damage(store.directory("p") / "models/000001.joblib", None)
+    fit(store, X=None, y=None, names=None, held_out=False)
+    assert everything(store).project.model.version == 2
+
+
+def test_labels_by_name_need_the_names(store):
+    fit(store)
+    damage(store.directory("p") / "pool/000001.ids.joblib", None)
+    with pytest.raises(StoreDamaged):
+        label_project(store, LabelRequest("p", [Answer(None, "c", "a")]))
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_project_can_be_deleted(store, how):
+    fit(store)
+    damage(store.directory("p") / "state.joblib", DAMAGE[how])
+    store.delete("p")
+    assert fit(store).version == 1
+
+
+@pytest.mark.parametrize("written", [0, SCHEMA_VERSION + 1, "1", None])
+def test_a_state_of_another_schema_is_refused_by_name(store, written):
+    project = fit(store)
+    record = to_record(project) | {"schema_version": written}
+    (store.directory("p") / "state.joblib").write_bytes(pickle.dumps(record))
+    with pytest.raises(UnknownSchema, match=rf"'p' has schema version {written!r}.*reads 1 to {SCHEMA_VERSION}"):
+        store.read("p")
+
+
+@pytest.mark.parametrize("record", [None, [], {}, {"schema_version": 1}, {"schema_version": 1, "surplus": 2}, 7])
+def test_a_state_that_is_no_record_is_damage(store, record):
+    fit(store)
+    joblib.dump(record, store.directory("p") / "state.joblib")
+    with pytest.raises(StoreDamaged):
+        store.read("p")

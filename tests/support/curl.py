@@ -1,0 +1,59 @@
+"""Runs the curl lines that the documentation shows, without curl: the few options they use, over http.client."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.support.serving import Reply, Service
+
+# What a shell would fill in; the documentation says `AQ=http://127.0.0.1:8000` once.
+ADDRESS = "$AQ"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options that the documentation uses."""
+    options = argparse.ArgumentParser(prog="curl", allow_abbrev=False, exit_on_error=False)
+    options.add_argument("-s", "-S", "-sS", action="store_true")
+    options.add_argument("-X", dest="method")
+    options.add_argument("-H", dest="headers", action="append", default=[])
+    options.add_argument("-d", dest="data")
+    options.add_argument("-F", dest="form", action="append", default=[])
+    options.add_argument("url")
+    return options
+
+
+def run(line: str, service: Service, folder: Path) -> Reply:
+    """Send what a curl line would send, to a service under test; `@file` is looked for in a folder."""
+    words = shlex.split(line.replace("\\\n", " "))
+    assert words[0] == "curl", line
+    given = parser().parse_args(words[1:])
+    assert given.url.startswith(ADDRESS), given.url
+    headers = dict(header.split(": ", 1) for header in given.headers)
+    body = given.data.encode() if given.data is not None else None
+    if given.form:
+        boundary = uuid.uuid4().hex
+        headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
+        body = form(given.form, boundary, folder)
+    address = urlsplit(given.url.removeprefix(ADDRESS))
+    method = given.method or ("GET" if body is None else "POST")
+    return service.call(method, address.geturl(), body, headers)
+
+
+def form(fields: list[str], boundary: str, folder: Path) -> bytes:
+    """Encode form fields as curl does: `name=value;type=...` or `name=@file;type=...`."""
+    parts = []
+    for field in fields:
+        name, value = field.split("=", 1)
+        value, _, media_type = value.rpartition(";type=")
+        disposition = f'form-data; name="{name}"'
+        data = value.encode()
+        if value.startswith("@"):
+            disposition += f'; filename="{value[1:]}"'
+            data = (folder / value[1:]).read_bytes()
+        head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: {media_type}\r\n\r\n"
+        parts.append(head.encode() + data + b"\r\n")
+    return b"".join(parts) + f"--{boundary}--\r\n".encode()

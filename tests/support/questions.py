@@ -1,0 +1,51 @@
+"""Questions to ask a strategy: a pool, what is labelled, and a model whose every answer is known."""
+
+import numpy as np
+from scipy import sparse
+
+from service.learning.pool import Pool, SparseRows
+from service.strategies import Question, resolve, select
+
+
+def frozen(array):
+    array = np.array(array)
+    array.flags.writeable = False
+    return array
+
+
+def compressed(X):
+    """The same rows as a sparse pool."""
+    csr = sparse.csr_array(X)
+    return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
+
+
+def question_about(X, labeled=(), model=None, n_classes_labeled=2, **known):
+    """Every row may be asked about but the labelled ones."""
+    pool = X if isinstance(X, Pool) else Pool.of(frozen(X))
+    is_open = np.ones(len(pool), bool)
+    is_open[list(labeled)] = False
+    return Question(pool, frozen(is_open), frozen(np.array(labeled, np.int64)), model, n_classes_labeled, **known)
+
+
+def question_with(P, labeled=()):
+    """Row i has the one feature i and the probabilities P[i]."""
+    return question_about(np.arange(len(P), dtype=np.float64)[:, np.newaxis], labeled, Table(P))
+
+
+def ask(name, question, batch_size, seed=0, **params):
+    return select(*resolve(name, params), question, batch_size, np.random.default_rng(seed))
+
+
+def picked(*args, **params):
+    return ask(*args, **params).indices.tolist()
+
+
+class Table:
+    """A model that answers P[i] for the row whose first feature is i."""
+
+    def __init__(self, P):
+        self.P = np.array(P, np.float64)
+        self.classes_ = np.arange(self.P.shape[1])
+
+    def predict_proba(self, X):
+        return self.P[X[:, 0].astype(int)]

@@ -1,0 +1,202 @@
+"""The log: one line a request, whatever was sent, and nothing of what was sent."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from service.app import create_app
+from service.auth.keyfile import change_keys
+from service.auth.keys import new_key, new_token
+from service.errors import InvalidRequest, StoreDamaged, StoreFull
+from service.http import routes
+from service.settings import LOG_FORMATS, Settings
+from service.telemetry.logging import (
+    MAX_CHARACTERS,
+    JsonFormatter,
+    OfServer,
+    TextFormatter,
+    about,
+    formatter_of,
+    told_of,
+    traceback_of,
+)
+from tests.support.calls import ends, line, post
+
+MARK = "tiger-7391"
+
+NASTY = [
+    "two\nlines",
+    "two\r\nlines",
+    '{"level": "error"}',
+    'a "quoted" word \\',
+    "\x1b[2Jcleared",
+    "\x9b31mred",
+    "\x00\x07\x7f",
+    "\u2028line\u2029separators\x85",
+    b"\xff\xfe".decode("utf-8", "surrogateescape"),
+    "x" * 8_192,
+]
+
+
+def record_of(message: Any, *arguments: Any, level: int = logging.INFO, **extra: Any) -> logging.LogRecord:
+    record = logging.LogRecord("service.test", level, __file__, 1, message, arguments, None)
+    record.__dict__.update(extra)
+    return record
+
+
+@pytest.mark.parametrize("log_format", LOG_FORMATS)
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+def test_a_line_stays_one_line(text: str, log_format: Any) -> None:
+    written = formatter_of(log_format).format(record_of("%s", text, facts={"request_id": text[:200]}))
+    assert len(written.encode().splitlines()) == 1
+    assert not any(ord(each) < 32 or 127 <= ord(each) < 160 for each in written)
+    assert len(written) < 2 * MAX_CHARACTERS
+
+
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+def test_json_keeps_what_was_said(text: str) -> None:
+    told = json.loads(JsonFormatter().format(record_of("%s", text)))
+    assert told["message"].startswith(text[:MAX_CHARACTERS].encode("utf-8", "replace").decode())
+    assert told["level"] == "info"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError(MARK), "ValueError"),
+        (KeyError(MARK), "KeyError"),
+        (InvalidRequest.at("/strategy", MARK), "InvalidRequest"),
+        (OSError(28, "No space left on device", f"/{MARK}"), "OSError: No space left on device"),
+        (StoreFull("no space is left"), str(StoreFull("no space is left"))),
+    ],
+)
+def test_an_error_is_told_without_what_it_quotes(error: Exception, told: str) -> None:
+    assert told_of(error) == told
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_where_it_failed_is_told_and_not_on_what(formatter: logging.Formatter) -> None:
+    record = record_of("failed: %s", ValueError(MARK))
+    try:
+        try:
+            json.loads(MARK)
+        except ValueError as error:
+            raise KeyError(MARK) from error
+    except KeyError:
+        record.exc_info = sys.exc_info()
+    written = formatter.format(record)
+    assert MARK not in written
+    assert "KeyError" in written
+    assert "JSONDecodeError" in written
+    assert "test_logs.py" in written
+
+
+def test_an_error_of_ours_keeps_its_text() -> None:
+    try:
+        raise StoreDamaged("a file is cut short")
+    except StoreDamaged as error:
+        assert traceback_of((type(error), error, None)).endswith("StoreDamaged: a file is cut short")
+
+
+def test_lines_of_a_background_fit_name_the_project() -> None:
+    with about("flowers"):
+        assert json.loads(JsonFormatter().format(record_of("fitted")))["project_id"] == "flowers"
+    assert json.loads(JsonFormatter().format(record_of("fitted")))["project_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("level", "message", "arguments"),
+    [
+        (logging.WARNING, f"Invalid request from ip=127.0.0.1: {MARK}", ()),
+        (logging.ERROR, "Error handling request %s %s", ("GET", f"/{MARK}")),
+        (logging.DEBUG, "%s %s", ("GET", f"/{MARK}")),
+        (logging.DEBUG, "Ignored premature client disconnection. %s", (MARK,)),
+        (logging.INFO, "%s", (ValueError(MARK),)),
+    ],
+)
+def test_what_gunicorn_quotes_is_left_out(level: int, message: str, arguments: tuple[Any, ...]) -> None:
+    record = record_of(message, *arguments, level=level)
+    assert not OfServer().filter(record) or MARK not in TextFormatter().format(record)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An application at debug level, and what it logged."""
+
+    client: FlaskClient
+    stream: io.StringIO
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(each) for each in self.stream.getvalue().splitlines()]
+
+
+def listen(directory: Path, **settings: Any) -> Heard:
+    app, stream = create_app(Settings(data_dir=directory, log_level="debug", **settings)), io.StringIO()
+    (handler,) = logging.getLogger("service").handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(stream)
+    return Heard(app.test_client(), stream)
+
+
+@pytest.fixture
+def heard(tmp_path: Path) -> Heard:
+    return listen(tmp_path)
+
+
+def test_a_request_is_one_line(heard: Heard) -> None:
+    post(heard.client, "/fit", 201, project_id="p", X=line(), y=ends())
+    heard.client.get("/projects/p", headers={"X-Request-ID": "mine"})
+    fit, get = heard.lines
+    assert (fit["route"], fit["project_id"], fit["status"]) == ("/fit", "p", 201)
+    assert fit["bytes_in"] > 100
+    expected = {"level": "info", "logger": "service.access", "request_id": "mine", "project_id": "p", "method": "GET"}
+    expected |= {"route": "/projects/{project_id}", "status": 200, "key": None, "bytes_in": None}
+    assert expected.items() <= get.items()
+    assert get["bytes_out"] > 100
+    assert 0 < get["duration_ms"] < 10_000
+
+
+def test_a_length_that_is_no_number_for_others_is_not_told(heard: Heard) -> None:
+    heard.client.post("/query", json={}, environ_overrides={"CONTENT_LENGTH": "9" * 4000})
+    assert heard.lines[0]["bytes_in"] is None
+
+
+def test_a_line_says_whose_key_it_was(tmp_path: Path) -> None:
+    token = new_token()
+    change_keys(tmp_path / "keys", lambda keys: keys.added(new_key(token, "ada", "reader", ["*"], None)))
+    heard = listen(tmp_path / "data", api_keys_file=tmp_path / "keys")
+    heard.client.get("/projects", headers={"Authorization": f"Bearer {token}"})
+    (told,) = heard.lines
+    assert told["key"] == "ada"
+    assert token not in json.dumps(told)
+
+
+@pytest.mark.parametrize("request_id", NASTY, ids=range(len(NASTY)))
+def test_a_request_id_that_is_none_is_replaced(heard: Heard, request_id: str) -> None:
+    sent = request_id.encode("utf-8", "surrogateescape").decode("latin-1")
+    heard.client.get("/healthz", environ_overrides={"HTTP_X_REQUEST_ID": sent})
+    (told,) = heard.lines
+    assert len(told["request_id"]) == 32
+
+
+def test_a_bug_is_told_without_what_was_sent(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def query(*arguments: object) -> None:
+        raise ValueError(f"{arguments} {MARK}")
+
+    monkeypatch.setattr(routes, "query", query)
+    post(heard.client, "/query", 500, project_id="p", annotator=MARK)
+    error, answered = heard.lines
+    assert error["traceback"].startswith("Traceback")
+    assert error["traceback"].endswith("ValueError")
+    assert (error["request_id"], error["project_id"]) == (answered["request_id"], "p")
+    assert MARK not in json.dumps([error, answered])

@@ -1,0 +1,281 @@
+"""What is counted, and that no count is lost or made up: in one process, and in files of processes that are gone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+from service.errors import FitFailed, TooBusy
+from service.store import Store
+from service.telemetry import metrics, multiprocess
+from service.telemetry.metrics import CATALOGUE, is_shared
+from service.telemetry.multiprocess import bury, held_together
+from service.telemetry.procfs import usage
+from service.usecases.totals import Census, Totals
+from tests.support.calls import ends, get, line, post
+from tests.support.exposed import complaints, families, value
+
+
+def scrape(client: FlaskClient) -> str:
+    return client.get("/metrics").get_data(as_text=True)
+
+
+def grown(client: FlaskClient, before: str, name: str, **labels: str) -> float:
+    """How much a number grew since an earlier scrape: other tests of this process count, too."""
+    return value(scrape(client), name, **labels) - value(before, name, **labels)
+
+
+def test_a_process_alone_counts_for_itself(client: FlaskClient) -> None:
+    assert not is_shared()
+    before = scrape(client)
+    get(client, "/healthz")
+    assert grown(client, before, "active_query_requests_total", route="/healthz", status="200", method="GET") == 1
+
+
+def test_it_is_as_prometheus_wants_it(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/query", project_id="p")
+    text = scrape(client)
+    assert complaints(text) == []
+    assert set(families(text)) == {each.name.removesuffix("_total") for each in CATALOGUE}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("# HELP active_query_a A.\n# TYPE active_query_a gauge\nactive_query_a 1\nactive_query_a 1\n", "twice"),
+        ("# HELP active_query_a A\n# TYPE active_query_a gauge\nactive_query_a 1\n", "no sentence"),
+        ("# HELP other A.\n# TYPE other gauge\nother 1\n", "no name of ours"),
+        ("# HELP active_query_a_sum A.\n# TYPE active_query_a_sum gauge\nactive_query_a_sum 1\n", "name of a counter"),
+        ("# HELP active_query_a A.\n# TYPE active_query_a summary\nactive_query_a_sum 1\n", "type summary"),
+    ],
+)
+def test_the_check_finds_what_is_odd(text: str, complaint: str) -> None:
+    assert [each for each in complaints(text) if complaint in each]
+
+
+def test_callers_cannot_make_up_series(client: FlaskClient) -> None:
+    for number in range(20):
+        client.open(f"/made-up-{number}", method=f"MADE{number}")
+        client.open(f"/projects/made-up-{number}", method=f"MADE{number}")
+        client.get(f"/projects/made-up-{number}?made-up-{number}=1")
+        post(client, "/query", 422, project_id="p", strategy=f"made-up-{number}")
+    text = scrape(client)
+    assert "made-up" not in text
+    assert "MADE" not in text
+    assert value(text, "active_query_requests_total", method="other", route="none", status="404") >= 20
+
+
+def test_no_project_is_named(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="secret-plan", X=line(), y=ends())
+    post(client, "/query", project_id="secret-plan")
+    assert "secret-plan" not in scrape(client)
+
+
+def test_a_query_is_timed_by_the_strategy_that_ran_and_not_when_it_is_at_hand(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    before = scrape(client)
+    for _ in range(3):
+        post(client, "/query", project_id="p", strategy="entropy")
+    assert grown(client, before, "active_query_query_seconds_count", strategy="entropy") == 1
+    assert grown(client, before, "active_query_cache_hits_total", kind="answer") == 2
+    assert grown(client, before, "active_query_cache_misses_total", kind="answer") == 1
+    assert grown(client, before, "active_query_cache_hits_total", kind="state") >= 3
+
+
+def test_a_question_without_a_project_is_timed(client: FlaskClient) -> None:
+    before = scrape(client)
+    post(client, "/query", probabilities=[[0.5, 0.5], [0.9, 0.1]], strategy="ratio")
+    assert grown(client, before, "active_query_query_seconds_count", strategy="ratio") == 1
+
+
+def test_a_fit_is_timed(client: FlaskClient) -> None:
+    before = scrape(client)
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends(), estimator="gaussian_nb")
+    labels = {"estimator": "gaussian_nb", "mode": "foreground", "outcome": "fitted"}
+    assert grown(client, before, "active_query_fit_seconds_count", **labels) == 1
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(FitFailed("no"), "failed"), (MemoryError(), "error")])
+def test_a_fit_that_fails_is_told_apart(client: FlaskClient, error: Exception, outcome: str) -> None:
+    before = scrape(client)
+    with pytest.raises(type(error)), metrics.in_background(), metrics.fitting("svc"):
+        assert value(scrape(client), "active_query_background_fits") == 1
+        raise error
+    assert grown(client, before, "active_query_fit_seconds_count", mode="background", outcome=outcome) == 1
+    assert value(scrape(client), "active_query_background_fits") == 0
+
+
+def test_what_is_refused_is_counted_by_its_reason(client: FlaskClient) -> None:
+    before = scrape(client)
+    metrics.refused(TooBusy(4))
+    assert grown(client, before, "active_query_refused_total", reason="too_busy") == 1
+
+
+def test_locks_are_waited_for_by_kind(client: FlaskClient) -> None:
+    before = scrape(client)
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/label", project_id="p", labels=[{"index": 3, "label": 1}])
+    assert grown(client, before, "active_query_lock_wait_seconds_count", kind="project") >= 2
+    assert grown(client, before, "active_query_lock_wait_seconds_count", kind="fit") == 1
+    assert grown(client, before, "active_query_lock_wait_seconds_count", kind="gate") >= 3
+
+
+def test_a_scrape_is_the_only_request_at_work(client: FlaskClient) -> None:
+    context = client.application.test_request_context()
+    context.push()
+    context.pop()  # a request that ended before it was counted
+    assert value(scrape(client), "active_query_requests_in_flight") == 1
+
+
+def test_the_totals_are_those_of_all_projects(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="one", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="two", X=line(30))
+    answers = [{"index": 3, "label": 1}, {"index": 4, "skip": True}]
+    post(client, "/label", project_id="one", labels=answers, refit="never")
+    text = scrape(client)
+    numbers = {"projects": 2, "samples": 50, "labeled_samples": 3, "skipped_samples": 1, "labels_since_fit": 1}
+    for name, number in {**numbers, "fits_due": 1, "fits_failed": 0, "projects_unreadable": 0}.items():
+        assert value(text, f"active_query_{name}") == number, name
+    client.delete("/projects/one")
+    assert value(scrape(client), "active_query_samples") == 30
+
+
+def test_leases_are_counted_until_they_end(client: FlaskClient, store: Store) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    for annotator, batch_size in (("ada", 2), ("bob", 3)):
+        lease = {"annotator": annotator, "lease_seconds": 60, "batch_size": batch_size}
+        asked = post(client, "/query", project_id="p", **lease)
+    census = Census(store)
+    assert (census.take().leases, census.take().leased_samples) == (2, 5)
+    post(client, "/label", project_id="p", labels=[{"index": asked["indices"][0], "label": 1}], refit="never")
+    assert (census.take().leases, census.take().leased_samples) == (2, 4)
+    client.delete(f"/projects/p/leases/{asked['query_id']}")
+    assert (census.take().leases, census.take().leased_samples) == (1, 2)
+
+
+def test_a_lease_that_expires_is_counted_no_more(client: FlaskClient, store: Store) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/query", project_id="p", annotator="ada", lease_seconds=1)
+    census = Census(store)
+    assert census.take().leases == 1
+    time.sleep(1.0)
+    assert census.take().leases == 0
+
+
+def test_a_project_that_cannot_be_read_is_counted_as_such(client: FlaskClient, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        post(client, "/fit", 201, project_id=name, X=line(), y=ends())
+    (tmp_path / "data/projects/one/state.joblib").write_bytes(b"rubbish")
+    text = scrape(client)
+    assert value(text, "active_query_projects") == 2
+    assert value(text, "active_query_projects_unreadable") == 1
+    assert value(text, "active_query_samples") == 20
+
+
+def test_a_state_is_read_once_for_all_scrapes(
+    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    read: list[str] = []
+    glance = store.glance
+    monkeypatch.setattr(store, "glance", lambda project_id: (read.append(project_id), glance(project_id))[1])
+    census = Census(store)
+    assert census.take() == census.take() == Totals(projects=1, samples=20, labeled_samples=2)
+    assert read == ["p"]
+    post(client, "/label", project_id="p", labels=[{"index": 3, "label": 1}])
+    assert census.take().labeled_samples == 3
+
+
+def test_a_scrape_has_no_time_for_everything(client: FlaskClient, store: Store) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    assert Census(store, seconds=-1).take() == Totals(projects_passed_over=1)
+
+
+def write_counts(directory: Path, pid: int, count: float, kind: str = "counter") -> None:
+    file = MmapedDict(str(directory / f"{kind}_{pid}.db"))
+    file.write_value(mmap_key("m", "m_total", ["a"], ["x"], "Help."), count, 0.0)
+    file.close()
+
+
+def total(directory: Path) -> float:
+    with held_together(directory) as files:
+        return sum(value for path in files for _, value, _, _ in MmapedDict.read_all_values_from_file(path))
+
+
+def test_ten_thousand_workers_that_are_gone_leave_two_files(tmp_path: Path) -> None:
+    for pid in range(1, 10_001):
+        write_counts(tmp_path, pid, 2.0)
+        if pid % 500 == 0:
+            bury(tmp_path, pid, set())
+            assert total(tmp_path) == 2.0 * pid
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_gone.db", "histogram_gone.db", "lock"]
+
+
+def test_workers_at_work_keep_their_files(tmp_path: Path) -> None:
+    for pid in (1, 2):
+        for kind in ("counter", "histogram", "gauge_livesum"):
+            write_counts(tmp_path, pid, 1.0, kind)
+    bury(tmp_path, 1, {2})
+    assert {path.name for path in tmp_path.glob("*_[0-9]*")} == {
+        f"{k}_2.db" for k in (*multiprocess.KINDS, "gauge_livesum")
+    }
+    assert total(tmp_path) == 5  # a gauge goes with its worker
+
+
+def test_a_worker_that_has_just_made_its_file_harms_nobody(tmp_path: Path) -> None:
+    (tmp_path / "counter_7.db").touch()
+    write_counts(tmp_path, 8, 3.0)
+    assert total(tmp_path) == 3
+    bury(tmp_path, 7, {8})
+    assert total(tmp_path) == 3
+
+
+def test_a_reader_that_is_stuck_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocess, "PATIENCE_SECONDS", 0.02)
+    write_counts(tmp_path, 1, 1.0)
+    with (tmp_path / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        bury(tmp_path, 1, {2})
+        assert (tmp_path / "counter_1.db").exists()
+    bury(tmp_path, 3, {2})
+    assert not (tmp_path / "counter_1.db").exists()
+    assert total(tmp_path) == 1
+
+
+def test_no_sum_falls_while_the_dead_are_buried(tmp_path: Path) -> None:
+    for pid in range(1, 21):
+        write_counts(tmp_path, pid, 1.0)
+    seen: list[float] = []
+    bury_all = threading.Thread(target=lambda: [bury(tmp_path, n, set(range(n + 1, 21))) for n in range(1, 21)])
+    bury_all.start()
+    while bury_all.is_alive():
+        seen.append(total(tmp_path))
+        time.sleep(0.001)
+    bury_all.join()
+    assert set(seen) == {20.0}
+
+
+def test_processes_tell_what_they_take() -> None:
+    taken = usage(os.getpid(), [os.getpid()])
+    assert taken.workers == 1
+    assert taken.memory_bytes > 2**20
+    assert taken.cpu_seconds > 0
+    assert 0 < taken.open_files < taken.open_files_limit
+    assert abs(taken.start_time_seconds - Path(f"/proc/{os.getpid()}").stat().st_ctime) < 60
+
+
+def test_the_time_of_a_child_that_ended_is_kept() -> None:
+    work = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.2: sum(range(1000))"]
+    before = usage(os.getpid(), [os.getpid()]).cpu_seconds
+    subprocess.run(work, check=True)
+    assert usage(os.getpid(), [os.getpid(), 2**22 + 1]).cpu_seconds > before + 0.15

@@ -1,0 +1,152 @@
+"""POST /query: which samples next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from service.strategies import STRATEGIES, Need
+from tests.support.calls import ends, get, line, post
+
+MODEL_STRATEGIES = ["least_confidence", "margin", "ratio", "entropy"]
+
+
+@pytest.fixture
+def project(client: FlaskClient) -> str:
+    """Twenty rows on a line, a label at each end: the middle is what is uncertain."""
+    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    return "p"
+
+
+def asks_again(strategy: str) -> bool:
+    """Whether samples that have a label are candidates."""
+    return Need.VOTES in STRATEGIES[strategy].needs
+
+
+@pytest.mark.parametrize("strategy", MODEL_STRATEGIES)
+def test_the_middle_is_asked_first(client: FlaskClient, project: str, strategy: str) -> None:
+    reply = post(client, "/query", project_id=project, batch_size=4, strategy=strategy)
+    assert set(reply["indices"]) == {8, 9, 10, 11}
+    assert reply["scores"] == sorted(reply["scores"], reverse=True)
+    assert (reply["strategy"], reply["fallback_reason"], reply["model_version"]) == (strategy, None, 1)
+
+
+def test_auto_is_herding_where_the_model_is_unsure(client: FlaskClient, project: str) -> None:
+    reply = post(client, "/query", project_id=project)
+    assert (reply["strategy"], len(reply["indices"]), reply["lease_expires_at"]) == ("uherding", 1, None)
+    assert "what the model is unsure of" in reply["fallback_reason"]
+
+
+@pytest.mark.parametrize("strategy", ["auto", *MODEL_STRATEGIES])
+def test_without_a_label_it_answers_with_rows_that_stand_for_others(client: FlaskClient, strategy: str) -> None:
+    X = [[0.0, 0.0]] * 5 + [[10.0, 0.0]] * 5 + [[0.0, 10.0]] * 5
+    post(client, "/fit", 201, project_id="p", X=X)
+    reply = post(client, "/query", project_id="p", batch_size=3, strategy=strategy)
+    assert {index // 5 for index in reply["indices"]} == {0, 1, 2}
+    assert (reply["strategy"], reply["scores"], reply["model_version"]) == ("max_herding", None, None)
+    assert "no model yet" in reply["fallback_reason"]
+
+
+def test_with_one_class_a_named_strategy_is_certain_of_everything(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(), y=[1, *[None] * 19])
+    reply = post(client, "/query", project_id="p", batch_size=5, strategy="entropy")
+    assert (reply["strategy"], reply["scores"]) == ("entropy", [0.0] * 5)
+    assert "auto" in reply["fallback_reason"]
+    assert post(client, "/query", project_id="p", batch_size=5)["strategy"] == "max_herding"
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_more_than_is_left_returns_what_is_left(client: FlaskClient, project: str, strategy: str) -> None:
+    reply = post(client, "/query", project_id=project, batch_size=1000, strategy=strategy)
+    assert sorted(reply["indices"]) == [index for index in range(20) if index not in (0, 19) or asks_again(strategy)]
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_nothing_left_is_an_empty_list(client: FlaskClient, strategy: str) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(4), y=[0, 1, 0, 1])
+    assert len(post(client, "/query", project_id="p", strategy=strategy)["indices"]) == asks_again(strategy)
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_only_candidates_and_never_the_excluded(client: FlaskClient, project: str, strategy: str) -> None:
+    reply = post(
+        client, "/query", project_id=project, batch_size=9, strategy=strategy, candidates=[0, 3, 5, 5, 7], exclude=[5]
+    )
+    assert sorted(reply["indices"]) == ([0, 3, 7] if asks_again(strategy) else [3, 7])
+
+
+def test_no_candidates_is_an_empty_list(client: FlaskClient, project: str) -> None:
+    assert post(client, "/query", project_id=project, candidates=[])["indices"] == []
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_the_same_state_and_request_give_the_same_answer(client: FlaskClient, project: str, strategy: str) -> None:
+    asked = [post(client, "/query", project_id=project, batch_size=5, strategy=strategy) for _ in range(3)]
+    assert asked[0] == asked[1] == asked[2]
+
+
+def test_a_seed_of_its_own_gives_other_random_samples(client: FlaskClient, project: str) -> None:
+    asked = [
+        tuple(post(client, "/query", project_id=project, batch_size=5, strategy="random", random_state=s)["indices"])
+        for s in (1, 1, 2)
+    ]
+    assert asked[0] == asked[1] != asked[2]
+
+
+QUESTIONS: list[dict[str, Any]] = [
+    {},
+    {"batch_size": 2},
+    {"strategy": "entropy"},
+    {"strategy": "k_means"},
+    {"strategy": "k_means", "params": {"sample": 100}},
+    {"random_state": 1},
+    {"explore": 1},
+    {"exclude": [3]},
+    {"exclude": [4]},
+    {"exclude": [3, 4]},
+    {"candidates": [3]},
+    {"candidates": [3, 4]},
+    {"exclude": [3], "candidates": [4]},
+    {"exclude": [], "candidates": [3, 4]},
+    {"exclude": [3, 4], "candidates": []},
+]
+
+
+def test_every_question_has_a_name_of_its_own(client: FlaskClient, project: str) -> None:
+    names = [post(client, "/query", project_id=project, **asked)["query_id"] for asked in QUESTIONS]
+    assert len(set(names)) == len(QUESTIONS)
+    post(client, "/label", project_id=project, labels=[{"index": 5, "label": 0}])
+    assert post(client, "/query", project_id=project)["query_id"] not in names
+
+
+def test_a_query_changes_nothing(client: FlaskClient, project: str) -> None:
+    before = get(client, "/projects/p")
+    post(client, "/query", project_id=project, annotator="ada")
+    assert get(client, "/projects/p") == before
+
+
+def test_parameters_of_a_strategy(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line(300))
+    reply = post(client, "/query", project_id="p", strategy="k_means", params={"sample": 100}, batch_size=2)
+    assert "sample of 100 of the 300" in reply["fallback_reason"]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        [[1.0, 1.0]] * 30,
+        [[float(i), 0.0] for i in range(30)],
+        [[1e300 * (i - 15), 1.0] for i in range(30)],
+        [[1e-300 * i, 1e-300] for i in range(30)],
+    ],
+    ids=["all rows equal", "a constant column", "huge", "tiny"],
+)
+@pytest.mark.parametrize("y", [[], [0], [0, 1]], ids=["no label", "one class", "two classes"])
+@pytest.mark.parametrize("strategy", ["auto", "random", "margin", "bald", "k_means", "power", "quire"])  # one a family
+def test_query_always_answers(client: FlaskClient, X: Any, y: list[int], strategy: str) -> None:
+    spec = {"name": "logistic_regression", "params": {"scale": True}}
+    post(client, "/fit", 201, project_id="p", X=X, y=[*y, *[None] * (30 - len(y))], estimator=spec)
+    reply = post(client, "/query", project_id="p", batch_size=7, strategy=strategy)
+    assert len(set(reply["indices"])) == 7
