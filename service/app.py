@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Raises SettingsError for an environment that cannot be understood. Rubbish of processes that died is swept away.
     """
     settings = settings or Settings.from_process()
-    log_to_stderr(settings.log_level, settings.log_format, request_log.facts_of_request)
+    log_to_stderr(settings.log_level, settings.log_format, request_log.request_log_fields)
     store = Store(
         settings.data_dir,
         cache_bytes=settings.cache_bytes,

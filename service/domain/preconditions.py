@@ -15,7 +15,7 @@ ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RequestFingerprint:
     """What tells a request with an Idempotency-Key from all others: digests of its caller's key, and of all it says."""
 
     key: str
@@ -26,7 +26,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class PriorOutcome:
     """What came of a request that was made before: the project as it is now, and the event that the request led to."""
 
     project: Project
@@ -35,31 +35,31 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Preconditions:
     """What must be true of a project for a request to be followed, None where a header was not sent; and its mark."""
 
     if_match: Tags | None = None
     if_none_match: Tags | None = None
-    mark: Mark | None = None
+    fingerprint: RequestFingerprint | None = None
 
     def check(self, project: Project | None) -> None:
         """Raise PreconditionFailed unless they hold of a project, which is None where there is none."""
-        self.check_match(project)
-        if self.names_known(project):
-            raise failed("If-None-Match", project)
+        self.check_if_match(project)
+        if self.if_none_match_names(project):
+            raise precondition_failed("If-None-Match", project)
 
-    def check_match(self, project: Project | None, suffix: str = "") -> None:
+    def check_if_match(self, project: Project | None, suffix: str = "") -> None:
         """Raise PreconditionFailed unless If-Match names a project by its tag. A weak tag names nothing here."""
         if self.if_match is not None and not names(self.if_match, project, suffix):
-            raise failed("If-Match", project)
+            raise precondition_failed("If-Match", project)
 
-    def names_known(self, project: Project | None, suffix: str = "") -> bool:
+    def if_none_match_names(self, project: Project | None, suffix: str = "") -> bool:
         """Tell whether If-None-Match names a project. A weak tag names what it is of."""
         known = self.if_none_match or frozenset()
         return names({tag.removeprefix("W/") for tag in known}, project, suffix)
 
 
-UNCONDITIONAL = Terms()
+UNCONDITIONAL = Preconditions()
 
 
 def names(tags: Tags | set[str], project: Project | None, suffix: str) -> bool:
@@ -67,6 +67,6 @@ def names(tags: Tags | set[str], project: Project | None, suffix: str) -> bool:
     return project is not None and (ANY in tags or f'"{project.tag}{suffix}"' in tags)
 
 
-def failed(header: str, project: Project | None) -> PreconditionFailed:
+def precondition_failed(header: str, project: Project | None) -> PreconditionFailed:
     """Return the error for a header that does not hold."""
     return PreconditionFailed(header, None if project is None else (project.project_id, project.tag))

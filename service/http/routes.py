@@ -37,6 +37,7 @@ from service.http.body.reader import (
     ZIP,
     Limits,
     choose_media_type,
+    empty_response,
     has_body,
     json_list,
     json_page,
@@ -45,12 +46,11 @@ from service.http.body.reader import (
     read_json,
     read_samples,
     spooled_body,
-    without_body,
 )
 from service.http.contract.operations import Operations, Reply
 from service.http.middleware import auth, metrics
-from service.http.middleware.etags import CONDITIONS, has_conditions, tagged
-from service.http.middleware.idempotency import once, terms_of
+from service.http.middleware.etags import CONDITIONS, has_conditions, with_etag
+from service.http.middleware.idempotency import answer_once, read_preconditions
 from service.http.problems import flatten
 from service.http.project_archive import exported, manifest, read_project
 from service.http.schemas import responses
@@ -134,7 +134,7 @@ def register(app: Flask, context: Context) -> None:
     for operation in operations.all:
         view = operation.view
         if operation.method == "POST":
-            view = once(view, context.store.replies, context.settings.max_body_bytes)
+            view = answer_once(view, context.store.replies, context.settings.max_body_bytes)
         blueprint.add_url_rule(operation.path, operation.name, view, methods=[operation.method])
     blueprint.before_request(refuse_unread)
     app.register_blueprint(blueprint)
@@ -177,7 +177,7 @@ def project_response(project: Project, status: int = 200) -> Response:
     response = json_response(PROJECT_REPLY.dump(present(context.store, project)), status)
     context.fits.take_up(project)
     # Since when a fit is at work is no part of the state.
-    return tagged(request, response, project, cached=not project.fit_is_due)
+    return with_etag(request, response, project, cached=not project.fit_is_due)
 
 
 PROJECT = Reply("The project.", responses.ProjectSchema, etag=True)
@@ -215,10 +215,10 @@ def fit_project() -> Response:
     in_background = prefers("respond-async")
     with context.store.stage() as staging:
         data = FIT.load(read_document(request, context.limits, staging))
-        auth.refuse_outside(data["project_id"])
+        auth.check_may_write(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.places.claim():
-            project, is_new = fit(context.store, staging, order, terms_of(request))
+            project, is_new = fit(context.store, staging, order, read_preconditions(request))
     if not (in_background and project.fit_is_wanted):
         return project_response(project, 201 if is_new else 200)
     response = project_response(project, 202)
@@ -266,12 +266,12 @@ def query_project() -> Response:
 def answer_query(document: dict[str, Any]) -> Response:
     """Reply to a question, its arrays at hand or staged."""
     context = here()
-    data = auth.as_asked_by_caller(QUERY.load(document))
+    data = auth.with_query_annotator(QUERY.load(document))
     asked = query_request(data, context.settings.max_batch, context.limits)
     with time_limit(context.settings.query_seconds):
         if asked.project_id is None:
             return json_response(QUERY_REPLY.dump(query_arrays(asked, context.places.claim)))
-        auth.refuse_hidden(auth.caller(), asked.project_id)
+        auth.check_visible(auth.caller(), asked.project_id)
         ask = lease_samples if asked.lease_seconds else query
         answered = ask(context.store, asked, context.backend_of, context.places.claim)
     if answered.project is not None:
@@ -301,9 +301,9 @@ def label_project() -> Response:
     """
     context, request = here(), request_ctx.request
     order = auth.visible(label_request(LABEL.load(read_json(request, context.limits))))
-    labeled = label(context.store, auth.as_answered_by_caller(order), context.places.take, terms_of(request))
+    labeled = label(context.store, auth.with_label_annotator(order), context.places.take, read_preconditions(request))
     context.fits.take_up(labeled.project)
-    return tagged(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
+    return with_etag(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
 
 @operations.add(
@@ -348,7 +348,7 @@ def append_samples(project_id: str) -> Response:
     with context.store.stage() as staging:
         data = APPEND.load(read_samples(request, context.limits, staging))
         order = append_request(project_id, data, staging, context.limits)
-        project = append(context.store, staging, order, context.settings.max_pool_cells, terms_of(request))
+        project = append(context.store, staging, order, context.settings.max_pool_cells, read_preconditions(request))
         return project_response(project)
 
 
@@ -362,8 +362,8 @@ def append_samples(project_id: str) -> Response:
 )
 def delete_project(project_id: str) -> Response:
     """Delete a project."""
-    delete(here().store, project_id, terms_of(request))
-    return without_body()
+    delete(here().store, project_id, read_preconditions(request))
+    return empty_response()
 
 
 @operations.add(
@@ -385,7 +385,7 @@ def list_project_labels(project_id: str) -> Response:
     else:
         response, suffix = Response(json_list("labels", records), mimetype=JSON), ""
     response.vary.add("Accept")
-    return tagged(request, response, project, suffix)
+    return with_etag(request, response, project, suffix)
 
 
 @operations.add(
@@ -406,7 +406,7 @@ def list_project_events(project_id: str) -> Response:
     """
     data = read_query(EVENT_PAGE)
     project, page = list_events(here().store, project_id, data["limit"], data["after"])
-    return tagged(request, Response(json_page("events", page, page.next), mimetype=JSON), project)
+    return with_etag(request, Response(json_page("events", page, page.next), mimetype=JSON), project)
 
 
 @operations.add(
@@ -422,7 +422,7 @@ def list_project_annotators(project_id: str) -> Response:
     Estimates are CROWDLAB's, as of the last fit: they need samples that several people labelled.
     """
     project, records = list_annotators(here().store, project_id)
-    return tagged(request, Response(json_list("annotators", records), mimetype=JSON), project)
+    return with_etag(request, Response(json_list("annotators", records), mimetype=JSON), project)
 
 
 @operations.add(
@@ -455,7 +455,7 @@ def renew_lease(project_id: str, query_id: str) -> Response:
     A lease that is over cannot be renewed: its samples may be somebody else's by now.
     """
     data = RENEW.load(read_json(request, here().limits) if has_body(request) else {})
-    lease = renew(here().store, project_id, query_id, data.get("lease_seconds"), auth.refuse_others)
+    lease = renew(here().store, project_id, query_id, data.get("lease_seconds"), auth.check_lease_holder)
     return json_response(LEASE_REPLY.dump(lease))
 
 
@@ -468,8 +468,8 @@ def renew_lease(project_id: str, query_id: str) -> Response:
 )
 def release_lease(project_id: str, query_id: str) -> Response:
     """Give samples back unanswered."""
-    release(here().store, project_id, query_id, auth.refuse_others)
-    return without_body()
+    release(here().store, project_id, query_id, auth.check_lease_holder)
+    return empty_response()
 
 
 @operations.add(
@@ -488,8 +488,8 @@ def retract_label(project_id: str, index: str) -> Response:
     if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
         get(here().store, project_id)
         raise LabelNotFound(index[:32])
-    project = retract(here().store, project_id, int(index), auth.caller().annotator, terms_of(request))
-    return tagged(request, without_body(), project)
+    project = retract(here().store, project_id, int(index), auth.caller().annotator, read_preconditions(request))
+    return with_etag(request, empty_response(), project)
 
 
 @operations.add(
@@ -509,7 +509,7 @@ def export_project(project_id: str) -> Response:
     body = write_archive(exported(snapshot), partial(manifest, snapshot))
     response = Response(body, mimetype=ZIP)
     response.headers["Content-Disposition"] = f'attachment; filename="{project_id}.zip"'
-    return tagged(request, response, snapshot.project)
+    return with_etag(request, response, snapshot.project)
 
 
 @operations.add(
@@ -530,14 +530,14 @@ def import_project() -> Response:
     """
     context, project_id = here(), read_query(IMPORT).get("project_id")
     if project_id is not None:
-        auth.refuse_outside(project_id)
-        refuse_taken(context.store, project_id, terms_of(request))
+        auth.check_may_write(project_id)
+        refuse_taken(context.store, project_id, read_preconditions(request))
     with context.store.stage() as staging:
         path = spooled_body(request, context.limits, staging)
         with context.places.claim():
             order = read_project(path, project_id, context.limits, staging)
-        auth.refuse_outside(order.facts.project_id)
-        project = take_in(context.store, staging, order, context.places.take, terms_of(request))
+        auth.check_may_write(order.facts.project_id)
+        project = take_in(context.store, staging, order, context.places.take, read_preconditions(request))
     return project_response(project, 201)
 
 
@@ -588,7 +588,7 @@ def get_readiness() -> Response:
 )
 def get_metrics() -> Response:
     """Show what the service did, for Prometheus."""
-    return Response(metrics.exposition(here().census), content_type=metrics.CONTENT_TYPE)
+    return Response(metrics.render_metrics(here().census), content_type=metrics.CONTENT_TYPE)
 
 
 @operations.add("GET", "/openapi.yaml", role=None, replies={200: Reply("The contract.", media_types=(YAML,))})

@@ -43,7 +43,7 @@ from filelock import FileLock
 
 from service.domain.events import Plain
 from service.domain.leases import NO_LEASES, Leases
-from service.domain.preconditions import UNCONDITIONAL, Done, Mark, Terms
+from service.domain.preconditions import UNCONDITIONAL, Preconditions, PriorOutcome, RequestFingerprint
 from service.domain.project import MICROSECONDS, PROJECT_ID, Project, now, show_time
 from service.errors import (
     KeyReused,
@@ -87,9 +87,11 @@ Found = TypeVar("Found")
 class Transaction:
     """A project under its lock: `project` as it is, None where there is none yet."""
 
-    def __init__(self, store: Store, directory: Path, project: Project | None, mark: Mark | None) -> None:
+    def __init__(
+        self, store: Store, directory: Path, project: Project | None, fingerprint: RequestFingerprint | None
+    ) -> None:
         self.project = project
-        self._mark = None if mark is None else str(mark)
+        self._fingerprint = None if fingerprint is None else str(fingerprint)
         self._store = store
         self._directory = directory
 
@@ -119,7 +121,9 @@ class Transaction:
                 file.path.rename(self._directory / target)
             for folder in (*folders, *([self._directory] if made else [])):
                 settle_directory(folder)
-            project = replace(project, history=recorded(self._directory, self.project, project, kind, self._mark))
+            project = replace(
+                project, history=recorded(self._directory, self.project, project, kind, self._fingerprint)
+            )
             write_small(new, to_record(project))
             # The moment of a commit never comes again, so that a state is told from every other by its file's status:
             # the clock of a file system ticks every few milliseconds.
@@ -237,21 +241,21 @@ class Store:
         self.cache.put(key, (stamp, leases), leases.n_bytes)
         return leases
 
-    def done(self, project_id: str, terms: Terms) -> Done | None:
+    def prior_outcome(self, project_id: str, preconditions: Preconditions) -> PriorOutcome | None:
         """Find what a request did to a project when it was made before, None where it was not, or did nothing.
 
         Nobody else can make it meanwhile, for its key is held; what came with the key a day ago or longer was another.
         Raises KeyReused, or StoreDamaged.
         """
-        mark = terms.mark
-        if mark is None:
+        fingerprint = preconditions.fingerprint
+        if fingerprint is None:
             return None
 
         since = show_time(now() - KEPT_SECONDS * MICROSECONDS)
 
         def look(directory: Path, project: Project) -> tuple[Project, Plain | None]:
             with told_of(project):
-                return project, event_of(directory, project, mark.key)
+                return project, event_of(directory, project, fingerprint.key)
 
         try:
             project, event = self._read(project_id, look)
@@ -259,10 +263,10 @@ class Store:
             return None
         if event is None or event["at"] < since:
             return None
-        if event["details"].get("request") != str(mark):
+        if event["details"].get("request") != str(fingerprint):
             raise KeyReused
         self.make_durable(project)
-        return Done(project, event["kind"], len(event["details"].get("labels", {"index": ()})["index"]))
+        return PriorOutcome(project, event["kind"], len(event["details"].get("labels", {"index": ()})["index"]))
 
     def _read(self, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
         """Look at a project's files, and once more where a writer swept one away in between."""
@@ -378,7 +382,7 @@ class Store:
 
     @contextmanager
     def transaction(
-        self, project_id: str, *, create: bool = False, terms: Terms = UNCONDITIONAL
+        self, project_id: str, *, create: bool = False, preconditions: Preconditions = UNCONDITIONAL
     ) -> Iterator[Transaction]:
         """Hold a project's lock around read-change-commit.
 
@@ -395,12 +399,12 @@ class Store:
                 held.callback(remove_unborn, directory)
                 if not create:
                     raise ProjectNotFound(project_id)
-            terms.check(project)
+            preconditions.check(project)
             if project is None:
                 held.enter_context(self._room_for_one_more())
                 with disk():
                     (directory / UNBORN).touch(mode=0o600)
-            yield Transaction(self, directory, project, terms.mark)
+            yield Transaction(self, directory, project, preconditions.fingerprint)
 
     @contextmanager
     def _locked_directory(self, directory: Path, *, create: bool) -> Iterator[None]:
@@ -455,15 +459,15 @@ class Store:
         """Return since when a fit is at work, in microseconds since 1970 UTC; None where none is."""
         return running_since(self.directory(project_id) / FIT_MARK)
 
-    def delete(self, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
+    def delete(self, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
         """Take a project away, or raise ProjectNotFound or PreconditionFailed. Without terms it may be unreadable."""
         directory = self.directory(project_id)
         with self.stage() as staging, self._locked_directory(directory, create=False), disk():
             if not (directory / STATE).exists() and not lost_state(directory):
                 remove_unborn(directory)
                 raise ProjectNotFound(project_id)
-            if terms is not UNCONDITIONAL:
-                terms.check(self.state(directory, project_id))
+            if preconditions is not UNCONDITIONAL:
+                preconditions.check(self.state(directory, project_id))
             gone = staging.path / "project"
             directory.rename(gone)
             self.forget(project_id)

@@ -189,7 +189,7 @@ def series_of_requests(method: str, route: str, status: int) -> tuple[Counter, H
     return REQUESTS.labels(method, route, status), REQUEST_SECONDS.labels(method, route)
 
 
-def answered(method: str, route: str, status: int, seconds: float) -> None:
+def count_response(method: str, route: str, status: int, seconds: float) -> None:
     """Count a request, by the route of the contract and never by its path."""
     counted, timed = series_of_requests(method, route, status)
     counted.inc()
@@ -291,7 +291,7 @@ class Shared(Collector):
         return found
 
 
-def exposition(standing: Mapping[str, float]) -> bytes:
+def render_metrics(standing: Mapping[str, float]) -> bytes:
     """Return all numbers, of all workers, with what stands at the moment, in Prometheus' text format."""
     registry = CollectorRegistry()
     directory = shared_directory()

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from service.domain.labels import EncodedLabels, Votes
-from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, Segment, encode_with, extend_classes
 from service.domain.sample_ids import PoolIds, SampleIds
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
@@ -39,22 +39,22 @@ class AppendRequest:
 
 
 def append_samples(
-    store: Store, staging: Staging, request: AppendRequest, max_cells: int, terms: Terms = UNCONDITIONAL
+    store: Store, staging: Staging, request: AppendRequest, max_cells: int, preconditions: Preconditions = UNCONDITIONAL
 ) -> Project:
     """Put samples behind those of the pool, and return the project. Indices of old samples stay as they are.
 
     Labels that come with them are kept, and make a fit due. Raises InvalidRequest, ProjectNotFound,
     PreconditionFailed and the store's errors.
     """
-    if (done := store.done(request.project_id, terms)) is not None:
-        return done.project
+    if (prior := store.prior_outcome(request.project_id, preconditions)) is not None:
+        return prior.project
     check_lengths(request.X.n_rows, request.y, request.ids)
     names = None if request.ids is None else SampleIds.build(request.ids)
     before = store.read(request.project_id, Part.POOL, Part.IDS)
-    terms.check(before.project)
+    preconditions.check(before.project)
     # To look for a million names takes a second: not under the lock, unless somebody else was quicker.
     check_fit(before, request, max_cells)
-    with store.transaction(request.project_id, terms=terms) as transaction:
+    with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         snapshot = transaction.read(Part.POOL, Part.IDS)
         if pool_of(snapshot.project) != pool_of(before.project):
             check_fit(snapshot, request, max_cells)

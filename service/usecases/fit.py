@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.domain.labels import EncodedLabels, Label, Votes
-from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     DEFAULT_CONSENSUS,
     Consensus,
@@ -63,30 +63,30 @@ class FitRequest:
 
 
 def fit_project(
-    store: Store, staging: Staging, request: FitRequest, terms: Terms = UNCONDITIONAL
+    store: Store, staging: Staging, request: FitRequest, preconditions: Preconditions = UNCONDITIONAL
 ) -> tuple[Project, bool]:
     """Create the project, or train it again. Return it, and whether it is new.
 
     One commit brings everything: until then nothing has changed, whatever goes wrong. Raises InvalidRequest,
     ProjectExists, ProjectReplaced, PreconditionFailed, TooManyProjects, FitFailed and the store's errors.
     """
-    if (done := store.done(request.project_id, terms)) is not None:
-        return done.project, done.kind == "create"
+    if (prior := store.prior_outcome(request.project_id, preconditions)) is not None:
+        return prior.project, prior.kind == "create"
     if request.X is not None:
-        return create_project(store, staging, request, request.X, terms)
-    return refit_project(store, staging, request, terms), False
+        return create_project(store, staging, request, request.X, preconditions)
+    return refit_project(store, staging, request, preconditions), False
 
 
 def create_project(
-    store: Store, staging: Staging, request: FitRequest, X: StagedRows, terms: Terms
+    store: Store, staging: Staging, request: FitRequest, X: StagedRows, preconditions: Preconditions
 ) -> tuple[Project, bool]:
     """Make a project of a new pool, or put the new pool in place of the old one."""
-    refuse_existing(store, request, terms)
+    refuse_existing(store, request, preconditions)
     check_lengths(X.n_rows, request.y, request.ids)
     project = with_initial_labels(apply(new_project(request, X), request), request.y)
     fitted = fit_staged(staging, request, Snapshot(project, Pool.of(X.open())))
     ids = None if request.ids is None else staging.ids(SampleIds.build(request.ids))
-    with store.transaction(request.project_id, create=True, terms=terms) as transaction:
+    with store.transaction(request.project_id, create=True, preconditions=preconditions) as transaction:
         old = transaction.project
         if old is not None and not request.replace:
             raise ProjectExists(request.project_id)
@@ -98,30 +98,30 @@ def create_project(
         return commit(transaction, staging, request, project, fitted, files), old is None
 
 
-def refit_project(store: Store, staging: Staging, request: FitRequest, terms: Terms) -> Project:
+def refit_project(store: Store, staging: Staging, request: FitRequest, preconditions: Preconditions) -> Project:
     """Train an existing project again, with what the request changes."""
     try:
         snapshot = store.read(request.project_id, Part.POOL, Part.HELD_OUT)
     except ProjectNotFound:
-        terms.check(None)
+        preconditions.check(None)
         problem = f"is required: there is no project {request.project_id!r} yet, and its pool makes it"
         raise InvalidRequest.at("/X", problem) from None
-    terms.check(snapshot.project)
+    preconditions.check(snapshot.project)
     fitted = fit_staged(staging, request, replace(snapshot, project=apply(snapshot.project, request)))
-    with store.transaction(request.project_id, terms=terms) as transaction:
+    with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         # Labels may have come while the model was fitted; they stay, and make the next fit due.
         current = apply(same_project(transaction.project, snapshot.project), request)
         return commit(transaction, staging, request, current, fitted, {})
 
 
-def refuse_existing(store: Store, request: FitRequest, terms: Terms) -> None:
+def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditions) -> None:
     """Raise ProjectExists or PreconditionFailed before any work is done, rather than only at the commit."""
     try:
         project = store.read(request.project_id).project
     except ProjectNotFound:
-        terms.check(None)
+        preconditions.check(None)
         return
-    terms.check(project)
+    preconditions.check(project)
     if not request.replace:
         raise ProjectExists(request.project_id)
 

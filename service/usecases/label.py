@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from service.domain.labels import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
-from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, extend_classes
 from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnswer, ServiceError
@@ -58,31 +58,31 @@ def label_project(
     store: Store,
     request: LabelRequest,
     take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
-    terms: Terms = UNCONDITIONAL,
+    preconditions: Preconditions = UNCONDITIONAL,
 ) -> Labeled:
     """Keep all the answers, or none; then fit, if the caller wants to wait for it and `take_place` says there is room.
 
     The project's state says that a fit is wanted, in the same commit, unless the caller wants none. Raises
     InvalidRequest naming each answer that is wrong, ProjectNotFound, PreconditionFailed and the store's errors.
     """
-    done = store.done(request.project_id, terms)
-    project, n_changed = kept(store, request, terms) if done is None else (done.project, done.n_labels)
+    prior = store.prior_outcome(request.project_id, preconditions)
+    project, n_changed = kept(store, request, preconditions) if prior is None else (prior.project, prior.n_labels)
     if request.refit == "wait" and project.fit_is_due:
         with take_place() as there_is_room:
             project = fit_or_keep(store, project) if there_is_room else project
     return Labeled(project, len(request.answers), n_changed)
 
 
-def kept(store: Store, request: LabelRequest, terms: Terms) -> tuple[Project, int]:
+def kept(store: Store, request: LabelRequest, preconditions: Preconditions) -> tuple[Project, int]:
     """Keep all the answers, or none. Return the project, and how many of them changed anything."""
     parts = [Part.IDS] if any(answer.index is None for answer in request.answers) else []
     before = store.read(request.project_id, *parts)
-    terms.check(before.project)
+    preconditions.check(before.project)
     # Worked out before the lock is taken, and again only if somebody else was quicker: most of the time nobody waits.
     project, n_changed = answered(before, request)
     is_new = project is not before.project
     if is_new:
-        with store.transaction(request.project_id, terms=terms) as transaction:
+        with store.transaction(request.project_id, preconditions=preconditions) as transaction:
             if transaction.project is not before.project:
                 project, n_changed = answered(transaction.read(*parts), request)
                 is_new = project is not transaction.project
@@ -118,13 +118,17 @@ def fit_or_keep(store: Store, project: Project) -> Project:
 
 
 def retract_label(
-    store: Store, project_id: str, index: int, annotator: str | None = None, terms: Terms = UNCONDITIONAL
+    store: Store,
+    project_id: str,
+    index: int,
+    annotator: str | None = None,
+    preconditions: Preconditions = UNCONDITIONAL,
 ) -> Project:
     """Take back every label and skip of a sample, or raise LabelNotFound, or PreconditionFailed.
 
     With an `annotator` all of them must be this one's: raises OthersAnswer where they are not.
     """
-    with store.transaction(project_id, terms=terms) as transaction:
+    with store.transaction(project_id, preconditions=preconditions) as transaction:
         project = transaction.read().project
         kept = project.votes.index != index
         if kept.all():

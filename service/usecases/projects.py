@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.labels import NOBODY, SKIP, Label, look_up
-from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, show_times
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
@@ -96,9 +96,9 @@ def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str
     return ProjectPage(projects, names[limit - 1] if len(names) > limit else None)
 
 
-def delete(store: Store, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
+def delete(store: Store, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
     """Take a project away, or raise ProjectNotFound, or PreconditionFailed."""
-    store.delete(project_id, terms)
+    store.delete(project_id, preconditions)
 
 
 def list_events(store: Store, project_id: str, limit: int, after: int) -> tuple[Project, Page]:

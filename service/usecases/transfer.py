@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.domain.events import IMPORT
 from service.domain.labels import Label, Votes
-from service.domain.preconditions import UNCONDITIONAL, Terms
+from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     MICROSECONDS,
     Consensus,
@@ -76,12 +76,12 @@ def export_project(store: Store, project_id: str) -> Snapshot:
     return store.read(project_id, Part.SUMS, Part.POOL, Part.IDS, Part.HELD_OUT, Part.EVENTS)
 
 
-def refuse_taken(store: Store, project_id: str, terms: Terms = UNCONDITIONAL) -> None:
+def refuse_taken(store: Store, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
     """Raise ProjectInTheWay, or PreconditionFailed, where there is a project of this name."""
-    if terms.mark is not None:
+    if preconditions.fingerprint is not None:
         return  # it may be the one that this request made before
     with suppress(ProjectNotFound):
-        terms.check(store.read(project_id).project)
+        preconditions.check(store.read(project_id).project)
         raise ProjectInTheWay(project_id)
 
 
@@ -90,22 +90,22 @@ def import_project(
     staging: Staging,
     request: ImportRequest,
     take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
-    terms: Terms = UNCONDITIONAL,
+    preconditions: Preconditions = UNCONDITIONAL,
 ) -> Project:
     """Make a project of what was exported, then fit its model, which is not part of that, if there is room for it.
 
     Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, PreconditionFailed, TooManyProjects and the
     store's errors.
     """
-    done = store.done(request.facts.project_id, terms)
-    project = taken_in(store, staging, request, terms) if done is None else done.project
+    prior = store.prior_outcome(request.facts.project_id, preconditions)
+    project = taken_in(store, staging, request, preconditions) if prior is None else prior.project
     if not project.fit_is_due:
         return project
     with take_place() as there_is_room:
         return fit_or_keep(store, project) if there_is_room else project
 
 
-def taken_in(store: Store, staging: Staging, request: ImportRequest, terms: Terms) -> Project:
+def taken_in(store: Store, staging: Staging, request: ImportRequest, preconditions: Preconditions) -> Project:
     """Make the project, without a model."""
     project = imported(request)
     wrong = [FieldError("/votes", problem) for problem in contradictions(project)] + impossible_times(project)
@@ -114,7 +114,7 @@ def taken_in(store: Store, staging: Staging, request: ImportRequest, terms: Term
     if project.is_sparse:
         refuse_sparse(project.estimator)
     files = staged_files(project, staging, request)
-    with store.transaction(project.project_id, create=True, terms=terms) as transaction:
+    with store.transaction(project.project_id, create=True, preconditions=preconditions) as transaction:
         if transaction.project is not None:
             raise ProjectInTheWay(project.project_id)
         return transaction.commit(project.asking_for_fit().committed(), files, IMPORT)

@@ -369,16 +369,16 @@ def test_to_hold_samples_needs_more_than_to_read(role: Role, may: bool, app: Fla
         g.caller = Caller("k", role, ("*",))
         asked = {"lease_seconds": 60, "annotator": "ada"}
         if may:
-            assert auth.as_asked_by_caller(asked) == asked
+            assert auth.with_query_annotator(asked) == asked
         else:
             with pytest.raises(Forbidden, match="role annotator or admin"):
-                auth.as_asked_by_caller(asked)
+                auth.with_query_annotator(asked)
 
 
 def test_who_holds_samples_is_the_annotator_of_the_key(app: Flask) -> None:
     with app.test_request_context():
         g.caller = Caller("k", Role.ANNOTATOR, ("*",), "ada")
-        assert auth.as_asked_by_caller({"lease_seconds": 60})["annotator"] == "ada"
+        assert auth.with_query_annotator({"lease_seconds": 60})["annotator"] == "ada"
 
 
 def test_a_key_that_answers_as_one_touches_no_lease_of_another(admin: As, someone: Callable[..., As]) -> None:

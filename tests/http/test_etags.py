@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service.domain.preconditions import Terms
+from service.domain.preconditions import Preconditions
 from service.domain.project import Project
 from service.errors import PreconditionFailed
 from service.http.routes import Context
@@ -170,16 +170,16 @@ def test_of_writers_who_have_seen_the_same_one_wins(client: FlaskClient, tag: st
             assert sorted(threads.map(write, labels)) == [200, 412, 412, 412]
 
 
-def interrupted(store: Store, act: Callable[[Terms], object]) -> None:
+def interrupted(store: Store, act: Callable[[Preconditions], object]) -> None:
     """Act on a project that is changed between the look at it and the commit."""
     seen = store.read("p").project
     looked: list[Project] = []
 
-    class Late(Terms):
+    class Late(Preconditions):
         """Holds of what is looked at first; by then somebody else has written."""
 
         def check(self, project: Project | None) -> None:
-            Terms.check(self, project)
+            Preconditions.check(self, project)
             if not looked:
                 assert project is not None
                 looked.append(project)
@@ -196,8 +196,16 @@ def test_conditions_are_looked_at_under_the_lock(client: FlaskClient, tag: str) 
     again = fit.FitRequest("p")
     with store.stage() as staging:
         X = staging.rows(np.array(line(3)))
-        interrupted(store, lambda terms: fit.fit_project(store, staging, again, terms))
-        interrupted(store, lambda terms: fit.fit_project(store, staging, replace(again, X=X, replace=True), terms))
-        interrupted(store, lambda terms: append.append_samples(store, staging, append.AppendRequest("p", X), 99, terms))
+        interrupted(store, lambda preconditions: fit.fit_project(store, staging, again, preconditions))
+        interrupted(
+            store,
+            lambda preconditions: fit.fit_project(store, staging, replace(again, X=X, replace=True), preconditions),
+        )
+        interrupted(
+            store,
+            lambda preconditions: append.append_samples(
+                store, staging, append.AppendRequest("p", X), 99, preconditions
+            ),
+        )
     answers = LabelRequest("p", [Answer(3, None, 0)], "never")
-    interrupted(store, lambda terms: label_project(store, answers, terms=terms))
+    interrupted(store, lambda preconditions: label_project(store, answers, preconditions=preconditions))

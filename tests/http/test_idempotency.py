@@ -222,7 +222,7 @@ def lose_reply(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> No
         raise Gone
 
     with monkeypatch.context() as patches, pytest.raises(Gone):
-        patches.setattr("service.http.middleware.idempotency.keep", die)
+        patches.setattr("service.http.middleware.idempotency.keep_reply", die)
         act()
 
 

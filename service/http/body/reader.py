@@ -344,7 +344,7 @@ def json_response(document: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, mimetype=JSON)
 
 
-def without_body() -> Response:
+def empty_response() -> Response:
     """Build a reply that says nothing, of no media type."""
     response = Response(status=204)
     del response.headers["Content-Type"]

@@ -21,7 +21,7 @@ from service.store.files import disk
 
 READ_BYTES = 2**20
 
-WITNESS = "active-query.witness"
+BODY_DIGEST_KEY = "active-query.body_digest"
 """Where the environment of a request has a hash, every byte of the body goes into it as it is read."""
 
 HELD_BYTES = 2**20
@@ -70,7 +70,7 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
     if length is not None and length > limit:
         raise too_large
     stream: BinaryIO = request.environ["wsgi.input"]
-    witness = request.environ.get(WITNESS)
+    digest = request.environ.get(BODY_DIGEST_KEY)
     n_read = 0
     while length is None or n_read < length:
         data = read_some(stream, READ_BYTES if length is None else min(READ_BYTES, length - n_read))
@@ -78,8 +78,8 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
         if n_read > limit:
             raise too_large
         if data:
-            if witness is not None:
-                witness.update(data)
+            if digest is not None:
+                digest.update(data)
             yield data
         elif length is None:
             return

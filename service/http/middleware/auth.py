@@ -20,7 +20,7 @@ from service.auth.keyfile import KeyRing
 from service.auth.keys import ANONYMOUS, Caller, Role
 from service.errors import ProjectNotFound
 from service.http.contract.operations import Operations
-from service.http.middleware.request_log import tell_project
+from service.http.middleware.request_log import log_project
 from service.usecases.label import LabelRequest
 
 BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]{1,256}=*)", re.IGNORECASE | re.ASCII)
@@ -53,14 +53,14 @@ def register(app: Flask, ring: KeyRing | None, operations: Operations) -> None:
         role = roles[request.endpoint]
         if role is None:
             return
-        g.caller = me = ANONYMOUS if ring is None else identified(ring, request.environ.get("HTTP_AUTHORIZATION"))
-        refuse_below(me, role)
+        g.caller = me = ANONYMOUS if ring is None else authenticate(ring, request.environ.get("HTTP_AUTHORIZATION"))
+        check_role(me, role)
         # Whatever a path names lies in a project, and one that does not say in which fails here.
         if arguments := request.view_args:
-            refuse_hidden(me, arguments["project_id"])
+            check_visible(me, arguments["project_id"])
 
 
-def identified(ring: KeyRing, header: str | None) -> Caller:
+def authenticate(ring: KeyRing, header: str | None) -> Caller:
     """Return the caller whose token a header holds. Raises Unauthorized, and ServiceUnavailable without any keys.
 
     Two headers come joined by a comma, and are none.
@@ -92,30 +92,30 @@ def caller() -> Caller:
     return found
 
 
-def refuse_below(me: Caller, role: Role) -> None:
+def check_role(me: Caller, role: Role) -> None:
     """Raise Forbidden unless a caller's role is this one or may do more."""
     if me.role < role:
         enough = " or ".join(str(each) for each in Role if each >= role)
         raise Forbidden(f"this needs a key of role {enough}; key {me.name!r} is of role {me.role}")
 
 
-def refuse_hidden(me: Caller, project_id: str) -> None:
+def check_visible(me: Caller, project_id: str) -> None:
     """Raise ProjectNotFound for a project that a caller may not touch."""
-    tell_project(project_id)
+    log_project(project_id)
     if not me.may_touch(project_id):
         raise ProjectNotFound(project_id[:64])
 
 
 def visible(order: Order) -> Order:
     """Return a request as it is, or raise ProjectNotFound for a project that the caller may not touch."""
-    refuse_hidden(caller(), order.project_id)
+    check_visible(caller(), order.project_id)
     return order
 
 
-def refuse_outside(project_id: str) -> None:
+def check_may_write(project_id: str) -> None:
     """Raise Forbidden for a project that the caller may not make, whether or not there is one of this name."""
     me = caller()
-    tell_project(project_id)
+    log_project(project_id)
     if not me.may_touch(project_id):
         raise Forbidden(
             f"/project_id: key {me.name!r} may not make or train project {project_id!r}; "
@@ -123,19 +123,19 @@ def refuse_outside(project_id: str) -> None:
         )
 
 
-def as_asked_by_caller(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_query_annotator(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what QuerySchema loaded, asked by the annotator of the key. Raises Forbidden for what the key may not ask.
 
     To hold samples takes them from others, so that it needs more than to read does.
     """
     me = caller()
     if data["lease_seconds"]:
-        refuse_below(me, Role.ANNOTATOR)
+        check_role(me, Role.ANNOTATOR)
     annotator = own_annotator(me, data.get("annotator"), "/annotator")
     return data if annotator is None else {**data, "annotator": annotator}
 
 
-def as_answered_by_caller(order: LabelRequest) -> LabelRequest:
+def with_label_annotator(order: LabelRequest) -> LabelRequest:
     """Return the answers, given by the annotator of the key where it has one. Raises Forbidden for another's."""
     me = caller()
     if me.annotator is None:
@@ -147,7 +147,7 @@ def as_answered_by_caller(order: LabelRequest) -> LabelRequest:
     return replace(order, answers=answers)
 
 
-def refuse_others(annotator: str) -> None:
+def check_lease_holder(annotator: str) -> None:
     """Raise Forbidden where the caller's key answers as somebody else."""
     me = caller()
     if me.annotator not in (None, annotator):

@@ -6,7 +6,7 @@ import re
 
 from flask import Request, Response
 
-from service.domain.preconditions import ANY, UNCONDITIONAL, Tags, Terms
+from service.domain.preconditions import ANY, UNCONDITIONAL, Preconditions, Tags
 from service.domain.project import Project
 from service.errors import InvalidRequest
 
@@ -16,11 +16,11 @@ CONDITIONS = (IF_MATCH, IF_NONE_MATCH)
 ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
-def terms_of(request: Request) -> Terms:
+def read_conditions(request: Request) -> Preconditions:
     """Read the conditions of a request, or raise InvalidRequest."""
     if not has_conditions(request):
         return UNCONDITIONAL
-    return Terms(read_tags(request, IF_MATCH), read_tags(request, IF_NONE_MATCH))
+    return Preconditions(read_tags(request, IF_MATCH), read_tags(request, IF_NONE_MATCH))
 
 
 def has_conditions(request: Request) -> bool:
@@ -44,7 +44,7 @@ def read_tags(request: Request, header: str) -> Tags | None:
     return frozenset(tags)
 
 
-def tagged(
+def with_etag(
     request: Request, response: Response, project: Project, suffix: str = "", *, cached: bool = True
 ) -> Response:
     """Give a response the project's strong ETag, and leave out of it what the caller of a GET has already.
@@ -55,9 +55,9 @@ def tagged(
     response.set_etag(f"{project.tag}{suffix}")
     if request.method not in ("GET", "HEAD"):
         return response
-    terms = terms_of(request)
-    terms.check_match(project, suffix)
-    if not (cached and terms.names_known(project, suffix)):
+    preconditions = read_conditions(request)
+    preconditions.check_if_match(project, suffix)
+    if not (cached and preconditions.if_none_match_names(project, suffix)):
         return response
     response.close()
     kept = {name: response.headers[name] for name in ("ETag", "Vary") if name in response.headers}

@@ -22,9 +22,9 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import LengthRequired
 
 from service.auth.keys import Caller
-from service.domain.preconditions import Mark, Terms
+from service.domain.preconditions import Preconditions, RequestFingerprint
 from service.errors import InvalidRequest, KeyReused, StoreFull
-from service.http.body.stream import WITNESS, sent_chunks
+from service.http.body.stream import BODY_DIGEST_KEY, sent_chunks
 from service.http.contract.operations import View
 from service.http.middleware import auth, etags
 from service.store.idempotency import Claim, KeptReply, Replies
@@ -34,7 +34,7 @@ REPLAYED = "Idempotent-Replayed"
 
 VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
 
-SAYING = ("Content-Type", "Content-Encoding", "Accept", "Prefer", *etags.CONDITIONS)
+DIGESTED_HEADERS = ("Content-Type", "Content-Encoding", "Accept", "Prefer", *etags.CONDITIONS)
 """The headers that an answer follows from."""
 
 DIGEST_BYTES = 16
@@ -42,7 +42,7 @@ DIGEST_BYTES = 16
 log = logging.getLogger(__name__)
 
 
-def once(view: View, replies: Replies, max_body_bytes: int) -> View:
+def answer_once(view: View, replies: Replies, max_body_bytes: int) -> View:
     """Return a view that answers each key once, and all else as before."""
 
     @wraps(view)
@@ -52,15 +52,15 @@ def once(view: View, replies: Replies, max_body_bytes: int) -> View:
         me = auth.caller()
         key = key_of(request, me)
         with replies.claim(key) as claim:
-            witness = request.environ[WITNESS] = blake2b(saying(request, me), digest_size=DIGEST_BYTES)
+            digest = request.environ[BODY_DIGEST_KEY] = blake2b(digest_input(request, me), digest_size=DIGEST_BYTES)
             if claim.kept is not None:
                 with suppress(LengthRequired):  # there is none
                     deque(sent_chunks(request, max_body_bytes), maxlen=0)
-                return replayed(claim.kept, witness.hexdigest())
-            g.claimed = key
+                return replay(claim.kept, digest.hexdigest())
+            g.idempotency_key = key
             response = make_response(view(**arguments))
             if "Retry-After" not in response.headers:  # that asks for another try
-                keep(claim, response, witness.hexdigest())
+                keep_reply(claim, response, digest.hexdigest())
             return response
 
     return answer
@@ -74,21 +74,21 @@ def key_of(request: Request, me: Caller) -> str:
     return blake2b(orjson.dumps([me.name, key]), digest_size=DIGEST_BYTES).hexdigest()
 
 
-def saying(request: Request, me: Caller) -> bytes:
+def digest_input(request: Request, me: Caller) -> bytes:
     """Return what a request says but for its body. What its caller may do is part of it."""
-    headers = [request.headers.get(name) for name in SAYING]
+    headers = [request.headers.get(name) for name in DIGESTED_HEADERS]
     caller = [me.role, me.projects, me.annotator]
     return orjson.dumps([request.method, request.path, request.query_string.hex(), headers, caller])
 
 
-def replayed(kept: KeptReply, content: str) -> Response:
+def replay(kept: KeptReply, content: str) -> Response:
     """Return the reply that was kept, or raise KeyReused where it was given to a request that said something else."""
     if kept.request != content:
         raise KeyReused
     return Response(kept.body, kept.status, [*kept.headers, (REPLAYED, "true")])
 
 
-def keep(claim: Claim, response: Response, content: str) -> None:
+def keep_reply(claim: Claim, response: Response, content: str) -> None:
     """Keep a reply. It goes out in any case: what it tells of was done, and the events know of it."""
     try:
         claim.keep(KeptReply(content, response.status_code, tuple(response.headers), response.get_data()))
@@ -96,9 +96,11 @@ def keep(claim: Claim, response: Response, content: str) -> None:
         log.error("a reply could not be kept for its Idempotency-Key: %s", error)
 
 
-def terms_of(request: Request) -> Terms:
+def read_preconditions(request: Request) -> Preconditions:
     """Return the conditions of a request, and its mark where it came with a key. Its body must have been read."""
-    terms = etags.terms_of(request)
-    if "claimed" not in g:
-        return terms
-    return replace(terms, mark=Mark(g.claimed, request.environ[WITNESS].hexdigest()))
+    preconditions = etags.read_conditions(request)
+    if "idempotency_key" not in g:
+        return preconditions
+    return replace(
+        preconditions, fingerprint=RequestFingerprint(g.idempotency_key, request.environ[BODY_DIGEST_KEY].hexdigest())
+    )

@@ -20,12 +20,12 @@ CONTENT_TYPE = metrics.CONTENT_TYPE
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 
 
-def exposition(census: Census) -> bytes:
+def render_metrics(census: Census) -> bytes:
     """Return all numbers, of all workers, in Prometheus' text format."""
     taken = asdict(current_usage())
     taken["cpu_seconds_total"] = taken.pop("cpu_seconds")
     found = asdict(census.take()) | taken
-    return metrics.exposition({f"active_query_{name}": value for name, value in found.items()})
+    return metrics.render_metrics({f"active_query_{name}": value for name, value in found.items()})
 
 
 def current_usage() -> Usage:
@@ -67,5 +67,5 @@ def register(app: Flask) -> None:
     @app.after_request
     def count(response: Response) -> Response:
         request, seconds = request_ctx.request, time.perf_counter() - app_ctx.g.began
-        metrics.answered(method_of(request), route_of(request) or "none", response.status_code, seconds)
+        metrics.count_response(method_of(request), route_of(request) or "none", response.status_code, seconds)
         return response

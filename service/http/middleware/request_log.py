@@ -30,7 +30,7 @@ def current_request_id() -> str:
     return str(g.request_id) if has_request_context() and "request_id" in g else "-"
 
 
-def facts_of_request() -> Facts:
+def request_log_fields() -> Facts:
     """Return what a line of the log tells of the request at work, whatever it is about."""
     if not has_request_context():
         return no_facts()
@@ -38,7 +38,7 @@ def facts_of_request() -> Facts:
     return {"request_id": here.get("request_id"), "project_id": here.get("project_id")}
 
 
-def tell_project(project_id: str) -> None:
+def log_project(project_id: str) -> None:
     """Give the lines of this request a project, if that is a name that a project may have."""
     if re.fullmatch(PROJECT_ID, project_id):
         g.project_id = project_id
@@ -61,12 +61,12 @@ def register(app: Flask) -> None:
         if log.isEnabledFor(logging.INFO):
             # Where in the code that was is of no interest, and takes long to find out.
             record = logging.LogRecord(log.name, logging.INFO, "", 0, "answered", None, None)
-            record.facts = facts_of_reply(request_ctx.request, here, response)
+            record.facts = access_log_fields(request_ctx.request, here, response)
             log.handle(record)
         return response
 
 
-def facts_of_reply(request: Request, here: Any, response: Response) -> Facts:
+def access_log_fields(request: Request, here: Any, response: Response) -> Facts:
     """Return what the log tells of a request: the route of the contract, since a path and its query may hold anything.
 
     The sizes are None where they are not known beforehand.
