@@ -17,7 +17,7 @@ from service.settings import Settings, variable
 from service.strategies import STRATEGIES
 from service.telemetry.metrics import CATALOGUE
 from tests.support import curl
-from tests.support.masks import approximately, mask
+from tests.support.placeholders import approx_nested, with_placeholders
 from tests.support.serving import Service
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -63,7 +63,9 @@ def test_what_is_shown_happens(heading: str, serve: Callable[..., Service], tmp_
         is_wrong = following is not None and following["language"] == "json" and '"status": 422' in following["text"]
         if block["language"] == "json":
             assert reply is not None
-            assert mask(reply.json) == approximately(mask(json.loads(block["text"]))), reply.body
+            assert with_placeholders(reply.json) == approx_nested(with_placeholders(json.loads(block["text"]))), (
+                reply.body
+            )
         elif not (block["mark"] or "").startswith("not run"):
             for command in commands(block["text"]):
                 if command.startswith(".venv/bin/python - <<'PYTHON'"):

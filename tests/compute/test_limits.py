@@ -23,7 +23,7 @@ from service.settings import Settings
 from service.strategies import STRATEGIES
 from service.usecases.query import query_project
 from service.usecases.query_common import HEAVY_SAMPLES, QueryRequest
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 # Time.
 
@@ -66,7 +66,7 @@ def test_every_strategy_ends_with_its_time(app: Flask, scored: FlaskClient, name
 
 def test_a_selection_that_takes_too_long_is_told_so(tmp_path: Any) -> None:
     client = create_app(Settings(data_dir=tmp_path, query_seconds=0, log_level="error")).test_client()
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     problem = post(client, "/query", 504, project_id="p", strategy="margin")
     assert "AQ_QUERY_SECONDS=0" in problem["detail"]
 
@@ -80,8 +80,8 @@ def taken(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClien
     monkeypatch.setattr(admission, "PATIENCE_SECONDS", 0.01)
     app = create_app(Settings(data_dir=tmp_path, heavy_requests=1, log_level="error"))
     client = app.test_client()
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
-    post(client, "/fit", 201, project_id="large", X=line(HEAVY_SAMPLES), y=ends(HEAVY_SAMPLES))
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
+    post(client, "/fit", 201, project_id="large", X=line_pool(HEAVY_SAMPLES), y=end_labels(HEAVY_SAMPLES))
     post(client, "/query", project_id="large", strategy="entropy")
     with app.extensions["active-query"].places.claim():
         yield client
@@ -142,7 +142,7 @@ def test_no_more_projects_are_made_than_there_may_be_whoever_races(tmp_path: Pat
     app = create_app(Settings(data_dir=tmp_path, max_projects=3, heavy_requests=8, log_level="error"))
 
     def create(number: int) -> int:
-        return app.test_client().post("/fit", json={"project_id": f"p{number}", "X": line()}).status_code
+        return app.test_client().post("/fit", json={"project_id": f"p{number}", "X": line_pool()}).status_code
 
     assert statuses_of(8, create) == [201] * 3 + [409] * 5
     assert len(get(app.test_client(), "/projects")["projects"]) == 3
@@ -151,10 +151,10 @@ def test_no_more_projects_are_made_than_there_may_be_whoever_races(tmp_path: Pat
 
 def test_no_pool_grows_past_its_limit_whoever_races(tmp_path: Path) -> None:
     app = create_app(Settings(data_dir=tmp_path, max_pool_cells=200, log_level="error"))
-    post(app.test_client(), "/fit", 201, project_id="p", X=line(20))
+    post(app.test_client(), "/fit", 201, project_id="p", X=line_pool(20))
 
     def grow(_: int) -> int:
-        return app.test_client().post("/projects/p/pool", json={"X": line(30)}).status_code
+        return app.test_client().post("/projects/p/pool", json={"X": line_pool(30)}).status_code
 
     assert statuses_of(6, grow) == [200] * 2 + [422] * 4
     assert get(app.test_client(), "/projects/p")["n_samples"] == 80

@@ -28,7 +28,7 @@ from service.http.contract.operations import Operation
 from service.http.middleware import auth
 from service.http.routes import operations
 from service.settings import Settings
-from tests.support.calls import ends, line
+from tests.support.calls import end_labels, line_pool
 from tests.support.serving import Service
 
 OPEN = {"get_health", "get_readiness", "get_openapi", "get_docs"}
@@ -92,7 +92,7 @@ def admin(someone: Callable[..., As]) -> As:
     """Somebody who may do anything, and has made two projects."""
     admin = someone("admin", "*")
     for name in ("team-a", "birds"):
-        admin.post("/fit", 201, project_id=name, X=line(), y=ends())
+        admin.post("/fit", 201, project_id=name, X=line_pool(), y=end_labels())
     return admin
 
 
@@ -145,7 +145,7 @@ def test_a_role_that_is_too_low_is_told_which_would_do(admin: As, someone: Calla
 
 
 def test_without_keys_everybody_may_do_anything(client: FlaskClient) -> None:
-    As(client, None).post("/fit", 201, project_id="p", X=line(), y=ends())
+    As(client, None).post("/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     As(client, "nonsense").post("/query", 200, project_id="p")
     assert As(client, None).open("DELETE", "/projects/p").status_code == 204
 
@@ -291,7 +291,7 @@ def test_a_hidden_project_is_one_that_there_is_not(operation: Operation, admin: 
 
 def test_a_list_shows_what_may_be_seen_and_pages_are_full(admin: As, someone: Callable[..., As]) -> None:
     for name in ("ant", "team-b", "team-c", "zebra"):
-        admin.post("/fit", 201, project_id=name, X=line(2))
+        admin.post("/fit", 201, project_id=name, X=line_pool(2))
     caller = someone("reader", "team-*", "ant")
     found, after = [], ""
     while after is not None:
@@ -308,7 +308,7 @@ def test_a_key_of_no_project_sees_none(admin: As, someone: Callable[..., As]) ->
 
 
 @pytest.mark.parametrize("project_id", ["birds", "stone"])
-@pytest.mark.parametrize("body", [{"X": line(3)}, {"X": line(3), "replace": True}, {}])
+@pytest.mark.parametrize("body", [{"X": line_pool(3)}, {"X": line_pool(3), "replace": True}, {}])
 def test_nobody_makes_or_trains_a_project_outside_their_own(
     project_id: str, body: dict[str, Any], admin: As, someone: Callable[..., As]
 ) -> None:
@@ -320,7 +320,7 @@ def test_nobody_makes_or_trains_a_project_outside_their_own(
 
 def test_one_makes_asks_and_deletes_ones_own(someone: Callable[..., As]) -> None:
     caller = someone("admin", "team-*")
-    caller.post("/fit", 201, project_id="team-x", X=line(), y=ends())
+    caller.post("/fit", 201, project_id="team-x", X=line_pool(), y=end_labels())
     caller.post("/query", 200, project_id="team-x")
     assert caller.open("DELETE", "/projects/team-x").status_code == 204
 

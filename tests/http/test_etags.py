@@ -20,7 +20,7 @@ from service.http.routes import Context
 from service.store import Store
 from service.usecases import append, fit
 from service.usecases.label import Answer, LabelRequest, label_project
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 READERS = ["/projects/p", "/projects/p/labels", "/projects/p/events", "/projects/p/annotators", "/projects/p/export"]
 
@@ -34,7 +34,7 @@ def call(method: str, path: str, **body: Any) -> Write:
 
 WRITES = {
     "fit": call("POST", "/fit", project_id="p"),
-    "replace": call("POST", "/fit", project_id="p", X=line(4), replace=True),
+    "replace": call("POST", "/fit", project_id="p", X=line_pool(4), replace=True),
     "label": call("POST", "/label", project_id="p", labels=[{"index": 5, "label": 0}]),
     "label, no change": call("POST", "/label", project_id="p", labels=[{"index": 0, "label": 0}]),
     "append": call("POST", "/projects/p/pool", X=[[50, 1]]),
@@ -46,7 +46,7 @@ WRITES = {
 @pytest.fixture
 def tag(client: FlaskClient) -> str:
     """The ETag of project p, which has a model of two labels."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return client.get("/projects/p").headers["ETag"]
 
 
@@ -83,7 +83,7 @@ def test_a_condition_that_holds_is_no_hindrance(client: FlaskClient, tag: str, n
 
 
 def test_a_project_that_is_not_there_matches_nothing(client: FlaskClient) -> None:
-    create = {"project_id": "p", "X": line(4)}
+    create = {"project_id": "p", "X": line_pool(4)}
     for body in (create, {**create, "replace": True}, {"project_id": "p"}):
         for value in ("*", '"0-1"'):
             response = client.post("/fit", json=body, headers={"If-Match": value})
@@ -109,7 +109,7 @@ def test_an_import_heeds_conditions(client: FlaskClient, tag: str) -> None:
 
 def test_a_project_made_anew_has_another_tag(client: FlaskClient, tag: str) -> None:
     client.delete("/projects/p")
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     assert client.get("/projects/p").headers["ETag"] != tag
     assert WRITES["delete"](client, **{"If-Match": tag}).status_code == 412
 
@@ -141,7 +141,7 @@ def test_csv_and_json_have_tags_of_their_own(client: FlaskClient, tag: str) -> N
 
 
 def test_a_fit_that_is_due_is_not_hidden(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/label", project_id="p", labels=[{"index": 5, "label": 0}], refit="never")
     tag = client.get("/projects/p").headers["ETag"]
     response = client.get("/projects/p", headers={"If-None-Match": tag})
@@ -195,7 +195,7 @@ def test_conditions_are_looked_at_under_the_lock(client: FlaskClient, tag: str) 
     store = context.store
     again = fit.FitRequest("p")
     with store.stage() as staging:
-        X = staging.rows(np.array(line(3)))
+        X = staging.rows(np.array(line_pool(3)))
         interrupted(store, lambda preconditions: fit.fit_project(store, staging, again, preconditions))
         interrupted(
             store,

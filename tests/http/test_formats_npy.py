@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidRequest
 from service.http.body.formats.npy import MAX_HEADER_BYTES, TRANSPOSE_ROWS, MatrixSink, read_column, read_header
 from service.store.staging import Staging
-from tests.support.npy import npy_of
+from tests.support.npy import npy_with_header
 
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 COLUMN_DTYPES = (*DTYPES, "b1", "U1", "U7")
@@ -130,7 +130,7 @@ def test_a_column_arrives_as_it_was_saved(staging, dtype, endian, version):
 )
 def test_headers_of_other_writers_are_understood(staging, text):
     """Of numpy, of cnpy, of NPZ.jl, of Python 2: they differ in spaces, quotes, order and the last comma."""
-    np.testing.assert_array_equal(sink(staging, npy_of(text, np.arange(4.0).tobytes())), [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(sink(staging, npy_with_header(text, np.arange(4.0).tobytes())), [[0, 1], [2, 3]])
 
 
 # What lies is refused.
@@ -198,7 +198,7 @@ BAD_DTYPES = [
 @pytest.mark.parametrize("text", BAD_HEADERS)
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)], ids=["1.0", "2.0"])
 def test_a_bad_header_is_refused(staging, text, version):
-    data = npy_of(text, bytes(32), version)
+    data = npy_with_header(text, bytes(32), version)
     assert refused(staging, data) == ("/X", "has a .npy header that cannot be read")
     with pytest.raises(ValueError, match="header that cannot be read"):
         column(staging, data)
@@ -206,7 +206,7 @@ def test_a_bad_header_is_refused(staging, text, version):
 
 @pytest.mark.parametrize("descr", BAD_DTYPES)
 def test_a_type_that_is_not_plain_is_refused(staging, descr):
-    data = npy_of(header(repr(descr).encode("ascii", "replace").decode()), bytes(32))
+    data = npy_with_header(header(repr(descr).encode("ascii", "replace").decode()), bytes(32))
     pointer, detail = refused(staging, data)
     assert pointer == "/X"
     assert detail.startswith(("holds ", "has a .npy header"))
@@ -233,7 +233,7 @@ def test_a_pickle_is_never_unpickled(staging):
         def __reduce__(self):
             return pytest.fail, ("it went off",)
 
-    for data in (pickle.dumps(Bomb()), npy_of(header("'|O'"), pickle.dumps(Bomb()))):
+    for data in (pickle.dumps(Bomb()), npy_with_header(header("'|O'"), pickle.dumps(Bomb()))):
         refused(staging, data)
         with pytest.raises(ValueError, match=r"magic|unpickled"):
             column(staging, data)
@@ -253,7 +253,7 @@ def test_a_pickle_is_never_unpickled(staging):
     ],
 )
 def test_a_shape_that_is_not_taken_is_refused(staging, shape, detail):
-    pointer, found = refused(staging, npy_of(header(shape=shape), bytes(32)))
+    pointer, found = refused(staging, npy_with_header(header(shape=shape), bytes(32)))
     assert pointer == "/X"
     assert detail in found
     assert len(found) < 200
@@ -267,22 +267,22 @@ def test_as_many_cells_as_allowed_are_taken(staging):
 @pytest.mark.parametrize("length", [MAX_HEADER_BYTES + 1, 2**16 - 1, 2**32 - 1])
 def test_a_huge_header_is_refused_at_once(staging, length):
     version = (1, 0) if length < 2**16 else (2, 0)
-    data = npy_of("", version=version, length=length)
+    data = npy_with_header("", version=version, length=length)
     assert f"has a .npy header of {length} bytes" in refused(staging, data)[1]
 
 
 @pytest.mark.parametrize("version", [(0, 0), (1, 1), (3, 0), (255, 255)], ids=str)
 def test_another_version_is_refused(staging, version):
-    assert "1.0 and 2.0 are understood" in refused(staging, npy_of(header(), version=version))[1]
+    assert "1.0 and 2.0 are understood" in refused(staging, npy_with_header(header(), version=version))[1]
 
 
 def test_nothing_is_allocated_for_what_is_only_announced(staging):
-    data = npy_of(header(shape=f"({10**8}, 10)"))
+    data = npy_with_header(header(shape=f"({10**8}, 10)"))
     tracemalloc.start()
     try:
         refused(staging, data)
         with pytest.raises(ValueError, match="fewer bytes"):
-            column(staging, npy_of(header(shape=f"({10**12},)")))
+            column(staging, npy_with_header(header(shape=f"({10**12},)")))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -329,7 +329,7 @@ def test_of_two_that_are_not_finite_the_first_to_come_is_named(staging):
 @pytest.mark.parametrize("shape", ["()", "(2, 1)", "(1, 2, 2)"])
 def test_a_column_of_other_than_one_dimension_is_refused(staging, shape):
     with pytest.raises(ValueError, match="it must have one"):
-        column(staging, npy_of(header(shape=shape), bytes(32)))
+        column(staging, npy_with_header(header(shape=shape), bytes(32)))
 
 
 # Whatever comes, it is refused as what it is and not by an accident.
@@ -355,7 +355,7 @@ hostile = st.one_of(
     st.binary(max_size=200),
     st.binary(max_size=200).map(b"\x93NUMPY\x01\x00".__add__),
     mutations(),
-    st.builds(npy_of, st.one_of(headers, members), st.binary(max_size=64), st.sampled_from([(1, 0), (2, 0)])),
+    st.builds(npy_with_header, st.one_of(headers, members), st.binary(max_size=64), st.sampled_from([(1, 0), (2, 0)])),
 )
 
 

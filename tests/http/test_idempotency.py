@@ -27,7 +27,7 @@ from service.http.middleware.idempotency import HEADER, REPLAYED
 from service.settings import Settings
 from service.store.check import check_project
 from service.store.idempotency import KEPT_SECONDS, KeptReply, Replies, hold
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 PROBLEM = "application/problem+json"
 APPENDED = {"X": [[50, 1], [51, 1]], "y": [1, None]}
@@ -36,7 +36,7 @@ APPENDED = {"X": [[50, 1], [51, 1]], "y": [1, None]}
 @pytest.fixture
 def made(client: FlaskClient) -> FlaskClient:
     """A caller of an application with project p, which has a model of two labels."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return client
 
 
@@ -63,7 +63,7 @@ def n_samples(client: FlaskClient) -> int:
 
 LINES = {"Content-Type": "application/x-ndjson"}
 ZIP = {"Content-Type": "application/zip"}
-NEW = {"project_id": "q", "X": line(), "y": ends()}
+NEW = {"project_id": "q", "X": line_pool(), "y": end_labels()}
 
 Request = Callable[[FlaskClient, bytes], TestResponse]
 """A POST by a caller, who has an archive of project p."""
@@ -71,7 +71,7 @@ Request = Callable[[FlaskClient, bytes], TestResponse]
 REQUESTS: dict[str, Request] = {
     "create": lambda client, _: send(client, "/fit", NEW),
     "fit": lambda client, _: send(client, "/fit", {"project_id": "p", "random_state": 3}),
-    "replace": lambda client, _: send(client, "/fit", {"project_id": "p", "X": line(4), "replace": True}),
+    "replace": lambda client, _: send(client, "/fit", {"project_id": "p", "X": line_pool(4), "replace": True}),
     "create, fit later": lambda client, _: send(client, "/fit", NEW, Prefer="respond-async"),
     "label": lambda client, _: send(client, "/label", {"project_id": "p", "labels": [{"index": 5, "label": 0}]}),
     "append": lambda client, _: append(client),
@@ -170,7 +170,7 @@ def test_without_a_key_nothing_is_kept(made: FlaskClient, replies: Path) -> None
 def test_a_refusal_is_not_kept(client: FlaskClient) -> None:
     """The same request succeeds as soon as it can."""
     assert append(client).status_code == 404
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     assert append(client, body={"X": [[1]]}).status_code == 422
     assert append(client, body=b"{", **{"Content-Type": "application/json"}).status_code == 400
     assert append(client, **{"If-Match": '"x"'}).status_code == 412
@@ -197,7 +197,7 @@ def test_keys_belong_to_their_callers(tmp_path: Path) -> None:
         Settings(data_dir=tmp_path / "data", api_keys_file=tmp_path / "keys", log_level="error")
     ).test_client()
     as_ = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
-    assert client.post("/fit", json={"project_id": "p", "X": line()}, headers=as_["ada"]).status_code == 201
+    assert client.post("/fit", json={"project_id": "p", "X": line_pool()}, headers=as_["ada"]).status_code == 201
     replayed = [REPLAYED in append(client, **as_[name]).headers for name in ("ada", "bob", "ada", "bob")]
     assert replayed == [False, False, True, True]
     assert append(client).status_code == 401
@@ -292,7 +292,7 @@ def test_a_text_that_looks_like_a_mark_is_none(made: FlaskClient, replies: Path)
     path.write_bytes(b"")
     forged = f'","request":"{changes(made)[-1]["details"]["request"]}'
     made.delete("/projects/p")
-    post(made, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(made, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(made, "/label", project_id="p", labels=[{"index": 3, "label": 0, "annotator": forged}])
     assert (append(made).status_code, n_samples(made)) == (200, 22)
 
@@ -420,7 +420,7 @@ def test_what_was_done_yesterday_is_no_answer_to_what_is_sent_today(
     with monkeypatch.context() as patches:
         for module in ("domain.project", "usecases.fit"):
             patches.setattr(f"service.{module}.now", lambda: now() - (KEPT_SECONDS + 60) * 10**6)
-        post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+        post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
         append(client)
     (path,) = (tmp_path / "data/replies").iterdir()
     grow_old(path, KEPT_SECONDS + 60)

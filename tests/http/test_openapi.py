@@ -17,7 +17,7 @@ from service.auth.keys import Role
 from service.http.contract import openapi
 from service.http.contract.examples import STORY, Example
 from service.http.routes import operations
-from tests.support.masks import approximately, mask
+from tests.support.placeholders import approx_nested, with_placeholders
 
 COMMITTED = Path(__file__).parents[2] / "openapi.yaml"
 ROUTES = {operation.name: operation for operation in operations.all}
@@ -66,9 +66,11 @@ def test_the_story_is_told_as_shown(client: FlaskClient) -> None:
         if example.reply is None:
             continue
         if example.media_type == "application/json":
-            assert mask(response.get_json()) == approximately(mask(example.reply)), example.title
+            assert with_placeholders(response.get_json()) == approx_nested(with_placeholders(example.reply)), (
+                example.title
+            )
         else:
-            assert mask(response.get_data(as_text=True)) == mask(example.reply), example.title
+            assert with_placeholders(response.get_data(as_text=True)) == with_placeholders(example.reply), example.title
 
 
 def send(client: FlaskClient, example: Example, replies: dict[str, bytes]) -> Any:

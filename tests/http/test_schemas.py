@@ -13,7 +13,7 @@ from service.http.contract.examples import STORY
 from service.http.routes import operations
 from service.http.schemas import responses
 from service.http.schemas.requests import PlainSchema, RequestSchema
-from tests.support.calls import ends, line, post
+from tests.support.calls import end_labels, line_pool, post
 
 PLAIN = {
     operation.name: operation.body for operation in operations.all if issubclass(operation.body or Schema, PlainSchema)
@@ -52,8 +52,8 @@ def test_replies_are_shown_as_marshmallow_shows_them(client: FlaskClient, monkey
 
     dump = responses.FlatSchema.dump
     monkeypatch.setattr(responses.FlatSchema, "dump", both)
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends(), X_test=line(2), y_test=[0, 1])
-    post(client, "/fit", 201, project_id="bare", X=line())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), X_test=line_pool(2), y_test=[0, 1])
+    post(client, "/fit", 201, project_id="bare", X=line_pool())
     for project_id in ("p", "bare"):
         post(client, "/query", project_id=project_id, explain=True)
         post(client, "/label", project_id=project_id, labels=[{"index": 3, "label": 0}])

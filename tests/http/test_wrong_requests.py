@@ -15,7 +15,7 @@ from service.store import Store
 from service.strategies import STRATEGIES
 from service.usecases.label import MAX_ANNOTATORS, Answer, with_answers
 from service.usecases.query import QueryRequest, query_project
-from tests.support.npy import npy, npy_of
+from tests.support.npy import npy, npy_with_header
 
 BOUNDARY = "boundary"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
@@ -601,29 +601,31 @@ WRONG_ARRAYS = [
     pytest.param(form(X=X[:-1]), 422, "/X", id="a .npy that breaks off"),
     pytest.param(form(X=X[:-32]), 422, "/X", id="a .npy without data"),
     pytest.param(form(X=X + b"\0"), 422, "/X", id="a .npy with a byte too many"),
-    pytest.param(form(X=npy_of(header(), version=(3, 0))), 422, "/X", id="version 3.0"),
-    pytest.param(form(X=npy_of(header(), version=(1, 0), length=60_000)), 422, "/X", id="a header of 60 kB"),
-    pytest.param(form(X=npy_of(header(), version=(2, 0), length=2**32 - 1)), 422, "/X", id="a header of 4 GB"),
-    pytest.param(form(X=npy_of("")), 422, "/X", id="an empty header"),
-    pytest.param(form(X=npy_of("(((")), 422, "/X", id="a header of open brackets"),
-    pytest.param(form(X=npy_of("(" * 9_000)), 422, "/X", id="a header of 9,000 brackets"),
-    pytest.param(form(X=npy_of("-" * 9_000)), 422, "/X", id="a header of 9,000 signs"),
-    pytest.param(form(X=npy_of("__import__('os')")), 422, "/X", id="a header that calls"),
-    pytest.param(form(X=npy_of("\xff\xfe")), 422, "/X", id="a header beyond ASCII"),
-    pytest.param(form(X=npy_of(header(shape="(-2, 2)"))), 422, "/X", id="a negative shape"),
-    pytest.param(form(X=npy_of(header(shape="(2.0, 2)"))), 422, "/X", id="a fraction in a shape"),
-    pytest.param(form(X=npy_of(header(shape="('2', 2)"))), 422, "/X", id="a string in a shape"),
-    pytest.param(form(X=npy_of(header(shape="(True, 2)"))), 422, "/X", id="true in a shape"),
-    pytest.param(form(X=npy_of(header(shape=f"({10**6}, {10**6})"))), 422, "/X", id="8 TB announced"),
-    pytest.param(form(X=npy_of(header(shape=f"(0x{'f' * 8000}, 2)"))), 422, "/X", id="a row count of 9,600 digits"),
-    pytest.param(form(X=npy_of(header(shape="(" + "1," * 4_000 + ")"))), 422, "/X", id="4,000 dimensions"),
-    pytest.param(form(X=npy_of(header("|b1"), bytes(4))), 422, "/X", id="X of booleans"),
-    pytest.param(form(X=npy_of(header("<c8"), bytes(32))), 422, "/X", id="X of complex numbers"),
-    pytest.param(form(X=npy_of(header("<f16"), bytes(64))), 422, "/X", id="X of long doubles"),
-    pytest.param(form(X=npy_of(header("<U1"), bytes(16))), 422, "/X", id="X of text"),
-    pytest.param(form(X=npy_of(header("<M8[s]"), bytes(32))), 422, "/X", id="X of dates"),
-    pytest.param(form(X=npy_of(header([("a", "<f8")]), bytes(32))), 422, "/X", id="X of records"),
-    pytest.param(form(X=npy_of(header("(2,)<f8"), bytes(64))), 422, "/X", id="X of pairs"),
+    pytest.param(form(X=npy_with_header(header(), version=(3, 0))), 422, "/X", id="version 3.0"),
+    pytest.param(form(X=npy_with_header(header(), version=(1, 0), length=60_000)), 422, "/X", id="a header of 60 kB"),
+    pytest.param(form(X=npy_with_header(header(), version=(2, 0), length=2**32 - 1)), 422, "/X", id="a header of 4 GB"),
+    pytest.param(form(X=npy_with_header("")), 422, "/X", id="an empty header"),
+    pytest.param(form(X=npy_with_header("(((")), 422, "/X", id="a header of open brackets"),
+    pytest.param(form(X=npy_with_header("(" * 9_000)), 422, "/X", id="a header of 9,000 brackets"),
+    pytest.param(form(X=npy_with_header("-" * 9_000)), 422, "/X", id="a header of 9,000 signs"),
+    pytest.param(form(X=npy_with_header("__import__('os')")), 422, "/X", id="a header that calls"),
+    pytest.param(form(X=npy_with_header("\xff\xfe")), 422, "/X", id="a header beyond ASCII"),
+    pytest.param(form(X=npy_with_header(header(shape="(-2, 2)"))), 422, "/X", id="a negative shape"),
+    pytest.param(form(X=npy_with_header(header(shape="(2.0, 2)"))), 422, "/X", id="a fraction in a shape"),
+    pytest.param(form(X=npy_with_header(header(shape="('2', 2)"))), 422, "/X", id="a string in a shape"),
+    pytest.param(form(X=npy_with_header(header(shape="(True, 2)"))), 422, "/X", id="true in a shape"),
+    pytest.param(form(X=npy_with_header(header(shape=f"({10**6}, {10**6})"))), 422, "/X", id="8 TB announced"),
+    pytest.param(
+        form(X=npy_with_header(header(shape=f"(0x{'f' * 8000}, 2)"))), 422, "/X", id="a row count of 9,600 digits"
+    ),
+    pytest.param(form(X=npy_with_header(header(shape="(" + "1," * 4_000 + ")"))), 422, "/X", id="4,000 dimensions"),
+    pytest.param(form(X=npy_with_header(header("|b1"), bytes(4))), 422, "/X", id="X of booleans"),
+    pytest.param(form(X=npy_with_header(header("<c8"), bytes(32))), 422, "/X", id="X of complex numbers"),
+    pytest.param(form(X=npy_with_header(header("<f16"), bytes(64))), 422, "/X", id="X of long doubles"),
+    pytest.param(form(X=npy_with_header(header("<U1"), bytes(16))), 422, "/X", id="X of text"),
+    pytest.param(form(X=npy_with_header(header("<M8[s]"), bytes(32))), 422, "/X", id="X of dates"),
+    pytest.param(form(X=npy_with_header(header([("a", "<f8")]), bytes(32))), 422, "/X", id="X of records"),
+    pytest.param(form(X=npy_with_header(header("(2,)<f8"), bytes(64))), 422, "/X", id="X of pairs"),
     pytest.param(form(X=npy(np.zeros(4))), 422, "/X", id="X of one dimension"),
     pytest.param(form(X=npy(np.zeros((1, 2, 3)))), 422, "/X", id="X of three dimensions"),
     pytest.param(form(X=npy(np.zeros(()))), 422, "/X", id="X of no dimension"),
@@ -643,13 +645,19 @@ WRONG_ARRAYS = [
     pytest.param(form(X=X, y=npy(np.zeros((2, 1)))), 422, "/y", id="y of two dimensions"),
     pytest.param(form(X=X, y=npy(np.zeros(0))), 422, "/y", id="y of nothing"),
     pytest.param(form(X=X, y=npy(np.zeros(3))), 422, "/y", id="y longer than X as .npy"),
-    pytest.param(form(X=X, y=npy_of(header("(2,)<f8", "(2,)"), bytes(32))), 422, "/y", id="y of pairs"),
-    pytest.param(form(X=X, y=npy_of(header("(2,)<U1", "(2,)"), bytes(16))), 422, "/y", id="y of pairs of text"),
-    pytest.param(form(X=X, y=npy_of(header("<U0", f"({10**12},)"))), 422, "/y", id="y of a trillion empty texts"),
-    pytest.param(form(X=X, y=npy_of(header("|V0", f"({10**12},)"))), 422, "/y", id="y of a trillion nothings"),
-    pytest.param(form(X=X, y=npy_of(header("<i8", f"({10**12},)"))), 422, "/y", id="y of 8 TB"),
-    pytest.param(form(X=X, y=npy_of(header("<U1", "(2,)"), b"\0\xd8\0\0" * 2)), 422, "/y", id="y with a surrogate"),
-    pytest.param(form(X=X, y=npy_of(header("<U1", "(2,)"), b"\xff" * 8)), 422, "/y", id="y with no character"),
+    pytest.param(form(X=X, y=npy_with_header(header("(2,)<f8", "(2,)"), bytes(32))), 422, "/y", id="y of pairs"),
+    pytest.param(
+        form(X=X, y=npy_with_header(header("(2,)<U1", "(2,)"), bytes(16))), 422, "/y", id="y of pairs of text"
+    ),
+    pytest.param(
+        form(X=X, y=npy_with_header(header("<U0", f"({10**12},)"))), 422, "/y", id="y of a trillion empty texts"
+    ),
+    pytest.param(form(X=X, y=npy_with_header(header("|V0", f"({10**12},)"))), 422, "/y", id="y of a trillion nothings"),
+    pytest.param(form(X=X, y=npy_with_header(header("<i8", f"({10**12},)"))), 422, "/y", id="y of 8 TB"),
+    pytest.param(
+        form(X=X, y=npy_with_header(header("<U1", "(2,)"), b"\0\xd8\0\0" * 2)), 422, "/y", id="y with a surrogate"
+    ),
+    pytest.param(form(X=X, y=npy_with_header(header("<U1", "(2,)"), b"\xff" * 8)), 422, "/y", id="y with no character"),
     pytest.param(form(X=X, y=npy(np.array(["a", "b" * 257]))), 422, "/y/1", id="y with a text of 257 characters"),
     pytest.param(form(X=X, ids=npy(np.array([1, 2]))), 422, "/ids", id="ids of numbers"),
     pytest.param(form(X=X, ids=npy(np.array(["a", "a"]))), 422, "/ids/1", id="two equal ids as .npy"),

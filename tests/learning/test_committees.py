@@ -16,7 +16,7 @@ from service.learning.estimators import fit, resolve
 from service.learning.scoring import predict_probabilities
 from service.strategies import STRATEGIES
 from service.usecases import training
-from tests.support.calls import ends, line, post
+from tests.support.calls import end_labels, line_pool, post
 
 NAMES = ["vote_entropy", "consensus_entropy", "bald", "max_disagreement", "variation_ratio"]
 
@@ -130,7 +130,7 @@ def test_a_bootstrap_holds_every_class():
 
 @pytest.fixture
 def project(client):
-    post(client, "/fit", 201, project_id="p", X=line(40), y=ends(40))
+    post(client, "/fit", 201, project_id="p", X=line_pool(40), y=end_labels(40))
     post(client, "/label", project_id="p", labels=[{"index": n, "label": n // 20} for n in (3, 9, 30, 34)])
     return "p"
 

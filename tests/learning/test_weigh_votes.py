@@ -13,8 +13,8 @@ from service.domain.labels import Votes
 from service.learning import weigh_votes
 from service.learning.estimators import resolve
 from service.learning.weigh_votes import folds, unseen_probabilities, weighed_rows
-from tests.support.calls import ends, get, line, post
-from tests.support.nasty import POOLS
+from tests.support.calls import end_labels, get, line_pool, post
+from tests.support.edge_case_pools import POOLS
 
 FOREST = {"name": "random_forest", "params": {"n_estimators": 10}}
 ADA, BOB, EVE = "ada", "bob", "eve"
@@ -23,7 +23,7 @@ ADA, BOB, EVE = "ada", "bob", "eve"
 @pytest.fixture
 def project(client: FlaskClient) -> str:
     """Twenty rows on a line: those up to 9 are of class 0; nobody said so of any but the first and the last."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
 
@@ -91,7 +91,7 @@ def test_annotators_are_told_apart(client: FlaskClient, project: str) -> None:
 
 
 def test_nobody_has_answered_yet(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line())
+    post(client, "/fit", 201, project_id="p", X=line_pool())
     response = client.get("/projects/p/annotators")
     assert response.json == {"annotators": []}
     assert response.headers["ETag"].endswith('-1"')
@@ -124,7 +124,7 @@ def test_a_vote_that_agrees_is_weighed_by_the_next_fit(client: FlaskClient, proj
 def test_the_same_votes_give_the_same_consensus(client: FlaskClient) -> None:
     found = []
     for name in ("p", "q"):
-        post(client, "/fit", 201, project_id=name, X=line(), y=ends(), estimator=FOREST, random_state=3)
+        post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels(), estimator=FOREST, random_state=3)
         records = [{"index": index, "label": label, "annotator": who} for index, label, who in CROWD]
         post(client, "/label", project_id=name, labels=records)
         found.append([record["quality"] for record in get(client, f"/projects/{name}/labels")["labels"]])
@@ -145,7 +145,7 @@ FEW = [
 @pytest.mark.parametrize("estimator", ["logistic_regression", "svc", "k_neighbors", "gaussian_nb"])
 @pytest.mark.parametrize("answers", [row[1] for row in FEW], ids=[row[0] for row in FEW])
 def test_few_votes_are_weighed_too(client: FlaskClient, answers: Any, estimator: str) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), estimator=estimator)
+    post(client, "/fit", 201, project_id="p", X=line_pool(), estimator=estimator)
     records = [
         {"index": index, "annotator": who} | ({"skip": True} if label is None else {"label": label})
         for index, label, who in answers
@@ -165,7 +165,7 @@ def test_votes_on_nasty_pools_are_weighed_too(client: FlaskClient, name: str) ->
 
 
 def test_a_wrong_consensus_is_refused(client: FlaskClient) -> None:
-    problem = post(client, "/fit", 422, project_id="p", X=line(), consensus="median")
+    problem = post(client, "/fit", 422, project_id="p", X=line_pool(), consensus="median")
     assert problem["errors"] == [{"pointer": "/consensus", "detail": "must be 'crowdlab' or 'majority'"}]
 
 

@@ -22,7 +22,7 @@ from service.store.state_format import to_record
 from service.usecases.label import Answer, LabelRequest, label_project, retract_label
 from service.usecases.training import give_up_model, read_with_model
 from tests.store.test_store import append, fit, label
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 FILES = (
     "state.joblib",
@@ -213,7 +213,7 @@ def test_what_is_no_project_yet_is_no_finding(store):
 
 @pytest.mark.parametrize("how", ["a bit flipped in the middle", "empty", None])
 def test_a_damaged_model_is_fitted_again_when_it_is_asked_for(client, app, how):
-    made = post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    made = post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     store = app.extensions["active-query"].store
     path = store.directory("p") / "models/000001.joblib"
     data = path.read_bytes()
@@ -228,7 +228,7 @@ def test_a_damaged_model_is_fitted_again_when_it_is_asked_for(client, app, how):
 
 
 def test_a_damaged_model_that_cannot_be_replaced_is_done_without(client, app, monkeypatch):
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     store = app.extensions["active-query"].store
     (store.directory("p") / "models/000001.joblib").unlink()
     store.cache.drop(lambda key: True)
@@ -258,7 +258,7 @@ def test_of_two_that_find_a_model_damaged_one_gives_it_up(store):
 @pytest.mark.parametrize("file", [name for name in FILES if not name.startswith(("models", "test"))])
 def test_a_damaged_project_is_a_problem_of_its_own(client, app, file):
     for name in ("bad", "good"):
-        post(client, "/fit", 201, project_id=name, X=line(), y=ends(), ids=[str(n) for n in range(20)])
+        post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels(), ids=[str(n) for n in range(20)])
     store = app.extensions["active-query"].store
     (store.directory("bad") / file).write_bytes(b"")
     store.cache.drop(lambda key: True)
@@ -274,7 +274,7 @@ def test_a_damaged_project_is_a_problem_of_its_own(client, app, file):
 def test_a_directory_in_the_place_of_a_file_is_told_and_harms_no_other(client, app, file, monkeypatch):
     monkeypatch.setattr("service.store.events.TAIL_BYTES", 0)
     for name in ("bad", "good"):
-        post(client, "/fit", 201, project_id=name, X=line(), y=ends())
+        post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels())
         post(client, "/query", project_id=name, annotator="ada", lease_seconds=60)
     store = app.extensions["active-query"].store
     (store.directory("bad") / file).unlink()

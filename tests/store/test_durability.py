@@ -18,7 +18,7 @@ from threading import Barrier, Event
 import numpy as np
 import pytest
 
-from tests.support.serving import Caller, Service, Upload
+from tests.support.serving import HTTPClient, Service, Upload
 
 BROKEN = (OSError, http.client.HTTPException)
 """What a caller sees of a server that is killed."""
@@ -127,7 +127,7 @@ def list_labels(service):
 def hand_back(port, indices):
     """Be a client: hand back one label after the other; every tenth waits for a model."""
     for index in indices:
-        label(Caller(port), index, refit="wait" if index % 10 == 0 else "never")
+        label(HTTPClient(port), index, refit="wait" if index % 10 == 0 else "never")
 
 
 def test_two_processes_that_write_to_one_project_lose_nothing(serve):

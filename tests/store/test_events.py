@@ -19,7 +19,7 @@ from service.store.files import write_small
 from service.store.state_format import to_record
 from service.usecases.label import retract_label
 from tests.store.test_store import append, fit, label
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 
 @pytest.fixture(params=[0, 700, 2**16], ids=["all in the log", "some in the log", "none in the log"])
@@ -80,13 +80,13 @@ def record(index, answer, annotator=None):
 @pytest.mark.parametrize("seed", range(2))
 def test_the_labels_can_be_rebuilt_from_the_events(client, tail_bytes, seed):
     rng = np.random.default_rng(seed)
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     for turn in range(30):
         act, index = rng.integers(8), int(rng.integers(20))
         if act == 0:
             client.delete(f"/projects/p/labels/{index}")
         elif act == 1 and turn % 4 == 0:
-            post(client, "/fit", project_id="p", X=line(), y=ends(low=2, high=3), replace=True)
+            post(client, "/fit", project_id="p", X=line_pool(), y=end_labels(low=2, high=3), replace=True)
         else:
             answer = (2, 3, None)[rng.integers(3)]
             who = (None, "ada", "bob")[rng.integers(3)]
@@ -110,7 +110,7 @@ def pages(client, limit):
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 9, 10])
 def test_pages_hold_each_event_once(client, tail_bytes, limit):
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     for index in range(8):
         post(client, "/label", project_id="p", labels=[record(index, 1, "ada")], refit="never")
     assert [event["version"] for event in pages(client, limit)] == list(range(1, 10))
@@ -130,7 +130,7 @@ def test_the_events_of_no_project_are_not_found(client):
 
 
 def test_a_page_past_the_last_event_is_empty(client, tail_bytes):
-    post(client, "/fit", 201, project_id="p", X=line())
+    post(client, "/fit", 201, project_id="p", X=line_pool())
     assert get(client, "/projects/p/events?after=1") == {"events": [], "next": None}
 
 

@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.store.files import disk
 from service.store.staging import Staging
 from tests.http.test_body import MULTIPART, form
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 Project = tuple[FlaskClient, Path]
 
@@ -35,7 +35,7 @@ def test_what_cannot_be_written_to_is_told_apart(number: int, kind: type[Excepti
 @pytest.fixture
 def read_only(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
     """A service with a project, on a file system that became read-only: no lock can be opened for writing."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
 
     def refuse(self: FileLock) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -54,9 +54,9 @@ def test_what_is_there_can_be_read(read_only: FlaskClient) -> None:
     ("path", "body"),
     [
         ("/fit", {"project_id": "p"}),
-        ("/fit", {"project_id": "new", "X": line()}),
+        ("/fit", {"project_id": "new", "X": line_pool()}),
         ("/label", {"project_id": "p", "labels": [{"index": 3, "label": 1}]}),
-        ("/projects/p/pool", {"X": line()}),
+        ("/projects/p/pool", {"X": line_pool()}),
     ],
 )
 def test_a_write_is_told_that_all_can_only_be_read(read_only: FlaskClient, path: str, body: Any) -> None:

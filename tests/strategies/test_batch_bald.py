@@ -16,8 +16,8 @@ from service.learning.pool import Pool
 from service.strategies import batch_bald
 from service.strategies.batch_bald import Answers, Growth
 from service.strategies.committee import bald
-from tests.support.calls import ends, line, post
-from tests.support.questions import Table, ask, picked, question_about
+from tests.support.calls import end_labels, line_pool, post
+from tests.support.questions import TableModel, make_question, run_strategy, selected_indices
 
 SURE, OTHER, EVEN = [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]
 
@@ -26,8 +26,8 @@ def question_of(members, labeled=(), **known):
     """Row i has the one feature i, of which member j says members[j][i]."""
     members = np.array(members, np.float64)
     X = np.arange(members.shape[1], dtype=np.float64)[:, np.newaxis]
-    bag = Bag.of([Table(P) for P in members])
-    return question_about(X, labeled, Table(members.mean(axis=0)), committee=lambda n_members: bag, **known)
+    bag = Bag.of([TableModel(P) for P in members])
+    return make_question(X, labeled, TableModel(members.mean(axis=0)), committee=lambda n_members: bag, **known)
 
 
 def entropy(p):
@@ -74,7 +74,7 @@ def test_worked_by_hand():
         [OTHER, OTHER, SURE, SURE],
         [OTHER, OTHER, OTHER, SURE],
     ]
-    batches = [ask("batch_bald", question_of(members), 4, seed) for seed in range(20)]
+    batches = [run_strategy("batch_bald", question_of(members), 4, seed) for seed in range(20)]
     assert all(sorted(batch.indices[:2] // 2) == [0, 1] and batch.indices[3] == 3 for batch in batches)
     assert (
         batches[0].fallback_reason
@@ -87,7 +87,7 @@ def test_worked_by_hand():
 @pytest.mark.parametrize(("m", "c", "batch_size"), [(2, 2, 5), (5, 3, 4), (7, 2, 6), (3, 5, 3)])
 def test_batch_bald_is_its_definition_while_all_answers_are_told_apart(m, c, batch_size):
     members = drawn_members(m, 12, c)
-    assert picked("batch_bald", question_of(members), batch_size) == greedy(members, batch_size)
+    assert selected_indices("batch_bald", question_of(members), batch_size) == greedy(members, batch_size)
 
 
 def test_gains_are_what_a_row_adds_to_the_information():
@@ -136,19 +136,19 @@ def test_contradictions_of_one_kind_are_asked_about_once_by_batch_bald_and_often
     # Twenty rows that part the members in one way, and one that parts them otherwise, by a little less.
     one, another = [[0.98, 0.02], [0.98, 0.02], [0.02, 0.98], [0.02, 0.98]], [[0.95, 0.05], [0.05, 0.95]] * 2
     question = question_of(np.stack([np.array(one)] * 20 + [np.array(another)], axis=1))
-    assert picked("batch_bald", question, 2)[1] == 20
-    assert 20 not in picked("bald", question, 20)
+    assert selected_indices("batch_bald", question, 2)[1] == 20
+    assert 20 not in selected_indices("bald", question, 20)
 
 
 def test_the_first_row_is_that_of_bald():
     members = drawn_members(7, 50, 4)
-    assert picked("batch_bald", question_of(members), 1) == picked("bald", question_of(members), 1)
+    assert selected_indices("batch_bald", question_of(members), 1) == selected_indices("bald", question_of(members), 1)
 
 
 @pytest.mark.parametrize("p", [[0.5, 0.5], [1.0, 0.0], [0.3, 0.7]])
 def test_members_that_agree_leave_it_to_the_seed(p):
     question = question_of(np.broadcast_to(np.array(p), (7, 8, 2)), labeled=[7])
-    answers = [picked("batch_bald", question, 7, seed) for seed in range(400)]
+    answers = [selected_indices("batch_bald", question, 7, seed) for seed in range(400)]
     assert all(sorted(answer) == list(range(7)) for answer in answers)
     firsts = np.bincount([answer[0] for answer in answers], minlength=7)
     assert np.abs(firsts - 400 / 7).max() < 30  # one deviation is 7
@@ -156,7 +156,7 @@ def test_members_that_agree_leave_it_to_the_seed(p):
 
 def test_rows_of_equal_information_come_in_the_order_of_the_seed():
     question = question_of(np.repeat(drawn_members(5, 1, 3), 8, axis=1))
-    firsts = [picked("batch_bald", question, 2, seed) for seed in range(400)]
+    firsts = [selected_indices("batch_bald", question, 2, seed) for seed in range(400)]
     for place in (0, 1):
         assert (
             np.abs(np.bincount([batch[place] for batch in firsts], minlength=8) - 50).max() < 30
@@ -166,7 +166,7 @@ def test_rows_of_equal_information_come_in_the_order_of_the_seed():
 def test_rows_without_finite_probabilities_come_last_and_are_told_of():
     members = drawn_members(3, 6, 2)
     members[1, 2], members[2, 4] = [math.nan, 0.5], [math.inf, 0.0]
-    answer = ask("batch_bald", question_of(members), 6)
+    answer = run_strategy("batch_bald", question_of(members), 6)
     assert set(answer.indices[4:].tolist()) == {2, 4}
     assert "no finite probabilities for 2 of the 6 candidates" in answer.fallback_reason
 
@@ -174,18 +174,18 @@ def test_rows_without_finite_probabilities_come_last_and_are_told_of():
 def test_batch_bald_looks_at_the_best_by_themselves_and_says_so():
     members = drawn_members(3, 300, 2)
     question = question_of(members)
-    answer = ask("batch_bald", question, 10, sample=100)
+    answer = run_strategy("batch_bald", question, 10, sample=100)
     assert (
         answer.fallback_reason
         == "batch_bald looked at the 100 of the 300 candidates that have the highest scores by themselves"
     )
-    assert set(answer.indices) <= set(picked("bald", question, 100))
-    assert ask("batch_bald", question, 10, sample=300).fallback_reason is None
+    assert set(answer.indices) <= set(selected_indices("bald", question, 100))
+    assert run_strategy("batch_bald", question, 10, sample=300).fallback_reason is None
 
 
 def test_fewer_are_looked_at_where_there_are_many_members_and_the_batch_is_filled(monkeypatch):
     monkeypatch.setattr(batch_bald, "HELD_CELLS", 3 * 2 * 20)
-    answer = ask("batch_bald", question_of(drawn_members(3, 300, 2)), 30)
+    answer = run_strategy("batch_bald", question_of(drawn_members(3, 300, 2)), 30)
     assert len(set(answer.indices.tolist())) == 30
     assert "looked at the 20 of the 300 candidates" in answer.fallback_reason
     assert answer.fallback_reason.endswith("chose 10 of the batch by their scores alone: more take long")
@@ -193,9 +193,9 @@ def test_fewer_are_looked_at_where_there_are_many_members_and_the_batch_is_fille
 
 def test_the_work_is_bounded_and_the_reply_says_so(monkeypatch):
     question = question_of(drawn_members(4, 200, 3))
-    whole = picked("batch_bald", question, 30)
+    whole = selected_indices("batch_bald", question, 30)
     monkeypatch.setattr(batch_bald, "WORK", 10**7)
-    cut = ask("batch_bald", question, 30)
+    cut = run_strategy("batch_bald", question, 30)
     n_chosen = 30 - int(cut.fallback_reason.split()[2])
     assert 5 < n_chosen < 30
     assert cut.indices[:n_chosen].tolist() == whole[:n_chosen]
@@ -219,16 +219,16 @@ def test_bounds_spare_work_and_change_nothing():
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_the_number_of_threads_does_not_matter(n_threads, monkeypatch):
     question = question_of(drawn_members(5, 2000, 3))
-    expected = picked("batch_bald", question, 12, configurations=100)
+    expected = selected_indices("batch_bald", question, 12, configurations=100)
     monkeypatch.setattr("service.compute.threads.n_cores", lambda: n_threads)
-    assert picked("batch_bald", question, 12, configurations=100) == expected
+    assert selected_indices("batch_bald", question, 12, configurations=100) == expected
 
 
 def test_the_seed_decides_on_what_is_drawn():
     question = question_of(drawn_members(5, 60, 3))
-    batches = {tuple(picked("batch_bald", question, 20, seed, configurations=10)) for seed in range(5)}
+    batches = {tuple(selected_indices("batch_bald", question, 20, seed, configurations=10)) for seed in range(5)}
     assert len(batches) > 1
-    assert tuple(picked("batch_bald", question, 20, 3, configurations=10)) in batches
+    assert tuple(selected_indices("batch_bald", question, 20, 3, configurations=10)) in batches
 
 
 @pytest.mark.parametrize("name", ["random_forest", "extra_trees"])
@@ -236,7 +236,7 @@ def test_a_forest_is_asked_as_the_committee_of_its_trees(name):
     X = np.random.default_rng(0).normal(size=(80, 4))
     model = fit(resolve(name, {"n_estimators": 10, "max_depth": 2}), X[:40], np.arange(40) % 3, 0)
     members = np.stack([tree.predict_proba(X) for tree in model[-1].estimators_])
-    assert picked("batch_bald", question_about(X, [], model, 3), 4) == greedy(members, 4)
+    assert selected_indices("batch_bald", make_question(X, [], model, 3), 4) == greedy(members, 4)
 
 
 def test_members_may_be_given_by_the_caller():
@@ -245,17 +245,17 @@ def test_members_may_be_given_by_the_caller():
         "committee": lambda n_members: GivenMembers(4, np.arange(3)),
         "committee_pool": Pool.of(np.moveaxis(members, 1, 0)),
     }
-    question = question_about(np.zeros((12, 1)), [], Table(members.mean(axis=0)), **given)
-    assert picked("batch_bald", question, 4) == greedy(members, 4)
+    question = make_question(np.zeros((12, 1)), [], TableModel(members.mean(axis=0)), **given)
+    assert selected_indices("batch_bald", question, 4) == greedy(members, 4)
 
 
 def test_memory_is_linear_in_the_rows():
     n = 60_000
     X = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
     bag = Bag.of([GaussianNB().fit(X[n : n + 90], np.arange(90) % 10) for n in range(4)])
-    question = question_about(Pool.of(X), [], bag.members[0], committee=lambda n_members: bag)
+    question = make_question(Pool.of(X), [], bag.members[0], committee=lambda n_members: bag)
     tracemalloc.start()
-    answer = ask("batch_bald", question, 20, configurations=10)
+    answer = run_strategy("batch_bald", question, 20, configurations=10)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(set(answer.indices.tolist())) == 20
@@ -267,21 +267,21 @@ def test_no_committee_is_fitted_for_others():
         raise AssertionError
 
     X = np.random.default_rng(0).normal(size=(30, 2))
-    question = question_about(X, [0], LogisticRegression().fit(X, np.arange(30) % 2), committee=never)
-    assert len(picked("badge", question, 3)) == 3
+    question = make_question(X, [0], LogisticRegression().fit(X, np.arange(30) % 2), committee=never)
+    assert len(selected_indices("badge", question, 3)) == 3
 
 
 def test_the_committee_is_asked_for_once_and_has_as_many_members_as_wanted():
     members = drawn_members(3, 500, 2)
     question, asked = question_of(members), []
     bag = question.committee(3)
-    question = question_about(question.pool, [], question.model, committee=lambda n: asked.append(n) or bag)
-    ask("batch_bald", question, 5, members=9)
+    question = make_question(question.pool, [], question.model, committee=lambda n: asked.append(n) or bag)
+    run_strategy("batch_bald", question, 5, members=9)
     assert asked == [9]
 
 
 def test_asked_over_http(client):
-    post(client, "/fit", 201, project_id="p", X=line(40), y=ends(40))
+    post(client, "/fit", 201, project_id="p", X=line_pool(40), y=end_labels(40))
     post(client, "/label", project_id="p", labels=[{"index": n, "label": n // 20} for n in (3, 9, 30, 34)])
     asked = [post(client, "/query", project_id="p", strategy="batch_bald", batch_size=5) for _ in range(2)]
     assert asked[0] == asked[1]

@@ -7,7 +7,7 @@ from scipy import sparse
 from service.learning.pool import Pool
 from service.strategies import clustering
 from service.strategies.clustering import dropped
-from tests.support.questions import ask, compressed, picked, question_about
+from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
 
 NAMES = ["margin_k_means", "cluster_margin", "clue", "drop_query"]
 
@@ -38,7 +38,7 @@ class Sign:
 def scored(X, scores):
     """A question about rows of one feature, all different, with these margin scores; any other row has 0."""
     of_row = dict(zip(X[:, 0].tolist(), scores, strict=True))
-    return question_about(X, [], Model(lambda rows: np.array([of_row.get(x, 0.0) for x in rows[:, 0].tolist()])))
+    return make_question(X, [], Model(lambda rows: np.array([of_row.get(x, 0.0) for x in rows[:, 0].tolist()])))
 
 
 def column(*values):
@@ -60,43 +60,45 @@ def groups(*sizes):
 def test_the_middle_is_weighed_by_how_unsure_the_rows_are(name, scores):
     # The mean of 0, 2 and 5 is 2.3; weighed it is 4.2, or for `clue` 3.9 by entropies of 0.29, 0.29 and 1.
     X = column(0, 2, 5)
-    assert picked("k_means", question_about(X), 1) == [1]
-    assert picked(name, scored(X, scores), 1) == [2]
+    assert selected_indices("k_means", make_question(X), 1) == [1]
+    assert selected_indices(name, scored(X, scores), 1) == [2]
 
 
 @pytest.mark.parametrize("name", ["margin_k_means", "clue"])
 def test_the_cluster_that_is_most_unsure_in_all_comes_first(name):
     X = groups(9, 3, 5)
     scores = [0.1] * 9 + [0.9] * 3 + [0.7] * 5
-    answer = picked(name, scored(X, scores), 3)
+    answer = selected_indices(name, scored(X, scores), 3)
     assert (X[answer, 0] // 1000).tolist() == [2, 1, 0]
 
 
 def test_margin_k_means_looks_at_beta_times_the_batch():
     X, scores = groups(10, 10, 10), [0.9, *[0.5] * 9, 0.8, *[0.6] * 9, 0.7, *[0.1] * 9]
-    assert picked("margin_k_means", scored(X, scores), 2, beta=1) == [0, 10]
-    looked_at = picked("margin_k_means", scored(X, scores), 2, beta=6)  # the twelve best: 0, 20 and all of the second
+    assert selected_indices("margin_k_means", scored(X, scores), 2, beta=1) == [0, 10]
+    looked_at = selected_indices(
+        "margin_k_means", scored(X, scores), 2, beta=6
+    )  # the twelve best: 0, 20 and all of the second
     assert looked_at[0] in range(10, 20)
     assert looked_at[1] in (0, 20)
 
 
 def test_margin_k_means_over_certain_rows_is_k_means_over_rows_that_weigh_the_same():
-    answer = picked("margin_k_means", scored(groups(5, 9, 7), [0.0] * 21), 3)
+    answer = selected_indices("margin_k_means", scored(groups(5, 9, 7), [0.0] * 21), 3)
     assert answer == [9, 17, 2]
 
 
 def test_margin_k_means_bounds_what_it_looks_at_and_says_so(monkeypatch):
     monkeypatch.setattr(clustering, "MAX_UNSURE", 30)
     question = scored(groups(100), np.linspace(0, 1, 100))
-    answer = ask("margin_k_means", question, 4)
+    answer = run_strategy("margin_k_means", question, 4)
     assert answer.indices.min() >= 70
     assert answer.fallback_reason == "margin_k_means looked at the 30 rows of least margin and not at 40"
-    assert picked("margin_k_means", question, 35) == list(range(99, 64, -1))
+    assert selected_indices("margin_k_means", question, 35) == list(range(99, 64, -1))
 
 
 def test_margin_k_means_takes_by_margin_what_clusters_take_too_long_for(monkeypatch):
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 40 * 2)
-    answer = ask("margin_k_means", scored(groups(100), np.linspace(0, 1, 100)), 4)
+    answer = run_strategy("margin_k_means", scored(groups(100), np.linspace(0, 1, 100)), 4)
     assert answer.indices[2:].tolist() == [99, 98]
     reason = "margin_k_means took 2 of the batch by their margin alone: more than 2 clusters take long"
     assert answer.fallback_reason == reason
@@ -111,7 +113,7 @@ def test_cluster_margin_worked_by_hand():
     X = groups(20, 20, 20, 20)
     scores = np.full(80, 0.1)
     scores[[0, 1, 2, 3, 4, 20, 21, 40]] = 0.9
-    drawn = [picked("cluster_margin", scored(X, scores), 4, seed, beta=2) for seed in range(40)]
+    drawn = [selected_indices("cluster_margin", scored(X, scores), 4, seed, beta=2) for seed in range(40)]
     assert {tuple(i // 20 for i in answer) for answer in drawn} == {(2, 1, 0, 1)}
     assert {answer[2] for answer in drawn} == {0, 1, 2, 3, 4}
 
@@ -119,19 +121,19 @@ def test_cluster_margin_worked_by_hand():
 # drop_query
 
 
-@pytest.mark.parametrize("kind", [Pool.of, compressed])
+@pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
 def test_drop_query_takes_the_middles_of_what_flips(kind):
     # The first two groups add up to more than 0, but not without their first feature; the third never flips.
     X = np.array([[9.0, -1.0, -2.0, 0.0]] * 9 + [[90.0, -1.0, -1.0, -1.0]] * 11 + [[1.0, 2.0, 3.0, 4.0]] * 30)
     X = np.concatenate([X, -X[20:]])
-    answer = ask("drop_query", question_about(kind(X), [], Sign()), 2, times=30, rate=0.6)
+    answer = run_strategy("drop_query", make_question(kind(X), [], Sign()), 2, times=30, rate=0.6)
     assert [i // 9 > 0 for i in answer.indices] == [True, False]
     assert answer.fallback_reason is None
 
 
 def test_drop_query_fills_up_by_flips_and_margin_and_says_so():
     scores = [0.1, 0.7, 0.3, 0.9]
-    answer = ask("drop_query", scored(column(1, 2, 3, 4), scores), 3, rate=1e-9)
+    answer = run_strategy("drop_query", scored(column(1, 2, 3, 4), scores), 3, rate=1e-9)
     assert answer.indices.tolist() == [3, 1, 2]
     assert answer.fallback_reason == (
         "drop_query found 0 rows that flip and filled the batch with those that do so less, by margin"
@@ -140,7 +142,7 @@ def test_drop_query_fills_up_by_flips_and_margin_and_says_so():
 
 def test_a_row_that_flips_at_times_comes_before_one_that_never_does():
     X = np.array([[1.0, 1.0], [2.0, -1.0], [3.0, 1.0], [1.0, 3.0]])
-    assert picked("drop_query", question_about(X, [], Sign()), 1, times=50, rate=0.3) == [1]
+    assert selected_indices("drop_query", make_question(X, [], Sign()), 1, times=50, rate=0.3) == [1]
 
 
 @pytest.mark.parametrize("matrix", [np.array, sparse.csr_array])
@@ -171,7 +173,7 @@ def test_dropout_of_integers_has_fractions():
 
 @pytest.mark.parametrize("name", ["cluster_margin", "clue", "drop_query"])
 def test_a_sample_is_looked_at_and_the_reply_says_so(name):
-    answer = ask(name, scored(groups(300), np.linspace(0, 1, 300)), 5, sample=100)
+    answer = run_strategy(name, scored(groups(300), np.linspace(0, 1, 300)), 5, sample=100)
     assert answer.fallback_reason.startswith(f"{name} looked at a sample of 100 of the 300 candidates")
     assert len(set(answer.indices.tolist())) == 5
 
@@ -180,13 +182,13 @@ def test_a_sample_is_looked_at_and_the_reply_says_so(name):
 def test_rows_without_finite_probabilities_come_last_and_are_told_of(name):
     scores = [0.5, np.nan, 0.2, np.nan, 0.9, 0.3]
     for batch_size in (3, 5, 6):
-        answer = ask(name, scored(groups(6), scores), batch_size)
+        answer = run_strategy(name, scored(groups(6), scores), batch_size)
         assert {0, 2, 4, 5} >= {*answer.indices[:4].tolist()}
         assert f"{name} put 2 rows last that the model has no finite probabilities for" in answer.fallback_reason
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_rows_are_taken_about_equally_often(name):
-    question = question_about(np.ones((7, 2)), [], Model(lambda rows: np.full(len(rows), 0.5)))
-    firsts = [picked(name, question, 1, seed)[0] for seed in range(700)]
+    question = make_question(np.ones((7, 2)), [], Model(lambda rows: np.full(len(rows), 0.5)))
+    firsts = [selected_indices(name, question, 1, seed)[0] for seed in range(700)]
     assert np.abs(np.bincount(firsts, minlength=7) - 100).max() < 40  # one deviation is 9

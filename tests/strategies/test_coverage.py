@@ -12,7 +12,7 @@ from service.strategies.coverage import covered_by, isolation, limit_for, median
 from service.strategies.engine import greedy
 from service.strategies.engine.features import ranks_within
 from service.strategies.engine.greedy import Points
-from tests.support.questions import ask, compressed, picked, question_about
+from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
 
 NAMES = ["typiclust", "prob_cover", "max_herding"]
 
@@ -27,7 +27,7 @@ def in_segments(X):
     return Pool((X[:7], X[7:11], X[11:]))
 
 
-KINDS = [Pool.of, compressed, in_segments]
+KINDS = [Pool.of, sparse_pool, in_segments]
 
 
 def blobs(*sizes):
@@ -52,7 +52,7 @@ def typical_first(X, rows):
 def test_typiclust_takes_the_most_typical_row_of_the_biggest_clusters_without_a_label(kind):
     X = blobs(40, 50, 30, 60)
     expected = [typical_first(X, range(first, last))[0] for first, last in [(120, 180), (0, 40), (90, 120)]]
-    assert picked("typiclust", question_about(kind(X), [45]), 3) == expected
+    assert selected_indices("typiclust", make_question(kind(X), [45]), 3) == expected
 
 
 def test_typiclust_comes_back_to_the_cluster_with_the_fewest_labels(monkeypatch):
@@ -60,23 +60,23 @@ def test_typiclust_comes_back_to_the_cluster_with_the_fewest_labels(monkeypatch)
     X = blobs(40, 50)
     small, big = typical_first(X, range(40)), typical_first(X, range(40, 90))
     small, big = [i for i in small if i != 5], [i for i in big if i not in (60, 61)]
-    assert picked("typiclust", question_about(X, [5, 60, 61]), 4) == [small[0], big[0], small[1], big[1]]
+    assert selected_indices("typiclust", make_question(X, [5, 60, 61]), 4) == [small[0], big[0], small[1], big[1]]
 
 
 def test_typiclust_leaves_clusters_of_fewer_than_five_rows_for_last(monkeypatch):
     monkeypatch.setattr(coverage, "MAX_CLUSTERS", 3)
-    answer = picked("typiclust", question_about(blobs(20, 4, 30), [0, 24]), 52)
+    answer = selected_indices("typiclust", make_question(blobs(20, 4, 30), [0, 24]), 52)
     assert sorted(answer[-4:]) == [20, 21, 22, 23]
 
 
 def test_typiclust_takes_one_of_each_cluster_where_all_are_small():
-    answer = picked("typiclust", question_about(blobs(*[3] * 7)), 7)
+    answer = selected_indices("typiclust", make_question(blobs(*[3] * 7)), 7)
     assert sorted(i // 3 for i in answer) == list(range(7))
 
 
 def test_typiclust_takes_each_distinct_row_before_any_twice():
     X = np.repeat(np.arange(5.0)[:, np.newaxis], [30, 10, 25, 5, 20], axis=0)
-    assert X[picked("typiclust", question_about(X), 9), 0].tolist()[:5] == [0, 2, 4, 1, 3]
+    assert X[selected_indices("typiclust", make_question(X), 9), 0].tolist()[:5] == [0, 2, 4, 1, 3]
 
 
 def test_isolation_is_the_mean_distance_from_the_nearest_of_the_cluster():
@@ -95,9 +95,9 @@ def test_ranks_within_clusters_worked_by_hand():
 
 
 def test_typiclust_tells_of_samples_and_of_too_many_clusters(monkeypatch):
-    question = question_about(np.random.default_rng(0).normal(size=(600, 4)), range(200))
+    question = make_question(np.random.default_rng(0).normal(size=(600, 4)), range(200))
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 200 * 4 * 50)
-    assert ask("typiclust", question, 20, sample=100).fallback_reason == (
+    assert run_strategy("typiclust", question, 20, sample=100).fallback_reason == (
         "typiclust looked at a sample of 100 of the 400 candidates and looked at a sample of 100 of the 200 labelled "
         "rows and found 50 clusters: more take long"
     )
@@ -112,7 +112,7 @@ def test_prob_cover_always_covers_as_many_more_as_any_row_could(kind, labeled):
     near = np.array([[math.dist(a, b) <= 1.0 for b in X] for a in X])
     near[:, labeled] = False
     covered = near[labeled].any(axis=0)
-    for choice in picked("prob_cover", question_about(kind(X), labeled), 20, delta=1.0):
+    for choice in selected_indices("prob_cover", make_question(kind(X), labeled), 20, delta=1.0):
         more = (near & ~covered).sum(axis=1)
         more[labeled] = 0
         assert more[choice] == more.max()
@@ -122,13 +122,13 @@ def test_prob_cover_always_covers_as_many_more_as_any_row_could(kind, labeled):
 def test_prob_cover_worked_by_hand():
     # Within 1 of the row at 11 are three rows, and of that at 1 four, two of which are within 1 of the labelled at -1.
     X = np.array([[-1.0], [0.0], [0.0], [1.0], [2.0], [10.0], [11.0], [12.0], [20.0]])
-    assert picked("prob_cover", question_about(X, [0]), 2, delta=1.0)[0] == 6
-    assert picked("prob_cover", question_about(X, [0]), 3, delta=1.0)[1] in (3, 4)
-    assert picked("prob_cover", question_about(X, [0]), 3, delta=1.0)[2] == 8
+    assert selected_indices("prob_cover", make_question(X, [0]), 2, delta=1.0)[0] == 6
+    assert selected_indices("prob_cover", make_question(X, [0]), 3, delta=1.0)[1] in (3, 4)
+    assert selected_indices("prob_cover", make_question(X, [0]), 3, delta=1.0)[2] == 8
 
 
 def test_prob_cover_draws_the_rest_where_all_is_covered_and_says_so():
-    answers = [ask("prob_cover", question_about(blobs(30, 20)), 6, seed, delta=500) for seed in range(20)]
+    answers = [run_strategy("prob_cover", make_question(blobs(30, 20)), 6, seed, delta=500) for seed in range(20)]
     assert {answer.fallback_reason for answer in answers} == {
         "prob_cover had all covered after 2 rows and drew the other 4"
     }
@@ -148,7 +148,7 @@ def test_the_radius_covers_half_by_as_many_drawn_rows_as_there_will_be_labels():
 def test_prob_cover_shrinks_its_balls_as_labels_come_in():
     # A thousand rows on a line: with delta = null the middle of what one ball covers, then ever finer.
     line = np.linspace(0, 1, 1001)[:, np.newaxis]
-    answer = picked("prob_cover", question_about(line), 40)
+    answer = selected_indices("prob_cover", make_question(line), 40)
     gaps = np.diff(np.sort(line[answer, 0]))
     assert gaps.min() > 0.004
     assert gaps.max() < 0.1
@@ -180,7 +180,7 @@ def test_max_herding_always_adds_as_much_similarity_as_any_row_could(kind, label
     similarity = similarity_of_all(X, width)
     similarity[:, labeled] = 0
     best = similarity[labeled].max(axis=0, initial=0)
-    for choice in picked("max_herding", question_about(kind(X), labeled), 25, standardize=False):
+    for choice in selected_indices("max_herding", make_question(kind(X), labeled), 25, standardize=False):
         gains = np.maximum(similarity - best, 0).sum(axis=1)
         gains[labeled] = 0
         assert gains[choice] == pytest.approx(gains.max(), abs=1e-6)
@@ -191,8 +191,8 @@ def test_max_herding_worked_by_hand():
     # Three rows at 0 and one at 1, 10 and 30 each, the width far below 9: first 0, then 30 or 10 (as much); labelled
     # at 31, the row at 30 adds less.
     X = np.array([[0.0], [0.0], [0.0], [1.0], [10.0], [30.0], [31.0]])
-    assert picked("max_herding", question_about(X, [6]), 2)[0] in (0, 1, 2)
-    assert picked("max_herding", question_about(X, [6]), 2)[1] == 4
+    assert selected_indices("max_herding", make_question(X, [6]), 2)[0] in (0, 1, 2)
+    assert selected_indices("max_herding", make_question(X, [6]), 2)[1] == 4
 
 
 def test_the_width_comes_from_the_median_distance_of_two_rows():
@@ -203,17 +203,19 @@ def test_the_width_comes_from_the_median_distance_of_two_rows():
 
 def test_a_wider_kernel_looks_to_rows_farther_away():
     line = np.concatenate([np.linspace(0, 1, 60), np.linspace(9, 10, 50)])[:, np.newaxis]
-    (narrow,), (wide,) = (picked("max_herding", question_about(line), 1, bandwidth=width) for width in (0.05, 5))
+    (narrow,), (wide,) = (
+        selected_indices("max_herding", make_question(line), 1, bandwidth=width) for width in (0.05, 5)
+    )
     assert 0.2 < line[narrow, 0] < 0.8
     assert line[wide, 0] == pytest.approx(1.0)
 
 
 def test_fewer_references_do_and_are_told_of_where_they_are_fewer_than_wanted(monkeypatch):
-    question = question_about(np.random.default_rng(0).normal(size=(500, 4)))
-    assert ask("max_herding", question, 10, references=100).fallback_reason is None
+    question = make_question(np.random.default_rng(0).normal(size=(500, 4)))
+    assert run_strategy("max_herding", question, 10, references=100).fallback_reason is None
     monkeypatch.setattr(coverage, "WORK", 20 * (500 + 100 * 10) * 300)
     reason = "max_herding summed up over 300 references: more take long"
-    answer = ask("max_herding", question, 10)
+    answer = run_strategy("max_herding", question, 10)
     assert answer.fallback_reason == reason
     assert len(set(answer.indices.tolist())) == 10
 
@@ -225,33 +227,33 @@ def test_fewer_references_do_and_are_told_of_where_they_are_fewer_than_wanted(mo
 @pytest.mark.parametrize("change", [lambda X: X * 2.0**1000, lambda X: X * 2.0**-1000, lambda X: X + 2.0**20])
 def test_neither_scale_nor_place_matters(name, change):
     grid = np.round(X * 2**10) / 2**10
-    expected = picked(name, question_about(grid, [4, 7]), 20)
-    assert picked(name, question_about(change(grid), [4, 7]), 20) == expected
+    expected = selected_indices(name, make_question(grid, [4, 7]), 20)
+    assert selected_indices(name, make_question(change(grid), [4, 7]), 20) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_rows_are_taken_about_equally_often(name):
-    question = question_about(np.ones((8, 3)), [7])
-    firsts = [picked(name, question, 1, seed)[0] for seed in range(700)]
+    question = make_question(np.ones((8, 3)), [7])
+    firsts = [selected_indices(name, question, 1, seed)[0] for seed in range(700)]
     assert np.abs(np.bincount(firsts, minlength=7) - 100).max() < 40  # one deviation is 9
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_looked_at_and_the_reply_says_so(name, monkeypatch):
-    question = question_about(np.random.default_rng(0).normal(size=(500, 4)), [3])
-    answer = ask(name, question, 20, sample=100)
+    question = make_question(np.random.default_rng(0).normal(size=(500, 4)), [3])
+    answer = run_strategy(name, question, 20, sample=100)
     assert answer.fallback_reason == f"{name} looked at a sample of 100 of the 499 candidates"
     assert len({*answer.indices.tolist()} - {3}) == 20
     monkeypatch.setattr(coverage, "WORK", 20 * 150**2)
-    assert "a sample of 150 of the 499 candidates" in ask(name, question, 2).fallback_reason
+    assert "a sample of 150 of the 499 candidates" in run_strategy(name, question, 2).fallback_reason
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_labels_make_the_sample_smaller(name, monkeypatch):
-    question = question_about(np.random.default_rng(0).normal(size=(900, 4)), range(400))
+    question = make_question(np.random.default_rng(0).normal(size=(900, 4)), range(400))
     monkeypatch.setattr(coverage, "WORK", 20 * 200**2)
     size = 200 if name == "typiclust" else 100
-    assert f"a sample of {size} of the 500 candidates" in ask(name, question, 2).fallback_reason
+    assert f"a sample of {size} of the 500 candidates" in run_strategy(name, question, 2).fallback_reason
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -261,6 +263,6 @@ def test_wide_sparse_rows_are_folded_and_the_reply_says_so(name):
     noise = sparse.random_array((200, 50_000), density=0.0001, rng=rng, format="csr")
     rows = sparse.csr_array(sparse.vstack([centers[[n // 50]] for n in range(200)], format="csr") + noise)
     pool = Pool.of(SparseRows(rows.data, rows.indices, rows.indptr, 50_000))
-    answer = ask(name, question_about(pool, [60]), 3)
+    answer = run_strategy(name, make_question(pool, [60]), 3)
     assert sorted(answer.indices // 50) == [0, 2, 3]
     assert "folded the 50000 sparse features into 1024" in answer.fallback_reason

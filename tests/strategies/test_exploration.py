@@ -9,14 +9,14 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.strategies import next_in_random_order
-from tests.support.calls import ends, line, post
+from tests.support.calls import end_labels, line_pool, post
 
 N = 60
 
 
 @pytest.fixture
 def project(client: FlaskClient) -> str:
-    post(client, "/fit", 201, project_id="p", X=line(N), y=ends(N), random_state=4)
+    post(client, "/fit", 201, project_id="p", X=line_pool(N), y=end_labels(N), random_state=4)
     return "p"
 
 

@@ -10,8 +10,15 @@ from sklearn.linear_model import LogisticRegression
 
 from service.learning.pool import Pool, SparseRows
 from service.strategies.feature_weighted import expected_error, unit_rows
-from tests.support.nasty import GOOD, POOLS
-from tests.support.questions import Table, ask, compressed, picked, question_about, question_with
+from tests.support.edge_case_pools import GOOD, POOLS
+from tests.support.questions import (
+    TableModel,
+    make_question,
+    question_from_probabilities,
+    run_strategy,
+    selected_indices,
+    sparse_pool,
+)
 
 NAMES = ["expected_gradient_length", "information_density"]
 
@@ -61,12 +68,12 @@ def gradient_length(x, p):
     return sum(p_k * np.linalg.norm(np.outer(p - np.eye(len(p))[k], x)) for k, p_k in enumerate(p))
 
 
-@pytest.mark.parametrize("kind", [Pool.of, in_segments, compressed])
+@pytest.mark.parametrize("kind", [Pool.of, in_segments, sparse_pool])
 def test_expected_gradient_length_is_its_definition(kind):
     X = np.random.default_rng(1).normal(size=(60, 4))
     model = learnt(X)
     expected = [gradient_length(x, p) for x, p in zip(X, model.predict_proba(X), strict=True)]
-    answer = ask("expected_gradient_length", question_about(kind(X), [], model, 3), 60)
+    answer = run_strategy("expected_gradient_length", make_question(kind(X), [], model, 3), 60)
     assert answer.indices.tolist() == np.argsort(expected)[::-1].tolist()
     assert answer.scores == pytest.approx(np.sort(expected)[::-1])
 
@@ -81,7 +88,7 @@ def test_the_gradient_is_that_of_the_log_loss():
     W = np.outer(np.log(p), x)  # |x| = 1, so W x = ln p
     moves = [step * np.eye(4)[n].reshape(2, 2) for n in range(4)]
     lengths = [np.linalg.norm([(loss(W + move, k) - loss(W, k)) / step for move in moves]) for k in range(2)]
-    answer = ask("expected_gradient_length", question_about(x[np.newaxis], [], Table([p])), 1)
+    answer = run_strategy("expected_gradient_length", make_question(x[np.newaxis], [], TableModel([p])), 1)
     assert answer.scores == pytest.approx([p @ lengths], rel=1e-4)
 
 
@@ -114,26 +121,26 @@ def cosine(x, y):
     return max(sum(x * y) / math.sqrt(sum(x * x) * sum(y * y)), 0)
 
 
-@pytest.mark.parametrize("kind", [Pool.of, in_segments, compressed])
+@pytest.mark.parametrize("kind", [Pool.of, in_segments, sparse_pool])
 @pytest.mark.parametrize("beta", [0, 1, 3.5])
 def test_information_density_by_cosine_is_its_definition(kind, beta):
     X = np.random.default_rng(1).normal(size=(60, 4))
     model = learnt(X)
     expected = np.array(density_literally(X, model.predict_proba(X), cosine, beta))
-    question = question_about(kind(X), [], model, 3)
-    answer = ask("information_density", question, 60, similarity="cosine", beta=beta)
+    question = make_question(kind(X), [], model, 3)
+    answer = run_strategy("information_density", question, 60, similarity="cosine", beta=beta)
     assert answer.indices.tolist() == np.argsort(expected)[::-1].tolist()
     assert answer.scores == pytest.approx(np.sort(expected)[::-1])
 
 
 def test_information_density_by_distance_worked_by_hand():
     # The distance is the median one: to itself a row is alike as 1, and to the other as 1/2.
-    answer = ask("information_density", question_with([[0.75, 0.25], [0.5, 0.5]]), 2)
+    answer = run_strategy("information_density", question_from_probabilities([[0.75, 0.25], [0.5, 0.5]]), 2)
     assert answer.indices.tolist() == [1, 0]
     assert answer.scores == pytest.approx([0.75, 0.5 * 0.75])
 
 
-@pytest.mark.parametrize("kind", [Pool.of, compressed])
+@pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
 def test_information_density_by_distance_is_its_definition(kind, monkeypatch):
     monkeypatch.setattr("service.strategies.feature_weighted.median_distance", lambda points: 2.0)
     X = np.random.default_rng(1).normal(size=(60, 4))
@@ -144,7 +151,7 @@ def test_information_density_by_distance_is_its_definition(kind, monkeypatch):
         return 1 / (1 + np.linalg.norm(x - y) / (2 * largest))
 
     expected = np.array(density_literally(X, model.predict_proba(X), near, 1))
-    answer = ask("information_density", question_about(kind(X), [], model, 3), 60)
+    answer = run_strategy("information_density", make_question(kind(X), [], model, 3), 60)
     assert answer.indices.tolist() == np.argsort(expected)[::-1].tolist()
     assert answer.scores == pytest.approx(np.sort(expected)[::-1])
 
@@ -153,17 +160,19 @@ def test_information_density_by_distance_is_its_definition(kind, monkeypatch):
 @pytest.mark.parametrize("direction", [[1.0, 1.0, 1.0], [-1.0, 0.0, 0.0]])
 def test_an_outlier_never_wins_over_rows_as_unsure_among_others(away, direction):
     X = np.r_[GOOD, [np.array(direction) * away]]
-    answer = ask("information_density", question_about(X, [], Same()), len(X))
+    answer = run_strategy("information_density", make_question(X, [], Same()), len(X))
     assert answer.indices[-1] == len(GOOD)
 
 
 def test_a_row_far_away_wins_by_gradient_length():
-    assert picked("expected_gradient_length", question_about(np.r_[GOOD, [[30.0] * 3]], [], Same()), 1) == [len(GOOD)]
+    assert selected_indices("expected_gradient_length", make_question(np.r_[GOOD, [[30.0] * 3]], [], Same()), 1) == [
+        len(GOOD)
+    ]
 
 
 def test_the_cosine_of_rows_that_point_away_or_nowhere_is_0():
     X = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
-    answer = ask("information_density", question_about(X, [], Same()), 4, similarity="cosine")
+    answer = run_strategy("information_density", make_question(X, [], Same()), 4, similarity="cosine")
     assert sorted(zip(answer.indices.tolist(), answer.scores.tolist(), strict=True)) == [
         (0, 0.5),
         (1, 0.5),
@@ -174,26 +183,28 @@ def test_the_cosine_of_rows_that_point_away_or_nowhere_is_0():
 
 def test_information_density_weighs_the_margin_unless_told():
     P = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
-    first = picked("information_density", question_with(P), 9)
-    assert first == picked("information_density", question_with(P), 9, scorer="margin", beta=1, similarity="distance")
-    assert first != picked("information_density", question_with(P), 9, scorer="entropy")
-    by_margin = picked("margin", question_with(P), 9)
-    assert picked("information_density", question_with(P), 9, beta=0) == by_margin
+    first = selected_indices("information_density", question_from_probabilities(P), 9)
+    assert first == selected_indices(
+        "information_density", question_from_probabilities(P), 9, scorer="margin", beta=1, similarity="distance"
+    )
+    assert first != selected_indices("information_density", question_from_probabilities(P), 9, scorer="entropy")
+    by_margin = selected_indices("margin", question_from_probabilities(P), 9)
+    assert selected_indices("information_density", question_from_probabilities(P), 9, beta=0) == by_margin
 
 
 @pytest.mark.parametrize("similarity", ["distance", "cosine"])
 def test_equal_rows_are_level_wherever_they_are_in_the_pool(similarity):
     X = np.random.default_rng(0).normal(size=(3, 37))[np.random.default_rng(1).integers(0, 3, 515)]
-    answer = ask("information_density", question_about(X, [], Same()), 515, similarity=similarity)
+    answer = run_strategy("information_density", make_question(X, [], Same()), 515, similarity=similarity)
     assert len(np.unique(answer.scores)) == 3
 
 
 def test_a_reference_sample_stands_for_all():
     X = np.random.default_rng(0).normal(size=(2000, 3))
-    question = question_about(X, [], Same())
+    question = make_question(X, [], Same())
     scores = [np.empty(2000) for _ in range(2)]
     for found, references in zip(scores, (2000, 500), strict=True):
-        answer = ask("information_density", question, 2000, references=references, similarity="cosine")
+        answer = run_strategy("information_density", question, 2000, references=references, similarity="cosine")
         found[answer.indices] = answer.scores
     assert scores[1] == pytest.approx(scores[0], abs=0.03)
     assert (scores[0] != scores[1]).any()
@@ -204,14 +215,14 @@ def test_wide_rows_are_compared_to_fewer(monkeypatch):
     read = []
     real = unit_rows
     monkeypatch.setattr("service.strategies.feature_weighted.unit_rows", lambda X: read.append(X.shape[0]) or real(X))
-    question = question_about(np.random.default_rng(0).normal(size=(400, 2)), [], Same())
-    ask("information_density", question, 5, similarity="cosine")
+    question = make_question(np.random.default_rng(0).normal(size=(400, 2)), [], Same())
+    run_strategy("information_density", question, 5, similarity="cosine")
     assert sum(read) == 400 + 150
 
 
 def test_information_density_looks_at_a_sample_and_says_so():
-    question = question_with(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
-    answer = ask("information_density", question, 20, sample=100)
+    question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
+    answer = run_strategy("information_density", question, 20, sample=100)
     assert answer.fallback_reason == "information_density looked at a sample of 100 of the 499 candidates"
     assert len({*answer.indices.tolist()} - {3}) == 20
 
@@ -222,7 +233,7 @@ def test_information_density_looks_at_a_sample_and_says_so():
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_without_finite_probabilities_come_last_and_are_told_of(name):
     P = [[0.6, 0.4], [math.nan, 0.5], [0.5, 0.5], [math.inf, 0.0], [1.0, 0.0]]
-    answer = ask(name, question_with(P), 5)
+    answer = run_strategy(name, question_from_probabilities(P), 5)
     assert set(answer.indices[:3].tolist()) == {0, 2, 4}
     assert answer.scores[3:].tolist() == [-1, -1]
     assert "no finite probabilities for 2 of the 5 candidates" in answer.fallback_reason
@@ -230,8 +241,8 @@ def test_rows_without_finite_probabilities_come_last_and_are_told_of(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_known_class_is_certain_and_the_seed_decides(name):
-    question = question_about(GOOD, [3], None, 1)
-    answers = [ask(name, question, 5, seed) for seed in range(10)]
+    question = make_question(GOOD, [3], None, 1)
+    answers = [run_strategy(name, question, 5, seed) for seed in range(10)]
     assert all(answer.scores.tolist() == [0] * 5 for answer in answers)
     assert len({answer.indices[0] for answer in answers}) > 3
     assert "only one class is labelled" in answers[0].fallback_reason
@@ -239,7 +250,7 @@ def test_one_known_class_is_certain_and_the_seed_decides(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_rows_are_taken_about_equally_often(name):
-    firsts = [picked(name, question_about(np.ones((8, 3)), [7], Same()), 1, seed)[0] for seed in range(350)]
+    firsts = [selected_indices(name, make_question(np.ones((8, 3)), [7], Same()), 1, seed)[0] for seed in range(350)]
     assert np.abs(np.bincount(firsts, minlength=7) - 50).max() < 30  # one deviation is 7
 
 
@@ -247,11 +258,11 @@ def test_equal_rows_are_taken_about_equally_often(name):
 @pytest.mark.parametrize("scale", [2.0**900, 2.0**-900])
 def test_scale_does_not_matter(name, scale):
     P = np.random.default_rng(2).dirichlet([1, 1, 1], 40)
-    model = Table(P)
+    model = TableModel(P)
     model.predict_proba = lambda Z: P[[int(np.flatnonzero((GOOD * scale == z).all(axis=1))[0]) for z in Z]]
-    scaled = picked(name, question_about(GOOD * scale, [], model, 3), 20)
+    scaled = selected_indices(name, make_question(GOOD * scale, [], model, 3), 20)
     model.predict_proba = lambda Z: P[[int(np.flatnonzero((z == GOOD).all(axis=1))[0]) for z in Z]]
-    assert scaled == picked(name, question_about(GOOD, [], model, 3), 20)
+    assert scaled == selected_indices(name, make_question(GOOD, [], model, 3), 20)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -260,7 +271,7 @@ def test_a_sparse_pool_is_never_filled(name):
     X = sparse.random_array((250, d), density=20 / d, format="csr", rng=np.random.default_rng(0))
     pool = Pool.of(SparseRows(X.data, X.indices, X.indptr, d))
     tracemalloc.start()
-    answer = ask(name, question_about(pool, [0], Same()), 30)
+    answer = run_strategy(name, make_question(pool, [0], Same()), 30)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(set(answer.indices.tolist())) == 30

@@ -7,7 +7,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from service.learning.pool import Pool
-from tests.support.questions import Table, ask, compressed, picked, question_about, question_with
+from tests.support.questions import (
+    TableModel,
+    make_question,
+    question_from_probabilities,
+    run_strategy,
+    selected_indices,
+    sparse_pool,
+)
 
 X = np.random.default_rng(3).normal(size=(50, 3))
 MODEL = LogisticRegression().fit(X[:30], np.arange(30) % 3)
@@ -35,21 +42,25 @@ def herd_literally(X, P, labeled, batch_size):
 
 @pytest.mark.parametrize(
     ("kind", "standardize", "compared"),
-    [(Pool.of, False, X), (Pool.of, True, (X - X.mean(axis=0)) / X.std(axis=0)), (compressed, True, X)],
+    [(Pool.of, False, X), (Pool.of, True, (X - X.mean(axis=0)) / X.std(axis=0)), (sparse_pool, True, X)],
 )
 @pytest.mark.parametrize("labeled", [[0, 9], [4, 5, 30, 31, 49]])
 def test_uherding_is_its_definition(kind, standardize, compared, labeled):
     expected = herd_literally(compared, MODEL.predict_proba(X), labeled, 10)
-    assert picked("uherding", question_about(kind(X), labeled, MODEL, 3), 10, standardize=standardize) == expected
+    assert (
+        selected_indices("uherding", make_question(kind(X), labeled, MODEL, 3), 10, standardize=standardize) == expected
+    )
 
 
 def test_a_column_of_large_numbers_does_not_decide_by_itself():
     P = np.full((60, 2), 0.5)
     large = np.c_[X, np.random.default_rng(0).normal(size=50) * 1e9]
-    model = Table(P)
+    model = TableModel(P)
     model.predict_proba = lambda Z: P[: len(Z)]
-    plain, standard = (picked("uherding", question_about(large, [0], model), 5, standardize=s) for s in (False, True))
-    by_itself = picked("uherding", question_about(large[:, 3:], [0], model), 5)
+    plain, standard = (
+        selected_indices("uherding", make_question(large, [0], model), 5, standardize=s) for s in (False, True)
+    )
+    by_itself = selected_indices("uherding", make_question(large[:, 3:], [0], model), 5)
     assert plain == by_itself
     assert standard != by_itself
 
@@ -58,7 +69,7 @@ def test_labelled_rows_that_are_equal_do_not_make_the_width():
     repeated = np.concatenate([X, X[:1]])
     labeled = [0, 9, 50]
     expected = herd_literally(repeated, MODEL.predict_proba(repeated), labeled, 6)
-    assert picked("uherding", question_about(repeated, labeled, MODEL, 3), 6) == expected
+    assert selected_indices("uherding", make_question(repeated, labeled, MODEL, 3), 6) == expected
 
 
 def test_two_labelled_rows_that_are_nearly_equal_do_not_leave_margin_alone():
@@ -67,12 +78,12 @@ def test_two_labelled_rows_that_are_nearly_equal_do_not_leave_margin_alone():
     rows = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(30, 2)) * 0.01])
     rows[:7] = [[3, 0], [-3, 1], [3, 2], [-3, 3], [3, 4], [-3, 5], [3.001, 4]]
     P = 1 / (1 + np.exp(-2 * rows[:, 0]))
-    model = Table(np.c_[1 - P, P])
+    model = TableModel(np.c_[1 - P, P])
     model.predict_proba = lambda Z: np.c_[1 / (1 + np.exp(2 * Z[:, 0])), 1 / (1 + np.exp(-2 * Z[:, 0]))]
     for labeled in (range(6), range(7)):
-        batch = picked("uherding", question_about(rows, list(labeled), model), 9)
+        batch = selected_indices("uherding", make_question(rows, list(labeled), model), 9)
         assert sum(row >= 300 for row in batch) <= 1
-    assert sum(row >= 300 for row in picked("margin", question_about(rows, [0, 1], model), 9)) > 5
+    assert sum(row >= 300 for row in selected_indices("margin", make_question(rows, [0, 1], model), 9)) > 5
 
 
 def test_uherding_worked_by_hand():
@@ -82,16 +93,16 @@ def test_uherding_worked_by_hand():
     P = np.array([[1.0, 0.0]] * 21)
     for row, doubt in ((2, 0.9), (5, 0.4), (6, 0.4), (20, 0.6)):
         P[row] = [1 - doubt / 2, doubt / 2]
-    question = question_with(P, labeled=[0, 1])
-    answers = [picked("uherding", question, 2, seed) for seed in range(20)]
+    question = question_from_probabilities(P, labeled=[0, 1])
+    answers = [selected_indices("uherding", question, 2, seed) for seed in range(20)]
     assert {first for first, _ in answers} <= {5, 6}
     assert {second for _, second in answers} == {20}
 
 
 @pytest.mark.parametrize("labeled", [[], [7]])
 def test_where_the_model_is_sure_of_all_it_is_max_herding(labeled):
-    question = question_about(X, labeled, None, 1)
-    assert picked("uherding", question, 8) == picked("max_herding", question, 8)
+    question = make_question(X, labeled, None, 1)
+    assert selected_indices("uherding", question, 8) == selected_indices("max_herding", question, 8)
 
 
 @pytest.mark.parametrize("scale", [2.0**1000, 2.0**-1000])
@@ -102,13 +113,13 @@ def test_scale_does_not_matter(scale):
         def predict_proba(self, Z):
             return MODEL.predict_proba(Z / scale)
 
-    expected = picked("uherding", question_about(X, [0, 9], MODEL, 3), 8)
-    assert picked("uherding", question_about(X * scale, [0, 9], Scaled(), 3), 8) == expected
+    expected = selected_indices("uherding", make_question(X, [0, 9], MODEL, 3), 8)
+    assert selected_indices("uherding", make_question(X * scale, [0, 9], Scaled(), 3), 8) == expected
 
 
 def test_rows_without_finite_probabilities_count_as_certain_and_the_reply_says_so():
     P = [[0.5, 0.5], [0.9, 0.1], [math.nan, 0.5], [0.6, 0.4]]
-    answer = ask("uherding", question_with(P, labeled=[0]), 3)
+    answer = run_strategy("uherding", question_from_probabilities(P, labeled=[0]), 3)
     assert answer.indices[0] == 3
     assert "no finite probabilities for 1 of the 3 candidates" in answer.fallback_reason
     assert answer.fallback_reason.endswith("count as certain")
@@ -116,9 +127,12 @@ def test_rows_without_finite_probabilities_count_as_certain_and_the_reply_says_s
 
 def test_uherding_says_what_it_looked_at(monkeypatch):
     X = np.random.default_rng(0).normal(size=(500, 3))
-    question = question_about(X, [0, 1], MODEL, 3)
-    assert ask("uherding", question, 20, sample=100).fallback_reason == (
+    question = make_question(X, [0, 1], MODEL, 3)
+    assert run_strategy("uherding", question, 20, sample=100).fallback_reason == (
         "uherding looked at a sample of 100 of the 498 candidates"
     )
     monkeypatch.setattr("service.strategies.herding.PAIRS_A_TURN", 498 * 3 * 150)
-    assert ask("uherding", question, 20).fallback_reason == "uherding summed up over 150 references: more take long"
+    assert (
+        run_strategy("uherding", question, 20).fallback_reason
+        == "uherding summed up over 150 references: more take long"
+    )

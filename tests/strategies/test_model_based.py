@@ -8,8 +8,8 @@ from service.errors import FitFailed
 from service.learning.estimators import fit, resolve
 from service.learning.pool import Pool
 from service.strategies.model_based import standardized, tell_apart
-from tests.support.calls import ends, line, post
-from tests.support.questions import ask, compressed, picked, question_about
+from tests.support.calls import end_labels, line_pool, post
+from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
 
 X = np.random.default_rng(1).normal(size=(60, 3)) * [1, 100, 0.01]
 LABELED = [0, 1, 2, 3, 30, 40]
@@ -33,10 +33,10 @@ def discriminative_literally(X, labeled, batch_size, n_parts):
     return chosen
 
 
-@pytest.mark.parametrize("kind", [Pool.of, compressed])
+@pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
 @pytest.mark.parametrize("n_parts", [1, 4, 12])
 def test_discriminative_is_its_definition(kind, n_parts):
-    answer = picked("discriminative", question_about(kind(X), LABELED), 12, sub_batches=n_parts)
+    answer = selected_indices("discriminative", make_question(kind(X), LABELED), 12, sub_batches=n_parts)
     assert answer == discriminative_literally(X, LABELED, 12, n_parts)
 
 
@@ -50,15 +50,15 @@ def test_the_regression_is_that_of_scikit_learn():
 
 def test_discriminative_asks_where_nothing_is_labelled():
     line = np.arange(20.0)[:, np.newaxis]
-    assert picked("discriminative", question_about(line, range(10)), 3) == [19, 18, 17]
+    assert selected_indices("discriminative", make_question(line, range(10)), 3) == [19, 18, 17]
     # What is chosen counts as labelled: with a part for each row it turns round when that side has weight enough.
     blobs = np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], 10, axis=0)
-    answer = picked("discriminative", question_about(blobs, [0, 1]), 6, sub_batches=6)
+    answer = selected_indices("discriminative", make_question(blobs, [0, 1]), 6, sub_batches=6)
     assert {i // 10 for i in answer[:2]} == {1, 2}
 
 
 def test_without_a_labelled_row_the_seed_draws_the_first_part():
-    firsts = {picked("discriminative", question_about(X), 1, seed)[0] for seed in range(30)}
+    firsts = {selected_indices("discriminative", make_question(X), 1, seed)[0] for seed in range(30)}
     assert len(firsts) > 15
 
 
@@ -72,10 +72,10 @@ def test_neither_scale_nor_place_of_a_column_matters(scale):
 
 def test_discriminative_says_what_it_looked_at(monkeypatch):
     X = np.random.default_rng(0).normal(size=(600, 4))
-    answer = ask("discriminative", question_about(X, range(200)), 10, sample=100)
+    answer = run_strategy("discriminative", make_question(X, range(200)), 10, sample=100)
     assert answer.fallback_reason == "discriminative looked at a sample of 100 of the 400 candidates"
     monkeypatch.setattr("service.strategies.model_based.TOLD_APART_CELLS", 4 * 150)
-    assert ask("discriminative", question_about(X, range(200)), 10).fallback_reason == (
+    assert run_strategy("discriminative", make_question(X, range(200)), 10).fallback_reason == (
         "discriminative looked at a sample of 150 of the 400 candidates and "
         "compared to a sample of 150 of the 200 labelled rows"
     )
@@ -92,7 +92,7 @@ def learn(X, codes):
 
 def question_to_learn(pool=X, labeled=LABELED, codes=CODES, learn=learn):
     rows = pool.take(np.array(labeled)) if isinstance(pool, Pool) else pool[labeled]
-    return question_about(pool, labeled, fit(SPEC, rows, codes, 0), 3, codes=codes, learn=learn)
+    return make_question(pool, labeled, fit(SPEC, rows, codes, 0), 3, codes=codes, learn=learn)
 
 
 def losses_literally(X, loss):
@@ -110,19 +110,19 @@ def losses_literally(X, loss):
 
 
 @pytest.mark.parametrize(("name", "loss"), [("log", lambda q: -sum(q * np.log(q))), ("zero_one", lambda q: 1 - max(q))])
-@pytest.mark.parametrize("kind", [np.asarray, compressed])
+@pytest.mark.parametrize("kind", [np.asarray, sparse_pool])
 def test_expected_error_reduction_is_its_definition(kind, name, loss):
     X = np.random.default_rng(2).normal(size=(45, 3))
     expected = losses_literally(X, loss)
-    answer = ask("expected_error_reduction", question_to_learn(kind(X)), 8, contenders=50, loss=name)
+    answer = run_strategy("expected_error_reduction", question_to_learn(kind(X)), 8, contenders=50, loss=name)
     assert answer.indices.tolist() == sorted(expected, key=expected.get)[:8]
     assert (answer.scores, answer.fallback_reason) == (None, None)
 
 
 def test_only_the_rows_of_least_margin_are_tried_and_the_reply_says_so():
     question = question_to_learn()
-    answer = ask("expected_error_reduction", question, 7, contenders=5, evaluated=20)
-    by_margin = picked("margin", question, 7)
+    answer = run_strategy("expected_error_reduction", question, 7, contenders=5, evaluated=20)
+    by_margin = selected_indices("margin", question, 7)
     assert set(answer.indices[:5].tolist()) == set(by_margin[:5])
     assert answer.indices[5:].tolist() == by_margin[5:]
     assert answer.fallback_reason == (
@@ -140,7 +140,7 @@ def test_of_many_classes_the_likeliest_three_are_tried():
 
     X, codes = np.random.default_rng(0).normal(size=(20, 3)), np.arange(8, dtype=np.int32)
     question = question_to_learn(X, list(range(8)), codes, remember)
-    rows = picked("expected_error_reduction", question, 2, contenders=2)
+    rows = selected_indices("expected_error_reduction", question, 2, contenders=2)
     likeliest = np.argsort(-question.model.predict_proba(X[rows]), axis=1)[:, :3]
     assert sorted(tried) == sorted(
         (*X[i].tolist(), code) for i, of_row in zip(rows, likeliest, strict=True) for code in of_row
@@ -153,22 +153,22 @@ def test_a_row_without_a_model_comes_behind():
             raise FitFailed
         return learn(X, codes)
 
-    first = picked("expected_error_reduction", question_to_learn(), 54, contenders=54)
+    first = selected_indices("expected_error_reduction", question_to_learn(), 54, contenders=54)
     blocked = X[first[0]]
-    second = picked("expected_error_reduction", question_to_learn(learn=fails_on), 54, contenders=54)
+    second = selected_indices("expected_error_reduction", question_to_learn(learn=fails_on), 54, contenders=54)
     assert second == [*first[1:], first[0]]
 
 
 @pytest.mark.parametrize("known", [{}, {"codes": CODES}, {"learn": learn}])
 def test_without_labels_or_learner_the_margin_decides(known):
-    question = question_about(X, LABELED, learn(X[LABELED], CODES), 3, **known)
-    answer = ask("expected_error_reduction", question, 6)
-    assert answer.indices.tolist() == picked("margin", question, 6)
+    question = make_question(X, LABELED, learn(X[LABELED], CODES), 3, **known)
+    answer = run_strategy("expected_error_reduction", question, 6)
+    assert answer.indices.tolist() == selected_indices("margin", question, 6)
     assert "these are the rows of least margin" in answer.fallback_reason
 
 
 def test_a_query_learns_with_the_projects_own_estimator(client):
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends(), estimator="gaussian_nb")
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), estimator="gaussian_nb")
     reply = post(client, "/query", project_id="p", batch_size=4, strategy="expected_error_reduction")
     assert (reply["strategy"], len(set(reply["indices"])), reply["fallback_reason"]) == (
         "expected_error_reduction",

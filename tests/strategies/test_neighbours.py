@@ -7,7 +7,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from service.learning.pool import Pool
-from tests.support.questions import Table, ask, compressed, picked, question_about, question_with
+from tests.support.questions import (
+    TableModel,
+    make_question,
+    question_from_probabilities,
+    run_strategy,
+    selected_indices,
+    sparse_pool,
+)
 
 
 def learnt(X, n_classes=3):
@@ -36,23 +43,23 @@ def contrast_literally(X, P, labeled, k):
 def test_contrastive_worked_by_hand():
     # The rows 0, 1, 2 and 3 on a line, 0 and 3 labelled. KL of (1/2, 1/2) from (1/4, 3/4) is ln 2 / 2 + ln(2/3) / 2,
     # and that of (1, 0) from (1/2, 1/2) is ln 2.
-    question = question_with([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], labeled=[0, 3])
-    answer = ask("contrastive", question, 2, n_neighbors=1)
+    question = question_from_probabilities([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], labeled=[0, 3])
+    answer = run_strategy("contrastive", question, 2, n_neighbors=1)
     assert answer.indices.tolist() == [2, 1]
     assert answer.scores == pytest.approx([math.log(2), math.log(4 / 3) / 2])
-    both = ask("contrastive", question, 2)
+    both = run_strategy("contrastive", question, 2)
     # Now to each both: (KL + ln 4) / 2 for row 1, and (0 + ln 2) / 2 for row 2.
     assert both.indices.tolist() == [1, 2]
     assert both.scores == pytest.approx([(math.log(4 / 3) / 2 + math.log(4)) / 2, math.log(2) / 2])
 
 
-@pytest.mark.parametrize("kind", [Pool.of, in_segments, compressed])
+@pytest.mark.parametrize("kind", [Pool.of, in_segments, sparse_pool])
 @pytest.mark.parametrize("k", [1, 3, 10])
 @pytest.mark.parametrize("n_labeled", [1, 5, 30])
 def test_contrastive_is_its_definition(kind, k, n_labeled):
     X = np.random.default_rng(1).normal(size=(60, 4))
     model, labeled = learnt(X), list(range(0, 2 * n_labeled, 2))
-    answer = ask("contrastive", question_about(kind(X), labeled, model, 3), 20, n_neighbors=k)
+    answer = run_strategy("contrastive", make_question(kind(X), labeled, model, 3), 20, n_neighbors=k)
     expected = contrast_literally(X, model.predict_proba(X), labeled, k)
     assert answer.indices.tolist() == sorted(expected, key=expected.get, reverse=True)[:20]
     assert answer.scores == pytest.approx([expected[i] for i in answer.indices.tolist()])
@@ -62,7 +69,7 @@ def test_contrastive_over_many_blocks():
     X = np.random.default_rng(1).normal(size=(6000, 30)).astype(np.float32)
     model, labeled = learnt(X), np.arange(0, 6000, 3)
     P = model.predict_proba(X)
-    answer = ask("contrastive", question_about(X, labeled, model, 3), 50)
+    answer = run_strategy("contrastive", make_question(X, labeled, model, 3), 50)
     for i, score in zip(answer.indices[:5].tolist(), answer.scores[:5].tolist(), strict=True):
         near = labeled[np.argsort(((X[labeled].astype(np.float64) - X[i]) ** 2).sum(axis=1))[:10]]
         assert score == pytest.approx(np.mean([divergence(P[j], P[i]) for j in near]))
@@ -74,24 +81,26 @@ def test_neither_scale_nor_a_probability_of_0_matters(scale):
     P = np.eye(3)[np.arange(40) % 3]
     answers = []
     for change in (1.0, scale):
-        model = Table(P)
+        model = TableModel(P)
         model.predict_proba = lambda Z, s=change: P[[int(np.flatnonzero((X * s == z).all(axis=1))[0]) for z in Z]]
-        answers.append(ask("contrastive", question_about(X * change, [0, 1, 2], model, 3), 10))
+        answers.append(run_strategy("contrastive", make_question(X * change, [0, 1, 2], model, 3), 10))
     assert np.isfinite(answers[0].scores).all()
     assert answers[0].indices.tolist() == answers[1].indices.tolist()
 
 
 def test_without_a_labelled_row_the_seed_decides_and_the_reply_says_so():
-    question = question_with([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]])
-    answers = [ask("contrastive", question, 3, seed) for seed in range(40)]
+    question = question_from_probabilities([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]])
+    answers = [run_strategy("contrastive", question, 3, seed) for seed in range(40)]
     assert {answer.indices[0] for answer in answers} == {0, 1, 2}
     assert answers[0].scores.tolist() == [0, 0, 0]
     assert answers[0].fallback_reason == "contrastive has no labelled row to compare to, so the seed decided"
 
 
 def test_rows_without_finite_probabilities_come_last_and_labelled_ones_do_not_count():
-    question = question_with([[0.5, 0.5], [math.nan, 0.5], [math.inf, 0.0], [0.9, 0.1], [0.6, 0.4]], labeled=[0, 1])
-    answer = ask("contrastive", question, 3)
+    question = question_from_probabilities(
+        [[0.5, 0.5], [math.nan, 0.5], [math.inf, 0.0], [0.9, 0.1], [0.6, 0.4]], labeled=[0, 1]
+    )
+    answer = run_strategy("contrastive", question, 3)
     assert answer.indices.tolist() == [3, 4, 2]
     assert answer.scores.tolist() == pytest.approx([math.log(5 / 3), math.log(0.5 / 0.24**0.5), -1])
     assert "no finite probabilities for 1 of the 3 candidates" in answer.fallback_reason
@@ -100,12 +109,12 @@ def test_rows_without_finite_probabilities_come_last_and_labelled_ones_do_not_co
 def test_of_many_labelled_rows_a_sample_counts_and_the_reply_says_so(monkeypatch):
     monkeypatch.setattr("service.strategies.neighbours.HELD_CELLS", 100)
     P = np.random.default_rng(0).dirichlet([1, 1], 300)
-    answer = ask("contrastive", question_with(P, labeled=range(200)), 5)
+    answer = run_strategy("contrastive", question_from_probabilities(P, labeled=range(200)), 5)
     assert answer.fallback_reason == "contrastive compared to a sample of 100 of the 200 labelled rows"
 
 
 def test_contrastive_looks_at_a_sample_and_says_so():
-    question = question_with(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
-    answer = ask("contrastive", question, 20, sample=100)
+    question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
+    answer = run_strategy("contrastive", question, 20, sample=100)
     assert answer.fallback_reason == "contrastive looked at a sample of 100 of the 499 candidates"
-    assert len({*picked("contrastive", question, 20, sample=100)} - {3}) == 20
+    assert len({*selected_indices("contrastive", question, 20, sample=100)} - {3}) == 20

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from service.learning.pool import Pool
-from tests.support.nasty import GOOD
-from tests.support.questions import ask, compressed, picked, question_about
+from tests.support.edge_case_pools import GOOD
+from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
 
 LABELED = [0, 5, 11, 20, 21]
 
 
 def about(X, labeled, codes, **more):
-    return question_about(X, labeled, codes=None if codes is None else np.array(codes, np.int32), **more)
+    return make_question(X, labeled, codes=None if codes is None else np.array(codes, np.int32), **more)
 
 
 def risks_literally(K, labeled, y, regularization):
@@ -45,18 +45,18 @@ def test_quire_worked_by_hand():
     # One labelled row: its kernel with the candidates is 1 and exp(-1/2), and the diagonal with the regularisation 2.
     # The risk is 1/2 + (1 + k/2)^2 / (2 - k^2/2).
     k = np.array([1, np.exp(-0.5)])
-    answer = ask("quire", about([[0.0], [0.0], [1.0]], [0], [7]), 2, bandwidth=1)
+    answer = run_strategy("quire", about([[0.0], [0.0], [1.0]], [0], [7]), 2, bandwidth=1)
     expected = -(0.5 + (1 + k / 2) ** 2 / (2 - k**2 / 2))
     assert answer.indices.tolist() == [2, 1]
     assert answer.scores == pytest.approx(expected[::-1])
 
 
-@pytest.mark.parametrize("kind", [Pool.of, compressed])
+@pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
 @pytest.mark.parametrize("regularization", [0.01, 1, 50])
 def test_quire_of_two_classes_is_the_papers(kind, regularization):
     X, y = GOOD / 8, [1, -1, -1, 1, 1]
     expected = risks_literally(kernel(X, unit(X)), LABELED, y, regularization)
-    answer = ask("quire", about(kind(X), LABELED, y), 20, bandwidth=1, regularization=regularization)
+    answer = run_strategy("quire", about(kind(X), LABELED, y), 20, bandwidth=1, regularization=regularization)
     assert answer.scores == pytest.approx(sorted([-risk for risk in expected.values()], reverse=True)[:20])
     assert [-expected[i] for i in answer.indices.tolist()] == pytest.approx(answer.scores)
 
@@ -66,26 +66,26 @@ def test_quire_of_many_classes_is_the_mean_of_each_against_the_rest():
     K = kernel(X, unit(X))
     each = [risks_literally(K, LABELED, np.where(codes == code, 1, -1), 1.0) for code in (0, 1, 3)]
     expected = {i: -np.mean([risks[i] for risks in each]) for i in each[0]}
-    answer = ask("quire", about(X, LABELED, codes), 35, bandwidth=1)
+    answer = run_strategy("quire", about(X, LABELED, codes), 35, bandwidth=1)
     assert answer.scores == pytest.approx([expected[i] for i in answer.indices.tolist()])
     assert answer.indices[0] == max(expected, key=expected.get)
 
 
 def test_without_a_labelled_row_the_seed_decides():
-    answers = [ask("quire", about(GOOD, [], []), 1, seed) for seed in range(30)]
+    answers = [run_strategy("quire", about(GOOD, [], []), 1, seed) for seed in range(30)]
     assert len({answer.indices[0] for answer in answers}) > 15
     assert answers[0].scores.tolist() == [-0.5]
 
 
 def test_without_labels_only_the_places_count_and_the_reply_says_so():
-    answer = ask("quire", about(GOOD, LABELED, None), 3)
+    answer = run_strategy("quire", about(GOOD, LABELED, None), 3)
     assert answer.fallback_reason == "quire was not told the labels: only the places of the labelled rows count"
     assert answer.indices[0] not in LABELED
 
 
 def test_of_many_labelled_rows_a_sample_counts_and_the_reply_says_so(monkeypatch):
     monkeypatch.setattr("service.strategies.quire.MAX_LABELED", 3)
-    answer = ask("quire", about(GOOD, LABELED, [0, 1, 2, 0, 1]), 3)
+    answer = run_strategy("quire", about(GOOD, LABELED, [0, 1, 2, 0, 1]), 3)
     assert answer.fallback_reason == "quire learnt from a sample of 3 of the 5 labelled rows"
 
 
@@ -93,14 +93,14 @@ def test_quire_looks_at_a_sample_and_says_so():
     X = np.random.default_rng(0).normal(size=(500, 3))
     question = about(X, [3, 4], [0, 1])
     assert (
-        ask("quire", question, 20, sample=100).fallback_reason
+        run_strategy("quire", question, 20, sample=100).fallback_reason
         == "quire looked at a sample of 100 of the 498 candidates"
     )
-    assert len({*picked("quire", question, 200, sample=100)} - {3, 4}) == 200
+    assert len({*selected_indices("quire", question, 200, sample=100)} - {3, 4}) == 200
 
 
 @pytest.mark.parametrize("scale", [2.0**1000, 2.0**-1000])
 def test_scale_does_not_matter(scale):
     codes = [0, 1, 2, 0, 1]
-    expected = picked("quire", about(GOOD, LABELED, codes), 9)
-    assert picked("quire", about(GOOD * scale, LABELED, codes), 9) == expected
+    expected = selected_indices("quire", about(GOOD, LABELED, codes), 9)
+    assert selected_indices("quire", about(GOOD * scale, LABELED, codes), 9) == expected

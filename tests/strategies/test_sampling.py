@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from service.learning import scoring
 from service.learning.scoring import SegmentScores
 from service.strategies.sampling import draw_diverse, race, stretched
-from tests.support.questions import ask, picked, question_about, question_with
+from tests.support.questions import make_question, question_from_probabilities, run_strategy, selected_indices
 
 CERTAIN, BROKEN = [1.0, 0.0], [math.nan, 0.5]
 
@@ -21,7 +21,7 @@ def unsure(*margins):
 
 
 def shares_of_firsts(name, question, n_rows, **params):
-    firsts = [picked(name, question, 1, seed, **params)[0] for seed in range(1000)]
+    firsts = [selected_indices(name, question, 1, seed, **params)[0] for seed in range(1000)]
     return np.bincount(firsts, minlength=n_rows) / 1000
 
 
@@ -40,43 +40,48 @@ def shares_of_firsts(name, question, n_rows, **params):
     ],
 )
 def test_power_draws_in_proportion_to_the_power_of_the_score(scorer, P, beta, weights):
-    shares = shares_of_firsts("power", question_with(P), len(P), scorer=scorer, beta=beta)
+    shares = shares_of_firsts("power", question_from_probabilities(P), len(P), scorer=scorer, beta=beta)
     assert shares == pytest.approx(np.array(weights) / sum(weights), abs=0.06)  # one deviation is 0.016
 
 
 def test_power_draws_the_second_in_proportion_among_the_rest():
     # As 4 : 2 : 1 the first; if that is the row of 4, the second as 2 : 1.
-    batches = [picked("power", question_with(unsure(1.0, 0.5, 0.25)), 2, seed, beta=1) for seed in range(1500)]
+    batches = [
+        selected_indices("power", question_from_probabilities(unsure(1.0, 0.5, 0.25)), 2, seed, beta=1)
+        for seed in range(1500)
+    ]
     seconds = [second for first, second in batches if first == 0]
     assert np.mean(np.array(seconds) == 1) == pytest.approx(2 / 3, abs=0.06)
 
 
 def test_power_is_the_cube_of_the_margin_unless_told():
     P = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
-    assert picked("power", question_with(P), 9) == picked("power", question_with(P), 9, scorer="margin", beta=3)
+    assert selected_indices("power", question_from_probabilities(P), 9) == selected_indices(
+        "power", question_from_probabilities(P), 9, scorer="margin", beta=3
+    )
 
 
 def test_a_large_power_is_the_ranking_itself():
     P = unsure(0.1, 0.9, 0.3, 0.5, 0.7)
-    assert picked("power", question_with(P), 5, beta=100) == [1, 4, 3, 2, 0]
+    assert selected_indices("power", question_from_probabilities(P), 5, beta=100) == [1, 4, 3, 2, 0]
 
 
 @pytest.mark.parametrize("beta", [0, 3, 100])
 def test_certain_rows_come_behind_the_least_doubt_and_broken_ones_behind_all(beta):
-    question = question_with([CERTAIN, [1.0, 5e-324], BROKEN, CERTAIN, BROKEN, [0.5, 0.5], CERTAIN])
-    answer = ask("power", question, 7, scorer="ratio", beta=beta)
+    question = question_from_probabilities([CERTAIN, [1.0, 5e-324], BROKEN, CERTAIN, BROKEN, [0.5, 0.5], CERTAIN])
+    answer = run_strategy("power", question, 7, scorer="ratio", beta=beta)
     assert [set(part) for part in np.split(answer.indices, [2, 5])] == [{1, 5}, {0, 3, 6}, {2, 4}]
     assert "no finite probabilities for 2 of the 7 candidates" in answer.fallback_reason
 
 
 def test_the_seed_decides_among_rows_of_score_0():
-    shares = shares_of_firsts("power", question_with([CERTAIN] * 5), 5)
+    shares = shares_of_firsts("power", question_from_probabilities([CERTAIN] * 5), 5)
     assert np.abs(shares - 0.2).max() < 0.06
 
 
 def test_power_has_scores_that_fall_and_a_larger_batch_begins_with_the_smaller():
-    question = question_with(np.random.default_rng(0).dirichlet([1, 1], 50))
-    small, large = ask("power", question, 10), ask("power", question, 30)
+    question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 50))
+    small, large = run_strategy("power", question, 10), run_strategy("power", question, 30)
     assert large.indices[:10].tolist() == small.indices.tolist()
     assert (np.diff(large.scores) < 0).all()
 
@@ -84,8 +89,8 @@ def test_power_has_scores_that_fall_and_a_larger_batch_begins_with_the_smaller()
 def test_power_repeats_a_question_less_often_than_the_ranking():
     # Twenty equal rows lead a hundred that are nearly as unsure.
     P = unsure(*[1.0] * 20, *np.linspace(0.8, 0.95, 100))
-    assert set(picked("margin", question_with(P), 20)) == set(range(20))
-    assert np.mean(np.array(picked("power", question_with(P), 20)) < 20) < 0.5
+    assert set(selected_indices("margin", question_from_probabilities(P), 20)) == set(range(20))
+    assert np.mean(np.array(selected_indices("power", question_from_probabilities(P), 20)) < 20) < 0.5
 
 
 # falcun
@@ -112,49 +117,51 @@ def test_falcun_is_its_definition(gamma, n_classes):
     P = np.random.default_rng(n_classes).dirichlet(np.ones(n_classes), 60)
     for seed in range(5):
         expected = falcun_literally(P, gamma, 12, np.random.default_rng(seed))
-        assert picked("falcun", question_with(P), 12, seed, gamma=gamma) == expected
+        assert selected_indices("falcun", question_from_probabilities(P), 12, seed, gamma=gamma) == expected
 
 
 def test_falcun_first_draws_in_proportion_to_the_power_of_the_relevance():
     # The uncertainties .25, .5 and 1 stretched are 0, 1/3 and 1: the relevances are as 3 : 10 : 24.
-    shares = shares_of_firsts("falcun", question_with(unsure(0.25, 0.5, 1.0)), 3, gamma=1)
+    shares = shares_of_firsts("falcun", question_from_probabilities(unsure(0.25, 0.5, 1.0)), 3, gamma=1)
     assert shares == pytest.approx(np.array([3, 10, 24]) / 37, abs=0.06)
 
 
 def test_falcun_turns_to_other_probabilities_after_each_draw():
     # Two clusters, equally unsure of different classes: a plain ranking would not tell them apart.
     P = [[0.5, 0.5, 0.0]] * 20 + [[0.0, 0.5, 0.5]] * 20
-    batches = [picked("falcun", question_with(P), 2, seed) for seed in range(50)]
+    batches = [selected_indices("falcun", question_from_probabilities(P), 2, seed) for seed in range(50)]
     assert all({i // 20 for i in batch} == {0, 1} for batch in batches)
 
 
 def test_falcun_asks_for_certain_rows_behind_and_broken_ones_last():
-    answer = ask("falcun", question_with([BROKEN, CERTAIN, CERTAIN, [0.5, 0.5], BROKEN]), 5)
+    answer = run_strategy("falcun", question_from_probabilities([BROKEN, CERTAIN, CERTAIN, [0.5, 0.5], BROKEN]), 5)
     assert answer.indices[0] == 3
     assert set(answer.indices[3:]) == {0, 4}
     assert "no finite probabilities for 2 of the 5 candidates" in answer.fallback_reason
 
 
 def test_falcun_looks_at_a_sample_and_says_so():
-    question = question_with(np.random.default_rng(0).dirichlet([1, 1], 500))
-    answer = ask("falcun", question, 20, sample=100)
+    question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500))
+    answer = run_strategy("falcun", question, 20, sample=100)
     assert answer.fallback_reason == "falcun looked at a sample of 100 of the 500 candidates"
-    assert ask("falcun", question, 200, sample=100).fallback_reason.endswith("a sample of 200 of the 500 candidates")
-    assert ask("falcun", question, 20, sample=500).fallback_reason is None
+    assert run_strategy("falcun", question, 200, sample=100).fallback_reason.endswith(
+        "a sample of 200 of the 500 candidates"
+    )
+    assert run_strategy("falcun", question, 20, sample=500).fallback_reason is None
 
 
 def test_the_sample_is_smaller_where_there_are_many_classes(monkeypatch):
     monkeypatch.setattr("service.strategies.sampling.SAMPLE_CELLS", 2000)
     P = np.random.default_rng(0).dirichlet(np.ones(20), 300)
-    answer = ask("falcun", question_with(P), 10)
+    answer = run_strategy("falcun", question_from_probabilities(P), 10)
     assert answer.fallback_reason == "falcun looked at a sample of 100 of the 300 candidates"
 
 
 def test_falcun_draws_the_rest_at_once_where_one_by_one_would_take_long(monkeypatch):
-    question = question_with(np.random.default_rng(0).dirichlet([1, 1], 100))
-    whole = picked("falcun", question, 30)
+    question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 100))
+    whole = selected_indices("falcun", question, 30)
     monkeypatch.setattr("service.strategies.sampling.DRAW_CELLS", 2 * 100 * 12)
-    cut = ask("falcun", question, 30)
+    cut = run_strategy("falcun", question, 30)
     assert cut.fallback_reason == "falcun drew the last 18 of the batch at once: one by one would take long"
     assert cut.indices[:12].tolist() == whole[:12]
     assert len(set(cut.indices.tolist())) == 30
@@ -187,9 +194,9 @@ def test_drawing_goes_on_where_every_row_is_broken():
 def test_a_model_learnt_on_rows_is_asked_in_chunks_as_in_one(name):
     X = np.random.default_rng(0).normal(size=(9000, 70))
     model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
-    whole = question_about(X, (), model, 3)
-    table = question_with(model.predict_proba(X))
-    assert picked(name, whole, 20) == picked(name, table, 20)
+    whole = make_question(X, (), model, 3)
+    table = question_from_probabilities(model.predict_proba(X))
+    assert selected_indices(name, whole, 20) == selected_indices(name, table, 20)
 
 
 def test_power_takes_the_scores_that_are_at_hand(monkeypatch):
@@ -200,8 +207,8 @@ def test_power_takes_the_scores_that_are_at_hand(monkeypatch):
             return known.setdefault((scoring, segment), SegmentScores.unknown(n_rows, n_chunks))
 
     P = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
-    question = replace(question_with(P), memory=Kept())
-    expected = picked("power", question_with(P), 9)
-    ask("margin", question, 5)
+    question = replace(question_from_probabilities(P), memory=Kept())
+    expected = selected_indices("power", question_from_probabilities(P), 9)
+    run_strategy("margin", question, 5)
     monkeypatch.setattr(scoring, "scores_of", None)
-    assert picked("power", question, 9) == expected
+    assert selected_indices("power", question, 9) == expected

@@ -11,23 +11,23 @@ from sklearn.naive_bayes import GaussianNB
 from service.learning.pool import Pool, SparseRows
 from service.strategies import Question, resolve, select
 from service.strategies.engine.greedy import Points
-from tests.support.nasty import GOOD, POOLS
-from tests.support.questions import frozen
+from tests.support.edge_case_pools import GOOD, POOLS
+from tests.support.questions import read_only
 
 NAMES = ["k_center", "badge", "ranked_batch"]
 
 
 def compressed(X):
     X = sparse.csr_array(X)
-    return SparseRows(frozen(X.data), frozen(X.indices), frozen(X.indptr), X.shape[1])
+    return SparseRows(read_only(X.data), read_only(X.indices), read_only(X.indptr), X.shape[1])
 
 
 def in_segments(X):
-    return Pool((frozen(X[:7]), frozen(X[7:11]), frozen(X[11:])))
+    return Pool((read_only(X[:7]), read_only(X[7:11]), read_only(X[11:])))
 
 
 KINDS = {
-    "dense": lambda X: Pool.of(frozen(X)),
+    "dense": lambda X: Pool.of(read_only(X)),
     "sparse": lambda X: Pool.of(compressed(X)),
     "segments": in_segments,
     "sparse segments": lambda X: Pool((compressed(X[:9]), compressed(X[9:]))),
@@ -35,10 +35,10 @@ KINDS = {
 
 
 def question_about(pool, labeled=(), model=None, n_classes_labeled=0):
-    pool = pool if isinstance(pool, Pool) else Pool.of(frozen(pool))
+    pool = pool if isinstance(pool, Pool) else Pool.of(read_only(pool))
     is_open = np.ones(len(pool), bool)
     is_open[list(labeled)] = False
-    return Question(pool, frozen(is_open), frozen(np.array(labeled, np.int64)), model, n_classes_labeled)
+    return Question(pool, read_only(is_open), read_only(np.array(labeled, np.int64)), model, n_classes_labeled)
 
 
 def ask(name, question, batch_size, seed=0, **params):

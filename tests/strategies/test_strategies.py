@@ -25,8 +25,8 @@ from service.learning.scoring import SegmentScores, predict_probabilities
 from service.strategies import STRATEGIES, Question, Strategy, resolve, select, uncertainty
 from service.strategies.engine import registry
 from service.strategies.engine.features import FOLDED, cluster_middles, comparable, dense
-from tests.support.nasty import GOOD, POOLS
-from tests.support.questions import frozen
+from tests.support.edge_case_pools import GOOD, POOLS
+from tests.support.questions import read_only
 
 SCORERS = {
     "least_confidence": uncertainty.least_confidence,
@@ -45,7 +45,7 @@ def question_about(X, model=None, n_classes_labeled=0, labeled=(), hidden=()):
     is_open = np.ones(len(X), bool)
     is_open[[*labeled, *hidden]] = False
     pool = X if isinstance(X, Pool) else Pool.of(X)
-    return Question(pool, frozen(is_open), frozen(np.array(labeled, dtype=np.int64)), model, n_classes_labeled)
+    return Question(pool, read_only(is_open), read_only(np.array(labeled, dtype=np.int64)), model, n_classes_labeled)
 
 
 def compressed(X):
@@ -142,7 +142,7 @@ def test_two_strategies_of_one_name_are_refused():
 def test_scores_worked_by_hand(probabilities, least_confidence, margin, ratio, entropy):
     expected = {"least_confidence": least_confidence, "margin": margin, "ratio": ratio, "entropy": entropy}
     for dtype in (np.float64, np.float32):
-        p = frozen(np.array([probabilities], dtype=dtype))
+        p = read_only(np.array([probabilities], dtype=dtype))
         scores = {name: scorer(p) for name, scorer in SCORERS.items()}
         assert {name: score.item() for name, score in scores.items()} == pytest.approx(expected, abs=1e-6)
         assert {score.dtype for score in scores.values()} == {np.dtype(np.float64)}

@@ -39,11 +39,11 @@ def post_form(client: FlaskClient, expect: int = 201, **parts: Any) -> Any:
     return response.json
 
 
-def line(n: int = 20) -> list[list[float]]:
+def line_pool(n: int = 20) -> list[list[float]]:
     """A pool of n rows on a line: row i lies at i."""
     return [[float(i), 1.0] for i in range(n)]
 
 
-def ends(n: int = 20, low: Any = 0, high: Any = 1) -> list[Any]:
+def end_labels(n: int = 20, low: Any = 0, high: Any = 1) -> list[Any]:
     """Labels for `line`: one at each end."""
     return [low, *[None] * (n - 2), high]

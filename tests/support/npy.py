@@ -17,7 +17,9 @@ def npy(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def npy_of(header: str, data: bytes = b"", version: tuple[int, int] = (1, 0), length: int | None = None) -> bytes:
+def npy_with_header(
+    header: str, data: bytes = b"", version: tuple[int, int] = (1, 0), length: int | None = None
+) -> bytes:
     """A .npy file with a header of our own."""
     text = header.encode("latin-1")
     size = struct.pack("<H" if version == (1, 0) else "<I", len(text) if length is None else length)

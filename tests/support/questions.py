@@ -7,40 +7,40 @@ from service.learning.pool import Pool, SparseRows
 from service.strategies import Question, resolve, select
 
 
-def frozen(array):
+def read_only(array):
     array = np.array(array)
     array.flags.writeable = False
     return array
 
 
-def compressed(X):
+def sparse_pool(X):
     """The same rows as a sparse pool."""
     csr = sparse.csr_array(X)
     return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
-def question_about(X, labeled=(), model=None, n_classes_labeled=2, **known):
+def make_question(X, labeled=(), model=None, n_classes_labeled=2, **known):
     """Every row may be asked about but the labelled ones."""
-    pool = X if isinstance(X, Pool) else Pool.of(frozen(X))
+    pool = X if isinstance(X, Pool) else Pool.of(read_only(X))
     is_open = np.ones(len(pool), bool)
     is_open[list(labeled)] = False
-    return Question(pool, frozen(is_open), frozen(np.array(labeled, np.int64)), model, n_classes_labeled, **known)
+    return Question(pool, read_only(is_open), read_only(np.array(labeled, np.int64)), model, n_classes_labeled, **known)
 
 
-def question_with(P, labeled=()):
+def question_from_probabilities(P, labeled=()):
     """Row i has the one feature i and the probabilities P[i]."""
-    return question_about(np.arange(len(P), dtype=np.float64)[:, np.newaxis], labeled, Table(P))
+    return make_question(np.arange(len(P), dtype=np.float64)[:, np.newaxis], labeled, TableModel(P))
 
 
-def ask(name, question, batch_size, seed=0, **params):
+def run_strategy(name, question, batch_size, seed=0, **params):
     return select(*resolve(name, params), question, batch_size, np.random.default_rng(seed))
 
 
-def picked(*args, **params):
-    return ask(*args, **params).indices.tolist()
+def selected_indices(*args, **params):
+    return run_strategy(*args, **params).indices.tolist()
 
 
-class Table:
+class TableModel:
     """A model that answers P[i] for the row whose first feature is i."""
 
     def __init__(self, P):

@@ -62,7 +62,7 @@ class Upload:
         yield self.tail
 
 
-class Caller:
+class HTTPClient:
     """Somebody who calls a service on its port of loopback."""
 
     def __init__(self, port: int) -> None:
@@ -93,7 +93,7 @@ class Caller:
         return reply.json
 
 
-class Service(Caller):
+class Service(HTTPClient):
     """A gunicorn of some workers over a data directory; it can be stopped, killed and started again on its port."""
 
     def __init__(self, data_dir: Path, log: Path, **settings: str) -> None:

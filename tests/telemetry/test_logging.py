@@ -29,7 +29,7 @@ from service.telemetry.logging import (
     told_of,
     traceback_of,
 )
-from tests.support.calls import ends, line, post
+from tests.support.calls import end_labels, line_pool, post
 
 MARK = "tiger-7391"
 
@@ -154,7 +154,7 @@ def heard(tmp_path: Path) -> Heard:
 
 
 def test_a_request_is_one_line(heard: Heard) -> None:
-    post(heard.client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(heard.client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     heard.client.get("/projects/p", headers={"X-Request-ID": "mine"})
     fit, get = heard.lines
     assert (fit["route"], fit["project_id"], fit["status"]) == ("/fit", "p", 201)

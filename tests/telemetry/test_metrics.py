@@ -21,8 +21,8 @@ from service.telemetry.metrics import CATALOGUE, is_shared
 from service.telemetry.multiprocess import bury, held_together
 from service.telemetry.procfs import usage
 from service.usecases.totals import Census, Totals
-from tests.support.calls import ends, get, line, post
-from tests.support.exposed import complaints, families, value
+from tests.support.calls import end_labels, get, line_pool, post
+from tests.support.prometheus import lint_metrics, metric_families, metric_value
 
 
 def scrape(client: FlaskClient) -> str:
@@ -31,7 +31,7 @@ def scrape(client: FlaskClient) -> str:
 
 def grown(client: FlaskClient, before: str, name: str, **labels: str) -> float:
     """How much a number grew since an earlier scrape: other tests of this process count, too."""
-    return value(scrape(client), name, **labels) - value(before, name, **labels)
+    return metric_value(scrape(client), name, **labels) - metric_value(before, name, **labels)
 
 
 def test_a_process_alone_counts_for_itself(client: FlaskClient) -> None:
@@ -42,11 +42,11 @@ def test_a_process_alone_counts_for_itself(client: FlaskClient) -> None:
 
 
 def test_it_is_as_prometheus_wants_it(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/query", project_id="p")
     text = scrape(client)
-    assert complaints(text) == []
-    assert set(families(text)) == {each.name.removesuffix("_total") for each in CATALOGUE}
+    assert lint_metrics(text) == []
+    assert set(metric_families(text)) == {each.name.removesuffix("_total") for each in CATALOGUE}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_it_is_as_prometheus_wants_it(client: FlaskClient) -> None:
     ],
 )
 def test_the_check_finds_what_is_odd(text: str, complaint: str) -> None:
-    assert [each for each in complaints(text) if complaint in each]
+    assert [each for each in lint_metrics(text) if complaint in each]
 
 
 def test_callers_cannot_make_up_series(client: FlaskClient) -> None:
@@ -72,17 +72,17 @@ def test_callers_cannot_make_up_series(client: FlaskClient) -> None:
     text = scrape(client)
     assert "made-up" not in text
     assert "MADE" not in text
-    assert value(text, "active_query_requests_total", method="other", route="none", status="404") >= 20
+    assert metric_value(text, "active_query_requests_total", method="other", route="none", status="404") >= 20
 
 
 def test_no_project_is_named(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="secret-plan", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="secret-plan", X=line_pool(), y=end_labels())
     post(client, "/query", project_id="secret-plan")
     assert "secret-plan" not in scrape(client)
 
 
 def test_a_query_is_timed_by_the_strategy_that_ran_and_not_when_it_is_at_hand(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     before = scrape(client)
     for _ in range(3):
         post(client, "/query", project_id="p", strategy="entropy")
@@ -100,7 +100,7 @@ def test_a_question_without_a_project_is_timed(client: FlaskClient) -> None:
 
 def test_a_fit_is_timed(client: FlaskClient) -> None:
     before = scrape(client)
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends(), estimator="gaussian_nb")
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), estimator="gaussian_nb")
     labels = {"estimator": "gaussian_nb", "mode": "foreground", "outcome": "fitted"}
     assert grown(client, before, "active_query_fit_seconds_count", **labels) == 1
 
@@ -109,10 +109,10 @@ def test_a_fit_is_timed(client: FlaskClient) -> None:
 def test_a_fit_that_fails_is_told_apart(client: FlaskClient, error: Exception, outcome: str) -> None:
     before = scrape(client)
     with pytest.raises(type(error)), metrics.in_background(), metrics.fitting("svc"):
-        assert value(scrape(client), "active_query_background_fits") == 1
+        assert metric_value(scrape(client), "active_query_background_fits") == 1
         raise error
     assert grown(client, before, "active_query_fit_seconds_count", mode="background", outcome=outcome) == 1
-    assert value(scrape(client), "active_query_background_fits") == 0
+    assert metric_value(scrape(client), "active_query_background_fits") == 0
 
 
 def test_what_is_refused_is_counted_by_its_reason(client: FlaskClient) -> None:
@@ -123,7 +123,7 @@ def test_what_is_refused_is_counted_by_its_reason(client: FlaskClient) -> None:
 
 def test_locks_are_waited_for_by_kind(client: FlaskClient) -> None:
     before = scrape(client)
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/label", project_id="p", labels=[{"index": 3, "label": 1}])
     assert grown(client, before, "active_query_lock_wait_seconds_count", kind="project") >= 2
     assert grown(client, before, "active_query_lock_wait_seconds_count", kind="fit") == 1
@@ -134,24 +134,24 @@ def test_a_scrape_is_the_only_request_at_work(client: FlaskClient) -> None:
     context = client.application.test_request_context()
     context.push()
     context.pop()  # a request that ended before it was counted
-    assert value(scrape(client), "active_query_requests_in_flight") == 1
+    assert metric_value(scrape(client), "active_query_requests_in_flight") == 1
 
 
 def test_the_totals_are_those_of_all_projects(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="one", X=line(), y=ends())
-    post(client, "/fit", 201, project_id="two", X=line(30))
+    post(client, "/fit", 201, project_id="one", X=line_pool(), y=end_labels())
+    post(client, "/fit", 201, project_id="two", X=line_pool(30))
     answers = [{"index": 3, "label": 1}, {"index": 4, "skip": True}]
     post(client, "/label", project_id="one", labels=answers, refit="never")
     text = scrape(client)
     numbers = {"projects": 2, "samples": 50, "labeled_samples": 3, "skipped_samples": 1, "labels_since_fit": 1}
     for name, number in {**numbers, "fits_due": 1, "fits_failed": 0, "projects_unreadable": 0}.items():
-        assert value(text, f"active_query_{name}") == number, name
+        assert metric_value(text, f"active_query_{name}") == number, name
     client.delete("/projects/one")
-    assert value(scrape(client), "active_query_samples") == 30
+    assert metric_value(scrape(client), "active_query_samples") == 30
 
 
 def test_leases_are_counted_until_they_end(client: FlaskClient, store: Store) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     for annotator, batch_size in (("ada", 2), ("bob", 3)):
         lease = {"annotator": annotator, "lease_seconds": 60, "batch_size": batch_size}
         asked = post(client, "/query", project_id="p", **lease)
@@ -164,7 +164,7 @@ def test_leases_are_counted_until_they_end(client: FlaskClient, store: Store) ->
 
 
 def test_a_lease_that_expires_is_counted_no_more(client: FlaskClient, store: Store) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/query", project_id="p", annotator="ada", lease_seconds=1)
     census = Census(store)
     assert census.take().leases == 1
@@ -174,18 +174,18 @@ def test_a_lease_that_expires_is_counted_no_more(client: FlaskClient, store: Sto
 
 def test_a_project_that_cannot_be_read_is_counted_as_such(client: FlaskClient, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        post(client, "/fit", 201, project_id=name, X=line(), y=ends())
+        post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels())
     (tmp_path / "data/projects/one/state.joblib").write_bytes(b"rubbish")
     text = scrape(client)
-    assert value(text, "active_query_projects") == 2
-    assert value(text, "active_query_projects_unreadable") == 1
-    assert value(text, "active_query_samples") == 20
+    assert metric_value(text, "active_query_projects") == 2
+    assert metric_value(text, "active_query_projects_unreadable") == 1
+    assert metric_value(text, "active_query_samples") == 20
 
 
 def test_a_state_is_read_once_for_all_scrapes(
     client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     read: list[str] = []
     glance = store.glance
     monkeypatch.setattr(store, "glance", lambda project_id: (read.append(project_id), glance(project_id))[1])
@@ -197,7 +197,7 @@ def test_a_state_is_read_once_for_all_scrapes(
 
 
 def test_a_scrape_has_no_time_for_everything(client: FlaskClient, store: Store) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     assert Census(store, seconds=-1).take() == Totals(projects_passed_over=1)
 
 

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from service.http.routes import operations
-from tests.support.calls import ends, line
-from tests.support.exposed import complaints, value
+from tests.support.calls import end_labels, line_pool
 from tests.support.npy import npy
+from tests.support.prometheus import lint_metrics, metric_value
 from tests.support.serving import Service, wait_until
 
 CONTRACT = Path(__file__).parents[2] / "openapi.yaml"
@@ -33,7 +33,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of two workers that logs all there is."""
     directory = tmp_path_factory.mktemp("seen")
     service = Service(directory / "data", directory / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="debug").start()
-    service.post("/fit", {"project_id": "p", "X": line(), "y": ends()}, expect=201)
+    service.post("/fit", {"project_id": "p", "X": line_pool(), "y": end_labels()}, expect=201)
     yield service
     service.kill()
 
@@ -43,7 +43,7 @@ def scrape(service: Service) -> str:
 
 
 def n_healthy(text: str) -> float:
-    return value(text, "active_query_requests_total", route="/healthz", status="200")
+    return metric_value(text, "active_query_requests_total", route="/healthz", status="200")
 
 
 def lines(service: Service) -> list[dict[str, Any]]:
@@ -53,11 +53,11 @@ def lines(service: Service) -> list[dict[str, Any]]:
 def sums_until_another(service: Service, gone: int) -> list[float]:
     """How many requests were counted, again and again until two workers are at work without the one that is gone."""
     deadline, seen, text = time.monotonic() + 30, [], ""
-    while gone in service.workers() or value(text, "active_query_workers") != 2:
+    while gone in service.workers() or metric_value(text, "active_query_workers") != 2:
         assert time.monotonic() < deadline
         with suppress(OSError):  # the connection may be the dead one's
             text = scrape(service)
-            seen.append(value(text, "active_query_requests_total"))
+            seen.append(metric_value(text, "active_query_requests_total"))
     return seen
 
 
@@ -88,12 +88,12 @@ def test_each_worker_knows_what_both_counted(service: Service) -> None:
 def test_it_is_as_prometheus_wants_it(service: Service) -> None:
     service.post("/query", {"project_id": "p"})
     text = scrape(service)
-    assert complaints(text) == []
-    assert value(text, "active_query_requests_in_flight") == 1
-    assert value(text, "active_query_workers") == 2
-    assert value(text, "active_query_memory_bytes") > 2**25
-    assert value(text, "active_query_cache_bytes") > 0
-    assert value(text, "active_query_samples") == 20
+    assert lint_metrics(text) == []
+    assert metric_value(text, "active_query_requests_in_flight") == 1
+    assert metric_value(text, "active_query_workers") == 2
+    assert metric_value(text, "active_query_memory_bytes") > 2**25
+    assert metric_value(text, "active_query_cache_bytes") > 0
+    assert metric_value(text, "active_query_samples") == 20
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
@@ -101,11 +101,11 @@ def test_no_count_falls_when_a_worker_goes(service: Service, how: signal.Signals
     before = scrape(service)
     worker = service.workers()[0]
     os.kill(worker, how)
-    seen = [value(before, "active_query_requests_total"), *sums_until_another(service, worker)]
+    seen = [metric_value(before, "active_query_requests_total"), *sums_until_another(service, worker)]
     assert seen == sorted(seen)
     after = scrape(service)
     for name in ("active_query_request_seconds_bucket", "active_query_cpu_seconds_total"):
-        assert value(after, name) >= value(before, name), name
+        assert metric_value(after, name) >= metric_value(before, name), name
     assert n_healthy(after) == n_healthy(before)
 
 
@@ -130,7 +130,7 @@ def test_a_fit_in_the_background_logs_its_project(service: Service) -> None:
     service.post("/label", {"project_id": "p", "labels": labels, "refit": "background"})
     fitted = "fitted in the background", "p"
     wait_until(lambda: fitted in [(line["message"], line["project_id"]) for line in lines(service)])
-    assert value(scrape(service), "active_query_fit_seconds_count", mode="background", outcome="fitted") == 1
+    assert metric_value(scrape(service), "active_query_fit_seconds_count", mode="background", outcome="fitted") == 1
 
 
 def documents() -> Iterator[tuple[str, Any]]:

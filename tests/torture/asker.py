@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from tests.support.serving import Caller, Reply
+from tests.support.serving import HTTPClient, Reply
 from tests.torture.outcome import Tally
 
 BROKEN = (OSError, http.client.HTTPException)
@@ -18,7 +18,7 @@ PROBLEM = {"type", "title", "status", "detail", "request_id"}
 BUSY = 503
 
 
-class Asker(Caller):
+class Asker(HTTPClient):
     """Somebody who expects statuses, and None where the connection broke."""
 
     def __init__(self, port: int, tally: Tally) -> None:

@@ -15,7 +15,7 @@ from service.errors import InvalidRequest
 from service.learning import scoring
 from service.store import Part, Store
 from service.usecases import append
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.npy import npy
 
 ROWS = [[20.0, 1.0], [21.0, 1.0]]
@@ -23,13 +23,13 @@ ROWS = [[20.0, 1.0], [21.0, 1.0]]
 
 @pytest.fixture
 def project(client: FlaskClient) -> str:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
 
 @pytest.fixture
 def named(client: FlaskClient) -> str:
-    post(client, "/fit", 201, project_id="n", X=line(), y=ends(), ids=[f"row {n}" for n in range(20)])
+    post(client, "/fit", 201, project_id="n", X=line_pool(), y=end_labels(), ids=[f"row {n}" for n in range(20)])
     return "n"
 
 
@@ -94,7 +94,7 @@ def test_a_pool_beyond_the_limit_is_refused(client, project) -> None:
 def test_new_samples_come_behind_the_old_ones(client, project) -> None:
     grown = more(client, project, X=ROWS)
     assert (grown["n_samples"], grown["n_unlabeled"], grown["version"]) == (22, 20, 2)
-    assert pool_of(client, project)[0].tolist() == line() + ROWS
+    assert pool_of(client, project)[0].tolist() == line_pool() + ROWS
     labels = get(client, "/projects/p/labels")["labels"]
     assert [(label["index"], label["label"]) for label in labels] == [(0, 0), (19, 1)]
 
@@ -141,7 +141,7 @@ def test_a_pool_in_pieces_gives_the_answers_of_a_whole_one(client) -> None:
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "u2", "i8"])
 def test_npy_parts_without_a_config(client, dtype) -> None:
-    X = np.array(line(), dtype)
+    X = np.array(line_pool(), dtype)
     form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (BytesIO(npy(X)), "X.npy")}
     assert client.post("/fit", data=form).status_code == 201
     form = {"X": (BytesIO(npy(X[:3])), "X.npy"), "y": (BytesIO(npy(np.array([1, 0, 1]))), "y.npy")}
@@ -189,7 +189,7 @@ def test_growing_by_single_samples_makes_few_segments(client, named) -> None:
     for n in range(20, 120):
         more(client, named, X=[[float(n), 1.0]], ids=[f"row {n}"])
     rows, n_segments = pool_of(client, named)
-    assert rows.tolist() == line(120)
+    assert rows.tolist() == line_pool(120)
     assert n_segments <= 8
     post(client, "/label", project_id=named, labels=[{"id": "row 77", "label": 0}, {"index": 101, "label": 0}])
     labels = get(client, f"/projects/{named}/labels")["labels"]
@@ -199,10 +199,10 @@ def test_growing_by_single_samples_makes_few_segments(client, named) -> None:
 def test_large_segments_are_not_written_again(client, project, monkeypatch) -> None:
     monkeypatch.setattr(append, "MERGED_ROWS", 30)
     for _ in range(4):
-        more(client, project, X=line(25))
+        more(client, project, X=line_pool(25))
     rows, n_segments = pool_of(client, project)
     assert n_segments == 3
-    assert rows.tolist() == line() + 4 * line(25)
+    assert rows.tolist() == line_pool() + 4 * line_pool(25)
 
 
 def form_of(X: Any, **config: Any) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def test_dense_and_sparse_do_not_mix(client, first) -> None:
 
 def test_old_files_are_swept_when_segments_were_merged(client, project) -> None:
     for _ in range(5):
-        more(client, project, X=line(20))
+        more(client, project, X=line_pool(20))
     context: Any = client.application.extensions["active-query"]
     named = {f"{segment.number:06d}.joblib" for segment in context.store.read("p").project.segments}
     assert {path.name for path in (context.store.directory("p") / "pool").iterdir()} == named
@@ -298,7 +298,7 @@ def test_scores_at_hand_are_those_of_a_fresh_worker(client, monkeypatch, dtypes,
 
 def test_an_append_sent_again_is_refused_with_a_few_names_of_many(client) -> None:
     ids = [f"row {n}" for n in range(3000)]
-    post(client, "/fit", 201, project_id="n", X=line(3000), ids=ids)
-    refused = more(client, "n", 422, X=line(3000), ids=ids)
+    post(client, "/fit", 201, project_id="n", X=line_pool(3000), ids=ids)
+    refused = more(client, "n", 422, X=line_pool(3000), ids=ids)
     assert len(refused["errors"]) == 20
     assert "at least 1 more" in refused["detail"]

@@ -30,7 +30,7 @@ from service.store.staging import Staging
 from service.store.store import FIT_MARK
 from service.usecases import background_fits, training
 from service.usecases.fit import FitRequest, fit_project
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.serving import Service, wait_until
 
 BACKGROUND = {"Prefer": "respond-async"}
@@ -76,7 +76,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
 @pytest.fixture
 def project(client: FlaskClient) -> str:
     """Twenty rows on a line with a label at each end, and a first model."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
 
@@ -110,7 +110,7 @@ def test_a_burst_of_labels_takes_one_fit_beyond_the_one_at_work(client: FlaskCli
 def test_no_more_fits_at_once_than_a_worker_may_make(tmp_path: Path, held: Held) -> None:
     client = create_app(Settings(data_dir=tmp_path, background_fits=2, log_level="error")).test_client()
     for name in "abcd":
-        body = {"project_id": name, "X": line(), "y": ends()}
+        body = {"project_id": name, "X": line_pool(), "y": end_labels()}
         assert client.post("/fit", json=body, headers=BACKGROUND).status_code == 202
     for _ in range(2):
         assert held.begun.acquire(timeout=30)
@@ -333,7 +333,7 @@ def test_whoever_finds_no_place_to_wait_keeps_labels_and_is_answered(
     monkeypatch.setattr(admission, "PATIENCE_SECONDS", 0.01)
     app = create_app(Settings(data_dir=tmp_path, heavy_requests=1, log_level="error"))
     client = app.test_client()
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     held = Held(monkeypatch)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(answer, app.test_client(), 3, refit="wait")
@@ -350,7 +350,7 @@ def test_whoever_finds_no_place_to_wait_keeps_labels_and_is_answered(
 
 @pytest.mark.parametrize("preference", ["respond-async", "Respond-Async, wait=10", 'a="b,c", respond-async; x=1'])
 def test_a_project_is_made_before_its_fit(client: FlaskClient, held: Held, preference: str) -> None:
-    body = {"project_id": "p", "X": line(), "y": ends()}
+    body = {"project_id": "p", "X": line_pool(), "y": end_labels()}
     made = client.post("/fit", json=body, headers={"Prefer": preference})
     assert (made.status_code, made.headers["Location"]) == (202, "/projects/p")
     assert made.headers["Preference-Applied"] == "respond-async"
@@ -362,14 +362,14 @@ def test_a_project_is_made_before_its_fit(client: FlaskClient, held: Held, prefe
 
 @pytest.mark.parametrize("preference", ["respond-asynchronously", "wait=10", "", 'a="respond-async"'])
 def test_another_preference_is_none(client: FlaskClient, preference: str) -> None:
-    body = {"project_id": "p", "X": line(), "y": ends()}
+    body = {"project_id": "p", "X": line_pool(), "y": end_labels()}
     made = client.post("/fit", json=body, headers={"Prefer": preference})
     assert (made.status_code, made.json["model_version"]) == (201, 1)
     assert "Preference-Applied" not in made.headers
 
 
 def test_where_there_is_nothing_to_fit_all_is_done(client: FlaskClient, project: str) -> None:
-    made = client.post("/fit", json={"project_id": "q", "X": line()}, headers=BACKGROUND)
+    made = client.post("/fit", json={"project_id": "q", "X": line_pool()}, headers=BACKGROUND)
     again = client.post("/fit", json={"project_id": "p"}, headers=BACKGROUND)
     assert (made.status_code, again.status_code) == (201, 200)
     assert "Location" not in made.headers
@@ -393,7 +393,7 @@ def test_a_wrong_request_is_told_at_once_and_changes_nothing(client: FlaskClient
 
 def test_a_mark_means_nothing_without_its_holder_and_is_swept(store: Store) -> None:
     with store.stage() as staging:
-        fit_project(store, staging, FitRequest("p", X=staging.rows(np.array(line()))))
+        fit_project(store, staging, FitRequest("p", X=staging.rows(np.array(line_pool()))))
     path = store.directory("p") / FIT_MARK
     for left in (path, path.with_name(f"{FIT_MARK}.1")):
         left.write_text("17")

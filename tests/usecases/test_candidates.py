@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from service.app import create_app
 from service.settings import Settings
 from service.strategies.engine.question import Opinions
-from tests.support.calls import ends, get, line, post
-from tests.support.questions import ask, frozen, question_with
+from tests.support.calls import end_labels, get, line_pool, post
+from tests.support.questions import question_from_probabilities, read_only, run_strategy
 
 ADA, BOB, EVE = "ada", "bob", "eve"
 
@@ -28,12 +28,12 @@ def opinions(rows, quality, weight, temperature=1.0):
 
 
 def question_of(P, known):
-    return replace(question_with(P, known.rows), is_open=frozen(np.ones(len(P), bool)), opinions=known)
+    return replace(question_from_probabilities(P, known.rows), is_open=read_only(np.ones(len(P), bool)), opinions=known)
 
 
 def test_activelab_worked_by_hand():
     known = opinions([1, 3], [0.4, 0.95], [1.0, 2.0])
-    answer = ask("activelab", question_of([[0.8, 0.2], [1, 0], [0.45, 0.55], [0, 1]], known), 4)
+    answer = run_strategy("activelab", question_of([[0.8, 0.2], [1, 0], [0.45, 0.55], [0, 1]], known), 4)
     assert answer.indices.tolist() == [1, 2, 0, 3]
     expected = [(2 * 0.4 + 0.25) / 2.5, (0.55 + 0.25) / 1.5, (0.8 + 0.25) / 1.5, (3 * 0.95 + 0.25) / 3.5]
     assert answer.scores == pytest.approx(1 - np.array(expected))
@@ -42,17 +42,19 @@ def test_activelab_worked_by_hand():
 
 def test_more_votes_for_the_same_quality_are_worth_less_another():
     known = opinions([0, 1, 2], [0.8, 0.8, 0.8], [3.0, 1.0, 2.0])
-    assert ask("activelab", question_of(np.full((3, 2), 0.5), known), 3).indices.tolist() == [1, 2, 0]
+    assert run_strategy("activelab", question_of(np.full((3, 2), 0.5), known), 3).indices.tolist() == [1, 2, 0]
 
 
 def test_activelab_sees_the_model_at_the_temperature():
     # Odds of 9 are odds of 3 at a temperature of 2.
-    answer = ask("activelab", question_of([[0.9, 0.1], [0, 1]], opinions([1], [1.0], [1.0], temperature=2.0)), 1)
+    answer = run_strategy(
+        "activelab", question_of([[0.9, 0.1], [0, 1]], opinions([1], [1.0], [1.0], temperature=2.0)), 1
+    )
     assert answer.scores == pytest.approx([1 - (0.75 + 0.25) / 1.5])
 
 
 def test_without_votes_activelab_weighs_the_model_as_one():
-    answer = ask("activelab", question_with([[0.6, 0.4], [1.0, 0.0]]), 2)
+    answer = run_strategy("activelab", question_from_probabilities([[0.6, 0.4], [1.0, 0.0]]), 2)
     assert answer.scores == pytest.approx([1 - (0.6 + 0.5) / 2, 1 - (1 + 0.5) / 2])
     assert answer.fallback_reason is None
 
@@ -63,7 +65,7 @@ def test_without_votes_activelab_weighs_the_model_as_one():
 @pytest.fixture
 def project(client: FlaskClient) -> str:
     """Twenty rows on a line: those up to 9 are of class 0; nobody said so of any but the first and the last."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
 
@@ -145,7 +147,7 @@ def test_another_worker_gives_the_same_answer(client: FlaskClient, app: Any, pro
 
 
 def test_without_a_model_activelab_asks_about_new_samples(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line())
+    post(client, "/fit", 201, project_id="p", X=line_pool())
     assert query(client, strategy="activelab")["strategy"] == "max_herding"
     label(client, ADA, 0, 1)
     reply = query(client, strategy="activelab")
@@ -197,7 +199,7 @@ def test_a_sample_that_all_skipped_is_not_asked_again(client: FlaskClient, proje
 
 @pytest.mark.parametrize("strategy", ["random", "margin_k_means"])
 def test_everybody_together_labels_everything_as_often_as_asked(client: FlaskClient, strategy: str) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), estimator="gaussian_nb")
+    post(client, "/fit", 201, project_id="p", X=line_pool(), estimator="gaussian_nb")
     people, idle = [ADA, BOB, EVE], 0
     while idle < len(people):
         people.append(people.pop(0))

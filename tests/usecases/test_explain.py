@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.strategies import STRATEGIES
 from service.strategies.engine.explain import distances, doubts, nearest_of
 from service.usecases import explain
-from tests.support.calls import ends, line, post
+from tests.support.calls import end_labels, line_pool, post
 
 P = [[0.5, 0.3, 0.2], [0.25, 0.75, 0.0], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]]
 PLANE = [[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [6.0, 8.0]]
@@ -115,8 +115,8 @@ def test_a_project_explains_in_its_own_words(client: FlaskClient) -> None:
         "/fit",
         201,
         project_id="p",
-        X=line(4),
-        y=ends(4, "low", "high"),
+        X=line_pool(4),
+        y=end_labels(4, "low", "high"),
         ids=list("abcd"),
         classes=["new", "low", "high"],
     )
@@ -132,7 +132,7 @@ def test_a_project_explains_in_its_own_words(client: FlaskClient) -> None:
 
 
 def test_without_a_model_there_is_what_lies_around(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(4), y=["low", None, None, None])
+    post(client, "/fit", 201, project_id="p", X=line_pool(4), y=["low", None, None, None])
     [found] = explained(client, project_id="p")
     assert (found["predicted_label"], found["probabilities"], found["scores"]) == (None, None, None)
     assert found["nearest_labeled"]["label"] == "low"
@@ -178,7 +178,7 @@ def test_too_many_probabilities_are_refused(client: FlaskClient, monkeypatch: py
 
 def test_it_looks_at_no_more_than_it_says(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MAX_CANDIDATES", 10)
-    found = explained(client, X=line(50), batch_size=2, strategy="random")
+    found = explained(client, X=line_pool(50), batch_size=2, strategy="random")
     assert [each["cluster"]["n_looked_at"] for each in found] == [10, 10]
     assert sum(each["cluster"]["n_candidates"] for each in found) == 10
 

@@ -11,17 +11,17 @@ from flask.testing import FlaskClient
 from service.app import create_app
 from service.learning.estimators import ESTIMATORS
 from service.settings import Settings
-from tests.support.calls import ends, get, line, post, post_form
+from tests.support.calls import end_labels, get, line_pool, post, post_form
 
 
 def test_a_project_without_any_label_is_kept_and_has_no_model(client: FlaskClient) -> None:
-    made = post(client, "/fit", 201, project_id="p", X=line())
+    made = post(client, "/fit", 201, project_id="p", X=line_pool())
     assert (made["n_samples"], made["n_features"], made["n_labeled"], made["n_unlabeled"]) == (20, 2, 0, 20)
     assert (made["model_version"], made["classes"], made["test_score"]) == (None, [], None)
 
 
 def test_one_class_is_nothing_to_fit(client: FlaskClient) -> None:
-    made = post(client, "/fit", 201, project_id="p", X=line(), y=["a", *[None] * 19])
+    made = post(client, "/fit", 201, project_id="p", X=line_pool(), y=["a", *[None] * 19])
     assert (made["model_version"], made["n_labeled"], made["classes"], made["n_labels_since_fit"]) == (
         None,
         1,
@@ -32,7 +32,15 @@ def test_one_class_is_nothing_to_fit(client: FlaskClient) -> None:
 
 def test_everything_of_the_reply(client: FlaskClient) -> None:
     made = post(
-        client, "/fit", 201, project_id="p", X=line(), y=ends(), X_test=[[0, 1], [19, 1]], y_test=[0, 1], random_state=7
+        client,
+        "/fit",
+        201,
+        project_id="p",
+        X=line_pool(),
+        y=end_labels(),
+        X_test=[[0, 1], [19, 1]],
+        y_test=[0, 1],
+        random_state=7,
     )
     assert made["version"] == made["model_version"] == 1
     assert (made["classes"], made["class_counts"], made["random_state"]) == ([0, 1], [1, 1], 7)
@@ -44,7 +52,7 @@ def test_everything_of_the_reply(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [("a", "b"), (0, 1), (-(2**63), 2**63 - 1), (False, True), ("1", "2")])
 def test_labels_come_back_with_the_type_they_came_in(client: FlaskClient, low: Any, high: Any) -> None:
-    made = post(client, "/fit", 201, project_id="p", X=line(), y=ends(low=low, high=high))
+    made = post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(low=low, high=high))
     assert made["classes"] == [low, high]
     labels = [record["label"] for record in get(client, "/projects/p/labels")["labels"]]
     assert labels == [low, high]
@@ -52,14 +60,16 @@ def test_labels_come_back_with_the_type_they_came_in(client: FlaskClient, low: A
 
 
 def test_declared_classes_keep_their_order_and_may_grow(client: FlaskClient) -> None:
-    made = post(client, "/fit", 201, project_id="p", X=line(), y=ends(low="b", high="a"), classes=["c", "b", "a"])
+    made = post(
+        client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(low="b", high="a"), classes=["c", "b", "a"]
+    )
     assert (made["classes"], made["class_counts"]) == (["c", "b", "a"], [0, 1, 1])
     grown = post(client, "/fit", project_id="p", classes=["a", "b", "c", "d"])
     assert grown["classes"] == ["c", "b", "a", "d"]
 
 
 def test_another_estimator_later(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     spec = {"name": "k_neighbors", "params": {"n_neighbors": 1}}
     trained = post(client, "/fit", project_id="p", estimator=spec)
     assert (trained["version"], trained["model_version"]) == (2, 2)
@@ -69,26 +79,28 @@ def test_another_estimator_later(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_every_estimator_fits_and_asks(client: FlaskClient, name: str) -> None:
-    made = post(client, "/fit", 201, project_id="p", X=line(12), y=ends(12), estimator=name)
+    made = post(client, "/fit", 201, project_id="p", X=line_pool(12), y=end_labels(12), estimator=name)
     assert made["model_version"] == 1
     assert len(post(client, "/query", project_id="p", batch_size=3, strategy="entropy")["indices"]) == 3
 
 
 def test_a_new_held_out_set_is_scored_at_once(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends(), X_test=[[0, 1]], y_test=[0])
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), X_test=[[0, 1]], y_test=[0])
     scored = post(client, "/fit", project_id="p", X_test=[[0, 1], [1, 1]], y_test=[0, 1])
     assert scored["test_score"]["accuracy"] == 0.5
     assert (scored["n_samples"], scored["n_labeled"]) == (20, 2)
 
 
 def test_a_held_out_class_may_be_new(client: FlaskClient) -> None:
-    made = post(client, "/fit", 201, project_id="p", X=line(), y=ends(), X_test=[[0, 1], [5, 1]], y_test=[0, 2])
+    made = post(
+        client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), X_test=[[0, 1], [5, 1]], y_test=[0, 2]
+    )
     assert (made["classes"], made["class_counts"]) == ([0, 1, 2], [1, 1, 0])
     assert made["test_score"]["log_loss"] > 10
 
 
 def test_replace_brings_a_new_pool_and_nothing_of_the_old(client: FlaskClient) -> None:
-    old = post(client, "/fit", 201, project_id="p", X=line(), y=ends(), ids=[f"s{i}" for i in range(20)])
+    old = post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), ids=[f"s{i}" for i in range(20)])
     new = post(client, "/fit", project_id="p", X=[[1.0], [2.0], [3.0]], y=["x", None, "y"], replace=True)
     assert (new["n_samples"], new["n_features"], new["classes"]) == (3, 1, ["x", "y"])
     assert (new["version"], new["model_version"], new["created_at"]) == (2, 2, old["created_at"])
@@ -96,16 +108,24 @@ def test_replace_brings_a_new_pool_and_nothing_of_the_old(client: FlaskClient) -
 
 
 def test_replace_makes_a_project_that_there_is_not(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), replace=True)
+    post(client, "/fit", 201, project_id="p", X=line_pool(), replace=True)
 
 
 def test_a_form_of_npy_makes_the_same_project_as_json(client: FlaskClient) -> None:
-    X, X_test = np.array(line()), np.array([[0.0, 1.0], [19.0, 1.0]])
+    X, X_test = np.array(line_pool()), np.array([[0.0, 1.0], [19.0, 1.0]])
     ids = [f"s{i}" for i in range(20)]
     sent = post(
-        client, "/fit", 201, project_id="json", X=X.tolist(), y=ends(), ids=ids, X_test=X_test.tolist(), y_test=[0, 1]
+        client,
+        "/fit",
+        201,
+        project_id="json",
+        X=X.tolist(),
+        y=end_labels(),
+        ids=ids,
+        X_test=X_test.tolist(),
+        y_test=[0, 1],
     )
-    y = np.array([np.nan if label is None else label for label in ends()])
+    y = np.array([np.nan if label is None else label for label in end_labels()])
     form = post_form(
         client, config={"project_id": "form"}, X=X, y=y, ids=np.array(ids), X_test=X_test, y_test=np.array([0, 1])
     )
@@ -139,17 +159,17 @@ def test_a_pool_keeps_the_dtype_it_came_with(client: FlaskClient, tmp_path: Any,
     ],
 )
 def test_labels_come_as_npy_of_many_kinds(client: FlaskClient, column: np.ndarray, classes: list[Any]) -> None:
-    made = post_form(client, config={"project_id": "p"}, X=np.array(line(4)), y=column)
+    made = post_form(client, config={"project_id": "p"}, X=np.array(line_pool(4)), y=column)
     assert made["classes"] == classes
     assert [type(label) for label in made["classes"]] == [type(label) for label in classes]
 
 
 def test_a_failed_fit_changes_nothing(client: FlaskClient, tmp_path: Any) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     before = get(client, "/projects/p")
     # Equal rows have no variance for naive Bayes to divide by.
     X = [[5.0, 5.0]] * 20
-    problem = post(client, "/fit", 422, project_id="p", X=X, y=ends(), replace=True, estimator="gaussian_nb")
+    problem = post(client, "/fit", 422, project_id="p", X=X, y=end_labels(), replace=True, estimator="gaussian_nb")
     assert "gaussian_nb cannot learn from these numbers" in problem["detail"]
     assert get(client, "/projects/p") == before
     assert [path.name for path in (tmp_path / "data/staging").iterdir()] == ["lock"]
@@ -168,8 +188,8 @@ def test_fit_twice_gives_the_same_answers(client: FlaskClient) -> None:
 
 def test_too_many_projects(tmp_path: Any) -> None:
     client = create_app(Settings(data_dir=tmp_path, max_projects=1, log_level="error")).test_client()
-    post(client, "/fit", 201, project_id="p", X=line())
-    problem = post(client, "/fit", 409, project_id="q", X=line())
+    post(client, "/fit", 201, project_id="p", X=line_pool())
+    problem = post(client, "/fit", 409, project_id="q", X=line_pool())
     assert "AQ_MAX_PROJECTS" in problem["detail"]
-    post(client, "/fit", project_id="p", X=line(), replace=True)
+    post(client, "/fit", project_id="p", X=line_pool(), replace=True)
     assert [path.name for path in (tmp_path / "projects").iterdir()] == ["p"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 IDS = [f"s{i}" for i in range(20)]
 
@@ -15,7 +15,7 @@ IDS = [f"s{i}" for i in range(20)]
 @pytest.fixture
 def project(client: FlaskClient) -> str:
     """Twenty rows on a line with ids, a label at each end and a held-out row."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends(), ids=IDS, X_test=[[3, 1]], y_test=[0])
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), ids=IDS, X_test=[[3, 1]], y_test=[0])
     return "p"
 
 
@@ -84,7 +84,7 @@ def test_a_class_may_turn_up_in_mid_project(client: FlaskClient, project: str) -
 
 
 def test_the_first_two_classes_may_come_by_label(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line())
+    post(client, "/fit", 201, project_id="p", X=line_pool())
     assert label(client, {"index": 0, "label": "x"})["model_version"] is None
     assert label(client, {"index": 19, "label": "y"})["model_version"] == 1
 

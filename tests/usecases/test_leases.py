@@ -27,7 +27,7 @@ from service.store.check import check_project
 from service.store.leases import write_leases
 from service.usecases import leases, query
 from tests.store.test_store import DAMAGE, Faults, damage
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 ADA, BOB, EVE = "ada", "bob", "eve"
 
@@ -35,7 +35,7 @@ ADA, BOB, EVE = "ada", "bob", "eve"
 @pytest.fixture
 def project(client: FlaskClient) -> str:
     """Twenty rows on a line, the first and the last of which have a label."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
 
@@ -239,12 +239,12 @@ def test_a_lease_that_is_over_is_not_renewed(client: FlaskClient, project: str, 
 
 def test_replace_and_delete_leave_no_lease(client: FlaskClient, project: str) -> None:
     ask(client, ADA, 3)
-    post(client, "/fit", project_id="p", X=line(), y=ends(), replace=True)
+    post(client, "/fit", project_id="p", X=line_pool(), y=end_labels(), replace=True)
     assert held(client) == {}
     ask(client, ADA, 3)
     assert client.delete("/projects/p").status_code == 204
     get(client, "/projects/p/leases", 404)
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     assert held(client) == {}
 
 
@@ -295,7 +295,7 @@ def test_what_others_hold_elsewhere_is_nothing_to_wait_for(client: FlaskClient, 
 
 def test_annotators_at_two_workers_get_each_sample_once(tmp_path: Path, client: FlaskClient) -> None:
     n = 150
-    post(client, "/fit", 201, project_id="p", X=line(n), y=ends(n))
+    post(client, "/fit", 201, project_id="p", X=line_pool(n), y=end_labels(n))
     workers = [create_app(Settings(data_dir=tmp_path / "data", log_level="error")) for _ in range(2)]
 
     def annotate(number: int) -> list[int]:
@@ -344,7 +344,7 @@ def test_a_pool_that_came_while_it_was_chosen_is_asked_about(
         answered = real(*arguments)
         times.append(answered)
         if len(times) == 1:
-            post(client, "/fit", project_id="p", X=line(4), y=ends(4), replace=True)
+            post(client, "/fit", project_id="p", X=line_pool(4), y=end_labels(4), replace=True)
         return answered
 
     monkeypatch.setattr(leases, "query_project", query_then_replace)
@@ -386,7 +386,7 @@ def test_a_fault_at_any_operation_leaves_the_old_leases_or_the_new(
 def test_damaged_leases_are_told_of_and_harm_nothing_else(
     tmp_path: Path, client: FlaskClient, project: str, how: str
 ) -> None:
-    post(client, "/fit", 201, project_id="other", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="other", X=line_pool(), y=end_labels())
     ask(client, ADA)
     path = tmp_path / "data" / "projects" / "p" / "leases.joblib"
     damage(path, DAMAGE[how])

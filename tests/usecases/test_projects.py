@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 
 def test_projects_are_listed_in_pages(client: FlaskClient) -> None:
     names = ["b", "a", "C", "d.1", "e_2"]
     for name in names:
-        post(client, "/fit", 201, project_id=name, X=line(2))
+        post(client, "/fit", 201, project_id=name, X=line_pool(2))
     found, after = [], ""
     while True:
         page = get(client, f"/projects?limit=2{after}")
@@ -29,7 +29,7 @@ def test_projects_are_listed_in_pages(client: FlaskClient) -> None:
 
 def test_a_page_that_is_just_full_is_the_last(client: FlaskClient) -> None:
     for name in ("a", "b"):
-        post(client, "/fit", 201, project_id=name, X=line(2))
+        post(client, "/fit", 201, project_id=name, X=line_pool(2))
     assert get(client, "/projects?limit=2")["next"] is None
 
 
@@ -39,7 +39,7 @@ def test_no_projects(client: FlaskClient) -> None:
 
 def test_a_project_that_cannot_be_read_harms_no_other(client: FlaskClient, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
-        post(client, "/fit", 201, project_id=name, X=line(), y=ends())
+        post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels())
     (tmp_path / "data/projects/b/state.joblib").write_bytes(b"\x80")
     assert [project["project_id"] for project in get(client, "/projects")["projects"]] == ["a", "c"]
     problem = get(client, "/projects/b", 500)
@@ -49,17 +49,17 @@ def test_a_project_that_cannot_be_read_harms_no_other(client: FlaskClient, tmp_p
 
 
 def test_a_deleted_project_is_gone_with_its_files(client: FlaskClient, tmp_path: Path) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     response = client.delete("/projects/p")
     assert (response.status_code, response.data) == (204, b"")
     assert list((tmp_path / "data/projects").iterdir()) == []
     get(client, "/projects/p", 404)
     assert client.delete("/projects/p").status_code == 404
-    assert post(client, "/fit", 201, project_id="p", X=line(3))["version"] == 1
+    assert post(client, "/fit", 201, project_id="p", X=line_pool(3))["version"] == 1
 
 
 def test_the_version_grows_with_every_commit_and_ends_the_strong_etag(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     first = client.get("/projects/p").headers["ETag"]
     assert re.fullmatch(r'"[0-9a-f]{8}-1"', first)
     response = client.post("/label", json={"project_id": "p", "labels": [{"index": 5, "label": 0}], "refit": "never"})
@@ -70,7 +70,7 @@ def test_the_version_grows_with_every_commit_and_ends_the_strong_etag(client: Fl
 
 def test_labels_as_csv(client: FlaskClient) -> None:
     names = ['with "quotes"', "with, comma"]
-    post(client, "/fit", 201, project_id="p", X=line(2), y=[True, None], ids=names)
+    post(client, "/fit", 201, project_id="p", X=line_pool(2), y=[True, None], ids=names)
     post(client, "/label", project_id="p", labels=[{"id": names[1], "skip": True, "annotator": "a\nb"}])
     response = client.get("/projects/p/labels", headers={"Accept": "text/csv"})
     assert response.mimetype == "text/csv"
@@ -95,13 +95,13 @@ def test_labels_as_csv(client: FlaskClient) -> None:
     ],
 )
 def test_labels_come_as_what_is_liked_best(client: FlaskClient, accept: str | None, mimetype: str) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     headers = {"Accept": accept} if accept else {}
     assert client.get("/projects/p/labels", headers=headers).mimetype == mimetype
 
 
 def test_labels_as_a_picture_are_not_to_be_had(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     response = client.get("/projects/p/labels", headers={"Accept": "image/png"})
     assert (response.status_code, response.mimetype) == (406, "application/problem+json")
 

@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.strategies import STRATEGIES, Need
-from tests.support.calls import ends, get, line, post
+from tests.support.calls import end_labels, get, line_pool, post
 
 MODEL_STRATEGIES = ["least_confidence", "margin", "ratio", "entropy"]
 
@@ -16,7 +16,7 @@ MODEL_STRATEGIES = ["least_confidence", "margin", "ratio", "entropy"]
 @pytest.fixture
 def project(client: FlaskClient) -> str:
     """Twenty rows on a line, a label at each end: the middle is what is uncertain."""
-    post(client, "/fit", 201, project_id="p", X=line(), y=ends())
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
 
@@ -50,7 +50,7 @@ def test_without_a_label_it_answers_with_rows_that_stand_for_others(client: Flas
 
 
 def test_with_one_class_a_named_strategy_is_certain_of_everything(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(), y=[1, *[None] * 19])
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=[1, *[None] * 19])
     reply = post(client, "/query", project_id="p", batch_size=5, strategy="entropy")
     assert (reply["strategy"], reply["scores"]) == ("entropy", [0.0] * 5)
     assert "auto" in reply["fallback_reason"]
@@ -65,7 +65,7 @@ def test_more_than_is_left_returns_what_is_left(client: FlaskClient, project: st
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_nothing_left_is_an_empty_list(client: FlaskClient, strategy: str) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(4), y=[0, 1, 0, 1])
+    post(client, "/fit", 201, project_id="p", X=line_pool(4), y=[0, 1, 0, 1])
     assert len(post(client, "/query", project_id="p", strategy=strategy)["indices"]) == asks_again(strategy)
 
 
@@ -128,7 +128,7 @@ def test_a_query_changes_nothing(client: FlaskClient, project: str) -> None:
 
 
 def test_parameters_of_a_strategy(client: FlaskClient) -> None:
-    post(client, "/fit", 201, project_id="p", X=line(300))
+    post(client, "/fit", 201, project_id="p", X=line_pool(300))
     reply = post(client, "/query", project_id="p", strategy="k_means", params={"sample": 100}, batch_size=2)
     assert "sample of 100 of the 300" in reply["fallback_reason"]
 

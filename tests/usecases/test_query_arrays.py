@@ -18,7 +18,7 @@ from service.learning.external_predictions import Given
 from service.settings import Settings
 from service.store import Part, Store
 from service.strategies import STRATEGIES, Need
-from tests.support.calls import ends, line, post
+from tests.support.calls import end_labels, line_pool, post
 from tests.support.npy import npy
 
 P = [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3], [0.6, 0.4]]
@@ -43,7 +43,7 @@ def client(data_dir: Path) -> FlaskClient:
     settings = Settings(data_dir=data_dir, log_level="error", max_pool_cells=10_000)
     client = create_app(settings).test_client()
     post(client, "/fit", 201, project_id="p", X=X.tolist(), y=Y)
-    post(client, "/fit", 201, project_id="line", X=line(4), y=ends(4))
+    post(client, "/fit", 201, project_id="line", X=line_pool(4), y=end_labels(4))
     return client
 
 
@@ -143,11 +143,11 @@ def test_a_projects_model_gives_way_and_is_not_forgotten(client: FlaskClient) ->
 
 @pytest.mark.parametrize("strategy", ["margin", "power", "clue", "badge"])
 def test_a_pool_in_pieces_is_one_to_what_was_sent(client: FlaskClient, strategy: str) -> None:
-    post(client, "/fit", 201, project_id=strategy, X=line(3))
+    post(client, "/fit", 201, project_id=strategy, X=line_pool(3))
     post(client, f"/projects/{strategy}/pool", X=[[9.0, 1.0]])
     asked = {"probabilities": P, "strategy": strategy, "batch_size": 2, "random_state": 0}
     within = post(client, "/query", project_id=strategy, **asked)
-    assert within["indices"] == post(client, "/query", X=[*line(3), [9.0, 1.0]], **asked)["indices"]
+    assert within["indices"] == post(client, "/query", X=[*line_pool(3), [9.0, 1.0]], **asked)["indices"]
 
 
 def test_members_alone_are_a_model_by_their_mean(client: FlaskClient) -> None:
@@ -169,12 +169,12 @@ def test_one_column_is_certain(client: FlaskClient) -> None:
 SENT: list[tuple[dict[str, Any], int, str]] = [
     ({"probabilities": P}, 1, "margin"),
     ({"probabilities": P}, 3, "power"),
-    ({"X": line(4)}, 1, "max_herding"),
-    ({"X": line(4)}, 3, "max_herding"),
-    ({"probabilities": P, "X": line(4)}, 1, "uherding"),
-    ({"probabilities": P, "y": ends(4)}, 2, "power"),
+    ({"X": line_pool(4)}, 1, "max_herding"),
+    ({"X": line_pool(4)}, 3, "max_herding"),
+    ({"probabilities": P, "X": line_pool(4)}, 1, "uherding"),
+    ({"probabilities": P, "y": end_labels(4)}, 2, "power"),
     ({"member_probabilities": [P, P]}, 1, "margin"),
-    ({"member_probabilities": [P, P], "X": line(4)}, 1, "uherding"),
+    ({"member_probabilities": [P, P], "X": line_pool(4)}, 1, "uherding"),
 ]
 
 
@@ -184,7 +184,7 @@ def test_auto_makes_do_with_what_is_there(client: FlaskClient, sent: dict[str, A
     assert (reply["strategy"], len(reply["indices"])) == (ran, batch_size)
 
 
-@pytest.mark.parametrize("sent", [{"probabilities": P}, {"X": line(4)}, {"X": line(4), "probabilities": P}])
+@pytest.mark.parametrize("sent", [{"probabilities": P}, {"X": line_pool(4)}, {"X": line_pool(4), "probabilities": P}])
 def test_what_can_run_is_what_the_refusal_names(client: FlaskClient, sent: dict[str, Any]) -> None:
     detail = post(client, "/query", 422, **sent, strategy="bald")["errors"][0]["detail"]
     named = detail.split("there are ")[1].split(", ")
@@ -206,14 +206,14 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "nothing": (json_of(batch_size=2), ("/project_id",)),
     "labels alone": (json_of(y=["a"]), ("/project_id",)),
     "an unknown field": (json_of(probabilities=P, probability=P), ("/probability",)),
-    "a pool beside a project": (json_of(project_id="line", X=line(4)), ("/X",)),
-    "a pool and labels beside a project": (json_of(project_id="line", X=line(4), y=ends(4)), ("/X", "/y")),
+    "a pool beside a project": (json_of(project_id="line", X=line_pool(4)), ("/X",)),
+    "a pool and labels beside a project": (json_of(project_id="line", X=line_pool(4), y=end_labels(4)), ("/X", "/y")),
     "a row too many for the project": (json_of(project_id="line", probabilities=[*P, [1, 0]]), ("/probabilities",)),
     "members of another project": (
         json_of(project_id="line", member_probabilities=[P[:3]]),
         ("/member_probabilities",),
     ),
-    "rows that disagree": (json_of(X=line(5), probabilities=P, y=[1]), ("/probabilities", "/y")),
+    "rows that disagree": (json_of(X=line_pool(5), probabilities=P, y=[1]), ("/probabilities", "/y")),
     "members that disagree": (json_of(member_probabilities=[P, P[:2]]), ("/member_probabilities/1",)),
     "columns that disagree": (
         json_of(probabilities=P, member_probabilities=[[[1, 0, 0]] * 4]),
@@ -237,16 +237,16 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "too many cells of members": (json_of(member_probabilities=[[[1]] * 5001] * 2), ("/member_probabilities",)),
     "an index that there is not": (json_of(probabilities=P, exclude=[3, 4]), ("/exclude/1",)),
     "badge without features": (json_of(probabilities=P, strategy="badge"), ("/X",)),
-    "badge without probabilities": (json_of(X=line(4), strategy="badge"), ("/probabilities",)),
+    "badge without probabilities": (json_of(X=line_pool(4), strategy="badge"), ("/probabilities",)),
     "bald without members": (json_of(probabilities=P, strategy="bald"), ("/member_probabilities",)),
     "bald without members in a project": (
         json_of(project_id="line", probabilities=P, strategy="bald"),
         ("/member_probabilities",),
     ),
-    "quire without labels": (json_of(X=line(4), strategy="quire"), ("/y",)),
+    "quire without labels": (json_of(X=line_pool(4), strategy="quire"), ("/y",)),
     "quire without anything": (json_of(probabilities=P, strategy="quire"), ("/X", "/y")),
     "a strategy that asks a model": (
-        json_of(X=line(4), probabilities=P, y=ends(4), strategy="drop_query"),
+        json_of(X=line_pool(4), probabilities=P, y=end_labels(4), strategy="drop_query"),
         ("/strategy",),
     ),
     "one that trains, in a project": (

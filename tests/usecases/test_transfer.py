@@ -27,7 +27,7 @@ from service.store.check import check_project
 from service.store.events import line_of
 from service.usecases.transfer import export_project, import_project
 from tests.store.test_store import Faults, files_below, fit
-from tests.support.calls import ends, get, line, post, post_form
+from tests.support.calls import end_labels, get, line_pool, post, post_form
 
 LIMITS = Limits(2**30, 2**25, 10**9)
 IDS = [f"näme-{n}" for n in range(20)]
@@ -40,10 +40,16 @@ def label(client, *records):
 def make(client, low="low", high="high", *, ids=True, held_out=True, rows=None, estimator="gaussian_nb"):
     """Make a project of two segments, with votes of all kinds."""
     names = (lambda part: {"ids": part}) if ids else lambda part: {}
-    test = {"X_test": rows or line(4), "y_test": [low, low, high, high]} if held_out else {}
-    body = {"project_id": "p", "X": line(), "y": ends(low=low, high=high), "estimator": estimator, "random_state": 7}
+    test = {"X_test": rows or line_pool(4), "y_test": [low, low, high, high]} if held_out else {}
+    body = {
+        "project_id": "p",
+        "X": line_pool(),
+        "y": end_labels(low=low, high=high),
+        "estimator": estimator,
+        "random_state": 7,
+    }
     post(client, "/fit", 201, **body, **names(IDS), **test)
-    post(client, "/projects/p/pool", X=line(3), y=[None, high, None], **names(["u", "v", "w"]))
+    post(client, "/projects/p/pool", X=line_pool(3), y=[None, high, None], **names(["u", "v", "w"]))
     label(client, {"index": 5, "label": low, "annotator": "ada", "query_id": "q-1"}, {"index": 6, "skip": True})
     label(client, {"index": 5, "label": high, "annotator": "bob"}, {"index": 7, "label": low})
 
@@ -111,7 +117,7 @@ def test_a_member_whose_name_is_no_text_is_refused(client):
 
 
 def test_a_project_without_labels_moves(client, other):
-    post(client, "/fit", 201, project_id="p", X=line())
+    post(client, "/fit", 201, project_id="p", X=line_pool())
     made = take_in(other.test_client(), export(client))
     assert (made["n_labeled"], made["model_version"], made["version"]) == (0, None, 2)
 

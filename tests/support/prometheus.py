@@ -11,24 +11,24 @@ from prometheus_client.parser import text_string_to_metric_families
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
 
 
-def families(text: str) -> dict[str, Metric]:
+def metric_families(text: str) -> dict[str, Metric]:
     """All families by name; counters without their `_total`."""
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def value(text: str, name: str, **labels: str) -> float:
+def metric_value(text: str, name: str, **labels: str) -> float:
     """The sum of all samples of a name that have these labels."""
-    samples = (sample for family in families(text).values() for sample in family.samples if sample.name == name)
+    samples = (sample for family in metric_families(text).values() for sample in family.samples if sample.name == name)
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
-def complaints(text: str) -> list[str]:
+def lint_metrics(text: str) -> list[str]:
     """What Prometheus' own linter would not like."""
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
     found = [f"{name} is there twice" for name, times in Counter(names).items() if times > 1]
     series = Counter(line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#"))
     found += [f"{name} is there twice" for name, times in series.items() if times > 1]
-    for family in families(text).values():
+    for family in metric_families(text).values():
         if not family.documentation.endswith("."):
             found.append(f"{family.name} has no sentence of help")
         if not re.fullmatch(r"active_query_[a-z_]+[a-z]", family.name):

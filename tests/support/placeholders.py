@@ -20,21 +20,21 @@ FIXED = {
 }
 
 
-def mask(value: Any) -> Any:
+def with_placeholders(value: Any) -> Any:
     """Replace what differs from run to run."""
     if isinstance(value, dict):
-        return {key: FIXED[key] if key in FIXED and below else mask(below) for key, below in value.items()}
+        return {key: FIXED[key] if key in FIXED and below else with_placeholders(below) for key, below in value.items()}
     if isinstance(value, list):
-        return [mask(below) for below in value]
+        return [with_placeholders(below) for below in value]
     if isinstance(value, str):
         return re.sub(r"'[0-9a-f]{32}'", repr(QUERY_ID), re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", AT, value))
     return value
 
 
-def approximately(value: Any) -> Any:
+def approx_nested(value: Any) -> Any:
     """Let numbers be as near as the four digits that an example shows."""
     if isinstance(value, dict):
-        return {key: approximately(below) for key, below in value.items()}
+        return {key: approx_nested(below) for key, below in value.items()}
     if isinstance(value, list):
-        return [approximately(below) for below in value]
+        return [approx_nested(below) for below in value]
     return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
