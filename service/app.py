@@ -11,7 +11,7 @@ from service.auth.keyfile import KeyRing
 from service.backends import backend_of
 from service.compute.admission import Places
 from service.http import problems, routes
-from service.http.middleware import auth, metrics, request_log
+from service.http.middleware import auth, cors, metrics, request_log
 from service.settings import Settings
 from service.store import Store
 from service.telemetry.logging import log_to_stderr
@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect
     request_log.register(app)
     metrics.register(app)
+    cors.register(app, settings.allowed_origins)
     problems.register(app)
     auth.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.operations)
     routes.register(app, context)

@@ -17,7 +17,10 @@ LOG_FORMATS = ("json", "text")
 SCHEMES = {"dask": ("tcp://", "tls://"), "ray": ("ray://",)}
 """What the address of each kind of cluster starts with."""
 
-NO_ADDRESS = "none"
+NO_ADDRESS = NO_ORIGINS = "none"
+
+ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+"""An origin as browsers send it (RFC 6454): scheme, host and port, in lower case, without a path."""
 
 
 class SettingsError(ValueError):
@@ -87,6 +90,16 @@ class Settings:
         False, "1 = serve beyond loopback without API keys, although anybody who reaches the port may do anything."
     )
 
+    cors_origins: str = setting(
+        NO_ORIGINS, "Origins whose pages may call the service from a browser, separated by commas; none = no other."
+    )
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """The origins of `cors_origins`."""
+        named = {origin.strip() for origin in self.cors_origins.split(",")}
+        return frozenset(named - {"", NO_ORIGINS})
+
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
         """Read the settings from a mapping such as `os.environ`.
@@ -107,7 +120,7 @@ class Settings:
             except ValueError as error:
                 problems.append(f"{name}={text!r}: {error}{kubernetes_hint(name, text)}")
         settings = cls(**values)
-        problems += backend_problems(settings)
+        problems += [*backend_problems(settings), *origin_problems(settings)]
         if problems:
             raise SettingsError("\n".join(problems))
         return settings
@@ -138,6 +151,16 @@ def backend_problems(settings: Settings) -> list[str]:
     if address != NO_ADDRESS:
         return [f"AQ_BACKEND_ADDRESS={address!r}: there is no cluster to reach unless AQ_BACKEND is dask or ray"]
     return []
+
+
+def origin_problems(settings: Settings) -> list[str]:
+    """Say which entries of `cors_origins` are no origins."""
+    return [
+        f"AQ_CORS_ORIGINS: {origin!r} is not an origin such as https://labels.example or http://localhost:3000 "
+        "(scheme, host and port in lower case, without a path; wildcards are not supported)"
+        for origin in sorted(settings.allowed_origins)
+        if not ORIGIN.fullmatch(origin)
+    ]
 
 
 def variable(item: Field[Any]) -> str:
