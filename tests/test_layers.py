@@ -24,6 +24,17 @@ LAYERS = [
     ("app", "server", "cli"),
 ]
 
+# The same inside `http`, where a rung may name one module of a folder.
+HTTP_LAYERS = [
+    ("media_types", "problem_document"),
+    ("body", "contract", "responses"),
+    ("docs", "middleware", "schemas"),
+    ("problems",),
+    ("project_archive",),
+    ("routes",),
+    ("contract.openapi",),
+]
+
 # Where each library may be imported: a prefix of the module's name.
 DOORS = {
     "flask": ("service.http", "service.app"),
@@ -69,9 +80,16 @@ def imports(path: Path, *, only_inside: bool = False) -> set[str]:
 
 
 def layer(module: str) -> int:
-    """How far out a module stands."""
+    """The rung of a module."""
     name = module.split(".")[1]
     return next(level for level, names in enumerate(LAYERS) if name in names)
+
+
+def http_room(module: str) -> tuple[int, str]:
+    """The rung and the room of a module of `http`: the longest of HTTP_LAYERS that its name begins with."""
+    name = module.removeprefix("service.http.")
+    rooms = [(level, room) for level, names in enumerate(HTTP_LAYERS) for room in names]
+    return max((each for each in rooms if f"{name}.".startswith(f"{each[1]}.")), key=lambda each: len(each[1]))
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name not in ("service", "service.__main__")])
@@ -80,6 +98,13 @@ def test_imports_run_one_way(module: str) -> None:
     own = module.split(".")[1]
     outward = {name for name in ours if layer(name) >= layer(module) and name.split(".")[1] != own}
     assert not outward
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("service.http.")])
+def test_imports_inside_http_run_one_way(module: str) -> None:
+    level, own = http_room(module)
+    ours = [http_room(name) for name in imports(MODULES[module]) if name.startswith("service.http.")]
+    assert not {room for other, room in ours if other >= level and room != own}
 
 
 @pytest.mark.parametrize("library", sorted(DOORS))

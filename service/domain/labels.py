@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from service.domain.splitmix import GOLDEN, mixed
 
 Label = str | int | bool
+
+MAX_LABEL_LENGTH = 256
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 SKIP = -1
 """The class code of a vote that says: this sample cannot be labelled."""
@@ -25,6 +29,17 @@ NOBODY = -1
 
 ANNOTATOR_BITS = 20
 """A project knows at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
+
+
+def wrong_label(value: Any) -> str | None:
+    """Return why a value is not a label, or None if it is one."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return None if 1 <= len(value) <= MAX_LABEL_LENGTH else f"must be 1 to {MAX_LABEL_LENGTH} characters long"
+    if isinstance(value, int):
+        return None if INT64_MIN <= value <= INT64_MAX else "must fit 64 bits"
+    return "must be a label: a string, an integer or a boolean"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,7 @@ from marshmallow import ValidationError
 from marshmallow import fields as marshmallow_fields
 
 from service import __version__
-from service.domain.labels import Votes
+from service.domain.labels import MAX_LABEL_LENGTH, Votes
 from service.domain.project import MAX_CLASSES, Consensus
 from service.domain.sample_ids import SampleIds
 from service.errors import InvalidRequest
@@ -41,7 +41,7 @@ from service.http.body.formats.archive import (
     told_of,
 )
 from service.http.body.formats.csr import MAX_COLUMNS
-from service.http.body.reader import Limits
+from service.http.body.limits import Limits
 from service.http.problems import flatten
 from service.http.schemas import fields, label_fields
 from service.http.schemas.fields import Rule, Ruled
@@ -60,7 +60,7 @@ MAX_COUNT = 2**53
 LAST_MOMENT = 253_402_300_799_999_999
 """The end of the year 9999, in microseconds."""
 
-MAX_NAME_BYTES = 4 * fields.MAX_LABEL_LENGTH
+MAX_NAME_BYTES = 4 * MAX_LABEL_LENGTH
 MAX_QUERY_BYTES = 64
 QUERY = re.compile(rb"[A-Za-z0-9_-]{0,%d}" % MAX_QUERY_BYTES)
 KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}

@@ -28,31 +28,16 @@ from service.domain.project import Project
 from service.errors import FieldError, InvalidRequest, LabelNotFound, StoreUnwritable
 from service.http import docs
 from service.http.body.formats.archive import write_archive
-from service.http.body.reader import (
-    ANSWERS,
-    COLUMNS,
-    JSON,
-    MATRICES,
-    MULTIPART,
-    ZIP,
-    Limits,
-    choose_media_type,
-    empty_response,
-    has_body,
-    json_list,
-    json_page,
-    json_response,
-    read_document,
-    read_json,
-    read_samples,
-    spooled_body,
-)
+from service.http.body.limits import COLUMNS, MATRICES, PREDICTIONS, Limits
+from service.http.body.reader import has_body, read_document, read_json, read_samples, spool_archive
 from service.http.contract.operations import Operations, Reply
+from service.http.media_types import CSV, JSON, MULTIPART, YAML, ZIP
 from service.http.middleware import auth, metrics
 from service.http.middleware.etags import CONDITIONS, has_conditions, with_etag
 from service.http.middleware.idempotency import answer_once, read_preconditions
 from service.http.problems import flatten
 from service.http.project_archive import exported, manifest, read_project
+from service.http.responses import choose_media_type, empty_response, json_list, json_page, json_response
 from service.http.schemas import responses
 from service.http.schemas.requests import (
     AppendSchema,
@@ -87,9 +72,6 @@ from service.usecases.totals import Census
 from service.usecases.transfer import export_project as export
 from service.usecases.transfer import import_project as take_in
 from service.usecases.transfer import refuse_taken
-
-CSV = "text/csv"
-YAML = "application/yaml"
 
 # Made once: a schema copies all its fields when it is made, which takes longer than most of its work.
 FIT, APPEND, QUERY, LABEL, PAGE = FitSchema(), AppendSchema(), QuerySchema(), LabelSchema(), PageSchema()
@@ -238,7 +220,7 @@ def prefers(preference: str) -> bool:
     "/query",
     role=Role.READER,
     body=QuerySchema,
-    parts=(*ANSWERS, "X", "y"),
+    parts=(*PREDICTIONS, "X", "y"),
     replies={200: Reply("The samples, ask-first first.", responses.QueryReplySchema, some_headers=("Retry-After",))},
     problems=(403, 404, 411, 413, 415, 422, 503, 504, 507),
 )
@@ -533,7 +515,7 @@ def import_project() -> Response:
         auth.check_may_write(project_id)
         refuse_taken(context.store, project_id, read_preconditions(request))
     with context.store.stage() as staging:
-        path = spooled_body(request, context.limits, staging)
+        path = spool_archive(request, context.limits, staging)
         with context.places.claim():
             order = read_project(path, project_id, context.limits, staging)
         auth.check_may_write(order.facts.project_id)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,14 @@ class SparseRows:
 
 Rows = Matrix | SparseRows
 """A run of the pool's rows as it lies on disk."""
+
+
+@runtime_checkable
+class StagedMatrix(Protocol):
+    """A matrix, or one matrix per committee member, checked and written to files of its own."""
+
+    def open(self) -> Rows:
+        """Map the numbers."""
 
 
 @dataclass(frozen=True, slots=True)

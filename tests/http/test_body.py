@@ -25,8 +25,8 @@ from service.app import create_app
 from service.errors import StoreFull
 from service.http.body.formats.npy import MatrixSink
 from service.http.body.formats.spool import Spool
-from service.http.body.reader import choose_media_type
 from service.http.body.stream import HELD_BYTES, whole_body
+from service.http.responses import choose_media_type
 from service.settings import Settings
 from service.store.staging import Staging
 from tests.support.npy import npy

@@ -13,7 +13,9 @@ import pytest
 from werkzeug.exceptions import HTTPException
 
 from service.errors import InvalidRequest
-from service.http.body.reader import ARROW_FILE, ARROW_STREAM, PARQUET, Limits, Part
+from service.http.body.limits import Limits
+from service.http.body.reader import Part
+from service.http.media_types import ARROW_FILE, ARROW_STREAM, PARQUET
 from service.store.staging import Staging
 
 LIMITS = Limits(body_bytes=2**30, json_bytes=2**20, cells=10**6)

@@ -11,7 +11,9 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from service.errors import InvalidRequest
 from service.http.body.formats.ndjson import KEPT_BYTES, Lines, Records
-from service.http.body.reader import NDJSON, Limits, Part, read_samples
+from service.http.body.limits import Limits
+from service.http.body.reader import Part, read_samples
+from service.http.media_types import NDJSON
 from service.store.staging import Staging
 
 LIMITS = Limits(body_bytes=2**30, json_bytes=1000, cells=100)

@@ -19,7 +19,7 @@ from service.app import create_app
 from service.domain.events import replay
 from service.errors import ProjectNotFound, StoreFull
 from service.http.body.formats.archive import write_archive
-from service.http.body.reader import Limits
+from service.http.body.limits import Limits
 from service.http.project_archive import exported, manifest, read_project
 from service.settings import Settings
 from service.store import Part, Store

@@ -1,45 +1,32 @@
-"""From bytes to a document: one reader of bodies, for JSON, for forms with arrays and for records; and JSON back.
+"""From bytes to a document: one reader of bodies, for JSON, for forms with arrays and for records.
 
 Nothing is read past a limit, and nothing large is ever held in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
-from flask import Request, Response
-from werkzeug.exceptions import BadRequest, NotAcceptable, UnsupportedMediaType
+from flask import Request
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from service.domain.parameters import pointer_token
 from service.errors import FieldError, InvalidRequest
 from service.http.body.formats import arrow, csr, ndjson, npy, parquet, tables
 from service.http.body.formats.spool import Sink, Spool, Spooled
+from service.http.body.limits import COLUMNS, MATRICES, Limits
 from service.http.body.multipart import End, Head, split_form
 from service.http.body.stream import body_chunks, whole_body
+from service.http.media_types import ARROW_FILE, ARROW_STREAM, JSON, MULTIPART, NDJSON, NPY, NPZ, PARQUET, ZIP
 from service.store.staging import Staging
 
-JSON = "application/json"
-NPY = "application/x-npy"
-NPZ = "application/x-npz"
-NDJSON = "application/x-ndjson"
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
-ARROW_FILE = "application/vnd.apache.arrow.file"
-PARQUET = "application/vnd.apache.parquet"
-MULTIPART = "multipart/form-data"
-ZIP = "application/zip"
-
 ALSO_NDJSON = ("application/jsonl", "application/ndjson")
-
-MATRICES = ("X", "X_test")
-COLUMNS = ("y", "ids", "y_test")
-ANSWERS = ("probabilities", "member_probabilities")
 
 MAGIC = {
     npy.MAGIC: NPY,
@@ -50,19 +37,6 @@ MAGIC = {
 """How files begin whose sender does not say, or does not know, what they are."""
 
 LONGEST_MAGIC = max(map(len, MAGIC))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of what is read: bytes of a body, bytes of a JSON document, cells of a matrix.
-
-    `folder` is where a long document waits for its end; None = where temporary files belong.
-    """
-
-    body_bytes: int
-    json_bytes: int
-    cells: int
-    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +178,7 @@ def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Itera
     return body_chunks(request, limits.body_bytes)
 
 
-def spooled_body(request: Request, limits: Limits, staging: Staging) -> Path:
+def spool_archive(request: Request, limits: Limits, staging: Staging) -> Path:
     """Write a body that is a zip archive to a file, as it comes."""
     refuse_media_type(request, ZIP)
     spool = Spool(staging.new_path())
@@ -337,43 +311,3 @@ def new_part(head: Head, limits: Limits, staging: Staging) -> Part:
     if head.name not in FORMATS:
         raise InvalidRequest.at(f"/{pointer_token(head.name)}", f"is not a part; {there}")
     return Part(head.name, head.media_type, limits, staging)
-
-
-def json_response(document: Any, status: int = 200) -> Response:
-    """Build a reply of JSON."""
-    return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, mimetype=JSON)
-
-
-def empty_response() -> Response:
-    """Build a reply that says nothing, of no media type."""
-    response = Response(status=204)
-    del response.headers["Content-Type"]
-    return response
-
-
-def json_list(name: str, items: Iterator[Any]) -> Iterator[bytes]:
-    """Write an object with one list, of frozen dataclasses say, a thousand items at a time."""
-    yield b'{"' + name.encode() + b'":['
-    separator = b""
-    while batch := list(islice(items, 1000)):
-        yield separator + orjson.dumps(batch)[1:-1]
-        separator = b","
-    yield b"]}"
-
-
-def json_page(name: str, items: Iterable[bytes], following: int | None) -> Iterator[bytes]:
-    """Write an object with a list of what is JSON already, one by one, and where the next page starts."""
-    yield b'{"' + name.encode() + b'":['
-    separator = b""
-    for item in items:
-        yield separator + item
-        separator = b","
-    yield b'],"next":' + orjson.dumps(following) + b"}"
-
-
-def choose_media_type(request: Request, *offered: str) -> str:
-    """Return the offered media type that the caller likes best, the first where there is no difference."""
-    chosen = request.accept_mimetypes.best_match(offered) if request.headers.get("Accept") else offered[0]
-    if chosen is None:
-        raise NotAcceptable(f"this is to be had as {' or '.join(offered)}")
-    return chosen

@@ -15,9 +15,10 @@ from service import __version__
 from service.auth.keys import Role
 from service.domain.project import PROJECT_ID
 from service.http import problem_document
-from service.http.body.reader import FORMATS, JSON, MULTIPART, NDJSON
+from service.http.body.reader import FORMATS
 from service.http.contract.examples import STORY
 from service.http.contract.operations import Operation, Reply, route_of_contract
+from service.http.media_types import JSON, MULTIPART, NDJSON
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
 from service.http.routes import operations

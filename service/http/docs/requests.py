@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from service.http.body.reader import ANSWERS, JSON, MATRICES, MULTIPART, NPY
+from service.http.body.limits import MATRICES, PREDICTIONS
 from service.http.docs.views import Span, Spans
+from service.http.media_types import JSON, MULTIPART, NPY
 
 LINE_WIDTH = 60
 """How long lines of JSON get, in characters."""
@@ -53,7 +54,7 @@ class Request:
     @property
     def matrices(self) -> list[str]:
         """The parts of a form that may as well come from files."""
-        return [name for name in (*MATRICES, *ANSWERS) if name in self.body] if self.media_type == MULTIPART else []
+        return [name for name in (*MATRICES, *PREDICTIONS) if name in self.body] if self.media_type == MULTIPART else []
 
 
 def address(path: str, in_path: Mapping[str, str], in_query: Mapping[str, str]) -> str:

@@ -16,11 +16,10 @@ import numpy as np
 from marshmallow import ValidationError, fields
 from numpy.typing import NDArray
 
+from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH
 from service.errors import MAX_ERRORS
-from service.store.staging import StagedArray, StagedRows
+from service.learning.pool import StagedMatrix
 
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-MAX_LABEL_LENGTH = 256
 MAX_MEMBERS = 100
 
 JsonSchema = dict[str, Any]
@@ -193,8 +192,8 @@ def first_few(wrong: Iterable[tuple[int, Any]]) -> dict[Any, Any]:
 def matrix() -> Rule:
     """A list of rows of finite numbers, all of one length -> float64 (n, d); or a matrix that lies in staged files."""
 
-    def read(value: Any) -> NDArray[np.float64] | StagedRows:
-        if isinstance(value, StagedRows):
+    def read(value: Any) -> NDArray[np.float64] | StagedMatrix:
+        if isinstance(value, StagedMatrix):
             return value
         if not isinstance(value, list) or not value:
             raise ValidationError("must be a list of rows, each a list of numbers, and not empty")
@@ -212,8 +211,8 @@ def members() -> Rule:
     """A list of matrices, all of one shape -> float64 (m, n, c); or such an array that lies in a staged file."""
     of_member = matrix()
 
-    def read(value: Any) -> NDArray[np.float64] | StagedArray:
-        if isinstance(value, StagedArray):
+    def read(value: Any) -> NDArray[np.float64] | StagedMatrix:
+        if isinstance(value, StagedMatrix):
             return value
         if not isinstance(value, list) or not value:
             raise ValidationError("must be a list of matrices, one of each member, and not empty")

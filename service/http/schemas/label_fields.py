@@ -9,14 +9,11 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from service.domain.labels import EncodedLabels, Label
+from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH, EncodedLabels, Label, wrong_label
 from service.domain.parameters import unknown_name
 from service.domain.project import MAX_CLASSES, shown, type_name
 from service.errors import MAX_ERRORS
 from service.http.schemas.fields import (
-    INT64_MAX,
-    INT64_MIN,
-    MAX_LABEL_LENGTH,
     JsonSchema,
     Rule,
     boolean,
@@ -41,17 +38,6 @@ LABEL_SCHEMA: JsonSchema = {
         {"type": "boolean"},
     ],
 }
-
-
-def wrong_label(value: Any) -> str | None:
-    """Say why a value is no label, None when it is one."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        return None if 1 <= len(value) <= MAX_LABEL_LENGTH else f"must be 1 to {MAX_LABEL_LENGTH} characters long"
-    if isinstance(value, int):
-        return None if INT64_MIN <= value <= INT64_MAX else "must fit 64 bits"
-    return "must be a label: a string, an integer or a boolean"
 
 
 def label_list(*, unlabeled: bool) -> Rule:

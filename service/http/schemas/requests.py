@@ -12,11 +12,11 @@ from marshmallow import RAISE, Schema, ValidationError, missing, pre_load, valid
 from numpy.typing import NDArray
 
 from service import strategies
+from service.domain.labels import INT64_MAX
 from service.domain.leases import MAX_LEASE_SECONDS
 from service.domain.project import PROJECT_ID, Consensus, EstimatorSpec
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
-from service.http.body.formats.npy import check_cells
-from service.http.body.reader import ANSWERS, Limits
+from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
 from service.http.schemas.fields import Ruled
 from service.learning import estimators
@@ -192,7 +192,7 @@ class QuerySchema(PlainSchema):
         "A label for each sample, null = unlabelled: the others are never asked about. Without a project only.",
     )
     batch_size = Ruled(
-        fields.integer(1, fields.INT64_MAX).documented(maximum=DEFAULTS.max_batch),
+        fields.integer(1, INT64_MAX).documented(maximum=DEFAULTS.max_batch),
         "How many samples, up to AQ_MAX_BATCH; more than are left returns what is left.",
         load_default=1,
     )
@@ -215,7 +215,7 @@ class QuerySchema(PlainSchema):
         load_default=False,
     )
     overlap = Ruled(
-        fields.integer(1, fields.INT64_MAX),
+        fields.integer(1, INT64_MAX),
         "How many people must label each sample of the project. Those that have a label and need more come first.",
         load_default=1,
     )
@@ -263,7 +263,7 @@ class EventPageSchema(RequestSchema):
     """Which page of a project's events."""
 
     limit = Ruled(fields.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
-    after = Ruled(fields.integer_text(0, fields.INT64_MAX), "The last version of the page before.", load_default=0)
+    after = Ruled(fields.integer_text(0, INT64_MAX), "The last version of the page before.", load_default=0)
 
 
 class ImportSchema(RequestSchema):
@@ -372,7 +372,7 @@ def refuse_own_samples(data: Mapping[str, Any]) -> None:
 
 def given(data: Mapping[str, Any], limits: Limits) -> Given | None:
     """Return what a caller's own model says, None where nothing was sent of it. Raises InvalidRequest."""
-    probabilities, members = (opened(name, data, limits) for name in ANSWERS)
+    probabilities, members = (opened(name, data, limits) for name in PREDICTIONS)
     return None if probabilities is None and members is None else Given(probabilities, members)
 
 

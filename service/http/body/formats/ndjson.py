@@ -11,12 +11,11 @@ import numpy as np
 import orjson
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
+from service.domain.labels import MAX_LABEL_LENGTH, wrong_label
 from service.domain.parameters import pointer_token
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
-from service.http.body.formats.npy import check_cells
 from service.http.body.formats.spool import ArraySpool
-from service.http.schemas.fields import MAX_LABEL_LENGTH
-from service.http.schemas.label_fields import wrong_label
+from service.http.body.limits import check_cells
 from service.store.staging import StagedRows, Staging
 
 RECORD_FIELDS = ("x", "id", "y")

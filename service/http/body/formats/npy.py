@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
+from service.http.body.limits import check_cells
 from service.store.files import StagedFile, load
 from service.store.staging import StagedArray, StagedRows, Staging
 
@@ -250,10 +251,3 @@ class ArrayBody:
         cell = self._n_numbers + int(np.argmin(np.isfinite(numbers)))
         at = np.unravel_index(cell, self.header.shape, order="F" if self.header.fortran_order else "C")
         raise InvalidRequest.at("/".join([self.pointer, *map(str, at)]), "must be a finite number")
-
-
-def check_cells(pointer: str, shape: tuple[int, ...], max_cells: int) -> None:
-    """Raise InvalidRequest for an array that is larger than the service was told to take."""
-    if math.prod(shape) > max_cells:
-        problem = f"has {' x '.join(map(str, shape))} cells; AQ_MAX_POOL_CELLS allows {max_cells}"
-        raise InvalidRequest.at(pointer, problem)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.labels import MAX_LABEL_LENGTH
 from service.errors import InvalidRequest
 from service.http.body.formats.arrow import Table, is_text, library, open_table
-from service.http.body.formats.npy import check_cells
 from service.http.body.formats.spool import ArraySpool, check_finite
-from service.http.schemas.fields import MAX_LABEL_LENGTH
+from service.http.body.limits import check_cells
 from service.store.staging import StagedRows, Staging
 
 BLOCK_CELLS = 2**17
