@@ -26,15 +26,6 @@ class RequestFingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class PriorOutcome:
-    """What came of a request that was made before: the project as it is now, and the event that the request led to."""
-
-    project: Project
-    kind: str
-    n_labels: int
-
-
-@dataclass(frozen=True, slots=True)
 class Preconditions:
     """What must be true of a project for a request to be followed, None where a header was not sent; and its mark."""
 

@@ -3,7 +3,7 @@
 The file is made when the first request with its key begins, and holds its lock until that one is answered; the lock
 goes with its process, however that ends. It is empty until the reply is written into it, sealed by a checksum. So a
 file that is neither locked nor sealed, like one that was given up, tells nothing of what became of its request: what
-that changed, if anything, stands in the events of a project (`Store.done`).
+that changed, if anything, stands in the events of a project (`usecases.run_once`).
 """
 
 from __future__ import annotations

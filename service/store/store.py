@@ -43,10 +43,9 @@ from filelock import FileLock
 
 from service.domain.events import Plain
 from service.domain.leases import NO_LEASES, Leases
-from service.domain.preconditions import UNCONDITIONAL, Preconditions, PriorOutcome, RequestFingerprint
-from service.domain.project import MICROSECONDS, PROJECT_ID, Project, now, show_time
+from service.domain.preconditions import UNCONDITIONAL, Preconditions, RequestFingerprint
+from service.domain.project import PROJECT_ID, Project
 from service.errors import (
-    KeyReused,
     ModelDamaged,
     ProjectNotFound,
     ServiceError,
@@ -59,7 +58,7 @@ from service.store.cache import Cache, Key
 from service.store.events import Page, event_of, read_page, recorded
 from service.store.files import StagedFile, disk, settle_directory, shown, write_small
 from service.store.fit_marker import remove_stale, running, running_since
-from service.store.idempotency import KEPT_SECONDS, Replies
+from service.store.idempotency import Replies
 from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
 from service.store.leases import read_leases, write_leases
 from service.store.load_state import load_state, lost_state
@@ -241,32 +240,18 @@ class Store:
         self.cache.put(key, (stamp, leases), leases.n_bytes)
         return leases
 
-    def prior_outcome(self, project_id: str, preconditions: Preconditions) -> PriorOutcome | None:
-        """Find what a request did to a project when it was made before, None where it was not, or did nothing.
-
-        Nobody else can make it meanwhile, for its key is held; what came with the key a day ago or longer was another.
-        Raises KeyReused, or StoreDamaged.
-        """
-        fingerprint = preconditions.fingerprint
-        if fingerprint is None:
-            return None
-
-        since = show_time(now() - KEPT_SECONDS * MICROSECONDS)
+    def event_of_request(self, project_id: str, key: str) -> tuple[Project, Plain] | None:
+        """Return a project and the last event of a request with this key; None without either. Raises StoreDamaged."""
 
         def look(directory: Path, project: Project) -> tuple[Project, Plain | None]:
             with told_of(project):
-                return project, event_of(directory, project, fingerprint.key)
+                return project, event_of(directory, project, key)
 
         try:
             project, event = self._read(project_id, look)
         except ProjectNotFound:
             return None
-        if event is None or event["at"] < since:
-            return None
-        if event["details"].get("request") != str(fingerprint):
-            raise KeyReused
-        self.make_durable(project)
-        return PriorOutcome(project, event["kind"], len(event["details"].get("labels", {"index": ()})["index"]))
+        return None if event is None else (project, event)
 
     def _read(self, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
         """Look at a project's files, and once more where a writer swept one away in between."""

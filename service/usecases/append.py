@@ -18,6 +18,7 @@ from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
+from service.usecases.run_once import run_once
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
 
 MAX_SEGMENTS = 2_000
@@ -46,8 +47,19 @@ def append_samples(
     Labels that come with them are kept, and make a fit due. Raises InvalidRequest, ProjectNotFound,
     PreconditionFailed and the store's errors.
     """
-    if (prior := store.prior_outcome(request.project_id, preconditions)) is not None:
-        return prior.project
+    return run_once(
+        store,
+        request.project_id,
+        preconditions,
+        lambda: append_rows(store, staging, request, max_cells, preconditions),
+        lambda prior: prior.project,
+    )
+
+
+def append_rows(
+    store: Store, staging: Staging, request: AppendRequest, max_cells: int, preconditions: Preconditions
+) -> Project:
+    """Append the samples in one commit."""
     check_lengths(request.X.n_rows, request.y, request.ids)
     names = None if request.ids is None else SampleIds.build(request.ids)
     before = store.read(request.project_id, Part.POOL, Part.IDS)

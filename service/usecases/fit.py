@@ -31,6 +31,7 @@ from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
+from service.usecases.run_once import run_once
 from service.usecases.training import same_project, train
 from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
 
@@ -70,11 +71,15 @@ def fit_project(
     One commit brings everything: until then nothing has changed, whatever goes wrong. Raises InvalidRequest,
     ProjectExists, ProjectReplaced, PreconditionFailed, TooManyProjects, FitFailed and the store's errors.
     """
-    if (prior := store.prior_outcome(request.project_id, preconditions)) is not None:
-        return prior.project, prior.kind == "create"
-    if request.X is not None:
-        return create_project(store, staging, request, request.X, preconditions)
-    return refit_project(store, staging, request, preconditions), False
+
+    def change() -> tuple[Project, bool]:
+        if request.X is not None:
+            return create_project(store, staging, request, request.X, preconditions)
+        return refit_project(store, staging, request, preconditions), False
+
+    return run_once(
+        store, request.project_id, preconditions, change, lambda prior: (prior.project, prior.kind == "create")
+    )
 
 
 def create_project(

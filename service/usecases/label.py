@@ -16,6 +16,7 @@ from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnswer, ServiceError
 from service.store import Part, Snapshot, Store
 from service.usecases.leases import let_go
+from service.usecases.run_once import run_once
 from service.usecases.training import fit_if_due
 
 MAX_ANNOTATORS = 2**ANNOTATOR_BITS - 1
@@ -65,8 +66,13 @@ def label_project(
     The project's state says that a fit is wanted, in the same commit, unless the caller wants none. Raises
     InvalidRequest naming each answer that is wrong, ProjectNotFound, PreconditionFailed and the store's errors.
     """
-    prior = store.prior_outcome(request.project_id, preconditions)
-    project, n_changed = kept(store, request, preconditions) if prior is None else (prior.project, prior.n_labels)
+    project, n_changed = run_once(
+        store,
+        request.project_id,
+        preconditions,
+        lambda: kept(store, request, preconditions),
+        lambda prior: (prior.project, prior.n_labels),
+    )
     if request.refit == "wait" and project.fit_is_due:
         with take_place() as there_is_room:
             project = fit_or_keep(store, project) if there_is_room else project

@@ -32,6 +32,7 @@ from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.label import fit_or_keep
+from service.usecases.run_once import run_once
 from service.usecases.uploads import moved
 
 CLOCKS_DIFFER = 24 * 3600 * MICROSECONDS
@@ -97,8 +98,13 @@ def import_project(
     Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, PreconditionFailed, TooManyProjects and the
     store's errors.
     """
-    prior = store.prior_outcome(request.facts.project_id, preconditions)
-    project = taken_in(store, staging, request, preconditions) if prior is None else prior.project
+    project = run_once(
+        store,
+        request.facts.project_id,
+        preconditions,
+        lambda: taken_in(store, staging, request, preconditions),
+        lambda prior: prior.project,
+    )
     if not project.fit_is_due:
         return project
     with take_place() as there_is_room:
