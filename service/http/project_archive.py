@@ -34,11 +34,11 @@ from service.http.body.formats.archive import (
     Archive,
     Chunks,
     Sums,
+    errors_at_member,
+    member_pointer,
     npy_chunks,
-    opened,
-    pointer,
+    open_archive,
     rows_members,
-    told_of,
 )
 from service.http.body.formats.csr import MAX_COLUMNS
 from service.http.body.limits import Limits
@@ -170,13 +170,13 @@ def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
 
 def read_project(path: Path, project_id: str | None, limits: Limits, staging: Staging) -> ImportRequest:
     """Read the archive of a project, under another name if one is given. Raises InvalidRequest."""
-    with opened(path) as archive:
+    with open_archive(path) as archive:
         described = read_manifest(archive, limits)
         check_members(archive, described)
         facts = read_facts(described["project"], project_id)
         segments = list(read_segments(archive, described["segments"], facts.n_features, staging, limits.cells))
         if len({rows.is_sparse for rows in segments}) > 1:
-            raise InvalidRequest.at(pointer(MANIFEST) + "/segments", "are sparse in part; all are, or none is")
+            raise InvalidRequest.at(member_pointer(MANIFEST) + "/segments", "are sparse in part; all are, or none is")
         held_out = described["held_out"]
         X_test = y_test = None
         if held_out is not None:
@@ -196,16 +196,16 @@ def read_project(path: Path, project_id: str | None, limits: Limits, staging: St
 
 def read_manifest(archive: Archive, limits: Limits) -> dict[str, Any]:
     """Read the manifest."""
-    with told_of(MANIFEST):
+    with errors_at_member(MANIFEST):
         document = orjson.loads(archive.text(MANIFEST, limits.json_bytes))
     if not isinstance(document, dict):
-        raise InvalidRequest.at(pointer(MANIFEST), "must be a JSON object")
+        raise InvalidRequest.at(member_pointer(MANIFEST), "must be a JSON object")
     try:
         described: dict[str, Any] = MANIFEST_SCHEMA.load(document)
     except ValidationError as error:
-        raise InvalidRequest(flatten(error.messages)).below(pointer(MANIFEST)) from None
+        raise InvalidRequest(flatten(error.messages)).below(member_pointer(MANIFEST)) from None
     if not 1 <= len(described["segments"]) <= MAX_SEGMENTS:
-        raise InvalidRequest.at(pointer(MANIFEST) + "/segments", f"must be 1 to {MAX_SEGMENTS}")
+        raise InvalidRequest.at(member_pointer(MANIFEST) + "/segments", f"must be 1 to {MAX_SEGMENTS}")
     return described
 
 
@@ -224,12 +224,16 @@ def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
         wanted |= {*names_of_rows("held_out", held_out), "held_out.y.npy"}
     there, listed = archive.sums(), described["members"]
     for name in sorted((there.keys() - {MANIFEST}) ^ wanted):
-        raise InvalidRequest.at(pointer(name), "is missing" if name in wanted else "is no member of such a project")
+        raise InvalidRequest.at(
+            member_pointer(name), "is missing" if name in wanted else "is no member of such a project"
+        )
     for name in sorted(listed.keys() ^ wanted):
-        raise InvalidRequest.at(pointer(MANIFEST) + f"/members{pointer(name)}", "is missing, or is no member")
+        raise InvalidRequest.at(
+            member_pointer(MANIFEST) + f"/members{member_pointer(name)}", "is missing, or is no member"
+        )
     for name in sorted(wanted):
         if there[name] != (listed[name]["n_bytes"], listed[name]["crc32"]):
-            raise InvalidRequest.at(pointer(name), "has another size or checksum than the manifest says")
+            raise InvalidRequest.at(member_pointer(name), "has another size or checksum than the manifest says")
 
 
 def names_of_rows(name: str, rows: Mapping[str, Any]) -> Iterable[str]:
@@ -243,7 +247,7 @@ def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts
     try:
         estimator = estimator_spec(plain["estimator"])
     except InvalidRequest as error:
-        raise error.below(pointer(MANIFEST) + "/project") from None
+        raise error.below(member_pointer(MANIFEST) + "/project") from None
     return ProjectFacts(**{**plain, "estimator": estimator, "project_id": project_id or plain["project_id"]})
 
 
@@ -265,14 +269,14 @@ def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[Sampl
         starts, text = f"ids-{number}.starts.npy", f"ids-{number}.text.npy"
         edges = archive.array(starts, "i", rows.n_rows + 1).astype(np.int64)
         if len(edges) != rows.n_rows + 1:
-            raise InvalidRequest.at(pointer(starts), f"must have {rows.n_rows + 1} entries, one more than rows")
+            raise InvalidRequest.at(member_pointer(starts), f"must have {rows.n_rows + 1} entries, one more than rows")
         lengths = np.diff(edges)
         if edges[0] != 0 or not ((lengths >= 1) & (lengths <= MAX_NAME_BYTES)).all():
-            raise InvalidRequest.at(pointer(starts), "must grow from 0, name by name")
+            raise InvalidRequest.at(member_pointer(starts), "must grow from 0, name by name")
         data = archive.array(text, "u", int(edges[-1]), 1).tobytes()
         if len(data) != edges[-1]:
-            raise InvalidRequest.at(pointer(starts), "must grow to the length of the text")
-        with told_of(text):
+            raise InvalidRequest.at(member_pointer(starts), "must grow to the length of the text")
+        with errors_at_member(text):
             names = fields.sample_ids().read([data[a:b].decode() for a, b in pairwise(edges.tolist())])
             if not known.isdisjoint(names):
                 raise ValueError("holds a name that another segment has; names are unique")
@@ -285,7 +289,7 @@ def read_codes(archive: Archive, n_rows: int, n_classes: int) -> Any:
     name = "held_out.y.npy"
     codes = archive.array(name, "i", n_rows)
     if len(codes) != n_rows or not ((codes >= 0) & (codes < n_classes)).all():
-        raise InvalidRequest.at(pointer(name), f"must have one of {n_classes} classes for each of {n_rows} rows")
+        raise InvalidRequest.at(member_pointer(name), f"must have one of {n_classes} classes for each of {n_rows} rows")
     return codes.astype(np.int32)
 
 
@@ -295,19 +299,19 @@ def read_votes(archive: Archive, most: int) -> Votes:
     of_32_bits = np.iinfo(np.int32)
     for name in ("code", "annotator"):
         if ((columns[name] < of_32_bits.min) | (columns[name] > of_32_bits.max)).any():
-            raise InvalidRequest.at(pointer(f"votes.{name}.npy"), "must fit 32 bits")
+            raise InvalidRequest.at(member_pointer(f"votes.{name}.npy"), "must fit 32 bits")
         columns[name] = columns[name].astype(np.int32)
     for name, most in (("index", MAX_COUNT), ("at", LAST_MOMENT)):
         if ((columns[name] < 0) | (columns[name] > most)).any():
-            raise InvalidRequest.at(pointer(f"votes.{name}.npy"), f"must be from 0 to {most}")
+            raise InvalidRequest.at(member_pointer(f"votes.{name}.npy"), f"must be from 0 to {most}")
         columns[name] = columns[name].astype(np.int64)
     if not all(QUERY.fullmatch(query) for query in np.unique(columns["query"]).tolist()):
-        raise InvalidRequest.at(pointer("votes.query.npy"), "must be ids of queries: letters, digits, - and _")
+        raise InvalidRequest.at(member_pointer("votes.query.npy"), "must be ids of queries: letters, digits, - and _")
     return Votes(**{field.name: columns[field.name] for field in dataclass_fields(Votes)})
 
 
 def read_events(archive: Archive, last_version: int, limits: Limits, staging: Staging) -> Any:
     """Read the log of events to a staged file."""
     name = "events.log"
-    with told_of(name):
+    with errors_at_member(name):
         return staged_log(staging.new_path(), archive.pieces(name), last_version, limits.json_bytes)

@@ -24,8 +24,8 @@ from werkzeug.exceptions import NotAcceptable
 from service.app import create_app
 from service.errors import StoreFull
 from service.http.body.formats.npy import MatrixSink
-from service.http.body.formats.spool import Spool
-from service.http.body.stream import HELD_BYTES, whole_body
+from service.http.body.formats.spool import SpoolFile
+from service.http.body.stream import MAX_IN_MEMORY_BYTES, whole_body
 from service.http.responses import choose_media_type
 from service.settings import Settings
 from service.store.staging import Staging
@@ -403,7 +403,7 @@ def test_the_caller_chooses_the_media_type(accept, chosen):
 
 
 def test_a_full_disk_under_a_part_is_told_as_such(tmp_path):
-    spool = Spool(tmp_path / "part")
+    spool = SpoolFile(tmp_path / "part")
     os.dup2(os.open("/dev/full", os.O_WRONLY), spool._file.fileno())
     with pytest.raises(StoreFull):
         spool.write(bytes(10**6))
@@ -534,15 +534,15 @@ def test_a_body_whose_client_is_too_slow_or_gone_is_refused(client, error, statu
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 2**20])
 def test_a_document_longer_than_is_held_in_memory_arrives_whole(tmp_path, more):
-    data = os.urandom(HELD_BYTES + more)
-    pieces = iter([data[:10], data[10:HELD_BYTES], data[HELD_BYTES:]])
+    data = os.urandom(MAX_IN_MEMORY_BYTES + more)
+    pieces = iter([data[:10], data[10:MAX_IN_MEMORY_BYTES], data[MAX_IN_MEMORY_BYTES:]])
     assert whole_body(pieces, tmp_path) == data
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_under_a_long_document_is_told_as_such(tmp_path):
     def chunks():
-        yield bytes(HELD_BYTES + 1)
+        yield bytes(MAX_IN_MEMORY_BYTES + 1)
         links = list(Path("/proc/self/fd").iterdir())
         (found,) = [int(link.name) for link in links if os.path.realpath(link).startswith(str(tmp_path))]
         os.dup2(os.open("/dev/full", os.O_WRONLY), found)

@@ -12,7 +12,7 @@ import pytest
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from service.app import create_app
-from service.http.body.encodings import MAX_MEMBERS, PIECE_BYTES, ZSTD_WINDOW_LOG, decoded, zstd
+from service.http.body.encodings import MAX_MEMBERS, PIECE_BYTES, ZSTD_WINDOW_LOG, decode_body, zstd
 from service.settings import Settings
 
 ENCODE = {"gzip": gzip.compress, "x-gzip": gzip.compress, "zstd": zstd.compress}
@@ -26,7 +26,7 @@ def in_pieces(data, size):
 
 
 def decode(coding, data, size=2**16, limit=10**9):
-    return b"".join(decoded(coding, in_pieces(data, size), limit))
+    return b"".join(decode_body(coding, in_pieces(data, size), limit))
 
 
 # What was encoded arrives.
@@ -112,7 +112,7 @@ def test_a_little_that_stands_for_much_is_never_held(coding):
     data = ENCODE[coding](bytes(2**27))
     assert len(data) < 140_000
     tracemalloc.start()
-    assert sum(map(len, decoded(coding, iter([data]), 10**9))) == 2**27
+    assert sum(map(len, decode_body(coding, iter([data]), 10**9))) == 2**27
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**21

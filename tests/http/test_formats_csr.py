@@ -10,7 +10,7 @@ from scipy import sparse
 
 from service.errors import InvalidRequest
 from service.http.body.formats import csr
-from service.http.body.formats.spool import Spooled
+from service.http.body.formats.spool import FileSink
 from service.store.staging import Staging
 from tests.support.npy import npy
 
@@ -52,7 +52,7 @@ def read(staging, data, max_cells=10**6):
     def reader(path):
         return csr.read_csr(path, "/X", staging, max_cells)
 
-    sink = Spooled("/X", staging.new_path(), reader)
+    sink = FileSink("/X", staging.new_path(), reader)
     sink.write(data)
     return sink.close()
 

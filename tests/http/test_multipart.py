@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
-from service.http.body.multipart import MAX_HEAD_BYTES, MAX_PARTS, End, Head, split_form
+from service.http.body.multipart import MAX_HEAD_BYTES, MAX_PARTS, PartEnd, PartHead, split_form
 
 PARTS = {"a": b"", "b": b"text", "c": b"\r\n--boundar\r\n--\r\n\r", "d": b"\r\n" * 50, "e": bytes(range(256))}
 
@@ -21,9 +21,9 @@ def split(form, size=2**20, boundary="boundary"):
     """The parts of a form that comes in chunks of a size: their heads and bytes, in order."""
     found = []
     for event in split_form(boundary, (form[at : at + size] for at in range(0, len(form), size))):
-        if isinstance(event, Head):
+        if isinstance(event, PartHead):
             found.append([event, b"", False])
-        elif isinstance(event, End):
+        elif isinstance(event, PartEnd):
             found[-1][2] = True
         else:
             assert event

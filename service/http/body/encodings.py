@@ -99,7 +99,7 @@ def content_coding(request: Request) -> str:
     return coding
 
 
-def decoded(coding: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+def decode_body(coding: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     """Decode a body piece by piece, counting what comes out.
 
     Raises RequestEntityTooLarge past `limit` bytes, and BadRequest where the body breaks off or is no such thing.
@@ -109,7 +109,7 @@ def decoded(coding: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]
         return
     n_bytes = 0
     try:
-        for piece in pieces(DECODERS[coding], chunks):
+        for piece in decode_members(DECODERS[coding], chunks):
             n_bytes += len(piece)
             if n_bytes > limit:
                 raise RequestEntityTooLarge(f"the body is larger than {limit} bytes when it is decoded")
@@ -118,7 +118,7 @@ def decoded(coding: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]
         raise BadRequest(f"the body is not what its Content-Encoding {coding!r} says: {error}") from None
 
 
-def pieces(start: Callable[[], Decoder], chunks: Iterator[bytes]) -> Iterator[bytes]:
+def decode_members(start: Callable[[], Decoder], chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Decode members or frames that follow one another; EOFError where the last one breaks off."""
     decoder, n_members = start(), 1
     for chunk in chunks:

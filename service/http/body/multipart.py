@@ -24,7 +24,7 @@ BLANK_LINE = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class PartHead:
     """How a part begins: the name of its field, None where it has none, and its media type, empty without."""
 
     name: str | None
@@ -32,7 +32,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class PartEnd:
     """The end of a part."""
 
 
@@ -71,7 +71,7 @@ class Source:
         return data
 
 
-def split_form(boundary: str, chunks: Iterator[bytes]) -> Generator[Head | bytes | End]:
+def split_form(boundary: str, chunks: Iterator[bytes]) -> Generator[PartHead | bytes | PartEnd]:
     """Yield the head of each part, its bytes in pieces, and its end.
 
     Raises BadRequest for what is no form, and RequestEntityTooLarge for a form of too many parts.
@@ -87,9 +87,9 @@ def split_form(boundary: str, chunks: Iterator[bytes]) -> Generator[Head | bytes
         n_parts += 1
         if n_parts > MAX_PARTS:
             raise RequestEntityTooLarge(f"the form has more than {MAX_PARTS} parts")
-        yield read_head(source.until(BLANK_LINE, MAX_HEAD_BYTES, "the head of a part"))
+        yield read_part_head(source.until(BLANK_LINE, MAX_HEAD_BYTES, "the head of a part"))
         yield from part_data(source, delimiter)
-        yield End()
+        yield PartEnd()
     deque(chunks, maxlen=0)  # whether all that was announced comes is seen at its end
 
 
@@ -112,7 +112,7 @@ def part_data(source: Source, delimiter: bytes) -> Iterator[bytes]:
     data = source.rest or source.next()
     # From the right, Python searches with three times the speed; only a chunk that has one is searched for the first.
     while (at := data.rfind(delimiter)) < 0:
-        kept = beginning_at(data, delimiter)
+        kept = partial_delimiter_at(data, delimiter)
         if kept:
             yield data[:kept]
         source.rest = data[kept:]
@@ -123,14 +123,14 @@ def part_data(source: Source, delimiter: bytes) -> Iterator[bytes]:
         yield data[:at]
 
 
-def beginning_at(data: bytes, delimiter: bytes) -> int:
+def partial_delimiter_at(data: bytes, delimiter: bytes) -> int:
     """Return where the end of `data` may be the beginning of a delimiter; its length where it is none."""
     # A delimiter begins with the only \r that it holds.
     at = data.rfind(b"\r", max(0, len(data) - len(delimiter) + 1))
     return at if at >= 0 and delimiter.startswith(data[at:]) else len(data)
 
 
-def read_head(head: bytes) -> Head:
+def read_part_head(head: bytes) -> PartHead:
     """Read the headers of a part. Raises BadRequest."""
     headers: dict[str, str] = {}
     try:
@@ -143,4 +143,4 @@ def read_head(head: bytes) -> Head:
     disposition, options = parse_options_header(headers.get("content-disposition"))
     if disposition.lower() != "form-data":
         raise BadRequest("the form cannot be read: a part without 'Content-Disposition: form-data'")
-    return Head(options.get("name"), parse_options_header(headers.get("content-type"))[0].lower())
+    return PartHead(options.get("name"), parse_options_header(headers.get("content-type"))[0].lower())

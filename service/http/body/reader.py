@@ -19,9 +19,9 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 from service.domain.parameters import pointer_token
 from service.errors import FieldError, InvalidRequest
 from service.http.body.formats import arrow, csr, ndjson, npy, parquet, tables
-from service.http.body.formats.spool import Sink, Spool, Spooled
+from service.http.body.formats.spool import FileSink, Sink, SpoolFile
 from service.http.body.limits import COLUMNS, MATRICES, Limits
-from service.http.body.multipart import End, Head, split_form
+from service.http.body.multipart import PartEnd, PartHead, split_form
 from service.http.body.stream import body_chunks, whole_body
 from service.http.media_types import ARROW_FILE, ARROW_STREAM, JSON, MULTIPART, NDJSON, NPY, NPZ, PARQUET, ZIP
 from service.store.staging import Staging
@@ -40,7 +40,7 @@ LONGEST_MAGIC = max(map(len, MAGIC))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PartTarget:
     """Where a part belongs, and what it may take."""
 
     name: str
@@ -52,84 +52,84 @@ class Place:
         """The field in the document that the part stands in for."""
         return f"/{self.name}"
 
-    def spooled(self, read: Callable[[Path], Any], limit: int | None = None) -> Spooled:
+    def file_sink(self, read: Callable[[Path], Any], limit: int | None = None) -> FileSink:
         """Return a sink that reads a file of at most `limit` bytes when all of it has come."""
-        return Spooled(self.pointer, self.staging.new_path(), read, limit)
+        return FileSink(self.pointer, self.staging.new_path(), read, limit)
 
 
-def json_part(place: Place) -> Sink:
+def open_json(target: PartTarget) -> Sink:
     """Take JSON."""
-    what = f"part {place.name!r}"
-    return place.spooled(lambda path: parse_json(path.read_bytes(), what), place.limits.json_bytes)
+    what = f"part {target.name!r}"
+    return target.file_sink(lambda path: parse_json(path.read_bytes(), what), target.limits.json_bytes)
 
 
-def npy_matrix(place: Place) -> Sink:
+def open_npy_matrix(target: PartTarget) -> Sink:
     """Take a matrix as .npy."""
-    return npy.MatrixSink(place.pointer, place.staging, place.limits.cells)
+    return npy.MatrixSink(target.pointer, target.staging, target.limits.cells)
 
 
-def npy_members(place: Place) -> Sink:
+def open_npy_members(target: PartTarget) -> Sink:
     """Take a matrix of each member as .npy."""
-    return npy.MembersSink(place.pointer, place.staging, place.limits.cells)
+    return npy.MembersSink(target.pointer, target.staging, target.limits.cells)
 
 
-def npy_column(place: Place) -> Sink:
+def open_npy_column(target: PartTarget) -> Sink:
     """Take a column as .npy."""
-    return place.spooled(npy.read_column)
+    return target.file_sink(npy.read_column)
 
 
-def npz_matrix(place: Place) -> Sink:
+def open_npz_matrix(target: PartTarget) -> Sink:
     """Take a sparse matrix as scipy's .npz."""
-    read = partial(csr.read_csr, pointer=place.pointer, staging=place.staging, max_cells=place.limits.cells)
-    return place.spooled(read)
+    read = partial(csr.read_csr, pointer=target.pointer, staging=target.staging, max_cells=target.limits.cells)
+    return target.file_sink(read)
 
 
-def table_matrix(kind: str, place: Place) -> Sink:
+def open_table_matrix(kind: str, target: PartTarget) -> Sink:
     """Take a matrix as a table of Arrow or Parquet."""
-    arrow.library(place.pointer)
-    read = partial(tables.read_matrix, kind=kind, pointer=place.pointer, staging=place.staging)
-    return place.spooled(partial(read, max_cells=place.limits.cells))
+    arrow.library(target.pointer)
+    read = partial(tables.read_matrix, kind=kind, pointer=target.pointer, staging=target.staging)
+    return target.file_sink(partial(read, max_cells=target.limits.cells))
 
 
-def table_column(kind: str, place: Place) -> Sink:
+def open_table_column(kind: str, target: PartTarget) -> Sink:
     """Take a column as a table of Arrow or Parquet."""
-    arrow.library(place.pointer)
-    read = partial(tables.read_column, kind=kind, pointer=place.pointer, max_bytes=place.limits.body_bytes)
-    return place.spooled(read)
+    arrow.library(target.pointer)
+    read = partial(tables.read_column, kind=kind, pointer=target.pointer, max_bytes=target.limits.body_bytes)
+    return target.file_sink(read)
 
 
-def line_matrix(place: Place) -> Sink:
+def open_line_matrix(target: PartTarget) -> Sink:
     """Take a matrix of which each line is a row."""
-    return ndjson.LineMatrix(place.pointer, place.staging, place.limits.cells, place.limits.json_bytes)
+    return ndjson.LineMatrix(target.pointer, target.staging, target.limits.cells, target.limits.json_bytes)
 
 
-def line_column(place: Place) -> Sink:
+def open_line_column(target: PartTarget) -> Sink:
     """Take a column of which each line is a value."""
-    return place.spooled(ndjson.read_values, place.limits.json_bytes)
+    return target.file_sink(ndjson.read_values, target.limits.json_bytes)
 
 
-Open = Callable[[Place], Sink]
+OpenSink = Callable[[PartTarget], Sink]
 TABLES = {ARROW_STREAM: "stream", ARROW_FILE: "file", PARQUET: "parquet"}
 
-MATRIX_FORMATS: Mapping[str, Open] = {
-    NPY: npy_matrix,
-    JSON: json_part,
-    NPZ: npz_matrix,
-    NDJSON: line_matrix,
-    **{media_type: partial(table_matrix, kind) for media_type, kind in TABLES.items()},
+MATRIX_FORMATS: Mapping[str, OpenSink] = {
+    NPY: open_npy_matrix,
+    JSON: open_json,
+    NPZ: open_npz_matrix,
+    NDJSON: open_line_matrix,
+    **{media_type: partial(open_table_matrix, kind) for media_type, kind in TABLES.items()},
 }
-COLUMN_FORMATS: Mapping[str, Open] = {
-    NPY: npy_column,
-    JSON: json_part,
-    NDJSON: line_column,
-    **{media_type: partial(table_column, kind) for media_type, kind in TABLES.items()},
+COLUMN_FORMATS: Mapping[str, OpenSink] = {
+    NPY: open_npy_column,
+    JSON: open_json,
+    NDJSON: open_line_column,
+    **{media_type: partial(open_table_column, kind) for media_type, kind in TABLES.items()},
 }
-FORMATS: Mapping[str, Mapping[str, Open]] = {
-    "config": {JSON: json_part},
+FORMATS: Mapping[str, Mapping[str, OpenSink]] = {
+    "config": {JSON: open_json},
     **dict.fromkeys(MATRICES, MATRIX_FORMATS),
     **dict.fromkeys(COLUMNS, COLUMN_FORMATS),
     "probabilities": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
-    "member_probabilities": {NPY: npy_members, JSON: json_part},
+    "member_probabilities": {NPY: open_npy_members, JSON: open_json},
 }
 """How each part of a form may come, the formats that are told of first in front."""
 
@@ -147,7 +147,7 @@ def read_json(request: Request, limits: Limits) -> dict[str, Any]:
 
 
 def read_document(request: Request, limits: Limits, staging: Staging | None = None) -> dict[str, Any]:
-    """Read a JSON object, or a form, which needs a place to stage the arrays that stand in for fields."""
+    """Read a JSON object, or a form, which needs a target to stage the arrays that stand in for fields."""
     refuse_media_type(request, JSON, MULTIPART)
     if request.mimetype == MULTIPART and staging is not None:
         return read_form(request, limits, staging)
@@ -181,7 +181,7 @@ def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Itera
 def spool_archive(request: Request, limits: Limits, staging: Staging) -> Path:
     """Write a body that is a zip archive to a file, as it comes."""
     refuse_media_type(request, ZIP)
-    spool = Spool(staging.new_path())
+    spool = SpoolFile(staging.new_path())
     try:
         for chunk in chunks_to_stage(request, limits, staging):
             spool.write(chunk)
@@ -218,7 +218,7 @@ class Part:
 
     def __init__(self, name: str, media_type: str, limits: Limits, staging: Staging) -> None:
         self.name = name
-        self.place = Place(name, limits, staging)
+        self.target = PartTarget(name, limits, staging)
         self.media_type = NDJSON if media_type in ALSO_NDJSON else media_type
         self._head = b""
         self._sink: Sink | None = None
@@ -243,7 +243,7 @@ class Part:
     @property
     def n_bytes_of_text(self) -> int:
         """How much of the form's text this part is."""
-        return self._sink.n_bytes_of_text if isinstance(self._sink, Spooled) else 0
+        return self._sink.n_bytes_of_text if isinstance(self._sink, FileSink) else 0
 
     def abandon(self) -> None:
         """Close what is open, when an error ends the form within or behind this part."""
@@ -252,13 +252,13 @@ class Part:
 
     def _open(self, head: bytes) -> Sink:
         formats = FORMATS[self.name]
-        media_type = self._recognised(head)
+        media_type = self._detect_media_type(head)
         if media_type not in formats:
             problem = f"comes as {media_type[:100]!r}, which is not understood here; send {' or '.join(formats)}"
             raise InvalidRequest.at(f"/{self.name}", problem)
-        return formats[media_type](self.place)
+        return formats[media_type](self.target)
 
-    def _recognised(self, head: bytes) -> str:
+    def _detect_media_type(self, head: bytes) -> str:
         """Return the media type of the part: as it is told, where it is one of a binary format, or as it looks."""
         if self.media_type in MAGIC.values() or self.media_type == ARROW_STREAM:
             return self.media_type
@@ -269,7 +269,7 @@ class Part:
 def read_form(request: Request, limits: Limits, staging: Staging, *, needs_config: bool = True) -> dict[str, Any]:
     """Read a form: the part `config` and the arrays. Raises BadRequest or InvalidRequest."""
     parts: dict[str, Any] = {}
-    with closing(form_parts(request, limits, staging)) as complete:
+    with closing(read_parts(request, limits, staging)) as complete:
         for part in complete:
             if part.name in parts:
                 raise InvalidRequest.at(f"/{part.name}", "came as two parts; send one")
@@ -286,16 +286,16 @@ def read_form(request: Request, limits: Limits, staging: Staging, *, needs_confi
     return config | parts
 
 
-def form_parts(request: Request, limits: Limits, staging: Staging) -> Generator[Part]:
+def read_parts(request: Request, limits: Limits, staging: Staging) -> Generator[Part]:
     """Decode a form, yielding each part when all its bytes have been written to where they belong."""
     boundary = request.mimetype_params.get("boundary", "")
     with ExitStack() as files:
         part: Part | None = None
         for event in split_form(boundary, chunks_to_stage(request, limits, staging)):
-            if isinstance(event, Head):
-                part = new_part(event, limits, staging)
+            if isinstance(event, PartHead):
+                part = open_part(event, limits, staging)
                 files.callback(part.abandon)
-            elif part and isinstance(event, End):
+            elif part and isinstance(event, PartEnd):
                 yield part
                 # Parsed text takes ten times as much memory, in one part or in many.
                 limits = replace(limits, json_bytes=limits.json_bytes - part.n_bytes_of_text)
@@ -303,7 +303,7 @@ def form_parts(request: Request, limits: Limits, staging: Staging) -> Generator[
                 part.write(event)
 
 
-def new_part(head: Head, limits: Limits, staging: Staging) -> Part:
+def open_part(head: PartHead, limits: Limits, staging: Staging) -> Part:
     """Return the part that a head announces, or raise InvalidRequest for a name that is not a field."""
     there = f"there are {', '.join(FORMATS)}"
     if not head.name:

@@ -16,7 +16,7 @@ from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, RequestTimeout
 
-from service.http.body.encodings import content_coding, decoded
+from service.http.body.encodings import content_coding, decode_body
 from service.store.files import disk
 
 READ_BYTES = 2**20
@@ -24,7 +24,7 @@ READ_BYTES = 2**20
 BODY_DIGEST_KEY = "active-query.body_digest"
 """Where the environment of a request has a hash, every byte of the body goes into it as it is read."""
 
-HELD_BYTES = 2**20
+MAX_IN_MEMORY_BYTES = 2**20
 """How much of a document is held in memory before all of it has come."""
 
 
@@ -34,7 +34,7 @@ def body_chunks(request: Request, *limits: int) -> Iterator[bytes]:
     Raises LengthRequired, RequestEntityTooLarge, UnknownCoding, and BadRequest for a body that breaks off.
     """
     limit = min(limits)
-    return decoded(content_coding(request), sent_chunks(request, limit), limit)
+    return decode_body(content_coding(request), sent_chunks(request, limit), limit)
 
 
 def whole_body(chunks: Iterator[bytes], folder: Path | None) -> bytes | bytearray:
@@ -45,7 +45,7 @@ def whole_body(chunks: Iterator[bytes], folder: Path | None) -> bytes | bytearra
     data = bytearray()
     for chunk in chunks:
         data += chunk
-        if len(data) > HELD_BYTES:
+        if len(data) > MAX_IN_MEMORY_BYTES:
             break
     else:
         return data
@@ -91,7 +91,7 @@ def read_some(stream: BinaryIO, size: int) -> bytes:
     """Read from the server's stream; a client that breaks off or sends a broken chunk is at fault, not the service."""
     try:
         if isinstance(stream, Body) and isinstance(stream.reader, LengthReader):
-            return received(stream.reader, size)
+            return receive_some(stream.reader, size)
         return stream.read(size)
     except TimeoutError as error:
         raise RequestTimeout("the body came too slowly; on a slow line, send less at once") from error
@@ -99,7 +99,7 @@ def read_some(stream: BinaryIO, size: int) -> bytes:
         raise BadRequest("the body could not be read to its end") from error
 
 
-def received(reader: Any, size: int) -> bytes:
+def receive_some(reader: Any, size: int) -> bytes:
     """Return what arrives next of a body of known length.
 
     gunicorn's own `read` waits for as much as it is asked for and copies it up to three times on the way, which costs

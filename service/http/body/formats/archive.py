@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.domain.parameters import pointer_token
 from service.errors import InvalidRequest
-from service.http.body.formats.csr import UNREADABLE, CsrReader, Member, ShortReads, stage
+from service.http.body.formats.csr import UNREADABLE, BoundedReads, CsrReader, Member, stage_rows
 from service.http.body.formats.npy import MatrixSink
 from service.learning.pool import Rows, SparseRows
 from service.store.files import COPY_BYTES
@@ -29,7 +29,7 @@ Sums = Mapping[str, tuple[int, int]]
 """How many bytes each member has, and their CRC-32."""
 
 
-class Outflow:
+class ChunkBuffer:
     """A file that gives away what is written to it."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Outflow:
     def flush(self) -> None:
         """Do nothing: whoever wants the bytes takes them."""
 
-    def taken(self) -> bytes:
+    def drain(self) -> bytes:
         """Give what came since the last time."""
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
@@ -51,7 +51,7 @@ class Outflow:
 
 def write_archive(members: Iterable[tuple[str, Chunks]], manifest: Callable[[Sums], bytes]) -> Iterator[bytes]:
     """Write an archive as its members come; the manifest, made of what they came to, is the last."""
-    outflow = Outflow()
+    buffer = ChunkBuffer()
     sums: dict[str, tuple[int, int]] = {}
 
     def write(name: str, chunks: Chunks) -> Iterator[bytes]:
@@ -59,15 +59,15 @@ def write_archive(members: Iterable[tuple[str, Chunks]], manifest: Callable[[Sum
         with archive.open(member, "w", force_zip64=True) as file:
             for chunk in chunks:
                 file.write(chunk)
-                yield outflow.taken()
+                yield buffer.drain()
         sums[name] = member.file_size, member.CRC
 
     # It asks for no more than to write.
-    with zipfile.ZipFile(outflow, "w") as archive:  # type: ignore[call-overload]
+    with zipfile.ZipFile(buffer, "w") as archive:  # type: ignore[call-overload]
         for name, chunks in members:
             yield from write(name, chunks)
         yield from write(MANIFEST, [manifest(sums)])
-    yield outflow.taken()
+    yield buffer.drain()
 
 
 def npy_chunks(array: NDArray[Any]) -> Chunks:
@@ -89,7 +89,7 @@ def rows_members(name: str, rows: Rows) -> Iterator[tuple[str, Chunks]]:
         yield f"{name}.npy", npy_chunks(rows)
 
 
-class ManyMembers(ShortReads):
+class ArchiveFile(BoundedReads):
     """A file whose list of members may be longer: a pool has up to 2,000 segments."""
 
     most_bytes = 2**21
@@ -114,12 +114,12 @@ class Archive:
     def text(self, name: str, limit: int) -> bytes:
         """Return a member of at most `limit` bytes."""
         if self.archive.getinfo(name).file_size > limit:
-            raise InvalidRequest.at(pointer(name), f"is longer than {limit} bytes")
+            raise InvalidRequest.at(member_pointer(name), f"is longer than {limit} bytes")
         return b"".join(self.pieces(name))
 
     def array(self, name: str, kind: str, most: int, item_bytes: int = 8) -> NDArray[Any]:
         """Return an array of one dimension, of a kind of dtype, and of at most so many items of so many bytes each."""
-        with told_of(name), self.archive.open(name) as file:
+        with errors_at_member(name), self.archive.open(name) as file:
             member = Member(name, file)
             header = member.header
             if header.dtype.kind != kind or len(header.shape) != 1:
@@ -135,11 +135,11 @@ class Archive:
         rows = self._sparse(name, shape, staging, max_cells) if sparse else self._dense(name, staging, max_cells)
         if (rows.n_rows, rows.n_columns) != shape:
             problem = f"has {rows.n_rows} x {rows.n_columns} cells, and the manifest says {shape[0]} x {shape[1]}"
-            raise InvalidRequest.at(pointer(name), problem)
+            raise InvalidRequest.at(member_pointer(name), problem)
         return rows
 
     def _dense(self, name: str, staging: Staging, max_cells: int) -> StagedRows:
-        sink = MatrixSink(pointer(name), staging, max_cells)
+        sink = MatrixSink(member_pointer(name), staging, max_cells)
         try:
             for piece in self.pieces(f"{name}.npy"):
                 sink.write(piece)
@@ -148,44 +148,46 @@ class Archive:
             sink.abandon()
 
     def _sparse(self, name: str, shape: tuple[int, int], staging: Staging, max_cells: int) -> StagedRows:
-        with told_of(name), ExitStack() as files:
+        with errors_at_member(name), ExitStack() as files:
             members = {
                 part: Member(f"{name}.{part}.npy", files.enter_context(self.archive.open(f"{name}.{part}.npy")))
                 for part in SPARSE
             }
-            return stage(CsrReader(pointer(name), members, shape, max_cells), staging)
+            return stage_rows(CsrReader(member_pointer(name), members, shape, max_cells), staging)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path) -> Iterator[Archive]:
     """Open an archive whose members are each there once and not compressed. Raises InvalidRequest."""
     try:
-        with ManyMembers(path) as file, zipfile.ZipFile(file) as archive:
+        with ArchiveFile(path) as file, zipfile.ZipFile(file) as archive:
             listed = archive.infolist()
             names = {member.filename for member in listed}
             if len(names) < len(listed):
                 raise InvalidRequest.at("", "holds two members of one name")
             for member in listed:
                 if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-                    raise InvalidRequest.at(pointer(member.filename), "is compressed; members are stored as they are")
+                    raise InvalidRequest.at(
+                        member_pointer(member.filename), "is compressed; members are stored as they are"
+                    )
             if MANIFEST not in names:
-                raise InvalidRequest.at(pointer(MANIFEST), "is missing: this is not an exported project")
+                raise InvalidRequest.at(member_pointer(MANIFEST), "is missing: this is not an exported project")
             yield Archive(archive)
     except UNREADABLE as error:
         raise InvalidRequest.at("", f"is not an archive that can be read: {error}") from None
 
 
 @contextmanager
-def told_of(name: str) -> Iterator[None]:
+def errors_at_member(name: str) -> Iterator[None]:
     """Say of which member something is wrong."""
     try:
         yield
     except ValidationError as error:
-        raise InvalidRequest.at(pointer(name), str(error.messages)) from None
+        raise InvalidRequest.at(member_pointer(name), str(error.messages)) from None
     except ValueError as error:
-        raise InvalidRequest.at(pointer(name), str(error)) from None
+        raise InvalidRequest.at(member_pointer(name), str(error)) from None
 
 
-def pointer(name: str) -> str:
+def member_pointer(name: str) -> str:
     """Return the pointer to a member."""
     return f"/{pointer_token(name[:64])}"

@@ -53,7 +53,7 @@ UNREADABLE = (
 LENGTHS = "the lengths of indices, data and the end of indptr differ"
 
 
-class ShortReads(FileIO):
+class BoundedReads(FileIO):
     """A file that is read in short pieces: the list of an archive's members is read whole, however long it is."""
 
     most_bytes = MAX_READ_BYTES
@@ -133,10 +133,10 @@ def read_csr(path: Path, pointer: str, staging: Staging, max_cells: int) -> Stag
     ValueError for what is wrong with the whole.
     """
     try:
-        with ShortReads(path) as file, zipfile.ZipFile(file) as archive, ExitStack() as files:
+        with BoundedReads(path) as file, zipfile.ZipFile(file) as archive, ExitStack() as files:
             members = open_members(archive, files)
             reader = CsrReader(pointer, members, read_shape(members["shape"]), max_cells)
-            return stage(reader, staging)
+            return stage_rows(reader, staging)
     except UNREADABLE as error:
         raise ValueError(f"is not an archive of scipy.sparse.save_npz that can be read: {error}") from None
 
@@ -246,7 +246,7 @@ class CsrReader:
         if len(wrong):
             at = wrong[0]
             raise ValueError(f"has column {columns[at]} in row {row + rows[at]}; there are {self.n_columns} columns")
-        block = summed(Block(lengths, columns, values), rows, self.n_columns)
+        block = merge_repeated(Block(lengths, columns, values), rows, self.n_columns)
         self._check_values(block, row)
         return block
 
@@ -269,7 +269,7 @@ def runs(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         start = stop
 
 
-def summed(block: Block, rows: NDArray[np.int64], n_columns: int) -> Block:
+def merge_repeated(block: Block, rows: NDArray[np.int64], n_columns: int) -> Block:
     """Return rows with their columns in order and each once: values of the same cell are added. Raises ValueError."""
     cells = rows * n_columns + block.columns
     if (cells[1:] > cells[:-1]).all():
@@ -278,13 +278,13 @@ def summed(block: Block, rows: NDArray[np.int64], n_columns: int) -> Block:
     cells, values = cells[order], block.values[order]
     first = np.flatnonzero(np.diff(cells, prepend=-1))
     if len(first) < len(cells):
-        values = sums(values, first)
+        values = sum_runs(values, first)
         cells = cells[first]
     lengths = np.bincount(cells // n_columns, minlength=len(block.lengths))
     return Block(lengths, cells % n_columns, values)
 
 
-def sums(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
+def sum_runs(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
     """Add the values from each of the positions `first` up to the next, or raise ValueError where they overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
         added = np.add.reduceat(values, first, dtype=values.dtype)
@@ -295,7 +295,7 @@ def sums(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
     return added
 
 
-def stage(reader: CsrReader, staging: Staging) -> StagedRows:
+def stage_rows(reader: CsrReader, staging: Staging) -> StagedRows:
     """Write the rows to staged files."""
     dtypes = {"data": reader.dtype, "indices": reader.index_dtype, "indptr": reader.index_dtype}
     arrays = {name: ArraySpool(staging, dtype) for name, dtype in dtypes.items()}

@@ -141,7 +141,7 @@ class ArraySink:
             rest, self._head = self._head[header.size :], b""
             self._body.write(rest)
 
-    def finished(self) -> ArrayBody:
+    def finish_body(self) -> ArrayBody:
         """Return what came behind the header, now that all bytes have come."""
         if self._body is None:
             raise InvalidRequest.at(self.pointer, "ends within its .npy header")
@@ -173,8 +173,8 @@ class MatrixSink(ArraySink):
 
     def close(self) -> StagedRows:
         """Return the staged matrix, row by row."""
-        body = self.finished()
-        file = turned(body.writer.path, self.staging) if body.header.fortran_order else body.writer.staged
+        body = self.finish_body()
+        file = transpose_file(body.writer.path, self.staging) if body.header.fortran_order else body.writer.staged
         return StagedRows({"rows": file}, *body.header.shape)
 
 
@@ -185,11 +185,11 @@ class MembersSink(ArraySink):
 
     def close(self) -> StagedArray:
         """Return the staged array."""
-        body = self.finished()
+        body = self.finish_body()
         return StagedArray(body.writer.path, body.header.fortran_order)
 
 
-def turned(path: Path, staging: Staging) -> StagedFile:
+def transpose_file(path: Path, staging: Staging) -> StagedFile:
     """Write a matrix that came column by column again, row by row."""
     columns = load(path, mapped=True)
     n_rows = columns.shape[1]

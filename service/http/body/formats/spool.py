@@ -29,7 +29,7 @@ class Sink(Protocol):
         """Close the files of a part that will not be finished."""
 
 
-class Spool:
+class SpoolFile:
     """Takes bytes into a file that nothing names: those of a part that has to be seen whole, say."""
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Spool:
             self._file.close()
 
 
-class Spooled:
+class FileSink:
     """A sink for a format that is read when all of it is there.
 
     `read` says with ValueError what is wrong with the whole, and with InvalidRequest where. More than `limit` bytes
@@ -67,7 +67,7 @@ class Spooled:
         self.pointer = pointer
         self.limit = limit
         self._read = read
-        self._spool = Spool(path)
+        self._spool = SpoolFile(path)
 
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -102,7 +102,7 @@ class ArraySpool:
     def __init__(self, staging: Staging, dtype: np.dtype[Any]) -> None:
         self.staging = staging
         self.dtype = dtype
-        self._spool = Spool(staging.new_path())
+        self._spool = SpoolFile(staging.new_path())
 
     def write(self, array: NDArray[Any]) -> None:
         """Append numbers, as the dtype of the whole."""
