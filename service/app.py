@@ -55,6 +55,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     metrics.register(app)
     cors.register(app, settings.allowed_origins)
     problems.register(app)
-    auth.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.operations)
+    auth.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.OPERATIONS)
     routes.register(app, context)
     return app

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.http.routes import operations
+from service.http.routes import OPERATIONS
 from tests.contract.run import run_schemathesis
 from tests.support.serving import Service
 
@@ -17,4 +17,4 @@ def test_schemathesis_finds_nothing(serve: Callable[..., Service], tmp_path: Pat
     found = run_schemathesis(serve, tmp_path, 30, 1)
     assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]
     # All but GET /openapi.yaml, from which it has them.
-    assert f"Tested: {len(operations.all) - 1}" in found.stdout
+    assert f"Tested: {len(OPERATIONS.all) - 1}" in found.stdout

@@ -26,13 +26,13 @@ from service.demo.client import Client
 from service.http import docs
 from service.http.contract.operations import Operation
 from service.http.middleware import auth
-from service.http.routes import operations
+from service.http.routes import OPERATIONS
 from service.settings import Settings
 from tests.support.calls import end_labels, line_pool
 from tests.support.serving import Service
 
 OPEN = {"get_health", "get_readiness", "get_openapi", "get_docs"}
-KEYED = [operation for operation in operations.all if operation.name not in OPEN]
+KEYED = [operation for operation in OPERATIONS.all if operation.name not in OPEN]
 OF_A_PROJECT = [operation for operation in KEYED if "<project_id>" in operation.path]
 NAME_A_PROJECT = [
     operation
@@ -100,9 +100,9 @@ def admin(someone: Callable[..., As]) -> As:
 
 
 def test_every_endpoint_is_open_or_needs_a_role(app: Flask) -> None:
-    assert {operation.name for operation in operations.all if operation.role is None} == OPEN
+    assert {operation.name for operation in OPERATIONS.all if operation.role is None} == OPEN
     rules = {rule.endpoint for rule in app.url_map.iter_rules()}
-    assert rules == {f"api.{operation.name}" for operation in operations.all}
+    assert rules == {f"api.{operation.name}" for operation in OPERATIONS.all}
 
 
 @pytest.mark.parametrize("operation", KEYED, ids=lambda operation: operation.name)
@@ -123,11 +123,11 @@ def test_who_may_do_what(operation: Operation, someone: Callable[..., As]) -> No
     ],
 )
 def test_the_roles_of_endpoints_that_change_something(operation: str, role: Role) -> None:
-    assert {each.name: each.role for each in operations.all}[operation] == role
+    assert {each.name: each.role for each in OPERATIONS.all}[operation] == role
 
 
 def test_every_get_is_open_or_a_readers() -> None:
-    assert {operation.role for operation in operations.all if operation.method == "GET"} == {None, Role.READER}
+    assert {operation.role for operation in OPERATIONS.all if operation.method == "GET"} == {None, Role.READER}
 
 
 def test_what_is_open_is_open(someone: Callable[..., As]) -> None:

@@ -16,11 +16,11 @@ from openapi_spec_validator import validate
 from service.auth.keys import Role
 from service.http.contract import openapi
 from service.http.contract.examples import STORY, Example
-from service.http.routes import operations
+from service.http.routes import OPERATIONS
 from tests.support.placeholders import approx_nested, with_placeholders
 
 COMMITTED = Path(__file__).parents[2] / "openapi.yaml"
-ROUTES = {operation.name: operation for operation in operations.all}
+ROUTES = {operation.name: operation for operation in OPERATIONS.all}
 
 
 def test_the_committed_file_is_what_the_code_says() -> None:
@@ -42,7 +42,7 @@ def test_every_route_of_the_application_is_in_the_contract(app: Flask) -> None:
 
 
 def test_every_write_may_find_the_disk_full() -> None:
-    writers = [operation for operation in operations.all if operation.role in (Role.ANNOTATOR, Role.ADMIN)]
+    writers = [operation for operation in OPERATIONS.all if operation.role in (Role.ANNOTATOR, Role.ADMIN)]
     assert [operation.name for operation in writers if 507 not in operation.problems] == []
 
 
@@ -53,7 +53,7 @@ def test_a_lease_is_over_after_it_was_given() -> None:
 
 def test_every_operation_has_an_example_of_every_way_to_succeed() -> None:
     shown = {(example.operation, example.status) for example in STORY}
-    assert {(operation.name, status) for operation in operations.all for status in operation.replies} <= shown
+    assert {(operation.name, status) for operation in OPERATIONS.all for status in operation.replies} <= shown
 
 
 def test_the_story_is_told_as_shown(client: FlaskClient) -> None:

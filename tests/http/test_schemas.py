@@ -10,13 +10,13 @@ from flask.testing import FlaskClient
 from marshmallow import Schema, ValidationError
 
 from service.http.contract.examples import STORY
-from service.http.routes import operations
+from service.http.routes import OPERATIONS
 from service.http.schemas import responses
 from service.http.schemas.requests import PlainSchema, RequestSchema
 from tests.support.calls import end_labels, line_pool, post
 
 PLAIN = {
-    operation.name: operation.body for operation in operations.all if issubclass(operation.body or Schema, PlainSchema)
+    operation.name: operation.body for operation in OPERATIONS.all if issubclass(operation.body or Schema, PlainSchema)
 }
 BODIES = [(PLAIN[each.operation], each.body) for each in STORY if each.operation in PLAIN and each.body is not None]
 

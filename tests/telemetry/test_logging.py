@@ -17,7 +17,6 @@ from service.app import create_app
 from service.auth.keyfile import change_keys
 from service.auth.keys import new_key, new_token
 from service.errors import InvalidRequest, StoreDamaged, StoreFull
-from service.http import routes
 from service.settings import LOG_FORMATS, Settings
 from service.telemetry.logging import (
     MAX_CHARACTERS,
@@ -29,6 +28,7 @@ from service.telemetry.logging import (
     told_of,
     traceback_of,
 )
+from service.usecases import query
 from tests.support.calls import end_labels, line_pool, post
 
 MARK = "tiger-7391"
@@ -190,10 +190,10 @@ def test_a_request_id_that_is_none_is_replaced(heard: Heard, request_id: str) ->
 
 
 def test_a_bug_is_told_without_what_was_sent(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    def query(*arguments: object) -> None:
+    def fail(*arguments: object) -> None:
         raise ValueError(f"{arguments} {MARK}")
 
-    monkeypatch.setattr(routes, "query", query)
+    monkeypatch.setattr(query, "query_project", fail)
     post(heard.client, "/query", 500, project_id="p", annotator=MARK)
     error, answered = heard.lines
     assert error["traceback"].startswith("Traceback")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from service.http.routes import operations
+from service.http.routes import OPERATIONS
 from tests.support.calls import end_labels, line_pool
 from tests.support.npy import npy
 from tests.support.prometheus import lint_metrics, metric_value
@@ -135,7 +135,7 @@ def test_a_fit_in_the_background_logs_its_project(service: Service) -> None:
 
 def documents() -> Iterator[tuple[str, Any]]:
     """Bodies with a mark wherever one can stand, right ones and wrong ones."""
-    fields = {name for each in operations.all if each.body for name in each.body().fields} - {"project_id"}
+    fields = {name for each in OPERATIONS.all if each.body for name in each.body().fields} - {"project_id"}
     for path in ("/fit", "/query", "/label", "/projects/p/pool"):
         for field in sorted(fields):
             yield path, {"project_id": "p", field: MARK}

@@ -21,7 +21,7 @@ from service.http.contract.operations import Operation, Reply, route_of_contract
 from service.http.media_types import JSON, MULTIPART, NDJSON
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
-from service.http.routes import operations
+from service.http.routes import OPERATIONS
 from service.http.schemas.fields import Ruled
 from service.http.schemas.label_fields import LABEL_SCHEMA
 
@@ -164,7 +164,7 @@ def build() -> dict[str, Any]:
     converter.add_attribute_function(schema_of_rule)
     spec.components.schema("LabelValue", LABEL_SCHEMA)
     spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer", "description": SECURITY})
-    for operation in operations.all:
+    for operation in OPERATIONS.all:
         spec.path(path=route_of_contract(operation.path), operations={operation.method.lower(): describe(operation)})
     document: dict[str, Any] = tidy(spec.to_dict())
     for item in document["paths"].values():

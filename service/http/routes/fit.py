@@ -1,0 +1,77 @@
+"""POST /fit."""
+
+from __future__ import annotations
+
+import re
+from contextlib import nullcontext
+from dataclasses import replace
+
+from flask import Response, request
+from werkzeug.http import parse_list_header
+
+from service.auth.keys import Role
+from service.http.body.limits import COLUMNS, MATRICES
+from service.http.body.reader import read_document
+from service.http.contract.operations import Operations, Reply
+from service.http.middleware import auth
+from service.http.middleware.etags import CONDITIONS
+from service.http.middleware.idempotency import read_preconditions
+from service.http.routes.context import current_context
+from service.http.routes.projects import project_response
+from service.http.schemas import responses
+from service.http.schemas.requests import FitSchema, fit_request
+from service.usecases import fit
+
+FIT = FitSchema()
+
+operations = Operations()
+
+
+@operations.add(
+    "POST",
+    "/fit",
+    role=Role.ADMIN,
+    body=FitSchema,
+    parts=(*MATRICES, *COLUMNS),
+    replies={
+        200: Reply("The project, trained again.", responses.ProjectSchema, etag=True),
+        201: Reply("The new project.", responses.ProjectSchema, etag=True),
+        202: Reply(
+            "The project, whose fit follows.",
+            responses.ProjectSchema,
+            etag=True,
+            headers=("Location", "Preference-Applied"),
+        ),
+    },
+    headers=("Prefer", *CONDITIONS),
+    problems=(404, 409, 411, 412, 413, 415, 422, 503, 507),
+)
+def fit_project() -> Response:
+    """Create a project, or train it again.
+
+    With X it makes a project of a pool and what labels there are; with `replace` it puts them in the place of the old
+    ones. Without X it trains the project again, with another estimator or held-out set if they are given. Nothing
+    changes unless all of it succeeds. With fewer than two classes labelled there is nothing to fit: the project is
+    kept, and `model_version` is null. With `Prefer: respond-async` the reply comes when all but the fit is done, and
+    the fit follows: `fit` in GET /projects/{project_id} tells how it goes.
+    """
+    context = current_context()
+    in_background = prefers("respond-async")
+    with context.store.stage() as staging:
+        data = FIT.load(read_document(request, context.limits, staging))
+        auth.check_may_write(data["project_id"])
+        order = replace(fit_request(data, staging, context.limits), in_background=in_background)
+        with nullcontext() if in_background else context.places.claim():
+            project, is_new = fit.fit_project(context.store, staging, order, read_preconditions(request))
+    if not (in_background and project.fit_is_wanted):
+        return project_response(project, 201 if is_new else 200)
+    response = project_response(project, 202)
+    response.headers["Location"] = f"/projects/{project.project_id}"
+    response.headers["Preference-Applied"] = "respond-async"
+    return response
+
+
+def prefers(preference: str) -> bool:
+    """Tell whether the request has a preference, which is a word that may come with a value and parameters."""
+    given = parse_list_header(",".join(request.headers.getlist("Prefer")))
+    return preference in (re.split(r"[;=]", each)[0].strip().lower() for each in given)

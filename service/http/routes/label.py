@@ -1,0 +1,97 @@
+"""POST /label, and the labels of a project."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Response, request
+from flask.globals import request_ctx
+
+from service.auth.keys import Role
+from service.errors import LabelNotFound
+from service.http import label_csv
+from service.http.body.reader import read_json
+from service.http.contract.operations import Operations, Reply
+from service.http.media_types import CSV, JSON
+from service.http.middleware import auth
+from service.http.middleware.etags import CONDITIONS, with_etag
+from service.http.middleware.idempotency import read_preconditions
+from service.http.responses import choose_media_type, empty_response, json_list, json_response
+from service.http.routes.context import current_context
+from service.http.schemas import responses
+from service.http.schemas.requests import LabelSchema, label_request
+from service.usecases import label, projects
+
+LABEL, LABEL_REPLY = LabelSchema(), responses.LabelReplySchema()
+
+operations = Operations()
+
+
+@operations.add(
+    "POST",
+    "/label",
+    role=Role.ANNOTATOR,
+    body=LabelSchema,
+    replies={200: Reply("What is known now.", responses.LabelReplySchema, etag=True)},
+    headers=CONDITIONS,
+    problems=(404, 409, 411, 412, 413, 415, 422, 503, 507),
+)
+def label_project() -> Response:
+    """Hand back what people answered.
+
+    All records are kept, or none. The same label again is no change; another label by the same annotator replaces it,
+    and a label without an annotator replaces whatever the sample has. A sample that was skipped takes no label until
+    the skip is taken back. Where too many wait for fits already, or a fit takes long, a reply that was to wait comes
+    with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
+    """
+    context, request = current_context(), request_ctx.request
+    order = auth.visible(label_request(LABEL.load(read_json(request, context.limits))))
+    labeled = label.label_project(
+        context.store, auth.with_label_annotator(order), context.places.take, read_preconditions(request)
+    )
+    context.fits.take_up(labeled.project)
+    return with_etag(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/labels",
+    role=Role.READER,
+    replies={200: Reply("The answers, in order of their samples.", responses.LabelListSchema, (CSV,), etag=True)},
+    problems=(404, 406),
+)
+def list_project_labels(project_id: str) -> Response:
+    """List all answers.
+
+    As JSON, or as CSV with `Accept: text/csv`.
+    """
+    media_type = choose_media_type(request, JSON, CSV)
+    project, records = projects.list_labels(current_context().store, project_id)
+    if media_type == CSV:
+        response, suffix = Response(label_csv.csv_lines(records), mimetype=CSV), "-csv"
+    else:
+        response, suffix = Response(json_list("labels", records), mimetype=JSON), ""
+    response.vary.add("Accept")
+    return with_etag(request, response, project, suffix)
+
+
+@operations.add(
+    "DELETE",
+    "/projects/<project_id>/labels/<index>",
+    role=Role.ANNOTATOR,
+    replies={204: Reply("The sample can be asked about again.", etag=True)},
+    headers=CONDITIONS,
+    problems=(404, 412, 422, 503, 507),
+)
+def retract_label(project_id: str, index: str) -> Response:
+    """Take back every label and skip of a sample.
+
+    The next request that waits for a fit trains without it.
+    """
+    if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
+        projects.get(current_context().store, project_id)
+        raise LabelNotFound(index[:32])
+    project = label.retract_label(
+        current_context().store, project_id, int(index), auth.caller().annotator, read_preconditions(request)
+    )
+    return with_etag(request, empty_response(), project)

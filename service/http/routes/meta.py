@@ -1,0 +1,84 @@
+"""The service itself: strategies, estimators, health, metrics and documentation."""
+
+from __future__ import annotations
+
+from flask import Response
+from werkzeug.exceptions import ServiceUnavailable
+
+from service import strategies
+from service.auth.keys import Role
+from service.errors import StoreUnwritable
+from service.http import docs
+from service.http.contract.operations import Operations, Reply
+from service.http.media_types import YAML
+from service.http.middleware import metrics
+from service.http.responses import json_response
+from service.http.routes.context import current_context
+from service.http.schemas import responses
+from service.learning import estimators
+
+STRATEGIES_REPLY, ESTIMATORS_REPLY = responses.StrategyListSchema(), responses.EstimatorListSchema()
+
+operations = Operations()
+
+
+@operations.add(
+    "GET", "/strategies", role=Role.READER, replies={200: Reply("The strategies.", responses.StrategyListSchema)}
+)
+def list_strategies() -> Response:
+    """List the query strategies, with their parameters and sources."""
+    return json_response(STRATEGIES_REPLY.dump({"strategies": strategies.STRATEGIES.values()}))
+
+
+@operations.add(
+    "GET", "/estimators", role=Role.READER, replies={200: Reply("The estimators.", responses.EstimatorListSchema)}
+)
+def list_estimators() -> Response:
+    """List the estimators, with their parameters."""
+    return json_response(ESTIMATORS_REPLY.dump({"estimators": estimators.ESTIMATORS.values()}))
+
+
+@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process lives.", responses.StatusSchema)})
+def get_health() -> Response:
+    """Tell whether the process lives."""
+    return json_response({"status": "ok"})
+
+
+@operations.add(
+    "GET",
+    "/readyz",
+    role=None,
+    replies={200: Reply("The data directory can be written.", responses.StatusSchema)},
+    problems=(503,),
+)
+def get_readiness() -> Response:
+    """Tell whether the data directory can be written."""
+    try:
+        current_context().store.check_writable()
+    except (OSError, StoreUnwritable) as error:
+        why = f": {error}" if isinstance(error, StoreUnwritable) else ""
+        raise ServiceUnavailable(f"the data directory cannot be written{why}") from error
+    return json_response({"status": "ok"})
+
+
+@operations.add(
+    "GET",
+    "/metrics",
+    role=Role.READER,
+    replies={200: Reply("Counters and histograms over all workers.", media_types=("text/plain",))},
+)
+def get_metrics() -> Response:
+    """Show what the service did, for Prometheus."""
+    return Response(metrics.render_metrics(current_context().census), content_type=metrics.CONTENT_TYPE)
+
+
+@operations.add("GET", "/openapi.yaml", role=None, replies={200: Reply("The contract.", media_types=(YAML,))})
+def get_openapi() -> Response:
+    """Fetch this contract."""
+    return Response(docs.openapi_text(), mimetype=YAML)
+
+
+@operations.add("GET", "/docs", role=None, replies={200: Reply("A page to read.", media_types=("text/html",))})
+def get_docs() -> Response:
+    """Read the reference."""
+    return Response(docs.page(), mimetype="text/html", headers={"Content-Security-Policy": docs.CSP})

@@ -1,0 +1,139 @@
+"""The projects: list, look at, append to, and delete them; their events and annotators."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from service.auth.keys import Role
+from service.domain.project import Project
+from service.http.body.reader import read_samples
+from service.http.contract.operations import Operations, Reply
+from service.http.media_types import JSON
+from service.http.middleware import auth
+from service.http.middleware.etags import CONDITIONS, with_etag
+from service.http.middleware.idempotency import read_preconditions
+from service.http.responses import empty_response, json_list, json_page, json_response
+from service.http.routes.context import current_context
+from service.http.routes.query_string import read_query
+from service.http.schemas import responses
+from service.http.schemas.requests import AppendSchema, EventPageSchema, PageSchema, append_request
+from service.usecases import annotators, append, projects
+
+PAGE, PAGE_REPLY = PageSchema(), responses.ProjectPageSchema()
+APPEND, EVENT_PAGE, PROJECT_REPLY = AppendSchema(), EventPageSchema(), responses.ProjectSchema()
+
+operations = Operations()
+
+
+def project_response(project: Project, status: int = 200) -> Response:
+    """Reply with a project and its ETag, and see to the fit that it may want."""
+    context = current_context()
+    response = json_response(PROJECT_REPLY.dump(projects.present(context.store, project)), status)
+    context.fits.take_up(project)
+    # Since when a fit is at work is no part of the state.
+    return with_etag(request, response, project, cached=not project.fit_is_due)
+
+
+@operations.add(
+    "GET",
+    "/projects",
+    role=Role.READER,
+    query=PageSchema,
+    replies={200: Reply("A page of projects.", responses.ProjectPageSchema)},
+    problems=(422,),
+)
+def list_projects() -> Response:
+    """List the projects that the caller may touch, in order of their names."""
+    data = read_query(PAGE)
+    page = projects.list_all(current_context().store, data["limit"], data.get("after"), auth.caller().may_touch)
+    return json_response(PAGE_REPLY.dump(page))
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>",
+    role=Role.READER,
+    replies={200: Reply("The project.", responses.ProjectSchema, etag=True)},
+    problems=(404,),
+)
+def get_project(project_id: str) -> Response:
+    """Look at a project."""
+    return project_response(projects.get(current_context().store, project_id))
+
+
+@operations.add(
+    "POST",
+    "/projects/<project_id>/pool",
+    role=Role.ADMIN,
+    body=AppendSchema,
+    parts=("X", "y", "ids"),
+    lines='an object: {"x": [numbers], "id": its name, "y": its label or null}, `id` and `y` as in `ids` and `y`',
+    replies={200: Reply("The project with its larger pool.", responses.ProjectSchema, etag=True)},
+    headers=CONDITIONS,
+    problems=(404, 411, 412, 413, 415, 422, 503, 507),
+)
+def append_samples(project_id: str) -> Response:
+    """Put more samples behind those of the pool.
+
+    Indices of the samples that are there stay as they are, and the pool can be asked in between: one that is larger
+    than a request may be comes in pieces. Labels among them are trained on by the next request that fits.
+    """
+    context = current_context()
+    with context.store.stage() as staging:
+        data = APPEND.load(read_samples(request, context.limits, staging))
+        order = append_request(project_id, data, staging, context.limits)
+        project = append.append_samples(
+            context.store, staging, order, context.settings.max_pool_cells, read_preconditions(request)
+        )
+        return project_response(project)
+
+
+@operations.add(
+    "DELETE",
+    "/projects/<project_id>",
+    role=Role.ADMIN,
+    replies={204: Reply("The project is gone, and all its files with it.")},
+    headers=CONDITIONS,
+    problems=(404, 412, 422, 503, 507),
+)
+def delete_project(project_id: str) -> Response:
+    """Delete a project."""
+    projects.delete(current_context().store, project_id, read_preconditions(request))
+    return empty_response()
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/events",
+    role=Role.READER,
+    query=EventPageSchema,
+    replies={200: Reply("A page of events.", responses.EventPageReplySchema, etag=True)},
+    problems=(404, 422),
+)
+def list_project_events(project_id: str) -> Response:
+    """List what changed.
+
+    Every commit of the project is an event, in the order of the versions that they led to. They are kept until the
+    project is deleted, over `replace` too, and the labels can be rebuilt from them: take away what is `retracted`, and
+    put down what `labels` holds, by sample and annotator. A commit of more than 100,000 labels is several events of one
+    version, which are never on two pages.
+    """
+    data = read_query(EVENT_PAGE)
+    project, page = projects.list_events(current_context().store, project_id, data["limit"], data["after"])
+    return with_etag(request, Response(json_page("events", page, page.next), mimetype=JSON), project)
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/annotators",
+    role=Role.READER,
+    replies={200: Reply("Who answered.", responses.AnnotatorListSchema, etag=True)},
+    problems=(404,),
+)
+def list_project_annotators(project_id: str) -> Response:
+    """List who answered, and how well.
+
+    Estimates are CROWDLAB's, as of the last fit: they need samples that several people labelled.
+    """
+    project, records = annotators.list_annotators(current_context().store, project_id)
+    return with_etag(request, Response(json_list("annotators", records), mimetype=JSON), project)

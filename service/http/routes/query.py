@@ -1,0 +1,74 @@
+"""POST /query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+from flask.globals import request_ctx
+
+from service.auth.keys import Role
+from service.compute.deadline import time_limit
+from service.http.body.limits import PREDICTIONS
+from service.http.body.reader import read_document
+from service.http.contract.operations import Operations, Reply
+from service.http.media_types import MULTIPART
+from service.http.middleware import auth
+from service.http.responses import json_response
+from service.http.routes.context import current_context
+from service.http.schemas import responses
+from service.http.schemas.requests import QuerySchema, query_request
+from service.usecases import leases, query, query_arrays
+
+QUERY, QUERY_REPLY = QuerySchema(), responses.QueryReplySchema()
+
+operations = Operations()
+
+
+@operations.add(
+    "POST",
+    "/query",
+    role=Role.READER,
+    body=QuerySchema,
+    parts=(*PREDICTIONS, "X", "y"),
+    replies={200: Reply("The samples, ask-first first.", responses.QueryReplySchema, some_headers=("Retry-After",))},
+    problems=(403, 404, 411, 413, 415, 422, 503, 504, 507),
+)
+def query_project() -> Response:
+    """Ask which samples to label next.
+
+    Always answers: where the strategy cannot run, `strategy` names the one that did and `fallback_reason` says why.
+    The same state and the same request give the same answer.
+
+    With `lease_seconds` the samples are held for `annotator`, and given to nobody else until somebody answers them, the
+    lease is released or it expires. Where others hold all that is left there is nothing to give for now, and
+    `Retry-After` says when to ask again.
+
+    Probabilities of a model of your own take the place of the project's model for this question. Without a project
+    the question is about the samples that are sent, and nothing is kept of them; a strategy that needs more than was
+    sent is refused.
+    """
+    context, request = current_context(), request_ctx.request
+    if request.mimetype != MULTIPART:
+        return answer_query(read_document(request, context.limits))
+    with context.store.stage(kept=False) as staging:
+        return answer_query(read_document(request, context.limits, staging))
+
+
+def answer_query(document: dict[str, Any]) -> Response:
+    """Reply to a question, its arrays at hand or staged."""
+    context = current_context()
+    data = auth.with_query_annotator(QUERY.load(document))
+    asked = query_request(data, context.settings.max_batch, context.limits)
+    with time_limit(context.settings.query_seconds):
+        if asked.project_id is None:
+            return json_response(QUERY_REPLY.dump(query_arrays.query_arrays(asked, context.places.claim)))
+        auth.check_visible(auth.caller(), asked.project_id)
+        ask = leases.lease_samples if asked.lease_seconds else query.query_project
+        answered = ask(context.store, asked, context.backend_of, context.places.claim)
+    if answered.project is not None:
+        context.fits.take_up(answered.project)
+    response = json_response(QUERY_REPLY.dump(answered))
+    if answered.retry_after is not None:
+        response.headers["Retry-After"] = str(answered.retry_after)
+    return response

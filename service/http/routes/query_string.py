@@ -1,0 +1,27 @@
+"""The query string of a request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from flask import request
+from marshmallow import Schema, ValidationError
+
+from service.domain.parameters import pointer_token
+from service.errors import InvalidRequest
+from service.http.problems import flatten
+
+
+def read_query(schema: Schema) -> dict[str, Any]:
+    """Read the query string. Raises InvalidRequest with pointers below `/query`."""
+    repeated = [
+        name for name, times in Counter((key for key, _ in request.args.items(multi=True))).items() if times > 1
+    ]
+    if repeated:
+        raise InvalidRequest.at(f"/query/{pointer_token(repeated[0])}", "is given twice")
+    try:
+        data: dict[str, Any] = schema.load(request.args.to_dict())
+    except ValidationError as error:
+        raise InvalidRequest(flatten(error.messages)).below("/query") from None
+    return data

@@ -1,0 +1,67 @@
+"""Registration of all endpoints with Flask."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from flask import Blueprint, Flask
+from flask.globals import request_ctx
+
+from service.domain.parameters import pointer_token
+from service.errors import FieldError, InvalidRequest
+from service.http.contract.operations import Operations
+from service.http.middleware.etags import CONDITIONS, has_conditions
+from service.http.middleware.idempotency import answer_once
+from service.http.routes import fit, label, leases, meta, projects, query, transfer
+from service.http.routes.context import Context
+
+OPERATIONS = Operations(
+    [
+        *fit.operations.all,
+        *query.operations.all,
+        *label.operations.all,
+        *projects.operations.all,
+        *leases.operations.all,
+        *transfer.operations.all,
+        *meta.operations.all,
+    ]
+)
+"""All endpoints, in the order in which they are documented."""
+
+
+def register(app: Flask, context: Context) -> None:
+    """Make the application answer at every endpoint."""
+    app.extensions["active-query"] = context
+    blueprint = Blueprint("api", __name__)
+    for operation in OPERATIONS.all:
+        view = operation.view
+        if operation.method == "POST":
+            view = answer_once(view, context.store.replies, context.settings.max_body_bytes)
+        blueprint.add_url_rule(operation.path, operation.name, view, methods=[operation.method])
+    blueprint.before_request(refuse_unread)
+    app.register_blueprint(blueprint)
+
+
+def refuse_unread() -> None:
+    """Refuse what an endpoint would not look at: a condition, say, that a write would happen in spite of."""
+    request = request_ctx.request
+    if has_conditions(request) and request.method not in ("GET", "HEAD", "OPTIONS"):
+        for header in CONDITIONS:
+            if header in request.headers and request.endpoint not in endpoints_with_conditions():
+                raise InvalidRequest.at(f"/headers/{header}", "must be left out: this changes no version of a project")
+    if request.args and request.endpoint not in endpoints_with_query():
+        raise InvalidRequest(
+            FieldError(f"/query/{pointer_token(name)}", "is not a parameter here") for name in request.args
+        )
+
+
+@cache
+def endpoints_with_query() -> frozenset[str]:
+    """Name the endpoints that look at their query string, as Flask knows them."""
+    return frozenset(f"api.{operation.name}" for operation in OPERATIONS.all if operation.query)
+
+
+@cache
+def endpoints_with_conditions() -> frozenset[str]:
+    """Name the endpoints that change a project on conditions, as Flask knows them."""
+    return frozenset(f"api.{operation.name}" for operation in OPERATIONS.all if set(CONDITIONS) <= {*operation.headers})

@@ -1,0 +1,78 @@
+"""Export and import of a project."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flask import Response, request
+
+from service.auth.keys import Role
+from service.http.body.formats.archive import write_archive
+from service.http.body.reader import spool_archive
+from service.http.contract.operations import Operations, Reply
+from service.http.media_types import ZIP
+from service.http.middleware import auth
+from service.http.middleware.etags import CONDITIONS, with_etag
+from service.http.middleware.idempotency import read_preconditions
+from service.http.project_archive import exported, manifest, read_project
+from service.http.routes.context import current_context
+from service.http.routes.projects import project_response
+from service.http.routes.query_string import read_query
+from service.http.schemas import responses
+from service.http.schemas.requests import ImportSchema
+from service.usecases import transfer
+
+IMPORT = ImportSchema()
+
+operations = Operations()
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/export",
+    role=Role.READER,
+    replies={200: Reply("An archive of arrays, events and a manifest.", media_types=(ZIP,), etag=True)},
+    problems=(404,),
+)
+def export_project(project_id: str) -> Response:
+    """Take a project with you, as one file.
+
+    All of it as of one commit, but for its model, which its labels give again: a zip archive of `.npy` arrays, without
+    pickles. Whatever happens to the project meanwhile, the file is of that one commit.
+    """
+    snapshot = transfer.export_project(current_context().store, project_id)
+    body = write_archive(exported(snapshot), partial(manifest, snapshot))
+    response = Response(body, mimetype=ZIP)
+    response.headers["Content-Disposition"] = f'attachment; filename="{project_id}.zip"'
+    return with_etag(request, response, snapshot.project)
+
+
+@operations.add(
+    "POST",
+    "/projects/import",
+    role=Role.ADMIN,
+    file=ZIP,
+    query=ImportSchema,
+    replies={201: Reply("The project, with a new model.", responses.ProjectSchema, etag=True)},
+    headers=CONDITIONS,
+    problems=(409, 411, 412, 413, 415, 422, 503, 507),
+)
+def import_project() -> Response:
+    """Make a project of an exported one.
+
+    Its indices, ids, labels, annotators, times, held-out set, classes, estimator, seed and events are the same. Every
+    part is checked as `POST /fit` checks its own; a pointer names the member that is wrong. The model is fitted again.
+    """
+    context, project_id = current_context(), read_query(IMPORT).get("project_id")
+    if project_id is not None:
+        auth.check_may_write(project_id)
+        transfer.refuse_taken(context.store, project_id, read_preconditions(request))
+    with context.store.stage() as staging:
+        path = spool_archive(request, context.limits, staging)
+        with context.places.claim():
+            order = read_project(path, project_id, context.limits, staging)
+        auth.check_may_write(order.facts.project_id)
+        project = transfer.import_project(
+            context.store, staging, order, context.places.take, read_preconditions(request)
+        )
+    return project_response(project, 201)
