@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.store import Store
 from service.telemetry.logging import log_to_stderr
 from service.usecases.background_fits import BackgroundFits
-from service.usecases.totals import Census
+from service.usecases.totals import TotalsCounter
 
 
 class Application(Flask):
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         backend_of(settings),
         BackgroundFits(store, settings.background_fits),
         Places(settings.heavy_requests),
-        Census(store),
+        TotalsCounter(store),
     )
     app = Application("service", static_folder=None)
     app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.labels import NOBODY, SKIP, Votes, contains
-from service.domain.project import Project, show_time, show_times
+from service.domain.labels import ANONYMOUS, SKIP, Votes, contains
+from service.domain.project import Project, format_time, format_times
 
-Plain = dict[str, Any]
+JsonObject = dict[str, Any]
 
 VoteKey = tuple[int, str | None]
 VoteValue = tuple[Any, str | None, str]
@@ -33,26 +33,26 @@ KINDS = (*BEGINNINGS, "append", "label", "retract", "fit", "change")
 
 def events_of(
     before: Project | None, after: Project, kind: str | None = None, request: str | None = None
-) -> Iterator[Plain]:
+) -> Iterator[JsonObject]:
     """Yield what a commit changed: one event, and more of its version for labels that would make it too long.
 
     `kind` is told from that, unless it is given; `request` is the mark of what was asked. A project that comes in the
     place of another (`replace`) begins anew, and so does one after nothing.
     """
     same = before if before is not None and before.incarnation == after.incarnation else None
-    facts, known = facts_of(after), facts_of(same) if same is not None else {}
+    facts, known = describe_project(after), describe_project(same) if same is not None else {}
     details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
     if request is not None:
         details["request"] = request
-    given, gone = difference(same, after)
+    given, gone = diff_votes(same, after)
     if len(gone):
-        details["retracted"] = voters(after, gone)
+        details["retracted"] = vote_keys(after, gone)
     for begin in range(0, max(len(given), 1), MAX_LABELS):
         if len(given):
-            details["labels"] = labels_of(after, given.take(np.arange(begin, min(begin + MAX_LABELS, len(given)))))
+            details["labels"] = vote_columns(after, given.take(np.arange(begin, min(begin + MAX_LABELS, len(given)))))
         yield {
             "version": after.version,
-            "at": show_time(after.updated_at),
+            "at": format_time(after.updated_at),
             "kind": kind or kind_of(before, same, details),
             "incarnation": after.incarnation,
             "details": details,
@@ -60,19 +60,19 @@ def events_of(
         kind, details = "label", {}
 
 
-def baseline(project: Project) -> Iterator[Plain]:
+def baseline_events(project: Project) -> Iterator[JsonObject]:
     """Yield the events that stand for all that came before."""
     return events_of(None, project, BASELINE)
 
 
-def facts_of(project: Project) -> Plain:
+def describe_project(project: Project) -> JsonObject:
     """Return what is told of a project beside its labels."""
     model, held_out, score = project.model, project.held_out, project.test_score
     return {
         "n_samples": project.n_samples,
         "classes": list(project.classes),
         "estimator": {"name": project.estimator.name, "params": dict(project.estimator.params)},
-        "consensus": project.consensus,
+        "consensus": project.consensus_method,
         "random_state": project.random_state,
         "held_out": None if held_out is None else {"number": held_out.number, "n_samples": held_out.n_rows},
         "model_version": None if model is None else model.version,
@@ -80,40 +80,40 @@ def facts_of(project: Project) -> Plain:
     }
 
 
-def difference(before: Project | None, after: Project) -> tuple[Votes, Votes]:
+def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
     """Return the votes that were given or changed, and those that are gone.
 
     What is new is later than the commit before; to compare vote by vote takes longer than all else that is computed.
     """
     if before is None:
-        return after.votes, Votes.none()
+        return after.votes, Votes.empty()
     old, new = before.votes, after.votes
     if old is new:
-        return Votes.none(), Votes.none()
+        return Votes.empty(), Votes.empty()
     given = new.take(np.flatnonzero(new.at > before.updated_at))
     n_kept = len(new) - len(given)
     n_replaced = np.count_nonzero(contains(old.key, given.key))
     if n_kept + n_replaced == len(old):
-        return given, Votes.none()
+        return given, Votes.empty()
     return given, old.take(~contains(new.key, old.key))
 
 
-def labels_of(project: Project, votes: Votes) -> Plain:
+def vote_columns(project: Project, votes: Votes) -> JsonObject:
     """Return votes as columns."""
     times, which = np.unique(votes.at, return_inverse=True)
-    shown = show_times(times).tolist()
+    shown = format_times(times).tolist()
     return {
-        **voters(project, votes),
+        **vote_keys(project, votes),
         "label": [None if code == SKIP else project.classes[code] for code in votes.code.tolist()],
         "query_id": [query.decode() or None for query in votes.query.tolist()],
         "labeled_at": [shown[at] for at in which.tolist()],
     }
 
 
-def voters(project: Project, votes: Votes) -> Plain:
+def vote_keys(project: Project, votes: Votes) -> JsonObject:
     """Return the samples and the annotators of votes."""
     names = project.annotators
-    who = [None if code == NOBODY else names[code] for code in votes.annotator.tolist()]
+    who = [None if code == ANONYMOUS else names[code] for code in votes.annotator.tolist()]
     return {"index": votes.index.tolist(), "annotator": who}
 
 
@@ -132,7 +132,7 @@ def kind_of(before: Project | None, same: Project | None, details: Mapping[str, 
     return "fit" if details.get("model_version") is not None else "change"
 
 
-def replay(events: Iterable[Plain]) -> dict[VoteKey, VoteValue]:
+def replay(events: Iterable[JsonObject]) -> dict[VoteKey, VoteValue]:
     """Return the votes that events come to, in order, from the first or from a baseline on."""
     votes: dict[VoteKey, VoteValue] = {}
     for event in events:
@@ -152,4 +152,4 @@ def replay(events: Iterable[Plain]) -> dict[VoteKey, VoteValue]:
 
 def votes_of(project: Project) -> dict[VoteKey, VoteValue]:
     """Return a project's votes as `replay` does."""
-    return replay(baseline(project))
+    return replay(baseline_events(project))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.splitmix import GOLDEN, mixed
+from service.domain.splitmix import GOLDEN, mix
 
 Label = str | int | bool
 
@@ -24,7 +24,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 SKIP = -1
 """The class code of a vote that says: this sample cannot be labelled."""
 
-NOBODY = -1
+ANONYMOUS = -1
 """The annotator code of a label that came without an annotator."""
 
 ANNOTATOR_BITS = 20
@@ -71,7 +71,7 @@ class Votes:
     query: NDArray[np.bytes_]
 
     @classmethod
-    def none(cls) -> Votes:
+    def empty(cls) -> Votes:
         """Return no votes at all."""
         return cls.anonymous(np.array([], np.int64), np.array([], np.int32), 0)
 
@@ -79,10 +79,10 @@ class Votes:
     def anonymous(cls, index: NDArray[np.int64], code: NDArray[np.int32], at: int) -> Votes:
         """Return votes of nobody in particular, given the samples in order."""
         n = len(index)
-        return cls(index, code, np.full(n, NOBODY, np.int32), np.full(n, at, np.int64), np.zeros(n, "S1"))
+        return cls(index, code, np.full(n, ANONYMOUS, np.int32), np.full(n, at, np.int64), np.zeros(n, "S1"))
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[int, int, int, bytes]], at: int) -> Votes:
+    def from_rows(cls, rows: Iterable[tuple[int, int, int, bytes]], at: int) -> Votes:
         """Return votes of rows (index, class code, annotator code, query id), given in any order, all at one time."""
         index, code, annotator, query = zip(*rows, strict=True)
         votes = cls(
@@ -98,30 +98,30 @@ class Votes:
         return len(self.index)
 
     @cached_property
-    def resolved(self) -> Resolved:
+    def majority(self) -> SampleLabels:
         """What the votes come to; worked out once, however many states of a project share the votes."""
-        return resolve(self)
+        return resolve_votes(self)
 
     @cached_property
-    def shared(self) -> NDArray[np.int64]:
+    def shared_samples(self) -> NDArray[np.int64]:
         """The samples that were given two labels or more, sorted."""
         given = self.index[self.code != SKIP]
-        again: NDArray[np.int64] = given[~starts(given)]
-        return again[starts(again)]
+        again: NDArray[np.int64] = given[~run_starts(given)]
+        return again[run_starts(again)]
 
     @cached_property
     def n_labels(self) -> NDArray[np.intp]:
         """How many labels each labelled sample has (l,)."""
         given = self.index[self.code != SKIP]
-        return np.diff(np.append(np.flatnonzero(starts(given)), len(given)))
+        return np.diff(np.append(np.flatnonzero(run_starts(given)), len(given)))
 
     @cached_property
-    def ballots(self) -> NDArray[np.uint64]:
+    def vote_hashes(self) -> NDArray[np.uint64]:
         """A number for each labelled sample that tells who gave it which label: as good as never the same for two."""
         given = self.code != SKIP
         said = ((self.annotator[given].astype(np.int64) + 1) << 32) + self.code[given] + 1
-        first = np.flatnonzero(starts(self.index[given]))
-        return np.add.reduceat(mixed(said.astype(np.uint64) * GOLDEN), first)  # modulo 2**64
+        first = np.flatnonzero(run_starts(self.index[given]))
+        return np.add.reduceat(mix(said.astype(np.uint64) * GOLDEN), first)  # modulo 2**64
 
     @property
     def n_bytes(self) -> int:
@@ -139,7 +139,7 @@ class Votes:
         """Return some of the votes, in the order given."""
         return Votes(self.index[rows], self.code[rows], self.annotator[rows], self.at[rows], self.query[rows])
 
-    def merged(self, other: Votes) -> Votes:
+    def merge(self, other: Votes) -> Votes:
         """Return the votes of both, in order."""
         both = Votes(
             np.concatenate([self.index, other.index]),
@@ -152,7 +152,7 @@ class Votes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Resolved:
+class SampleLabels:
     """What the votes come to: the labelled samples with one class code each, and the skipped ones, both sorted."""
 
     labeled: NDArray[np.int64]
@@ -167,16 +167,16 @@ class Resolved:
         return codes
 
 
-def resolve(votes: Votes) -> Resolved:
+def resolve_votes(votes: Votes) -> SampleLabels:
     """Derive each sample's label from its votes: the majority of its labels, the latest of those that tie.
 
     A sample is skipped when it has votes and every one of them is a skip.
     """
     given = votes.take(votes.code != SKIP)
     asked_in_vain = votes.index[votes.code == SKIP]
-    skipped = asked_in_vain[starts(asked_in_vain) & ~contains(given.index, asked_in_vain)]
-    if starts(given.index).all():
-        return Resolved(given.index, given.code, skipped)
+    skipped = asked_in_vain[run_starts(asked_in_vain) & ~contains(given.index, asked_in_vain)]
+    if run_starts(given.index).all():
+        return SampleLabels(given.index, given.code, skipped)
     order = np.lexsort((given.at, given.code, given.index))
     index, code, at = given.index[order], given.code[order], given.at[order]
     # A run is one label of one sample: how many gave it, and when it was last given.
@@ -185,37 +185,37 @@ def resolve(votes: Votes) -> Resolved:
     best_last = np.lexsort((at[last], last - first, index[first]))
     index, code = index[first][best_last], code[first][best_last]
     winner = np.r_[np.diff(index) != 0, True]
-    return Resolved(index[winner], code[winner], skipped)
+    return SampleLabels(index[winner], code[winner], skipped)
 
 
-def cast(votes: Votes, new: Votes, before: Resolved | None = None) -> tuple[Votes, int]:
+def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> tuple[Votes, int]:
     """Return the votes after `new` were given, and how many of these changed anything.
 
     `new` holds at most one vote per sample and annotator, and no other beside an anonymous one. The same label again
     is no change; of nobody in particular it is what the sample is taken to have, as `before` tells, or the majority.
     """
-    before = before or votes.resolved
+    before = before or votes.majority
     rows, repeated = look_up(votes.key, new.key)
     repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
-    anonymous = new.annotator == NOBODY
+    anonymous = new.annotator == ANONYMOUS
     said = np.where(new.code == SKIP, contains(before.skipped, new.index), before.code_of(new.index) == new.code)
     changes = ~(repeated | (anonymous & said))
     if not changes.any():
         return votes, 0
     new = new.take(changes)
-    anonymous = new.annotator == NOBODY
+    anonymous = new.annotator == ANONYMOUS
     replaced = (
         rows_with(votes.key, new.key)
         | rows_with(votes.index, new.index[anonymous])
-        | ((votes.annotator == NOBODY) & rows_with(votes.index, new.index))
+        | ((votes.annotator == ANONYMOUS) & rows_with(votes.index, new.index))
     )
-    return votes.take(~replaced).merged(new), len(new)
+    return votes.take(~replaced).merge(new), len(new)
 
 
 # The columns are sorted. numpy's own set operations do not know that, and take a hundred times as long.
 
 
-def starts(column: NDArray[np.int64]) -> NDArray[np.bool_]:
+def run_starts(column: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which rows of a sorted column are the first of their value."""
     first = np.ones(len(column), np.bool_)
     np.not_equal(column[1:], column[:-1], out=first[1:])

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import Votes, look_up, starts
+from service.domain.labels import Votes, look_up, run_starts
 from service.domain.project import MICROSECONDS, Project, now
 from service.errors import LeaseNotFound
 
@@ -21,7 +21,7 @@ MAX_LEASE_SECONDS = 7 * 24 * 3600
 """Nobody works on one batch for longer than a week."""
 
 Indices = NDArray[np.int64]
-NOTHING: Indices = np.empty(0, np.int64)
+NO_INDICES: Indices = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ class Leases:
                 return lease
         raise LeaseNotFound(query_id)
 
-    def changed(self, leases: tuple[Lease, ...]) -> Leases:
+    def with_leases(self, leases: tuple[Lease, ...]) -> Leases:
         """Return the leases in place of these, those without any samples left out."""
         kept = tuple(lease for lease in leases if len(lease.index))
         return Leases(self.incarnation, kept, max(now(), self.changed_at + 1))
@@ -90,10 +90,10 @@ class Holdings:
         return len(self.own) + len(self.others) > 0
 
 
-NOTHING_HELD = Holdings(NOTHING, NOTHING, NOTHING)
+NO_HOLDINGS = Holdings(NO_INDICES, NO_INDICES, NO_INDICES)
 
 
-def live(leases: Leases, project: Project, moment: int) -> Leases:
+def live_leases(leases: Leases, project: Project, moment: int) -> Leases:
     """Return what is held at a moment: without what has expired, was answered since, or is of another pool."""
     if leases.incarnation != project.incarnation:
         return Leases(project.incarnation, (), leases.changed_at)
@@ -102,7 +102,7 @@ def live(leases: Leases, project: Project, moment: int) -> Leases:
     sizes = n_samples(leases.all)
     is_held = np.repeat([lease.expires_at > moment for lease in leases.all], sizes)
     known_at = np.repeat([lease.known_at for lease in leases.all], sizes)
-    is_held &= answered_at(project.votes, leases.index, known_at.min()) <= known_at
+    is_held &= last_vote_times(project.votes, leases.index, known_at.min()) <= known_at
     if is_held.all():
         return leases
     kept = np.split(is_held, np.cumsum(sizes)[:-1])
@@ -117,28 +117,28 @@ def n_samples(leases: Sequence[Lease]) -> list[int]:
 
 def samples_of(leases: Sequence[Lease]) -> Indices:
     """Return the samples of some leases, one lease after the other."""
-    return np.concatenate([NOTHING, *(lease.index for lease in leases)])
+    return np.concatenate([NO_INDICES, *(lease.index for lease in leases)])
 
 
-def answered_at(votes: Votes, index: Indices, after: int) -> Indices:
+def last_vote_times(votes: Votes, index: Indices, after: int) -> Indices:
     """Return when each sample (k,) was last answered, 0 where not after a time."""
     is_late = votes.at > after
     late, at = votes.index[is_late], votes.at[is_late]
     answered = np.zeros(len(index), np.int64)
     if len(late):
-        first = np.flatnonzero(starts(late))
+        first = np.flatnonzero(run_starts(late))
         rows, found = look_up(late[first], index)
         answered[found] = np.maximum.reduceat(at, first)[rows[found]]
     return answered
 
 
-def holdings(leases: Leases, annotator: str | None) -> Holdings:
+def holdings_of(leases: Leases, annotator: str | None) -> Holdings:
     """Return what is held for an annotator, and for all others; for nobody in particular all is held by others.
 
     The leases must be live.
     """
     if not leases.all:
-        return NOTHING_HELD
+        return NO_HOLDINGS
     mine = sorted((lease for lease in leases.all if lease.annotator == annotator), key=lambda lease: lease.leased_at)
     others = [lease for lease in leases.all if lease.annotator != annotator]
     index = samples_of(others)
@@ -155,10 +155,10 @@ def with_lease(leases: Leases, new: Lease) -> Leases:
             return lease
         return replace(lease, index=lease.index[~np.isin(lease.index, new.index)])
 
-    return leases.changed((*map(without, leases.all), new))
+    return leases.with_leases((*map(without, leases.all), new))
 
 
-def renewed(leases: Leases, query_id: str, moment: int, seconds: int | None) -> tuple[Leases, Lease]:
+def renew(leases: Leases, query_id: str, moment: int, seconds: int | None) -> tuple[Leases, Lease]:
     """Return the leases with one that counts anew from a moment, for as long as before or so many seconds.
 
     Raises LeaseNotFound.
@@ -166,10 +166,10 @@ def renewed(leases: Leases, query_id: str, moment: int, seconds: int | None) -> 
     lease = leases.find(query_id)
     seconds = lease.seconds if seconds is None else seconds
     longer = replace(lease, seconds=seconds, expires_at=moment + seconds * MICROSECONDS)
-    return leases.changed(tuple(longer if each is lease else each for each in leases.all)), longer
+    return leases.with_leases(tuple(longer if each is lease else each for each in leases.all)), longer
 
 
 def without_lease(leases: Leases, query_id: str) -> Leases:
     """Return the leases without one, or raise LeaseNotFound."""
     released = leases.find(query_id)
-    return leases.changed(tuple(lease for lease in leases.all if lease is not released))
+    return leases.with_leases(tuple(lease for lease in leases.all if lease is not released))

@@ -1,6 +1,6 @@
 """What a project is: frozen values, and the pure transitions between them. Nothing here touches a disk or a network.
 
-What a sample is trained on is derived from its votes (`Project.resolved`), and whether a fit is due is derived from the
+What a sample is trained on is derived from its votes (`Project.labels`), and whether a fit is due is derived from the
 labels and the model (`Project.fit_is_due`), so that no second truth has to survive a crash.
 """
 
@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.consensus import Crowd
-from service.domain.labels import NOBODY, SKIP, EncodedLabels, Label, Resolved, Votes, contains, look_up
+from service.domain.consensus import Consensus
+from service.domain.labels import ANONYMOUS, SKIP, EncodedLabels, Label, SampleLabels, Votes, contains, look_up
 from service.domain.parameters import Parameters
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
@@ -32,10 +32,10 @@ PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 GROW_CLASSES = "POST /fit with a longer list of 'classes' declares it"
 
 
-Consensus = Literal["crowdlab", "majority"]
+ConsensusMethod = Literal["crowdlab", "majority"]
 """How the votes of several people on one sample become one label."""
 
-DEFAULT_CONSENSUS: Consensus = "crowdlab"
+DEFAULT_CONSENSUS_METHOD: ConsensusMethod = "crowdlab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class TestScore:
 class ModelRef:
     """A fitted model: the file of its number, what it was fitted with and on, and how well it does.
 
-    `held_out` is the number of the held-out set that it was scored on, None without one. `crowd` is what was found out
-    about the votes that it was fitted to, None where there was nothing to weigh.
+    `held_out` is the number of the held-out set that it was scored on, None without one. `consensus` is what was found
+    out about the votes that it was fitted to, None where there was nothing to weigh.
     """
 
     version: int
@@ -72,8 +72,8 @@ class ModelRef:
     labels_revision: int
     held_out: int | None
     test_score: TestScore | None
-    consensus: Consensus = DEFAULT_CONSENSUS
-    crowd: Crowd | None = None
+    consensus_method: ConsensusMethod = DEFAULT_CONSENSUS_METHOD
+    consensus: Consensus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Checksum:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class EventLog:
     """Where the events of a project lie: in its log, of which so many bytes count, and behind those in `tail`."""
 
     n_bytes: int = 0
@@ -139,11 +139,11 @@ class Project:
     last_file: int
     created_at: int
     updated_at: int
-    consensus: Consensus
+    consensus_method: ConsensusMethod
     fit_asked: int | None
     fit_error: str | None
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
-    history: History | None = History()
+    event_log: EventLog | None = EventLog()
 
     @property
     def n_samples(self) -> int:
@@ -166,31 +166,31 @@ class Project:
         return self.segments[0].sparse
 
     @property
-    def crowd(self) -> Crowd | None:
+    def consensus(self) -> Consensus | None:
         """What is known about the people behind the votes, None where it plays no part."""
-        return self.model.crowd if self.model is not None and self.consensus == "crowdlab" else None
+        return self.model.consensus if self.model is not None and self.consensus_method == "crowdlab" else None
 
     @cached_property
-    def resolved(self) -> Resolved:
+    def labels(self) -> SampleLabels:
         """What the votes come to: the consensus found with the model, the majority where votes are newer."""
-        return self.votes.resolved if self.crowd is None else self.crowd.settle(self.votes)
+        return self.votes.majority if self.consensus is None else self.consensus.apply_to(self.votes)
 
     @property
     def n_bytes(self) -> int:
         """How much memory it takes, nearly."""
-        crowd = self.model.crowd if self.model else None
-        n_bytes = self.votes.n_bytes + sum(map(len, self.history.tail if self.history else ()))
-        return n_bytes + (crowd.n_bytes + self.resolved.codes.nbytes if crowd else 0)
+        consensus = self.model.consensus if self.model else None
+        n_bytes = self.votes.n_bytes + sum(map(len, self.event_log.tail if self.event_log else ()))
+        return n_bytes + (consensus.n_bytes + self.labels.codes.nbytes if consensus else 0)
 
     @property
     def n_labeled(self) -> int:
         """How many samples have a label."""
-        return len(self.resolved.labeled)
+        return len(self.labels.labeled)
 
     @property
     def n_skipped(self) -> int:
         """How many samples were skipped."""
-        return len(self.resolved.skipped)
+        return len(self.labels.skipped)
 
     @property
     def n_unlabeled(self) -> int:
@@ -208,7 +208,7 @@ class Project:
     @property
     def class_counts(self) -> list[int]:
         """How many samples are labelled with each of `classes`."""
-        counts: list[int] = np.bincount(self.resolved.codes, minlength=len(self.classes)).tolist()
+        counts: list[int] = np.bincount(self.labels.codes, minlength=len(self.classes)).tolist()
         return counts
 
     @property
@@ -220,26 +220,26 @@ class Project:
     def can_fit(self) -> bool:
         """Whether there is something to learn: two classes, also by the majority that the next fit starts from."""
         has_two = self.n_classes_labeled >= 2
-        return has_two and (self.crowd is None or len(np.unique(self.votes.resolved.codes)) >= 2)
+        return has_two and (self.consensus is None or len(np.unique(self.votes.majority.codes)) >= 2)
 
     @property
     def fit_is_due(self) -> bool:
         """Whether a fit would give another model than the current one."""
-        return (self.model is None or not self.fitted_with(self.model, self.labels_revision)) and self.can_fit
+        return (self.model is None or not self.matches(self.model, self.labels_revision)) and self.can_fit
 
     @property
     def fit_is_wanted(self) -> bool:
         """Whether somebody asked for a model that is still to be made: without that, a fit that is due can wait."""
-        is_open = self.fit_asked is not None and not (self.model and self.fitted_with(self.model, self.fit_asked))
+        is_open = self.fit_asked is not None and not (self.model and self.matches(self.model, self.fit_asked))
         return is_open and self.can_fit
 
-    def fitted_with(self, model: ModelRef, labels_revision: int) -> bool:
+    def matches(self, model: ModelRef, labels_revision: int) -> bool:
         """Tell whether a model is of this project's estimator, seed and held-out set, and has seen a revision."""
         return (
             model.estimator == self.estimator
             and model.random_state == self.random_state
             and model.held_out == self.held_out_number
-            and model.consensus == self.consensus
+            and model.consensus_method == self.consensus_method
             and model.labels_revision >= labels_revision
         )
 
@@ -257,13 +257,13 @@ class Project:
         """Return the time in microseconds since 1970 UTC, later than the last commit even if the clock was set back."""
         return max(now(), self.updated_at + 1)
 
-    def committed(self) -> Project:
+    def next_version(self) -> Project:
         """Return the project as its next version, later than the last and no earlier than any of its votes."""
         # The clock may be set back between a vote and its commit.
         moment = max(self.next_moment(), int(self.votes.at.max(initial=0)))
         return replace(self, version=self.version + 1, updated_at=moment)
 
-    def in_place_of(self, old: Project) -> Project:
+    def continuing(self, old: Project) -> Project:
         """Return the project as the successor of another: its counters go on, so that no file name comes again."""
         return replace(
             self,
@@ -277,17 +277,17 @@ class Project:
     def with_votes(self, votes: Votes) -> Project:
         """Return the project with other votes. What can no longer be fitted has no model, and none is asked of it."""
         changed = replace(self, votes=votes)
-        before, after = self.resolved, changed.resolved
+        before, after = self.labels, changed.labels
         given = after.labeled[before.code_of(after.labeled) != after.codes]
         retracted = before.labeled[after.code_of(before.labeled) == SKIP]
         n_touched = len(given) + len(retracted)
-        if self.consensus == "crowdlab" and len(weighed := reweighed(self.votes, votes)):
+        if self.consensus_method == "crowdlab" and len(weighed := reweighed_samples(self.votes, votes)):
             n_touched += len(np.setdiff1d(weighed, np.concatenate([given, retracted])))
         if not changed.can_fit:
             changed = replace(changed, model=None, fit_asked=None, fit_error=None)
         return replace(changed, labels_revision=self.labels_revision + n_touched)
 
-    def asking_for_fit(self) -> Project:
+    def with_fit_asked(self) -> Project:
         """Return the project with a model asked for of the labels that there are; as it is where none is due."""
         if not self.fit_is_due or self.fit_asked == self.labels_revision:
             return self
@@ -310,8 +310,8 @@ class Project:
         The project stays as it is when another estimator was chosen meanwhile, its model has seen more labels, or so
         many were retracted that there is nothing left to fit.
         """
-        outdated = self.model is not None and self.fitted_with(self.model, model.labels_revision + 1)
-        if outdated or not self.can_fit or not self.fitted_with(model, 0):
+        outdated = self.model is not None and self.matches(self.model, model.labels_revision + 1)
+        if outdated or not self.can_fit or not self.matches(model, 0):
             return self
         number = self.last_model + 1
         fitted = replace(self, model=replace(model, version=number), last_model=number, fit_error=None)
@@ -319,20 +319,22 @@ class Project:
         return fitted if fitted.can_fit else self
 
 
-def reweighed(before: Votes, after: Votes) -> NDArray[np.int64]:
+def reweighed_samples(before: Votes, after: Votes) -> NDArray[np.int64]:
     """Return the samples with several labels, before or after, whose ballots are not what they were."""
-    several = np.concatenate([before.shared, after.shared[~contains(before.shared, after.shared)]])
+    several = np.concatenate(
+        [before.shared_samples, after.shared_samples[~contains(before.shared_samples, after.shared_samples)]]
+    )
     if len(several):
-        several = several[ballots_of(before, several) != ballots_of(after, several)]
+        several = several[vote_hashes_of(before, several) != vote_hashes_of(after, several)]
     return several
 
 
-def ballots_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]:
+def vote_hashes_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return the ballots of each sample, 0 for one without a label."""
-    rows, found = look_up(votes.resolved.labeled, index)
-    ballots = np.zeros(len(index), np.uint64)
-    ballots[found] = votes.ballots[rows[found]]
-    return ballots
+    rows, found = look_up(votes.majority.labeled, index)
+    hashes = np.zeros(len(index), np.uint64)
+    hashes[found] = votes.vote_hashes[rows[found]]
+    return hashes
 
 
 def now() -> int:
@@ -340,14 +342,14 @@ def now() -> int:
     return int(datetime.now(UTC).timestamp() * MICROSECONDS)
 
 
-def show_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:
+def format_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:
     """Show microseconds since 1970 UTC as RFC 3339 tells."""
     return np.datetime_as_string(microseconds.astype("M8[us]"), timezone="UTC")
 
 
-def show_time(microseconds: int) -> str:
+def format_time(microseconds: int) -> str:
     """Show a single time as `show_times` does."""
-    return str(show_times(np.array(microseconds)))
+    return str(format_times(np.array(microseconds)))
 
 
 def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[[int], str]) -> Project:
@@ -362,13 +364,13 @@ def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[
     for position, value in enumerate(values):
         if project.classes and type(value) is not type(project.classes[0]):
             wanted = type_name(project.classes[0])
-            problem = f"{shown(value)} is {type_name(value)}; this project's labels are each {wanted}"
+            problem = f"{quote_label(value)} is {type_name(value)}; this project's labels are each {wanted}"
             errors.append(FieldError(pointer(position), problem))
         elif value in known:
             continue
         elif project.classes_declared:
-            declared = ", ".join(shown(label) for label in project.classes[:10])
-            problem = f"{shown(value)} is not among the declared classes ({declared}): {GROW_CLASSES}"
+            declared = ", ".join(quote_label(label) for label in project.classes[:10])
+            problem = f"{quote_label(value)} is not among the declared classes ({declared}): {GROW_CLASSES}"
             errors.append(FieldError(pointer(position), problem))
         elif len(known) + len(new) == MAX_CLASSES:
             errors.append(FieldError(pointer(position), f"is one class too many; a project has at most {MAX_CLASSES}"))
@@ -389,14 +391,14 @@ def declare_classes(project: Project, classes: Sequence[Label]) -> Project:
     declared = {(type(label), label) for label in classes}  # True is not 1
     missing = [label for label in project.classes if (type(label), label) not in declared]
     if missing:
-        names = ", ".join(shown(label) for label in missing[:10])
+        names = ", ".join(quote_label(label) for label in missing[:10])
         raise InvalidRequest.at("/classes", f"may only grow; the project already has {names}")
     known = set(project.classes)
     new = tuple(label for label in classes if label not in known)
     return replace(project, classes=project.classes + new, classes_declared=True)
 
 
-def encode_with(project: Project, labels: EncodedLabels) -> NDArray[np.int32]:
+def encode_labels(project: Project, labels: EncodedLabels) -> NDArray[np.int32]:
     """Return labels as codes of the project's classes, which must have them all; -1 for unlabelled."""
     code_of = {label: code for code, label in enumerate(project.classes)}
     table = np.array([code_of[value] for value in labels.values] + [-1], np.int32)
@@ -412,13 +414,13 @@ def contradictions(project: Project) -> Iterator[str]:
         return
     if not (np.diff(votes.key) > 0).all():
         yield "holds votes that are not in order, or twice"
-    elif (votes.annotator[np.flatnonzero(np.diff(votes.index) == 0)] == NOBODY).any():
+    elif (votes.annotator[np.flatnonzero(np.diff(votes.index) == 0)] == ANONYMOUS).any():
         yield "holds votes beside one of nobody in particular"
     if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
         yield "holds votes on samples that there are not"
     if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():
         yield "holds votes for classes that there are not"
-    if not ((votes.annotator >= NOBODY) & (votes.annotator < len(project.annotators))).all():
+    if not ((votes.annotator >= ANONYMOUS) & (votes.annotator < len(project.annotators))).all():
         yield "holds votes of annotators that there are not"
 
 
@@ -427,7 +429,7 @@ def type_name(label: Label) -> str:
     return {bool: "a boolean", int: "an integer", str: "a string"}[type(label)]
 
 
-def shown(label: Label) -> str:
+def quote_label(label: Label) -> str:
     """Show a label in an error message as it stands in JSON, cut to a length fit for reading."""
     if isinstance(label, bool):
         return "true" if label else "false"

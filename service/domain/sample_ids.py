@@ -35,14 +35,14 @@ class SampleIds:
         order = np.argsort(hashes, kind="stable")
         return cls(np.frombuffer(b"".join(encoded), np.uint8), starts, hashes[order], order)
 
-    def packed(self) -> NDArray[np.uint8]:
+    def pack(self) -> NDArray[np.uint8]:
         """Return all of it as one array, which takes one open file where it is mapped, and not four."""
         n = np.array([len(self)], np.int64)
         return np.concatenate([part.view(np.uint8) for part in (n, self.starts, self.hashes, self.order, self.text)])
 
     @classmethod
-    def unpacked(cls, packed: NDArray[np.uint8]) -> SampleIds:
-        """Return what `packed` was made of, over the same memory."""
+    def unpack(cls, packed: NDArray[np.uint8]) -> SampleIds:
+        """Return what `pack` was made of, over the same memory."""
         packed = packed.view(np.ndarray)  # to read a number of a mapping takes five times as long
         n = int(packed[:8].view(np.int64)[0])
         starts, hashes, order, end = np.cumsum([8, 8 * (n + 1), 8 * n, 8 * n]).tolist()
@@ -108,7 +108,7 @@ class PoolIds:
                 return start + found
         return None
 
-    def known(self, names: Sequence[str]) -> Iterator[int]:
+    def find_known(self, names: Sequence[str]) -> Iterator[int]:
         """Yield which of some names are there already, by their position in `names`, as they are found."""
         hashes = np.fromiter((hash_of(name.encode()) for name in names), np.uint64, len(names))
         alike = np.zeros(len(names), np.bool_)

@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterator
 from dataclasses import fields
 
-from service.usecases.projects import LabelRecord
+from service.usecases.projects import StoredLabel
 
 
-def csv_lines(records: Iterator[LabelRecord]) -> Iterator[str]:
+def csv_lines(records: Iterator[StoredLabel]) -> Iterator[str]:
     """Write records as CSV (RFC 4180), a line at a time."""
-    columns = [field.name for field in fields(LabelRecord)]
+    columns = [field.name for field in fields(StoredLabel)]
     yield csv_line(columns)
     for record in records:
         yield csv_line([csv_value(getattr(record, column)) for column in columns])

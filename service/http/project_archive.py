@@ -26,7 +26,7 @@ from marshmallow import fields as marshmallow_fields
 
 from service import __version__
 from service.domain.labels import MAX_LABEL_LENGTH, Votes
-from service.domain.project import MAX_CLASSES, Consensus
+from service.domain.project import MAX_CLASSES, ConsensusMethod
 from service.domain.sample_ids import SampleIds
 from service.errors import InvalidRequest
 from service.http.body.formats.archive import (
@@ -51,7 +51,7 @@ from service.store.events import staged_log
 from service.store.staging import SPARSE, StagedRows, Staging
 from service.usecases.append import MAX_SEGMENTS
 from service.usecases.label import MAX_ANNOTATORS
-from service.usecases.transfer import ImportRequest, ProjectFacts, facts_of
+from service.usecases.transfer import ImportRequest, ProjectFacts, project_facts
 
 FORMAT = "active-query-project"
 FORMAT_VERSION = 1
@@ -94,7 +94,7 @@ class FactsSchema(RequestSchema):
     n_features = count_field(1, MAX_COLUMNS)
     random_state = count_field(0, MAX_SEED)
     estimator = Ruled(fields.estimator(), "", required=True)
-    consensus = Ruled(fields.one_of(*get_args(Consensus)), "", required=True)
+    consensus = Ruled(fields.one_of(*get_args(ConsensusMethod)), "", required=True)
     classes = Ruled(list_or_none(label_fields.class_list(), MAX_CLASSES), "", required=True)
     classes_declared = Ruled(fields.boolean(), "", required=True)
     annotators = Ruled(list_or_none(fields.sample_ids(), MAX_ANNOTATORS), "", required=True)
@@ -159,7 +159,7 @@ def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "service": __version__,
-        "project": asdict(facts_of(project)),
+        "project": asdict(project_facts(project)),
         "segments": [{"n_rows": segment.n_rows, "sparse": segment.sparse} for segment in project.segments],
         "has_ids": project.has_ids,
         "held_out": held_out and {"n_rows": held_out.n_rows, "sparse": held_out.sparse},

@@ -75,7 +75,7 @@ class EstimatorKind:
 ESTIMATORS: dict[str, EstimatorKind] = {}
 
 
-def resolve(name: str, params: Mapping[str, object]) -> EstimatorSpec:
+def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
     """Check a caller's choice and complete it with the defaults.
 
     Raises InvalidRequest with the pointer `/name`, or `/params/<parameter>` for each one that is wrong.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.compute.deadline import check_time
-from service.domain.consensus import Crowd
+from service.domain.consensus import Consensus
 from service.domain.labels import SKIP, Votes, contains, look_up
 from service.domain.project import EstimatorSpec, Project
 from service.errors import FitFailed
@@ -28,17 +28,17 @@ MAX_CELLS = 2**23
 """So many probabilities are held at most, 67 MB: with many classes fewer samples are weighed."""
 
 
-def crowd_of(project: Project, X: Features) -> Crowd:
+def estimate_consensus(project: Project, X: Features) -> Consensus:
     """Weigh a project's votes, given the features of its labelled rows (l, d), of two classes at least.
 
     The same project gives the same answer, and its estimator is fitted `FOLDS` times for it.
     """
     votes = project.votes
-    labeled, majority = votes.resolved.labeled, votes.resolved.codes
+    labeled, majority = votes.majority.labeled, votes.majority.codes
     given = votes.take(votes.code != SKIP)
     classes = np.unique(given.code)
     rng = np.random.default_rng([project.random_state, project.labels_revision])
-    rows = weighed_rows(votes, len(classes), rng)
+    rows = choose_rows(votes, len(classes), rng)
     given = given.take(contains(labeled[rows], given.index))
     annotators, who = np.unique(given.annotator, return_inverse=True)
     ballots = Ballots(
@@ -53,11 +53,11 @@ def crowd_of(project: Project, X: Features) -> Crowd:
     found = weigh(
         ballots, unseen_probabilities(project.estimator, X[rows], latest, len(classes), project.random_state), latest
     )
-    return Crowd(
+    return Consensus(
         index=labeled[rows],
         code=classes[found.consensus],
         quality=found.quality,
-        ballots=votes.ballots[rows],
+        vote_hashes=votes.vote_hashes[rows],
         annotator=annotators,
         weight=found.weights,
         accuracy=found.accuracy,
@@ -67,12 +67,12 @@ def crowd_of(project: Project, X: Features) -> Crowd:
     )
 
 
-def weighed_rows(votes: Votes, n_classes: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def choose_rows(votes: Votes, n_classes: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Choose which of the labelled samples are weighed: their positions, sorted."""
-    n_labeled = len(votes.resolved.labeled)
+    n_labeled = len(votes.majority.labeled)
     n_weighed = min(n_labeled, MAX_ROWS, MAX_CELLS // n_classes)
     is_single = np.ones(n_labeled, bool)
-    is_single[look_up(votes.resolved.labeled, votes.shared)[0]] = False
+    is_single[look_up(votes.majority.labeled, votes.shared_samples)[0]] = False
     return np.sort(np.lexsort((rng.random(n_labeled), is_single))[:n_weighed])
 
 

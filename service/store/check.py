@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.events import Plain, replay, votes_of
+from service.domain.events import JsonObject, replay, votes_of
 from service.domain.project import Project, contradictions
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store.cache import Cache
@@ -116,7 +116,7 @@ def looks(opened: Opened) -> Iterator[tuple[str, Callable[[], object]]]:
     directory = opened.directory
     if directory is None:
         return
-    if project.history is not None:
+    if project.event_log is not None:
         yield LOG, lambda: check_events(directory, project)
     if (directory / LEASES).exists():
         yield LEASES, lambda: check_leases(directory, project)
@@ -155,7 +155,7 @@ def check_events(directory: Path, project: Project) -> None:
         raise StoreDamaged("holds events that do not lead to the labels of the state")
 
 
-def in_order(events: Iterable[Plain], last: int) -> Iterator[Plain]:
+def in_order(events: Iterable[JsonObject], last: int) -> Iterator[JsonObject]:
     """Yield events, and raise StoreDamaged unless their versions grow up to `last`."""
     version = 0
     for event in events:

@@ -1,8 +1,8 @@
 """The events of a project: one for each commit, in the order of their versions, kept for as long as the project is.
 
-An event is written with the state that it leads to, in one file: `Project.history.tail`. So it is there when its commit
-is, and a commit waits for the disk no oftener for it. When the tail is long it moves to `events.log`, of which the
-state counts so many bytes; what lies beyond them is of a commit that never happened. A line of the log is
+An event is written with the state that it leads to, in one file: `Project.event_log.tail`. So it is there when its
+commit is, and a commit waits for the disk no oftener for it. When the tail is long it moves to `events.log`, of which
+the state counts so many bytes; what lies beyond them is of a commit that never happened. A line of the log is
 "checksum version event", the event as JSON, the checksum the CRC-32 of what follows it.
 """
 
@@ -21,8 +21,8 @@ from typing import BinaryIO
 import orjson
 from zlib_ng.zlib_ng import crc32
 
-from service.domain.events import KINDS, Plain, baseline, events_of, replay
-from service.domain.project import History, Project
+from service.domain.events import KINDS, JsonObject, baseline_events, events_of, replay
+from service.domain.project import EventLog, Project
 from service.errors import StoreDamaged
 from service.store.files import StagedFile, SummedFile, disk, readable, settle, settle_directory
 from service.store.layout import LOG
@@ -66,35 +66,35 @@ class Page:
 
 def recorded(
     directory: Path, before: Project | None, after: Project, kind: str | None = None, request: str | None = None
-) -> History:
+) -> EventLog:
     """Return the history of a project after a commit, whose event lies in its tail, or in the log, durable."""
     # A project that is imported brings its events along.
-    history = before.history if before is not None else after.history
+    history = before.event_log if before is not None else after.event_log
     events = events_of(before, after, kind, request)
     if before is not None and history is None:  # an earlier version of the service wrote its state
-        events = chain(baseline(before), events)
-    history = history or History()
+        events = chain(baseline_events(before), events)
+    history = history or EventLog()
     tail, lines = list(history.tail), map(line_of, events)
     for line in lines:
         tail.append(line)
         if sum(map(len, tail)) > TAIL_BYTES:
             break
     else:
-        return History(history.n_bytes, tuple(tail))
+        return EventLog(history.n_bytes, tuple(tail))
     path = directory / LOG
     is_new = not path.exists()
     with path.open("ab") as log:
         begin = whole_bytes(log, path, history.n_bytes)
         if before is not None and begin < history.n_bytes:
             # What the log has lost cannot be had again; from here on the labels can be rebuilt.
-            tail, lines = [], map(line_of, chain(baseline(before), events_of(before, after, kind, request)))
+            tail, lines = [], map(line_of, chain(baseline_events(before), events_of(before, after, kind, request)))
         log.truncate(begin)
         log.writelines(chain(tail, lines))
         settle(log)
         n_bytes = log.tell()
     if is_new:
         settle_directory(directory)
-    return History(n_bytes)
+    return EventLog(n_bytes)
 
 
 def whole_bytes(log: BinaryIO, path: Path, n_bytes: int) -> int:
@@ -110,7 +110,7 @@ def read_page(directory: Path, project: Project, after: int, limit: int) -> Page
 
     Raises StoreDamaged for a line that is not what was written, or FileNotFoundError.
     """
-    history = project.history or History()
+    history = project.event_log or EventLog()
     log = mapped(directory / LOG, history.n_bytes)
     start = end = first_behind(log, after)
     found, version = 0, after
@@ -126,9 +126,9 @@ def read_page(directory: Path, project: Project, after: int, limit: int) -> Page
     return Page(log, start, end, tail, version if version < last else None)
 
 
-def event_of(directory: Path, project: Project, key: str) -> Plain | None:
+def event_of(directory: Path, project: Project, key: str) -> JsonObject | None:
     """Return the last event of a request with this key, None without one. Raises StoreDamaged, or FileNotFoundError."""
-    history = project.history or History()
+    history = project.event_log or EventLog()
     # No string of a caller's looks so: its quotes would be escaped.
     mark = f'"request":"{key}'.encode()
     for line in reversed(history.tail):
@@ -141,7 +141,7 @@ def event_of(directory: Path, project: Project, key: str) -> Plain | None:
     return dict(orjson.loads(body_of(line_at(log, log.rfind(b"\n", 0, at) + 1)[0])))
 
 
-def last_version(log: Bytes, history: History) -> int:
+def last_version(log: Bytes, history: EventLog) -> int:
     """Return the version of the last event, 0 without any."""
     if history.tail:
         return version_of(history.tail[-1])
@@ -181,7 +181,7 @@ def first_behind(log: Bytes, after: int) -> int:
     return low
 
 
-def line_of(event: Plain) -> bytes:
+def line_of(event: JsonObject) -> bytes:
     """Write an event as a line of the log."""
     body = b"%d %s\n" % (event["version"], orjson.dumps(event))
     return b"%08x %s" % (crc32(body), body)
@@ -211,7 +211,7 @@ def body_of(line: bytes) -> bytes:
     return line[line.index(b" ", 9) + 1 : -1]
 
 
-def events_in(directory: Path, project: Project) -> Iterator[Plain]:
+def events_in(directory: Path, project: Project) -> Iterator[JsonObject]:
     """Yield all events of a project. Raises StoreDamaged, or FileNotFoundError."""
     return map(orjson.loads, read_page(directory, project, -1, project.version + 2))
 
@@ -241,7 +241,7 @@ def lines_of(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
         raise ValueError("ends within a line")
 
 
-def checked_event(line: bytes) -> Plain:
+def checked_event(line: bytes) -> JsonObject:
     """Return the event of a line from elsewhere, or raise ValueError."""
     try:
         check_line(line)

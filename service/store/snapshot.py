@@ -162,7 +162,7 @@ class Opened:
         def map_names() -> tuple[SampleIds, int]:
             path = self._path(file)
             check_sum(path, self.project.checksums.get(file))
-            return SampleIds.unpacked(load(path, mapped=True)), self.cache.n_bytes_of_mapping
+            return SampleIds.unpack(load(path, mapped=True)), self.cache.n_bytes_of_mapping
 
         names: SampleIds = self._at_hand(file, map_names, "segment")
         return names

@@ -102,7 +102,7 @@ class Staging:
 
     def ids(self, ids: SampleIds) -> StagedFile:
         """Write the samples' names."""
-        return self.array(ids.packed())
+        return self.array(ids.pack())
 
 
 def open_rows(files: Mapping[str, Path], n_columns: int) -> Rows:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from service.domain.consensus import Crowd
+from service.domain.consensus import Consensus
 from service.domain.labels import Votes
 from service.domain.project import (
-    DEFAULT_CONSENSUS,
+    DEFAULT_CONSENSUS_METHOD,
     Checksum,
     EstimatorSpec,
+    EventLog,
     HeldOut,
-    History,
     ModelRef,
     Project,
     Segment,
@@ -29,7 +29,7 @@ OLDEST_SCHEMA = 1
 """That of the first version of the service."""
 
 OF_LATER_SCHEMAS: dict[str, Any] = {
-    "consensus": DEFAULT_CONSENSUS,
+    "consensus": DEFAULT_CONSENSUS_METHOD,
     "fit_asked": None,
     "fit_error": None,
     "checksums": {},
@@ -37,10 +37,15 @@ OF_LATER_SCHEMAS: dict[str, Any] = {
 }
 """What the states of the first schema lack."""
 
+FIELD_OF_KEY = {"consensus": "consensus_method", "crowd": "consensus", "ballots": "vote_hashes", "history": "event_log"}
+"""Keys on disk whose fields have been renamed since."""
+
+KEY_OF_FIELD = {field: key for key, field in FIELD_OF_KEY.items()}
+
 
 def to_record(project: Project) -> dict[str, Any]:
     """Return the state as plain values."""
-    votes, model, held_out, history = project.votes, project.model, project.held_out, project.history
+    votes, model, held_out, events = project.votes, project.model, project.held_out, project.event_log
     return {
         "schema_version": SCHEMA_VERSION,
         "project_id": project.project_id,
@@ -62,11 +67,11 @@ def to_record(project: Project) -> dict[str, Any]:
         "last_file": project.last_file,
         "created_at": project.created_at,
         "updated_at": project.updated_at,
-        "consensus": project.consensus,
+        "consensus": project.consensus_method,
         "fit_asked": project.fit_asked,
         "fit_error": project.fit_error,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
-        "history": None if history is None else (history.n_bytes, history.tail),
+        "history": None if events is None else (events.n_bytes, events.tail),
     }
 
 
@@ -76,24 +81,31 @@ def from_record(record: dict[str, Any]) -> Project:
     if written == OLDEST_SCHEMA:
         record = {**record, **OF_LATER_SCHEMAS}
         if record["model"] is not None:
-            record["model"] = {**record["model"], "consensus": DEFAULT_CONSENSUS, "crowd": None}
+            record["model"] = {**record["model"], "consensus": DEFAULT_CONSENSUS_METHOD, "crowd": None}
     elif written != SCHEMA_VERSION:
         raise UnknownSchema(
             f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
             f"service reads {OLDEST_SCHEMA} to {SCHEMA_VERSION}: run the version that wrote it, or a later one"
         )
     return Project(
-        **{
-            **record,
-            "estimator": to_spec(record["estimator"]),
-            "segments": tuple(Segment(*segment) for segment in record["segments"]),
-            "held_out": None if record["held_out"] is None else HeldOut(*record["held_out"]),
-            "votes": Votes(*record["votes"]),
-            "model": None if record["model"] is None else to_model(record["model"]),
-            "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
-            "history": None if record["history"] is None else History(*record["history"]),
-        }
+        **to_fields(
+            {
+                **record,
+                "estimator": to_spec(record["estimator"]),
+                "segments": tuple(Segment(*segment) for segment in record["segments"]),
+                "held_out": None if record["held_out"] is None else HeldOut(*record["held_out"]),
+                "votes": Votes(*record["votes"]),
+                "model": None if record["model"] is None else to_model(record["model"]),
+                "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
+                "history": None if record["history"] is None else EventLog(*record["history"]),
+            }
+        )
     )
+
+
+def to_fields(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return values under the names of their fields, given them by their keys on disk."""
+    return {FIELD_OF_KEY.get(key, key): value for key, value in plain.items()}
 
 
 def from_spec(spec: EstimatorSpec) -> tuple[str, dict[str, Any]]:
@@ -118,19 +130,26 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "test_score": None
         if score is None
         else (score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss),
-        "consensus": model.consensus,
-        "crowd": model.crowd and {field.name: getattr(model.crowd, field.name) for field in fields(Crowd)},
+        "consensus": model.consensus_method,
+        "crowd": model.consensus and from_consensus(model.consensus),
     }
+
+
+def from_consensus(consensus: Consensus) -> dict[str, Any]:
+    """Return a consensus as plain values."""
+    return {KEY_OF_FIELD.get(field.name, field.name): getattr(consensus, field.name) for field in fields(Consensus)}
 
 
 def to_model(plain: dict[str, Any]) -> ModelRef:
     """Return the model reference of plain values."""
     score = plain["test_score"]
     return ModelRef(
-        **{
-            **plain,
-            "estimator": to_spec(plain["estimator"]),
-            "test_score": None if score is None else TestScore(*score),
-            "crowd": plain["crowd"] and Crowd(**plain["crowd"]),
-        }
+        **to_fields(
+            {
+                **plain,
+                "estimator": to_spec(plain["estimator"]),
+                "test_score": None if score is None else TestScore(*score),
+                "crowd": plain["crowd"] and Consensus(**to_fields(plain["crowd"])),
+            }
+        )
     )

@@ -41,7 +41,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from service.domain.events import Plain
+from service.domain.events import JsonObject
 from service.domain.leases import NO_LEASES, Leases
 from service.domain.preconditions import UNCONDITIONAL, Preconditions, RequestFingerprint
 from service.domain.project import PROJECT_ID, Project
@@ -121,7 +121,7 @@ class Transaction:
             for folder in (*folders, *([self._directory] if made else [])):
                 settle_directory(folder)
             project = replace(
-                project, history=recorded(self._directory, self.project, project, kind, self._fingerprint)
+                project, event_log=recorded(self._directory, self.project, project, kind, self._fingerprint)
             )
             write_small(new, to_record(project))
             # The moment of a commit never comes again, so that a state is told from every other by its file's status:
@@ -240,10 +240,10 @@ class Store:
         self.cache.put(key, (stamp, leases), leases.n_bytes)
         return leases
 
-    def event_of_request(self, project_id: str, key: str) -> tuple[Project, Plain] | None:
+    def event_of_request(self, project_id: str, key: str) -> tuple[Project, JsonObject] | None:
         """Return a project and the last event of a request with this key; None without either. Raises StoreDamaged."""
 
-        def look(directory: Path, project: Project) -> tuple[Project, Plain | None]:
+        def look(directory: Path, project: Project) -> tuple[Project, JsonObject | None]:
             with told_of(project):
                 return project, event_of(directory, project, key)
 

@@ -21,7 +21,7 @@ from service.strategies import (
 from service.strategies.engine import features
 from service.strategies.engine.exploration import AUTO_FROM, AUTO_SHARE, next_in_random_order
 from service.strategies.engine.question import Question
-from service.strategies.engine.registry import STRATEGIES, Need, Strategy, resolve
+from service.strategies.engine.registry import STRATEGIES, Need, Strategy, resolve_strategy
 from service.strategies.engine.selection import Selection, select
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
     "neighbours",
     "next_in_random_order",
     "quire",
-    "resolve",
+    "resolve_strategy",
     "sampling",
     "select",
     "uncertainty",

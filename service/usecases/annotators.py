@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import NOBODY, SKIP, contains, look_up
-from service.domain.project import Project, show_times
+from service.domain.labels import ANONYMOUS, SKIP, contains, look_up
+from service.domain.project import Project, format_times
 from service.store import Store
 
 
@@ -37,9 +37,9 @@ def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[An
         return np.bincount(who[counted], minlength=len(codes))
 
     is_label = votes.code != SKIP
-    is_shared = is_label & contains(votes.shared, votes.index)
+    is_shared = is_label & contains(votes.shared_samples, votes.index)
     n_shared = times(is_shared)
-    n_agreed = times(is_shared & (votes.code == project.resolved.code_of(votes.index)))
+    n_agreed = times(is_shared & (votes.code == project.labels.code_of(votes.index)))
     first, last = np.full(len(codes), np.iinfo(np.int64).max), np.zeros(len(codes), np.int64)
     np.minimum.at(first, who, votes.at)
     np.maximum.at(last, who, votes.at)
@@ -50,13 +50,13 @@ def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[An
         n_shared.tolist(),
         n_agreed.tolist(),
         accuracy_of(project, codes).tolist(),
-        show_times(first).tolist(),
-        show_times(last).tolist(),
+        format_times(first).tolist(),
+        format_times(last).tolist(),
         strict=True,
     )
     records = (
         AnnotatorRecord(
-            annotator=None if code == NOBODY else project.annotators[code],
+            annotator=None if code == ANONYMOUS else project.annotators[code],
             n_labels=n_labels,
             n_skips=n_skips,
             n_shared=shared,
@@ -73,7 +73,7 @@ def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[An
 def accuracy_of(project: Project, annotators: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return the estimated accuracy of each annotator, NaN where it is not known."""
     accuracy = np.full(len(annotators), np.nan)
-    if project.crowd is not None:
-        rows, found = look_up(project.crowd.annotator.astype(np.int64), annotators.astype(np.int64))
-        accuracy[found] = project.crowd.accuracy[rows[found]]
+    if project.consensus is not None:
+        rows, found = look_up(project.consensus.annotator.astype(np.int64), annotators.astype(np.int64))
+        accuracy[found] = project.consensus.accuracy[rows[found]]
     return accuracy

@@ -10,7 +10,7 @@ import numpy as np
 
 from service.domain.labels import EncodedLabels, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
-from service.domain.project import Project, Segment, encode_with, extend_classes
+from service.domain.project import Project, Segment, encode_labels, extend_classes
 from service.domain.sample_ids import PoolIds, SampleIds
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.pool import Rows, common_dtype, joined, n_cells
@@ -19,7 +19,7 @@ from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.run_once import run_once
-from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
+from service.usecases.uploads import check_lengths, first_entry, refuse_other_kind, target_files
 
 MAX_SEGMENTS = 2_000
 """Each is up to four mapped files, and a process may not have any number open."""
@@ -65,24 +65,24 @@ def append_rows(
     before = store.read(request.project_id, Part.POOL, Part.IDS)
     preconditions.check(before.project)
     # To look for a million names takes a second: not under the lock, unless somebody else was quicker.
-    check_fit(before, request, max_cells)
+    check_samples(before, request, max_cells)
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         snapshot = transaction.read(Part.POOL, Part.IDS)
         if pool_of(snapshot.project) != pool_of(before.project):
-            check_fit(snapshot, request, max_cells)
+            check_samples(snapshot, request, max_cells)
         if len(snapshot.project.segments) == MAX_SEGMENTS:
             problem = f"finds a pool of {MAX_SEGMENTS} pieces, and no more can be kept open; send fewer and larger ones"
             raise InvalidRequest.at("/X", problem)
-        project = with_labels(snapshot.project, request)
-        segments, rows, names = merged(snapshot, request.X, names)
+        project = with_new_labels(snapshot.project, request)
+        segments, rows, names = merge_segments(snapshot, request.X, names)
         number = project.last_file + 1
         segment = Segment(number, len(rows), request.X.is_sparse)
         X = request.X if len(rows) == request.X.n_rows else staging.rows(rows)
-        files: Mapping[str, StagedFile] = moved(rows_files(segment), X)
+        files: Mapping[str, StagedFile] = target_files(rows_files(segment), X)
         if names is not None:
             files = {**files, ids_file(segment): staging.ids(names)}
         project = replace(project, segments=(*segments, segment), last_file=number)
-        return transaction.commit(project.committed(), files)
+        return transaction.commit(project.next_version(), files)
 
 
 def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:
@@ -90,7 +90,7 @@ def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:
     return project.incarnation, project.segments
 
 
-def check_fit(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> None:
+def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> None:
     """Raise InvalidRequest for samples that the pool cannot take."""
     project, X = snapshot.project, request.X
     refuse_other_kind("/X", X, project)
@@ -103,23 +103,23 @@ def check_fit(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> Non
     if not project.has_ids and request.ids is not None:
         raise InvalidRequest.at("/ids", "must be left out: this project was made without ids")
     if request.ids is not None and snapshot.ids is not None:
-        known = list(islice(snapshot.ids.known(request.ids), MAX_ERRORS + 1))
+        known = list(islice(snapshot.ids.find_known(request.ids), MAX_ERRORS + 1))
         if known:
             raise InvalidRequest(FieldError(f"/ids/{position}", "is in the pool already") for position in known)
 
 
-def with_labels(project: Project, request: AppendRequest) -> Project:
+def with_new_labels(project: Project, request: AppendRequest) -> Project:
     """Return the project with the labels of the new samples, given by nobody in particular."""
     if request.y is None:
         return project
     project = extend_classes(project, request.y.values, first_entry("y", request.y))
-    codes = encode_with(project, request.y)
+    codes = encode_labels(project, request.y)
     rows = np.flatnonzero(codes >= 0)
     new = Votes.anonymous(rows + project.n_samples, codes[rows], project.next_moment())
-    return project.with_votes(project.votes.merged(new))
+    return project.with_votes(project.votes.merge(new))
 
 
-def merged(
+def merge_segments(
     snapshot: Snapshot, X: StagedRows, names: SampleIds | None
 ) -> tuple[tuple[Segment, ...], Rows, SampleIds | None]:
     """Return the segments that stay, and the rows and names of the one behind them: the new ones, or more.
@@ -131,7 +131,7 @@ def merged(
         raise ValueError("an append needs a snapshot with its pool")
     pool, segments = snapshot.pool, snapshot.project.segments
     rows, n_kept = X.open(), len(segments)
-    while n_kept and goes_into(pool.segments[n_kept - 1], rows):
+    while n_kept and can_merge(pool.segments[n_kept - 1], rows):
         n_kept -= 1
         rows = joined(pool.segments[n_kept], rows)
     if names is not None and snapshot.ids is not None and n_kept < len(segments):
@@ -140,7 +140,7 @@ def merged(
     return segments[:n_kept], rows, names
 
 
-def goes_into(last: Rows, new: Rows) -> bool:
+def can_merge(last: Rows, new: Rows) -> bool:
     """Tell whether a segment is written again together with the rows behind it, in a dtype that holds all of both."""
     is_small = len(last) <= min(MERGED_ROWS, len(new)) and n_cells(last) + n_cells(new) <= MERGED_CELLS
     return is_small and common_dtype(last.dtype, new.dtype) is not None

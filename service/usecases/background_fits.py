@@ -42,7 +42,7 @@ class BackgroundFits:
         self._n_failures: dict[str, int] = {}
         self._changed = Condition()
 
-    def take_up(self, project: Project) -> None:
+    def start_if_wanted(self, project: Project) -> None:
         """See to it that the project gets the fit that it wants, if it does. Returns at once."""
         if not project.fit_is_wanted:
             return

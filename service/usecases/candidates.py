@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.consensus import Crowd
-from service.domain.labels import SKIP, contains, look_up, starts
-from service.domain.leases import NOTHING_HELD, Holdings
+from service.domain.consensus import Consensus
+from service.domain.labels import SKIP, contains, look_up, run_starts
+from service.domain.leases import NO_HOLDINGS, Holdings
 from service.domain.project import Project
-from service.learning.weigh_votes import crowd_of
+from service.learning.weigh_votes import estimate_consensus
 from service.store import Snapshot, Store
 from service.store.layout import model_file
 from service.strategies import Need
@@ -34,7 +34,7 @@ class OpenRows:
     pending: Positions = field(default_factory=lambda: NO_ROWS)
 
 
-def open_rows(project: Project, request: QueryRequest, holdings: Holdings = NOTHING_HELD) -> OpenRows:
+def open_rows(project: Project, request: QueryRequest, holdings: Holdings = NO_HOLDINGS) -> OpenRows:
     """Return what a request may be answered with. Raises InvalidRequest for an index that there is not.
 
     Those nearest to what they need come first among the begun, then those that have waited longest.
@@ -43,11 +43,11 @@ def open_rows(project: Project, request: QueryRequest, holdings: Holdings = NOTH
     votes, labeled = project.votes, NO_ROWS
     begun = NO_ROWS
     if request.asks_again:
-        labeled = unseen(project, request, votes.resolved.labeled)
+        labeled = unseen_by_annotator(project, request, votes.majority.labeled)
         labeled = labeled[is_open[labeled]]
-        places = look_up(votes.resolved.labeled, labeled)[0]
+        places = look_up(votes.majority.labeled, labeled)[0]
         n_labels = votes.n_labels[places]
-        order = np.lexsort((since(project)[places], -n_labels))
+        order = np.lexsort((first_label_times(project)[places], -n_labels))
         needs_more = n_labels < request.overlap
         begun, labeled = labeled[order[needs_more[order]]], labeled[~needs_more]
     asked = is_open.copy() if holdings else is_open
@@ -66,7 +66,7 @@ def without_held(rows: OpenRows, holdings: Holdings, asked: NDArray[np.bool_]) -
     return OpenRows(rows.is_open & is_free, begun, labeled, own[asked[own]], missed, np.concatenate([own, others]))
 
 
-def unseen(project: Project, request: QueryRequest, index: Positions) -> Positions:
+def unseen_by_annotator(project: Project, request: QueryRequest, index: Positions) -> Positions:
     """Return the samples that the annotator of a request has neither labelled nor skipped."""
     if request.annotator not in project.annotators:
         return index
@@ -74,11 +74,11 @@ def unseen(project: Project, request: QueryRequest, index: Positions) -> Positio
     return index[~contains(project.votes.index[project.votes.annotator == code], index)]
 
 
-def since(project: Project) -> NDArray[np.int64]:
+def first_label_times(project: Project) -> NDArray[np.int64]:
     """Return when each labelled sample got the first of its labels (l,)."""
     votes = project.votes
     is_label = votes.code != SKIP
-    return np.minimum.reduceat(votes.at[is_label], np.flatnonzero(starts(votes.index[is_label])))
+    return np.minimum.reduceat(votes.at[is_label], np.flatnonzero(run_starts(votes.index[is_label])))
 
 
 def with_rows(is_open: NDArray[np.bool_], rows: Positions) -> NDArray[np.bool_]:
@@ -96,43 +96,43 @@ def opinions_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: O
     if Need.VOTES not in request.strategy.needs or snapshot.model is None:
         return None
     votes = snapshot.project.votes
-    crowd = crowd_at_hand(store, snapshot)
-    own, places = crowd.known(votes)
-    index = votes.resolved.labeled[places]
+    consensus = current_consensus(store, snapshot)
+    own, places = consensus.match(votes)
+    index = votes.majority.labeled[places]
     asked = contains(rows.labeled, index)
     return Opinions(
         rows=index[asked],
-        quality=crowd.quality[own[asked]],
-        weight=weights_of(snapshot.project, crowd)[places[asked]],
-        model_weight=crowd.model_weight,
-        usual_weight=float(crowd.weight.mean()),
-        temperature=crowd.temperature,
-        n_classes=crowd.n_classes,
+        quality=consensus.quality[own[asked]],
+        weight=weights_of(snapshot.project, consensus)[places[asked]],
+        model_weight=consensus.model_weight,
+        usual_weight=float(consensus.weight.mean()),
+        temperature=consensus.temperature,
+        n_classes=consensus.n_classes,
     )
 
 
-def crowd_at_hand(store: Store, snapshot: Snapshot) -> Crowd:
+def current_consensus(store: Store, snapshot: Snapshot) -> Consensus:
     """Return what was found out about the votes at the last fit, or now where there was nothing to weigh then."""
     project, pool = snapshot.project, snapshot.pool
-    if project.crowd is not None:
-        return project.crowd
+    if project.consensus is not None:
+        return project.consensus
     if project.model is None or pool is None:
-        raise ValueError("a crowd is weighed beside a model and its pool")
+        raise ValueError("a consensus is weighed beside a model and its pool")
 
-    def make() -> tuple[Crowd, int]:
-        crowd = crowd_of(project, pool.take(project.votes.resolved.labeled))
-        return crowd, crowd.n_bytes
+    def make() -> tuple[Consensus, int]:
+        consensus = estimate_consensus(project, pool.take(project.votes.majority.labeled))
+        return consensus, consensus.n_bytes
 
     key = (project.incarnation, model_file(project.model.version), "crowd", project.labels_revision)
-    found: Crowd = store.cache.get_or_make(key, make, "crowd")
+    found: Consensus = store.cache.get_or_make(key, make, "crowd")
     return found
 
 
-def weights_of(project: Project, crowd: Crowd) -> NDArray[np.float64]:
+def weights_of(project: Project, consensus: Consensus) -> NDArray[np.float64]:
     """Return what all who labelled a sample count together (l,), those who are not known nothing."""
     votes = project.votes
     is_label = votes.code != SKIP
-    rows, found = look_up(crowd.annotator.astype(np.int64), votes.annotator[is_label].astype(np.int64))
+    rows, found = look_up(consensus.annotator.astype(np.int64), votes.annotator[is_label].astype(np.int64))
     weights = np.zeros(len(rows))
-    weights[found] = crowd.weight[rows[found]]
-    return np.add.reduceat(weights, np.flatnonzero(starts(votes.index[is_label])))
+    weights[found] = consensus.weight[rows[found]]
+    return np.add.reduceat(weights, np.flatnonzero(run_starts(votes.index[is_label])))

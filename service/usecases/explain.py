@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.domain.labels import Label
 from service.errors import InvalidRequest
-from service.strategies import STRATEGIES, Need, Question, resolve
+from service.strategies import STRATEGIES, Need, Question, resolve_strategy
 from service.strategies.engine.explain import disagreements, distances, doubts, nearest_of, probabilities_at
 from service.strategies.engine.selection import Plan, committee_of
 from service.usecases.query_common import Batch, QueryRequest
@@ -83,7 +83,7 @@ def explain(
     return [
         Explanation(
             chosen_by=chosen_by[number],
-            predicted_label=None if P is None or names.classes is None else predicted(P[number], names.classes),
+            predicted_label=None if P is None or names.classes is None else likeliest_class(P[number], names.classes),
             probabilities=None if P is None else P[number].tolist(),
             scores=None if P is None else dict(zip(scores, (float(c[number]) for c in columns), strict=True)),
             nearest_labeled=neighbors[number],
@@ -100,7 +100,7 @@ def refuse_long(request: QueryRequest, n_classes: int) -> None:
         raise InvalidRequest.at("/batch_size", f"is too large with 'explain': {most}")
 
 
-def predicted(p: NDArray[np.float64], classes: Sequence[Label]) -> Label | None:
+def likeliest_class(p: NDArray[np.float64], classes: Sequence[Label]) -> Label | None:
     """Return the likeliest class, None where the probabilities are broken."""
     return classes[int(p.argmax())] if np.isfinite(p).all() else None
 
@@ -120,7 +120,7 @@ def model_view(
     P[:, question.model.classes_] = of_model
     scores = doubts(of_model)
     if Need.MEMBERS in strategy.needs:
-        params = request.params if strategy is request.strategy else resolve(strategy.name, {})[1]
+        params = request.params if strategy is request.strategy else resolve_strategy(strategy.name, {})[1]
         scores |= disagreements(*committee_of(Plan(strategy, params, question.model, None), question), rows)
     return P, scores
 

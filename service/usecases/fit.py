@@ -11,29 +11,29 @@ import numpy as np
 from service.domain.labels import EncodedLabels, Label, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
-    DEFAULT_CONSENSUS,
-    Consensus,
+    DEFAULT_CONSENSUS_METHOD,
+    ConsensusMethod,
     EstimatorSpec,
     HeldOut,
     ModelRef,
     Project,
     Segment,
     declare_classes,
-    encode_with,
+    encode_labels,
     extend_classes,
     now,
 )
 from service.domain.sample_ids import SampleIds
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
-from service.learning.estimators import refuse_sparse, resolve
+from service.learning.estimators import refuse_sparse, resolve_estimator
 from service.learning.pool import Pool
 from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.run_once import run_once
-from service.usecases.training import same_project, train
-from service.usecases.uploads import check_lengths, first_entry, moved, refuse_other_kind
+from service.usecases.training import check_same_pool, train
+from service.usecases.uploads import check_lengths, first_entry, refuse_other_kind, target_files
 
 DEFAULT_ESTIMATOR = "logistic_regression"
 
@@ -57,7 +57,7 @@ class FitRequest:
     held_out: HeldOutUpload | None = None
     classes: Sequence[Label] | None = None
     estimator: EstimatorSpec | None = None
-    consensus: Consensus | None = None
+    consensus_method: ConsensusMethod | None = None
     random_state: int | None = None
     replace: bool = False
     in_background: bool = False
@@ -88,7 +88,7 @@ def create_project(
     """Make a project of a new pool, or put the new pool in place of the old one."""
     refuse_existing(store, request, preconditions)
     check_lengths(X.n_rows, request.y, request.ids)
-    project = with_initial_labels(apply(new_project(request, X), request), request.y)
+    project = with_initial_labels(with_changes(new_project(request, X), request), request.y)
     fitted = fit_staged(staging, request, Snapshot(project, Pool.of(X.open())))
     ids = None if request.ids is None else staging.ids(SampleIds.build(request.ids))
     with store.transaction(request.project_id, create=True, preconditions=preconditions) as transaction:
@@ -96,11 +96,11 @@ def create_project(
         if old is not None and not request.replace:
             raise ProjectExists(request.project_id)
         if old is not None:
-            project = project.in_place_of(old)
+            project = project.continuing(old)
         segment = Segment(project.last_file + 1, X.n_rows, X.is_sparse)
         project = replace(project, segments=(segment,), last_file=segment.number)
-        files = {**moved(rows_files(segment), X), ids_file(segment): ids}
-        return commit(transaction, staging, request, project, fitted, files), old is None
+        files = {**target_files(rows_files(segment), X), ids_file(segment): ids}
+        return commit_fit(transaction, staging, request, project, fitted, files), old is None
 
 
 def refit_project(store: Store, staging: Staging, request: FitRequest, preconditions: Preconditions) -> Project:
@@ -112,11 +112,11 @@ def refit_project(store: Store, staging: Staging, request: FitRequest, precondit
         problem = f"is required: there is no project {request.project_id!r} yet, and its pool makes it"
         raise InvalidRequest.at("/X", problem) from None
     preconditions.check(snapshot.project)
-    fitted = fit_staged(staging, request, replace(snapshot, project=apply(snapshot.project, request)))
+    fitted = fit_staged(staging, request, replace(snapshot, project=with_changes(snapshot.project, request)))
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         # Labels may have come while the model was fitted; they stay, and make the next fit due.
-        current = apply(same_project(transaction.project, snapshot.project), request)
-        return commit(transaction, staging, request, current, fitted, {})
+        current = with_changes(check_same_pool(transaction.project, snapshot.project), request)
+        return commit_fit(transaction, staging, request, current, fitted, {})
 
 
 def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditions) -> None:
@@ -139,7 +139,7 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
         incarnation=uuid.uuid4().hex,
         version=0,
         random_state=0,
-        estimator=resolve(DEFAULT_ESTIMATOR, {}),
+        estimator=resolve_estimator(DEFAULT_ESTIMATOR, {}),
         segments=(Segment(0, X.n_rows, X.is_sparse),),
         n_features=X.n_columns,
         has_ids=request.ids is not None,
@@ -147,25 +147,25 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
         classes=(),
         classes_declared=False,
         annotators=(),
-        votes=Votes.none(),
+        votes=Votes.empty(),
         labels_revision=0,
         model=None,
         last_model=0,
         last_file=0,
         created_at=at,
         updated_at=at,
-        consensus=DEFAULT_CONSENSUS,
+        consensus_method=DEFAULT_CONSENSUS_METHOD,
         fit_asked=None,
         fit_error=None,
     )
 
 
-def apply(project: Project, request: FitRequest) -> Project:
+def with_changes(project: Project, request: FitRequest) -> Project:
     """Return the project with the estimator, the consensus, the seed and the classes that the request brings."""
     project = replace(
         project,
         estimator=request.estimator or project.estimator,
-        consensus=request.consensus or project.consensus,
+        consensus_method=request.consensus_method or project.consensus_method,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:
@@ -183,7 +183,7 @@ def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
     """Return the project with the labels that came with its pool, given by nobody in particular."""
     if y is None:
         return project
-    codes = encode_with(project, y)
+    codes = encode_labels(project, y)
     index = np.flatnonzero(codes >= 0)
     return project.with_votes(Votes.anonymous(index, codes[index], project.created_at))
 
@@ -204,10 +204,10 @@ def with_held_out(snapshot: Snapshot, held_out: HeldOutUpload) -> Snapshot:
     refuse_other_kind("/X_test", X, project)
     if len(held_out.y.codes) != X.n_rows:
         raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {X.n_rows} rows")
-    return replace(snapshot, X_test=Pool.of(X.open()), y_test=encode_with(project, held_out.y))
+    return replace(snapshot, X_test=Pool.of(X.open()), y_test=encode_labels(project, held_out.y))
 
 
-def commit(
+def commit_fit(
     transaction: Transaction,
     staging: Staging,
     request: FitRequest,
@@ -217,10 +217,10 @@ def commit(
 ) -> Project:
     """Commit the project with its new files, the held-out set and the model among them."""
     if request.held_out is not None:
-        X, codes = request.held_out.X, encode_with(project, request.held_out.y)
+        X, codes = request.held_out.X, encode_labels(project, request.held_out.y)
         held_out = HeldOut(project.last_file + 1, len(codes), X.is_sparse)
         project = replace(project, held_out=held_out, last_file=held_out.number)
-        files |= moved(rows_files(held_out), X) | {held_out_labels_file(held_out): staging.dump(codes)}
+        files |= target_files(rows_files(held_out), X) | {held_out_labels_file(held_out): staging.dump(codes)}
         # It was scored on the set that came with the request, which has its number only now.
         fitted = fitted and (fitted[0], replace(fitted[1], held_out=held_out.number))
     if fitted is not None:
@@ -230,5 +230,5 @@ def commit(
             files[model_file(with_model.last_model)] = file
             project = with_model
     if request.in_background:
-        project = project.asking_for_fit()
-    return transaction.commit(project.committed(), {t: file for t, file in files.items() if file is not None})
+        project = project.with_fit_asked()
+    return transaction.commit(project.next_version(), {t: file for t, file in files.items() if file is not None})

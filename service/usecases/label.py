@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from service.domain.labels import ANNOTATOR_BITS, NOBODY, SKIP, Label, Votes, cast
+from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Label, Votes, cast_votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, extend_classes
 from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnswer, ServiceError
 from service.store import Part, Snapshot, Store
-from service.usecases.leases import let_go
+from service.usecases.leases import drop_ended_leases
 from service.usecases.run_once import run_once
 from service.usecases.training import fit_if_due
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SubmittedLabel:
     """One record: a sample by index or by id, and its label, or None for a skip."""
 
     index: int | None
@@ -42,13 +42,13 @@ class LabelRequest:
     """What POST /label was asked."""
 
     project_id: str
-    answers: Sequence[Answer]
+    labels: Sequence[SubmittedLabel]
     refit: Literal["wait", "background", "never"] = "wait"
 
 
 @dataclass(frozen=True, slots=True)
-class Labeled:
-    """The project after the answers, how many there were, and how many of them changed anything."""
+class LabelResult:
+    """The project after the labels, how many there were, and how many of them changed anything."""
 
     project: Project
     n_accepted: int
@@ -58,59 +58,59 @@ class Labeled:
 def label_project(
     store: Store,
     request: LabelRequest,
-    take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+    try_enter: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
     preconditions: Preconditions = UNCONDITIONAL,
-) -> Labeled:
-    """Keep all the answers, or none; then fit, if the caller wants to wait for it and `take_place` says there is room.
+) -> LabelResult:
+    """Keep all the labels, or none; then fit, if the caller wants to wait for it and `try_enter` says there is room.
 
     The project's state says that a fit is wanted, in the same commit, unless the caller wants none. Raises
-    InvalidRequest naming each answer that is wrong, ProjectNotFound, PreconditionFailed and the store's errors.
+    InvalidRequest naming each record that is wrong, ProjectNotFound, PreconditionFailed and the store's errors.
     """
     project, n_changed = run_once(
         store,
         request.project_id,
         preconditions,
-        lambda: kept(store, request, preconditions),
+        lambda: store_labels(store, request, preconditions),
         lambda prior: (prior.project, prior.n_labels),
     )
     if request.refit == "wait" and project.fit_is_due:
-        with take_place() as there_is_room:
-            project = fit_or_keep(store, project) if there_is_room else project
-    return Labeled(project, len(request.answers), n_changed)
+        with try_enter() as there_is_room:
+            project = try_fit(store, project) if there_is_room else project
+    return LabelResult(project, len(request.labels), n_changed)
 
 
-def kept(store: Store, request: LabelRequest, preconditions: Preconditions) -> tuple[Project, int]:
-    """Keep all the answers, or none. Return the project, and how many of them changed anything."""
-    parts = [Part.IDS] if any(answer.index is None for answer in request.answers) else []
+def store_labels(store: Store, request: LabelRequest, preconditions: Preconditions) -> tuple[Project, int]:
+    """Keep all the labels, or none. Return the project, and how many of them changed anything."""
+    parts = [Part.IDS] if any(record.index is None for record in request.labels) else []
     before = store.read(request.project_id, *parts)
     preconditions.check(before.project)
     # Worked out before the lock is taken, and again only if somebody else was quicker: most of the time nobody waits.
-    project, n_changed = answered(before, request)
+    project, n_changed = apply_labels(before, request)
     is_new = project is not before.project
     if is_new:
         with store.transaction(request.project_id, preconditions=preconditions) as transaction:
             if transaction.project is not before.project:
-                project, n_changed = answered(transaction.read(*parts), request)
+                project, n_changed = apply_labels(transaction.read(*parts), request)
                 is_new = project is not transaction.project
             if is_new:
-                project = transaction.commit(project.committed())
+                project = transaction.commit(project.next_version())
     if not is_new:
         store.make_durable(project)
     return project, n_changed
 
 
-def answered(snapshot: Snapshot, request: LabelRequest) -> tuple[Project, int]:
-    """Return the project after the answers, and how many of them changed anything. Raises InvalidRequest."""
-    project, answers = snapshot.project, request.answers
-    indices = find_samples(project, snapshot.ids, answers)
-    refuse_repeated(answers, indices)
-    refuse_skipped(project, answers, indices)
-    changed, n_changed = with_answers(project, answers, indices)
+def apply_labels(snapshot: Snapshot, request: LabelRequest) -> tuple[Project, int]:
+    """Return the project after the labels, and how many of them changed anything. Raises InvalidRequest."""
+    project, labels = snapshot.project, request.labels
+    indices = find_samples(project, snapshot.ids, labels)
+    refuse_repeated(labels, indices)
+    refuse_skipped(project, labels, indices)
+    changed, n_changed = with_labels(project, labels, indices)
     project = changed if n_changed else project
-    return project if request.refit == "never" else project.asking_for_fit(), n_changed
+    return project if request.refit == "never" else project.with_fit_asked(), n_changed
 
 
-def fit_or_keep(store: Store, project: Project) -> Project:
+def try_fit(store: Store, project: Project) -> Project:
     """Return the project with a model that has seen its labels, or as it is when that cannot be had.
 
     The labels are kept by now, and no trouble with the model makes them unkept: the reply's `n_labels_since_fit` tells
@@ -141,29 +141,29 @@ def retract_label(
             raise LabelNotFound(index)
         if annotator is not None and annotators_of(project, index) != {annotator}:
             raise OthersAnswer(index, annotator)
-        let_go(transaction, index)
-        return transaction.commit(project.with_votes(project.votes.take(kept)).committed())
+        drop_ended_leases(transaction, index)
+        return transaction.commit(project.with_votes(project.votes.take(kept)).next_version())
 
 
 def annotators_of(project: Project, index: int) -> set[str | None]:
     """Name all who answered a sample; None is nobody in particular."""
     codes = project.votes.annotator[project.votes.index == index].tolist()
-    return {None if code == NOBODY else project.annotators[code] for code in codes}
+    return {None if code == ANONYMOUS else project.annotators[code] for code in codes}
 
 
-def find_samples(project: Project, ids: PoolIds | None, answers: Sequence[Answer]) -> list[int]:
+def find_samples(project: Project, ids: PoolIds | None, labels: Sequence[SubmittedLabel]) -> list[int]:
     """Return the index of each answer's sample, or raise InvalidRequest for those that there are not."""
     indices = []
     errors = []
-    for position, answer in enumerate(answers):
-        if answer.index is not None:
-            index: int | None = answer.index if answer.index < project.n_samples else None
+    for position, record in enumerate(labels):
+        if record.index is not None:
+            index: int | None = record.index if record.index < project.n_samples else None
             problem = FieldError(f"/labels/{position}/index", f"must be from 0 to {project.n_samples - 1}")
         elif ids is None:
             index = None
             problem = FieldError(f"/labels/{position}/id", "this project was made without ids; name samples by index")
         else:
-            index = ids.find(answer.sample_id or "")
+            index = ids.find(record.sample_id or "")
             problem = FieldError(f"/labels/{position}/id", "is not among the ids that came with the pool")
         if index is None:
             errors.append(problem)
@@ -174,61 +174,63 @@ def find_samples(project: Project, ids: PoolIds | None, answers: Sequence[Answer
     return indices
 
 
-def refuse_repeated(answers: Sequence[Answer], indices: Sequence[int]) -> None:
-    """Raise InvalidRequest where one request holds two answers of one person to one sample."""
+def refuse_repeated(labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:
+    """Raise InvalidRequest where one request holds two labels of one person to one sample."""
     first: dict[tuple[int, str | None], int] = {}
     errors = []
     times = Counter(indices)
-    for position, (answer, index) in enumerate(zip(answers, indices, strict=True)):
+    for position, (record, index) in enumerate(zip(labels, indices, strict=True)):
         if times[index] == 1:
             continue
-        if answer.annotator is None:
+        if record.annotator is None:
             errors.append(
-                at_sample(position, answer, f"sample {index} is answered {times[index]} times; send one answer")
+                sample_error(position, record, f"sample {index} is answered {times[index]} times; send one answer")
             )
-        elif first.setdefault((index, answer.annotator), position) != position:
-            errors.append(at_sample(position, answer, f"sample {index} is answered twice by this annotator; send one"))
+        elif first.setdefault((index, record.annotator), position) != position:
+            errors.append(
+                sample_error(position, record, f"sample {index} is answered twice by this annotator; send one")
+            )
     if errors:
         raise InvalidRequest(errors)
 
 
-def refuse_skipped(project: Project, answers: Sequence[Answer], indices: Sequence[int]) -> None:
+def refuse_skipped(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:
     """Raise InvalidRequest where a label is given to a sample that was skipped."""
-    skipped = set(project.resolved.skipped.tolist())
+    skipped = set(project.labels.skipped.tolist())
     if not skipped:
         return
     errors = [
-        at_sample(
+        sample_error(
             position,
-            answer,
+            record,
             f"sample {index} was skipped: DELETE /projects/{project.project_id}/labels/{index} takes the skip back",
         )
-        for position, (answer, index) in enumerate(zip(answers, indices, strict=True))
-        if answer.label is not None and index in skipped
+        for position, (record, index) in enumerate(zip(labels, indices, strict=True))
+        if record.label is not None and index in skipped
     ]
     if errors:
         raise InvalidRequest(errors)
 
 
-def at_sample(position: int, answer: Answer, problem: str) -> FieldError:
+def sample_error(position: int, record: SubmittedLabel, problem: str) -> FieldError:
     """Return an error at the field by which an answer names its sample."""
-    return FieldError(f"/labels/{position}/{'id' if answer.index is None else 'index'}", problem)
+    return FieldError(f"/labels/{position}/{'id' if record.index is None else 'index'}", problem)
 
 
-def with_answers(project: Project, answers: Sequence[Answer], indices: Sequence[int]) -> tuple[Project, int]:
-    """Return the project after the answers, and how many of them changed anything. Raises InvalidRequest."""
+def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> tuple[Project, int]:
+    """Return the project after the labels, and how many of them changed anything. Raises InvalidRequest."""
     firsts: dict[Label, int] = {}
-    for position, answer in enumerate(answers):
-        if answer.label is not None:
-            firsts.setdefault(answer.label, position)
+    for position, record in enumerate(labels):
+        if record.label is not None:
+            firsts.setdefault(record.label, position)
     positions = list(firsts.values())
     project = extend_classes(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label")
     class_code = {label: code for code, label in enumerate(project.classes)}
     annotator_code = {name: code for code, name in enumerate(project.annotators)}
-    for position, answer in enumerate(answers):
+    for position, record in enumerate(labels):
         if (
-            answer.annotator is not None
-            and annotator_code.setdefault(answer.annotator, len(annotator_code)) == MAX_ANNOTATORS
+            record.annotator is not None
+            and annotator_code.setdefault(record.annotator, len(annotator_code)) == MAX_ANNOTATORS
         ):
             problem = f"is new, and this project knows {MAX_ANNOTATORS} annotators already; no more are taken"
             raise InvalidRequest.at(f"/labels/{position}/annotator", problem)
@@ -236,11 +238,11 @@ def with_answers(project: Project, answers: Sequence[Answer], indices: Sequence[
     rows = (
         (
             index,
-            SKIP if answer.label is None else class_code[answer.label],
-            NOBODY if answer.annotator is None else annotator_code[answer.annotator],
-            (answer.query_id or "").encode(),
+            SKIP if record.label is None else class_code[record.label],
+            ANONYMOUS if record.annotator is None else annotator_code[record.annotator],
+            (record.query_id or "").encode(),
         )
-        for answer, index in zip(answers, indices, strict=True)
+        for record, index in zip(labels, indices, strict=True)
     )
-    votes, n_changed = cast(project.votes, Votes.of(rows, project.next_moment()), project.resolved)
+    votes, n_changed = cast_votes(project.votes, Votes.from_rows(rows, project.next_moment()), project.labels)
     return (project.with_votes(votes) if n_changed else project), n_changed

@@ -12,19 +12,19 @@ import numpy as np
 from service.compute.deadline import check_time
 from service.domain.leases import (
     Lease,
-    answered_at,
-    holdings,
-    live,
-    renewed,
+    holdings_of,
+    last_vote_times,
+    live_leases,
+    renew,
     with_lease,
     without_lease,
 )
-from service.domain.project import MICROSECONDS, Project, now, show_time
+from service.domain.project import MICROSECONDS, Project, format_time, now
 from service.learning.scoring import THREADS, Backend
 from service.store import Part, Store, Transaction
 from service.usecases.query import query_project
-from service.usecases.query_common import QueryRequest, place_for
-from service.usecases.query_result import Answered
+from service.usecases.query_common import QueryRequest, enter_if_heavy
+from service.usecases.query_result import QueryResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def lease_samples(
     store: Store,
     request: QueryRequest,
     backend_of: Callable[[Project], Backend] = lambda project: THREADS,
-    claim_place: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Answered:
+    enter: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> QueryResult:
     """Choose the next samples, and hold them for who asked. What this annotator holds already comes first.
 
     Those who ask for leases of one project choose one after the other, so that no two choose the same; labels go on
@@ -54,27 +54,27 @@ def lease_samples(
         raise ValueError("a lease is of a project's samples, for an annotator")
     project = store.read(request.project_id).project
     # The place comes first: a request that waits for its turn with one keeps no thread from quick requests.
-    with place_for(request, project.n_samples, claim_place), store.lease_turn(request.project_id):
+    with enter_if_heavy(request, project.n_samples, enter), store.lease_turn(request.project_id):
         while True:
             answered = query_project(store, request, backend_of)
             if not answered.indices:
                 return answered
             with store.transaction(request.project_id) as transaction:
-                lease = granted(transaction, request.annotator, request.lease_seconds, answered)
+                lease = create_lease(transaction, request.annotator, request.lease_seconds, answered)
             if lease is not None:
-                return replace(answered, query_id=lease.query_id, lease_expires_at=show_time(lease.expires_at))
+                return replace(answered, query_id=lease.query_id, lease_expires_at=format_time(lease.expires_at))
             check_time()
 
 
-def granted(transaction: Transaction, annotator: str, seconds: int, answered: Answered) -> Lease | None:
+def create_lease(transaction: Transaction, annotator: str, seconds: int, answered: QueryResult) -> Lease | None:
     """Hold what was chosen, unless some of it is no longer to be had."""
     project, seen, moment = transaction.read().project, answered.project, now()
     if seen is None or seen.incarnation != project.incarnation:
         return None
     index = np.array(answered.indices, np.int64)
-    leases = live(transaction.leases(), project, moment)
-    is_held = np.isin(index, holdings(leases, annotator).others)
-    if is_held.any() or answered_at(project.votes, index, seen.updated_at).any():
+    leases = live_leases(transaction.leases(), project, moment)
+    is_held = np.isin(index, holdings_of(leases, annotator).others)
+    if is_held.any() or last_vote_times(project.votes, index, seen.updated_at).any():
         return None
     lease = Lease(
         query_id=uuid.uuid4().hex,
@@ -93,9 +93,9 @@ def list_leases(store: Store, project_id: str) -> list[LeaseRecord]:
     """Return what is held, the lease that expires first first. Raises ProjectNotFound and the store's errors."""
     leases = store.leases(project_id)
     snapshot = store.read(project_id, Part.IDS)
-    held = live(leases, snapshot.project, now()).all
+    held = live_leases(leases, snapshot.project, now()).all
     names = None if snapshot.ids is None else snapshot.ids.names_at
-    return [shown(lease, names) for lease in sorted(held, key=lambda lease: (lease.expires_at, lease.query_id))]
+    return [lease_record(lease, names) for lease in sorted(held, key=lambda lease: (lease.expires_at, lease.query_id))]
 
 
 def renew_lease(
@@ -108,30 +108,30 @@ def renew_lease(
     """
     with store.transaction(project_id) as transaction:
         snapshot, moment = transaction.read(Part.IDS), now()
-        leases = live(transaction.leases(), snapshot.project, moment)
+        leases = live_leases(transaction.leases(), snapshot.project, moment)
         check_holder(leases.find(query_id).annotator)
-        leases, lease = renewed(leases, query_id, moment, seconds)
+        leases, lease = renew(leases, query_id, moment, seconds)
         transaction.keep_leases(leases)
-    return shown(lease, None if snapshot.ids is None else snapshot.ids.names_at)
+    return lease_record(lease, None if snapshot.ids is None else snapshot.ids.names_at)
 
 
 def release_lease(store: Store, project_id: str, query_id: str, check_holder: Callable[[str], object]) -> None:
     """Give back what is still held by a lease. Raises as `renew_lease` does."""
     with store.transaction(project_id) as transaction:
-        leases = live(transaction.leases(), transaction.read().project, now())
+        leases = live_leases(transaction.leases(), transaction.read().project, now())
         check_holder(leases.find(query_id).annotator)
         transaction.keep_leases(without_lease(leases, query_id))
 
 
-def let_go(transaction: Transaction, index: int) -> None:
+def drop_ended_leases(transaction: Transaction, index: int) -> None:
     """See to it that a sample whose answer is taken back is not held by a lease that this answer ended."""
     leases = transaction.leases()
-    alive = live(leases, transaction.read().project, now())
+    alive = live_leases(leases, transaction.read().project, now())
     if index in leases.index and index not in alive.index:
-        transaction.keep_leases(alive.changed(alive.all))
+        transaction.keep_leases(alive.with_leases(alive.all))
 
 
-def shown(lease: Lease, names: Callable[[Sequence[int]], list[str]] | None) -> LeaseRecord:
+def lease_record(lease: Lease, names: Callable[[Sequence[int]], list[str]] | None) -> LeaseRecord:
     """Return a lease as it is shown."""
     indices = lease.index.tolist()
     return LeaseRecord(
@@ -139,6 +139,6 @@ def shown(lease: Lease, names: Callable[[Sequence[int]], list[str]] | None) -> L
         annotator=lease.annotator,
         indices=indices,
         ids=None if names is None else names(indices),
-        leased_at=show_time(lease.leased_at),
-        expires_at=show_time(lease.expires_at),
+        leased_at=format_time(lease.leased_at),
+        expires_at=format_time(lease.expires_at),
     )

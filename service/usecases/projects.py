@@ -12,9 +12,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import NOBODY, SKIP, Label, look_up
+from service.domain.labels import ANONYMOUS, SKIP, Label, look_up
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
-from service.domain.project import Project, show_times
+from service.domain.project import Project, format_times
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 
@@ -36,7 +36,7 @@ class FitStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class ProjectStatus:
     """A project, and what goes on with it just now, which no state tells."""
 
     project: Project
@@ -47,12 +47,12 @@ class Present:
 class ProjectPage:
     """Some projects, and the name after which the next page starts, None on the last."""
 
-    projects: list[Present]
+    projects: list[ProjectStatus]
     next: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class LabelRecord:
+class StoredLabel:
     """One answer as it is kept; `labeled_at` as RFC 3339 tells."""
 
     index: int
@@ -71,12 +71,12 @@ def get(store: Store, project_id: str) -> Project:
     return store.read(project_id).project
 
 
-def present(store: Store, project: Project) -> Present:
+def with_fit_status(store: Store, project: Project) -> ProjectStatus:
     """Return a project with what goes on with it just now."""
     is_due = project.fit_is_due
     # A fit that is at work is one that is due.
     since = store.fitting_since(project.project_id) if is_due else None
-    return Present(project, FitStatus(is_due, since, project.fit_error))
+    return ProjectStatus(project, FitStatus(is_due, since, project.fit_error))
 
 
 def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str], bool]) -> ProjectPage:
@@ -88,7 +88,7 @@ def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str
     projects = []
     for name in names[:limit]:
         try:
-            projects.append(present(store, get(store, name)))
+            projects.append(with_fit_status(store, get(store, name)))
         except ProjectNotFound:
             continue  # deleted while the list is made
         except StoreDamaged as error:
@@ -106,7 +106,7 @@ def list_events(store: Store, project_id: str, limit: int, after: int) -> tuple[
     return store.events(project_id, after, limit)
 
 
-def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelRecord]]:
+def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[StoredLabel]]:
     """Return a project and all its answers in order of their samples, made as they are asked for."""
     snapshot = store.read(project_id, Part.IDS)
     project = snapshot.project
@@ -115,25 +115,25 @@ def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[LabelR
     return project, chain.from_iterable(records_of(snapshot, rows, quality[rows]) for rows in parts)
 
 
-def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.float64]) -> Iterator[LabelRecord]:
+def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.float64]) -> Iterator[StoredLabel]:
     """Return the answers of some rows of the votes, whose consensus is right as likely as this, NaN = not known."""
     project, votes = snapshot.project, snapshot.project.votes.take(rows)
     indices = votes.index.tolist()
     return map(
-        LabelRecord,
+        StoredLabel,
         indices,
         repeat(None) if snapshot.ids is None else snapshot.ids.names_at(indices),
-        named(votes.code, project.classes, SKIP),
+        decode(votes.code, project.classes, SKIP),
         (votes.code == SKIP).tolist(),
-        named(votes.annotator, project.annotators, NOBODY),
+        decode(votes.annotator, project.annotators, ANONYMOUS),
         [query.decode() or None for query in votes.query.tolist()],
-        show_times(votes.at).tolist(),
-        named(project.resolved.code_of(votes.index), project.classes, SKIP),
+        format_times(votes.at).tolist(),
+        decode(project.labels.code_of(votes.index), project.classes, SKIP),
         [None if math.isnan(share) else share for share in quality.tolist()],
     )
 
 
-def named(codes: NDArray[np.int32], names: Sequence[T], none: int) -> list[T | None]:
+def decode(codes: NDArray[np.int32], names: Sequence[T], none: int) -> list[T | None]:
     """Return what codes stand for, None for the one that stands for nothing."""
     return [None if code == none else names[code] for code in codes.tolist()]
 
@@ -141,7 +141,7 @@ def named(codes: NDArray[np.int32], names: Sequence[T], none: int) -> list[T | N
 def quality_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return how likely the consensus of each sample is right, NaN where that is not known."""
     quality = np.full(len(index), np.nan)
-    if project.crowd is not None:
-        rows, found = look_up(project.resolved.labeled, index)
-        quality[found] = project.crowd.quality_of(project.votes)[rows[found]]
+    if project.consensus is not None:
+        rows, found = look_up(project.labels.labeled, index)
+        quality[found] = project.consensus.quality_of(project.votes)[rows[found]]
     return quality

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 
 from service.domain.labels import Label
-from service.domain.leases import Holdings, holdings, live
+from service.domain.leases import Holdings, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit
@@ -24,8 +24,16 @@ from service.strategies import Need, Question
 from service.telemetry.metrics import selected
 from service.usecases.candidates import OpenRows, open_rows, opinions_of, with_rows
 from service.usecases.explain import Names, explain, refuse_long
-from service.usecases.query_common import Batch, QueryRequest, choose, known_of, place_for, query_id, refuse_missing
-from service.usecases.query_result import Answered, shown_scores
+from service.usecases.query_common import (
+    Batch,
+    QueryRequest,
+    choose,
+    enter_if_heavy,
+    needs_met_by,
+    query_id,
+    refuse_missing,
+)
+from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.training import read_with_model, train_committee
 
 
@@ -33,11 +41,11 @@ def query_project(
     store: Store,
     request: QueryRequest,
     backend_of: Callable[[Project], Backend] = lambda project: THREADS,
-    claim_place: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Answered:
+    enter: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> QueryResult:
     """Choose the next samples. A pure read: the same state and the same request give the same answer.
 
-    What may take long is done in a place that `claim_place` gives. Raises InvalidRequest for an index that there is
+    What may take long is done in a place that `enter` gives. Raises InvalidRequest for an index that there is
     not or probabilities that do not fit, OutOfTime, ProjectNotFound and the store's errors.
     """
     if request.project_id is None:
@@ -46,18 +54,18 @@ def query_project(
     leases = store.leases(request.project_id)  # before the state: see store/leases.py
     snapshot = read(request.project_id, Part.POOL, Part.IDS)
     project, moment = snapshot.project, now()
-    held = holdings(live(leases, project, moment), request.annotator)
+    held = holdings_of(live_leases(leases, project, moment), request.annotator)
     classes = classes_of(project, request)
     if request.explain:
         refuse_long(request, len(classes))
-    name = query_id(request, (project.incarnation, project.version, *names_of(held)))
+    name = query_id(request, (project.incarnation, project.version, *holdings_digest(held)))
 
     @cache
     def question() -> Question:
-        return question_of(store, snapshot, request, held, backend_of(project))
+        return build_question(store, snapshot, request, held, backend_of(project))
 
     def answer() -> tuple[Batch, int]:
-        with place_for(request, project.n_samples, claim_place):
+        with enter_if_heavy(request, project.n_samples, enter):
             began = time.perf_counter()
             batch = choose(question(), request, seed_of(project, request), project.random_state)
             selected(batch.selection.strategy, began)
@@ -69,7 +77,7 @@ def query_project(
     explanations = None
     if request.explain:
         names = Names(classes, project.classes, None if snapshot.ids is None else snapshot.ids.names_at)
-        with place_for(request, project.n_samples, claim_place):
+        with enter_if_heavy(request, project.n_samples, enter):
             explanations = explain(question(), batch, request, seed_of(project, request), names)
     notes, retry_after = [selection.fallback_reason], None
     if held and len(indices) < request.batch_size:
@@ -80,12 +88,12 @@ def query_project(
             retry_after = max(1, math.ceil((int(missed.min()) - moment) / MICROSECONDS))
             why = f"all that could be asked about, {len(missed)} samples, are held by others"
             notes = [f"{why}; the first is free again in {retry_after} s at the latest"]
-    return Answered(
+    return QueryResult(
         project_id=project.project_id,
         query_id=name,
         indices=indices,
         ids=None if snapshot.ids is None else snapshot.ids.names_at(indices),
-        scores=shown_scores(selection),
+        scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason="; ".join(filter(None, notes)) or None,
         model_version=None if request.given or project.model is None else project.model.version,
@@ -99,7 +107,7 @@ def query_project(
     )
 
 
-def names_of(held: Holdings) -> tuple[str, ...]:
+def holdings_digest(held: Holdings) -> tuple[str, ...]:
     """Name what is held, so that a question is another when something else is; nothing has no name."""
     if not held:
         return ()
@@ -114,7 +122,9 @@ def classes_of(project: Project, request: QueryRequest) -> Sequence[Label]:
     return project.classes if request.given is None else range(request.given.n_classes)
 
 
-def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, held: Holdings, backend: Backend) -> Question:
+def build_question(
+    store: Store, snapshot: Snapshot, request: QueryRequest, held: Holdings, backend: Backend
+) -> Question:
     """Put the question to the project's own model, or to what a caller's own model said of its samples.
 
     Raises InvalidRequest for an index that there is not, and for probabilities that are not those of the samples.
@@ -124,18 +134,18 @@ def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, held: H
         raise ValueError("a query needs a snapshot with its pool")
     rows = open_rows(project, request, held)
     if request.given is not None:
-        return question_of_given(project, pool, request, request.given, rows)
+        return build_external_question(project, pool, request, request.given, rows)
     opinions = opinions_of(store, snapshot, request, rows)
     return Question(
         pool=pool,
         is_open=rows.is_open if opinions is None else with_rows(rows.is_open, opinions.rows),
-        labeled=project.resolved.labeled,
+        labeled=project.labels.labeled,
         model=snapshot.model,
         n_classes_labeled=project.n_classes_labeled,
         memory=ScoreMemory(store.cache, project),
         backend=backend,
         committee=lambda n_members: committee_of(store, snapshot, n_members),
-        codes=project.resolved.codes,
+        codes=project.labels.codes,
         learn=lambda X, codes: fit(project.estimator, X, codes, project.random_state),
         opinions=opinions,
         begun=rows.begun,
@@ -144,7 +154,9 @@ def question_of(store: Store, snapshot: Snapshot, request: QueryRequest, held: H
     )
 
 
-def question_of_given(project: Project, pool: Pool, request: QueryRequest, given: Given, rows: OpenRows) -> Question:
+def build_external_question(
+    project: Project, pool: Pool, request: QueryRequest, given: Given, rows: OpenRows
+) -> Question:
     """Put the question to what a caller's own model said of a project's samples."""
     wrong = [
         FieldError(f"/{field}", f"has {n_rows} rows, but the project has {project.n_samples} samples")
@@ -154,15 +166,15 @@ def question_of_given(project: Project, pool: Pool, request: QueryRequest, given
     if wrong:
         raise InvalidRequest(wrong)
     given.check()
-    refuse_missing(request, known_of(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
+    refuse_missing(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
     return Question(
         pool=pool,
         is_open=rows.is_open,
-        labeled=project.resolved.labeled,
+        labeled=project.labels.labeled,
         model=given.model,
         n_classes_labeled=project.n_classes_labeled,
         committee=given.committee,
-        codes=project.resolved.codes,
+        codes=project.labels.codes,
         model_pool=given.model_pool,
         committee_pool=given.committee_pool,
         begun=rows.begun,

@@ -16,41 +16,39 @@ from service.usecases.explain import Names, explain, refuse_long
 from service.usecases.query_common import (
     QueryRequest,
     choose,
-    known_of,
+    enter_if_heavy,
+    needs_met_by,
     open_samples,
-    place_for,
     query_id,
     refuse_missing,
 )
-from service.usecases.query_result import Answered, shown_scores
+from service.usecases.query_result import QueryResult, scores_to_json
 
 
-def query_arrays(
-    request: QueryRequest, claim_place: Callable[[], AbstractContextManager[None]] = nullcontext
-) -> Answered:
+def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManager[None]] = nullcontext) -> QueryResult:
     """Choose among the samples that were sent: the same request gives the same answer.
 
-    What may take long is done in a place that `claim_place` gives. Raises InvalidRequest for arrays that disagree, a
+    What may take long is done in a place that `enter` gives. Raises InvalidRequest for arrays that disagree, a
     strategy that needs another one, or an index that there is not.
     """
     classes = None if request.given is None else range(request.given.n_classes)
     if request.explain and classes is not None:
         refuse_long(request, len(classes))
-    question = question_of(request)
+    question = build_question(request)
     seed = [0 if request.random_state is None else request.random_state]
     names = Names(classes, () if request.y is None else request.y.values, None)
-    with place_for(request, len(question.pool), claim_place):
+    with enter_if_heavy(request, len(question.pool), enter):
         began = time.perf_counter()
         batch = choose(question, request, seed, 0)
         selected(batch.selection.strategy, began)
         explanations = explain(question, batch, request, seed, names) if request.explain else None
     selection, n_labeled = batch.selection, len(question.labeled)
-    return Answered(
+    return QueryResult(
         project_id=None,
         query_id=query_id(request, ()),
         indices=selection.indices.tolist(),
         ids=None,
-        scores=shown_scores(selection),
+        scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason=selection.fallback_reason,
         model_version=None,
@@ -63,7 +61,7 @@ def query_arrays(
     )
 
 
-def question_of(request: QueryRequest) -> Question:
+def build_question(request: QueryRequest) -> Question:
     """Put the question to the arrays that were sent."""
     given, y = request.given, request.y
     model_pool = None if given is None else given.model_pool
@@ -76,7 +74,7 @@ def question_of(request: QueryRequest) -> Question:
         given.check()
     features = {Need.FEATURES} if request.X is not None else set()
     labels = {Need.LABELS} if y is not None else set()
-    refuse_missing(request, known_of(given) | features | labels | {Need.LABELED})
+    refuse_missing(request, needs_met_by(given) | features | labels | {Need.LABELED})
     labeled = np.empty(0, np.int64) if y is None else np.flatnonzero(y.codes >= 0)
     codes = None if y is None else y.codes[labeled]
     return Question(

@@ -83,12 +83,12 @@ class Batch:
     n_drawn: int
 
 
-def place_for(
-    request: QueryRequest, n_samples: int, claim_place: Callable[[], AbstractContextManager[None]]
+def enter_if_heavy(
+    request: QueryRequest, n_samples: int, enter: Callable[[], AbstractContextManager[None]]
 ) -> AbstractContextManager[None]:
     """Return a place for heavy work where the answer may take long: of many samples, or if votes must be weighed."""
     is_heavy = n_samples >= HEAVY_SAMPLES or Need.VOTES in request.strategy.needs
-    return claim_place() if is_heavy else nullcontext()
+    return enter() if is_heavy else nullcontext()
 
 
 def choose(question: Question, request: QueryRequest, seed: Sequence[int], order: int) -> Batch:
@@ -182,7 +182,7 @@ def refuse_missing(request: QueryRequest, known: frozenset[Need]) -> None:
     )
 
 
-def known_of(given: Given | None) -> frozenset[Need]:
+def needs_met_by(given: Given | None) -> frozenset[Need]:
     """Return what a caller's own model meets."""
     if given is None:
         return frozenset()

@@ -13,7 +13,7 @@ from service.usecases.explain import Explanation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class QueryResult:
     """The samples to ask about, ask-first first, and what was known when they were chosen.
 
     Those that were drawn come last, and their scores are None. What only a project has is None without one, and
@@ -41,7 +41,7 @@ class Answered:
     retry_after: int | None = None
 
 
-def shown_scores(selection: Selection) -> list[float | None] | None:
+def scores_to_json(selection: Selection) -> list[float | None] | None:
     """Return the scores as JSON has them."""
     if selection.scores is None:
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from service.domain.preconditions import Preconditions, RequestFingerprint
-from service.domain.project import MICROSECONDS, Project, now, show_time
+from service.domain.project import MICROSECONDS, Project, format_time, now
 from service.errors import KeyReused
 from service.store import Store
 from service.store.idempotency import KEPT_SECONDS
@@ -54,7 +54,7 @@ def find_prior_outcome(store: Store, project_id: str, fingerprint: RequestFinger
     if found is None:
         return None
     project, event = found
-    if event["at"] < show_time(now() - KEPT_SECONDS * MICROSECONDS):
+    if event["at"] < format_time(now() - KEPT_SECONDS * MICROSECONDS):
         return None
     details = event["details"]
     if details.get("request") != str(fingerprint):

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from threading import Lock
 
-from service.domain.leases import live
+from service.domain.leases import live_leases
 from service.domain.project import Project, now
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Stamp, Store
 
-CENSUS_SECONDS = 0.5
+COUNT_SECONDS = 0.5
 """How long a count reads projects that changed since the last one; those that are left keep what they had then."""
 
 
@@ -47,7 +47,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class ProjectTotals:
     """What a project has, as long as its files are those of these stamps; of leases when each expires, and how many
     samples it holds until then.
     """
@@ -57,27 +57,27 @@ class Counted:
     leases: tuple[tuple[int, int], ...] = ()
 
 
-class Census:
+class TotalsCounter:
     """Counts all projects of a store. What a project has is counted once for each state that it is met in."""
 
-    def __init__(self, store: Store, seconds: float = CENSUS_SECONDS) -> None:
+    def __init__(self, store: Store, seconds: float = COUNT_SECONDS) -> None:
         self._store = store
         self._seconds = seconds
-        self._known: dict[str, Counted] = {}
+        self._known: dict[str, ProjectTotals] = {}
         self._lock = Lock()
 
-    def take(self) -> Totals:
+    def count(self) -> Totals:
         """Count all projects; of those that changed only as many as there is time for."""
         with self._lock:
             deadline = time.monotonic() + self._seconds
-            found: dict[str, Counted] = {}
+            found: dict[str, ProjectTotals] = {}
             n_passed_over = 0
             for project_id, stamps in self._store.stamps():
                 before = self._known.get(project_id)
                 if before is not None and before.stamps == stamps:
                     found[project_id] = before
                 elif time.monotonic() < deadline:
-                    found[project_id] = count(self._store, project_id, stamps)
+                    found[project_id] = count_project(self._store, project_id, stamps)
                 else:
                     n_passed_over += 1
                     if before is not None:
@@ -86,23 +86,23 @@ class Census:
         moment = now()
         held = [n_samples for each in found.values() for expires_at, n_samples in each.leases if expires_at > moment]
         of_all = Totals(leases=len(held), leased_samples=sum(held), projects_passed_over=n_passed_over)
-        return added_up([of_all, *(each.totals for each in found.values())])
+        return add_totals([of_all, *(each.totals for each in found.values())])
 
 
-def count(store: Store, project_id: str, stamps: tuple[Stamp, Stamp | None]) -> Counted:
+def count_project(store: Store, project_id: str, stamps: tuple[Stamp, Stamp | None]) -> ProjectTotals:
     """Count what a project has."""
     try:
         leases = store.leases(project_id)
         project = store.glance(project_id)
     except ProjectNotFound:
-        return Counted(stamps, Totals())  # deleted just now
+        return ProjectTotals(stamps, Totals())  # deleted just now
     except StoreDamaged:
-        return Counted(stamps, Totals(projects=1, projects_unreadable=1))
-    held = tuple((lease.expires_at, len(lease.index)) for lease in live(leases, project, now()).all)
-    return Counted(stamps, Totals.of(project), held)
+        return ProjectTotals(stamps, Totals(projects=1, projects_unreadable=1))
+    held = tuple((lease.expires_at, len(lease.index)) for lease in live_leases(leases, project, now()).all)
+    return ProjectTotals(stamps, Totals.of(project), held)
 
 
-def added_up(parts: Iterable[Totals]) -> Totals:
+def add_totals(parts: Iterable[Totals]) -> Totals:
     """Add up everything."""
     counts = zip(*([getattr(each, field.name) for field in fields(Totals)] for each in parts), strict=True)
     return Totals(*map(sum, counts))

@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from service.compute.deadline import check_time
-from service.domain.consensus import Crowd
-from service.domain.labels import Resolved
+from service.domain.consensus import Consensus
+from service.domain.labels import SampleLabels
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.committees import Bag, bootstrap
 from service.learning.estimators import fit
 from service.learning.pool import Features
 from service.learning.scoring import Classifier, evaluate
-from service.learning.weigh_votes import crowd_of
+from service.learning.weigh_votes import estimate_consensus
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
 from service.telemetry.metrics import fitting
@@ -37,8 +37,8 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
     if pool is None:
         raise ValueError("training needs a snapshot with its pool")
     with fitting(project.estimator.name):
-        X = pool.take(project.votes.resolved.labeled)
-        crowd, labels = weighed(project, X)
+        X = pool.take(project.votes.majority.labeled)
+        consensus, labels = labels_to_fit(project, X)
         classifier = fit(project.estimator, X, labels.codes, project.random_state)
         score = None
         if snapshot.X_test is not None and snapshot.y_test is not None:
@@ -50,23 +50,27 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
         labels_revision=project.labels_revision,
         held_out=project.held_out_number,
         test_score=score,
-        consensus=project.consensus,
-        crowd=crowd,
+        consensus_method=project.consensus_method,
+        consensus=consensus,
     )
     return classifier, model
 
 
-def weighed(project: Project, X: Features) -> tuple[Crowd | None, Resolved]:
+def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, SampleLabels]:
     """Return what is found out about the votes on the labelled rows (l, d), and the labels that they come to.
 
     Nothing where no sample has several, where the majority is asked for, and where the weights would leave one class.
     """
-    majority = project.votes.resolved
-    if project.consensus == "crowdlab" and len(project.votes.shared) and len(np.unique(majority.codes)) > 1:
-        crowd = crowd_of(project, X)
-        labels = crowd.settle(project.votes)
+    majority = project.votes.majority
+    if (
+        project.consensus_method == "crowdlab"
+        and len(project.votes.shared_samples)
+        and len(np.unique(majority.codes)) > 1
+    ):
+        consensus = estimate_consensus(project, X)
+        labels = consensus.apply_to(project.votes)
         if len(np.unique(labels.codes)) > 1:
-            return crowd, labels
+            return consensus, labels
     return None, majority
 
 
@@ -79,7 +83,7 @@ def train_committee(snapshot: Snapshot, n_members: int) -> Bag:
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("training needs a snapshot with its pool")
-    labels = project.resolved
+    labels = project.labels
     X = pool.take(labels.labeled)
     rng = np.random.default_rng([project.random_state, n_members])
     members = []
@@ -126,12 +130,12 @@ def fit_snapshot(store: Store, snapshot: Snapshot) -> ModelRef:
     except (NotFound, Conflict):
         raise  # there is nobody left to be told
     except Exception as error:
-        commit_failure(store, project, told(error), is_final=isinstance(error, FitFailed))
+        commit_failure(store, project, describe_failure(error), is_final=isinstance(error, FitFailed))
         raise
     return model
 
 
-def told(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """Say for callers why a fit failed; what a bug says may hold what is none of their business."""
     if isinstance(error, ServiceError):
         return str(error)
@@ -145,22 +149,22 @@ def commit_model(store: Store, before: Project, classifier: Classifier, model: M
     with store.stage() as staging:
         file = staging.dump(classifier)
         with store.transaction(before.project_id) as transaction:
-            current = same_project(transaction.project, before)
+            current = check_same_pool(transaction.project, before)
             fitted = current.with_model(model)
             if fitted is not current:
-                transaction.commit(fitted.committed(), {model_file(fitted.last_model): file})
+                transaction.commit(fitted.next_version(), {model_file(fitted.last_model): file})
 
 
 def commit_failure(store: Store, before: Project, error: str, *, is_final: bool) -> None:
     """Commit that a fit of a project failed, as far as that can be: whoever asked for it is told in any case."""
     with suppress(ServiceError, OSError), store.transaction(before.project_id) as transaction:
-        current = same_project(transaction.project, before)
+        current = check_same_pool(transaction.project, before)
         failed = current.with_failed_fit(before, error, is_final=is_final)
         if failed is not current:
-            transaction.commit(failed.committed())
+            transaction.commit(failed.next_version())
 
 
-def same_project(current: Project | None, before: Project) -> Project:
+def check_same_pool(current: Project | None, before: Project) -> Project:
     """Return the current state of a project, or raise ProjectReplaced when it has another pool than before."""
     if current is None or current.incarnation != before.incarnation:
         raise ProjectReplaced(before.project_id)
@@ -193,4 +197,4 @@ def give_up_model(store: Store, project_id: str) -> None:
             transaction.read(Part.MODEL)
         except ModelDamaged:
             project = transaction.read().project
-            transaction.commit(replace(project, model=None).asking_for_fit().committed())
+            transaction.commit(replace(project, model=None).with_fit_asked().next_version())

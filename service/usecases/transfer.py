@@ -15,10 +15,10 @@ from service.domain.labels import Label, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     MICROSECONDS,
-    Consensus,
+    ConsensusMethod,
     EstimatorSpec,
+    EventLog,
     HeldOut,
-    History,
     Project,
     Segment,
     contradictions,
@@ -31,9 +31,9 @@ from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
 from service.store.staging import StagedRows, Staging
-from service.usecases.label import fit_or_keep
+from service.usecases.label import try_fit
 from service.usecases.run_once import run_once
-from service.usecases.uploads import moved
+from service.usecases.uploads import target_files
 
 CLOCKS_DIFFER = 24 * 3600 * MICROSECONDS
 """By a day at most, in microseconds, the clock of an exporting machine may be ahead of this one's."""
@@ -48,7 +48,7 @@ class ProjectFacts:
     n_features: int
     random_state: int
     estimator: EstimatorSpec
-    consensus: Consensus
+    consensus: ConsensusMethod
     classes: Sequence[Label]
     classes_declared: bool
     annotators: Sequence[str]
@@ -90,7 +90,7 @@ def import_project(
     store: Store,
     staging: Staging,
     request: ImportRequest,
-    take_place: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
+    try_enter: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
     preconditions: Preconditions = UNCONDITIONAL,
 ) -> Project:
     """Make a project of what was exported, then fit its model, which is not part of that, if there is room for it.
@@ -102,18 +102,18 @@ def import_project(
         store,
         request.facts.project_id,
         preconditions,
-        lambda: taken_in(store, staging, request, preconditions),
+        lambda: commit_import(store, staging, request, preconditions),
         lambda prior: prior.project,
     )
     if not project.fit_is_due:
         return project
-    with take_place() as there_is_room:
-        return fit_or_keep(store, project) if there_is_room else project
+    with try_enter() as there_is_room:
+        return try_fit(store, project) if there_is_room else project
 
 
-def taken_in(store: Store, staging: Staging, request: ImportRequest, preconditions: Preconditions) -> Project:
+def commit_import(store: Store, staging: Staging, request: ImportRequest, preconditions: Preconditions) -> Project:
     """Make the project, without a model."""
-    project = imported(request)
+    project = build_project(request)
     wrong = [FieldError("/votes", problem) for problem in contradictions(project)] + impossible_times(project)
     if wrong:
         raise InvalidRequest(wrong)
@@ -123,7 +123,7 @@ def taken_in(store: Store, staging: Staging, request: ImportRequest, preconditio
     with store.transaction(project.project_id, create=True, preconditions=preconditions) as transaction:
         if transaction.project is not None:
             raise ProjectInTheWay(project.project_id)
-        return transaction.commit(project.asking_for_fit().committed(), files, IMPORT)
+        return transaction.commit(project.with_fit_asked().next_version(), files, IMPORT)
 
 
 def impossible_times(project: Project) -> list[FieldError]:
@@ -138,7 +138,7 @@ def impossible_times(project: Project) -> list[FieldError]:
     return wrong
 
 
-def imported(request: ImportRequest) -> Project:
+def build_project(request: ImportRequest) -> Project:
     """Return the project of an import, before its first commit here."""
     facts, X_test = request.facts, request.X_test
     segments = tuple(
@@ -153,7 +153,7 @@ def imported(request: ImportRequest) -> Project:
         version=facts.version,
         random_state=facts.random_state,
         estimator=facts.estimator,
-        consensus=facts.consensus,
+        consensus_method=facts.consensus,
         segments=segments,
         n_features=facts.n_features,
         has_ids=request.ids is not None,
@@ -170,7 +170,7 @@ def imported(request: ImportRequest) -> Project:
         updated_at=facts.updated_at,
         fit_asked=None,
         fit_error=None,
-        history=History(request.events.checksum.n_bytes),
+        event_log=EventLog(request.events.checksum.n_bytes),
     )
 
 
@@ -178,15 +178,16 @@ def staged_files(project: Project, staging: Staging, request: ImportRequest) -> 
     """Tell which staged file becomes which of the project."""
     files: dict[str, StagedFile] = {LOG: request.events}
     for segment, rows in zip(project.segments, request.segments, strict=True):
-        files |= moved(rows_files(segment), rows)
+        files |= target_files(rows_files(segment), rows)
     for segment, names in zip(project.segments, request.ids or (), strict=request.ids is not None):
         files[ids_file(segment)] = staging.ids(names)
     if project.held_out is not None and request.X_test is not None:
-        files |= moved(rows_files(project.held_out), request.X_test)
+        files |= target_files(rows_files(project.held_out), request.X_test)
         files[held_out_labels_file(project.held_out)] = staging.dump(request.y_test)
     return files
 
 
-def facts_of(project: Project) -> ProjectFacts:
+def project_facts(project: Project) -> ProjectFacts:
     """Return what is exported of a project beside its arrays."""
-    return ProjectFacts(**{field.name: getattr(project, field.name) for field in fields(ProjectFacts)})
+    same = (field.name for field in fields(ProjectFacts) if field.name != "consensus")
+    return ProjectFacts(consensus=project.consensus_method, **{name: getattr(project, name) for name in same})

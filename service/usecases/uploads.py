@@ -49,6 +49,6 @@ def refuse_other_kind(pointer: str, X: StagedRows, project: Project) -> None:
         raise InvalidRequest.at(pointer, f"is {kinds[X.is_sparse]}, but the pool is {kinds[project.is_sparse]}")
 
 
-def moved(targets: Mapping[str, str], rows: StagedRows) -> dict[str, StagedFile]:
+def target_files(targets: Mapping[str, str], rows: StagedRows) -> dict[str, StagedFile]:
     """Tell where in a project each staged file of rows belongs."""
     return {target: rows.files[name] for name, target in targets.items()}

@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from service.learning.pool import Pool
-from service.strategies import Question, Selection, resolve, select
+from service.strategies import Question, Selection, resolve_strategy, select
 from tests.benchmarks.measure import in_turns, milliseconds
 from tests.benchmarks.rows import Row, faster
 from tests.benchmarks.sizes import N_CLASSES, Sizes
@@ -76,7 +76,7 @@ def choose(strategy: str, task: Task) -> Selection:
         model=task.model,
         n_classes_labeled=N_CLASSES,
     )
-    return select(*resolve(strategy, {}), question, task.batch_size, np.random.default_rng(0))
+    return select(*resolve_strategy(strategy, {}), question, task.batch_size, np.random.default_rng(0))
 
 
 def with_all_cores(rival: Callable[[], Indices]) -> Indices:

@@ -37,4 +37,6 @@ class Task:
     @cached_property
     def model(self) -> Classifier:
         """The service's logistic regression, which is scikit-learn's."""
-        return estimators.fit(estimators.resolve("logistic_regression", {}), self.rows[:N_LABELS], self.codes, 0)
+        return estimators.fit(
+            estimators.resolve_estimator("logistic_regression", {}), self.rows[:N_LABELS], self.codes, 0
+        )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.labels import ANNOTATOR_BITS, NOBODY, SKIP, EncodedLabels, Votes, cast, resolve
+from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, EncodedLabels, Votes, cast_votes, resolve_votes
 
 A, B, C = 0, 1, 2
 ANN, BOB, CY, DEE = 0, 1, 2, 3
@@ -15,16 +15,16 @@ ANN, BOB, CY, DEE = 0, 1, 2, 3
 
 def given_in_turn(*votes):
     """The votes after one-record requests (annotator, code) about sample 7, a second apart, and what each changed."""
-    kept, changes = Votes.none(), []
+    kept, changes = Votes.empty(), []
     for at, (annotator, code) in enumerate(votes):
-        kept, n_changed = cast(kept, Votes.of([(7, code, annotator, b"")], at))
+        kept, n_changed = cast_votes(kept, Votes.from_rows([(7, code, annotator, b"")], at))
         changes.append(n_changed)
     return kept, changes
 
 
 def outcome(votes):
     """What the votes of sample 7 come to: its code, SKIP, or None when nothing is said of it."""
-    resolved = resolve(votes)
+    resolved = resolve_votes(votes)
     if 7 in resolved.skipped:
         return SKIP
     return int(resolved.code_of(np.array([7]))[0]) if 7 in resolved.labeled else None
@@ -46,36 +46,36 @@ MAJORITY = [
 ]
 
 NOBODY_IN_PARTICULAR = [
-    ("stands alone", [(NOBODY, A)], A, 1),
-    ("replaces itself", [(NOBODY, A), (NOBODY, B)], B, 1),
-    ("replaces all others", [(ANN, A), (BOB, A), (CY, A), (NOBODY, B)], B, 1),
-    ("is replaced by the first name", [(NOBODY, A), (ANN, B)], B, 1),
-    ("is replaced even by one who agrees", [(NOBODY, A), (ANN, A)], A, 1),
-    ("changes nothing when it agrees with the majority", [(ANN, A), (BOB, A), (CY, B), (NOBODY, A)], A, 3),
-    ("counts no more once a name has spoken", [(NOBODY, A), (ANN, B), (BOB, A)], A, 2),
+    ("stands alone", [(ANONYMOUS, A)], A, 1),
+    ("replaces itself", [(ANONYMOUS, A), (ANONYMOUS, B)], B, 1),
+    ("replaces all others", [(ANN, A), (BOB, A), (CY, A), (ANONYMOUS, B)], B, 1),
+    ("is replaced by the first name", [(ANONYMOUS, A), (ANN, B)], B, 1),
+    ("is replaced even by one who agrees", [(ANONYMOUS, A), (ANN, A)], A, 1),
+    ("changes nothing when it agrees with the majority", [(ANN, A), (BOB, A), (CY, B), (ANONYMOUS, A)], A, 3),
+    ("counts no more once a name has spoken", [(ANONYMOUS, A), (ANN, B), (BOB, A)], A, 2),
 ]
 
 SKIPS = [
-    ("nobody skips", [(NOBODY, SKIP)], SKIP),
+    ("nobody skips", [(ANONYMOUS, SKIP)], SKIP),
     ("a name skips", [(ANN, SKIP)], SKIP),
     ("all skip", [(ANN, SKIP), (BOB, SKIP)], SKIP),
     ("one labels before", [(ANN, A), (BOB, SKIP)], A),
     ("one labels after", [(BOB, SKIP), (ANN, A)], A),
     ("a label outweighs any number of skips", [(ANN, SKIP), (BOB, SKIP), (CY, A)], A),
     ("the only one who labelled skips now", [(ANN, A), (BOB, SKIP), (ANN, SKIP)], SKIP),
-    ("nobody's skip replaces all labels", [(ANN, A), (BOB, A), (NOBODY, SKIP)], SKIP),
-    ("a name's skip replaces nobody's label", [(NOBODY, A), (ANN, SKIP)], SKIP),
-    ("nobody's label replaces a skip", [(NOBODY, SKIP), (NOBODY, A)], A),
+    ("nobody's skip replaces all labels", [(ANN, A), (BOB, A), (ANONYMOUS, SKIP)], SKIP),
+    ("a name's skip replaces nobody's label", [(ANONYMOUS, A), (ANN, SKIP)], SKIP),
+    ("nobody's label replaces a skip", [(ANONYMOUS, SKIP), (ANONYMOUS, A)], A),
 ]
 
 CHANGES = [
     ("the same again", [(ANN, A), (ANN, A)], [1, 0]),
-    ("nobody the same again", [(NOBODY, A), (NOBODY, A)], [1, 0]),
+    ("nobody the same again", [(ANONYMOUS, A), (ANONYMOUS, A)], [1, 0]),
     ("another label", [(ANN, A), (ANN, B), (ANN, A)], [1, 1, 1]),
     ("a second opinion", [(ANN, A), (BOB, A)], [1, 1]),
     ("a skip again", [(ANN, SKIP), (ANN, SKIP)], [1, 0]),
-    ("nobody skips what all skipped", [(ANN, SKIP), (BOB, SKIP), (NOBODY, SKIP)], [1, 1, 0]),
-    ("nobody skips what one labelled", [(ANN, SKIP), (BOB, A), (NOBODY, SKIP)], [1, 1, 1]),
+    ("nobody skips what all skipped", [(ANN, SKIP), (BOB, SKIP), (ANONYMOUS, SKIP)], [1, 1, 0]),
+    ("nobody skips what one labelled", [(ANN, SKIP), (BOB, A), (ANONYMOUS, SKIP)], [1, 1, 1]),
 ]
 
 
@@ -111,24 +111,24 @@ def test_what_changes_nothing_keeps_its_time():
 
 
 def test_nothing_said_comes_to_nothing():
-    resolved = resolve(Votes.none())
+    resolved = resolve_votes(Votes.empty())
     assert (len(resolved.labeled), len(resolved.skipped)) == (0, 0)
     assert resolved.code_of(np.array([0, 5])).tolist() == [SKIP, SKIP]
 
 
 def test_far_samples_and_many_annotators_stay_apart():
     far, last = 2**40, 2**ANNOTATOR_BITS - 2
-    kept, _ = cast(
-        Votes.none(), Votes.of([(far, A, last, b""), (far + 1, B, NOBODY, b""), (far + 1, C, 0, b"")][:2], 1)
+    kept, _ = cast_votes(
+        Votes.empty(), Votes.from_rows([(far, A, last, b""), (far + 1, B, ANONYMOUS, b""), (far + 1, C, 0, b"")][:2], 1)
     )
-    kept, _ = cast(kept, Votes.of([(far, B, 0, b"")], 2))
+    kept, _ = cast_votes(kept, Votes.from_rows([(far, B, 0, b"")], 2))
     assert kept.index.tolist() == [far, far, far + 1]
-    assert kept.annotator.tolist() == [0, last, NOBODY]
+    assert kept.annotator.tolist() == [0, last, ANONYMOUS]
 
 
 def test_query_ids_of_any_length_are_kept_whole():
-    kept, _ = cast(Votes.none(), Votes.of([(1, A, ANN, b"x")], 1))
-    kept, _ = cast(kept, Votes.of([(2, A, ANN, b"y" * 64), (3, A, ANN, b"")], 2))
+    kept, _ = cast_votes(Votes.empty(), Votes.from_rows([(1, A, ANN, b"x")], 1))
+    kept, _ = cast_votes(kept, Votes.from_rows([(2, A, ANN, b"y" * 64), (3, A, ANN, b"")], 2))
     assert kept.query.tolist() == [b"x", b"y" * 64, b""]
 
 
@@ -170,11 +170,11 @@ def slow_cast(said, rows, at, resolved):
         votes = said.setdefault(index, {})
         if annotator in votes and votes[annotator][0] == code:
             continue
-        if annotator == NOBODY and resolved.get(index) == code:
+        if annotator == ANONYMOUS and resolved.get(index) == code:
             continue
-        if annotator == NOBODY:
+        if annotator == ANONYMOUS:
             votes.clear()
-        votes.pop(NOBODY, None)
+        votes.pop(ANONYMOUS, None)
         votes[annotator] = (code, at, query)
         n_changed += 1
     return n_changed
@@ -184,7 +184,7 @@ def without_clashes(rows):
     """At most one vote per sample and annotator, and no other beside one of nobody in particular."""
     kept = {}
     for index, code, annotator, query in rows:
-        if (index, NOBODY) in kept or (annotator == NOBODY and any(index == other for other, _ in kept)):
+        if (index, ANONYMOUS) in kept or (annotator == ANONYMOUS and any(index == other for other, _ in kept)):
             continue
         kept[index, annotator] = (index, code, annotator, query)
     return list(kept.values())
@@ -193,7 +193,7 @@ def without_clashes(rows):
 ROW = st.tuples(
     st.integers(0, 2),
     st.sampled_from([SKIP, A, B, C]),
-    st.sampled_from([NOBODY, ANN, BOB, CY, DEE]),
+    st.sampled_from([ANONYMOUS, ANN, BOB, CY, DEE]),
     st.sampled_from([b"", b"q", b"query-17"]),
 )
 REQUESTS = st.lists(st.lists(ROW, min_size=1, max_size=6).map(without_clashes), max_size=12)
@@ -202,18 +202,18 @@ REQUESTS = st.lists(st.lists(ROW, min_size=1, max_size=6).map(without_clashes), 
 @settings(max_examples=300, derandomize=True)
 @given(REQUESTS)
 def test_votes_follow_the_rules(requests):
-    votes, said = Votes.none(), {}
+    votes, said = Votes.empty(), {}
     for at, rows in enumerate(requests):
-        before = resolve(votes)
+        before = resolve_votes(votes)
         resolved = {**dict(zip(before.labeled.tolist(), before.codes.tolist(), strict=True))}
         resolved |= dict.fromkeys(before.skipped.tolist(), SKIP)
-        votes, n_changed = cast(votes, Votes.of(rows, at))
+        votes, n_changed = cast_votes(votes, Votes.from_rows(rows, at))
         assert n_changed == slow_cast(said, rows, at, resolved)
         kept = zip(votes.index, votes.annotator, votes.code, votes.at, votes.query, strict=True)
         assert [(int(i), int(a), (int(c), int(t), bytes(q))) for i, a, c, t, q in kept] == [
             (index, annotator, said[index][annotator]) for index in sorted(said) for annotator in sorted(said[index])
         ]
-        after = resolve(votes)
+        after = resolve_votes(votes)
         for index in range(3):
             outcomes = slow_outcomes(said, index)
             assert (index in after.labeled) == bool(outcomes - {SKIP})
@@ -224,9 +224,9 @@ def test_votes_follow_the_rules(requests):
 @settings(max_examples=50, derandomize=True)
 @given(REQUESTS, st.randoms(use_true_random=False))
 def test_the_order_of_records_in_a_request_does_not_matter(requests, random):
-    votes = shuffled = Votes.none()
+    votes = shuffled = Votes.empty()
     for at, rows in enumerate(requests):
-        votes, _ = cast(votes, Votes.of(rows, at))
-        shuffled, _ = cast(shuffled, Votes.of(random.sample(rows, len(rows)), at))
+        votes, _ = cast_votes(votes, Votes.from_rows(rows, at))
+        shuffled, _ = cast_votes(shuffled, Votes.from_rows(random.sample(rows, len(rows)), at))
     for column in ("index", "code", "annotator", "at", "query"):
         assert np.array_equal(getattr(votes, column), getattr(shuffled, column))

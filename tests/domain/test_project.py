@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.domain.consensus import Crowd
-from service.domain.labels import NOBODY, SKIP, EncodedLabels, Votes, cast
+from service.domain.consensus import Consensus
+from service.domain.labels import ANONYMOUS, SKIP, EncodedLabels, Votes, cast_votes
 from service.domain.project import (
     EstimatorSpec,
     HeldOut,
@@ -17,9 +17,9 @@ from service.domain.project import (
     Segment,
     TestScore,
     declare_classes,
-    encode_with,
+    encode_labels,
     extend_classes,
-    shown,
+    quote_label,
 )
 from service.errors import InvalidRequest
 
@@ -42,14 +42,14 @@ def project(**changes):
         classes=("a", "b"),
         classes_declared=False,
         annotators=("ann", "bob"),
-        votes=Votes.none(),
+        votes=Votes.empty(),
         labels_revision=0,
         model=None,
         last_model=0,
         last_file=1,
         created_at=1,
         updated_at=1,
-        consensus="crowdlab",
+        consensus_method="crowdlab",
         fit_asked=None,
         fit_error=None,
     )
@@ -58,7 +58,7 @@ def project(**changes):
 
 def told(project, *votes, at=1):
     """The project after one request of votes (index, code, annotator)."""
-    return project.with_votes(cast(project.votes, Votes.of([(*vote, b"") for vote in votes], at))[0])
+    return project.with_votes(cast_votes(project.votes, Votes.from_rows([(*vote, b"") for vote in votes], at))[0])
 
 
 def retracted(project, index):
@@ -69,23 +69,23 @@ def model(labels_revision, estimator=LINEAR, random_state=0, version=0):
     return ModelRef(version, estimator, random_state, labels_revision, None, None)
 
 
-BOTH = told(project(), (0, A, NOBODY), (1, B, NOBODY))
+BOTH = told(project(), (0, A, ANONYMOUS), (1, B, ANONYMOUS))
 
 
 # What counts as a change of labels.
 
 REVISIONS = [
-    ("a label", [[(2, A, NOBODY)]], 1),
-    ("three labels", [[(2, A, NOBODY), (3, A, NOBODY), (4, B, NOBODY)]], 3),
-    ("the same again", [[(2, A, NOBODY)], [(2, A, NOBODY)]], 1),
-    ("another", [[(2, A, NOBODY)], [(2, B, NOBODY)]], 2),
+    ("a label", [[(2, A, ANONYMOUS)]], 1),
+    ("three labels", [[(2, A, ANONYMOUS), (3, A, ANONYMOUS), (4, B, ANONYMOUS)]], 3),
+    ("the same again", [[(2, A, ANONYMOUS)], [(2, A, ANONYMOUS)]], 1),
+    ("another", [[(2, A, ANONYMOUS)], [(2, B, ANONYMOUS)]], 2),
     ("a second who agrees, and is weighed", [[(2, A, ANN)], [(2, A, BOB)]], 2),
     ("the same again by one of two", [[(2, A, ANN)], [(2, A, BOB)], [(2, A, BOB)]], 2),
     ("a second who does not: the later counts", [[(2, A, ANN)], [(2, B, BOB)]], 2),
-    ("a skip", [[(2, SKIP, NOBODY)]], 0),
-    ("a skip of a label", [[(2, A, NOBODY)], [(2, SKIP, NOBODY)]], 2),
+    ("a skip", [[(2, SKIP, ANONYMOUS)]], 0),
+    ("a skip of a label", [[(2, A, ANONYMOUS)], [(2, SKIP, ANONYMOUS)]], 2),
     ("a skip beside a label", [[(2, A, ANN)], [(2, SKIP, BOB)]], 1),
-    ("a name in nobody's place", [[(2, A, NOBODY)], [(2, A, ANN)]], 1),
+    ("a name in nobody's place", [[(2, A, ANONYMOUS)], [(2, A, ANN)]], 1),
 ]
 
 
@@ -98,12 +98,12 @@ def test_a_revision_is_a_label_given_changed_or_taken_away(requests, expected):
 
 
 def test_a_second_who_agrees_is_no_revision_where_the_majority_counts():
-    assert told(told(project(consensus="majority"), (2, A, ANN)), (2, A, BOB), at=2).labels_revision == 1
+    assert told(told(project(consensus_method="majority"), (2, A, ANN)), (2, A, BOB), at=2).labels_revision == 1
 
 
 def test_a_retraction_is_a_revision():
     assert retracted(BOTH, 0).labels_revision == 3
-    assert retracted(told(project(), (0, SKIP, NOBODY)), 0).labels_revision == 0
+    assert retracted(told(project(), (0, SKIP, ANONYMOUS)), 0).labels_revision == 0
     assert retracted(BOTH, 5).labels_revision == 2
 
 
@@ -121,12 +121,12 @@ def test_the_counts():
 def crowd_of(project, *found):
     """A crowd that found (index, code, quality) from the votes as they are."""
     index, code, quality = zip(*found, strict=True)
-    labeled = project.votes.resolved.labeled
-    return Crowd(
+    labeled = project.votes.majority.labeled
+    return Consensus(
         index=np.array(index),
         code=np.array(code, np.int32),
         quality=np.array(quality),
-        ballots=project.votes.ballots[np.searchsorted(labeled, index)],
+        vote_hashes=project.votes.vote_hashes[np.searchsorted(labeled, index)],
         annotator=np.array([ANN, BOB], np.int32),
         weight=np.array([0.9, 0.1]),
         accuracy=np.array([0.8, np.nan]),
@@ -142,14 +142,14 @@ SPLIT = told(told(BOTH, (2, A, ANN), (3, B, ANN)), (2, B, BOB), (3, B, BOB), at=
 def weighed(*found):
     """The project whose four labelled samples have a model with a crowd."""
     revision = SPLIT.labels_revision
-    return SPLIT.with_model(replace(model(revision), crowd=crowd_of(SPLIT, *found)))
+    return SPLIT.with_model(replace(model(revision), consensus=crowd_of(SPLIT, *found)))
 
 
 def test_the_consensus_of_the_fit_is_what_is_trained_on():
     assert SPLIT.class_counts == [1, 3]
     assert weighed((2, A, 0.7)).class_counts == [2, 2]
     assert weighed((2, A, 0.7)).n_labels_since_fit == 0
-    assert replace(weighed((2, A, 0.7)), consensus="majority").class_counts == [1, 3]
+    assert replace(weighed((2, A, 0.7)), consensus_method="majority").class_counts == [1, 3]
 
 
 def test_newer_votes_go_by_the_majority_until_the_next_fit():
@@ -161,36 +161,36 @@ def test_newer_votes_go_by_the_majority_until_the_next_fit():
 
 def test_votes_that_came_during_the_fit_are_not_taken_for_what_was_weighed():
     meanwhile = told(SPLIT, (2, B, ANN), at=3)
-    fitted = meanwhile.with_model(replace(model(SPLIT.labels_revision), crowd=crowd_of(SPLIT, (2, A, 0.7))))
+    fitted = meanwhile.with_model(replace(model(SPLIT.labels_revision), consensus=crowd_of(SPLIT, (2, A, 0.7))))
     assert (fitted.class_counts, fitted.fit_is_due) == ([1, 3], True)
 
 
 def test_a_word_of_nobody_against_the_consensus_is_a_change():
     before = weighed((2, A, 0.7))
-    votes, n_changed = cast(before.votes, Votes.of([(2, B, NOBODY, b"")], 3), before.resolved)
+    votes, n_changed = cast_votes(before.votes, Votes.from_rows([(2, B, ANONYMOUS, b"")], 3), before.labels)
     assert (n_changed, before.with_votes(votes).class_counts) == (1, [1, 3])
 
 
 def test_a_consensus_that_leaves_one_class_is_no_model():
-    only = told(told(project(), (0, B, NOBODY), (2, A, ANN)), (2, A, BOB), at=2)
-    assert only.with_model(replace(model(9), crowd=crowd_of(only, (2, B, 0.6)))) is only
+    only = told(told(project(), (0, B, ANONYMOUS), (2, A, ANN)), (2, A, BOB), at=2)
+    assert only.with_model(replace(model(9), consensus=crowd_of(only, (2, B, 0.6)))) is only
 
 
 # Whether a fit is due.
 
 DUE = [
     ("no labels", project(), False),
-    ("one class", told(project(), (0, A, NOBODY), (1, A, NOBODY)), False),
+    ("one class", told(project(), (0, A, ANONYMOUS), (1, A, ANONYMOUS)), False),
     ("two classes", BOTH, True),
     ("a model that has seen them", BOTH.with_model(model(2)), False),
-    ("a label since", told(BOTH.with_model(model(2)), (2, A, NOBODY)), True),
-    ("the same label since", told(BOTH.with_model(model(2)), (1, B, NOBODY)), False),
-    ("a skip since", told(BOTH.with_model(model(2)), (2, SKIP, NOBODY)), False),
-    ("a retraction since", retracted(told(BOTH, (2, A, NOBODY)).with_model(model(3)), 2), True),
+    ("a label since", told(BOTH.with_model(model(2)), (2, A, ANONYMOUS)), True),
+    ("the same label since", told(BOTH.with_model(model(2)), (1, B, ANONYMOUS)), False),
+    ("a skip since", told(BOTH.with_model(model(2)), (2, SKIP, ANONYMOUS)), False),
+    ("a retraction since", retracted(told(BOTH, (2, A, ANONYMOUS)).with_model(model(3)), 2), True),
     ("another estimator", replace(BOTH.with_model(model(2)), estimator=FOREST), True),
     ("other parameters", replace(BOTH.with_model(model(2)), estimator=EstimatorSpec(LINEAR.name, {"C": 2.0})), True),
     ("another seed", replace(BOTH.with_model(model(2)), random_state=1), True),
-    ("another consensus", replace(BOTH.with_model(model(2)), consensus="majority"), True),
+    ("another consensus", replace(BOTH.with_model(model(2)), consensus_method="majority"), True),
     ("a second vote since", told(BOTH.with_model(model(2)), (0, A, ANN), (0, A, BOB)), True),
     ("one class left", retracted(BOTH.with_model(model(2)), 0), False),
 ]
@@ -203,7 +203,7 @@ def test_a_fit_is_due_when_it_would_give_another_model(after, expected):
 
 def test_labels_since_the_fit_are_counted_from_its_snapshot():
     assert BOTH.n_labels_since_fit == 2
-    fitted = told(BOTH, (2, A, NOBODY), (3, A, NOBODY)).with_model(model(2))
+    fitted = told(BOTH, (2, A, ANONYMOUS), (3, A, ANONYMOUS)).with_model(model(2))
     assert fitted.n_labels_since_fit == 2
     assert fitted.fit_is_due
 
@@ -214,8 +214,8 @@ ADOPTED = [
     ("the first", BOTH, model(2), 1),
     ("a newer", BOTH.with_model(model(1)), model(2), 2),
     ("as new", BOTH.with_model(model(2)), model(2), 2),
-    ("older than the labels, but the first", told(BOTH, (2, A, NOBODY)), model(2), 1),
-    ("older than the model", told(BOTH, (2, A, NOBODY)).with_model(model(3)), model(2), 1),
+    ("older than the labels, but the first", told(BOTH, (2, A, ANONYMOUS)), model(2), 1),
+    ("older than the model", told(BOTH, (2, A, ANONYMOUS)).with_model(model(3)), model(2), 1),
     ("of another estimator", BOTH.with_model(model(2)), model(2, FOREST), 1),
     ("of another estimator, the first", BOTH, model(2, FOREST), None),
     ("of another seed", BOTH.with_model(model(2)), model(2, random_state=1), 1),
@@ -243,19 +243,19 @@ def test_the_numbers_of_models_never_come_again():
 
 def test_what_cannot_be_fitted_any_more_has_no_model():
     assert retracted(BOTH.with_model(model(2)), 0).model is None
-    assert told(BOTH.with_model(model(2)), (0, B, NOBODY)).model is None
-    assert retracted(told(BOTH, (2, A, NOBODY)).with_model(model(3)), 0).model is not None
+    assert told(BOTH.with_model(model(2)), (0, B, ANONYMOUS)).model is None
+    assert retracted(told(BOTH, (2, A, ANONYMOUS)).with_model(model(3)), 0).model is not None
 
 
 def test_a_commit_is_the_next_version():
-    after = BOTH.committed()
+    after = BOTH.next_version()
     assert (after.version, after.created_at) == (2, 1)
     assert after.updated_at > 10**15
 
 
 def test_a_clock_that_was_set_back_does_not_make_a_later_answer_an_earlier_one():
     ahead = replace(BOTH, updated_at=2**60)
-    assert ahead.next_moment() == ahead.committed().updated_at == 2**60 + 1
+    assert ahead.next_moment() == ahead.next_version().updated_at == 2**60 + 1
 
 
 def test_a_score_counts_for_the_held_out_set_that_it_was_measured_on():
@@ -271,7 +271,7 @@ def test_a_score_counts_for_the_held_out_set_that_it_was_measured_on():
 
 def test_a_successor_counts_on():
     old = project(version=9, last_model=4, last_file=7, created_at=-5)
-    new = project(incarnation="j", version=0, last_file=0, created_at=8).in_place_of(old)
+    new = project(incarnation="j", version=0, last_file=0, created_at=8).continuing(old)
     assert (new.version, new.last_model, new.last_file, new.created_at) == (9, 4, 7, -5)
     assert new.incarnation == "j"
 
@@ -336,7 +336,7 @@ def test_ten_thousand_classes_are_no_work():
 
 def test_labels_are_encoded_with_the_classes_of_the_project():
     labels = EncodedLabels.encode(["b", None, "c", "b"])
-    codes = encode_with(project(classes=("a", "b", "c")), labels)
+    codes = encode_labels(project(classes=("a", "b", "c")), labels)
     assert codes.tolist() == [1, -1, 2, 1]
     assert codes.dtype == np.int32
 
@@ -345,4 +345,4 @@ def test_labels_are_encoded_with_the_classes_of_the_project():
     ("label", "text"), [(True, "true"), (False, "false"), (1, "1"), ("1", '"1"'), ("x" * 99, f'"{"x" * 64}"')]
 )
 def test_labels_are_shown_as_in_json(label, text):
-    assert shown(label) == text
+    assert quote_label(label) == text

@@ -44,9 +44,9 @@ def test_rows_may_be_asked_for_more_than_once_or_not_at_all():
 def test_mapped_names_are_found(tmp_path):
     names = [f"sample-{n * 7919 % 1000}" for n in range(1000)]
     built = SampleIds.build(names)
-    joblib.dump(built.packed(), tmp_path / "ids")
+    joblib.dump(built.pack(), tmp_path / "ids")
     mapped = joblib.load(tmp_path / "ids", mmap_mode="r")
-    ids = SampleIds.unpacked(mapped)
+    ids = SampleIds.unpack(mapped)
     assert isinstance(mapped, np.memmap)
     assert np.shares_memory(ids.text, mapped)
     assert [ids.find(name) for name in names[::50]] == list(range(0, 1000, 50))

@@ -19,7 +19,7 @@ from service.errors import PreconditionFailed
 from service.http.routes import Context
 from service.store import Store
 from service.usecases import append, fit
-from service.usecases.label import Answer, LabelRequest, label_project
+from service.usecases.label import LabelRequest, SubmittedLabel, label_project
 from tests.support.calls import end_labels, get, line_pool, post
 
 READERS = ["/projects/p", "/projects/p/labels", "/projects/p/events", "/projects/p/annotators", "/projects/p/export"]
@@ -183,7 +183,7 @@ def interrupted(store: Store, act: Callable[[Preconditions], object]) -> None:
             if not looked:
                 assert project is not None
                 looked.append(project)
-                label_project(store, LabelRequest("p", [Answer(seen.version + 5, None, 1)], "never"))
+                label_project(store, LabelRequest("p", [SubmittedLabel(seen.version + 5, None, 1)], "never"))
 
     with pytest.raises(PreconditionFailed):
         act(Late(if_match=frozenset({f'"{seen.tag}"'})))
@@ -207,5 +207,5 @@ def test_conditions_are_looked_at_under_the_lock(client: FlaskClient, tag: str) 
                 store, staging, append.AppendRequest("p", X), 99, preconditions
             ),
         )
-    answers = LabelRequest("p", [Answer(3, None, 0)], "never")
+    answers = LabelRequest("p", [SubmittedLabel(3, None, 0)], "never")
     interrupted(store, lambda preconditions: label_project(store, answers, preconditions=preconditions))

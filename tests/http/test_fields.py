@@ -14,7 +14,7 @@ from service.errors import MAX_ERRORS
 from service.http.problems import flatten
 from service.http.schemas import fields, label_fields
 from service.store.staging import StagedRows
-from service.usecases.label import Answer
+from service.usecases.label import SubmittedLabel
 
 TOO_LONG = "a" * 257
 BEYOND_64_BITS = 2**63
@@ -276,9 +276,9 @@ def test_answers_become_records():
         {"index": 0, "skip": True},
     ]
     assert ANSWERS.read(value) == [
-        Answer(3, None, "a", "me", "q"),
-        Answer(None, "s", "b"),
-        Answer(0, None, None),
+        SubmittedLabel(3, None, "a", "me", "q"),
+        SubmittedLabel(None, "s", "b"),
+        SubmittedLabel(0, None, None),
     ]
 
 

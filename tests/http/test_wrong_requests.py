@@ -13,7 +13,7 @@ from service.errors import InvalidRequest
 from service.settings import Settings
 from service.store import Store
 from service.strategies import STRATEGIES
-from service.usecases.label import MAX_ANNOTATORS, Answer, with_answers
+from service.usecases.label import MAX_ANNOTATORS, SubmittedLabel, with_labels
 from service.usecases.query import QueryRequest, query_project
 from tests.support.npy import npy, npy_with_header
 
@@ -895,10 +895,10 @@ def test_without_what_is_wrong_the_requests_are_right(tmp_path, request_, status
 def test_more_annotators_than_a_vote_has_room_for_are_refused(client, data_dir):
     project = Store(data_dir).read("cats").project
     full = replace(project, annotators=tuple(map(str, range(MAX_ANNOTATORS))))
-    known, new = Answer(3, None, "cat", "7"), Answer(4, None, "cat", "new")
-    assert with_answers(full, [known], [3])[1] == 1
+    known, new = SubmittedLabel(3, None, "cat", "7"), SubmittedLabel(4, None, "cat", "new")
+    assert with_labels(full, [known], [3])[1] == 1
     with pytest.raises(InvalidRequest) as caught:
-        with_answers(full, [known, new], [3, 4])
+        with_labels(full, [known, new], [3, 4])
     assert [error.pointer for error in caught.value.errors] == ["/labels/1/annotator"]
 
 

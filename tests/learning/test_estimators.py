@@ -21,7 +21,7 @@ from service.learning.estimators import (
     DecisionSVC,
     TrainingShape,
     fit,
-    resolve,
+    resolve_estimator,
 )
 from service.learning.preprocessing import Standardizer
 
@@ -55,7 +55,7 @@ every_estimator = pytest.mark.parametrize("name", NAMES)
 
 
 def quick(name, **params):
-    return resolve(name, QUICK.get(name, {}) | params)
+    return resolve_estimator(name, QUICK.get(name, {}) | params)
 
 
 def blobs(n_classes=3, per_class=12, n_features=4, seed=0):
@@ -91,15 +91,15 @@ def test_every_estimator_and_parameter_explains_itself(name):
 
 @every_estimator
 def test_defaults_are_complete_and_within_their_own_range(name):
-    defaults = resolve(name, {}).params
+    defaults = resolve_estimator(name, {}).params
     assert list(defaults) == [parameter.name for parameter in ESTIMATORS[name].parameters]
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
-    assert resolve(name, given) == resolve(name, {})
+    assert resolve_estimator(name, given) == resolve_estimator(name, {})
 
 
 def test_an_unknown_estimator_is_refused_and_the_right_name_suggested():
     with pytest.raises(InvalidRequest, match="did you mean 'random_forest'") as caught:
-        resolve("random_forrest", {})
+        resolve_estimator("random_forrest", {})
     assert [error.pointer for error in caught.value.errors] == ["/name"]
 
 
@@ -127,13 +127,13 @@ def wrong_values():
 @pytest.mark.parametrize(("name", "parameter", "value"), list(wrong_values()))
 def test_a_wrong_parameter_is_refused_by_its_pointer(name, parameter, value):
     with pytest.raises(InvalidRequest) as caught:
-        resolve(name, {parameter: value})
+        resolve_estimator(name, {parameter: value})
     assert [error.pointer for error in caught.value.errors] == [f"/params/{parameter}"]
 
 
 def test_all_wrong_parameters_are_named_at_once():
     with pytest.raises(InvalidRequest) as caught:
-        resolve("svc", {"C": 0, "kernel": "magic", "scale": True})
+        resolve_estimator("svc", {"C": 0, "kernel": "magic", "scale": True})
     assert [error.pointer for error in caught.value.errors] == ["/params/C", "/params/kernel"]
 
 
@@ -207,7 +207,7 @@ def test_the_seed_reaches_the_estimator(name):
 def test_unscaled_logistic_regression_is_scikit_learns_bit_for_bit(n_classes, dtype):
     X, y = blobs(n_classes)
     X = X.astype(dtype)
-    model = fit(resolve("logistic_regression", {"C": 0.3}), X, y, random_state=5)
+    model = fit(resolve_estimator("logistic_regression", {"C": 0.3}), X, y, random_state=5)
     bare = LogisticRegression(C=0.3, max_iter=1000, random_state=5).fit(X, y)
     assert type(model) is LogisticRegression
     assert np.array_equal(model.predict_proba(X), bare.predict_proba(X))
@@ -218,7 +218,7 @@ def test_unscaled_logistic_regression_is_scikit_learns_bit_for_bit(n_classes, dt
 )
 def test_a_forest_is_scikit_learns_bit_for_bit(name, bare):
     X, y = blobs()
-    model = fit(resolve(name, {"n_estimators": 10, "max_features": "all"}), X, y, random_state=5)
+    model = fit(resolve_estimator(name, {"n_estimators": 10, "max_features": "all"}), X, y, random_state=5)
     bare = bare(n_estimators=10, max_features=None, random_state=5).fit(X, y)
     assert np.array_equal(model.predict_proba(X), bare.predict_proba(X))
 
@@ -385,7 +385,7 @@ def test_fit_failed_says_why_in_one_sentence(name, bad, reason):
 
 def test_no_more_neighbours_are_asked_than_there_are():
     X, y = np.arange(3.0)[:, None], np.array([0, 1, 1])
-    model = fit(resolve("k_neighbors", {}), X, y, random_state=0)
+    model = fit(resolve_estimator("k_neighbors", {}), X, y, random_state=0)
     np.testing.assert_allclose(model.predict_proba(X), [[1 / 3, 2 / 3]] * 3)
 
 
@@ -393,13 +393,15 @@ def test_no_more_neighbours_are_asked_than_there_are():
 def test_gradient_boosting_splits_however_few_the_rows(rows):
     X = np.arange(float(rows))[:, None]
     y = (X[:, 0] >= rows // 2).astype(int)
-    model = fit(resolve("hist_gradient_boosting", {}), X, y, random_state=0)
+    model = fit(resolve_estimator("hist_gradient_boosting", {}), X, y, random_state=0)
     assert len(np.unique(model.predict_proba(X)[:, 1])) > 1
 
 
 @pytest.mark.parametrize(("rarest", "model"), [(1, DecisionSVC), (4, DecisionSVC), (5, CalibratedClassifierCV)])
 def test_svc_is_calibrated_from_five_rows_a_class(rarest, model):
-    made = ESTIMATORS["svc"].factory(resolve("svc", {"scale": False}).params, 0, TrainingShape(30, 2, 3, rarest))
+    made = ESTIMATORS["svc"].factory(
+        resolve_estimator("svc", {"scale": False}).params, 0, TrainingShape(30, 2, 3, rarest)
+    )
     assert type(made) is model
 
 
@@ -407,7 +409,7 @@ def test_svc_is_calibrated_from_five_rows_a_class(rarest, model):
 def test_uncalibrated_svc_answers_as_the_machine_itself(n_classes):
     X, y = blobs(n_classes, per_class=4)
     machine = SVC().fit(X, y)
-    probabilities = fit(resolve("svc", {"scale": False}), X, y, random_state=0).predict_proba(X)
+    probabilities = fit(resolve_estimator("svc", {"scale": False}), X, y, random_state=0).predict_proba(X)
     assert np.array_equal(probabilities.argmax(axis=1), machine.predict(X))
     if n_classes == 2:
         np.testing.assert_allclose(probabilities[:, 1], expit(machine.decision_function(X)))
@@ -416,7 +418,7 @@ def test_uncalibrated_svc_answers_as_the_machine_itself(n_classes):
 def test_svc_ends_on_rows_it_cannot_separate():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(300, 20)), rng.integers(2, size=300)
-    model = fit(resolve("svc", {"C": 1e6, "kernel": "linear"}), X, y, random_state=0)
+    model = fit(resolve_estimator("svc", {"C": 1e6, "kernel": "linear"}), X, y, random_state=0)
     assert_probabilities(model.predict_proba(X), 300, 2)
 
 
@@ -451,11 +453,11 @@ def test_a_model_survives_joblib(name, per_class, scale, tmp_path):
 def test_a_fit_computes_in_one_thread():
     X, y = blobs()
     with thread_pools().limit(limits=2):
-        fit(resolve("gaussian_nb", {}), X, y, random_state=0)
+        fit(resolve_estimator("gaussian_nb", {}), X, y, random_state=0)
         assert {pool["num_threads"] for pool in thread_pools().info()} == {1}
 
 
 def test_a_network_of_too_many_weights_is_refused():
     X = np.eye(4, 200_000, dtype=np.int8)
     with pytest.raises(FitFailed, match="20000000 weights on 200000 features"):
-        fit(resolve("mlp", {"hidden_layer_sizes": [100]}), X, np.array([0, 1, 0, 1]), random_state=0)
+        fit(resolve_estimator("mlp", {"hidden_layer_sizes": [100]}), X, np.array([0, 1, 0, 1]), random_state=0)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from service.learning.estimators import ESTIMATORS, fit, resolve
+from service.learning.estimators import ESTIMATORS, fit, resolve_estimator
 from service.learning.linear_scorer import short_way
 from service.learning.pool import Pool
 from service.learning.scoring import score_pool
@@ -31,7 +31,7 @@ def blobs(n_classes, dtype):
 @pytest.mark.parametrize("scale", [False, True])
 def test_scores_of_a_linear_model_are_those_of_scikit_learn(scorer, n_classes, dtype, scale):
     X, y = blobs(n_classes, dtype)
-    model = fit(resolve("logistic_regression", {"scale": scale}), X[:200], y[:200], 0)
+    model = fit(resolve_estimator("logistic_regression", {"scale": scale}), X[:200], y[:200], 0)
     assert short_way(model) is not None
     [scores] = score_pool(model, Pool.of(X), scorer, np.ones(len(X), bool))
     assert scores == pytest.approx(scorer(model.predict_proba(X.astype(np.float64))), abs=ROUNDING[dtype])
@@ -41,7 +41,7 @@ def test_scores_of_a_linear_model_are_those_of_scikit_learn(scorer, n_classes, d
 @pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: scorer.__name__)
 def test_scores_of_every_estimator_are_those_of_its_probabilities(name, scorer):
     X, y = blobs(3, "f8")
-    model = fit(resolve(name, QUICK.get(name, {})), X[:120], y[:120], 0)
+    model = fit(resolve_estimator(name, QUICK.get(name, {})), X[:120], y[:120], 0)
     [scores] = score_pool(model, Pool.of(X), scorer, np.ones(len(X), bool))
     assert scores == pytest.approx(scorer(model.predict_proba(X)), rel=1e-9, abs=1e-12)
 
@@ -49,7 +49,7 @@ def test_scores_of_every_estimator_are_those_of_its_probabilities(name, scorer):
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "logistic_regression"])
 def test_no_other_estimator_goes_the_short_way(name):
     X, y = blobs(2, "f8")
-    assert short_way(fit(resolve(name, QUICK.get(name, {})), X[:60], y[:60], 0)) is None
+    assert short_way(fit(resolve_estimator(name, QUICK.get(name, {})), X[:60], y[:60], 0)) is None
 
 
 def test_probabilities_sum_to_one_however_far_the_logits_are_apart():
@@ -71,7 +71,7 @@ def test_what_overflows_float32_ranks_last_and_harms_no_other_row():
 
 def test_nothing_is_written_to_the_pool():
     X, y = blobs(3, "f4")
-    model = fit(resolve("logistic_regression", {}), X, y, 0)
+    model = fit(resolve_estimator("logistic_regression", {}), X, y, 0)
     X.flags.writeable = False
     before = X.copy()
     score_pool(model, Pool.of(X), margin, np.ones(len(X), bool))

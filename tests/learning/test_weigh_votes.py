@@ -11,8 +11,8 @@ from scipy.sparse import csr_array
 
 from service.domain.labels import Votes
 from service.learning import weigh_votes
-from service.learning.estimators import resolve
-from service.learning.weigh_votes import folds, unseen_probabilities, weighed_rows
+from service.learning.estimators import resolve_estimator
+from service.learning.weigh_votes import choose_rows, folds, unseen_probabilities
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.edge_case_pools import POOLS
 
@@ -175,20 +175,22 @@ def test_a_wrong_consensus_is_refused(client: FlaskClient) -> None:
 def test_no_row_is_judged_by_a_model_that_has_seen_it() -> None:
     X, codes = np.arange(40.0)[:, np.newaxis], (np.arange(40) > 19).astype(np.int64)
     codes[7] = 1  # its nearest neighbour but itself is of class 0
-    nearest = resolve("k_neighbors", {"n_neighbors": 1})
+    nearest = resolve_estimator("k_neighbors", {"n_neighbors": 1})
     assert unseen_probabilities(nearest, X, codes, 2, 0)[7].tolist() == [1, 0]
 
 
 def test_of_a_class_that_it_has_not_met_a_model_has_no_opinion() -> None:
     X, codes = np.arange(12.0)[:, np.newaxis], np.array([0] * 6 + [1] * 5 + [2])
-    found = unseen_probabilities(resolve("logistic_regression", {}), X, codes, 3, 0)
+    found = unseen_probabilities(resolve_estimator("logistic_regression", {}), X, codes, 3, 0)
     assert found[11].tolist() == [1 / 3] * 3
     assert found.sum(axis=1) == pytest.approx(1)
 
 
 def test_sparse_rows_are_judged_as_dense_ones_are() -> None:
     X, codes = np.arange(40.0)[:, np.newaxis], np.arange(40) // 20
-    dense, thin = (unseen_probabilities(resolve("k_neighbors", {}), rows, codes, 2, 0) for rows in (X, csr_array(X)))
+    dense, thin = (
+        unseen_probabilities(resolve_estimator("k_neighbors", {}), rows, codes, 2, 0) for rows in (X, csr_array(X))
+    )
     assert dense.tolist() == thin.tolist()
 
 
@@ -202,16 +204,16 @@ def test_a_model_learns_from_so_many_rows_at_most(monkeypatch: Any) -> None:
     monkeypatch.setattr(weigh_votes, "FOLD_ROWS", 30)
     X, codes = np.arange(60.0)[:, np.newaxis], np.arange(60) % 2
     # The nearest of as many neighbours as there are: the probabilities are the shares of the classes among all rows.
-    everybody = resolve("k_neighbors", {"n_neighbors": 1000})
+    everybody = resolve_estimator("k_neighbors", {"n_neighbors": 1000})
     shares = unseen_probabilities(everybody, X, codes, 2, 0) * 30
     assert shares == pytest.approx(shares.round())
 
 
 def test_samples_with_several_votes_are_weighed_first() -> None:
     rows = [(index, 0, 0, b"") for index in range(100)] + [(index, 0, 1, b"") for index in range(0, 100, 10)]
-    votes = Votes.of(rows, 1)
-    some = weighed_rows(votes, weigh_votes.MAX_CELLS // 15, np.random.default_rng(0))
+    votes = Votes.from_rows(rows, 1)
+    some = choose_rows(votes, weigh_votes.MAX_CELLS // 15, np.random.default_rng(0))
     assert len(some) == 15
     assert set(range(0, 100, 10)) <= set(some.tolist())
-    few = weighed_rows(votes, weigh_votes.MAX_CELLS // 4, np.random.default_rng(0))
+    few = choose_rows(votes, weigh_votes.MAX_CELLS // 4, np.random.default_rng(0))
     assert set(few.tolist()) < set(range(0, 100, 10))

@@ -19,7 +19,7 @@ from service.store.check import check_project, project_directories
 from service.store.files import write_small
 from service.store.layout import files_of
 from service.store.state_format import to_record
-from service.usecases.label import Answer, LabelRequest, label_project, retract_label
+from service.usecases.label import LabelRequest, SubmittedLabel, label_project, retract_label
 from service.usecases.training import give_up_model, read_with_model
 from tests.store.test_store import append, fit, label
 from tests.support.calls import end_labels, get, line_pool, post
@@ -151,7 +151,7 @@ def label_by(store, *annotators):
     """Take back what there is, and let these people label one sample."""
     for index in (0, 1):
         retract_label(store, "p", index)
-    answers = [Answer(3, None, "a", annotator) for annotator in annotators]
+    answers = [SubmittedLabel(3, None, "a", annotator) for annotator in annotators]
     return label_project(store, LabelRequest("p", answers, "never")).project
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.domain.events import replay
-from service.domain.project import History
+from service.domain.project import EventLog
 from service.errors import StoreDamaged
 from service.store.check import check_project
 from service.store.events import line_of, read_page
@@ -152,7 +152,7 @@ def test_what_lies_beyond_the_state_never_happened(store, monkeypatch):
     label(store, 2)
     assert [event["kind"] for event in events(store)] == ["create", "label"]
     assert log_of(store).read_bytes().startswith(real)
-    assert log_of(store).stat().st_size == store.read("p").project.history.n_bytes
+    assert log_of(store).stat().st_size == store.read("p").project.event_log.n_bytes
 
 
 def cut(data):
@@ -191,7 +191,7 @@ def test_a_damaged_log_is_said_and_harms_nothing_else(store, monkeypatch, damage
 
 def test_events_that_do_not_lead_to_the_state_are_found(store):
     project = fit(store)
-    other = replace(project, history=History(0, project.history.tail[:0]))
+    other = replace(project, event_log=EventLog(0, project.event_log.tail[:0]))
     (store.directory("p") / "state.joblib").unlink()
     write_small(store.directory("p") / "state.joblib", to_record(other))
     [finding] = check_project(store.directory("p"))
@@ -214,7 +214,7 @@ def test_a_page_of_a_long_log_takes_little_memory_and_time(store, monkeypatch):
     event = events(store)[0] | {"padding": "x" * 4_000}
     data = b"".join(line_of(event | {"version": version}) for version in range(1, 5_001))
     log_of(store).write_bytes(data)
-    project = replace(project, version=5_000, history=History(len(data), ()))
+    project = replace(project, version=5_000, event_log=EventLog(len(data), ()))
     tracemalloc.start()
     for after in (0, 2_500, 4_990, 5_000):
         page = read_page(store.directory("p"), project, after, 5)

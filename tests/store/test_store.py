@@ -32,7 +32,7 @@ from service.errors import (
     TooManyProjects,
     UnknownSchema,
 )
-from service.learning.estimators import resolve
+from service.learning.estimators import resolve_estimator
 from service.store import Part, Stamp, Store, locks
 from service.store import store as store_module
 from service.store.cache import OVERHEAD, Cache
@@ -43,7 +43,7 @@ from service.store.staging import Staging
 from service.store.state_format import SCHEMA_VERSION, to_record
 from service.usecases.append import AppendRequest, append_samples
 from service.usecases.fit import FitRequest, HeldOutUpload, fit_project
-from service.usecases.label import Answer, LabelRequest, label_project, retract_label
+from service.usecases.label import LabelRequest, SubmittedLabel, label_project, retract_label
 from service.usecases.training import fit_if_due
 
 OS_OPEN, IO_OPEN = os.open, io.open
@@ -74,14 +74,14 @@ def append(store, X=POOL + 2, y=("a", None, None, None, None, None), names="ghij
 
 
 def label(store, index, value="a", refit="never", project_id="p"):
-    return label_project(store, LabelRequest(project_id, [Answer(index, None, value)], refit)).project
+    return label_project(store, LabelRequest(project_id, [SubmittedLabel(index, None, value)], refit)).project
 
 
 def label_twice(store, index):
     """Let two people label a sample, and wait for the fit that weighs their votes."""
-    answers = [Answer(index, None, value, who) for value, who in (("a", "ann"), ("b", "bob"))]
+    answers = [SubmittedLabel(index, None, value, who) for value, who in (("a", "ann"), ("b", "bob"))]
     project = label_project(store, LabelRequest("p", answers, "wait")).project
-    assert project.fit_is_due or project.crowd is not None
+    assert project.fit_is_due or project.consensus is not None
 
 
 def everything(store, project_id="p"):
@@ -500,7 +500,7 @@ def test_threads_exclude_each_other(store):
             with store.transaction("p") as transaction:
                 inside.append(1)
                 most.append(len(inside))
-                transaction.commit(transaction.project.committed())
+                transaction.commit(transaction.project.next_version())
                 inside.pop()
 
     for thread in [in_thread(write) for _ in range(4)]:
@@ -690,7 +690,7 @@ def test_a_held_out_set_is_scored_although_labels_came_meanwhile(store, monkeypa
 
 def test_whoever_waits_gets_a_model_of_the_estimator_that_was_chosen_meanwhile(store, monkeypatch):
     fit(store)
-    spec = resolve("gaussian_nb", {"scale": True})
+    spec = resolve_estimator("gaussian_nb", {"scale": True})
     overtake(monkeypatch, lambda: fit(store, X=None, y=None, names=None, held_out=False, estimator=spec))
     after = label(store, 2, "a", "wait")
     assert after.model.estimator == spec
@@ -956,7 +956,7 @@ def test_a_label_that_another_process_was_quicker_with_is_not_lost(store, monkey
         return real(self, project_id, **options)
 
     monkeypatch.setattr(Store, "transaction", overtaken)
-    assert label(store, 5, "a").resolved.labeled.tolist() == [0, 1, 4, 5]
+    assert label(store, 5, "a").labels.labeled.tolist() == [0, 1, 4, 5]
 
 
 def test_a_clock_that_was_set_back_leaves_the_order_of_commits(store, monkeypatch):
@@ -1034,7 +1034,7 @@ def test_labels_by_name_need_the_names(store):
     fit(store)
     damage(store.directory("p") / "pool/000001.ids.joblib", None)
     with pytest.raises(StoreDamaged):
-        label_project(store, LabelRequest("p", [Answer(None, "c", "a")]))
+        label_project(store, LabelRequest("p", [SubmittedLabel(None, "c", "a")]))
 
 
 @pytest.mark.parametrize("how", DAMAGE)

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 from service.learning.committees import Bag
-from service.learning.estimators import fit, resolve
+from service.learning.estimators import fit, resolve_estimator
 from service.learning.external_predictions import GivenMembers
 from service.learning.pool import Pool
 from service.strategies import batch_bald
@@ -234,7 +234,7 @@ def test_the_seed_decides_on_what_is_drawn():
 @pytest.mark.parametrize("name", ["random_forest", "extra_trees"])
 def test_a_forest_is_asked_as_the_committee_of_its_trees(name):
     X = np.random.default_rng(0).normal(size=(80, 4))
-    model = fit(resolve(name, {"n_estimators": 10, "max_depth": 2}), X[:40], np.arange(40) % 3, 0)
+    model = fit(resolve_estimator(name, {"n_estimators": 10, "max_depth": 2}), X[:40], np.arange(40) % 3, 0)
     members = np.stack([tree.predict_proba(X) for tree in model[-1].estimators_])
     assert selected_indices("batch_bald", make_question(X, [], model, 3), 4) == greedy(members, 4)
 

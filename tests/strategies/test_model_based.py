@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from service.errors import FitFailed
-from service.learning.estimators import fit, resolve
+from service.learning.estimators import fit, resolve_estimator
 from service.learning.pool import Pool
 from service.strategies.model_based import standardized, tell_apart
 from tests.support.calls import end_labels, line_pool, post
@@ -83,7 +83,7 @@ def test_discriminative_says_what_it_looked_at(monkeypatch):
 
 # expected_error_reduction
 
-SPEC = resolve("logistic_regression", {})
+SPEC = resolve_estimator("logistic_regression", {})
 
 
 def learn(X, codes):

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 from service.learning.pool import Pool, SparseRows
-from service.strategies import Question, resolve, select
+from service.strategies import Question, resolve_strategy, select
 from service.strategies.engine.greedy import Points
 from tests.support.edge_case_pools import GOOD, POOLS
 from tests.support.questions import read_only
@@ -42,7 +42,7 @@ def question_about(pool, labeled=(), model=None, n_classes_labeled=0):
 
 
 def ask(name, question, batch_size, seed=0, **params):
-    return select(*resolve(name, params), question, batch_size, np.random.default_rng(seed))
+    return select(*resolve_strategy(name, params), question, batch_size, np.random.default_rng(seed))
 
 
 def picked(*args, **params):

@@ -22,7 +22,7 @@ from service.errors import InvalidRequest
 from service.learning import scoring
 from service.learning.pool import Pool, SparseRows
 from service.learning.scoring import SegmentScores, predict_probabilities
-from service.strategies import STRATEGIES, Question, Strategy, resolve, select, uncertainty
+from service.strategies import STRATEGIES, Question, Strategy, resolve_strategy, select, uncertainty
 from service.strategies.engine import registry
 from service.strategies.engine.features import FOLDED, cluster_middles, comparable, dense
 from tests.support.edge_case_pools import GOOD, POOLS
@@ -37,7 +37,7 @@ SCORERS = {
 
 
 def ask(name, question, batch_size, seed=0, **params):
-    return select(*resolve(name, params), question, batch_size, np.random.default_rng(seed))
+    return select(*resolve_strategy(name, params), question, batch_size, np.random.default_rng(seed))
 
 
 def question_about(X, model=None, n_classes_labeled=0, labeled=(), hidden=()):
@@ -104,15 +104,15 @@ def test_every_strategy_says_what_it_is(strategy):
 )
 def test_a_wrong_name_is_told_what_is_right(name, params, pointer, detail):
     with pytest.raises(InvalidRequest) as caught:
-        resolve(name, params)
+        resolve_strategy(name, params)
     (error,) = caught.value.errors
     assert error.pointer == pointer
     assert detail in error.detail
 
 
 def test_parameters_are_completed_with_their_defaults():
-    assert resolve("k_means", {})[1] == {"sample": 10_000}
-    assert resolve("k_means", {"sample": 500})[1] == {"sample": 500}
+    assert resolve_strategy("k_means", {})[1] == {"sample": 10_000}
+    assert resolve_strategy("k_means", {"sample": 500})[1] == {"sample": 500}
 
 
 def test_two_strategies_of_one_name_are_refused():
@@ -487,7 +487,7 @@ import json
 import numpy as np
 import service.learning.pool
 from service.learning.pool import Pool
-from service.strategies import STRATEGIES, Question, resolve, select
+from service.strategies import STRATEGIES, Question, resolve_strategy, select
 from sklearn.linear_model import LogisticRegression
 
 service.learning.pool.CHUNK_CELLS = 2**16  # six chunks
@@ -498,7 +498,7 @@ answers = {}
 for name in STRATEGIES:
     for first in (0, 3990):  # from 3990 on there are eleven distinct rows
         question = Question(Pool.of(X), np.arange(5000) >= first, np.arange(0), model, 3)
-        selection = select(*resolve(name, {}), question, 30, np.random.default_rng(1))
+        selection = select(*resolve_strategy(name, {}), question, 30, np.random.default_rng(1))
         answers[f"{name} {first}"] = selection.indices.tolist()
 print(json.dumps(answers))
 """

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from service.learning.pool import Pool, SparseRows
-from service.strategies import Question, resolve, select
+from service.strategies import Question, resolve_strategy, select
 
 
 def read_only(array):
@@ -33,7 +33,7 @@ def question_from_probabilities(P, labeled=()):
 
 
 def run_strategy(name, question, batch_size, seed=0, **params):
-    return select(*resolve(name, params), question, batch_size, np.random.default_rng(seed))
+    return select(*resolve_strategy(name, params), question, batch_size, np.random.default_rng(seed))
 
 
 def selected_indices(*args, **params):

@@ -20,7 +20,7 @@ from service.telemetry import metrics, multiprocess
 from service.telemetry.metrics import CATALOGUE, is_shared
 from service.telemetry.multiprocess import bury, held_together
 from service.telemetry.procfs import usage
-from service.usecases.totals import Census, Totals
+from service.usecases.totals import Totals, TotalsCounter
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.prometheus import lint_metrics, metric_families, metric_value
 
@@ -155,21 +155,21 @@ def test_leases_are_counted_until_they_end(client: FlaskClient, store: Store) ->
     for annotator, batch_size in (("ada", 2), ("bob", 3)):
         lease = {"annotator": annotator, "lease_seconds": 60, "batch_size": batch_size}
         asked = post(client, "/query", project_id="p", **lease)
-    census = Census(store)
-    assert (census.take().leases, census.take().leased_samples) == (2, 5)
+    counter = TotalsCounter(store)
+    assert (counter.count().leases, counter.count().leased_samples) == (2, 5)
     post(client, "/label", project_id="p", labels=[{"index": asked["indices"][0], "label": 1}], refit="never")
-    assert (census.take().leases, census.take().leased_samples) == (2, 4)
+    assert (counter.count().leases, counter.count().leased_samples) == (2, 4)
     client.delete(f"/projects/p/leases/{asked['query_id']}")
-    assert (census.take().leases, census.take().leased_samples) == (1, 2)
+    assert (counter.count().leases, counter.count().leased_samples) == (1, 2)
 
 
 def test_a_lease_that_expires_is_counted_no_more(client: FlaskClient, store: Store) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/query", project_id="p", annotator="ada", lease_seconds=1)
-    census = Census(store)
-    assert census.take().leases == 1
+    counter = TotalsCounter(store)
+    assert counter.count().leases == 1
     time.sleep(1.0)
-    assert census.take().leases == 0
+    assert counter.count().leases == 0
 
 
 def test_a_project_that_cannot_be_read_is_counted_as_such(client: FlaskClient, tmp_path: Path) -> None:
@@ -189,16 +189,16 @@ def test_a_state_is_read_once_for_all_scrapes(
     read: list[str] = []
     glance = store.glance
     monkeypatch.setattr(store, "glance", lambda project_id: (read.append(project_id), glance(project_id))[1])
-    census = Census(store)
-    assert census.take() == census.take() == Totals(projects=1, samples=20, labeled_samples=2)
+    counter = TotalsCounter(store)
+    assert counter.count() == counter.count() == Totals(projects=1, samples=20, labeled_samples=2)
     assert read == ["p"]
     post(client, "/label", project_id="p", labels=[{"index": 3, "label": 1}])
-    assert census.take().labeled_samples == 3
+    assert counter.count().labeled_samples == 3
 
 
 def test_a_scrape_has_no_time_for_everything(client: FlaskClient, store: Store) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
-    assert Census(store, seconds=-1).take() == Totals(projects_passed_over=1)
+    assert TotalsCounter(store, seconds=-1).count() == Totals(projects_passed_over=1)
 
 
 def write_counts(directory: Path, pid: int, count: float, kind: str = "counter") -> None:

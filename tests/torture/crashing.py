@@ -27,7 +27,7 @@ from service.errors import ServiceError
 from service.settings import Settings
 from service.store import Part, Store
 from service.store.check import check_project, project_directories
-from service.usecases.label import Answer, LabelRequest, label_project
+from service.usecases.label import LabelRequest, SubmittedLabel, label_project
 from tests.support.npy import npy
 from tests.torture.data_dir import rubbish
 from tests.torture.forms import FORM, NDJSON, ZIP, form
@@ -243,7 +243,7 @@ def look(job: dict[str, Any], out: BinaryIO) -> None:
     wrong = [str(finding) for directory in project_directories(root) for finding in check_project(directory)]
     wrong += [f"rubbish: {name}" for name in rubbish(root)]
     for name in store.project_ids():
-        answer = Answer(0, None, "ant", "zoe")
+        answer = SubmittedLabel(0, None, "ant", "zoe")
         label_project(store, LabelRequest(name, [answer], "wait"))
     wrong += [str(finding) for directory in project_directories(root) for finding in check_project(directory)]
     out.write(json.dumps({"seen": seen, "wrong": wrong}).encode())

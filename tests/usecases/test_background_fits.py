@@ -22,7 +22,7 @@ from flask.testing import FlaskClient
 
 from service.app import create_app
 from service.compute import admission
-from service.domain.project import now, show_time
+from service.domain.project import format_time, now
 from service.errors import ProjectNotFound, StoreFull
 from service.settings import Settings
 from service.store import Store
@@ -144,7 +144,7 @@ def restarted(app: Flask, **settings: Any) -> FlaskClient:
 @pytest.fixture
 def lost(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every background fit be lost, as with its process."""
-    monkeypatch.setattr(app.extensions["active-query"].fits, "take_up", lambda project: None)
+    monkeypatch.setattr(app.extensions["active-query"].fits, "start_if_wanted", lambda project: None)
 
 
 REQUESTS = {
@@ -467,7 +467,7 @@ def test_a_fit_that_dies_with_its_worker_is_taken_up_and_made_once(service: Serv
     os.kill(killed, signal.SIGKILL)
     store = Store(Path(service.environment["AQ_DATA_DIR"]))
     # Its lock goes with its last thread. The other worker may know that the fit is wanted, and begin at once.
-    wait_until(lambda: (since := store.fitting_since("p")) is None or show_time(since) > first)
+    wait_until(lambda: (since := store.fitting_since("p")) is None or format_time(since) > first)
     at_once, found = Counter(), look(service, "p")
     while found["fit"]["due"]:
         at_once[len(fitters(service))] += 1

@@ -105,7 +105,7 @@ def test_votes_count_what_the_crowd_was_found_to_be_worth(client: FlaskClient, a
     label(client, BOB, 3, 12, 15)
     label(client, BOB, 4, 13, wrong=True)
     state = app.extensions["active-query"].store.read("p").project
-    crowd = state.crowd
+    crowd = state.consensus
     weight = dict(zip(crowd.annotator.tolist(), crowd.weight.tolist(), strict=True))  # nobody is -1, ada 0, bob 1
     heard = np.array([weight[0], weight[0] + weight[1]]) + crowd.model_weight
     quality, usual = crowd.quality[np.searchsorted(crowd.index, [2, 4])], np.mean(list(weight.values()))

@@ -142,9 +142,9 @@ def with_label_annotator(order: LabelRequest) -> LabelRequest:
         return order
     answers = [
         replace(answer, annotator=own_annotator(me, answer.annotator, f"/labels/{position}/annotator"))
-        for position, answer in enumerate(order.answers)
+        for position, answer in enumerate(order.labels)
     ]
-    return replace(order, answers=answers)
+    return replace(order, labels=answers)
 
 
 def check_lease_holder(annotator: str) -> None:

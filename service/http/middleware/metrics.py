@@ -13,18 +13,18 @@ from service.http.contract.operations import route_of_contract
 from service.telemetry import metrics
 from service.telemetry.multiprocess import shared_directory, worker_ids
 from service.telemetry.procfs import Usage, usage
-from service.usecases.totals import Census
+from service.usecases.totals import TotalsCounter
 
 CONTENT_TYPE = metrics.CONTENT_TYPE
 
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 
 
-def render_metrics(census: Census) -> bytes:
+def render_metrics(totals: TotalsCounter) -> bytes:
     """Return all numbers, of all workers, in Prometheus' text format."""
     taken = asdict(current_usage())
     taken["cpu_seconds_total"] = taken.pop("cpu_seconds")
-    found = asdict(census.take()) | taken
+    found = asdict(totals.count()) | taken
     return metrics.render_metrics({f"active_query_{name}": value for name, value in found.items()})
 
 

@@ -12,7 +12,7 @@ from service.http.body.limits import Limits
 from service.settings import Settings
 from service.store import Store
 from service.usecases.background_fits import BackgroundFits
-from service.usecases.totals import Census
+from service.usecases.totals import TotalsCounter
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Context:
     backend_of: BackendOf
     fits: BackgroundFits
     places: Places
-    census: Census
+    totals: TotalsCounter
 
     @property
     def limits(self) -> Limits:

@@ -49,7 +49,7 @@ def label_project() -> Response:
     labeled = label.label_project(
         context.store, auth.with_label_annotator(order), context.places.take, read_preconditions(request)
     )
-    context.fits.take_up(labeled.project)
+    context.fits.start_if_wanted(labeled.project)
     return with_etag(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
 
 

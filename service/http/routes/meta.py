@@ -69,7 +69,7 @@ def get_readiness() -> Response:
 )
 def get_metrics() -> Response:
     """Show what the service did, for Prometheus."""
-    return Response(metrics.render_metrics(current_context().census), content_type=metrics.CONTENT_TYPE)
+    return Response(metrics.render_metrics(current_context().totals), content_type=metrics.CONTENT_TYPE)
 
 
 @operations.add("GET", "/openapi.yaml", role=None, replies={200: Reply("The contract.", media_types=(YAML,))})

@@ -28,8 +28,8 @@ operations = Operations()
 def project_response(project: Project, status: int = 200) -> Response:
     """Reply with a project and its ETag, and see to the fit that it may want."""
     context = current_context()
-    response = json_response(PROJECT_REPLY.dump(projects.present(context.store, project)), status)
-    context.fits.take_up(project)
+    response = json_response(PROJECT_REPLY.dump(projects.with_fit_status(context.store, project)), status)
+    context.fits.start_if_wanted(project)
     # Since when a fit is at work is no part of the state.
     return with_etag(request, response, project, cached=not project.fit_is_due)
 

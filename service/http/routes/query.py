@@ -67,7 +67,7 @@ def answer_query(document: dict[str, Any]) -> Response:
         ask = leases.lease_samples if asked.lease_seconds else query.query_project
         answered = ask(context.store, asked, context.backend_of, context.places.claim)
     if answered.project is not None:
-        context.fits.take_up(answered.project)
+        context.fits.start_if_wanted(answered.project)
     response = json_response(QUERY_REPLY.dump(answered))
     if answered.retry_after is not None:
         response.headers["Retry-After"] = str(answered.retry_after)

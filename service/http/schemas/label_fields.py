@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH, EncodedLabels, Label, wrong_label
 from service.domain.parameters import unknown_name
-from service.domain.project import MAX_CLASSES, shown, type_name
+from service.domain.project import MAX_CLASSES, quote_label, type_name
 from service.errors import MAX_ERRORS
 from service.http.schemas.fields import (
     JsonSchema,
@@ -23,7 +23,7 @@ from service.http.schemas.fields import (
     refuse_broken_text,
     text,
 )
-from service.usecases.label import Answer
+from service.usecases.label import SubmittedLabel
 
 MAX_RECORDS = 100_000
 LABEL_MISSING = "must be a label; every row of the held-out set has one"
@@ -90,7 +90,7 @@ def class_list() -> Rule:
         repeated = []
         for position, code in enumerate(encoded.codes.tolist()):
             if code in seen:
-                repeated.append((position, f"{shown(encoded.values[code])} is listed twice"))
+                repeated.append((position, f"{quote_label(encoded.values[code])} is listed twice"))
             seen.add(code)
         if repeated:
             raise ValidationError(first_few(repeated))
@@ -148,7 +148,7 @@ ANSWER_RULES = {
 def answers() -> Rule:
     """A list of records, each a sample by index or by id with its label or a skip -> list of Answer."""
 
-    def read(value: Any) -> list[Answer]:
+    def read(value: Any) -> list[SubmittedLabel]:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_RECORDS:
             raise ValidationError(f"must be a list of 1 to {MAX_RECORDS} records")
         wrong = first_few((at, problem) for at, record in enumerate(value) if (problem := wrong_answer(record)))
@@ -157,7 +157,7 @@ def answers() -> Rule:
         if wrong:
             raise ValidationError(wrong)
         return [
-            Answer(
+            SubmittedLabel(
                 record.get("index"),
                 record.get("id"),
                 record.get("label"),

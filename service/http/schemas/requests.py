@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service import strategies
 from service.domain.labels import INT64_MAX
 from service.domain.leases import MAX_LEASE_SECONDS
-from service.domain.project import PROJECT_ID, Consensus, EstimatorSpec
+from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
@@ -135,7 +135,7 @@ class FitSchema(RequestSchema):
         "An estimator's name, or its name and parameters; see GET /estimators.",
     )
     consensus = Ruled(
-        fields.one_of(*get_args(Consensus)),
+        fields.one_of(*get_args(ConsensusMethod)),
         "How several people's labels of one sample become the one that is trained on: weighed by CROWDLAB, the default "
         "of a new project, or by their majority.",
     )
@@ -285,7 +285,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         held_out=held_out,
         classes=data.get("classes"),
         estimator=estimator_spec(data["estimator"]) if "estimator" in data else None,
-        consensus=data.get("consensus"),
+        consensus_method=data.get("consensus"),
         random_state=data.get("random_state"),
         replace=data["replace"],
     )
@@ -308,8 +308,8 @@ def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:
     """Return the estimator of a name, or of a name and parameters. Raises InvalidRequest."""
     try:
         if isinstance(spec, str):
-            return estimators.resolve(spec, {})
-        return estimators.resolve(spec["name"], spec.get("params", {}))
+            return estimators.resolve_estimator(spec, {})
+        return estimators.resolve_estimator(spec["name"], spec.get("params", {}))
     except InvalidRequest as error:
         if isinstance(spec, str):
             raise InvalidRequest.at("/estimator", error.errors[0].detail) from None
@@ -326,7 +326,7 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         refuse_without_project(data)
     if data["lease_seconds"] and "annotator" not in data:
         raise InvalidRequest.at("/annotator", "is required with 'lease_seconds': for whom are the samples held?")
-    strategy, params = strategies.resolve(data["strategy"], data["params"])
+    strategy, params = strategies.resolve_strategy(data["strategy"], data["params"])
     return QueryRequest(
         project_id=data.get("project_id"),
         strategy=strategy,

@@ -8,11 +8,11 @@ from typing import Any
 from marshmallow import Schema, fields, missing
 
 from service.domain.events import KINDS
-from service.domain.project import show_time
+from service.domain.project import format_time
 from service.http.schemas.fields import JsonSchema
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
 from service.usecases.explain import MAX_CANDIDATES
-from service.usecases.projects import Present
+from service.usecases.projects import ProjectStatus
 
 
 class AsIs(fields.Field[Any]):
@@ -30,7 +30,7 @@ class Timestamp(fields.Field[Any]):
         super().__init__(required=True, metadata={"description": description, **shape}, **options)
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        return None if value is None else show_time(value)
+        return None if value is None else format_time(value)
 
 
 class FlatSchema(Schema):
@@ -153,7 +153,9 @@ class ProjectSchema(Schema):
     classes = AsIs(many(LABEL), "The labels there are, declared or discovered.")
     class_counts = AsIs(many({"type": "integer"}), "How many samples have each of `classes`, in the same order.")
     estimator = described(EstimatorSpecSchema, "What the project trains.")
-    consensus = string("How several people's labels of one sample become one: crowdlab or majority.")
+    consensus = string(
+        "How several people's labels of one sample become one: crowdlab or majority.", attribute="consensus_method"
+    )
     random_state = count("The project's seed.")
     model_version = model_version_field(attribute="model.version", dump_default=None)
     n_labels_since_fit = labels_since_fit()
@@ -162,7 +164,7 @@ class ProjectSchema(Schema):
     created_at = Timestamp("When the project was made.")
     updated_at = Timestamp("When its last commit was.")
 
-    def get_attribute(self, obj: Present, attr: str, default: Any) -> Any:
+    def get_attribute(self, obj: ProjectStatus, attr: str, default: Any) -> Any:
         """Find all but `fit` in the project's state."""
         return super().get_attribute(obj if attr == "fit" else obj.project, attr, default)
 

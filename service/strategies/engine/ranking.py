@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.splitmix import GOLDEN, mixed
+from service.domain.splitmix import GOLDEN, mix
 from service.learning.pool import Pool
 from service.learning.scoring import Scores
 from service.strategies.engine.question import Positions
@@ -87,4 +87,4 @@ def best_positions(positions: Positions, scores: Scores, batch_size: int, seed: 
 
 def lots(positions: Positions, seed: np.uint64) -> NDArray[np.uint64]:
     """Draw a number of 64 bits for each position, the same for the same seed."""
-    return mixed(seed + (positions.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    return mix(seed + (positions.astype(np.uint64) + np.uint64(1)) * GOLDEN)

@@ -132,7 +132,7 @@ def add(strategy: Strategy) -> None:
     STRATEGIES[strategy.name] = strategy
 
 
-def resolve(name: str, params: Mapping[str, object]) -> tuple[Strategy, Parameters]:
+def resolve_strategy(name: str, params: Mapping[str, object]) -> tuple[Strategy, Parameters]:
     """Return the strategy of this name and all its parameters, given or default.
 
     Raises InvalidRequest with the pointer `/strategy`, or `/params/<name>` for each parameter that is wrong.

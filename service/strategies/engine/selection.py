@@ -16,7 +16,7 @@ from service.learning.scoring import SCORE_OF_BROKEN, THREADS, Classifier, Commi
 from service.strategies.auto import without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
-from service.strategies.engine.registry import Choice, Need, Strategy, resolve
+from service.strategies.engine.registry import Choice, Need, Strategy, resolve_strategy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,7 @@ def settle(strategy: Strategy, params: Parameters, question: Question, batch_siz
         return Plan(strategy, params, model, reason)
     else:
         choice = without_model(question)
-    return Plan(*resolve(choice.strategy, {}), model, choice.reason)
+    return Plan(*resolve_strategy(choice.strategy, {}), model, choice.reason)
 
 
 def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Generator) -> Selection:

@@ -148,7 +148,7 @@ class Project:
         if snapshot.model is not None:
             P[:, snapshot.model.classes_] = snapshot.model.predict_proba(self.data.X_test)
         else:
-            codes = snapshot.project.resolved.codes
+            codes = snapshot.project.labels.codes
             P[:, codes[0] if len(codes) else 0] = 1.0
         return scores_of(self.data.y_test, P)
 
