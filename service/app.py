@@ -8,8 +8,8 @@ from typing import Any
 from flask import Flask
 
 from service.auth.keyfile import KeyRing
-from service.backends import backend_of
-from service.compute.admission import Places
+from service.backends import make_backend_factory
+from service.compute.admission import AdmissionLimit
 from service.http import problems, routes
 from service.http.middleware import auth, cors, metrics, request_log
 from service.settings import Settings
@@ -44,9 +44,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     context = routes.Context(
         store,
         settings,
-        backend_of(settings),
+        make_backend_factory(settings),
         BackgroundFits(store, settings.background_fits),
-        Places(settings.heavy_requests),
+        AdmissionLimit(settings.heavy_requests),
         TotalsCounter(store),
     )
     app = Application("service", static_folder=None)

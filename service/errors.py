@@ -2,19 +2,19 @@
 
 ServiceError
 ├── InvalidRequest           readable, but wrong: names every field that is, and what would have been right
-│   └── KeyReused            an Idempotency-Key came before, with another request
+│   └── IdempotencyKeyReused            an Idempotency-Key came before, with another request
 ├── NotFound
 │   ├── ProjectNotFound
 │   ├── LabelNotFound
 │   └── LeaseNotFound        it never was, or it is over
 ├── Conflict
 │   ├── ProjectExists        arrays for a project that has them, without `replace`
-│   ├── ProjectInTheWay      an import under a name that is taken
+│   ├── ImportTargetExists      an import under a name that is taken
 │   ├── ProjectReplaced      the project was replaced or deleted while the request was at work
 │   ├── TooManyProjects
-│   └── KeyInUse             a request with the same Idempotency-Key is at work
+│   └── IdempotencyKeyInUse             a request with the same Idempotency-Key is at work
 ├── PreconditionFailed       the project is not at the version that the request is meant for
-├── OthersAnswer             who answers as one annotator may not take back what another said
+├── LabeledByOthers             who answers as one annotator may not take back what another said
 ├── FitFailed                the estimator cannot learn from these numbers
 ├── OutOfTime                a selection takes longer than it may
 ├── TooBusy                  all places for heavy requests are taken
@@ -62,12 +62,12 @@ class InvalidRequest(ServiceError):
         """Build the error for a single field."""
         return cls([FieldError(pointer, detail)])
 
-    def below(self, prefix: str) -> InvalidRequest:
+    def with_prefix(self, prefix: str) -> InvalidRequest:
         """Return the same errors, their pointers moved below `prefix`."""
         return InvalidRequest(FieldError(prefix + error.pointer, error.detail) for error in self.errors)
 
 
-class KeyReused(InvalidRequest):
+class IdempotencyKeyReused(InvalidRequest):
     """An Idempotency-Key came with another request before."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class ProjectExists(Conflict):
         )
 
 
-class ProjectInTheWay(Conflict):
+class ImportTargetExists(Conflict):
     """A project was to be imported under a name that is taken."""
 
     def __init__(self, project_id: str) -> None:
@@ -145,7 +145,7 @@ class TooManyProjects(Conflict):
         )
 
 
-class KeyInUse(Conflict):
+class IdempotencyKeyInUse(Conflict):
     """A request with the same Idempotency-Key is at work."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class PreconditionFailed(ServiceError):
         super().__init__(f"{header} does not hold: {there_is}; nothing was changed")
 
 
-class OthersAnswer(ServiceError):
+class LabeledByOthers(ServiceError):
     """Somebody else answered the sample, too."""
 
     def __init__(self, index: int, annotator: str) -> None:
@@ -187,9 +187,9 @@ class OutOfTime(ServiceError):
 class TooBusy(ServiceError):
     """All places for heavy requests are taken."""
 
-    def __init__(self, n_places: int) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__(
-            f"this worker is busy with heavy requests; AQ_HEAVY_REQUESTS={n_places} allows no more at once; try again"
+            f"this worker is busy with heavy requests; AQ_HEAVY_REQUESTS={limit} allows no more at once; try again"
         )
 
 

@@ -106,17 +106,19 @@ class Settings:
 
         Raises SettingsError naming every variable that starts with `AQ_` and is unknown or cannot be read.
         """
-        declared = {variable(item): item for item in fields(cls)}
+        declared = {variable_name(item): item for item in fields(cls)}
         values: dict[str, Any] = {}
         problems = []
         for name, text in sorted(environment.items()):
             if not name.startswith(PREFIX):
                 continue
             if name not in declared:
-                problems.append(f"{name} is not a setting; {meant(name, list(declared))}{kubernetes_hint(name, text)}")
+                problems.append(
+                    f"{name} is not a setting; {suggest_setting(name, list(declared))}{kubernetes_hint(name, text)}"
+                )
                 continue
             try:
-                values[declared[name].name] = read(declared[name], text)
+                values[declared[name].name] = parse_value(declared[name], text)
             except ValueError as error:
                 problems.append(f"{name}={text!r}: {error}{kubernetes_hint(name, text)}")
         settings = cls(**values)
@@ -130,7 +132,7 @@ class Settings:
         """Read the settings from this process's environment."""
         return cls.from_env(os.environ)
 
-    def refuse_open_door(self) -> None:
+    def require_access_control(self) -> None:
         """Raise SettingsError when the service would be open to a network without having been told to."""
         if self.api_keys_file is None and not self.allow_anonymous and not is_loopback(self.host):
             raise SettingsError(
@@ -163,18 +165,18 @@ def origin_problems(settings: Settings) -> list[str]:
     ]
 
 
-def variable(item: Field[Any]) -> str:
+def variable_name(item: Field[Any]) -> str:
     """Return the name of the environment variable behind a field of Settings."""
     return PREFIX + item.name.upper()
 
 
-def read(item: Field[Any], text: str) -> Any:
+def parse_value(item: Field[Any], text: str) -> Any:
     """Turn the text of a variable into the type of its setting, or raise ValueError saying what it must be."""
     text = text.strip()
     # `from __future__ import annotations` leaves the annotation as its own text.
     match cast("str", item.type):
         case "int":
-            return read_integer(text, item.metadata["minimum"], item.metadata["maximum"])
+            return parse_integer(text, item.metadata["minimum"], item.metadata["maximum"])
         case "bool":
             if text.lower() not in ("0", "1", "false", "true"):
                 raise ValueError("must be 1 or 0")
@@ -193,7 +195,7 @@ def read(item: Field[Any], text: str) -> Any:
     return text.lower() if choices else text
 
 
-def read_integer(text: str, minimum: int, maximum: int | None) -> int:
+def parse_integer(text: str, minimum: int, maximum: int | None) -> int:
     """Read an integer of at least `minimum` and at most `maximum`."""
     must = f"must be an integer from {minimum} " + ("up" if maximum is None else f"to {maximum}")
     try:
@@ -205,7 +207,7 @@ def read_integer(text: str, minimum: int, maximum: int | None) -> int:
     return number
 
 
-def meant(name: str, known: list[str]) -> str:
+def suggest_setting(name: str, known: list[str]) -> str:
     """Say which setting was probably meant, and list them all."""
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {close[0]}? " if close else ""

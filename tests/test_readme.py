@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.learning.estimators import ESTIMATORS
-from service.settings import Settings, variable
+from service.settings import Settings, variable_name
 from service.strategies import STRATEGIES
 from service.telemetry.metrics import CATALOGUE
 from tests.support import curl
@@ -93,7 +93,7 @@ def settings_table() -> str:
         kind = {"int": "integer", "bool": "0 or 1", "Path": "directory", "Path | None": "file"}.get(
             str(item.type), "text"
         )
-        rows.append([f"`{variable(item)}`", kind, f"`{shown}`", item.metadata["sentence"]])
+        rows.append([f"`{variable_name(item)}`", kind, f"`{shown}`", item.metadata["sentence"]])
     return table(["variable", "type", "default", "what it does"], rows)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, is_loopback, variable
+from service.settings import Settings, SettingsError, is_loopback, variable_name
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be listened on unasked
 ANYWHERE = (EVERYWHERE, "::", "192.168.1.5", "example", "127.0.0.1.example")
@@ -21,7 +21,7 @@ def test_every_setting_can_be_read_and_says_what_it_does() -> None:
     for item in fields(Settings):
         default = getattr(Settings(), item.name)
         text = str(int(default)) if isinstance(default, bool) else str(default)
-        assert Settings.from_env({variable(item): text}) == Settings()
+        assert Settings.from_env({variable_name(item): text}) == Settings()
         assert item.metadata["sentence"].endswith(".")
 
 
@@ -82,7 +82,7 @@ def test_loopback_is_told_from_a_network(host: str, only_here: bool) -> None:
 
 def test_an_open_door_must_be_asked_for() -> None:
     with pytest.raises(SettingsError, match="AQ_ALLOW_ANONYMOUS=1"):
-        Settings(host=EVERYWHERE).refuse_open_door()
-    Settings(host=EVERYWHERE, allow_anonymous=True).refuse_open_door()
-    Settings(host=EVERYWHERE, api_keys_file=Path("keys.json")).refuse_open_door()
-    Settings().refuse_open_door()
+        Settings(host=EVERYWHERE).require_access_control()
+    Settings(host=EVERYWHERE, allow_anonymous=True).require_access_control()
+    Settings(host=EVERYWHERE, api_keys_file=Path("keys.json")).require_access_control()
+    Settings().require_access_control()

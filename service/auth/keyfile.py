@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
-from service.auth.keys import Keys, KeysError, read_text, write_text
+from service.auth.keys import Keys, KeysError, dump_keys, parse_keys
 from service.store.files import settle, settle_directory
 
 log = logging.getLogger(__name__)
 
-Status = tuple[int, ...]
+Signature = tuple[int, ...]
 
 
 def read_keys(path: Path) -> Keys:
@@ -27,7 +27,7 @@ def read_keys(path: Path) -> Keys:
             raise KeysError("is not a file")
         if status.st_mode & stat.S_IWOTH:
             raise KeysError("may be written by anybody, who could give themselves a key: chmod 600")
-        return read_text(path.read_bytes())
+        return parse_keys(path.read_bytes())
     except OSError as error:
         raise KeysError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     except KeysError as error:
@@ -48,10 +48,10 @@ def change_keys(path: Path, change: Callable[[Keys], Keys]) -> Keys:
         new.unlink(missing_ok=True)  # of a command that was killed
         try:
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                made = os.fstat(file.fileno())
-                if owner and (owner.st_uid, owner.st_gid) != (made.st_uid, made.st_gid):
+                created = os.fstat(file.fileno())
+                if owner and (owner.st_uid, owner.st_gid) != (created.st_uid, created.st_gid):
                     os.chown(file.fileno(), owner.st_uid, owner.st_gid)
-                file.write(write_text(keys).encode())
+                file.write(dump_keys(keys).encode())
                 settle(file)
             new.rename(path)
         except OSError:
@@ -80,7 +80,7 @@ class KeyRing:
         self._path = path
         self._lock = Lock()
         self._keys: Keys | None = None
-        self._status: Status | None = ()
+        self._signature: Signature | None = ()
         self.current()
 
     def current(self) -> Keys | None:
@@ -88,14 +88,14 @@ class KeyRing:
 
         A look at the file's status is all that this costs while nothing changes.
         """
-        status = status_of(self._path)
-        if status != self._status:
+        status = read_signature(self._path)
+        if status != self._signature:
             self._read(status)
         return self._keys
 
-    def _read(self, status: Status | None) -> None:
+    def _read(self, status: Signature | None) -> None:
         with self._lock:
-            if status == self._status:
+            if status == self._signature:
                 return  # another thread was quicker
             try:
                 self._keys = read_keys(self._path)
@@ -104,10 +104,10 @@ class KeyRing:
                 log.error("AQ_API_KEYS_FILE: %s; %s until it is mended", error, stays)
             # After the keys: whoever finds this status finds its keys, too. It was taken before they were read, so what
             # is written meanwhile has another.
-            self._status = status
+            self._signature = status
 
 
-def status_of(path: Path) -> Status | None:
+def read_signature(path: Path) -> Signature | None:
     """Return what differs between two states of a file, None where there is no file."""
     try:
         status = os.stat(path)  # noqa: PTH116 - at every request, and twice as quick

@@ -20,15 +20,15 @@ from typing import Any
 
 from service.domain.project import PROJECT_ID
 
-EVERYTHING = "*"
+ALL_PROJECTS = "*"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 MAX_ANNOTATOR_LENGTH = 256
 
-TOKEN_MARK = "aq_"  # noqa: S105 - by which people, and those who look for leaked keys, know what it is
+TOKEN_PREFIX = "aq_"  # noqa: S105 - by which people, and those who look for leaked keys, know what it is
 TOKEN_BYTES = 32
 
-REQUIRED = {"name", "role", "projects", "sha256"}
-ENTRY = REQUIRED | {"annotator", "created_at"}
+REQUIRED_FIELDS = {"name", "role", "projects", "sha256"}
+KEY_FIELDS = REQUIRED_FIELDS | {"annotator", "created_at"}
 
 
 class Role(IntEnum):
@@ -68,12 +68,12 @@ class Caller:
         object.__setattr__(self, "_names", frozenset(self.projects))
         object.__setattr__(self, "_beginnings", beginnings)
 
-    def may_touch(self, project_id: str) -> bool:
+    def may_access(self, project_id: str) -> bool:
         """Tell whether a project is one of the caller's, whether or not there is such a project."""
         return project_id in self._names or project_id.startswith(self._beginnings)
 
 
-ANONYMOUS = Caller(None, Role.ADMIN, (EVERYTHING,))
+ANONYMOUS = Caller(None, Role.ADMIN, (ALL_PROJECTS,))
 """Whoever calls a service that has no keys."""
 
 
@@ -96,9 +96,9 @@ class Keys:
         for what, times in (("name", names), ("sha256", hashes)):
             if twice := [value for value, n_keys in times.items() if n_keys > 1]:
                 raise KeysError(f"has two keys of the {what} {twice[0]!r}")
-        self._by_start: defaultdict[bytes, list[Key]] = defaultdict(list)
+        self._by_prefix: defaultdict[bytes, list[Key]] = defaultdict(list)
         for key in self.all:
-            self._by_start[start_of(key.digest)].append(key)
+            self._by_prefix[hash_prefix(key.digest)].append(key)
 
     def caller_of(self, token: str) -> Caller | None:
         """Return whom a token belongs to, None where it is nobody's.
@@ -106,19 +106,19 @@ class Keys:
         How long this takes tells nothing: hashes are compared in constant time, and nobody can steer the start of a
         hash, by which the few that are compared are found, towards that of a key.
         """
-        digest = digest_of(token)
-        for key in self._by_start.get(start_of(digest), ()):
+        digest = hash_token(token)
+        for key in self._by_prefix.get(hash_prefix(digest), ()):
             if hmac.compare_digest(key.digest, digest):
                 return key.caller
         return None
 
-    def added(self, key: Key) -> Keys:
+    def with_key(self, key: Key) -> Keys:
         """Return these keys and one more. Raises KeysError for a name that is taken."""
         if any(key.caller.name == other.caller.name for other in self.all):
             raise KeysError(f"there is a key {key.caller.name!r}; choose another name, or revoke that one first")
         return Keys((*self.all, key))
 
-    def without(self, name: str) -> Keys:
+    def without_key(self, name: str) -> Keys:
         """Return these keys without one. Raises KeysError where there is none of this name."""
         kept = [key for key in self.all if key.caller.name != name]
         if len(kept) == len(self.all):
@@ -129,32 +129,32 @@ class Keys:
 
 def new_token() -> str:
     """Make a token that nobody guesses."""
-    return TOKEN_MARK + secrets.token_urlsafe(TOKEN_BYTES)
+    return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def new_key(token: str, name: str, role: str, projects: Iterable[str], annotator: str | None) -> Key:
     """Return the key of a token, made now. Raises KeysError for what a key cannot be."""
-    made = {
+    entry = {
         "name": name,
         "role": role,
         "projects": list(projects),
-        "sha256": digest_of(token).hex(),
+        "sha256": hash_token(token).hex(),
         "created_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    return key_from(made if annotator is None else made | {"annotator": annotator})
+    return parse_key(entry if annotator is None else entry | {"annotator": annotator})
 
 
-def digest_of(token: str) -> bytes:
+def hash_token(token: str) -> bytes:
     """Return what is kept of a token."""
     return hashlib.sha256(token.encode()).digest()
 
 
-def start_of(digest: bytes) -> bytes:
+def hash_prefix(digest: bytes) -> bytes:
     """Return the part of a hash by which it is found."""
     return digest[:8]
 
 
-def read_text(text: str | bytes) -> Keys:
+def parse_keys(text: str | bytes) -> Keys:
     """Read keys as `write_text` writes them, or people by hand. Raises KeysError saying which is wrong, and how."""
     try:
         document = json.loads(text)
@@ -165,18 +165,18 @@ def read_text(text: str | bytes) -> Keys:
     keys = []
     for position, entry in enumerate(document["keys"]):
         try:
-            keys.append(key_from(entry))
+            keys.append(parse_key(entry))
         except KeysError as error:
             raise KeysError(f"/keys/{position}{error}") from None
     return Keys(keys)
 
 
-def write_text(keys: Keys) -> str:
+def dump_keys(keys: Keys) -> str:
     """Write keys as JSON that people can read."""
-    return json.dumps({"keys": [entry_of(key) for key in keys.all]}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({"keys": [key_to_dict(key) for key in keys.all]}, indent=2, ensure_ascii=False) + "\n"
 
 
-def entry_of(key: Key) -> dict[str, Any]:
+def key_to_dict(key: Key) -> dict[str, Any]:
     """Return what the file says of a key."""
     caller = key.caller
     entry = {
@@ -190,20 +190,20 @@ def entry_of(key: Key) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
-def key_from(entry: Any) -> Key:
+def parse_key(entry: Any) -> Key:
     """Read one key. Raises KeysError that begins with the pointer of the field that is wrong."""
     if not isinstance(entry, dict):
         raise KeysError(" must be an object")
-    if missing := REQUIRED - entry.keys():
+    if missing := REQUIRED_FIELDS - entry.keys():
         raise KeysError(f" lacks {', '.join(sorted(missing))}")
-    if unknown := entry.keys() - ENTRY:
-        raise KeysError(f" has {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(sorted(ENTRY))}")
+    if unknown := entry.keys() - KEY_FIELDS:
+        raise KeysError(f" has {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(sorted(KEY_FIELDS))}")
     projects, annotator = entry["projects"], entry.get("annotator")
-    require(is_text(entry["name"], NAME), "/name", "must be 1 to 64 letters, digits, '.', '_' or '-'")
-    require(is_text(entry["role"], "|".join(ROLES)), "/role", f"must be one of {', '.join(ROLES)}")
-    is_list = isinstance(projects, list) and all(is_text(pattern, rf"\*|{PROJECT_ID}\*?") for pattern in projects)
+    require(matches(entry["name"], NAME), "/name", "must be 1 to 64 letters, digits, '.', '_' or '-'")
+    require(matches(entry["role"], "|".join(ROLES)), "/role", f"must be one of {', '.join(ROLES)}")
+    is_list = isinstance(projects, list) and all(matches(pattern, rf"\*|{PROJECT_ID}\*?") for pattern in projects)
     require(is_list, "/projects", "must be a list of project ids, of beginnings of them such as team-*, or of *")
-    require(is_text(entry["sha256"], "[0-9a-f]{64}"), "/sha256", "must be the SHA-256 of a token, in hexadecimal")
+    require(matches(entry["sha256"], "[0-9a-f]{64}"), "/sha256", "must be the SHA-256 of a token, in hexadecimal")
     require("created_at" not in entry or isinstance(entry["created_at"], str), "/created_at", "must be a time")
     if annotator is not None:
         is_name = isinstance(annotator, str) and 1 <= len(annotator) <= MAX_ANNOTATOR_LENGTH
@@ -219,6 +219,6 @@ def require(is_right: bool, pointer: str, what: str) -> None:
         raise KeysError(f"{pointer} {what}")
 
 
-def is_text(value: Any, pattern: str) -> bool:
+def matches(value: Any, pattern: str) -> bool:
     """Tell whether a value is a text of a pattern."""
     return isinstance(value, str) and re.fullmatch(pattern, value) is not None

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from service.backends.cluster import Cluster, Connection, Link
+from service.backends.cluster import Cluster, ClusterLink, Connection
 from service.domain.project import Project
 from service.learning.scoring import THREADS, Backend
 from service.settings import Settings, SettingsError
 
 LIBRARIES = {"dask": "distributed", "ray": "ray"}
 
-BackendOf = Callable[[Project], Backend]
+BackendFactory = Callable[[Project], Backend]
 """Says who scores the pool of a project as it is in one state."""
 
 
-def backend_of(settings: Settings) -> BackendOf:
+def make_backend_factory(settings: Settings) -> BackendFactory:
     """Return what the settings choose. Nothing is connected before it is needed, in the process that needs it."""
     refuse_missing_extra(settings)
     if settings.backend == "threads":
         return lambda project: THREADS
     connect = {"dask": connect_dask, "ray": connect_ray}[settings.backend]
     name = f"{settings.backend} at {settings.backend_address}"
-    link = Link(name, lambda: connect(settings.backend_address))
+    link = ClusterLink(name, lambda: connect(settings.backend_address))
     root = settings.data_dir.absolute()
     return lambda project: Cluster(link, root, project)
 

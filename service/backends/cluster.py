@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from service.backends.work import Basis, Task
+from service.backends.task import ScoringState, Task
 from service.domain.project import Project
 from service.learning.pool import Chunk, Pool
 from service.learning.scoring import THREADS, Keep, Predictor, Scorer, Scores
@@ -21,8 +21,8 @@ from service.learning.scoring import THREADS, Keep, Predictor, Scorer, Scores
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-Answer = tuple[Task, Scores | None]
-Cut = Callable[[int], Sequence[Task]]
+TaskResult = tuple[Task, Scores | None]
+TaskMaker = Callable[[int], Sequence[Task]]
 """Makes tasks for a number of cores."""
 
 MIN_CHUNKS = 32
@@ -47,7 +47,7 @@ class Connection(Protocol):
     def n_cores(self) -> int:
         """Return how many tasks are worked on at the same time."""
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[Answer]:
+    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
         """Have `work` done on each task and yield the answers as they come; `n_at_once` tasks are out at a time."""
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class ClusterFailed(Exception):
     """The cluster gave no answer."""
 
 
-class Link:
+class ClusterLink:
     """This process's one way to a cluster: connected when first needed, and after a failure again some time later."""
 
     def __init__(self, name: str, connect: Callable[[], Connection]) -> None:
@@ -69,16 +69,16 @@ class Link:
         self._changing = Lock()
         self._resume_at = 0.0
 
-    def answers(self, cut: Cut) -> Iterator[Answer]:
+    def results(self, make_tasks: TaskMaker) -> Iterator[TaskResult]:
         """Yield the answers to the tasks as they come. Where the cluster fails they end early: never an error."""
         if time.monotonic() < self._resume_at:
             return
         try:
-            yield from watched(lambda: self._run(cut), STALL_SECONDS)
+            yield from watch_for_stalls(lambda: self._run(make_tasks), STALL_SECONDS)
         except Exception as error:  # noqa: BLE001 - libraries fail in many ways; a fault of our own shows in the threads
             self._pause(error)
 
-    def _run(self, cut: Cut) -> Iterator[Answer]:
+    def _run(self, make_tasks: TaskMaker) -> Iterator[TaskResult]:
         with self._connecting:
             if self._connection is None:
                 self._connection = self._connect()
@@ -86,11 +86,11 @@ class Link:
         n_cores = connection.n_cores()
         if n_cores == 0:
             raise ClusterFailed("it has no workers")
-        yield from connection.run(cut(n_cores), 2 * n_cores)
+        yield from connection.run(make_tasks(n_cores), 2 * n_cores)
 
     def _pause(self, error: Exception) -> None:
         with self._changing:
-            lost, self._connection = self._connection, None
+            failed, self._connection = self._connection, None
             if time.monotonic() < self._resume_at:
                 return
             self._resume_at = time.monotonic() + RETRY_SECONDS
@@ -99,8 +99,8 @@ class Link:
             "%s failed (%s: %s): scoring in this process instead, and trying %s again in %.0f seconds",
             *(self.name, type(error).__name__, reason, self.name, RETRY_SECONDS),
         )
-        if lost is not None:
-            Thread(target=lost.close, daemon=True).start()  # which may block, like all that the library does
+        if failed is not None:
+            Thread(target=failed.close, daemon=True).start()  # which may block, like all that the library does
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +110,19 @@ class Cluster:
     The workers open what the state names themselves; the model and the pool at hand are what is left over scored with.
     """
 
-    link: Link
+    link: ClusterLink
     root: Path
     project: Project
 
     def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
         """Hand the scores of each chunk to `keep`."""
-        basis = Basis.of(self.root, self.project)
+        basis = ScoringState.of(self.root, self.project)
         missing = {chunk.rows.start: chunk for chunk in chunks}
         if basis is not None and len(chunks) >= MIN_CHUNKS:
-            for task, scores in self.link.answers(lambda n_cores: cut(basis, scorer, chunks, n_cores)):
+            for task, scores in self.link.results(lambda n_cores: make_tasks(basis, scorer, chunks, n_cores)):
                 if scores is None:  # another model came, say: all the other answers will say the same
                     break
-                for chunk, of_chunk in zip(task.chunks, split(scores, task.chunks), strict=True):
+                for chunk, of_chunk in zip(task.chunks, split_scores(scores, task.chunks), strict=True):
                     keep(chunk, of_chunk)
                     del missing[chunk.rows.start]
             n_done = len(chunks) - len(missing)
@@ -130,40 +130,40 @@ class Cluster:
         THREADS.score(model, pool, scorer, list(missing.values()), keep)
 
 
-def cut(basis: Basis, scorer: Scorer, chunks: Sequence[Chunk], n_cores: int) -> list[Task]:
+def make_tasks(basis: ScoringState, scorer: Scorer, chunks: Sequence[Chunk], n_cores: int) -> list[Task]:
     """Deal chunks out to so many cores. Which task a chunk is part of does not change its scores."""
     size = int(np.clip(len(chunks) // (TASKS_A_CORE * n_cores), *TASK_CHUNKS))
     return [Task(basis, scorer, tuple(chunks[start : start + size])) for start in range(0, len(chunks), size)]
 
 
-def split(scores: Scores, chunks: Sequence[Chunk]) -> list[Scores]:
+def split_scores(scores: Scores, chunks: Sequence[Chunk]) -> list[Scores]:
     """Cut scores that lie one behind the other into those of each chunk."""
     lengths = [chunk.rows.stop - chunk.rows.start for chunk in chunks]
     return np.split(scores, np.cumsum(lengths)[:-1])
 
 
-def watched(items: Callable[[], Iterator[Item]], seconds: float) -> Iterator[Item]:
+def watch_for_stalls(items: Callable[[], Iterator[Item]], seconds: float) -> Iterator[Item]:
     """Yield what an iterator gives that may block for ever; raise ClusterFailed when nothing comes for `seconds`.
 
     It is drawn from in a thread of its own, which stays behind when it blocks, and its error is raised here.
     """
-    drawn: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-    left = Event()
+    queue: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+    is_abandoned = Event()
 
     def draw() -> None:
         try:
             for item in items():
-                drawn.put(("item", item))
-                if left.is_set():
+                queue.put(("item", item))
+                if is_abandoned.is_set():
                     return
-            drawn.put(("end", None))
+            queue.put(("end", None))
         except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
-            drawn.put(("error", error))
+            queue.put(("error", error))
 
     Thread(target=draw, daemon=True, name="cluster").start()
     try:
         while True:
-            kind, value = drawn.get(timeout=seconds)
+            kind, value = queue.get(timeout=seconds)
             if kind == "end":
                 return
             if kind == "error":
@@ -172,4 +172,4 @@ def watched(items: Callable[[], Iterator[Item]], seconds: float) -> Iterator[Ite
     except Empty:
         raise ClusterFailed(f"no answer for {seconds:.0f} seconds") from None
     finally:
-        left.set()
+        is_abandoned.set()

@@ -7,8 +7,8 @@ from itertools import islice
 
 import distributed
 
-from service.backends.cluster import Answer
-from service.backends.work import Task, work
+from service.backends.cluster import TaskResult
+from service.backends.task import Task, score_task
 
 CONNECT_SECONDS = 3
 
@@ -26,21 +26,21 @@ class DaskConnection:
             raise ConnectionError("the scheduler is gone")
         return sum(self._client.nthreads().values())
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[Answer]:
+    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
         """Have `work` done on each task and yield the answers as they come."""
         waiting = iter(tasks)
-        out = {}
-        answered = distributed.as_completed(loop=self._client.loop, with_results=True)
+        running = {}
+        done = distributed.as_completed(loop=self._client.loop, with_results=True)
 
         def send(some: Iterator[Task]) -> None:
             for task in some:
-                future = self._client.submit(work, task, pure=False)
-                out[future.key] = task
-                answered.add(future)
+                future = self._client.submit(score_task, task, pure=False)
+                running[future.key] = task
+                done.add(future)
 
         send(islice(waiting, n_at_once))
-        for future, scores in answered:
-            yield out.pop(future.key), scores
+        for future, scores in done:
+            yield running.pop(future.key), scores
             send(islice(waiting, 1))
 
     def close(self) -> None:

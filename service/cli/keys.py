@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from service.auth.keyfile import change_keys, read_keys
-from service.auth.keys import EVERYTHING, ROLES, Caller, Keys, KeysError, new_key, new_token
+from service.auth.keys import ALL_PROJECTS, ROLES, Caller, Keys, KeysError, new_key, new_token
 from service.settings import Settings, SettingsError
 
 
@@ -33,32 +33,32 @@ def keys() -> None:
 def new(name: str, role: str, projects: tuple[str, ...], annotator: str | None) -> None:
     """Make a key and print its token, which is kept nowhere: only its hash is."""
     token = new_token()
-    with told():
+    with errors_as_messages():
         key = new_key(token, name, role, projects, annotator)
-        change_keys(path_of_keys(), lambda before: before.added(key))
-    click.echo(f"key {name!r}, {described(key.caller)}. This is its token, shown once:", err=True)
+        change_keys(keys_file(), lambda keys: keys.with_key(key))
+    click.echo(f"key {name!r}, {describe_caller(key.caller)}. This is its token, shown once:", err=True)
     click.echo(token)
 
 
 @keys.command("list")
 def list_keys() -> None:
     """List the keys: name, role, projects, when it was made."""
-    with told():
-        for key in read_keys(path_of_keys()).all:
-            click.echo(f"{key.caller.name}: {described(key.caller)}, made {key.created_at or 'by hand'}")
+    with errors_as_messages():
+        for key in read_keys(keys_file()).all:
+            click.echo(f"{key.caller.name}: {describe_caller(key.caller)}, made {key.created_at or 'by hand'}")
 
 
 @keys.command()
 @click.argument("name")
 def revoke(name: str) -> None:
     """Take a key away."""
-    with told():
-        left = change_keys(path_of_keys(), partial(Keys.without, name=name))
+    with errors_as_messages():
+        left = change_keys(keys_file(), partial(Keys.without_key, name=name))
     click.echo(f"key {name!r} is revoked; {len(left.all)} left", err=True)
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def errors_as_messages() -> Iterator[None]:
     """Say in one sentence what went wrong."""
     try:
         yield
@@ -66,7 +66,7 @@ def told() -> Iterator[None]:
         raise click.ClickException(str(error).strip()) from None
 
 
-def path_of_keys() -> Path:
+def keys_file() -> Path:
     """Return where the keys lie. Raises SettingsError, and KeysError where no setting says so."""
     path = Settings.from_process().api_keys_file
     if path is None:
@@ -74,8 +74,8 @@ def path_of_keys() -> Path:
     return path
 
 
-def described(caller: Caller) -> str:
+def describe_caller(caller: Caller) -> str:
     """Say what a key may do."""
-    projects = "all projects" if EVERYTHING in caller.projects else ", ".join(caller.projects) or "no project"
+    projects = "all projects" if ALL_PROJECTS in caller.projects else ", ".join(caller.projects) or "no project"
     speaker = f", as annotator {caller.annotator!r}" if caller.annotator else ""
     return f"{caller.role} for {projects}{speaker}"

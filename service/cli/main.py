@@ -24,10 +24,10 @@ from service.settings import Settings, SettingsError
 from service.store import Store
 from service.store.check import check_project, project_directories
 
-MANY_FILES = 2**16
+MAX_OPEN_FILES = 2**16
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own, made for this
-COUNTERS = ".active-query-counters-"
+COUNTERS_PREFIX = ".active-query-counters-"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +47,7 @@ def serve() -> None:
     """
     try:
         settings = Settings.from_process()
-        settings.refuse_open_door()
+        settings.require_access_control()
         refuse_missing_extra(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
@@ -69,18 +69,18 @@ def serve() -> None:
         **os.environ,
         "AQ_DATA_DIR": str(settings.data_dir.absolute()),
         "AQ_API_KEYS_FILE": "none" if settings.api_keys_file is None else str(settings.api_keys_file.absolute()),
-        "PROMETHEUS_MULTIPROC_DIR": str(directory_of_counters(memory)),
+        "PROMETHEUS_MULTIPROC_DIR": str(make_counters_directory(memory)),
     }
-    allow_many_files()
+    raise_open_file_limit()
     # gunicorn looks for modules in its working directory first, and many a project has a `service` of its own.
     os.chdir(Path(__file__).parents[2])
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is what is wanted
 
 
-def allow_many_files() -> None:
+def raise_open_file_limit() -> None:
     """Let this process and its children have as many files open as it may ask for: each mapped array is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = MANY_FILES if most == resource.RLIM_INFINITY else min(MANY_FILES, most)
+    few = MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 
 
@@ -136,18 +136,18 @@ def check_data_dir(path: Path) -> None:
         raise click.ClickException(message) from None
 
 
-def directory_of_counters(memory: Path) -> Path:
+def make_counters_directory(memory: Path) -> Path:
     """Make the directory that all workers count in, and remove those of services that were killed.
 
     A lock on it passes on to gunicorn and its workers, and is free when the last of them is gone.
     """
-    for left in memory.glob(f"{COUNTERS}*"):
+    for left in memory.glob(f"{COUNTERS_PREFIX}*"):
         with suppress(OSError):
             lock = lock_directory(left)
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
     while True:
-        path = Path(tempfile.mkdtemp(prefix=COUNTERS, dir=memory))
+        path = Path(tempfile.mkdtemp(prefix=COUNTERS_PREFIX, dir=memory))
         # Another service that starts may have found it before it was locked.
         with suppress(BlockingIOError, FileNotFoundError):
             os.set_inheritable(lock_directory(path), True)

@@ -7,36 +7,36 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from service.errors import TooBusy
-from service.telemetry.metrics import HEAVY_REQUESTS, waiting
+from service.telemetry.metrics import HEAVY_REQUESTS, time_wait
 
-PATIENCE_SECONDS = 1.0
+ADMISSION_WAIT_SECONDS = 1.0
 """How long a request waits for a place: long enough for a burst of short work, too short to hold a thread."""
 
 
-class Places:
+class AdmissionLimit:
     """So many places, which threads of this process share."""
 
-    def __init__(self, n_places: int) -> None:
-        self._n_places = n_places
-        self._free = BoundedSemaphore(n_places)
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = BoundedSemaphore(limit)
 
     @contextmanager
-    def take(self) -> Iterator[bool]:
+    def try_enter(self) -> Iterator[bool]:
         """Take a place until the end, and tell whether there was one."""
-        with waiting("place"):
-            has_place = self._free.acquire(timeout=PATIENCE_SECONDS)
-        HEAVY_REQUESTS.inc(has_place)
+        with time_wait("place"):
+            is_admitted = self._free.acquire(timeout=ADMISSION_WAIT_SECONDS)
+        HEAVY_REQUESTS.inc(is_admitted)
         try:
-            yield has_place
+            yield is_admitted
         finally:
-            HEAVY_REQUESTS.dec(has_place)
-            if has_place:
+            HEAVY_REQUESTS.dec(is_admitted)
+            if is_admitted:
                 self._free.release()
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
+    def enter(self) -> Iterator[None]:
         """Hold a place until the end, or raise TooBusy where there is none."""
-        with self.take() as has_place:
-            if not has_place:
-                raise TooBusy(self._n_places)
+        with self.try_enter() as is_admitted:
+            if not is_admitted:
+                raise TooBusy(self._limit)
             yield

@@ -24,8 +24,8 @@ class Deadline:
             raise OutOfTime(self.seconds)
 
 
-NEVER = Deadline(float("inf"), float("inf"))
-DEADLINE: ContextVar[Deadline] = ContextVar("DEADLINE", default=NEVER)
+NO_DEADLINE = Deadline(float("inf"), float("inf"))
+DEADLINE: ContextVar[Deadline] = ContextVar("DEADLINE", default=NO_DEADLINE)
 
 
 @contextmanager
@@ -38,6 +38,6 @@ def time_limit(seconds: float) -> Iterator[None]:
         DEADLINE.reset(token)
 
 
-def check_time() -> None:
+def check_deadline() -> None:
     """Raise OutOfTime when the time of this thread's work is over."""
     DEADLINE.get().check()

@@ -59,7 +59,7 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
                     deque(waiting, maxlen=0)  # nobody takes another
                 raise
 
-    helpers = [cores().submit(work_off) for _ in range(min(n_cores(), len(items)) - 1)]
+    helpers = [shared_threads().submit(work_off) for _ in range(min(n_cores(), len(items)) - 1)]
     try:
         work_off()
     finally:
@@ -70,7 +70,7 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
 
 
 @cache
-def cores() -> ThreadPoolExecutor:
+def shared_threads() -> ThreadPoolExecutor:
     """Start the process's own threads, one for each core that it may use; made when first needed, after any fork."""
     return ThreadPoolExecutor(n_cores(), thread_name_prefix="core")
 

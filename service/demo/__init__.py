@@ -16,9 +16,9 @@ import click
 
 from service.demo.client import Client, ServiceError
 from service.demo.comparisons import COMPARISONS
-from service.demo.measurement import measure
-from service.demo.report import LEGEND, as_json, describe, draw, summary, table
-from service.demo.serving import own_service
+from service.demo.measurement import measure_comparison
+from service.demo.report import LEGEND, as_json, describe_comparison, draw_curves, format_table, summarize
+from service.demo.serving import run_service
 
 
 def run(out: Path, seeds: int | None, url: str | None) -> None:
@@ -28,13 +28,13 @@ def run(out: Path, seeds: int | None, url: str | None) -> None:
     began = time.monotonic()
     measured = {}
     try:
-        with own_service() if url is None else nullcontext(url) as base:
+        with run_service() if url is None else nullcontext(url) as base:
             client = Client(base)
             for comparison in COMPARISONS:
-                outcome = measure(client, comparison, seeds or comparison.default_seeds)
+                outcome = measure_comparison(client, comparison, seeds or comparison.default_seeds)
                 measured[comparison.name] = as_json(outcome)
-                draw(outcome, out / f"{comparison.name}.png")
-                click.echo(f"{describe(outcome)}\n\n{table(outcome)}\n\n{summary(outcome)}\n")
+                draw_curves(outcome, out / f"{comparison.name}.png")
+                click.echo(f"{describe_comparison(outcome)}\n\n{format_table(outcome)}\n\n{summarize(outcome)}\n")
     except ServiceError as error:
         raise click.ClickException(str(error)) from None
     (out / "curves.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")

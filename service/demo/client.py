@@ -21,7 +21,7 @@ class ServiceError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class Progress:
     """What a project knows: how many labels, and its model's accuracy on the held-out rows (NaN without a model)."""
 
     n_labeled: int
@@ -50,7 +50,7 @@ class Client:
         y_test: Sequence[int],
         estimator: Mapping[str, Any],
         random_state: int,
-    ) -> Learnt:
+    ) -> Progress:
         """Create a project of the pool `X` (n, d) and its labels `y` (n), None where there is none yet."""
         body = {
             "project_id": project_id,
@@ -61,7 +61,7 @@ class Client:
             "estimator": dict(estimator),
             "random_state": random_state,
         }
-        return learnt(self.send("POST", "/fit", body))
+        return progress_of(self.send("POST", "/fit", body))
 
     def query(self, project_id: str, strategy: str, batch_size: int) -> list[int]:
         """Return the rows of the pool to ask about next, most useful first."""
@@ -69,10 +69,10 @@ class Client:
         indices: list[int] = self.send("POST", "/query", body)["indices"]
         return indices
 
-    def label(self, project_id: str, answers: Mapping[int, int]) -> Learnt:
+    def label(self, project_id: str, answers: Mapping[int, int]) -> Progress:
         """Hand in the label of each row, and wait for the model that has learnt from them."""
         records = [{"index": index, "label": label} for index, label in answers.items()]
-        return learnt(self.send("POST", "/label", {"project_id": project_id, "labels": records}))
+        return progress_of(self.send("POST", "/label", {"project_id": project_id, "labels": records}))
 
     def delete(self, project_id: str) -> None:
         """Delete the project with its labels and models."""
@@ -96,10 +96,10 @@ class Client:
         return json.loads(reply) if reply else None
 
 
-def learnt(reply: Mapping[str, Any]) -> Learnt:
+def progress_of(reply: Mapping[str, Any]) -> Progress:
     """Read the reply to /fit and to /label."""
     score = reply["test_score"]
-    return Learnt(reply["n_labeled"], score["accuracy"] if score else float("nan"))
+    return Progress(reply["n_labeled"], score["accuracy"] if score else float("nan"))
 
 
 def problem_detail(reply: bytes) -> str:

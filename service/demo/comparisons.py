@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import train_test_split
 
-from service.demo.client import Client, Learnt, Matrix
+from service.demo.client import Client, Matrix, Progress
 
 Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Start:
+class Dataset:
     """A pool with the answers to all its rows, of which the first `n_labeled` are known, and the held-out rows."""
 
     X: Matrix
@@ -36,7 +36,7 @@ class Comparison:
 
     name: str
     title: str
-    start: Callable[[int], Start]
+    start: Callable[[int], Dataset]
     strategy: str
     batch_size: int
     n_queries: int
@@ -54,9 +54,9 @@ class Run:
     seed: int
 
 
-def learn(
+def run_comparison(
     client: Client, project_id: str, comparison: Comparison, run: Run, after_answer: Callable[[], None]
-) -> list[Learnt]:
+) -> list[Progress]:
     """Ask, label what was asked, and return what was known at the start and after each answer.
 
     Once it is made, the project is deleted again, however this ends.
@@ -80,7 +80,7 @@ def learn(
     return steps
 
 
-def yardstick(seed: int) -> Start:
+def yardstick(seed: int) -> Dataset:
     """Return two classes with a tenth of the labels drawn by lot: 90 rows labelled, 810 not, 100 held out. One split.
 
     The seed changes nothing here but which random questions are asked.
@@ -99,17 +99,17 @@ def yardstick(seed: int) -> Start:
     X_known, X_open, y_known, y_open = train_test_split(
         X_rest, y_rest, train_size=0.1, random_state=42, stratify=y_rest
     )
-    return Start(np.concatenate([X_known, X_open]), np.concatenate([y_known, y_open]), len(y_known), X_test, y_test)
+    return Dataset(np.concatenate([X_known, X_open]), np.concatenate([y_known, y_open]), len(y_known), X_test, y_test)
 
 
-def digits(seed: int) -> Start:
+def digits(seed: int) -> Dataset:
     """Return scikit-learn's 1,797 handwritten digits: a quarter held out, and of the rest, 20 labels drawn by lot.
 
     Every seed gives another split and another 20, which need not show all ten classes.
     """
     X, y = load_digits(return_X_y=True)
     X_pool, X_test, y_pool, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
-    return Start(X_pool, y_pool, 20, X_test, y_test)
+    return Dataset(X_pool, y_pool, 20, X_test, y_test)
 
 
 LOGISTIC_REGRESSION = {"name": "logistic_regression", "params": {"max_iter": 2000}}

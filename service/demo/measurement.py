@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import click
 import numpy as np
 
-from service.demo.client import Client, Learnt, Matrix
-from service.demo.comparisons import Comparison, Labels, Run, learn
+from service.demo.client import Client, Matrix, Progress
+from service.demo.comparisons import Comparison, Labels, Run, run_comparison
 
 CLIENT_THREADS = 4
-PATIENCE = 2
+RANDOM_QUERY_FACTOR = 2
 """Random questions go on for so many times as long, to see how many of them buy the same accuracy."""
 
 
@@ -27,7 +27,7 @@ class Curves:
     accuracy: Matrix
 
     @classmethod
-    def of(cls, runs: Sequence[Sequence[Learnt]]) -> Curves:
+    def of(cls, runs: Sequence[Sequence[Progress]]) -> Curves:
         """Collect runs, all of which had the same numbers of labels."""
         labels = np.array([[step.n_labeled for step in run] for run in runs], np.int64)
         if (labels != labels[0]).any():
@@ -59,16 +59,16 @@ class Outcome:
     random: Curves
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """Another run has failed, or somebody has pressed Ctrl-C."""
 
 
-def measure(client: Client, comparison: Comparison, n_seeds: int) -> Outcome:
+def measure_comparison(client: Client, comparison: Comparison, n_seeds: int) -> Outcome:
     """Run everything side by side in a few threads, with a progress bar."""
     seeds = tuple(range(n_seeds))
     active_seeds = seeds if comparison.active_seeds is None else comparison.active_seeds
     runs = [Run(comparison.strategy, comparison.n_queries, seed) for seed in active_seeds]
-    runs += [Run("random", comparison.n_queries * PATIENCE, seed) for seed in seeds]
+    runs += [Run("random", comparison.n_queries * RANDOM_QUERY_FACTOR, seed) for seed in seeds]
     prefix = f"demo-{uuid.uuid4().hex[:12]}-{comparison.name}"
     bar = click.progressbar(length=sum(run.n_queries for run in runs), label=comparison.title)
     lock = threading.Lock()
@@ -76,14 +76,16 @@ def measure(client: Client, comparison: Comparison, n_seeds: int) -> Outcome:
 
     def after_answer() -> None:
         if stop.is_set():
-            raise Stopped
+            raise Cancelled
         with lock:
             bar.update(1)
 
     with bar, ThreadPoolExecutor(CLIENT_THREADS) as threads:
         try:
             futures = [
-                threads.submit(learn, client, f"{prefix}-{run.strategy}-{run.seed}", comparison, run, after_answer)
+                threads.submit(
+                    run_comparison, client, f"{prefix}-{run.strategy}-{run.seed}", comparison, run, after_answer
+                )
                 for run in runs
             ]
             results = [future.result() for future in futures]

@@ -18,7 +18,7 @@ Labels saved: the labels that random questions needed until their mean accuracy 
 of the line. "> s": with s labels more than the line they still had not reached it."""
 
 
-def describe(outcome: Outcome) -> str:
+def describe_comparison(outcome: Outcome) -> str:
     """Return what is compared, in one sentence."""
     comparison = outcome.comparison
     start = comparison.start(0)
@@ -30,26 +30,26 @@ def describe(outcome: Outcome) -> str:
     )
 
 
-def table(outcome: Outcome, every: int = 4) -> str:
+def format_table(outcome: Outcome, every: int = 4) -> str:
     """Return every so manieth point of the strategy's curve, and the last, as lines of text; LEGEND explains them."""
     active, random = outcome.active, outcome.random
     last = len(active.labels) - 1
     lines = [f"{'labels':>8}{'accuracy':>12}{'at random':>12}{'labels saved':>15}"]
     lines += [
         f"{active.labels[point]:>8}{percent(active.mean[point]):>12}{percent(random.mean[point]):>12}"
-        f"{labels_saved(random, int(active.labels[point]), active.mean[point]):>15}"
+        f"{format_labels_saved(random, int(active.labels[point]), active.mean[point]):>15}"
         for point in [*range(0, last, every), last]
     ]
     return "\n".join(lines)
 
 
-def labels_saved(random: Curves, n_labels: int, accuracy: float) -> str:
+def format_labels_saved(random: Curves, n_labels: int, accuracy: float) -> str:
     """Return how many labels more than `n_labels` random questions needed to reach an accuracy on average."""
     needed = random.labels_needed(accuracy)
     return f"> {random.labels[-1] - n_labels}" if needed is None else str(needed - n_labels)
 
 
-def summary(outcome: Outcome) -> str:
+def summarize(outcome: Outcome) -> str:
     """Return the comparison's outcome in one sentence."""
     active, random = outcome.active, outcome.random
     last = len(active.labels) - 1
@@ -64,7 +64,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def draw(outcome: Outcome, path: Path) -> None:
+def draw_curves(outcome: Outcome, path: Path) -> None:
     """Draw both learning curves: means, bands of one standard deviation, and the numbers of the table's last line."""
     comparison, start = outcome.comparison, outcome.comparison.start(0)
     figure = Figure(figsize=(8, 5), layout="constrained")

@@ -19,7 +19,7 @@ STOP_SECONDS = 40.0
 
 
 @contextmanager
-def own_service() -> Iterator[str]:
+def run_service() -> Iterator[str]:
     """Serve on a free loopback port with a temporary data directory, and yield the URL; nothing stays behind.
 
     A ServiceError inside is raised again with the end of the service's log.
@@ -42,7 +42,7 @@ def own_service() -> Iterator[str]:
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            wait_until_it_answers(Client(url), process)
+            wait_until_ready(Client(url), process)
             yield url
         except ServiceError as error:
             tail = log.read_text(errors="replace")[-2000:].strip()
@@ -56,7 +56,7 @@ def own_service() -> Iterator[str]:
                 process.wait()
 
 
-def wait_until_it_answers(client: Client, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
     """Return as soon as the service is there, or raise ServiceError when it has ended or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None:

@@ -13,12 +13,12 @@ from service import errors
 from service.domain.parameters import pointer_token
 from service.http.middleware.request_log import current_request_id
 from service.http.problem_document import MEDIA_TYPE, document
-from service.telemetry.metrics import refused
+from service.telemetry.metrics import count_refusal
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
     errors.FitFailed: 422,
-    errors.OthersAnswer: 403,
+    errors.LabeledByOthers: 403,
     errors.PreconditionFailed: 412,
     errors.NotFound: 404,
     errors.Conflict: 409,
@@ -56,11 +56,11 @@ def from_service_error(error: errors.ServiceError) -> Response:
     """Answer an error of the domain."""
     status = status_of(type(error))
     if status > 500:
-        refused(error)
+        count_refusal(error)
     if status >= 500:
         log.error("%s", error, exc_info=error if status == 500 else None)
     response = problem(status, str(error), error.errors if isinstance(error, errors.InvalidRequest) else ())
-    if isinstance(error, errors.KeyInUse):
+    if isinstance(error, errors.IdempotencyKeyInUse):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
 

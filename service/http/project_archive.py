@@ -203,7 +203,7 @@ def read_manifest(archive: Archive, limits: Limits) -> dict[str, Any]:
     try:
         described: dict[str, Any] = MANIFEST_SCHEMA.load(document)
     except ValidationError as error:
-        raise InvalidRequest(flatten(error.messages)).below(member_pointer(MANIFEST)) from None
+        raise InvalidRequest(flatten(error.messages)).with_prefix(member_pointer(MANIFEST)) from None
     if not 1 <= len(described["segments"]) <= MAX_SEGMENTS:
         raise InvalidRequest.at(member_pointer(MANIFEST) + "/segments", f"must be 1 to {MAX_SEGMENTS}")
     return described
@@ -247,7 +247,7 @@ def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts
     try:
         estimator = estimator_spec(plain["estimator"])
     except InvalidRequest as error:
-        raise error.below(member_pointer(MANIFEST) + "/project") from None
+        raise error.with_prefix(member_pointer(MANIFEST) + "/project") from None
     return ProjectFacts(**{**plain, "estimator": estimator, "project_id": project_id or plain["project_id"]})
 
 

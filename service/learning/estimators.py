@@ -85,7 +85,7 @@ def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
     try:
         return EstimatorSpec(name, check_parameters(name, ESTIMATORS[name].parameters, params))
     except InvalidRequest as error:
-        raise error.below("/params") from None
+        raise error.with_prefix("/params") from None
 
 
 def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_state: int) -> Classifier:

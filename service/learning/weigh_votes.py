@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.compute.deadline import check_time
+from service.compute.deadline import check_deadline
 from service.domain.consensus import Consensus
 from service.domain.labels import SKIP, Votes, contains, look_up
 from service.domain.project import EstimatorSpec, Project
@@ -85,7 +85,7 @@ def unseen_probabilities(spec: EstimatorSpec, X: Features, codes: Codes, n_class
     probabilities = np.full((len(codes), n_classes), 1.0 / n_classes)
     fold = folds(codes, rng)
     for nth in np.unique(fold):
-        check_time()
+        check_deadline()
         held_out, others = np.flatnonzero(fold == nth), np.flatnonzero(fold != nth)
         if len(others) > FOLD_ROWS:
             others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))

@@ -12,10 +12,10 @@ from typing import Any
 from gunicorn import glogging
 
 from service.settings import Settings
-from service.telemetry.logging import OfServer, formatter_of
-from service.telemetry.multiprocess import bury, shared_directory
+from service.telemetry.logging import ServerLogFilter, make_formatter
+from service.telemetry.multiprocess import absorb_dead_worker, shared_directory
 
-STALLED_SECONDS = 30
+SOCKET_TIMEOUT_SECONDS = 30
 """A client behind TLS that sends or takes nothing for so long loses its connection; others are `patience`'s."""
 
 
@@ -27,8 +27,8 @@ class Logger(glogging.Logger):
         super().setup(cfg)
         logging.raiseExceptions = False  # a line that cannot be written is not shown elsewhere instead
         for handler in self.error_log.handlers:
-            handler.setFormatter(formatter_of(Settings.from_process().log_format))
-            handler.addFilter(OfServer())
+            handler.setFormatter(make_formatter(Settings.from_process().log_format))
+            handler.addFilter(ServerLogFilter())
 
 
 logger_class = Logger
@@ -41,14 +41,14 @@ def when_ready(server: Any) -> None:
     """Bound how long a thread waits for a client behind TLS; connections have it from the socket that accepts them."""
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED_SECONDS, 0))
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SOCKET_TIMEOUT_SECONDS, 0))
 
 
 def child_exit(server: Any, worker: Any) -> None:
     """Keep what a worker counted that is gone."""
     directory = shared_directory()
     if directory is not None:
-        bury(directory, worker.pid, server.WORKERS.keys())
+        absorb_dead_worker(directory, worker.pid, server.WORKERS.keys())
 
 
 def on_exit(_server: Any) -> None:

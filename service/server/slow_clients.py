@@ -22,41 +22,41 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-PATIENCE_SECONDS = 20.0
+CLIENT_IDLE_SECONDS = 20.0
 """How long a client is waited for in all, from the first byte of a request to the last of its reply."""
 
 BYTES_PER_SECOND = 1024
 """So many bytes, sent or taken, buy a second more."""
 
-MAX_WAITED_FOR = 256
+MAX_WAITING_CLIENTS = 256
 """How many clients a worker waits for at once."""
 
 T = TypeVar("T")
 Work = Callable[[], None]
 
 
-class TooSlow(TimeoutError):
+class ClientTooSlow(TimeoutError):
     """A client used up the patience with it; to gunicorn it is one that went away."""
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNRESET, "the client was too slow")
 
 
-class Crew:
+class YieldingExecutor:
     """Threads, so many of which have a turn, and work. It has what gunicorn uses of an Executor.
 
     A turn goes to a thread that waited for its client before it goes to what came since.
     """
 
-    def __init__(self, n_turns: int, max_waited_for: int = MAX_WAITED_FOR) -> None:
-        self._n_free = n_turns
-        self._max_idle = 2 * n_turns
-        self._max_waited_for = max_waited_for
-        self._returning: deque[Sleeper] = deque()
+    def __init__(self, n_slots: int, max_waiting: int = MAX_WAITING_CLIENTS) -> None:
+        self._n_free = n_slots
+        self._max_idle = 2 * n_slots
+        self._max_waiting = max_waiting
+        self._parked: deque[ParkedThread] = deque()
         self._work: deque[Work] = deque()
-        self._idle: list[Sleeper] = []
-        self._n_called = 0  # threads on their way to work, which another may have done before they come
-        self._waited_for: dict[ClientSocket, float] = {}
+        self._idle: list[ParkedThread] = []
+        self._n_starting = 0  # threads on their way to work, which another may have done before they come
+        self._waiting: dict[ClientSocket, float] = {}
         self._is_ending = False
         self._lock = Lock()
 
@@ -64,91 +64,91 @@ class Crew:
         """Have something done as soon as it has a turn."""
         future: Future[T] = Future()
         with self._lock:
-            self._work.append(partial(settle, future, partial(function, *arguments)))
-            self._call()
+            self._work.append(partial(resolve_future, future, partial(function, *arguments)))
+            self._start_thread()
         return future
 
     def shutdown(self, *, wait: bool) -> None:
         """Let what is at work go on; no thread outlives the process."""
 
-    def let_go_of_silent(self) -> None:
+    def drop_silent_clients(self) -> None:
         """Wait no longer for clients that have said nothing, from now on."""
         with self._lock:
             self._is_ending = True
-            for client in self._waited_for:
-                client.give_up_if_silent()
+            for client in self._waiting:
+                client.cut_off_if_silent()
 
     @contextmanager
-    def wait_for(self, client: ClientSocket, until: float) -> Iterator[None]:
+    def yield_slot_until(self, client: ClientSocket, until: float) -> Iterator[None]:
         """Lend this thread's turn to others while it waits for a client, until a moment at the latest.
 
         Where too many are waited for, the one whose time is up first loses its connection.
         """
         with self._lock:
-            self._waited_for[client] = until
+            self._waiting[client] = until
             if self._is_ending:
-                client.give_up_if_silent()
-            if len(self._waited_for) > self._max_waited_for:
+                client.cut_off_if_silent()
+            if len(self._waiting) > self._max_waiting:
                 # Its socket is open: nobody closes it who has not left here before.
-                first = min(self._waited_for, key=self._waited_for.__getitem__)
-                del self._waited_for[first]
-                first.give_up()
+                first = min(self._waiting, key=self._waiting.__getitem__)
+                del self._waiting[first]
+                first.cut_off()
             self._n_free += 1
-            self._pass_on()
-            self._call()
+            self._hand_out_slots()
+            self._start_thread()
         try:
             yield
         finally:
-            self._return_from(client)
+            self._take_slot_back(client)
 
-    def _return_from(self, client: ClientSocket) -> None:
+    def _take_slot_back(self, client: ClientSocket) -> None:
         """Take a turn again."""
         with self._lock:
-            self._waited_for.pop(client, None)
+            self._waiting.pop(client, None)
             if self._n_free:
                 self._n_free -= 1
                 return
-            me = Sleeper()
-            self._returning.append(me)
+            me = ParkedThread()
+            self._parked.append(me)
         me.sleep()
 
-    def _pass_on(self) -> None:
+    def _hand_out_slots(self) -> None:
         """Give free turns to threads that waited."""
-        while self._n_free and self._returning:
+        while self._n_free and self._parked:
             self._n_free -= 1
-            self._returning.popleft().wake()
+            self._parked.popleft().wake()
 
-    def _call(self) -> None:
+    def _start_thread(self) -> None:
         """Call a thread to the work there is, unless enough are on their way."""
-        if self._n_called >= min(self._n_free, len(self._work)):
+        if self._n_starting >= min(self._n_free, len(self._work)):
             return
-        self._n_called += 1
+        self._n_starting += 1
         if self._idle:
             self._idle.pop().wake()
             return
         try:
-            Thread(target=self._be_a_thread, daemon=True).start()
+            Thread(target=self._run_thread, daemon=True).start()
         except RuntimeError:  # the system has none left: those there are do the work after their own
-            self._n_called -= 1
+            self._n_starting -= 1
 
-    def _be_a_thread(self) -> None:
+    def _run_thread(self) -> None:
         """Do what is asked for, and sleep in between."""
-        me = Sleeper()
+        me = ParkedThread()
         while True:
-            work = self._next(me, n_called=1)
+            work = self._next_work(me, n_started=1)
             while work is not None:
                 work()
-                work = self._next(me, n_free=1)
+                work = self._next_work(me, n_free=1)
             if not me.is_idle:
                 return
             me.sleep()
 
-    def _next(self, me: Sleeper, *, n_called: int = 0, n_free: int = 0) -> Work | None:
+    def _next_work(self, me: ParkedThread, *, n_started: int = 0, n_free: int = 0) -> Work | None:
         """Return what a thread is to do that was called, or gives its turn back; None where there is nothing to do."""
         with self._lock:
-            self._n_called -= n_called
+            self._n_starting -= n_started
             self._n_free += n_free
-            self._pass_on()
+            self._hand_out_slots()
             if self._n_free and self._work:
                 self._n_free -= 1
                 return self._work.popleft()
@@ -158,18 +158,18 @@ class Crew:
             return None
 
 
-class Sleeper:
+class ParkedThread:
     """A thread that sleeps until somebody wakes it."""
 
     is_idle = False
 
     def __init__(self) -> None:
-        self._bell = Lock()
-        self._bell.acquire()
-        self.sleep, self.wake = self._bell.acquire, self._bell.release
+        self._lock = Lock()
+        self._lock.acquire()
+        self.sleep, self.wake = self._lock.acquire, self._lock.release
 
 
-def settle(future: Future[T], function: Callable[[], T]) -> None:
+def resolve_future(future: Future[T], function: Callable[[], T]) -> None:
     """Let a future know what a function returns or raises."""
     try:
         result = function()
@@ -180,31 +180,31 @@ def settle(future: Future[T], function: Callable[[], T]) -> None:
 
 
 class ClientSocket(socket.socket):
-    """The connection to a client, for a thread that has a turn. Raises TooSlow when the patience with it is used up.
+    """The connection to a client, for a thread that has a slot. Raises ClientTooSlow when the client's time is up.
 
     It keeps to its timeout, too. The system is never asked to wait, for that would be with the turn.
     """
 
-    def __init__(self, accepted: socket.socket, crew: Crew) -> None:
+    def __init__(self, accepted: socket.socket, executor: YieldingExecutor) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         super().settimeout(0.0)
         self._timeout: float | None = None
-        self._crew = crew
-        self.start_anew()
+        self._executor = executor
+        self.begin_request()
 
-    def start_anew(self) -> None:
+    def begin_request(self) -> None:
         """Be as patient as with a stranger: another request begins."""
-        self._patience = PATIENCE_SECONDS
+        self._seconds_left = CLIENT_IDLE_SECONDS
         self._is_silent = True
 
-    def give_up_if_silent(self) -> None:
+    def cut_off_if_silent(self) -> None:
         """Cut the connection off unless a request has begun."""
         if self._is_silent:
-            self.give_up()
+            self.cut_off()
 
-    def give_up(self) -> None:
+    def cut_off(self) -> None:
         """Cut the connection off, whatever it waits for."""
-        self._patience = 0.0
+        self._seconds_left = 0.0
         with suppress(OSError):
             self.shutdown(socket.SHUT_RDWR)
 
@@ -228,7 +228,7 @@ class ClientSocket(socket.socket):
             except BlockingIOError:
                 self._wait(select.POLLIN)
             else:
-                self._earn(len(data))
+                self._add_time(len(data))
                 return data
 
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
@@ -239,7 +239,7 @@ class ClientSocket(socket.socket):
             except BlockingIOError:
                 self._wait(select.POLLOUT)
             else:
-                self._earn(n_bytes)
+                self._add_time(n_bytes)
                 return n_bytes
 
     def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
@@ -248,9 +248,9 @@ class ClientSocket(socket.socket):
         while rest:
             rest = rest[self.send(rest, flags) :]
 
-    def _earn(self, n_bytes: int) -> None:
+    def _add_time(self, n_bytes: int) -> None:
         self._is_silent = False
-        self._patience = min(PATIENCE_SECONDS, self._patience + n_bytes / BYTES_PER_SECOND)
+        self._seconds_left = min(CLIENT_IDLE_SECONDS, self._seconds_left + n_bytes / BYTES_PER_SECOND)
 
     def _wait(self, event: int) -> None:
         """Wait until the client sends or takes something."""
@@ -258,13 +258,15 @@ class ClientSocket(socket.socket):
         if timeout == 0:
             raise BlockingIOError(errno.EAGAIN, "the client has to be waited for")
         began = time.monotonic()
-        seconds = max(0.0, min(self._patience, inf if timeout is None else timeout))  # less is for ever to the system
+        seconds = max(
+            0.0, min(self._seconds_left, inf if timeout is None else timeout)
+        )  # less is for ever to the system
         poll = select.poll()
         poll.register(self, event)
-        with self._crew.wait_for(self, began + self._patience):
+        with self._executor.yield_slot_until(self, began + self._seconds_left):
             is_there = poll.poll(1000 * seconds)
-            self._patience -= time.monotonic() - began
-        if self._patience <= 0:
-            raise TooSlow
+            self._seconds_left -= time.monotonic() - began
+        if self._seconds_left <= 0:
+            raise ClientTooSlow
         if not is_there:
             raise TimeoutError("timed out")

@@ -19,12 +19,12 @@ from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.http.problem_document import MEDIA_TYPE, REQUEST_ID_HEADER, document
-from service.server.slow_clients import MAX_WAITED_FOR, ClientSocket, Crew
+from service.server.slow_clients import MAX_WAITING_CLIENTS, ClientSocket, YieldingExecutor
 
 LINGER_SECONDS = 2.0
 """How long a worker that ends waits for somebody who said nothing: as long as gunicorn does for idle connections."""
 
-STATUS: dict[type[Exception], int] = {
+STATUS_OF_ERROR: dict[type[Exception], int] = {
     errors.LimitRequestLine: 414,
     errors.LimitRequestHeaders: 431,
     errors.ExpectationFailed: 417,
@@ -38,7 +38,7 @@ STATUS: dict[type[Exception], int] = {
 """What gunicorn refuses, before the application hears of it, by the class or the nearest of its parents."""
 
 
-NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 PAUSE_SECONDS = 0.05
 """How long nobody new is let in when no file is left for a connection."""
@@ -55,7 +55,7 @@ class Connection(TConn):  # type: ignore[misc]
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's worker of threads, of which `--threads` are at work at once and others wait for their clients."""
 
-    def get_thread_pool(self) -> Crew:
+    def get_thread_pool(self) -> YieldingExecutor:
         """Return threads for the requests at work and for those whose clients are waited for."""
         n_connections: int = self.cfg.worker_connections
         most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -63,15 +63,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             # Half of them are for what the store maps, and a request has some open, too.
             n_connections = min(n_connections, max(2, most_files // 4))
         # Whoever is waited for, or idle, must leave connections to others.
-        max_waited_for = min(MAX_WAITED_FOR, n_connections // 2)
-        self.max_keepalived = max(1, n_connections - self.cfg.threads - max_waited_for)
+        max_waiting = min(MAX_WAITING_CLIENTS, n_connections // 2)
+        self.max_keepalived = max(1, n_connections - self.cfg.threads - max_waiting)
         self.worker_connections = n_connections
-        return Crew(self.cfg.threads, max_waited_for)
+        return YieldingExecutor(self.cfg.threads, max_waiting)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """Begin to end: who connected and says nothing is waited for no longer than one whose connection is idle."""
         super().handle_exit(sig, frame)
-        ending = Timer(LINGER_SECONDS, self.tpool.let_go_of_silent)
+        ending = Timer(LINGER_SECONDS, self.tpool.drop_silent_clients)
         ending.daemon = True
         with suppress(RuntimeError):  # no thread is left for it: they are waited for as long as others
             ending.start()
@@ -81,7 +81,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             super().accept(listener)
         except OSError as error:
-            if error.errno not in NO_FILE_LEFT:
+            if error.errno not in OUT_OF_FILES:
                 raise
             self.log.warning("no file is left for another connection: %s", error)
             time.sleep(PAUSE_SECONDS)
@@ -92,7 +92,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn = Connection(conn.cfg, ClientSocket(conn.sock, self.tpool), conn.client, conn.server)
             # gunicorn would wait for its first bytes, with a turn.
             conn.data_ready = True
-        conn.sock.start_anew()
+        conn.sock.begin_request()
         super().enqueue_req(conn)
 
     def handle(self, conn: Connection) -> Any:
@@ -104,21 +104,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
         """Answer a request that the application never saw, or whose reply could not be sent."""
-        status = next((STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS), 500)
+        status = next((STATUS_OF_ERROR[kind] for kind in type(exc).__mro__ if kind in STATUS_OF_ERROR), 500)
         request_id = uuid.uuid4().hex
-        facts = {"facts": {"request_id": request_id, "status": status}}
+        fields = {"fields": {"request_id": request_id, "status": status}}
         if status == 500:
-            self.log.exception("failed", extra=facts)
+            self.log.exception("failed", extra=fields)
             detail = "this is a fault of the service; its log has more under the request id"
         else:
             detail = f"the request cannot be read: {exc}"[:500]
             # What cannot be read may be anything, and the log holds nothing of what was sent.
-            self.log.warning("answered %d: %s", status, type(exc).__name__, extra=facts)
+            self.log.warning("answered %d: %s", status, type(exc).__name__, extra=fields)
         with suppress(OSError):
-            client.sendall(refusal(status, detail, request_id))
+            client.sendall(problem_reply(status, detail, request_id))
 
 
-def refusal(status: int, detail: str, request_id: str) -> bytes:
+def problem_reply(status: int, detail: str, request_id: str) -> bytes:
     """Write a reply that ends its connection."""
     body = document(status, detail, request_id)
     head = (

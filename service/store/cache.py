@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
-from service.telemetry.metrics import cache_holds, looked_up
+from service.telemetry.metrics import count_cache_lookup, set_cache_bytes
 
 Key = tuple[Hashable, ...]
 
@@ -60,16 +60,16 @@ class Cache:
             while self._size > self.capacity:
                 _, (dropped, _) = self._values.popitem(last=False)
                 self._size -= dropped
-            cache_holds(self._size)
+            set_cache_bytes(self._size)
 
     def get_or_make(self, key: Key, make: Callable[[], tuple[Any, int]], kind: str = "other") -> Any:
         """Return the value of a key, which is of a kind, made with its size where it is not at hand."""
         value = self.get(key)
         if value is not None:
-            looked_up(kind, is_at_hand=True)
+            count_cache_lookup(kind, is_hit=True)
             return value
         value, n_bytes = make()
-        looked_up(kind, is_at_hand=False)
+        count_cache_lookup(kind, is_hit=False)
         self.put(key, value, n_bytes)
         return value
 
@@ -86,4 +86,4 @@ class Cache:
         with self._lock:
             for key in [key for key in self._values if is_stale(key)]:
                 self._size -= self._values.pop(key)[0]
-            cache_holds(self._size)
+            set_cache_bytes(self._size)

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import orjson
 
-from service.errors import KeyInUse
+from service.errors import IdempotencyKeyInUse
 from service.store.files import SEAL_BYTES, disk, seal_of, settle, settle_directory
 
 KEPT_SECONDS = 24 * 3600
@@ -78,7 +78,7 @@ class Replies:
 
     @contextmanager
     def claim(self, key: str) -> Iterator[Claim]:
-        """Find the reply to a key, or hold the key until the end. Raises KeyInUse, StoreFull and OSError."""
+        """Find the reply to a key, or hold the key until the end. Raises IdempotencyKeyInUse, StoreFull and OSError."""
         self._sweep_now_and_then()
         with ExitStack() as files:
             is_gone = True
@@ -140,11 +140,11 @@ def closed(file: BinaryIO) -> None:
 
 
 def hold(file: BinaryIO) -> bool:
-    """Hold a file until it is closed, or raise KeyInUse."""
+    """Hold a file until it is closed, or raise IdempotencyKeyInUse."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise KeyInUse from None
+        raise IdempotencyKeyInUse from None
     return True
 
 
@@ -174,6 +174,6 @@ def n_bytes_of(status: os.stat_result) -> int:
 
 def remove_unheld(path: Path) -> None:
     """Remove the file of a key, unless a request with it is at work."""
-    with suppress(OSError, KeyInUse), path.open("rb") as file:
+    with suppress(OSError, IdempotencyKeyInUse), path.open("rb") as file:
         hold(file)
         path.unlink()

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from service.errors import ProjectNotFound, StoreBusy
 from service.store.files import disk
-from service.telemetry.metrics import waiting
+from service.telemetry.metrics import time_wait
 
 LOCK_SECONDS = 30.0
 """How long a request waits for another writer before it gives up."""
@@ -84,7 +84,7 @@ def acquired(path: Path, what: str, seconds: float | None = None, *, kind: str =
         raise ProjectNotFound(path.parent.name)
     seconds = LOCK_SECONDS if seconds is None else seconds
     began = time.monotonic()
-    with waiting("gate"):
+    with time_wait("gate"):
         is_open = GATES.enter(path, seconds)
     if not is_open:
         raise StoreBusy(what)
@@ -92,7 +92,7 @@ def acquired(path: Path, what: str, seconds: float | None = None, *, kind: str =
         undo.callback(GATES.open, path)
         lock = FileLock(path, timeout=max(began + seconds - time.monotonic(), 0), poll_interval=POLL_SECONDS)
         try:
-            with disk(), waiting(kind):
+            with disk(), time_wait(kind):
                 lock.acquire()
         except Timeout:
             raise StoreBusy(what) from None

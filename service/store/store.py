@@ -66,7 +66,7 @@ from service.store.locks import FIT_SECONDS, acquired, free, locked
 from service.store.snapshot import Held, NotAtHand, Opened, Part, Snapshot, Stamp
 from service.store.staging import Staging
 from service.store.state_format import to_record
-from service.telemetry.metrics import looked_up
+from service.telemetry.metrics import count_cache_lookup
 
 __all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
@@ -228,9 +228,9 @@ class Store:
         try:
             stamp = Stamp.of(path)
             held: tuple[Stamp, Leases] | None = self.cache.get(key)
-            is_at_hand = held is not None and held[0] == stamp
-            looked_up("leases", is_at_hand=is_at_hand)
-            if held is not None and is_at_hand:
+            is_hit = held is not None and held[0] == stamp
+            count_cache_lookup("leases", is_hit=is_hit)
+            if held is not None and is_hit:
                 return held[1]
             leases = read_leases(Path(path))
         except FileNotFoundError:
@@ -276,7 +276,7 @@ class Store:
         if held is None or not held.stamp.is_of(f"{self.projects}/{project_id}/{STATE}"):
             raise NotAtHand
         snapshot = self.open_parts(None, held.project, parts)
-        looked_up("state", is_at_hand=True)
+        count_cache_lookup("state", is_hit=True)
         return snapshot
 
     def open_parts(self, directory: Path | None, project: Project, parts: tuple[Part, ...]) -> Snapshot:
@@ -314,9 +314,9 @@ class Store:
                 raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
             raise ProjectNotFound(project_id) from None
         held: Held | None = self.cache.get(("state", project_id))
-        is_at_hand = held is not None and held.stamp == stamp
-        looked_up("state", is_at_hand=is_at_hand)
-        if held is not None and is_at_hand:
+        is_hit = held is not None and held.stamp == stamp
+        count_cache_lookup("state", is_hit=is_hit)
+        if held is not None and is_hit:
             return held.project
         project = load_state(directory, project_id)
         self.keep(Held(stamp, project, settled=False))

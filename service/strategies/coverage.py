@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.compute.deadline import check_time
+from service.compute.deadline import check_deadline
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.strategies.engine.features import (
@@ -216,7 +216,7 @@ def covered_by(
     counts = over_pairs(points, some_of(points, ~is_covered), is_near, np.add, 0.0)
     chosen: list[int] = []
     while len(chosen) < batch_size and (most := counts.max()) > 0:
-        check_time()
+        check_deadline()
         level = np.flatnonzero(counts == most)
         choice = int(level[lots(level, seed).argmin()])
         chosen.append(choice)
@@ -338,7 +338,7 @@ class Herd:
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen = np.empty(batch_size, np.int64)
         for turn in range(batch_size):
-            check_time()
+            check_deadline()
             level = highest(self.gains, self.refresh)
             chosen[turn] = level[lots(level, seed).argmin()]
             self.add(chosen[turn])

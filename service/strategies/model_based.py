@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from service.compute.deadline import check_time
+from service.compute.deadline import check_deadline
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.errors import FitFailed
@@ -80,7 +80,7 @@ def discriminative(
     weights = np.zeros(Z.shape[1] + 1)
     chosen: list[int] = []
     for part in np.array_split(np.arange(batch_size), min(sub_batches, batch_size)):
-        check_time()
+        check_deadline()
         rest = np.flatnonzero(~is_labeled)
         weights = tell_apart(Z, is_labeled, weights)
         rows = rest[top(Z[rest] @ weights[:-1], len(part), rng)]

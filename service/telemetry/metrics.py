@@ -33,7 +33,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import ValueClass
 
 from service.errors import FitFailed, ServiceError
-from service.telemetry.multiprocess import held_together, shared_directory
+from service.telemetry.multiprocess import locked_files, shared_directory
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -41,7 +41,7 @@ REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 WORK_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 30, 60, 120, 600)
 WAIT_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 25, 30)
 
-CACHED = (
+CACHE_KINDS = (
     "state",
     "leases",
     "model",
@@ -57,12 +57,12 @@ CACHED = (
 )
 """What a worker keeps at hand."""
 
-WAITS = ("project", "fit", "lease", "gate", "staging", "data_directory", "place", "other")
+WAIT_KINDS = ("project", "fit", "lease", "gate", "staging", "data_directory", "place", "other")
 """What is waited for: a lock of a project, its turn to fit, another thread of the same worker at either, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class MetricInfo:
     """One metric, as it is documented."""
 
     name: str
@@ -71,7 +71,7 @@ class Declared:
     sentence: str
 
 
-CATALOGUE: list[Declared] = []
+CATALOGUE: list[MetricInfo] = []
 
 REGISTRY = CollectorRegistry()
 
@@ -79,26 +79,26 @@ REGISTRY = CollectorRegistry()
 disable_created_metrics()
 
 
-def declared(name: str, kind: str, labels: tuple[str, ...], sentence: str) -> str:
+def declare(name: str, kind: str, labels: tuple[str, ...], sentence: str) -> str:
     """Put a metric into the catalogue, and return its name."""
-    CATALOGUE.append(Declared(name, kind, labels, sentence))
+    CATALOGUE.append(MetricInfo(name, kind, labels, sentence))
     return name
 
 
 def counter(name: str, sentence: str, *labels: str) -> Counter:
     """Declare what only grows."""
-    return Counter(declared(name, "counter", labels, sentence), sentence, labels, registry=REGISTRY)
+    return Counter(declare(name, "counter", labels, sentence), sentence, labels, registry=REGISTRY)
 
 
 def histogram(name: str, sentence: str, buckets: Iterable[float], *labels: str) -> Histogram:
     """Declare what is timed, in seconds."""
-    name = declared(name, "histogram", labels, sentence)
+    name = declare(name, "histogram", labels, sentence)
     return Histogram(name, sentence, labels, buckets=tuple(buckets), registry=REGISTRY)
 
 
 def gauge(name: str, sentence: str) -> Gauge:
     """Declare what is going on in each worker; a worker that ends takes its part along."""
-    name = declared(name, "gauge", (), sentence)
+    name = declare(name, "gauge", (), sentence)
     return Gauge(name, sentence, registry=REGISTRY, multiprocess_mode="livesum")
 
 
@@ -139,14 +139,14 @@ LOCK_WAIT_SECONDS = histogram(
     "kind",
 )
 HEAVY_REQUESTS = gauge("active_query_heavy_requests", "Places for heavy work in use, of AQ_HEAVY_REQUESTS a worker.")
-REFUSED = counter(
+REFUSALS = counter(
     "active_query_refused_total",
     "Requests that failed for want of something, and may succeed later: `too_busy` and `store_busy` (503),"
     " `out_of_time` (504), `store_full` (507) and the like.",
     "reason",
 )
 
-STANDING = {
+SCRAPE_METRICS = {
     "active_query_projects": "Projects.",
     "active_query_samples": "Samples in all pools.",
     "active_query_labeled_samples": "Samples with a label.",
@@ -168,35 +168,35 @@ STANDING = {
 }
 """What stands at the moment of a scrape, and is asked for then."""
 
-for name_, sentence_ in STANDING.items():
-    declared(name_, "counter" if name_.endswith("_total") else "gauge", (), sentence_)
+for name_, sentence_ in SCRAPE_METRICS.items():
+    declare(name_, "counter" if name_.endswith("_total") else "gauge", (), sentence_)
 
 # What was never counted is 0, and not missing: an alert on its growth would not see the first time.
-for kind_ in CACHED:
+for kind_ in CACHE_KINDS:
     CACHE_HITS.labels(kind_)
     CACHE_MISSES.labels(kind_)
-for kind_ in WAITS:
+for kind_ in WAIT_KINDS:
     LOCK_WAIT_SECONDS.labels(kind_)
 for reason_ in ("too_busy", "store_busy", "out_of_time", "store_full"):
-    REFUSED.labels(reason_)
+    REFUSALS.labels(reason_)
 
 IN_BACKGROUND: ContextVar[bool] = ContextVar("IN_BACKGROUND", default=False)
 
 
 @cache
-def series_of_requests(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+def request_series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     """Return the two time series of a kind of request; to look them up takes longer than to count."""
     return REQUESTS.labels(method, route, status), REQUEST_SECONDS.labels(method, route)
 
 
 def count_response(method: str, route: str, status: int, seconds: float) -> None:
     """Count a request, by the route of the contract and never by its path."""
-    counted, timed = series_of_requests(method, route, status)
+    counted, timed = request_series(method, route, status)
     counted.inc()
     timed.observe(seconds)
 
 
-def selected(strategy: str, began: float) -> None:
+def time_selection(strategy: str, began: float) -> None:
     """Time a selection that began at this moment of `time.perf_counter`."""
     QUERY_SECONDS.labels(strategy).observe(time.perf_counter() - began)
 
@@ -212,7 +212,7 @@ def in_background() -> Iterator[None]:
 
 
 @contextmanager
-def fitting(estimator: str) -> Iterator[None]:
+def time_fit(estimator: str) -> Iterator[None]:
     """Time a fit, and tell how it ended."""
     is_in_background = IN_BACKGROUND.get()
     mode, outcome = "background" if is_in_background else "foreground", "error"
@@ -230,23 +230,23 @@ def fitting(estimator: str) -> Iterator[None]:
 
 
 @cache
-def series_of_cache(kind: str) -> tuple[Counter, Counter]:
+def cache_series(kind: str) -> tuple[Counter, Counter]:
     """Return the time series of what is kept at hand: hits, misses."""
     return CACHE_HITS.labels(kind), CACHE_MISSES.labels(kind)
 
 
-def looked_up(kind: str, *, is_at_hand: bool) -> None:
+def count_cache_lookup(kind: str, *, is_hit: bool) -> None:
     """Count a look into a worker's cache."""
-    series_of_cache(kind)[0 if is_at_hand else 1].inc()
+    cache_series(kind)[0 if is_hit else 1].inc()
 
 
-def cache_holds(n_bytes: int) -> None:
+def set_cache_bytes(n_bytes: int) -> None:
     """Tell how full this worker's cache is."""
     CACHE_BYTES.set(n_bytes)
 
 
 @contextmanager
-def waiting(kind: str) -> Iterator[None]:
+def time_wait(kind: str) -> Iterator[None]:
     """Time how long something is waited for, whether or not it is had in the end."""
     began = time.perf_counter()
     try:
@@ -255,9 +255,9 @@ def waiting(kind: str) -> Iterator[None]:
         LOCK_WAIT_SECONDS.labels(kind).observe(time.perf_counter() - began)
 
 
-def refused(error: ServiceError) -> None:
+def count_refusal(error: ServiceError) -> None:
     """Count a request that the service could not follow, by the kind of the error."""
-    REFUSED.labels(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()).inc()
+    REFUSALS.labels(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()).inc()
 
 
 def is_shared() -> bool:
@@ -265,7 +265,7 @@ def is_shared() -> bool:
     return bool(ValueClass._multiprocess)
 
 
-class Standing(Collector):
+class ScrapeCollector(Collector):
     """What stands at the moment."""
 
     def __init__(self, values: Mapping[str, float]) -> None:
@@ -275,10 +275,10 @@ class Standing(Collector):
         """Yield a family for each number."""
         for name, value in self._values.items():
             family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            yield family(name, STANDING[name], value=value)
+            yield family(name, SCRAPE_METRICS[name], value=value)
 
 
-class Shared(Collector):
+class WorkersCollector(Collector):
     """What all workers counted, also those that are gone."""
 
     def __init__(self, directory: Path) -> None:
@@ -286,15 +286,15 @@ class Shared(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return all families."""
-        with held_together(self._directory) as files:
+        with locked_files(self._directory) as files:
             found: Iterable[Metric] = MultiProcessCollector.merge(list(map(str, files)))
         return found
 
 
-def render_metrics(standing: Mapping[str, float]) -> bytes:
+def render_metrics(at_scrape: Mapping[str, float]) -> bytes:
     """Return all numbers, of all workers, with what stands at the moment, in Prometheus' text format."""
     registry = CollectorRegistry()
     directory = shared_directory()
-    registry.register(Shared(directory) if directory is not None and is_shared() else REGISTRY)
-    registry.register(Standing(standing))
+    registry.register(WorkersCollector(directory) if directory is not None and is_shared() else REGISTRY)
+    registry.register(ScrapeCollector(at_scrape))
     return generate_latest(registry)

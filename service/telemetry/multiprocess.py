@@ -21,17 +21,17 @@ from prometheus_client.multiprocess import mark_process_dead
 KINDS = ("counter", "histogram")
 """What outlives its process; a gauge ends with it."""
 
-GONE = "gone"
+DEAD = "gone"
 """Stands in a file's name for all processes that ended, where others have a process id."""
 
 LOCK = "lock"
 
-PATIENCE_SECONDS = 1.0
+READER_WAIT_SECONDS = 1.0
 """How long the master waits for readers: one that was stopped must not keep it from looking after its workers."""
 
 
 @contextmanager
-def held_together(directory: Path) -> Iterator[list[Path]]:
+def locked_files(directory: Path) -> Iterator[list[Path]]:
     """Give the files of counts as they belong together, until the end.
 
     A worker that starts just now may have one that is empty, which cannot be read yet.
@@ -41,24 +41,24 @@ def held_together(directory: Path) -> Iterator[list[Path]]:
         yield [path for path in directory.glob("*.db") if path.stat().st_size]
 
 
-def bury(directory: Path, pid: int, alive: Set[int]) -> None:
+def absorb_dead_worker(directory: Path, pid: int, alive: Set[int]) -> None:
     """Keep what a worker counted that ended, and what others did that could not be kept then; `alive` are at work."""
     mark_process_dead(pid, str(directory))
     with (directory / LOCK).open("ab") as lock:
-        if not locked_in_time(lock.fileno()):
+        if not try_lock_exclusively(lock.fileno()):
             return
         for kind in KINDS:
-            dead = [path for path in directory.glob(f"{kind}_*.db") if is_dead(path, alive)]
-            add_up(directory / f"{kind}_{GONE}.db", dead)
+            dead = [path for path in directory.glob(f"{kind}_*.db") if is_of_dead_worker(path, alive)]
+            merge_files(directory / f"{kind}_{DEAD}.db", dead)
 
 
-def is_dead(path: Path, alive: Set[int]) -> bool:
+def is_of_dead_worker(path: Path, alive: Set[int]) -> bool:
     """Tell whether a file belongs to a process that is not at work."""
     name = path.stem.rpartition("_")[2]
     return name.isdigit() and int(name) not in alive
 
 
-def add_up(total: Path, parts: list[Path]) -> None:
+def merge_files(total: Path, parts: list[Path]) -> None:
     """Add the counts of some files to those of another, which may not be there yet, and remove them."""
     sums: dict[str, float] = defaultdict(float)
     for path in (total, *parts):
@@ -76,9 +76,9 @@ def add_up(total: Path, parts: list[Path]) -> None:
         path.unlink()
 
 
-def locked_in_time(descriptor: int) -> bool:
+def try_lock_exclusively(descriptor: int) -> bool:
     """Lock a file against everybody else, or tell that others did not let go of it in time."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + READER_WAIT_SECONDS
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

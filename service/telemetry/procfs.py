@@ -40,12 +40,12 @@ class Times:
     start: float
 
 
-def usage(master: int, workers: Sequence[int]) -> Usage:
+def read_usage(master: int, workers: Sequence[int]) -> Usage:
     """Return what a service takes, whose master may be its only worker."""
-    times = times_of(master)
+    times = read_times(master)
     for _ in range(TRIES):
         of_workers = sum(own_time(pid) for pid in workers if pid != master)
-        before, times = times, times_of(master)
+        before, times = times, read_times(master)
         # A worker that ends just now is counted once, and neither twice nor not at all: the sum never falls.
         if before.ended == times.ended:
             break
@@ -59,7 +59,7 @@ def usage(master: int, workers: Sequence[int]) -> Usage:
     )
 
 
-def times_of(pid: int) -> Times:
+def read_times(pid: int) -> Times:
     """Read the times of a process, or raise OSError where there is none."""
     # Its name comes in parentheses before them, and may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -70,7 +70,7 @@ def times_of(pid: int) -> Times:
 def own_time(pid: int) -> float:
     """Read how long a process computed, 0 where there is none any more."""
     with suppress(OSError):
-        return times_of(pid).own
+        return read_times(pid).own
     return 0.0
 
 

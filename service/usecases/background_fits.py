@@ -14,7 +14,7 @@ from threading import Condition, Thread
 from service.domain.project import Project
 from service.errors import FitFailed, ProjectNotFound, ProjectReplaced, StoreBusy
 from service.store import Store
-from service.telemetry.logging import about
+from service.telemetry.logging import project_context
 from service.telemetry.metrics import in_background
 from service.usecases.training import fit_in_turn
 
@@ -59,7 +59,7 @@ class BackgroundFits:
 
     def _work_off(self) -> None:
         while (project_id := self._next()) is not None:
-            with in_background(), about(project_id):
+            with in_background(), project_context(project_id):
                 pause = self._attempt(project_id)
             with self._changed:
                 self._at_work.remove(project_id)

@@ -13,7 +13,7 @@ from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Label, Votes,
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, extend_classes
 from service.domain.sample_ids import PoolIds
-from service.errors import FieldError, InvalidRequest, LabelNotFound, OthersAnswer, ServiceError
+from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
 from service.store import Part, Snapshot, Store
 from service.usecases.leases import drop_ended_leases
 from service.usecases.run_once import run_once
@@ -132,7 +132,7 @@ def retract_label(
 ) -> Project:
     """Take back every label and skip of a sample, or raise LabelNotFound, or PreconditionFailed.
 
-    With an `annotator` all of them must be this one's: raises OthersAnswer where they are not.
+    With an `annotator` all of them must be this one's: raises LabeledByOthers where they are not.
     """
     with store.transaction(project_id, preconditions=preconditions) as transaction:
         project = transaction.read().project
@@ -140,7 +140,7 @@ def retract_label(
         if kept.all():
             raise LabelNotFound(index)
         if annotator is not None and annotators_of(project, index) != {annotator}:
-            raise OthersAnswer(index, annotator)
+            raise LabeledByOthers(index, annotator)
         drop_ended_leases(transaction, index)
         return transaction.commit(project.with_votes(project.votes.take(kept)).next_version())
 

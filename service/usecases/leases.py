@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.compute.deadline import check_time
+from service.compute.deadline import check_deadline
 from service.domain.leases import (
     Lease,
     holdings_of,
@@ -63,7 +63,7 @@ def lease_samples(
                 lease = create_lease(transaction, request.annotator, request.lease_seconds, answered)
             if lease is not None:
                 return replace(answered, query_id=lease.query_id, lease_expires_at=format_time(lease.expires_at))
-            check_time()
+            check_deadline()
 
 
 def create_lease(transaction: Transaction, annotator: str, seconds: int, answered: QueryResult) -> Lease | None:

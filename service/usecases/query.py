@@ -21,7 +21,7 @@ from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
 from service.store.score_cache import ScoreMemory
 from service.strategies import Need, Question
-from service.telemetry.metrics import selected
+from service.telemetry.metrics import time_selection
 from service.usecases.candidates import OpenRows, open_rows, opinions_of, with_rows
 from service.usecases.explain import Names, explain, refuse_long
 from service.usecases.query_common import (
@@ -68,7 +68,7 @@ def query_project(
         with enter_if_heavy(request, project.n_samples, enter):
             began = time.perf_counter()
             batch = choose(question(), request, seed_of(project, request), project.random_state)
-            selected(batch.selection.strategy, began)
+            time_selection(batch.selection.strategy, began)
         return batch, 16 * len(batch.selection.indices)
 
     batch: Batch = store.cache.get_or_make((project.incarnation, "answer", name), answer, "answer")

@@ -11,7 +11,7 @@ import numpy as np
 from service.errors import FieldError, InvalidRequest
 from service.learning.pool import Pool
 from service.strategies import Need, Question
-from service.telemetry.metrics import selected
+from service.telemetry.metrics import time_selection
 from service.usecases.explain import Names, explain, refuse_long
 from service.usecases.query_common import (
     QueryRequest,
@@ -40,7 +40,7 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
     with enter_if_heavy(request, len(question.pool), enter):
         began = time.perf_counter()
         batch = choose(question, request, seed, 0)
-        selected(batch.selection.strategy, began)
+        time_selection(batch.selection.strategy, began)
         explanations = explain(question, batch, request, seed, names) if request.explain else None
     selection, n_labeled = batch.selection, len(question.labeled)
     return QueryResult(

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from service.domain.preconditions import Preconditions, RequestFingerprint
 from service.domain.project import MICROSECONDS, Project, format_time, now
-from service.errors import KeyReused
+from service.errors import IdempotencyKeyReused
 from service.store import Store
 from service.store.idempotency import KEPT_SECONDS
 
@@ -37,8 +37,8 @@ def run_once(
 ) -> T:
     """Return `change()`, or `recall(outcome)` if this request has changed the project before.
 
-    The request holds its key, so no other can make the same change meanwhile. Raises KeyReused if the key came with
-    another request, and what `change` raises.
+    The request holds its key, so no other can make the same change meanwhile. Raises IdempotencyKeyReused
+    if the key came with another request, and what `change` raises.
     """
     fingerprint = preconditions.fingerprint
     outcome = None if fingerprint is None else find_prior_outcome(store, project_id, fingerprint)
@@ -48,7 +48,7 @@ def run_once(
 def find_prior_outcome(store: Store, project_id: str, fingerprint: RequestFingerprint) -> PriorOutcome | None:
     """Return the outcome of a request that changed the project within the last day, or None.
 
-    Raises KeyReused or StoreDamaged.
+    Raises IdempotencyKeyReused or StoreDamaged.
     """
     found = store.event_of_request(project_id, fingerprint.key)
     if found is None:
@@ -58,6 +58,6 @@ def find_prior_outcome(store: Store, project_id: str, fingerprint: RequestFinger
         return None
     details = event["details"]
     if details.get("request") != str(fingerprint):
-        raise KeyReused
+        raise IdempotencyKeyReused
     store.make_durable(project)
     return PriorOutcome(project, event["kind"], len(details["labels"]["index"]) if "labels" in details else 0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.compute.deadline import check_time
+from service.compute.deadline import check_deadline
 from service.domain.consensus import Consensus
 from service.domain.labels import SampleLabels
 from service.domain.project import ModelRef, Project
@@ -20,7 +20,7 @@ from service.learning.scoring import Classifier, evaluate
 from service.learning.weigh_votes import estimate_consensus
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
-from service.telemetry.metrics import fitting
+from service.telemetry.metrics import time_fit
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("training needs a snapshot with its pool")
-    with fitting(project.estimator.name):
+    with time_fit(project.estimator.name):
         X = pool.take(project.votes.majority.labeled)
         consensus, labels = labels_to_fit(project, X)
         classifier = fit(project.estimator, X, labels.codes, project.random_state)
@@ -88,7 +88,7 @@ def train_committee(snapshot: Snapshot, n_members: int) -> Bag:
     rng = np.random.default_rng([project.random_state, n_members])
     members = []
     for seed in rng.integers(2**32, size=n_members).tolist():
-        check_time()
+        check_deadline()
         rows = bootstrap(labels.codes, rng)
         with suppress(FitFailed):
             members.append(fit(project.estimator, X[rows], labels.codes[rows], seed))

@@ -25,7 +25,7 @@ from service.domain.project import (
     now,
 )
 from service.domain.sample_ids import SampleIds
-from service.errors import FieldError, InvalidRequest, ProjectInTheWay, ProjectNotFound
+from service.errors import FieldError, ImportTargetExists, InvalidRequest, ProjectNotFound
 from service.learning.estimators import refuse_sparse
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
@@ -78,12 +78,12 @@ def export_project(store: Store, project_id: str) -> Snapshot:
 
 
 def refuse_taken(store: Store, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
-    """Raise ProjectInTheWay, or PreconditionFailed, where there is a project of this name."""
+    """Raise ImportTargetExists, or PreconditionFailed, where there is a project of this name."""
     if preconditions.fingerprint is not None:
         return  # it may be the one that this request made before
     with suppress(ProjectNotFound):
         preconditions.check(store.read(project_id).project)
-        raise ProjectInTheWay(project_id)
+        raise ImportTargetExists(project_id)
 
 
 def import_project(
@@ -95,8 +95,8 @@ def import_project(
 ) -> Project:
     """Make a project of what was exported, then fit its model, which is not part of that, if there is room for it.
 
-    Raises InvalidRequest for what cannot be true at once, ProjectInTheWay, PreconditionFailed, TooManyProjects and the
-    store's errors.
+    Raises InvalidRequest for what cannot be true at once, ImportTargetExists, PreconditionFailed, TooManyProjects and
+    the store's errors.
     """
     project = run_once(
         store,
@@ -122,7 +122,7 @@ def commit_import(store: Store, staging: Staging, request: ImportRequest, precon
     files = staged_files(project, staging, request)
     with store.transaction(project.project_id, create=True, preconditions=preconditions) as transaction:
         if transaction.project is not None:
-            raise ProjectInTheWay(project.project_id)
+            raise ImportTargetExists(project.project_id)
         return transaction.commit(project.with_fit_asked().next_version(), files, IMPORT)
 
 

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service.auth.keyfile import KeyRing, change_keys, read_keys
-from service.auth.keys import Keys, KeysError, Role, new_key, new_token, read_text, write_text
+from service.auth.keys import Keys, KeysError, Role, dump_keys, new_key, new_token, parse_keys
 from service.cli.main import check_keys, main
 
 DIGEST = "0" * 64
@@ -47,7 +47,7 @@ def text_of(*entries: Any) -> str:
 def add(path: Path, name: str, role: str = "reader", *projects: str) -> str:
     """Add a key to a file, and return its token."""
     token = new_token()
-    change_keys(path, lambda keys: keys.added(new_key(token, name, role, projects or ["*"], None)))
+    change_keys(path, lambda keys: keys.with_key(new_key(token, name, role, projects or ["*"], None)))
     return token
 
 
@@ -59,9 +59,9 @@ def names(path: Path) -> list[str | None]:
 
 
 def test_what_is_written_is_read_again() -> None:
-    (key,) = read_text(text_of(ADA)).all
+    (key,) = parse_keys(text_of(ADA)).all
     assert (key.caller.role, key.caller.annotator, key.digest) == (Role.ANNOTATOR, "Ada L.", bytes(32))
-    assert read_text(write_text(Keys([key]))).all == (key,)
+    assert parse_keys(dump_keys(Keys([key]))).all == (key,)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_is_written_is_read_again() -> None:
 )
 def test_what_the_file_must_not_say(text: str | bytes, words: str) -> None:
     with pytest.raises(KeysError) as caught:
-        read_text(text)
+        parse_keys(text)
     assert words in str(caught.value)
 
 
@@ -111,7 +111,7 @@ def test_what_the_file_must_not_say(text: str | bytes, words: str) -> None:
 )
 def test_which_projects_a_key_may_touch(projects: list[str], seen: list[str], hidden: list[str]) -> None:
     caller = new_key(new_token(), "k", "reader", projects, None).caller
-    assert [name for name in [*seen, *hidden] if caller.may_touch(name)] == seen
+    assert [name for name in [*seen, *hidden] if caller.may_access(name)] == seen
 
 
 def test_a_token_is_256_random_bits_and_known_by_its_hash_alone() -> None:
@@ -121,8 +121,8 @@ def test_a_token_is_256_random_bits_and_known_by_its_hash_alone() -> None:
     keys = Keys([new_key(token, "ada", "reader", ["*"], None)])
     assert keys.caller_of(token) is keys.all[0].caller
     assert [keys.caller_of(wrong) for wrong in (other, "", token[:-1], token + "A", DIGEST)] == [None] * 5
-    assert token not in write_text(keys)
-    assert hashlib.sha256(token.encode()).hexdigest() in write_text(keys)
+    assert token not in dump_keys(keys)
+    assert hashlib.sha256(token.encode()).hexdigest() in dump_keys(keys)
 
 
 # The file.
@@ -242,7 +242,7 @@ def test_a_key_is_known_as_soon_as_it_is_made_and_unknown_as_soon_as_it_is_revok
     assert known(ring, ada)
     bob = add(path, "bob")
     assert known(ring, bob)
-    change_keys(path, lambda keys: keys.without("ada"))
+    change_keys(path, lambda keys: keys.without_key("ada"))
     assert (known(ring, ada), known(ring, bob)) == (False, True)
 
 

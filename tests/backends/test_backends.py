@@ -16,8 +16,8 @@ from flask.testing import FlaskClient
 
 from service import backends
 from service.backends import cluster
-from service.backends.cluster import Answer, Cluster, Link, cut, watched
-from service.backends.work import Basis, Task, WrongPlace, work
+from service.backends.cluster import Cluster, ClusterLink, TaskResult, make_tasks, watch_for_stalls
+from service.backends.task import ScoringState, Task, WorkerMismatch, score_task
 from service.learning.pool import Chunk, Pool
 from service.learning.scoring import score_pool
 from service.settings import Settings, SettingsError
@@ -38,10 +38,10 @@ class Here:
     def n_cores(self) -> int:
         return self.cores
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[Answer]:
+    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
         for task in tasks:
             sent: Task = pickle.loads(pickle.dumps(task))
-            yield task, work(sent)
+            yield task, score_task(sent)
 
     def close(self) -> None:
         self.cores = 0
@@ -50,7 +50,7 @@ class Here:
 class Dying(Here):
     """A cluster that is lost after its first answer."""
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[Answer]:
+    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
         yield from super().run(tasks[:1], n_at_once)
         raise ConnectionResetError("the head is gone")
 
@@ -58,7 +58,7 @@ class Dying(Here):
 class Silent(Here):
     """A cluster that gives no answer."""
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[Answer]:
+    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
         threading.Event().wait(20)
         yield from super().run(tasks, n_at_once)
 
@@ -90,7 +90,7 @@ def scored(snapshot: Snapshot, backend: Cluster | None = None, scorer=margin) ->
 
 def task_of(tmp_path: Path, scorer=margin) -> Task:
     snapshot = opened(tmp_path)
-    basis = Basis.of(tmp_path / "data", snapshot.project)
+    basis = ScoringState.of(tmp_path / "data", snapshot.project)
     assert basis is not None and snapshot.pool is not None
     return Task(basis, scorer, tuple(snapshot.pool.chunks(len(snapshot.model.classes_))))
 
@@ -102,41 +102,41 @@ def label_one_more(client: FlaskClient) -> None:
 @pytest.mark.parametrize("scorer", [margin, entropy])
 @pytest.mark.parametrize("project", ["logistic_regression", "gaussian_nb", "random_forest"], indirect=True)
 def test_a_worker_gives_the_scores_of_threads_to_the_bit(project, tmp_path, scorer):
-    scores = work(pickle.loads(pickle.dumps(task_of(tmp_path, scorer))))
+    scores = score_task(pickle.loads(pickle.dumps(task_of(tmp_path, scorer))))
     assert np.array_equal(scores, scored(opened(tmp_path), scorer=scorer))
 
 
 def test_a_worker_sees_that_there_is_another_model(project, client, tmp_path):
     task = task_of(tmp_path)
     label_one_more(client)
-    assert work(task) is None
+    assert score_task(task) is None
 
 
 def test_a_worker_sees_that_the_pool_grew(project, client, tmp_path):
     task = task_of(tmp_path)
     post(client, "/projects/cats/pool", X=[[0.0] * 64])
-    assert work(task) is None
+    assert score_task(task) is None
 
 
 def test_a_worker_sees_that_the_project_is_gone_or_another(project, client, tmp_path):
     task = task_of(tmp_path)
     assert client.delete("/projects/cats").status_code == 204
-    assert work(task) is None
+    assert score_task(task) is None
     X = [[float(i)] * 64 for i in range(4)]
     post(client, "/fit", expect=201, project_id="cats", X=X, y=[0, None, None, 1])
-    assert work(task) is None
+    assert score_task(task) is None
 
 
 def test_a_worker_of_other_versions_refuses(project, tmp_path):
     task = task_of(tmp_path)
-    with pytest.raises(WrongPlace, match=r"has active-query .*, and the service has numpy 1\.0"):
-        work(replace(task, basis=replace(task.basis, platform="numpy 1.0")))
+    with pytest.raises(WorkerMismatch, match=r"has active-query .*, and the service has numpy 1\.0"):
+        score_task(replace(task, basis=replace(task.basis, platform="numpy 1.0")))
 
 
 def test_a_worker_without_the_data_directory_refuses_and_makes_none(project, tmp_path):
     task = task_of(tmp_path)
-    with pytest.raises(WrongPlace, match=r"has no data directory .*elsewhere"):
-        work(replace(task, basis=replace(task.basis, root=tmp_path / "elsewhere")))
+    with pytest.raises(WorkerMismatch, match=r"has no data directory .*elsewhere"):
+        score_task(replace(task, basis=replace(task.basis, root=tmp_path / "elsewhere")))
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -144,8 +144,8 @@ def test_a_worker_without_the_data_directory_refuses_and_makes_none(project, tmp
 @pytest.mark.parametrize("n_chunks", [32, 33, 1000, 122_071])
 def test_every_chunk_is_dealt_out_once(n_chunks, n_cores):
     chunks = [Chunk(0, slice(start, start + 1), slice(start, start + 1)) for start in range(n_chunks)]
-    basis = Basis(Path("data"), "cats", "1", 1, (1,), "")
-    tasks = cut(basis, margin, chunks, n_cores)
+    basis = ScoringState(Path("data"), "cats", "1", 1, (1,), "")
+    tasks = make_tasks(basis, margin, chunks, n_cores)
     assert [chunk for task in tasks for chunk in task.chunks] == chunks
     assert max(len(task.chunks) for task in tasks) <= cluster.TASK_CHUNKS[1]
     assert min(len(task.chunks) for task in tasks[:-1]) >= cluster.TASK_CHUNKS[0]
@@ -178,7 +178,7 @@ def refused() -> Here:
 )
 def test_the_scores_are_the_same_whatever_becomes_of_the_cluster(project, tmp_path, busy, connect, n_done, words):
     snapshot = opened(tmp_path)
-    backend = Cluster(Link("ray", connect), tmp_path / "data", snapshot.project)
+    backend = Cluster(ClusterLink("ray", connect), tmp_path / "data", snapshot.project)
     assert np.array_equal(scored(snapshot, backend), scored(snapshot))
     assert f"ray scored {n_done} of 4 chunks of cats" in busy.text
     warnings = [record.getMessage() for record in busy.records if record.levelname == "WARNING"]
@@ -188,7 +188,7 @@ def test_the_scores_are_the_same_whatever_becomes_of_the_cluster(project, tmp_pa
 
 def test_what_a_newer_state_takes_from_the_cluster_is_scored_here(project, client, tmp_path, busy):
     before = opened(tmp_path)
-    backend = Cluster(Link("ray", Here), tmp_path / "data", before.project)
+    backend = Cluster(ClusterLink("ray", Here), tmp_path / "data", before.project)
     label_one_more(client)
     assert np.array_equal(scored(before, backend), scored(before))
     assert "ray scored 0 of 4 chunks" in busy.text
@@ -202,7 +202,7 @@ def test_a_cluster_that_failed_is_left_alone_for_a_while(project, tmp_path, busy
         return refused()
 
     snapshot = opened(tmp_path)
-    backend = Cluster(Link("ray", connect), tmp_path / "data", snapshot.project)
+    backend = Cluster(ClusterLink("ray", connect), tmp_path / "data", snapshot.project)
     for _ in range(3):
         scored(snapshot, backend)
     assert len(tried) == 1
@@ -213,7 +213,9 @@ def test_a_cluster_that_failed_is_left_alone_for_a_while(project, tmp_path, busy
 
 def test_a_small_pool_is_not_worth_the_way(project, tmp_path):
     snapshot = opened(tmp_path)
-    scores = scored(snapshot, Cluster(Link("ray", lambda: pytest.fail("asked")), tmp_path / "data", snapshot.project))
+    scores = scored(
+        snapshot, Cluster(ClusterLink("ray", lambda: pytest.fail("asked")), tmp_path / "data", snapshot.project)
+    )
     assert np.array_equal(scores, scored(snapshot))
 
 
@@ -222,7 +224,7 @@ def test_an_error_of_what_is_watched_is_raised_where_it_is_watched():
         yield 1
         raise ZeroDivisionError
 
-    seen = watched(broken, 5)
+    seen = watch_for_stalls(broken, 5)
     assert next(seen) == 1
     with pytest.raises(ZeroDivisionError):
         next(seen)
@@ -264,13 +266,13 @@ def test_a_cluster_that_cannot_be_stops_the_start(environment, words):
 def test_a_cluster_without_its_library_stops_the_start(monkeypatch):
     monkeypatch.setitem(backends.LIBRARIES, "dask", "no_such_library")
     with pytest.raises(SettingsError, match=r"pip install 'active-query\[dask\]'"):
-        backends.backend_of(Settings(backend="dask", backend_address="tcp://a:1"))
+        backends.make_backend_factory(Settings(backend="dask", backend_address="tcp://a:1"))
 
 
 def test_without_a_model_nothing_is_asked_of_a_cluster(client, tmp_path, busy):
     post(client, "/fit", expect=201, project_id="cats", X=[[0.0], [1.0]])
     project = opened(tmp_path).project
-    link = Link("ray", lambda: pytest.fail("asked"))
+    link = ClusterLink("ray", lambda: pytest.fail("asked"))
     pool = Pool.of(np.zeros((2, 1)))
     kept = []
     model = type("Certain", (), {"predict_proba": lambda self, X: np.ones((len(X), 1))})()

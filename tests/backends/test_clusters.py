@@ -98,7 +98,7 @@ class Ray(Processes):
         self.start(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments)
 
     def kill_a_worker(self) -> None:
-        at_work = [pid for pid in descendants(self.started[0].pid) if command_of(pid).startswith("ray::work")]
+        at_work = [pid for pid in descendants(self.started[0].pid) if command_of(pid).startswith("ray::score_task")]
         os.kill(at_work[0], signal.SIGKILL)
 
 

@@ -17,8 +17,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.cli.main import COUNTERS, SHARED_MEMORY, gunicorn_command
-from service.server.hooks import STALLED_SECONDS, when_ready
+from service.cli.main import COUNTERS_PREFIX, SHARED_MEMORY, gunicorn_command
+from service.server.hooks import SOCKET_TIMEOUT_SECONDS, when_ready
 from service.settings import Settings
 from tests.support.serving import Service, free_port, is_alive, wait_until
 
@@ -206,7 +206,7 @@ def counters_of(service: Service) -> Path:
     """The directory of counters that a running service holds open."""
     assert service.process is not None
     open_files = Path(f"/proc/{service.process.pid}/fd").iterdir()
-    (path,) = {file.readlink() for file in open_files if file.readlink().name.startswith(COUNTERS)}
+    (path,) = {file.readlink() for file in open_files if file.readlink().name.startswith(COUNTERS_PREFIX)}
     return path
 
 
@@ -219,4 +219,6 @@ def test_a_client_that_stalls_loses_its_connection():
         connection, _ = listening.accept()
         with connection:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                assert connection.getsockopt(socket.SOL_SOCKET, option, 16) == struct.pack("ll", STALLED_SECONDS, 0)
+                assert connection.getsockopt(socket.SOL_SOCKET, option, 16) == struct.pack(
+                    "ll", SOCKET_TIMEOUT_SECONDS, 0
+                )

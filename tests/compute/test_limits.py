@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 
 from service.app import create_app
 from service.compute import admission
-from service.compute.deadline import check_time, time_limit
+from service.compute.deadline import check_deadline, time_limit
 from service.compute.threads import run_in_threads
 from service.errors import OutOfTime
 from service.settings import Settings
@@ -38,7 +38,7 @@ def test_work_in_threads_ends_with_its_time() -> None:
     with pytest.raises(OutOfTime, match=r"AQ_QUERY_SECONDS=0\.05"), time_limit(0.05):
         run_in_threads(work, range(1000))
     assert 1 <= len(done) < 1000
-    check_time()  # the limit went with its block
+    check_deadline()  # the limit went with its block
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_a_selection_that_takes_too_long_is_told_so(tmp_path: Any) -> None:
 @pytest.fixture
 def taken(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
     """A service whose one place for heavy requests is taken, with a small project `p` and a large one `large`."""
-    monkeypatch.setattr(admission, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(admission, "ADMISSION_WAIT_SECONDS", 0.01)
     app = create_app(Settings(data_dir=tmp_path, heavy_requests=1, log_level="error"))
     client = app.test_client()
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/fit", 201, project_id="large", X=line_pool(HEAVY_SAMPLES), y=end_labels(HEAVY_SAMPLES))
     post(client, "/query", project_id="large", strategy="entropy")
-    with app.extensions["active-query"].places.claim():
+    with app.extensions["active-query"].admission.enter():
         yield client
 
 

@@ -21,7 +21,7 @@ def run_schemathesis(
 ) -> subprocess.CompletedProcess[str]:
     """Start a service with the settings that this needs, and ask it whatever its openapi.yaml allows, and does not."""
     token, keys_file = new_token(), directory / "keys.json"
-    change_keys(keys_file, lambda keys: keys.added(new_key(token, "schemathesis", "admin", ["*"], None)))
+    change_keys(keys_file, lambda keys: keys.with_key(new_key(token, "schemathesis", "admin", ["*"], None)))
     bearer = f"Bearer {token}"
     service = serve(AQ_MAX_PROJECTS="100000", AQ_LOG_LEVEL="error", AQ_API_KEYS_FILE=str(keys_file))
     for name in PROJECTS:

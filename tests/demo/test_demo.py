@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from service.demo import client as copied
-from service.demo.client import Client, Learnt, ServiceError
+from service.demo.client import Client, Progress, ServiceError
 from service.demo.comparisons import COMPARISONS, digits, yardstick
-from service.demo.measurement import Curves, Outcome, measure
-from service.demo.report import labels_saved, percent, summary, table
-from service.demo.serving import own_service
+from service.demo.measurement import Curves, Outcome, measure_comparison
+from service.demo.report import format_labels_saved, format_table, percent, summarize
+from service.demo.serving import run_service
 from tests.support.serving import Service
 
 DEMO = [sys.executable, "-m", "service", "demo"]
@@ -36,7 +36,7 @@ RANDOM = curves([10, 20, 30, 40, 50], [0.5, 0.6, 0.6, 0.6, 0.9], [0.5, 0.6, 0.8,
 
 
 def test_curves_are_averaged_over_runs() -> None:
-    both = Curves.of([[Learnt(10, 0.5), Learnt(20, 0.6)], [Learnt(10, 0.7), Learnt(20, 0.6)]])
+    both = Curves.of([[Progress(10, 0.5), Progress(20, 0.6)], [Progress(10, 0.7), Progress(20, 0.6)]])
     assert both.labels.tolist() == [10, 20]
     assert both.mean == pytest.approx([0.6, 0.6])
     assert both.deviation == pytest.approx([0.1, 0.0])
@@ -44,7 +44,7 @@ def test_curves_are_averaged_over_runs() -> None:
 
 def test_runs_with_other_numbers_of_labels_are_not_averaged() -> None:
     with pytest.raises(ValueError, match="same numbers of labels"):
-        Curves.of([[Learnt(10, 0.5)], [Learnt(11, 0.5)]])
+        Curves.of([[Progress(10, 0.5)], [Progress(11, 0.5)]])
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,20 @@ def test_labels_are_needed_until_the_mean_is_first_that_high(accuracy: float, ne
     [(10, 0.5, "0"), (20, 0.7, "10"), (20, 0.8, "30"), (20, 0.9, "> 30"), (30, 0.6, "-10"), (50, 0.9, "> 0")],
 )
 def test_labels_saved_are_those_random_questions_need_more(n_labels: int, accuracy: float, saved: str) -> None:
-    assert labels_saved(RANDOM, n_labels, accuracy) == saved
+    assert format_labels_saved(RANDOM, n_labels, accuracy) == saved
 
 
 def test_the_table_shows_every_so_manieth_line_and_the_last() -> None:
     outcome = Outcome(COMPARISONS[0], curves([10, 20, 30, 40], [0.5, 0.8, 0.75, 0.9]), RANDOM)
-    assert table(outcome, every=2).splitlines() == [
+    assert format_table(outcome, every=2).splitlines() == [
         "  labels    accuracy   at random   labels saved",
         "      10      50.0 %      50.0 %              0",
         "      30      75.0 %      70.0 %             20",
         "      40      90.0 %      65.0 %           > 10",
     ]
-    assert summary(outcome) == ("50.0 % -> 90.0 % with 30 questions; random questions: 65.0 % on average over 2 seeds")
+    assert summarize(outcome) == (
+        "50.0 % -> 90.0 % with 30 questions; random questions: 65.0 % on average over 2 seeds"
+    )
 
 
 def test_the_yardstick_is_as_agreed() -> None:
@@ -89,11 +91,11 @@ def test_every_seed_gives_the_digits_another_split() -> None:
 
 def test_no_project_stays_behind(serve: Callable[..., Service]) -> None:
     client = Client(f"http://127.0.0.1:{serve().port}/")
-    outcome = measure(client, replace(COMPARISONS[0], n_queries=1), n_seeds=2)
+    outcome = measure_comparison(client, replace(COMPARISONS[0], n_queries=1), n_seeds=2)
     assert outcome.active.labels.tolist() == [90, 91]
     assert outcome.random.labels.tolist() == [90, 91, 92]
     with pytest.raises(ServiceError, match=r"POST /query: 422 .*'entropi' is not a strategy.*'entropy'"):
-        measure(client, replace(COMPARISONS[0], strategy="entropi"), n_seeds=2)
+        measure_comparison(client, replace(COMPARISONS[0], strategy="entropi"), n_seeds=2)
     assert client.send("GET", "/projects")["projects"] == []
 
 
@@ -111,7 +113,7 @@ def test_a_url_without_a_scheme_is_refused() -> None:
 
 def test_a_service_that_does_not_start_shows_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--no-such-option")
-    with pytest.raises(ServiceError, match=r"(?s)instead of starting.*no-such-option"), own_service():
+    with pytest.raises(ServiceError, match=r"(?s)instead of starting.*no-such-option"), run_service():
         pass
 
 

@@ -72,7 +72,7 @@ def keys_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def someone(keys_file: Path, tmp_path: Path) -> Callable[..., As]:
     """Make a key for a service that has keys, and be the one who has it."""
-    change_keys(keys_file, lambda keys: keys.added(new_key(new_token(), "first", "admin", [], None)))
+    change_keys(keys_file, lambda keys: keys.with_key(new_key(new_token(), "first", "admin", [], None)))
     app = create_app(Settings(data_dir=tmp_path / "data", log_level="error", api_keys_file=keys_file))
     numbers = itertools.count()
 
@@ -81,7 +81,7 @@ def someone(keys_file: Path, tmp_path: Path) -> Callable[..., As]:
             return As(app.test_client(), None)
         token = new_token()
         key = new_key(token, f"{role}-{next(numbers)}", role, projects, annotator)
-        change_keys(keys_file, lambda keys: keys.added(key))
+        change_keys(keys_file, lambda keys: keys.with_key(key))
         return As(app.test_client(), token)
 
     return make
@@ -237,7 +237,7 @@ def test_no_token_is_logged(someone: Callable[..., As], caplog: pytest.LogCaptur
     logging.getLogger("service").addHandler(caplog.handler)
     caller.open("GET", "/projects")
     As(stranger.client, SECRET).open("GET", "/projects")
-    assert [record.facts["route"] for record in caplog.records if hasattr(record, "facts")] == 2 * ["/projects"]
+    assert [record.fields["route"] for record in caplog.records if hasattr(record, "fields")] == 2 * ["/projects"]
     assert caller.token not in caplog.text
     assert SECRET not in caplog.text
 
@@ -408,7 +408,7 @@ def test_the_page_tells_of_keys_and_roles() -> None:
 @pytest.fixture
 def served(serve: Callable[..., Service], keys_file: Path) -> Iterator[tuple[Service, str]]:
     token = new_token()
-    change_keys(keys_file, lambda keys: keys.added(new_key(token, "ada", "admin", ["*"], None)))
+    change_keys(keys_file, lambda keys: keys.with_key(new_key(token, "ada", "admin", ["*"], None)))
     yield serve(AQ_API_KEYS_FILE=str(keys_file), AQ_LOG_LEVEL="debug"), token
 
 

@@ -22,7 +22,7 @@ OTHER = "https://evil.example"
 def client(tmp_path: Path) -> Iterator[FlaskClient]:
     """A service with keys, whose pages live at two origins."""
     keys = tmp_path / "keys.json"
-    change_keys(keys, lambda keys: keys.added(new_key(new_token(), "ada", "admin", ["*"], None)))
+    change_keys(keys, lambda keys: keys.with_key(new_key(new_token(), "ada", "admin", ["*"], None)))
     origins = f"{PAGE}, http://localhost:3000"
     settings = Settings(data_dir=tmp_path / "data", log_level="error", api_keys_file=keys, cors_origins=origins)
     yield create_app(settings).test_client()

@@ -22,7 +22,7 @@ from service.app import create_app
 from service.auth.keyfile import change_keys
 from service.auth.keys import new_key, new_token
 from service.domain.project import now
-from service.errors import KeyInUse
+from service.errors import IdempotencyKeyInUse
 from service.http.middleware.idempotency import HEADER, REPLAYED
 from service.settings import Settings
 from service.store.check import check_project
@@ -192,7 +192,7 @@ def test_a_request_that_is_still_at_work_is_told_so(made: FlaskClient, replies: 
 def test_keys_belong_to_their_callers(tmp_path: Path) -> None:
     tokens = {"ada": new_token(), "bob": new_token()}
     for name, token in tokens.items():
-        change_keys(tmp_path / "keys", lambda keys: keys.added(new_key(token, name, "admin", ["*"], None)))  # noqa: B023
+        change_keys(tmp_path / "keys", lambda keys: keys.with_key(new_key(token, name, "admin", ["*"], None)))  # noqa: B023
     client = create_app(
         Settings(data_dir=tmp_path / "data", api_keys_file=tmp_path / "keys", log_level="error")
     ).test_client()
@@ -201,10 +201,10 @@ def test_keys_belong_to_their_callers(tmp_path: Path) -> None:
     replayed = [REPLAYED in append(client, **as_[name]).headers for name in ("ada", "bob", "ada", "bob")]
     assert replayed == [False, False, True, True]
     assert append(client).status_code == 401
-    change_keys(tmp_path / "keys", lambda keys: keys.without("bob"))
+    change_keys(tmp_path / "keys", lambda keys: keys.without_key("bob"))
     assert append(client, **as_["bob"]).status_code == 401
     # Who may do something else now is answered otherwise.
-    change_keys(tmp_path / "keys", lambda keys: keys.added(new_key(tokens["bob"], "bob", "admin", ["p"], None)))
+    change_keys(tmp_path / "keys", lambda keys: keys.with_key(new_key(tokens["bob"], "bob", "admin", ["p"], None)))
     assert append(client, **as_["bob"]).status_code == 422
 
 
@@ -433,7 +433,7 @@ def test_who_comes_while_a_key_of_yesterday_is_at_work_is_told_so(keeper: Replie
     roomy = Replies(keeper.root, 2**20)
     kept(roomy, "k")
     grow_old(roomy.root / "k", KEPT_SECONDS + 60)
-    with roomy.claim("k"), pytest.raises(KeyInUse), roomy.claim("k"):
+    with roomy.claim("k"), pytest.raises(IdempotencyKeyInUse), roomy.claim("k"):
         pytest.fail("it is in use")
 
 
@@ -465,7 +465,7 @@ def test_a_key_in_use_is_neither_given_up_nor_had_twice(keeper: Replies) -> None
     with keeper.claim("k"):
         grow_old(keeper.root / "k", KEPT_SECONDS + 60)
         keeper.sweep()
-        with pytest.raises(KeyInUse), keeper.claim("k"):
+        with pytest.raises(IdempotencyKeyInUse), keeper.claim("k"):
             pytest.fail("it is in use")
     assert kept(keeper, "k") is False
 

@@ -12,9 +12,9 @@ import pytest
 from gunicorn import util
 
 from service.server import slow_clients
-from service.server.slow_clients import ClientSocket, Crew, TooSlow
+from service.server.slow_clients import ClientSocket, ClientTooSlow, YieldingExecutor
 
-Pair = Callable[[Crew], tuple[ClientSocket, socket.socket]]
+Pair = Callable[[YieldingExecutor], tuple[ClientSocket, socket.socket]]
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def pair() -> Iterator[Pair]:
     """Make connections: the service's end, and the client's."""
     made: list[socket.socket] = []
 
-    def connect(crew: Crew) -> tuple[ClientSocket, socket.socket]:
+    def connect(executor: YieldingExecutor) -> tuple[ClientSocket, socket.socket]:
         ours, theirs = socket.socketpair()
-        made.extend([ClientSocket(ours, crew), theirs])
+        made.extend([ClientSocket(ours, executor), theirs])
         return made[-2], theirs  # type: ignore[return-value]
 
     yield connect
@@ -33,14 +33,14 @@ def pair() -> Iterator[Pair]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Be patient for half a second, and as much longer for 50 bytes."""
-    monkeypatch.setattr(slow_clients, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(slow_clients, "CLIENT_IDLE_SECONDS", 0.5)
     monkeypatch.setattr(slow_clients, "BYTES_PER_SECOND", 100)
 
 
 def test_no_more_than_the_turns_are_at_work_and_all_work_is_done() -> None:
-    crew, lock, at_work, most = Crew(3), Lock(), 0, 0
+    executor, lock, at_work, most = YieldingExecutor(3), Lock(), 0, 0
 
     def work(number: int) -> int:
         nonlocal at_work, most
@@ -52,32 +52,32 @@ def test_no_more_than_the_turns_are_at_work_and_all_work_is_done() -> None:
             at_work -= 1
         return number
 
-    futures = [crew.submit(work, number) for number in range(60)]
+    futures = [executor.submit(work, number) for number in range(60)]
     assert [future.result(5) for future in futures] == list(range(60))
     assert most == 3
 
 
 def test_what_work_raises_is_for_whoever_asks_for_its_result() -> None:
-    crew = Crew(1)
-    assert isinstance(crew.submit(int, "x").exception(5), ValueError)
-    assert crew.submit(int, "7").result(5) == 7
+    executor = YieldingExecutor(1)
+    assert isinstance(executor.submit(int, "x").exception(5), ValueError)
+    assert executor.submit(int, "7").result(5) == 7
 
 
 def test_work_is_done_although_the_system_had_no_thread_for_it() -> None:
-    crew, before = Crew(1), stack_size(2**46)
+    executor, before = YieldingExecutor(1), stack_size(2**46)
     try:
-        first = crew.submit(int, "1")
+        first = executor.submit(int, "1")
     finally:
         stack_size(before)
     assert not first.done()
-    assert (crew.submit(int, "2").result(5), first.result(5)) == (2, 1)
+    assert (executor.submit(int, "2").result(5), first.result(5)) == (2, 1)
 
 
 def test_a_turn_is_lent_while_a_client_is_waited_for(pair: Pair) -> None:
-    crew = Crew(1)
-    clients = [pair(crew) for _ in range(20)]
-    waiting = [crew.submit(ours.recv, 10) for ours, _ in clients]
-    assert crew.submit(int, "7").result(5) == 7
+    executor = YieldingExecutor(1)
+    clients = [pair(executor) for _ in range(20)]
+    waiting = [executor.submit(ours.recv, 10) for ours, _ in clients]
+    assert executor.submit(int, "7").result(5) == 7
     assert not any(future.done() for future in waiting)
     for _, theirs in clients:
         theirs.send(b"here")
@@ -85,12 +85,12 @@ def test_a_turn_is_lent_while_a_client_is_waited_for(pair: Pair) -> None:
 
 
 def test_whoever_waited_for_a_client_has_its_turn_again_before_new_work(pair: Pair) -> None:
-    crew, done, release = Crew(1), [], Event()
-    ours, theirs = pair(crew)
-    waiting = crew.submit(lambda: done.append(ours.recv(10)))
-    crew.submit(int, "7").result(5)
-    crew.submit(release.wait, 5)
-    new = crew.submit(lambda: done.append(b"new"))
+    executor, done, release = YieldingExecutor(1), [], Event()
+    ours, theirs = pair(executor)
+    waiting = executor.submit(lambda: done.append(ours.recv(10)))
+    executor.submit(int, "7").result(5)
+    executor.submit(release.wait, 5)
+    new = executor.submit(lambda: done.append(b"new"))
     theirs.send(b"old")
     time.sleep(0.05)
     release.set()
@@ -99,9 +99,9 @@ def test_whoever_waited_for_a_client_has_its_turn_again_before_new_work(pair: Pa
 
 
 def test_threads_that_an_attack_took_are_not_kept(pair: Pair) -> None:
-    crew, before = Crew(1), active_count()
-    clients = [pair(crew) for _ in range(50)]
-    waiting = [crew.submit(ours.recv, 10) for ours, _ in clients]
+    executor, before = YieldingExecutor(1), active_count()
+    clients = [pair(executor) for _ in range(50)]
+    waiting = [executor.submit(ours.recv, 10) for ours, _ in clients]
     while active_count() < before + 50:
         time.sleep(0.001)
     for _, theirs in clients:
@@ -113,43 +113,43 @@ def test_threads_that_an_attack_took_are_not_kept(pair: Pair) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_allowance")
 def test_a_client_that_drips_is_waited_for_no_longer_than_one_that_is_silent(pair: Pair) -> None:
-    crew = Crew(1)
-    ours, theirs = pair(crew)
-    taken = crew.submit(lambda: [ours.recv(1) for _ in range(1000)])
+    executor = YieldingExecutor(1)
+    ours, theirs = pair(executor)
+    taken = executor.submit(lambda: [ours.recv(1) for _ in range(1000)])
     for _ in range(100):
         theirs.send(b"x")
         time.sleep(0.03)
         if taken.done():
             break
-    assert isinstance(taken.exception(0), TooSlow)
+    assert isinstance(taken.exception(0), ClientTooSlow)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_allowance")
 @pytest.mark.parametrize("action", [lambda end: end.recv(10), lambda end: end.sendall(bytes(10**7))])
 def test_a_client_that_neither_sends_nor_takes_anything_is_too_slow(
     pair: Pair, action: Callable[[ClientSocket], object]
 ) -> None:
-    crew = Crew(1)
-    ours, _theirs = pair(crew)
-    assert isinstance(crew.submit(action, ours).exception(5), TooSlow)
+    executor = YieldingExecutor(1)
+    ours, _theirs = pair(executor)
+    assert isinstance(executor.submit(action, ours).exception(5), ClientTooSlow)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_allowance")
 def test_a_client_that_was_too_slow_is_not_waited_for_until_it_hangs_up(pair: Pair) -> None:
-    crew = Crew(1)
-    ours, _theirs = pair(crew)
-    assert isinstance(crew.submit(ours.recv, 10).exception(5), TooSlow)
-    crew.submit(util.close_graceful, ours).result(5)
+    executor = YieldingExecutor(1)
+    ours, _theirs = pair(executor)
+    assert isinstance(executor.submit(ours.recv, 10).exception(5), ClientTooSlow)
+    executor.submit(util.close_graceful, ours).result(5)
     assert ours.fileno() == -1
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_allowance")
 def test_a_client_that_is_slow_but_steady_is_waited_for_as_long_as_it_takes(pair: Pair) -> None:
-    crew = Crew(1)
-    ours, theirs = pair(crew)
-    taken = crew.submit(lambda: [ours.recv(100) for _ in range(30)])
+    executor = YieldingExecutor(1)
+    ours, theirs = pair(executor)
+    taken = executor.submit(lambda: [ours.recv(100) for _ in range(30)])
     for _ in range(30):
         time.sleep(0.03)
         theirs.send(bytes(10))
@@ -157,22 +157,22 @@ def test_a_client_that_is_slow_but_steady_is_waited_for_as_long_as_it_takes(pair
 
 
 def test_where_too_many_are_waited_for_the_first_whose_time_is_up_is_cut_off(pair: Pair) -> None:
-    crew = Crew(1, max_waited_for=3)
-    clients = [pair(crew) for _ in range(4)]
-    waiting = [crew.submit(ours.recv, 10) for ours, _ in clients]
-    assert isinstance(waiting[0].exception(5), TooSlow)
+    executor = YieldingExecutor(1, max_waiting=3)
+    clients = [pair(executor) for _ in range(4)]
+    waiting = [executor.submit(ours.recv, 10) for ours, _ in clients]
+    assert isinstance(waiting[0].exception(5), ClientTooSlow)
     for _, theirs in clients[1:]:
         theirs.send(b"here")
     assert {future.result(5) for future in waiting[1:]} == {b"here"}
 
 
 def test_a_timeout_of_the_socket_counts_too(pair: Pair) -> None:
-    crew = Crew(1)
-    ours, _theirs = pair(crew)
+    executor = YieldingExecutor(1)
+    ours, _theirs = pair(executor)
     ours.settimeout(0.01)
-    error = crew.submit(ours.recv, 10).exception(5)
+    error = executor.submit(ours.recv, 10).exception(5)
     assert isinstance(error, TimeoutError)
-    assert not isinstance(error, TooSlow)
+    assert not isinstance(error, ClientTooSlow)
     ours.setblocking(False)
     with pytest.raises(BlockingIOError):
         ours.recv(10)

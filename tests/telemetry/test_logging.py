@@ -21,11 +21,11 @@ from service.settings import LOG_FORMATS, Settings
 from service.telemetry.logging import (
     MAX_CHARACTERS,
     JsonFormatter,
-    OfServer,
+    ServerLogFilter,
     TextFormatter,
-    about,
-    formatter_of,
-    told_of,
+    describe_error,
+    make_formatter,
+    project_context,
     traceback_of,
 )
 from service.usecases import query
@@ -56,7 +56,7 @@ def record_of(message: Any, *arguments: Any, level: int = logging.INFO, **extra:
 @pytest.mark.parametrize("log_format", LOG_FORMATS)
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
 def test_a_line_stays_one_line(text: str, log_format: Any) -> None:
-    written = formatter_of(log_format).format(record_of("%s", text, facts={"request_id": text[:200]}))
+    written = make_formatter(log_format).format(record_of("%s", text, fields={"request_id": text[:200]}))
     assert len(written.encode().splitlines()) == 1
     assert not any(ord(each) < 32 or 127 <= ord(each) < 160 for each in written)
     assert len(written) < 2 * MAX_CHARACTERS
@@ -80,7 +80,7 @@ def test_json_keeps_what_was_said(text: str) -> None:
     ],
 )
 def test_an_error_is_told_without_what_it_quotes(error: Exception, told: str) -> None:
-    assert told_of(error) == told
+    assert describe_error(error) == told
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
@@ -97,7 +97,7 @@ def test_where_it_failed_is_told_and_not_on_what(formatter: logging.Formatter) -
     assert MARK not in written
     assert "KeyError" in written
     assert "JSONDecodeError" in written
-    assert "test_logs.py" in written
+    assert "test_logging.py" in written
 
 
 def test_an_error_of_ours_keeps_its_text() -> None:
@@ -108,7 +108,7 @@ def test_an_error_of_ours_keeps_its_text() -> None:
 
 
 def test_lines_of_a_background_fit_name_the_project() -> None:
-    with about("flowers"):
+    with project_context("flowers"):
         assert json.loads(JsonFormatter().format(record_of("fitted")))["project_id"] == "flowers"
     assert json.loads(JsonFormatter().format(record_of("fitted")))["project_id"] is None
 
@@ -125,7 +125,7 @@ def test_lines_of_a_background_fit_name_the_project() -> None:
 )
 def test_what_gunicorn_quotes_is_left_out(level: int, message: str, arguments: tuple[Any, ...]) -> None:
     record = record_of(message, *arguments, level=level)
-    assert not OfServer().filter(record) or MARK not in TextFormatter().format(record)
+    assert not ServerLogFilter().filter(record) or MARK not in TextFormatter().format(record)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def test_a_length_that_is_no_number_for_others_is_not_told(heard: Heard) -> None
 
 def test_a_line_says_whose_key_it_was(tmp_path: Path) -> None:
     token = new_token()
-    change_keys(tmp_path / "keys", lambda keys: keys.added(new_key(token, "ada", "reader", ["*"], None)))
+    change_keys(tmp_path / "keys", lambda keys: keys.with_key(new_key(token, "ada", "reader", ["*"], None)))
     heard = listen(tmp_path / "data", api_keys_file=tmp_path / "keys")
     heard.client.get("/projects", headers={"Authorization": f"Bearer {token}"})
     (told,) = heard.lines

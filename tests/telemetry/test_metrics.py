@@ -18,8 +18,8 @@ from service.errors import FitFailed, TooBusy
 from service.store import Store
 from service.telemetry import metrics, multiprocess
 from service.telemetry.metrics import CATALOGUE, is_shared
-from service.telemetry.multiprocess import bury, held_together
-from service.telemetry.procfs import usage
+from service.telemetry.multiprocess import absorb_dead_worker, locked_files
+from service.telemetry.procfs import read_usage
 from service.usecases.totals import Totals, TotalsCounter
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.prometheus import lint_metrics, metric_families, metric_value
@@ -108,7 +108,7 @@ def test_a_fit_is_timed(client: FlaskClient) -> None:
 @pytest.mark.parametrize(("error", "outcome"), [(FitFailed("no"), "failed"), (MemoryError(), "error")])
 def test_a_fit_that_fails_is_told_apart(client: FlaskClient, error: Exception, outcome: str) -> None:
     before = scrape(client)
-    with pytest.raises(type(error)), metrics.in_background(), metrics.fitting("svc"):
+    with pytest.raises(type(error)), metrics.in_background(), metrics.time_fit("svc"):
         assert metric_value(scrape(client), "active_query_background_fits") == 1
         raise error
     assert grown(client, before, "active_query_fit_seconds_count", mode="background", outcome=outcome) == 1
@@ -117,7 +117,7 @@ def test_a_fit_that_fails_is_told_apart(client: FlaskClient, error: Exception, o
 
 def test_what_is_refused_is_counted_by_its_reason(client: FlaskClient) -> None:
     before = scrape(client)
-    metrics.refused(TooBusy(4))
+    metrics.count_refusal(TooBusy(4))
     assert grown(client, before, "active_query_refused_total", reason="too_busy") == 1
 
 
@@ -208,7 +208,7 @@ def write_counts(directory: Path, pid: int, count: float, kind: str = "counter")
 
 
 def total(directory: Path) -> float:
-    with held_together(directory) as files:
+    with locked_files(directory) as files:
         return sum(value for path in files for _, value, _, _ in MmapedDict.read_all_values_from_file(path))
 
 
@@ -216,7 +216,7 @@ def test_ten_thousand_workers_that_are_gone_leave_two_files(tmp_path: Path) -> N
     for pid in range(1, 10_001):
         write_counts(tmp_path, pid, 2.0)
         if pid % 500 == 0:
-            bury(tmp_path, pid, set())
+            absorb_dead_worker(tmp_path, pid, set())
             assert total(tmp_path) == 2.0 * pid
     assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_gone.db", "histogram_gone.db", "lock"]
 
@@ -225,7 +225,7 @@ def test_workers_at_work_keep_their_files(tmp_path: Path) -> None:
     for pid in (1, 2):
         for kind in ("counter", "histogram", "gauge_livesum"):
             write_counts(tmp_path, pid, 1.0, kind)
-    bury(tmp_path, 1, {2})
+    absorb_dead_worker(tmp_path, 1, {2})
     assert {path.name for path in tmp_path.glob("*_[0-9]*")} == {
         f"{k}_2.db" for k in (*multiprocess.KINDS, "gauge_livesum")
     }
@@ -236,18 +236,18 @@ def test_a_worker_that_has_just_made_its_file_harms_nobody(tmp_path: Path) -> No
     (tmp_path / "counter_7.db").touch()
     write_counts(tmp_path, 8, 3.0)
     assert total(tmp_path) == 3
-    bury(tmp_path, 7, {8})
+    absorb_dead_worker(tmp_path, 7, {8})
     assert total(tmp_path) == 3
 
 
 def test_a_reader_that_is_stuck_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multiprocess, "PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(multiprocess, "READER_WAIT_SECONDS", 0.02)
     write_counts(tmp_path, 1, 1.0)
     with (tmp_path / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        bury(tmp_path, 1, {2})
+        absorb_dead_worker(tmp_path, 1, {2})
         assert (tmp_path / "counter_1.db").exists()
-    bury(tmp_path, 3, {2})
+    absorb_dead_worker(tmp_path, 3, {2})
     assert not (tmp_path / "counter_1.db").exists()
     assert total(tmp_path) == 1
 
@@ -256,7 +256,9 @@ def test_no_sum_falls_while_the_dead_are_buried(tmp_path: Path) -> None:
     for pid in range(1, 21):
         write_counts(tmp_path, pid, 1.0)
     seen: list[float] = []
-    bury_all = threading.Thread(target=lambda: [bury(tmp_path, n, set(range(n + 1, 21))) for n in range(1, 21)])
+    bury_all = threading.Thread(
+        target=lambda: [absorb_dead_worker(tmp_path, n, set(range(n + 1, 21))) for n in range(1, 21)]
+    )
     bury_all.start()
     while bury_all.is_alive():
         seen.append(total(tmp_path))
@@ -266,7 +268,7 @@ def test_no_sum_falls_while_the_dead_are_buried(tmp_path: Path) -> None:
 
 
 def test_processes_tell_what_they_take() -> None:
-    taken = usage(os.getpid(), [os.getpid()])
+    taken = read_usage(os.getpid(), [os.getpid()])
     assert taken.workers == 1
     assert taken.memory_bytes > 2**20
     assert taken.cpu_seconds > 0
@@ -276,6 +278,6 @@ def test_processes_tell_what_they_take() -> None:
 
 def test_the_time_of_a_child_that_ended_is_kept() -> None:
     work = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.2: sum(range(1000))"]
-    before = usage(os.getpid(), [os.getpid()]).cpu_seconds
+    before = read_usage(os.getpid(), [os.getpid()]).cpu_seconds
     subprocess.run(work, check=True)
-    assert usage(os.getpid(), [os.getpid(), 2**22 + 1]).cpu_seconds > before + 0.15
+    assert read_usage(os.getpid(), [os.getpid(), 2**22 + 1]).cpu_seconds > before + 0.15

@@ -110,7 +110,7 @@ def test_no_count_falls_when_a_worker_goes(service: Service, how: signal.Signals
 
 
 def test_workers_that_are_gone_leave_two_files(service: Service) -> None:
-    counters = service.telemetry.multiprocess()
+    counters = service.counters()
     assert counters is not None
     kinds = ("counter", "histogram", "gauge_livesum")
     expected = {"counter_gone.db", "histogram_gone.db", "lock"}
@@ -120,7 +120,7 @@ def test_workers_that_are_gone_leave_two_files(service: Service) -> None:
 
 
 def test_counts_lie_where_nothing_is_kept(service: Service) -> None:
-    counters = service.telemetry.multiprocess()
+    counters = service.counters()
     assert counters is not None
     assert not counters.is_relative_to(service.environment["AQ_DATA_DIR"])
 

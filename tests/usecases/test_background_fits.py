@@ -330,7 +330,7 @@ def test_what_may_be_better_later_is_told_and_tried_again(
 def test_whoever_finds_no_place_to_wait_keeps_labels_and_is_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(admission, "ADMISSION_WAIT_SECONDS", 0.01)
     app = create_app(Settings(data_dir=tmp_path, heavy_requests=1, log_level="error"))
     client = app.test_client()
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())

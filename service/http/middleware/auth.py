@@ -102,7 +102,7 @@ def check_role(me: Caller, role: Role) -> None:
 def check_visible(me: Caller, project_id: str) -> None:
     """Raise ProjectNotFound for a project that a caller may not touch."""
     log_project(project_id)
-    if not me.may_touch(project_id):
+    if not me.may_access(project_id):
         raise ProjectNotFound(project_id[:64])
 
 
@@ -116,7 +116,7 @@ def check_may_write(project_id: str) -> None:
     """Raise Forbidden for a project that the caller may not make, whether or not there is one of this name."""
     me = caller()
     log_project(project_id)
-    if not me.may_touch(project_id):
+    if not me.may_access(project_id):
         raise Forbidden(
             f"/project_id: key {me.name!r} may not make or train project {project_id!r}; "
             f"it may touch: {', '.join(me.projects) or 'no project'}"

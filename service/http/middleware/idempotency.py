@@ -23,7 +23,7 @@ from werkzeug.exceptions import LengthRequired
 
 from service.auth.keys import Caller
 from service.domain.preconditions import Preconditions, RequestFingerprint
-from service.errors import InvalidRequest, KeyReused, StoreFull
+from service.errors import IdempotencyKeyReused, InvalidRequest, StoreFull
 from service.http.body.stream import BODY_DIGEST_KEY, sent_chunks
 from service.http.contract.operations import View
 from service.http.middleware import auth, etags
@@ -82,9 +82,9 @@ def digest_input(request: Request, me: Caller) -> bytes:
 
 
 def replay(kept: KeptReply, content: str) -> Response:
-    """Return the reply that was kept, or raise KeyReused where it was given to a request that said something else."""
+    """Return the reply that was kept, or raise IdempotencyKeyReused if another request was sent with its key."""
     if kept.request != content:
-        raise KeyReused
+        raise IdempotencyKeyReused
     return Response(kept.body, kept.status, [*kept.headers, (REPLAYED, "true")])
 
 

@@ -12,7 +12,7 @@ from flask.globals import app_ctx, request_ctx
 from service.http.contract.operations import route_of_contract
 from service.telemetry import metrics
 from service.telemetry.multiprocess import shared_directory, worker_ids
-from service.telemetry.procfs import Usage, usage
+from service.telemetry.procfs import Usage, read_usage
 from service.usecases.totals import TotalsCounter
 
 CONTENT_TYPE = metrics.CONTENT_TYPE
@@ -32,8 +32,8 @@ def current_usage() -> Usage:
     """Return what the service takes of the machine: all its workers, or this process alone."""
     directory = shared_directory()
     if directory is None or not metrics.is_shared():
-        return usage(os.getpid(), [os.getpid()])
-    return usage(os.getppid(), worker_ids(directory))
+        return read_usage(os.getpid(), [os.getpid()])
+    return read_usage(os.getppid(), worker_ids(directory))
 
 
 def route_of(request: Request) -> str | None:

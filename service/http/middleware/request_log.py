@@ -14,7 +14,7 @@ from flask.globals import app_ctx, request_ctx
 from service.domain.project import PROJECT_ID
 from service.http.middleware.metrics import method_of, route_of
 from service.http.problem_document import REQUEST_ID_HEADER
-from service.telemetry.logging import Facts, no_facts
+from service.telemetry.logging import LogFields, default_fields
 
 ENVIRON = "HTTP_" + REQUEST_ID_HEADER.upper().replace("-", "_")
 ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -30,10 +30,10 @@ def current_request_id() -> str:
     return str(g.request_id) if has_request_context() and "request_id" in g else "-"
 
 
-def request_log_fields() -> Facts:
+def request_log_fields() -> LogFields:
     """Return what a line of the log tells of the request at work, whatever it is about."""
     if not has_request_context():
-        return no_facts()
+        return default_fields()
     here = app_ctx.g
     return {"request_id": here.get("request_id"), "project_id": here.get("project_id")}
 
@@ -61,12 +61,12 @@ def register(app: Flask) -> None:
         if log.isEnabledFor(logging.INFO):
             # Where in the code that was is of no interest, and takes long to find out.
             record = logging.LogRecord(log.name, logging.INFO, "", 0, "answered", None, None)
-            record.facts = access_log_fields(request_ctx.request, here, response)
+            record.fields = access_log_fields(request_ctx.request, here, response)
             log.handle(record)
         return response
 
 
-def access_log_fields(request: Request, here: Any, response: Response) -> Facts:
+def access_log_fields(request: Request, here: Any, response: Response) -> LogFields:
     """Return what the log tells of a request: the route of the contract, since a path and its query may hold anything.
 
     The sizes are None where they are not known beforehand.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from flask import current_app
 
-from service.backends import BackendOf
-from service.compute.admission import Places
+from service.backends import BackendFactory
+from service.compute.admission import AdmissionLimit
 from service.http.body.limits import Limits
 from service.settings import Settings
 from service.store import Store
@@ -21,9 +21,9 @@ class Context:
 
     store: Store
     settings: Settings
-    backend_of: BackendOf
+    backend_of: BackendFactory
     fits: BackgroundFits
-    places: Places
+    admission: AdmissionLimit
     totals: TotalsCounter
 
     @property

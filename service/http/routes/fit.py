@@ -61,7 +61,7 @@ def fit_project() -> Response:
         data = FIT.load(read_document(request, context.limits, staging))
         auth.check_may_write(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
-        with nullcontext() if in_background else context.places.claim():
+        with nullcontext() if in_background else context.admission.enter():
             project, is_new = fit.fit_project(context.store, staging, order, read_preconditions(request))
     if not (in_background and project.fit_is_wanted):
         return project_response(project, 201 if is_new else 200)

@@ -47,7 +47,7 @@ def label_project() -> Response:
     context, request = current_context(), request_ctx.request
     order = auth.visible(label_request(LABEL.load(read_json(request, context.limits))))
     labeled = label.label_project(
-        context.store, auth.with_label_annotator(order), context.places.take, read_preconditions(request)
+        context.store, auth.with_label_annotator(order), context.admission.try_enter, read_preconditions(request)
     )
     context.fits.start_if_wanted(labeled.project)
     return with_etag(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)

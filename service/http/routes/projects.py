@@ -45,7 +45,7 @@ def project_response(project: Project, status: int = 200) -> Response:
 def list_projects() -> Response:
     """List the projects that the caller may touch, in order of their names."""
     data = read_query(PAGE)
-    page = projects.list_all(current_context().store, data["limit"], data.get("after"), auth.caller().may_touch)
+    page = projects.list_all(current_context().store, data["limit"], data.get("after"), auth.caller().may_access)
     return json_response(PAGE_REPLY.dump(page))
 
 

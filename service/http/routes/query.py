@@ -62,10 +62,10 @@ def answer_query(document: dict[str, Any]) -> Response:
     asked = query_request(data, context.settings.max_batch, context.limits)
     with time_limit(context.settings.query_seconds):
         if asked.project_id is None:
-            return json_response(QUERY_REPLY.dump(query_arrays.query_arrays(asked, context.places.claim)))
+            return json_response(QUERY_REPLY.dump(query_arrays.query_arrays(asked, context.admission.enter)))
         auth.check_visible(auth.caller(), asked.project_id)
         ask = leases.lease_samples if asked.lease_seconds else query.query_project
-        answered = ask(context.store, asked, context.backend_of, context.places.claim)
+        answered = ask(context.store, asked, context.backend_of, context.admission.enter)
     if answered.project is not None:
         context.fits.start_if_wanted(answered.project)
     response = json_response(QUERY_REPLY.dump(answered))

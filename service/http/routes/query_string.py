@@ -23,5 +23,5 @@ def read_query(schema: Schema) -> dict[str, Any]:
     try:
         data: dict[str, Any] = schema.load(request.args.to_dict())
     except ValidationError as error:
-        raise InvalidRequest(flatten(error.messages)).below("/query") from None
+        raise InvalidRequest(flatten(error.messages)).with_prefix("/query") from None
     return data

@@ -69,10 +69,10 @@ def import_project() -> Response:
         transfer.refuse_taken(context.store, project_id, read_preconditions(request))
     with context.store.stage() as staging:
         path = spool_archive(request, context.limits, staging)
-        with context.places.claim():
+        with context.admission.enter():
             order = read_project(path, project_id, context.limits, staging)
         auth.check_may_write(order.facts.project_id)
         project = transfer.import_project(
-            context.store, staging, order, context.places.take, read_preconditions(request)
+            context.store, staging, order, context.admission.try_enter, read_preconditions(request)
         )
     return project_response(project, 201)

@@ -313,7 +313,7 @@ def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:
     except InvalidRequest as error:
         if isinstance(spec, str):
             raise InvalidRequest.at("/estimator", error.errors[0].detail) from None
-        raise error.below("/estimator") from None
+        raise error.with_prefix("/estimator") from None
 
 
 def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> QueryRequest:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from service.compute.deadline import check_time
+from service.compute.deadline import check_deadline
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.pool import Features, Pool
@@ -277,7 +277,7 @@ def pick(
     """
     seed = rng.integers(2**64, dtype=np.uint64)
     while len(chosen) < batch_size:
-        check_time()
+        check_deadline()
         turn = turn_of(len(chosen))
         keys = turn(nearest.distances, slice(None))
         keys[chosen] = -np.inf

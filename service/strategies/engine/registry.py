@@ -143,4 +143,4 @@ def resolve_strategy(name: str, params: Mapping[str, object]) -> tuple[Strategy,
     try:
         return strategy, check_parameters(f"strategy {name!r}", strategy.parameters, params)
     except InvalidRequest as error:
-        raise error.below("/params") from None
+        raise error.with_prefix("/params") from None

@@ -23,12 +23,12 @@ WORKER_CACHE_BYTES = 2**28
 """What each process of the cluster may keep at hand of models and mapped pools."""
 
 
-class WrongPlace(Exception):
+class WorkerMismatch(Exception):
     """A worker that must not score: its numbers could differ from the service's own, or it does not see the data."""
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
+class ScoringState:
     """What scores follow from, beside the scorer: the files of one state of one project, and who computes with them."""
 
     root: Path
@@ -39,38 +39,38 @@ class Basis:
     platform: str
 
     @classmethod
-    def of(cls, root: Path, project: Project) -> Basis | None:
+    def of(cls, root: Path, project: Project) -> ScoringState | None:
         """Describe a project's pool and model; None without a model."""
         if project.model is None:
             return None
         segments = tuple(segment.number for segment in project.segments)
-        return cls(root, project.project_id, project.incarnation, project.model.version, segments, platform())
+        return cls(root, project.project_id, project.incarnation, project.model.version, segments, describe_platform())
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """Some chunks to be scored, all in one go. It is pickled with its scorer by reference: a function of a module."""
 
-    basis: Basis
+    basis: ScoringState
     scorer: Scorer
     chunks: tuple[Chunk, ...]
 
 
-def work(task: Task) -> Scores | None:
+def score_task(task: Task) -> Scores | None:
     """Return the scores of a task's chunks, one behind the other; None when the project has moved on.
 
-    The numbers are those that `Threads` hands out. Raises WrongPlace, or the store's errors.
+    The numbers are those that `Threads` hands out. Raises WorkerMismatch, or the store's errors.
     """
     basis = task.basis
-    if platform() != basis.platform:
-        raise WrongPlace(f"{socket.gethostname()} has {platform()}, and the service has {basis.platform}")
+    if describe_platform() != basis.platform:
+        raise WorkerMismatch(f"{socket.gethostname()} has {describe_platform()}, and the service has {basis.platform}")
     if not (basis.root / "projects").is_dir():
-        raise WrongPlace(f"{socket.gethostname()} has no data directory {basis.root}")
+        raise WorkerMismatch(f"{socket.gethostname()} has no data directory {basis.root}")
     try:
-        snapshot = store_at(basis.root).read(basis.project_id, Part.POOL, Part.MODEL)
+        snapshot = open_store(basis.root).read(basis.project_id, Part.POOL, Part.MODEL)
     except ProjectNotFound:
         return None
-    if snapshot.pool is None or Basis.of(basis.root, snapshot.project) != basis:
+    if snapshot.pool is None or ScoringState.of(basis.root, snapshot.project) != basis:
         return None
     pool = snapshot.pool
     probabilities = probabilities_of(snapshot.model, pool)
@@ -78,13 +78,13 @@ def work(task: Task) -> Scores | None:
 
 
 @cache
-def store_at(root: Path) -> Store:
+def open_store(root: Path) -> Store:
     """Open the data directory once in each process."""
     return Store(root, cache_bytes=WORKER_CACHE_BYTES)
 
 
 @cache
-def platform() -> str:
+def describe_platform() -> str:
     """Name all that numbers depend on: the versions of what computes, and what BLAS takes the processor for."""
     processors = {pool["architecture"] for pool in thread_pools().info() if "architecture" in pool}
     return (
