@@ -110,6 +110,13 @@ class Conflict(ServiceError):
     """The request is right in itself, but not in the present state."""
 
 
+class NoModel(Conflict):
+    """The project has no model yet."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(f"project {project_id!r} has no model yet: it is fitted when two classes have labels")
+
+
 class ProjectExists(Conflict):
     """Arrays were sent for a project that has them."""
 

@@ -89,6 +89,7 @@ LEAF_STATUS = {
     "ProjectNotFound": 404,
     "LabelNotFound": 404,
     "LeaseNotFound": 404,
+    "NoModel": 409,
     "ProjectExists": 409,
     "ImportTargetExists": 409,
     "ModelDamaged": 500,

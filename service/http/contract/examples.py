@@ -382,6 +382,22 @@ STORY = (
         path=LOOK_AT,
         reply={"annotators": [annotator(None, 2, 0), annotator("ada", 1, 1)]},
     ),
+    Example(
+        "list_project_predictions",
+        "Two predictions",
+        200,
+        path=LOOK_AT,
+        query={"indices": "4,5", "probabilities": "true"},
+        reply={
+            "model_version": 3,
+            "classes": ["setosa", "versicolor"],
+            "predictions": [
+                {"index": 4, "id": None, "label": "setosa", "confidence": 1.0, "probabilities": [1.0, 0.0]},
+                {"index": 5, "id": None, "label": "versicolor", "confidence": 1.0, "probabilities": [0.0, 1.0]},
+            ],
+            "next": None,
+        },
+    ),
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),
     Example(
         "retract_label",

@@ -12,7 +12,7 @@ from service.errors import FieldError, InvalidRequest
 from service.http.contract.operations import Operations
 from service.http.middleware.etags import CONDITIONS, has_conditions
 from service.http.middleware.idempotency import answer_once
-from service.http.routes import fit, label, leases, meta, projects, query, transfer
+from service.http.routes import fit, label, leases, meta, predictions, projects, query, transfer
 from service.http.routes.context import Context
 
 OPERATIONS = Operations(
@@ -21,6 +21,7 @@ OPERATIONS = Operations(
         *query.operations.all,
         *label.operations.all,
         *projects.operations.all,
+        *predictions.operations.all,
         *leases.operations.all,
         *transfer.operations.all,
         *meta.operations.all,

@@ -1,0 +1,137 @@
+"""GET /projects/{project_id}/predictions: the current model's predictions, as JSON, CSV or .npy."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from flask import Response, request
+from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
+
+from service.auth.keys import Role
+from service.compute.deadline import time_limit
+from service.errors import InvalidRequest
+from service.http.contract.operations import Operations, Reply
+from service.http.label_csv import csv_value
+from service.http.media_types import CSV, JSON, NPY
+from service.http.middleware.etags import with_etag
+from service.http.responses import choose_media_type, json_response
+from service.http.routes.context import current_context
+from service.http.routes.query_string import read_query
+from service.http.schemas.predictions import PredictionPageSchema, PredictionQuerySchema
+from service.usecases.predictions import (
+    PredictionBlock,
+    PredictionRequest,
+    Predictions,
+    first_predictions,
+    list_predictions,
+)
+
+QUERY = PredictionQuerySchema()
+PAGE_LENGTH = 1_000
+
+operations = Operations()
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/predictions",
+    role=Role.READER,
+    query=PredictionQuerySchema,
+    replies={200: Reply("The predictions, in the order of the pool.", PredictionPageSchema, (CSV, NPY), etag=True)},
+    problems=(404, 406, 409, 422, 503, 504),
+)
+def list_project_predictions(project_id: str) -> Response:
+    """Predict the samples of a project with its current model.
+
+    As pages of JSON; as CSV with `Accept: text/csv`; or as the probabilities alone, an array (n, c) whose columns are
+    the project's `classes`, with `Accept: application/x-npy`. `confidence` is the model's own probability: it is not
+    calibrated, and where the model is wrong it may be high.
+    """
+    media_type = choose_media_type(request, JSON, CSV, NPY)
+    data = read_query(QUERY)
+    if media_type == NPY and (data["min_confidence"] or "limit" in data):
+        field = "min_confidence" if data["min_confidence"] else "limit"
+        raise InvalidRequest.at(f"/query/{field}", "does not apply to .npy, whose number of rows comes first")
+    context = current_context()
+    with time_limit(context.settings.query_seconds):
+        found = list_predictions(context.store, prediction_request(project_id, data), context.admission)
+        response = WRITERS[media_type](found, data)
+    response.vary.add("Accept")
+    return with_etag(request, response, found.project, SUFFIXES[media_type])
+
+
+def prediction_request(project_id: str, data: dict[str, Any]) -> PredictionRequest:
+    """Turn what PredictionQuerySchema loaded into a request."""
+    return PredictionRequest(
+        project_id, data.get("indices"), data.get("after"), data["min_confidence"], data["unlabeled_only"]
+    )
+
+
+def json_predictions(found: Predictions, data: dict[str, Any]) -> Response:
+    """Reply with a page of predictions as JSON."""
+    blocks, has_more = first_predictions(found.blocks, data.get("limit", PAGE_LENGTH))
+    names = ("index", "id", "label", "confidence", "probabilities")
+    records = [dict(zip(names, row, strict=False)) for block in blocks for row in rows_of(found, block, data)]
+    return json_response(
+        {
+            "model_version": found.model_version,
+            "classes": list(found.project.classes),
+            "predictions": records,
+            "next": records[-1]["index"] if has_more else None,
+        }
+    )
+
+
+def rows_of(found: Predictions, block: PredictionBlock, data: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Return the predictions of a block as rows of plain values; NaN is shown as null."""
+    indices, classes = block.index.tolist(), [*found.project.classes, None]
+    columns: list[Any] = [
+        indices,
+        [None] * len(indices) if found.ids is None else found.ids.names_at(indices),
+        [classes[code] for code in block.code.tolist()],
+        [None if value != value else value for value in block.confidence.tolist()],
+    ]
+    if data["probabilities"]:
+        columns.append(list(block.probabilities))
+    return zip(*columns, strict=True)
+
+
+def csv_predictions(found: Predictions, data: dict[str, Any]) -> Response:
+    """Reply with predictions as CSV, a block at a time."""
+    blocks = found.blocks
+    if "limit" in data:
+        blocks = iter(first_predictions(blocks, data["limit"])[0])
+    head = ["index", "id", "label", "confidence"]
+    if data["probabilities"]:
+        head += [f"p({csv_value(label)})" for label in found.project.classes]
+
+    def lines(block: PredictionBlock) -> str:
+        rows = rows_of(found, block, data)
+        return csv_lines((*map(csv_value, row[:4]), *(p for some in row[4:] for p in some.tolist())) for row in rows)
+
+    return Response(chain([csv_lines([head])], map(lines, blocks)), mimetype=CSV)
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+    """Write rows as CSV (RFC 4180)."""
+    lines = io.StringIO()
+    csv.writer(lines).writerows(rows)
+    return lines.getvalue()
+
+
+def npy_predictions(found: Predictions, data: dict[str, Any]) -> Response:
+    """Reply with the probabilities as a .npy file, a block at a time."""
+    head = io.BytesIO()
+    header = header_data_from_array_1_0(np.empty((0, len(found.project.classes))))
+    write_array_header_1_0(head, {**header, "shape": (found.n_candidates, len(found.project.classes))})
+    blocks = (block.probabilities.tobytes() for block in found.blocks)
+    return Response(chain([head.getvalue()], blocks), mimetype=NPY)
+
+
+WRITERS = {JSON: json_predictions, CSV: csv_predictions, NPY: npy_predictions}
+SUFFIXES = {JSON: "", CSV: "-csv", NPY: "-npy"}

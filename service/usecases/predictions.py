@@ -1,0 +1,150 @@
+"""GET /projects/{id}/predictions: what the current model predicts for the samples of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.compute.admission import AdmissionLimit
+from service.compute.threads import n_cores, run_in_threads
+from service.domain.project import Project
+from service.domain.sample_ids import PoolIds
+from service.errors import FieldError, InvalidRequest, NoModel
+from service.learning.pool import Chunk
+from service.learning.scoring import outputs_of, probabilities_of
+from service.store import Part, Snapshot, Store
+from service.usecases.query_common import HEAVY_SAMPLES
+from service.usecases.training import read_with_model
+
+CHUNKS_AT_ONCE = 2 * n_cores()
+"""Chunks that are predicted together: enough for every core, few enough for the memory."""
+
+NO_CLASS = -1
+"""The class code of a sample whose probabilities are not finite."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictionRequest:
+    """Which predictions are wanted: those of `indices`, or of all samples, after the sample `after`."""
+
+    project_id: str
+    indices: Sequence[int] | None = None
+    after: int | None = None
+    min_confidence: float = 0.0
+    unlabeled_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictionBlock:
+    """Predictions of k samples in the order of the pool: the class code, its probability, and all of them (k, c).
+
+    The columns of `probabilities` are the project's classes; a class that the model has not seen has probability 0.
+    """
+
+    index: NDArray[np.int64]
+    code: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.bool_] | slice) -> PredictionBlock:
+        """Return some of the predictions."""
+        return PredictionBlock(self.index[rows], self.code[rows], self.confidence[rows], self.probabilities[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """The project, the ids of its samples (None without), how many samples are looked at, and their predictions."""
+
+    project: Project
+    model_version: int
+    ids: PoolIds | None
+    n_candidates: int
+    blocks: Iterator[PredictionBlock]
+
+
+def list_predictions(store: Store, request: PredictionRequest, admission: AdmissionLimit) -> Predictions:
+    """Predict samples in the order of the pool, a few chunks at a time, as the blocks are asked for.
+
+    The first block is predicted at once. Raises ProjectNotFound, NoModel, InvalidRequest for an index beyond the pool,
+    OutOfTime, TooBusy and the store's errors.
+    """
+    snapshot = read_with_model(store, request.project_id, Part.POOL, Part.IDS)
+    project = snapshot.project
+    if snapshot.model is None or project.model is None:
+        raise NoModel(project.project_id)
+    wanted = wanted_samples(project, request)
+    blocks = predict_blocks(snapshot, wanted, request.min_confidence, admission)
+    first = list(islice(blocks, 1))
+    n_candidates = int(np.count_nonzero(wanted))
+    return Predictions(project, project.model.version, snapshot.ids, n_candidates, chain(first, blocks))
+
+
+def wanted_samples(project: Project, request: PredictionRequest) -> NDArray[np.bool_]:
+    """Return a mask (n,) of the samples that a request names, or raise InvalidRequest."""
+    n = project.n_samples
+    wanted = np.full(n, request.indices is None)
+    if request.indices is not None:
+        beyond = [index for index in request.indices if not 0 <= index < n]
+        if beyond:
+            raise InvalidRequest(FieldError("/query/indices", f"{index} must be from 0 to {n - 1}") for index in beyond)
+        wanted[list(request.indices)] = True
+    if request.after is not None:
+        wanted[: request.after + 1] = False
+    if request.unlabeled_only:
+        wanted[project.votes.index] = False
+    return wanted
+
+
+def predict_blocks(
+    snapshot: Snapshot, wanted: NDArray[np.bool_], min_confidence: float, admission: AdmissionLimit
+) -> Iterator[PredictionBlock]:
+    """Yield the predictions of the wanted samples, a block for each chunk of the pool that holds any.
+
+    A place for heavy work is held only while chunks are predicted, never while the client reads.
+    """
+    pool, model, n_classes = snapshot.pool, snapshot.model, len(snapshot.project.classes)
+    if pool is None:
+        raise ValueError("predictions need a snapshot with its pool")
+    probabilities, classes = probabilities_of(model, pool), np.asarray(model.classes_, np.int64)
+
+    def predict(chunk: Chunk) -> PredictionBlock:
+        rows = np.arange(chunk.rows.start, chunk.rows.stop)
+        spread = np.zeros((len(rows), n_classes))
+        with np.errstate(all="ignore"):
+            spread[:, classes] = probabilities(pool.read(chunk))
+        is_finite = np.isfinite(spread).all(axis=1)
+        code = np.where(is_finite, spread.argmax(axis=1), NO_CLASS)
+        confidence = np.where(is_finite, spread.max(axis=1), np.nan)
+        kept = wanted[chunk.rows]
+        if min_confidence:
+            kept = kept & (confidence >= min_confidence)  # NaN is less than any number
+        return PredictionBlock(rows, code, confidence, spread).take(kept)
+
+    chunks = (chunk for chunk in pool.chunks(outputs_of(model)) if wanted[chunk.rows].any())
+    place: Callable[[], AbstractContextManager[object]] = admission.enter if len(pool) >= HEAVY_SAMPLES else nullcontext
+    while some := list(islice(chunks, CHUNKS_AT_ONCE)):
+        found: dict[int, PredictionBlock] = {}
+        with place():
+            run_in_threads(lambda nth: found.__setitem__(nth, predict(some[nth])), range(len(some)))  # noqa: B023
+        yield from (found[nth] for nth in range(len(some)) if len(found[nth].index))
+        if place == admission.enter:
+            place = admission.try_enter  # the reply has begun: wait a moment for a place, and go on without
+
+
+def first_predictions(blocks: Iterator[PredictionBlock], limit: int) -> tuple[list[PredictionBlock], bool]:
+    """Return the first `limit` predictions, and whether more follow."""
+    taken: list[PredictionBlock] = []
+    n_left = limit
+    for block in blocks:
+        if n_left == 0:
+            return taken, True
+        taken.append(block.take(slice(n_left)))
+        if len(block.index) > n_left:
+            return taken, True
+        n_left -= len(block.index)
+    return taken, False
