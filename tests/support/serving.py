@@ -119,7 +119,7 @@ class Service(HTTPClient):
         self.wait_until_ready()
         return self
 
-    def wait_until_ready(self, seconds: float = 30) -> None:
+    def wait_until_ready(self, seconds: float = 90) -> None:
         assert self.process is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -170,7 +170,7 @@ class Service(HTTPClient):
 
 def wait_until(holds: Callable[[], Any], what: Callable[[], Any] = lambda: "it never came to that") -> None:
     """Return as soon as something holds; `what` tells how things are where that does not come within 30 seconds."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not holds():
         assert time.monotonic() < deadline, what()
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""An exported project, read with nothing but numpy."""
+"""An exported project, read with zipfile and numpy only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Archive:
-    """The pool, the names and the manifest of an archive."""
+    """The pool, ids and manifest of an archive."""
 
     X: NDArray[Any]
     ids: list[str] | None
@@ -23,7 +23,7 @@ class Archive:
 
 
 def read_archive(data: bytes) -> Archive:
-    """Read an archive of dense rows; raises whatever zipfile or numpy find wrong with it."""
+    """Read an archive with a dense pool. Raises what zipfile or numpy raise on a damaged one."""
     with zipfile.ZipFile(BytesIO(data)) as archive:
         if (bad := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"{bad} has another checksum")

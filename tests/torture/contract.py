@@ -1,4 +1,4 @@
-"""Random requests that schemathesis makes of the contract, each operation by itself and in chains."""
+"""Random requests that schemathesis derives from openapi.yaml, single and in sequences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.torture.sizes import Sizes
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Let schemathesis loose on a service, and look for bugs in the service's log, too."""
+    """Run schemathesis against a service, and look for tracebacks in its log."""
     tally = Tally()
     with ExitStack() as started:
 

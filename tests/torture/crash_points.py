@@ -1,4 +1,4 @@
-"""SIGKILL before each file operation of each kind of change, and amid each write: the old state is there or the new."""
+"""SIGKILL before each file operation of each kind of write, or halfway through it: the old or the new state remains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Crasher:
-    """A process that runs jobs in children of its own."""
+    """A process that runs jobs in child processes."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.torture.crashing"]
@@ -42,7 +42,7 @@ class Crasher:
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Die at every point of every operation, and look what is there."""
+    """Crash at every point of every operation and check what is on disk."""
     tally, crasher = Tally(), Crasher()
     try:
         for operation in OPERATIONS:
@@ -52,31 +52,31 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     return tally
 
 
-def try_operation(crasher: Crasher, operation: str, most: int, scratch: Path, tally: Tally) -> None:
-    """Do an operation to its end, then die at each of its points in turn."""
+def try_operation(crasher: Crasher, operation: str, limit: int, scratch: Path, tally: Tally) -> None:
+    """Complete an operation, then crash at each of its points in turn."""
     begin = scratch / operation
     prepared = crasher.run(do="prepare", root=str(begin), operation=operation)
     if prepared["status"] != 0:
-        tally.lose(f"{operation}: cannot be prepared: {prepared['said']}")
+        tally.fail(f"{operation}: preparation failed: {prepared['output']}")
         return
     root = shutil.copytree(begin, scratch / "whole", symlinks=True)
     done = crasher.run(do="crash", root=str(root), operation=operation, point=0, torn=False)
     shutil.rmtree(root)
     if done["status"] != 0:
-        tally.lose(f"{operation}: cannot be done: {done['said']}")
+        tally.fail(f"{operation}: the operation failed: {done['output']}")
         return
     points = done["said"].splitlines()
-    chosen = range(len(points), 0, -max(1, len(points) // most))
+    chosen = range(len(points), 0, -max(1, len(points) // limit))
     seen: dict[int, Any] = {}
     for point in chosen:
         for torn in (False, True) if points[point - 1] == "write" else (False,):
-            die(crasher, operation, begin, scratch / "crashed", point, torn, seen, tally)
+            crash_at(crasher, operation, begin, scratch / "crashed", point, torn, seen, tally)
     n_commits = sum(line.startswith("commit ") for line in points)
-    tally.check(n_commits > 0 or operation == "start", f"{operation} has no commit among its {len(points)} points")
+    tally.check(n_commits > 0 or operation == "start", f"no commit among the {len(points)} points of {operation}")
     tally.figures[operation] = f"{len(points)} operations"
 
 
-def die(
+def crash_at(
     crasher: Crasher,
     operation: str,
     begin: Path,
@@ -86,27 +86,27 @@ def die(
     seen: dict[int, Any],
     tally: Tally,
 ) -> None:
-    """Die at one point; what is there then is what all find who died between the same two commits."""
+    """Crash at one point. All crashes between the same two commits must leave the same state."""
     what = f"{operation}, operation {point}{', torn' if torn else ''}"
     shutil.copytree(begin, root, symlinks=True)
     died = crasher.run(do="crash", root=str(root), operation=operation, point=point, torn=torn)
-    looked = crasher.run(do="look", root=str(root))
+    result = crasher.run(do="look", root=str(root))
     shutil.rmtree(root)
     tally.count("crashes")
     before = died["said"].splitlines()
     what += f" after {before[-1:]}"
     if died["status"] not in (-9, 0):
-        tally.lose(f"{what}: {died['status']} {died['said'][-1000:]}")
+        tally.fail(f"{what}: {died['status']} {died['output'][-1000:]}")
         return
     if died["status"] == 0:
-        tally.count("changes that were done before their crash point")
-    if looked["status"] != 0:
-        tally.lose(f"{what}: cannot be opened: {looked['said']}")
+        tally.count("operations completed before their crash point")
+    if result["status"] != 0:
+        tally.fail(f"{what}: the directory cannot be opened: {result['output']}")
         return
-    found = json.loads(looked["said"])
+    found = json.loads(result["said"])
     tally.check(not found["wrong"], f"{what}: {found['wrong']}")
     n_commits = sum(line.startswith("commit ") for line in before)
     known = seen.setdefault(n_commits, found["seen"])
-    tally.check(found["seen"] == known, f"{what}, {n_commits} commits: {found['seen']}, and not {known}")
+    tally.check(found["seen"] == known, f"{what}, {n_commits} commits: {found['seen']}, not {known}")
     others = [state for number, state in seen.items() if number != n_commits]
-    tally.check(found["seen"] not in others, f"{what}: {n_commits} commits came to nothing")
+    tally.check(found["seen"] not in others, f"{what}: the state of another number of commits than {n_commits}")

@@ -1,6 +1,6 @@
-"""A process that dies at one of its file operations; it is forked from one that has all imports behind it.
+"""Run a job in a child process that kills itself at one of its file operations.
 
-`python -m tests.torture.crashing` reads jobs as lines of JSON, runs each in a child, and tells of it in a line of JSON.
+`python -m tests.torture.crashing` reads jobs as lines of JSON, forks a child for each, and prints its result as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from service.store import Part, Store
 from service.store.check import check_project, project_directories
 from service.usecases.label import LabelRequest, SubmittedLabel, label_project
 from tests.support.npy import npy
-from tests.torture.data_dir import rubbish
+from tests.torture.data_dir import leftover_files
 from tests.torture.forms import FORM, NDJSON, ZIP, form
 
 AUDITED = (
@@ -51,32 +51,32 @@ write_all = os.write
 
 
 class Points:
-    """Counts the file operations of this process, writes each down, and dies at one of them.
+    """Counts and logs the file operations of this process, and kills it at one of them.
 
-    At a write it may die with half of the bytes written.
+    A write may be cut in half.
     """
 
-    def __init__(self, diary: int, last: int, *, torn: bool) -> None:
-        self.diary, self.last, self.torn, self.count = diary, last, torn, 0
+    def __init__(self, log: int, last: int, *, torn: bool) -> None:
+        self.log, self.last, self.torn, self.count = log, last, torn, 0
         self.fsync, self.open = os.fsync, io.open
 
     def arm(self) -> None:
-        """From now on operations count."""
-        sys.addaudithook(self.heard)
-        os.fsync = self.seen_fsync
-        io.open = builtins.open = self.opened  # type: ignore[assignment]
+        """Start counting."""
+        sys.addaudithook(self.on_audit_event)
+        os.fsync = self.counted_fsync
+        io.open = builtins.open = self.counted_open  # type: ignore[assignment]
 
-    def reach(self, what: str, before_the_end: Callable[[], object] = lambda: None) -> None:
-        """Write an operation down that is about to happen, or die."""
+    def reach(self, what: str, before_death: Callable[[], object] = lambda: None) -> None:
+        """Log the operation that comes next, or die."""
         self.count += 1
         if self.count == self.last:
             if self.torn:
-                before_the_end()
+                before_death()
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
-        write_all(self.diary, f"{what}\n".encode())
+        write_all(self.log, f"{what}\n".encode())
 
-    def heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def on_audit_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.rename":
             source, target = Path(str(arguments[0])), Path(str(arguments[1]))
             is_commit = target.name in COMMITS or source.parent.name == "projects"
@@ -86,19 +86,19 @@ class Points:
         elif event == "open" and arguments[2] & WRITING and not str(arguments[0]).startswith("/dev/"):
             self.reach(f"open {Path(str(arguments[0])).name}")
 
-    def seen_fsync(self, file: int) -> None:
+    def counted_fsync(self, file: int) -> None:
         self.reach("fsync")
         self.fsync(file)
 
-    def opened(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        """A file whose every write counts, where it is one of bytes to be written."""
+    def counted_open(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        """Open a file; writes to a binary file are counted."""
         if mode in ("xb", "wb", "ab"):
             return io.BufferedWriter(CountedFile(path, mode, self))
         return self.open(path, mode, *arguments, **options)
 
 
 class CountedFile(io.FileIO):
-    """A file whose writes may be the last thing that its process does."""
+    """A file whose writes are points."""
 
     def __init__(self, path: Any, mode: str, points: Points) -> None:
         super().__init__(path, mode)
@@ -110,14 +110,14 @@ class CountedFile(io.FileIO):
         return super().write(data)
 
 
-# What is done. Each begins with a project that has everything.
+# Operations. Each starts from a project that has every kind of file.
 
 
 def client_of(root: Path) -> FlaskClient:
     return create_app(Settings(data_dir=root, log_level="critical")).test_client()
 
 
-def must(client: FlaskClient, method: str, path: str, **request: Any) -> Any:
+def send(client: FlaskClient, method: str, path: str, **request: Any) -> Any:
     reply = client.open(path, method=method, **request)
     if reply.status_code >= 300:
         raise AssertionError(f"{method} {path}: {reply.status_code} {reply.get_data(as_text=True)[:500]}")
@@ -129,17 +129,17 @@ def fit(client: FlaskClient, project: str, **fields: Any) -> None:
     y = ["ant", "bee", *[None] * (N_SAMPLES - 2)]
     test = {"X_test": X[:2], "y_test": ["ant", "bee"]}
     body = {"project_id": project, "X": X, "y": y, "ids": [f"s{row}" for row in range(N_SAMPLES)], **test, **fields}
-    must(client, "POST", "/fit", json=body | {"estimator": "gaussian_nb"})
+    send(client, "POST", "/fit", json=body | {"estimator": "gaussian_nb"})
 
 
 def label(client: FlaskClient, refit: str, index: int = 4) -> None:
-    said = [{"index": index, "label": "bee", "annotator": "ada"}, {"index": index + 1, "label": "cat"}]
-    must(client, "POST", "/label", json={"project_id": "p", "labels": said, "refit": refit})
+    records = [{"index": index, "label": "bee", "annotator": "ada"}, {"index": index + 1, "label": "cat"}]
+    send(client, "POST", "/label", json={"project_id": "p", "labels": records, "refit": refit})
 
 
 def label_in_background(client: FlaskClient) -> None:
     label(client, "background")
-    while must(client, "GET", "/projects/p").json["fit"]["due"]:
+    while send(client, "GET", "/projects/p").json["fit"]["due"]:
         time.sleep(0.001)
 
 
@@ -149,21 +149,21 @@ def label_to_log(client: FlaskClient) -> None:
 
 
 def append(client: FlaskClient) -> None:
-    must(client, "POST", "/projects/p/pool", json={"X": [[1, 2], [3, 4]], "ids": ["t0", "t1"], "y": ["ant", None]})
+    send(client, "POST", "/projects/p/pool", json={"X": [[1, 2], [3, 4]], "ids": ["t0", "t1"], "y": ["ant", None]})
 
 
 def append_lines(client: FlaskClient) -> None:
     lines = b"\n".join(json.dumps({"x": [row, 1], "id": f"t{row}"}).encode() for row in range(30))
-    must(client, "POST", "/projects/p/pool", data=lines, headers=NDJSON)
+    send(client, "POST", "/projects/p/pool", data=lines, headers=NDJSON)
 
 
 def fit_form(client: FlaskClient) -> None:
-    must(client, "POST", "/fit", data=form({"project_id": "new"}, X=npy(np.ones((3_000, 4)))), headers=FORM)
+    send(client, "POST", "/fit", data=form({"project_id": "new"}, X=npy(np.ones((3_000, 4)))), headers=FORM)
 
 
 def lease(client: FlaskClient) -> None:
     who = {"annotator": "bob", "lease_seconds": 10_000}
-    must(client, "POST", "/query", json={"project_id": "p", "batch_size": 2, "strategy": "random", **who})
+    send(client, "POST", "/query", json={"project_id": "p", "batch_size": 2, "strategy": "random", **who})
 
 
 def lease_path(client: FlaskClient) -> str:
@@ -171,19 +171,19 @@ def lease_path(client: FlaskClient) -> str:
 
 
 def import_copy(client: FlaskClient) -> None:
-    data = must(client, "GET", "/projects/p/export").data
-    must(client, "POST", "/projects/import?project_id=copy", data=data, headers=ZIP)
+    data = send(client, "GET", "/projects/p/export").data
+    send(client, "POST", "/projects/import?project_id=copy", data=data, headers=ZIP)
 
 
 def start(client: FlaskClient) -> None:
-    """Sweep away what the dead left, as a process does that starts."""
+    """Sweep leftover files, as a starting process does."""
     create_app(client.application.extensions["active-query"].settings)
 
 
 OPERATIONS: dict[str, Callable[[FlaskClient], object]] = {
     "fit": lambda client: fit(client, "new"),
     "fit as a form": fit_form,
-    "fit again": lambda client: must(client, "POST", "/fit", json={"project_id": "p"}),
+    "fit again": lambda client: send(client, "POST", "/fit", json={"project_id": "p"}),
     "replace": lambda client: fit(client, "p", replace=True, random_state=3),
     "label": lambda client: label(client, "never"),
     "label and wait": lambda client: label(client, "wait"),
@@ -191,32 +191,32 @@ OPERATIONS: dict[str, Callable[[FlaskClient], object]] = {
     "fit in the background": label_in_background,
     "append": append,
     "append lines": append_lines,
-    "retract": lambda client: must(client, "DELETE", "/projects/p/labels/0"),
+    "retract": lambda client: send(client, "DELETE", "/projects/p/labels/0"),
     "lease": lease,
-    "renew": lambda client: must(client, "POST", f"{lease_path(client)}/renew", json={"lease_seconds": 9}),
-    "release": lambda client: must(client, "DELETE", lease_path(client)),
+    "renew": lambda client: send(client, "POST", f"{lease_path(client)}/renew", json={"lease_seconds": 9}),
+    "release": lambda client: send(client, "DELETE", lease_path(client)),
     "import": import_copy,
-    "delete": lambda client: must(client, "DELETE", "/projects/p"),
+    "delete": lambda client: send(client, "DELETE", "/projects/p"),
     "start": start,
 }
 
 
-# The jobs.
+# Jobs.
 
 
 def prepare(job: dict[str, Any], out: BinaryIO) -> None:
-    """Make the directory that all begins with."""
+    """Create the directory that every operation starts from."""
     root = Path(job["root"])
     client = client_of(root)
     fit(client, "p")
     service.store.events.TAIL_BYTES = 0
     label(client, "wait", 2)
     who = {"annotator": "cy", "lease_seconds": 100_000}
-    must(client, "POST", "/query", json={"project_id": "p", "batch_size": 2, "strategy": "random", **who})
+    send(client, "POST", "/query", json={"project_id": "p", "batch_size": 2, "strategy": "random", **who})
 
 
-def leave_rubbish(root: Path) -> None:
-    """Leave what a process leaves that dies in the middle."""
+def leave_leftovers(root: Path) -> None:
+    """Leave the files of a process that died in the middle of a write."""
     for name in ("staging/dead/000001.joblib", "projects/p/pool/000099.joblib", "projects/unborn/pool/000001.joblib"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"half")
@@ -224,33 +224,33 @@ def leave_rubbish(root: Path) -> None:
 
 
 def crash(job: dict[str, Any], out: BinaryIO) -> None:
-    """Do an operation, and die at one of its points; write down what came before."""
+    """Run an operation and die at one of its points; the output lists the points before."""
     root = Path(job["root"])
     client = client_of(root)
     if job["operation"] == "start":
-        leave_rubbish(root)
+        leave_leftovers(root)
     points = Points(out.fileno(), job["point"], torn=job["torn"])
     points.arm()
     OPERATIONS[job["operation"]](client)
 
 
 def look(job: dict[str, Any], out: BinaryIO) -> None:
-    """Open the directory as a new process does, say what is there, and whether it can be worked with."""
+    """Open the directory as a new process does; output its contents, and any problem in using it."""
     root = Path(job["root"])
     store = Store(root)
     store.sweep()
-    seen = {name: facts(store, name) for name in store.project_ids()}
+    seen = {name: contents_of(store, name) for name in store.project_ids()}
     wrong = [str(finding) for directory in project_directories(root) for finding in check_project(directory)]
-    wrong += [f"rubbish: {name}" for name in rubbish(root)]
+    wrong += [f"leftover file: {name}" for name in leftover_files(root)]
     for name in store.project_ids():
-        answer = SubmittedLabel(0, None, "ant", "zoe")
-        label_project(store, LabelRequest(name, [answer], "wait"))
+        record = SubmittedLabel(0, None, "ant", "zoe")
+        label_project(store, LabelRequest(name, [record], "wait"))
     wrong += [str(finding) for directory in project_directories(root) for finding in check_project(directory)]
     out.write(json.dumps({"seen": seen, "wrong": wrong}).encode())
 
 
-def facts(store: Store, name: str) -> list[Any]:
-    """All of a project that is the same whenever it is done."""
+def contents_of(store: Store, name: str) -> list[Any]:
+    """Return the contents of a project, without timestamps."""
     snapshot = store.read(name, Part.POOL, Part.IDS, Part.HELD_OUT, Part.MODEL)
     project, votes = snapshot.project, snapshot.project.votes
     pool = b"".join(np.asarray(segment).tobytes() for segment in snapshot.pool.segments) if snapshot.pool else b""
@@ -270,7 +270,7 @@ JOBS = {"prepare": prepare, "crash": crash, "look": look}
 
 
 def in_child(job: dict[str, Any]) -> dict[str, Any]:
-    """Run a job in a child of this process; what it wrote, and how it ended."""
+    """Run a job in a child process; return its output and exit status."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -281,15 +281,15 @@ def in_child(job: dict[str, Any]) -> dict[str, Any]:
             JOBS[job["do"]](job, out)
             out.flush()
             status = 0
-        except (Exception, ServiceError):  # noqa: BLE001 - it goes to whoever gave the job
+        except (Exception, ServiceError):  # noqa: BLE001 - reported as the output
             write_all(writer, traceback.format_exc()[-3000:].encode())
         finally:
             os._exit(status)
     os.close(writer)
-    with os.fdopen(reader, "rb") as said:
-        text = said.read().decode()
+    with os.fdopen(reader, "rb") as output:
+        text = output.read().decode()
     _, status = os.waitpid(pid, 0)
-    return {"said": text, "status": os.waitstatus_to_exitcode(status)}
+    return {"output": text, "status": os.waitstatus_to_exitcode(status)}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Each file of a project spoilt in each way: that project says so, no other is harmed, and the check names the file."""
+"""Damage each file of a project in each way: the project reports it, others are unharmed, `check` names the file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.torture.asker import Asker
+from tests.torture.checked_client import CheckedClient
 from tests.torture.data_dir import check_command
 from tests.torture.outcome import Tally
 from tests.torture.processes import running
@@ -15,79 +15,79 @@ from tests.torture.sizes import Sizes
 
 N_SAMPLES = 60
 MAY_BE_MISSING = "leases.joblib"
-"""Where nobody ever asked for a lease there is none."""
+"""Created by the first lease."""
 
 MAY_BE_LONGER = "events.log"
-"""What lies beyond its end, by the state, is of a commit that never happened."""
+"""Bytes beyond the end that the state names belong to a commit that never happened."""
 
 NOT_READ = {"lock", "fit.lock", "lease.lock", "fit.running"}
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Make a project for each damage beside one that stays whole; spoil, look, and check."""
+    """Create a project for each kind of damage beside an intact one; damage it, read it, and run the check."""
     tally, root = Tally(), scratch / "data"
-    # Without a cache each look is at the disk.
+    # Without a cache every request reads the disk.
     with running(root, scratch / "log", AQ_WORKERS="1", AQ_CACHE_BYTES="0", AQ_MAX_PROJECTS="100000") as service:
-        asker = Asker(service.port, tally)
-        make_project(asker, "whole")
-        whole = asker.must("GET", "/projects/whole/export").body
-        before = looks(asker, "whole"), contents(root / "projects/whole")
-        make_project(asker, "sample")
+        client = CheckedClient(service.port, tally)
+        make_project(client, "intact")
+        exported = client.fetch("GET", "/projects/intact/export").body
+        before = replies_about(client, "intact"), contents(root / "projects/intact")
+        make_project(client, "sample")
         files = [name for name in contents(root / "projects/sample") if name not in NOT_READ]
-        rng = random.Random(f"{seed} damage")  # noqa: S311 - it is to come again
+        rng = random.Random(f"{seed} damage")  # noqa: S311 - reproducible
         cases = [(file, way) for file in files for way in ways(sizes.bit_flips, file)]
-        for number, (file, (how, spoil)) in enumerate(rng.sample(cases, min(len(cases), sizes.damages * len(files)))):
+        for number, (file, (how, damage)) in enumerate(rng.sample(cases, min(len(cases), sizes.damages * len(files)))):
             project = f"bad{number}"
-            make_project(asker, project)
-            spoil(root / "projects" / project / file, rng)
-            look_at_damaged(asker, project, f"{file}, {how}", tally)
-            look_at_check(root, project, file, how, tally)
+            make_project(client, project)
+            damage(root / "projects" / project / file, rng)
+            check_replies(client, project, f"{file}, {how}", tally)
+            check_check_command(root, project, file, how, tally)
         tally.check(
-            (looks(asker, "whole"), contents(root / "projects/whole")) == before, "the whole project was harmed"
+            (replies_about(client, "intact"), contents(root / "projects/intact")) == before,
+            "the intact project has changed",
         )
-        tally.check(asker.must("GET", "/projects/whole/export").body == whole, "the whole project was harmed")
-        tally.check(
-            check_command(root, "--project", "whole") == (0, []), "the check finds fault with the whole project"
-        )
+        tally.check(client.fetch("GET", "/projects/intact/export").body == exported, "the intact project has changed")
+        tally.check(check_command(root, "--project", "intact") == (0, []), "the check reports the intact project")
         service.stop()
         service.start()
         tally.check(
-            looks(asker, "whole") == before[0], "the whole project is another after a restart beside damaged ones"
+            replies_about(client, "intact") == before[0],
+            "the intact project differs after a restart beside damaged ones",
         )
     return tally
 
 
-def make_project(asker: Asker, project: str) -> None:
-    """A project with a file of each kind: names, a held-out set, a model, a log, and leases."""
+def make_project(client: CheckedClient, project: str) -> None:
+    """Create a project with a file of each kind: ids, a held-out set, a model, an event log, and leases."""
     X = [[row % 7, row / 3] for row in range(N_SAMPLES)]
     y = ["ant", "bee"] * 5 + [None] * (N_SAMPLES - 10)
     test = {"X_test": X[:4], "y_test": ["ant", "bee", "ant", "bee"]}
     names = [f"s{row}" for row in range(N_SAMPLES)]
     body = {"project_id": project, "X": X, "y": y, "ids": names, "estimator": "gaussian_nb", **test}
-    asker.must("POST", "/fit", body, allow=[201])
+    client.fetch("POST", "/fit", body, allow=[201])
     lease = {"project_id": project, "annotator": "ada", "lease_seconds": 100_000, "strategy": "random"}
-    asker.must("POST", "/query", lease)
-    # So many answers that their events go to the log.
-    said = [{"index": index, "label": "ant", "annotator": f"a{n}"} for index in range(10, 40) for n in range(50)]
-    asker.must("POST", "/label", {"project_id": project, "labels": said, "refit": "never"})
+    client.fetch("POST", "/query", lease)
+    # Enough labels for their events to go to the log.
+    records = [{"index": index, "label": "ant", "annotator": f"a{n}"} for index in range(10, 40) for n in range(50)]
+    client.fetch("POST", "/label", {"project_id": project, "labels": records, "refit": "never"})
 
 
-Spoil = Callable[[Path, random.Random], object]
+Damage = Callable[[Path, random.Random], object]
 
 
-def ways(bit_flips: int, file: str) -> Iterator[tuple[str, Spoil]]:
-    """All ways to spoil a file, by their names."""
+def ways(bit_flips: int, file: str) -> Iterator[tuple[str, Damage]]:
+    """Yield the name and function of every way to damage a file."""
     yield from ((f"bit flip {n}", flip) for n in range(bit_flips))
-    yield "cut", lambda path, rng: path.write_bytes(path.read_bytes()[: rng.randrange(1, path.stat().st_size)])
+    yield "truncated", lambda path, rng: path.write_bytes(path.read_bytes()[: rng.randrange(1, path.stat().st_size)])
     yield "without its last byte", lambda path, _: path.write_bytes(path.read_bytes()[:-1])
     yield "empty", lambda path, _: path.write_bytes(b"")
     if file != MAY_BE_LONGER:
         yield "longer", lambda path, rng: path.write_bytes(path.read_bytes() + rng.randbytes(9))
-    yield "of other bytes", lambda path, rng: path.write_bytes(rng.randbytes(path.stat().st_size))
-    yield "a directory", a_directory
+    yield "random bytes", lambda path, rng: path.write_bytes(rng.randbytes(path.stat().st_size))
+    yield "a directory", replace_by_directory
     if file != MAY_BE_MISSING:
         yield "removed", lambda path, _: path.unlink()
-        yield "a link to nothing", lambda path, _: (path.unlink(), path.symlink_to("nowhere"))
+        yield "a dangling link", lambda path, _: (path.unlink(), path.symlink_to("nowhere"))
 
 
 def flip(path: Path, rng: random.Random) -> None:
@@ -96,26 +96,26 @@ def flip(path: Path, rng: random.Random) -> None:
     path.write_bytes(data)
 
 
-def a_directory(path: Path, _: random.Random) -> None:
+def replace_by_directory(path: Path, _: random.Random) -> None:
     path.unlink()
     path.mkdir()
 
 
-def look_at_damaged(asker: Asker, project: str, what: str, tally: Tally) -> None:
-    """Whatever is asked is answered in the right way, or refused with a sentence that names the project."""
-    tally.count("files spoilt")
+def check_replies(client: CheckedClient, project: str, what: str, tally: Tally) -> None:
+    """Check that every request succeeds, or fails with an error that names the project and the check command."""
+    tally.count("files damaged")
     for method, path, body, status in requests(project):
-        reply = asker.ask(method, path, body, allow=[status, 500])
+        reply = client.request(method, path, body, allow=[status, 500])
         if reply is None:
-            tally.lose(f"{what}: {method} {path} broke the connection")
+            tally.fail(f"{what}: {method} {path} broke the connection")
         elif reply.status == 500:
-            tally.count("clear refusals")
+            tally.count("requests refused with a clear error")
             detail = reply.json["detail"]
             is_clear = repr(project) in detail and "active-query check" in detail
             tally.check(is_clear, f"{what}: {method} {path}: {detail}")
-    listed = asker.call("GET", "/projects?limit=1000")
-    is_listed = listed.status == 200 and "whole" in {each["project_id"] for each in listed.json["projects"]}
-    tally.check(is_listed, f"{what}: the whole project cannot be listed: {listed.status} {listed.body[:200]!r}")
+    listed = client.call("GET", "/projects?limit=1000")
+    is_listed = listed.status == 200 and "intact" in {each["project_id"] for each in listed.json["projects"]}
+    tally.check(is_listed, f"{what}: the intact project is not listed: {listed.status} {listed.body[:200]!r}")
 
 
 def requests(project: str) -> list[tuple[str, str, Any, int]]:
@@ -129,21 +129,21 @@ def requests(project: str) -> list[tuple[str, str, Any, int]]:
     ]
 
 
-def look_at_check(root: Path, project: str, file: str, how: str, tally: Tally) -> None:
-    """`active-query check` names the file, unless asking for a lost model has mended it already."""
+def check_check_command(root: Path, project: str, file: str, how: str, tally: Tally) -> None:
+    """Check that `active-query check` names the file, unless a query has refitted a lost model."""
     status, lines = check_command(root, "--project", project)
     is_named = status == 1 and any(line.startswith(f"{project}: {file}: ") for line in lines)
-    is_mended = file.startswith("models/") and not lines
-    tally.check(is_named or is_mended, f"{file}, {how}: the check says {status} {lines}")
-    tally.count("models mended" if is_mended else "files named by the check")
+    is_repaired = file.startswith("models/") and not lines
+    tally.check(is_named or is_repaired, f"{file}, {how}: the check returns {status} {lines}")
+    tally.count("models refitted" if is_repaired else "files named by the check")
 
 
-def looks(asker: Asker, project: str) -> list[bytes]:
-    """All that is answered about a project, but the question's name and the request's."""
-    question = {"project_id": project, "strategy": "margin", "batch_size": 5}
+def replies_about(client: CheckedClient, project: str) -> list[bytes]:
+    """Return the bodies of all read requests about a project."""
+    query = {"project_id": project, "strategy": "margin", "batch_size": 5}
     parts = ("", "/labels", "/events", "/annotators", "/leases")
-    seen = [asker.must("GET", f"/projects/{project}{part}").body for part in parts]
-    return [*seen, asker.must("POST", "/query", question).body]
+    seen = [client.fetch("GET", f"/projects/{project}{part}").body for part in parts]
+    return [*seen, client.fetch("POST", "/query", query).body]
 
 
 def contents(directory: Path) -> dict[str, bytes]:

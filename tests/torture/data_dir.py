@@ -1,4 +1,4 @@
-"""What lies in a data directory when nobody is at work there."""
+"""Checks of a data directory that no process is using."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from service.store.load_state import load_state
 from tests.torture.outcome import Tally
 
 
-def check_soundness(root: Path, tally: Tally) -> None:
-    """Keep whatever `active-query check` finds wrong."""
+def check_data_directory(root: Path, tally: Tally) -> None:
+    """Report everything that `active-query check` finds."""
     for directory in project_directories(root):
         for finding in check_project(directory):
-            tally.lose(f"check: {finding.project_id}: {finding.file}: {finding.problem}")
-    tally.count("checks of every byte")
+            tally.fail(f"check: {finding.project_id}: {finding.file}: {finding.problem}")
+    tally.count("full checks of the data directory")
 
 
 def check_command(root: Path, *arguments: str) -> tuple[int, list[str]]:
-    """Run `active-query check`; its exit status and its lines."""
+    """Run `active-query check`; return its exit status and output lines."""
     run = CliRunner().invoke(main, ["check", *arguments], env={"AQ_DATA_DIR": str(root)})
     return run.exit_code, run.stdout.splitlines()
 
 
-def rubbish(root: Path) -> list[str]:
-    """Name files that no state names and nobody works on, and directories that are no projects."""
+def leftover_files(root: Path) -> list[str]:
+    """Return files that no state refers to, and directories that are not projects."""
     found = [path for path in (root / "staging").iterdir() if path.name != "lock"]
     named = project_directories(root)
     for directory in (root / "projects").iterdir():
@@ -46,7 +46,7 @@ def rubbish(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in found)
 
 
-def check_tidiness(root: Path, tally: Tally) -> None:
-    """Keep what lies about that should not."""
-    for name in rubbish(root):
-        tally.lose(f"rubbish is left: {name}")
+def check_no_leftovers(root: Path, tally: Tally) -> None:
+    """Report leftover files."""
+    for name in leftover_files(root):
+        tally.fail(f"leftover file: {name}")

@@ -1,4 +1,4 @@
-"""Bodies of requests that are more than a JSON document."""
+"""Request bodies other than plain JSON, and their headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 def form(config: dict[str, Any], **files: bytes) -> bytes:
-    """A multipart form: the part `config`, and arrays as .npy files."""
+    """Encode a multipart form: the part `config`, and arrays as .npy files."""
     parts = [("config", "application/json", json.dumps(config).encode())]
     parts += [(name, "application/x-npy", data) for name, data in files.items()]
     return b"".join(part(*each) for each in parts) + f"--{BOUNDARY}--\r\n".encode()

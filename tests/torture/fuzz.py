@@ -1,4 +1,4 @@
-"""Bodies that were changed at random: each reader takes them or refuses them, and never breaks, hangs or grows."""
+"""Randomly changed request bodies: each body reader accepts or refuses them, without crash, hang or memory growth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.torture.readers import READERS, Reader, Service, serving, without_che
 from tests.torture.sizes import Sizes
 
 SECONDS = 5
-"""No body of a few kilobytes takes longer."""
+"""Time limit for a body of a few kilobytes."""
 
 GROWTH_MB = 200
 NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
@@ -43,62 +43,62 @@ WORDS = [
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Change bodies by lot, from the seed, and by what they reach in the code, where atheris is installed."""
+    """Change bodies at random; with atheris installed, also guided by code coverage."""
     tally = Tally()
     with serving(scratch / "data") as service, without_checksums():
         for number, (name, reader) in enumerate(READERS.items()):
-            by_lot(service, name, reader, sizes.fuzz_inputs, random.Random(f"{seed} {number}"), tally)  # noqa: S311
+            fuzz_randomly(service, name, reader, sizes.fuzz_inputs, random.Random(f"{seed} {number}"), tally)  # noqa: S311
     if sizes.fuzz_seconds and importlib.util.find_spec("atheris") is None:
-        tally.figures["by coverage:"] = "nothing, for atheris is not installed (the extra 'fuzz')"
+        tally.figures["by coverage:"] = "none, atheris is not installed (extra 'fuzz')"
     elif sizes.fuzz_seconds:
         for name in READERS:
-            by_coverage(name, sizes.fuzz_seconds, seed, scratch, tally)
+            fuzz_by_coverage(name, sizes.fuzz_seconds, seed, scratch, tally)
     return tally
 
 
-def by_lot(service: Service, name: str, reader: Reader, times: int, rng: random.Random, tally: Tally) -> None:
-    """Send changed bodies to one reader."""
+def fuzz_randomly(service: Service, name: str, reader: Reader, times: int, rng: random.Random, tally: Tally) -> None:
+    """Send randomly changed bodies to one reader."""
     seeds = reader.seeds(service.client)
     for data in seeds:
         status = service.send(reader, data).status_code
-        tally.check(status < 300, f"{name}: a body that is right is refused: {status}")
-    memory, slowest, taken = 0, 0.0, 0
+        tally.check(status < 300, f"{name}: a valid body is refused: {status}")
+    memory, slowest, n_accepted = 0, 0.0, 0
     for number in range(times):
-        data = changed(rng.choice(seeds), seeds, rng)
+        data = with_changes(rng.choice(seeds), seeds, rng)
         begin = time.monotonic()
-        status = outcome(service, reader, data, name, tally)
-        slowest, taken = max(slowest, time.monotonic() - begin), taken + (status < 300)
+        status = send_with_limit(service, reader, data, name, tally)
+        slowest, n_accepted = max(slowest, time.monotonic() - begin), n_accepted + (status < 300)
         if number == times // 4:
             memory = memory_mb()
     tally.count("changed bodies", times)
-    tally.count("changed bodies that were taken", taken)
+    tally.count("changed bodies accepted", n_accepted)
     tally.figures[f"slowest {name}"] = f"{slowest * 1000:.0f} ms"
     tally.check(memory_mb() - memory < GROWTH_MB, f"{name}: grew by {memory_mb() - memory} MB")
 
 
-def outcome(service: Service, reader: Reader, data: bytes, name: str, tally: Tally) -> int:
-    """Send a body; the status, 500 if it never came."""
+def send_with_limit(service: Service, reader: Reader, data: bytes, name: str, tally: Tally) -> int:
+    """Send a body; return the status, 500 on timeout."""
     try:
         with time_limit(SECONDS):
             status = service.send(reader, data).status_code
     except TimeoutError:
-        tally.lose(f"{name}: takes longer than {SECONDS} s: {data.hex()[:4000]}")
+        tally.fail(f"{name}: takes longer than {SECONDS} s: {data.hex()[:4000]}")
         return 500
     if status >= 500:
         where = traceback.extract_tb(service.bug.__traceback__)[-1] if service.bug else "nowhere"
-        tally.lose(f"{name}: {status}, {service.bug!r} in {where}: {data.hex()[:4000]}")
+        tally.fail(f"{name}: {status}, {service.bug!r} in {where}: {data.hex()[:4000]}")
     return status
 
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in the midst of what takes too long."""
+    """Raise TimeoutError after some seconds."""
 
-    def give_up(*_: object) -> None:
+    def on_alarm(*_: object) -> None:
         raise TimeoutError
 
-    handler = signal.signal(signal.SIGALRM, give_up)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)  # which may be somebody else's, too
+    handler = signal.signal(signal.SIGALRM, on_alarm)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)  # pytest-timeout may use the same timer
     try:
         yield
     finally:
@@ -107,11 +107,11 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def memory_mb() -> int:
-    """The most memory that this process ever had."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-# Changes. Each takes a body and gives another.
+# Changes. Each modifies a body in place.
 
 
 def flip(data: bytearray, seeds: Sequence[bytes], rng: random.Random) -> None:
@@ -161,8 +161,8 @@ CHANGES: list[Callable[[bytearray, Sequence[bytes], random.Random], None]] = [
 ]  # fmt: skip
 
 
-def changed(data: bytes, seeds: Sequence[bytes], rng: random.Random) -> bytes:
-    """Change a body once or a few times."""
+def with_changes(data: bytes, seeds: Sequence[bytes], rng: random.Random) -> bytes:
+    """Return a body with one to four random changes."""
     body = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
         if body:
@@ -170,8 +170,8 @@ def changed(data: bytes, seeds: Sequence[bytes], rng: random.Random) -> bytes:
     return bytes(body)
 
 
-def by_coverage(name: str, seconds: int, seed: int, scratch: Path, tally: Tally) -> None:
-    """Let atheris look for bodies that reach new code in one reader, in a process of its own."""
+def fuzz_by_coverage(name: str, seconds: int, seed: int, scratch: Path, tally: Tally) -> None:
+    """Let atheris search for bodies that reach new code in one reader, in a separate process."""
     begin = time.monotonic()
     command = [sys.executable, "-m", "tests.torture.fuzzing", name, str(seconds), str(seed), str(scratch / name)]
     run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=os.environ)
@@ -180,4 +180,4 @@ def by_coverage(name: str, seconds: int, seed: int, scratch: Path, tally: Tally)
         tally.count("bodies by coverage", int(done[-1][0]))
         tally.figures[f"coverage of {name}"] = f"{done[0][1]} -> {done[-1][1]}"
     if run.returncode != 0:
-        tally.lose(f"{name}, by coverage after {time.monotonic() - begin:.0f} s: {run.stderr[-3000:]}")
+        tally.fail(f"{name}, by coverage after {time.monotonic() - begin:.0f} s: {run.stderr[-3000:]}")

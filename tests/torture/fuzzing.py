@@ -1,4 +1,4 @@
-"""One reader under atheris: `python -m tests.torture.fuzzing READER SECONDS SEED DIRECTORY`. Needs the extra 'fuzz'."""
+"""Fuzz one reader with atheris (extra `fuzz`): `python -m tests.torture.fuzzing READER SECONDS SEED DIRECTORY`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def main() -> None:
         for number, data in enumerate(reader.seeds(service.client)):
             (corpus / str(number)).write_bytes(data)
 
-        def look(data: bytes) -> None:
+        def try_body(data: bytes) -> None:
             reply = service.send(reader, data)
             if reply.status_code >= 500:
                 raise RuntimeError(reply.get_data(as_text=True)) from service.bug
 
-        atheris.Setup([sys.argv[0], *options, str(corpus)], look)
+        atheris.Setup([sys.argv[0], *options, str(corpus)], try_body)
         atheris.Fuzz()
 
 

@@ -1,4 +1,4 @@
-"""Everything that can be done to a project, in any order, against a plain model of the contract in memory."""
+"""Random sequences of requests to a project, compared with a simple in-memory model of the contract."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from werkzeug.test import TestResponse
 from service.app import create_app
 from service.domain.events import replay
 from service.settings import Settings
-from tests.torture.book import Answer, Book, votes_in
+from tests.torture.expected_labels import ExpectedLabels, LabelRecord, votes_in_reply
 from tests.torture.outcome import Tally
 from tests.torture.sizes import Sizes
 from tests.torture.storm import replay_of
@@ -44,7 +44,7 @@ refits = st.sampled_from(["never", "never", "wait"])
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Let hypothesis draw the steps; what it finds it makes small."""
+    """Let hypothesis draw request sequences and shrink any that fails."""
     tally = Tally()
     Machine.tally, Machine.scratch = tally, scratch
     options = settings(
@@ -57,16 +57,16 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     )
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(Machine), settings=options)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told with the steps that led to it
+    except Exception as error:  # noqa: BLE001 - any error is reported with the steps that led to it
         steps = "; ".join(getattr(error, "__notes__", []))
-        tally.lose(
+        tally.fail(
             f"{traceback.format_exception_only(error)[-1]} in {traceback.extract_tb(error.__traceback__)[-1]}: {steps}"
         )
     return tally
 
 
 class Clock(datetime):
-    """Stands still until it is moved."""
+    """A clock that only advances when a test moves it."""
 
     moment = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -81,7 +81,7 @@ class Clock(datetime):
 
 @dataclass
 class Lease:
-    """What somebody holds, in the order in which it was given."""
+    """The samples that one query leased to an annotator, in order."""
 
     query_id: str
     annotator: str
@@ -93,36 +93,36 @@ class Lease:
 
 @dataclass
 class Model:
-    """What there must be of a project."""
+    """The expected state of the project."""
 
     n_samples: int
     has_ids: bool
     version: int
-    book: Book = field(default_factory=Book)
+    expected: ExpectedLabels = field(default_factory=ExpectedLabels)
     leases: list[Lease] = field(default_factory=list)
 
     @property
     def open(self) -> set[int]:
-        return set(range(self.n_samples)) - self.book.votes.keys()
+        return set(range(self.n_samples)) - self.expected.votes.keys()
 
     def live(self) -> list[Lease]:
-        """The leases that hold anything now."""
+        """Leases that have not expired and still hold samples."""
         return [lease for lease in self.leases if lease.expires_at > Clock.moment and lease.indices]
 
     def held(self, by: Callable[[str], bool]) -> list[int]:
-        """What is held, in the order in which it was given."""
+        """Indices leased to the annotators that `by` accepts, oldest lease first."""
         mine = sorted((lease for lease in self.live() if by(lease.annotator)), key=lambda lease: lease.leased_at)
         return [index for lease in mine for index in lease.indices]
 
-    def end_leases(self, indices: Iterable[int], of: str | None = None) -> None:
-        """Samples are no longer held, by anybody or by one."""
+    def end_leases(self, indices: Iterable[int], annotator: str | None = None) -> None:
+        """End the leases on some samples: those of one annotator, or all."""
         for lease in self.leases:
-            if of in (None, lease.annotator):
+            if annotator in (None, lease.annotator):
                 lease.indices = [index for index in lease.indices if index not in set(indices)]
 
 
 class Machine(RuleBasedStateMachine):
-    """Two workers over one directory, any of which answers; every reply is held against the model."""
+    """Two workers over one directory take turns; every reply is compared with the model."""
 
     tally: ClassVar[Tally]
     scratch: ClassVar[Path]
@@ -133,7 +133,6 @@ class Machine(RuleBasedStateMachine):
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr("service.domain.project.datetime", Clock)
         self.model: Model | None = None
-        self.version_of_gone = 0
         self.turn = 0
         self.start()
 
@@ -146,7 +145,7 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.root)
 
     def call(self, method: str, path: str, expect: int, body: Any = None) -> TestResponse:
-        """Ask one worker after the other."""
+        """Send a request to the worker whose turn it is; the status must be the one expected."""
         self.turn += 1
         self.tally.count("requests")
         reply = self.workers[self.turn % 2].open(path, method=method, json=body)
@@ -154,19 +153,19 @@ class Machine(RuleBasedStateMachine):
         return reply
 
     @property
-    def there(self) -> Model:
+    def existing(self) -> Model:
         assert self.model is not None
         return self.model
 
     @contextmanager
     def commits(self, least: int, most: int) -> Iterator[None]:
-        """Hold how many commits a request made against how many it may."""
-        before = self.there.version
+        """Check that the requests inside made at least `least` and at most `most` commits."""
+        before = self.existing.version
         yield
-        self.there.version = self.call("GET", f"/projects/{P}", 200).json["version"]
-        assert before + least <= self.there.version <= before + most
+        self.existing.version = self.call("GET", f"/projects/{P}", 200).json["version"]
+        assert before + least <= self.existing.version <= before + most
 
-    # What can be done.
+    # Rules.
 
     @initialize(n_samples=st.integers(2, 12), has_ids=st.booleans(), y=st.lists(labels, max_size=3))
     def begin(self, n_samples: int, has_ids: bool, y: list[Any]) -> None:
@@ -174,7 +173,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(n_samples=st.integers(2, 12), has_ids=st.booleans(), y=st.lists(labels, max_size=3))
     def create(self, n_samples: int, has_ids: bool, y: list[Any]) -> None:
-        """Make the project, or put another in its place."""
+        """Create the project or replace it."""
         y = (y + [None] * n_samples)[:n_samples]
         body = {"project_id": P, "X": rows(0, n_samples), "y": y, "classes": CLASSES, "consensus": "majority"}
         body |= {"estimator": "gaussian_nb"} | ({"ids": names(0, n_samples)} if has_ids else {})
@@ -183,7 +182,7 @@ class Machine(RuleBasedStateMachine):
         version = 1 if self.model is None else self.model.version + 1
         reply = self.call("POST", "/fit", 201 if self.model is None else 200, {**body, "replace": True}).json
         assert reply["version"] == version
-        self.model = Model(n_samples, has_ids, version, anonymous(Book(), y, 0))
+        self.model = Model(n_samples, has_ids, version, anonymous(ExpectedLabels(), y, 0))
 
     @precondition(lambda self: self.model)
     @rule()
@@ -194,15 +193,15 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model and self.model.n_samples < 30)
     @rule(y=st.lists(labels, min_size=1, max_size=4))
     def append(self, y: list[Any]) -> None:
-        first = self.there.n_samples
+        first = self.existing.n_samples
         body = {"X": rows(first, len(y)), "y": y}
         with_names = {**body, "ids": names(first, len(y))}
         path = f"/projects/{P}/pool"
-        self.call("POST", path, 422, body if self.there.has_ids else with_names)
+        self.call("POST", path, 422, body if self.existing.has_ids else with_names)
         with self.commits(1, 1):
-            self.call("POST", path, 200, with_names if self.there.has_ids else body)
-        self.there.n_samples += len(y)
-        self.there.book = anonymous(self.there.book, y, first)
+            self.call("POST", path, 200, with_names if self.existing.has_ids else body)
+        self.existing.n_samples += len(y)
+        self.existing.expected = anonymous(self.existing.expected, y, first)
 
     @precondition(lambda self: self.model)
     @rule(
@@ -212,55 +211,55 @@ class Machine(RuleBasedStateMachine):
         refit=refits,
     )
     def label(self, said: list[tuple[int, Any, str | None]], refit: str) -> None:
-        model = self.there
-        answers = [Answer(index, label, who, f"q-{self.turn}") for index, label, who in said]
-        body = {"project_id": P, "labels": [self.plain(answer) for answer in answers], "refit": refit}
-        if any(answer.index >= model.n_samples for answer in answers) or model.book.refused(answers):
+        model = self.existing
+        records = [LabelRecord(index, label, who, f"q-{self.turn}") for index, label, who in said]
+        body = {"project_id": P, "labels": [self.as_json(record) for record in records], "refit": refit}
+        if any(record.index >= model.n_samples for record in records) or model.expected.refuses(records):
             self.call("POST", "/label", 422, body)
             return
-        after, n_changed = model.book.answered(answers)
+        after, n_changed = model.expected.after_labels(records)
         with self.commits(int(n_changed > 0), int(n_changed > 0) if refit == "never" else 2):
             reply = self.call("POST", "/label", 200, body).json
-        assert (reply["n_accepted"], reply["n_changed"]) == (len(answers), n_changed)
-        model.end_leases(set(after.votes) - set(model.book.votes))
-        model.book = after
+        assert (reply["n_accepted"], reply["n_changed"]) == (len(records), n_changed)
+        model.end_leases(set(after.votes) - set(model.expected.votes))
+        model.expected = after
 
-    def plain(self, answer: Answer) -> dict[str, Any]:
-        """A record, by name where there are names and the sample's index is even."""
-        record = answer.plain
-        if self.there.has_ids and answer.index % 2 == 0 and answer.index < self.there.n_samples:
-            record["id"] = f"s{record.pop('index')}"
-        return record
+    def as_json(self, record: LabelRecord) -> dict[str, Any]:
+        """Return a record as JSON; it names samples of even index by id if the pool has ids."""
+        fields = record.as_json
+        if self.existing.has_ids and record.index % 2 == 0 and record.index < self.existing.n_samples:
+            fields["id"] = f"s{fields.pop('index')}"
+        return fields
 
     @precondition(lambda self: self.model)
     @rule(index=st.integers(0, 13))
     def retract(self, index: int) -> None:
-        model = self.there
-        if index not in model.book.votes:
+        model = self.existing
+        if index not in model.expected.votes:
             self.call("DELETE", f"/projects/{P}/labels/{index}", 404)
             return
         with self.commits(1, 1):
             self.call("DELETE", f"/projects/{P}/labels/{index}", 204)
-        model.book = model.book.retracted(index)
+        model.expected = model.expected.after_retraction(index)
 
     @precondition(lambda self: self.model)
     @rule(batch_size=st.integers(1, 6), strategy=st.sampled_from(["random", "margin", "auto"]), who=people | st.none())
     def query(self, batch_size: int, strategy: str, who: str | None) -> None:
         body = {"project_id": P, "batch_size": batch_size, "strategy": strategy} | ({"annotator": who} if who else {})
         reply = self.call("POST", "/query", 200, body)
-        self.check_answer(reply, batch_size, who)
+        self.check_query(reply, batch_size, who)
         assert reply.json["lease_expires_at"] is None
 
     @precondition(lambda self: self.model)
     @rule(batch_size=st.integers(1, 6), who=people, seconds=seconds)
     def lease(self, batch_size: int, who: str, seconds: int) -> None:
-        Clock.move(0.001)  # so that of two leases one is the older
-        model = self.there
+        Clock.move(0.001)  # no two leases start at the same time
+        model = self.existing
         body = {"project_id": P, "batch_size": batch_size, "annotator": who, "lease_seconds": seconds}
         reply = self.call("POST", "/query", 200, body)
-        indices = self.check_answer(reply, batch_size, who)
+        indices = self.check_query(reply, batch_size, who)
         own = model.held(lambda holder: holder == who)
-        assert indices[: len(own)] == own[:batch_size], "what somebody holds comes first"
+        assert indices[: len(own)] == own[:batch_size], "samples already leased come first"
         if not indices:
             return
         end = Clock.moment + timedelta(seconds=seconds)
@@ -269,15 +268,15 @@ class Machine(RuleBasedStateMachine):
         model.end_leases(indices, who)
         model.leases.append(Lease(reply.json["query_id"], who, indices, seconds, Clock.moment, end))
 
-    def check_answer(self, reply: TestResponse, batch_size: int, who: str | None) -> list[int]:
-        """Only what nobody else holds is given, and as much of that as was asked for."""
-        model, indices = self.there, reply.json["indices"]
+    def check_query(self, reply: TestResponse, batch_size: int, who: str | None) -> list[int]:
+        """The batch has as many of the samples that nobody else holds as were requested."""
+        model, indices = self.existing, reply.json["indices"]
         others = model.held(lambda holder: holder != who)
         allowed = model.open - set(others)
         assert set(indices) <= allowed
         assert len(set(indices)) == len(indices) == min(batch_size, len(allowed))
         assert reply.json["ids"] == ([f"s{index}" for index in indices] if model.has_ids else None)
-        assert (reply.json["n_labeled"], reply.json["n_unlabeled"]) == (len(model.book.labeled), len(model.open))
+        assert (reply.json["n_labeled"], reply.json["n_unlabeled"]) == (len(model.expected.labeled), len(model.open))
         if others and not allowed:
             first = min(lease.expires_at for lease in model.live() if lease.annotator != who)
             assert reply.json["fallback_reason"]
@@ -289,9 +288,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model and self.model.leases)
     @rule(data=st.data(), seconds=seconds | st.none())
     def renew(self, data: st.DataObject, seconds: int | None) -> None:
-        lease = data.draw(st.sampled_from(self.there.leases))
+        lease = data.draw(st.sampled_from(self.existing.leases))
         path, body = f"/projects/{P}/leases/{lease.query_id}/renew", {"lease_seconds": seconds} if seconds else {}
-        if lease not in self.there.live():
+        if lease not in self.existing.live():
             self.call("POST", path, 404, body)
             return
         reply = self.call("POST", path, 200, body).json
@@ -302,8 +301,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model and self.model.leases)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        lease = data.draw(st.sampled_from(self.there.leases))
-        is_live = lease in self.there.live()
+        lease = data.draw(st.sampled_from(self.existing.leases))
+        is_live = lease in self.existing.live()
         self.call("DELETE", f"/projects/{P}/leases/{lease.query_id}", 204 if is_live else 404)
         lease.indices = []
 
@@ -323,25 +322,25 @@ class Machine(RuleBasedStateMachine):
         self.call("DELETE", f"/projects/{P}", 404)
         self.model = None
 
-    # What must be seen at any time.
+    # Invariants.
 
     @invariant()
-    def steps(self) -> None:
+    def count_step(self) -> None:
         self.tally.count("steps")
 
     @invariant()
-    def the_project_is_as_the_model(self) -> None:
+    def project_matches_model(self) -> None:
         if self.model is None:
             self.call("GET", f"/projects/{P}", 404)
             return
-        model, book = self.model, self.model.book
+        model, expected = self.model, self.model.expected
         project = self.call("GET", f"/projects/{P}", 200).json
-        counts = [sum(book.consensus(index) == name for index in book.labeled) for name in CLASSES]
+        counts = [sum(expected.consensus(index) == name for index in expected.labeled) for name in CLASSES]
         wanted = {
             "version": model.version,
             "n_samples": model.n_samples,
-            "n_labeled": len(book.labeled),
-            "n_skipped": len(book.skipped),
+            "n_labeled": len(expected.labeled),
+            "n_skipped": len(expected.skipped),
             "n_unlabeled": len(model.open),
             "classes": list(CLASSES),
             "class_counts": counts,
@@ -349,26 +348,26 @@ class Machine(RuleBasedStateMachine):
         assert {name: project[name] for name in wanted} == wanted
 
     @invariant()
-    def the_labels_are_as_the_model(self) -> None:
+    def labels_match_model(self) -> None:
         if self.model is not None:
             kept = self.call("GET", f"/projects/{P}/labels", 200).json["labels"]
-            assert votes_in(kept) == self.model.book.votes
-            assert [record["consensus"] for record in kept] == [self.model.book.consensus(r["index"]) for r in kept]
+            assert votes_in_reply(kept) == self.model.expected.votes
+            assert [record["consensus"] for record in kept] == [self.model.expected.consensus(r["index"]) for r in kept]
             events = self.call("GET", f"/projects/{P}/events?limit=1000", 200).json["events"]
             assert replay(events) == replay_of(kept)
             assert sorted({event["version"] for event in events}) == list(range(1, self.model.version + 1))
 
     @invariant()
-    def the_leases_are_as_the_model(self) -> None:
+    def leases_match_model(self) -> None:
         if self.model is not None:
             kept = self.call("GET", f"/projects/{P}/leases", 200).json["leases"]
-            told = [
+            seen = [
                 (r["query_id"], r["annotator"], r["indices"], datetime.fromisoformat(r["expires_at"])) for r in kept
             ]
             live = self.model.live()
             wanted = [(lease.query_id, lease.annotator, lease.indices, lease.expires_at) for lease in live]
-            assert sorted(told) == sorted(wanted)
-            assert [end for *_, end in told] == sorted(end for *_, end in told)
+            assert sorted(seen) == sorted(wanted)
+            assert [end for *_, end in seen] == sorted(end for *_, end in seen)
 
 
 def rows(first: int, n_rows: int) -> list[list[float]]:
@@ -379,7 +378,7 @@ def names(first: int, n_rows: int) -> list[str]:
     return [f"s{row}" for row in range(first, first + n_rows)]
 
 
-def anonymous(book: Book, y: list[Any], first: int) -> Book:
-    """The book with labels that came with samples."""
-    answers = [Answer(first + row, label) for row, label in enumerate(y) if label is not None]
-    return book.answered(answers)[0]
+def anonymous(expected: ExpectedLabels, y: list[Any], first: int) -> ExpectedLabels:
+    """Add the labels that were sent with rows `first` and up."""
+    records = [LabelRecord(first + row, label) for row, label in enumerate(y) if label is not None]
+    return expected.after_labels(records)[0]

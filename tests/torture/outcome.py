@@ -1,4 +1,4 @@
-"""What a trial tried and what was lost."""
+"""The result of a trial: what it did, and its failures."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from threading import Lock
 
-MOST_SHOWN = 30
-"""So many losses are shown; a broken promise is broken a thousand times."""
+MAX_SHOWN = 30
+"""Largest number of failures printed: one bug fails thousands of times."""
 
 
 @dataclass
 class Tally:
-    """Counts what was done and keeps what went wrong; any thread may add to it."""
+    """Counts of actions, and failures. Safe to use from several threads."""
 
     counts: Counter[str] = field(default_factory=Counter)
     figures: dict[str, str] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     skipped: str | None = None
     lock: Lock = field(default_factory=Lock)
 
@@ -24,23 +24,23 @@ class Tally:
         with self.lock:
             self.counts[what] += times
 
-    def lose(self, what: str) -> None:
-        """Keep what went wrong."""
+    def fail(self, what: str) -> None:
+        """Record a failure."""
         with self.lock:
-            self.lost.append(what)
+            self.failures.append(what)
 
-    def check(self, holds: bool, otherwise: str) -> bool:
-        """Keep what went wrong unless something holds."""
+    def check(self, holds: bool, failure: str) -> bool:
+        """Record a failure unless a condition holds; return the condition."""
         if not holds:
-            self.lose(otherwise)
+            self.fail(failure)
         return holds
 
-    def lines(self) -> list[str]:
-        """Tell it, a line for each thing."""
+    def report_lines(self) -> list[str]:
+        """Return the lines to print."""
         if self.skipped:
             return [f"  skipped: {self.skipped}"]
         tried = [f"{times:,} {what}" for what, times in sorted(self.counts.items())]
         tried += [f"{name} {value}" for name, value in self.figures.items()]
-        lines = ["  tried: " + ", ".join(tried), f"  lost: {len(self.lost) or 'nothing'}"]
-        lines += [f"    {loss[:1000]}" for loss in self.lost[:MOST_SHOWN]]
+        lines = ["  tried: " + ", ".join(tried), f"  failures: {len(self.failures) or 'none'}"]
+        lines += [f"    {failure[:1000]}" for failure in self.failures[:MAX_SHOWN]]
         return lines

@@ -1,4 +1,4 @@
-"""Services that end with the trial that started them, however that ends."""
+"""Services that end with the trial that started them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.serving import Service
 
 @contextmanager
 def running(data_dir: Path, log: Path, **settings: str) -> Iterator[Service]:
-    """Start a service; whatever still runs of it afterwards is killed."""
+    """Start a service and kill it on exit if it still runs."""
     service = Service(data_dir, log, **settings)
     try:
         yield service.start()

@@ -1,4 +1,4 @@
-"""The readers of bodies, each with bodies that it takes, and how a body reaches it: seeds and targets of fuzzing."""
+"""Targets of fuzzing: each reader of request bodies, how to send it a body, and valid bodies as seeds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ P, PLAIN = "p", "plain"
 LIMITS = {"max_body_bytes": 2**22, "max_json_bytes": 2**20, "max_pool_cells": 2**20, "max_projects": 8}
 rng = np.random.default_rng(0)
 X = rng.normal(size=(12, 3)).astype(np.float32)
-QUESTION = {"X": X.tolist(), "batch_size": 2, "strategy": "k_center"}
+QUERY = {"X": X.tolist(), "batch_size": 2, "strategy": "k_center"}
 LABELS = {"project_id": P, "labels": [{"index": 3, "label": "ant", "annotator": "ada"}, {"id": "s4", "skip": True}]}
 FIT = {
     "project_id": "other",
@@ -49,14 +49,14 @@ FIT = {
 
 @dataclass(frozen=True)
 class Reader:
-    """How a body is sent, and bodies that are taken."""
+    """How to send a body, and valid bodies."""
 
     send: Callable[[FlaskClient, bytes], TestResponse]
     seeds: Callable[[FlaskClient], list[bytes]]
 
 
 class Service:
-    """An application over a small directory; it knows of its last bug."""
+    """An application with two small projects that keeps its last unhandled exception."""
 
     def __init__(self, root: Path) -> None:
         self.client = create_app(Settings(data_dir=root, log_level="critical", **LIMITS)).test_client()
@@ -66,12 +66,12 @@ class Service:
         for body in ({"project_id": P, "y": y, "ids": names, **test}, {"project_id": PLAIN}):
             assert self.client.post("/fit", json={"X": X.tolist(), **body}).status_code == 201
 
-    def note(self, record: logging.LogRecord) -> None:
+    def keep_exception(self, record: logging.LogRecord) -> None:
         if record.exc_info:
             self.bug = record.exc_info[1]
 
     def send(self, reader: Reader, data: bytes) -> TestResponse:
-        """Send a body, and undo what it did to the number of projects."""
+        """Send a body, and delete any project that it created."""
         reply = reader.send(self.client, data)
         if reply.status_code == 201:
             for project in self.client.get("/projects").json["projects"]:
@@ -82,9 +82,9 @@ class Service:
 
 @contextmanager
 def serving(root: Path) -> Iterator[Service]:
-    """An application whose bugs are noted, and not logged."""
+    """Yield an application whose unhandled exceptions are kept, not logged."""
     service, handler = Service(root), logging.Handler()
-    handler.emit = service.note  # type: ignore[method-assign]
+    handler.emit = service.keep_exception  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patches:
         logger = logging.getLogger("service.http.problems")
         for name, value in (("handlers", [handler]), ("propagate", False), ("level", logging.ERROR)):
@@ -94,18 +94,18 @@ def serving(root: Path) -> Iterator[Service]:
 
 @contextmanager
 def without_checksums() -> Iterator[None]:
-    """Let zip archives with wrong checksums pass, so that what is changed in them gets as far as their reader."""
+    """Ignore the checksums of zip archives, so that changed bytes reach the reader."""
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(zipfile.ZipExtFile, "_update_crc", lambda self, data: None)
         yield
 
 
-def posted(path: str, headers: dict[str, str]) -> Callable[[FlaskClient, bytes], TestResponse]:
+def post_to(path: str, headers: dict[str, str]) -> Callable[[FlaskClient, bytes], TestResponse]:
     return lambda client, data: client.post(path, data=data, headers=headers)
 
 
 def as_part(name: str, media_type: str, config: dict[str, Any]) -> Callable[[FlaskClient, bytes], TestResponse]:
-    """Send a body as one part of a question, of which nothing is kept."""
+    """Send a body as one part of a query, which stores nothing."""
     begin = part("config", "application/json", json.dumps(config).encode())
 
     def send(client: FlaskClient, data: bytes) -> TestResponse:
@@ -151,19 +151,19 @@ def lines(*records: Any) -> bytes:
 
 JSON = {"Content-Type": "application/json"}
 CONFIG = {"batch_size": 2, "strategy": "random"}
-QUESTIONS = jsons(
-    QUESTION,
+QUERIES = jsons(
+    QUERY,
     {"probabilities": [[0.5, 0.5], [0.1, 0.9]], "member_probabilities": [[[0.5, 0.5], [0, 1]]] * 2, "strategy": "bald"},
     {"project_id": P, "exclude": [0, 1], "candidates": [2, 3, 4], "params": {}, "explain": True, "overlap": 2},
     {"project_id": P, "annotator": "ada", "lease_seconds": 1, "random_state": 3, "explore": 0.5},
 )
 READERS: dict[str, Reader] = {
     "json of fit": Reader(
-        posted("/fit", JSON),
+        post_to("/fit", JSON),
         lambda _: jsons(FIT, {"project_id": P, "estimator": {"name": "svc", "params": {"C": 2.0}}}),
     ),
-    "json of query": Reader(posted("/query", JSON), lambda _: QUESTIONS),
-    "json of label": Reader(posted("/label", JSON), lambda _: jsons(LABELS, {**LABELS, "refit": "never"})),
+    "json of query": Reader(post_to("/query", JSON), lambda _: QUERIES),
+    "json of label": Reader(post_to("/label", JSON), lambda _: jsons(LABELS, {**LABELS, "refit": "never"})),
     "npy": Reader(
         as_part("X", "application/x-npy", CONFIG),
         lambda _: [
@@ -190,7 +190,7 @@ READERS: dict[str, Reader] = {
         as_part("X", "application/x-ndjson", CONFIG), lambda _: [lines(*X.tolist()), lines([1, 2], [3, 4])]
     ),
     "records": Reader(
-        posted(f"/projects/{PLAIN}/pool", NDJSON),
+        post_to(f"/projects/{PLAIN}/pool", NDJSON),
         lambda _: [lines({"x": [1, 2, 3], "y": "ant"}, {"x": [1, 2, 3.5]})],
     ),
     "arrow stream": Reader(
@@ -208,15 +208,15 @@ READERS: dict[str, Reader] = {
         ],
     ),
     "form": Reader(
-        posted("/query", FORM), lambda _: [form(CONFIG, X=npy(X)), form(CONFIG, X=npy(X), y=npy(np.arange(12)))]
+        post_to("/query", FORM), lambda _: [form(CONFIG, X=npy(X)), form(CONFIG, X=npy(X), y=npy(np.arange(12)))]
     ),
     "gzip": Reader(
-        posted("/query", {**JSON, "Content-Encoding": "gzip"}), lambda _: [gzip.compress(each) for each in QUESTIONS]
+        post_to("/query", {**JSON, "Content-Encoding": "gzip"}), lambda _: [gzip.compress(each) for each in QUERIES]
     ),
     "zstd": Reader(
-        posted("/query", {**JSON, "Content-Encoding": "zstd"}), lambda _: [zstd.compress(each) for each in QUESTIONS]
+        post_to("/query", {**JSON, "Content-Encoding": "zstd"}), lambda _: [zstd.compress(each) for each in QUERIES]
     ),
     "archive": Reader(
-        posted("/projects/import?project_id=copy", ZIP), lambda client: [client.get(f"/projects/{P}/export").data]
+        post_to("/projects/import?project_id=copy", ZIP), lambda client: [client.get(f"/projects/{P}/export").data]
     ),
 }

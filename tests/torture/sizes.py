@@ -1,4 +1,4 @@
-"""How much is tried: a few seconds in the suite, as long as it takes in the long form."""
+"""Sizes of the trials: QUICK takes seconds and runs in the test suite, LONG is run by hand."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """Every size may be set by its name: `--size kills=50`."""
+    """Each size can be set by name: `--size kills=50`."""
 
     kills: int = 200
-    kills_a_round: int = 20
-    leasing: int = 5  # clients of the storm that query with leases
+    kills_per_round: int = 20
+    leasing: int = 5  # clients of the storm, by kind
     labelling: int = 4
     appending: int = 2
     remaking: int = 2
@@ -22,23 +22,23 @@ class Sizes:
     annotators: int = 16
     annotated_samples: int = 5_000
     annotator_kills: int = 20
-    crash_points: int = 10_000  # of each operation, at most
-    damages: int = 10_000  # of each file, at most
+    crash_points: int = 10_000  # at most, for each operation
+    damages: int = 10_000  # at most, for each file
     bit_flips: int = 5
     disk_steps: int = 40
     dripping: int = 300
     drip_seconds: int = 40
-    examples: int = 150  # of the state machine, and steps in each
-    steps: int = 60
+    examples: int = 150  # of the state machine
+    steps: int = 60  # in each example
     contract_examples: int = 1_000
-    fuzz_inputs: int = 20_000  # of each reader
-    fuzz_seconds: int = 120  # of each reader, with atheris
+    fuzz_inputs: int = 20_000  # for each reader
+    fuzz_seconds: int = 120  # for each reader, with atheris
 
 
 LONG = Sizes()
 QUICK = Sizes(
     kills=2,
-    kills_a_round=2,
+    kills_per_round=2,
     leasing=2,
     labelling=1,
     appending=1,

@@ -1,4 +1,4 @@
-"""Hundreds of clients who send a byte now and then, or take nothing: others are answered as quickly as ever."""
+"""Hundreds of clients that send a byte per second, or read nothing: other requests stay fast."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from threading import Event, Thread
 import numpy as np
 
 from tests.support.npy import npy
-from tests.torture.asker import Asker
+from tests.torture.checked_client import CheckedClient
 from tests.torture.forms import FORM, form
 from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 PERIOD = 1.0
-"""Each of them sends a byte so often, in seconds: often enough not to be silent."""
+"""Seconds between bytes: short enough not to count as idle."""
 
-SLOWEST = 1.0
-"""Of a hundred requests of others one may take longer, in seconds."""
+MAX_P99_SECONDS = 1.0
+"""Bound on the 99th percentile of other requests."""
 
 N_ROWS = 200_000
-"""So many that the export which nobody takes does not fit the buffers on its way; to make it costs little."""
+"""Enough rows that an export does not fit into socket buffers."""
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Ask in peace, then while each kind of slow client is at it."""
+    """Measure other requests without slow clients, then beside each kind of them."""
     tally = Tally()
     with running(scratch / "data", scratch / "log", AQ_LOG_LEVEL="error") as service:
-        asker = Asker(service.port, tally)
-        make_projects(asker)
-        measure(asker, "in peace", 3, tally)
+        client = CheckedClient(service.port, tally)
+        make_projects(client)
+        measure(client, "without slow clients", 3, tally)
         for name, beginning in SLOW.items():
             stop = Event()
-            crowd = Thread(target=drip, args=(service.port, beginning, sizes.dripping, stop, tally))
-            crowd.start()
+            clients = Thread(target=drip, args=(service.port, beginning, sizes.dripping, stop, tally))
+            clients.start()
             try:
                 time.sleep(2 * PERIOD)
-                measure(asker, name, sizes.drip_seconds, tally)
+                measure(client, name, sizes.drip_seconds, tally)
             finally:
                 stop.set()
-                crowd.join()
+                clients.join()
     return tally
 
 
-def make_projects(asker: Asker) -> None:
-    """One to be asked about, and one with many rows."""
+def make_projects(client: CheckedClient) -> None:
+    """Create a small project to query and one with many rows."""
     X = [[row % 5, row / 100] for row in range(500)]
-    asker.must("POST", "/fit", {"project_id": "p", "X": X, "y": ["a", "b", *[None] * 498]}, allow=[201])
+    client.fetch("POST", "/fit", {"project_id": "p", "X": X, "y": ["a", "b", *[None] * 498]}, allow=[201])
     many = form({"project_id": "many"}, X=npy(np.zeros((N_ROWS, 10), np.float32)))
-    asker.must("POST", "/fit", many, headers=FORM, allow=[201])
+    client.fetch("POST", "/fit", many, headers=FORM, allow=[201])
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
@@ -67,27 +67,27 @@ SLOW = {
     "a chunked body": head("POST", "/query", "Content-Type: application/json", "Transfer-Encoding: chunked"),
     "a form": head("POST", "/fit", "Content-Type: multipart/form-data; boundary=b", "Content-Length: 100000")
     + b"--b\r\n",
-    "replies not taken": head("GET", "/projects/many/export"),
-    "nothing at all": b"",
+    "unread replies": head("GET", "/projects/many/export"),
+    "no bytes at all": b"",
 }
 
 
 def drip(port: int, begin: bytes, times: int, stop: Event, tally: Tally) -> None:
-    """Be many slow clients; whoever is sent away comes again."""
-    crowd: list[socket.socket] = []
+    """Run many slow clients; one that is disconnected connects again."""
+    clients: list[socket.socket] = []
     while not stop.is_set():
-        crowd += [made for made in (connected(port, begin) for _ in range(times - len(crowd))) if made is not None]
+        clients += [made for made in (connect(port, begin) for _ in range(times - len(clients))) if made is not None]
         next_round = time.monotonic() + PERIOD
-        alive = [client for client in crowd if sends(client, begin)]
-        tally.count("slow clients sent away", len(crowd) - len(alive))
-        crowd = alive
+        alive = [client for client in clients if send_byte(client, begin)]
+        tally.count("slow clients disconnected", len(clients) - len(alive))
+        clients = alive
         stop.wait(max(0.0, next_round - time.monotonic()))
-    for client in crowd:
+    for client in clients:
         client.close()
 
 
-def connected(port: int, begin: bytes) -> socket.socket | None:
-    """A new slow client, None where nobody takes it."""
+def connect(port: int, begin: bytes) -> socket.socket | None:
+    """Connect a slow client; return None if the connection is refused."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(0.2)
@@ -100,8 +100,8 @@ def connected(port: int, begin: bytes) -> socket.socket | None:
     return client
 
 
-def sends(client: socket.socket, begin: bytes) -> bool:
-    """Send one byte more, unless the client only waits; whether the server still listens."""
+def send_byte(client: socket.socket, begin: bytes) -> bool:
+    """Send one more byte, unless the client only waits; return whether it is still connected."""
     chunked = b"chunked" in begin
     more = b"1\r\n \r\n" if chunked else b"a"
     waits = not begin or begin.startswith(b"GET /projects/many")
@@ -116,7 +116,7 @@ def sends(client: socket.socket, begin: bytes) -> bool:
 
 
 def is_closed(client: socket.socket) -> bool:
-    """Whether the server has said something, which to a slow client can only be that it may go."""
+    """Whether the server has sent anything: to a slow client that can only be an error."""
     with suppress(BlockingIOError):
         client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         client.close()
@@ -124,21 +124,21 @@ def is_closed(client: socket.socket) -> bool:
     return False
 
 
-def measure(asker: Asker, what: str, seconds: float, tally: Tally) -> None:
+def measure(client: CheckedClient, what: str, seconds: float, tally: Tally) -> None:
     """Ask quick questions in turn, and hold how long they took against what they may."""
-    took = sorted(durations(asker, seconds))
+    took = sorted(durations(client, seconds))
     middle, slow = took[len(took) // 2], took[min(len(took) - 1, int(len(took) * 0.99))]
     tally.figures[what] = f"p50 {middle * 1000:.0f} ms, p99 {slow * 1000:.0f} ms, of {len(took)} requests"
-    tally.check(slow <= SLOWEST, f"{what}: p99 {slow:.1f} s, p50 {middle:.1f} s")
+    tally.check(slow <= MAX_P99_SECONDS, f"{what}: p99 {slow:.1f} s, p50 {middle:.1f} s")
 
 
-def durations(asker: Asker, seconds: float) -> Iterator[float]:
+def durations(client: CheckedClient, seconds: float) -> Iterator[float]:
     """How long requests took, one after the other."""
     end = time.monotonic() + seconds
     requests: list[Callable[[], object]] = [
-        lambda: asker.ask("GET", "/projects/p", timeout=20),
-        lambda: asker.ask("POST", "/query", {"project_id": "p", "strategy": "margin"}, timeout=20),
-        lambda: asker.ask("GET", "/healthz", timeout=20),
+        lambda: client.request("GET", "/projects/p", timeout=20),
+        lambda: client.request("POST", "/query", {"project_id": "p", "strategy": "margin"}, timeout=20),
+        lambda: client.request("GET", "/healthz", timeout=20),
     ]
     while time.monotonic() < end:
         for request in requests:

@@ -1,4 +1,4 @@
-"""SIGKILL of random workers, and of the master, under clients who do everything: nothing acknowledged is lost."""
+"""SIGKILL of random workers and of the master while clients use every endpoint: no acknowledged write is lost."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from typing import Any
 from service.domain.events import replay
 from tests.support.serving import Service, is_alive
 from tests.torture.archive import read_archive
-from tests.torture.asker import Asker, until
-from tests.torture.book import votes_in
+from tests.torture.checked_client import CheckedClient, wait_for
 from tests.torture.clients import (
     CLASSES,
     GROWN,
@@ -30,34 +29,35 @@ from tests.torture.clients import (
     Reader,
     Remaker,
 )
-from tests.torture.data_dir import check_command, check_soundness, check_tidiness
-from tests.torture.holdings import Holdings
+from tests.torture.data_dir import check_command, check_data_directory, check_no_leftovers
+from tests.torture.expected_labels import votes_in_reply
+from tests.torture.lease_history import LeaseHistory
 from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import Sizes
 
 MASTER_EVERY = 10
-"""One kill in so many is of the master."""
+"""One kill in this many hits the master."""
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Kill in rounds; after each, hold what the clients know against what is there."""
-    tally, rng = Tally(), random.Random(f"{seed} storm")  # noqa: S311 - it is to come again
+    """Kill in rounds; after each, compare the clients' knowledge with the stored data."""
+    tally, rng = Tally(), random.Random(f"{seed} storm")  # noqa: S311 - reproducible
     with running(scratch / "data", scratch / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning") as service:
         make_projects(service, sizes)
-        holdings = Holdings()
-        clients = crew(service.port, tally, seed, sizes, holdings)
-        asker = Asker(service.port, tally)
+        history = LeaseHistory()
+        clients = make_clients(service.port, tally, seed, sizes, history)
+        client = CheckedClient(service.port, tally)
         while tally.counts["kills"] < sizes.kills:
             kill_for_a_round(service, clients, sizes, rng, tally)
-            verify(asker, clients, scratch / "data", tally)
-        tally.lost += holdings.violations()
-        verify_after_restart(service, asker, scratch, tally)
+            verify(client, clients, scratch / "data", tally)
+        tally.failures += history.violations()
+        verify_after_restart(service, client, scratch, tally)
     return tally
 
 
 def make_projects(service: Service, sizes: Sizes) -> None:
-    """Make what all clients share."""
+    """Create the projects that all clients share."""
     for project, n_samples in ((LEASED, sizes.leased_samples), (OWNED, sizes.owned_samples)):
         X = [[row % 17 / 7, row % 5, row / n_samples] for row in range(n_samples)]
         service.post("/fit", {"project_id": project, "X": X, "classes": list(CLASSES), "estimator": "gaussian_nb"}, 201)
@@ -65,11 +65,11 @@ def make_projects(service: Service, sizes: Sizes) -> None:
     service.post("/fit", body, expect=201)
 
 
-def crew(port: int, tally: Tally, seed: int, sizes: Sizes, holdings: Holdings) -> list[Client]:
-    """Everybody who works while processes die."""
+def make_clients(port: int, tally: Tally, seed: int, sizes: Sizes, history: LeaseHistory) -> list[Client]:
+    """Create all clients."""
     own = [range(n, sizes.owned_samples, sizes.labelling) for n in range(sizes.labelling)]
     return [
-        *(Annotator(port, tally, seed, f"ann{n}", holdings) for n in range(sizes.leasing)),
+        *(Annotator(port, tally, seed, f"ann{n}", history) for n in range(sizes.leasing)),
         *(Labeller(port, tally, seed, f"lab{n}", samples) for n, samples in enumerate(own)),
         *(Appender(port, tally, seed, f"app{n}") for n in range(sizes.appending)),
         *(Remaker(port, tally, seed, f"rem{n}") for n in range(sizes.remaking)),
@@ -81,29 +81,29 @@ def crew(port: int, tally: Tally, seed: int, sizes: Sizes, holdings: Holdings) -
 def kill_for_a_round(
     service: Service, clients: Sequence[Client], sizes: Sizes, rng: random.Random, tally: Tally
 ) -> None:
-    """Let everybody work, and kill now and then."""
+    """Run all clients and kill a process now and then."""
     stop = Event()
     with ThreadPoolExecutor(len(clients)) as threads:
-        at_work = [threads.submit(client.run, stop) for client in clients]
+        running_clients = [threads.submit(client.run, stop) for client in clients]
         try:
-            for _ in range(min(sizes.kills_a_round, sizes.kills - tally.counts["kills"])):
+            for _ in range(min(sizes.kills_per_round, sizes.kills - tally.counts["kills"])):
                 wait_for_work(rng.randint(1, 120), tally)
                 time.sleep(rng.random() / 5)
                 kill(service, rng, tally)
         finally:
             stop.set()
-            for thread in at_work:
+            for thread in running_clients:
                 thread.result()
 
 
 def wait_for_work(replies: int, tally: Tally) -> None:
-    """Wait until so much was answered again, so that not only starting processes are killed."""
+    """Wait for some replies, so that not only starting processes are killed."""
     enough = tally.counts["replies"] + replies
-    until(lambda: tally.counts["replies"] >= enough, 20)
+    wait_for(lambda: tally.counts["replies"] >= enough, 20)
 
 
 def kill(service: Service, rng: random.Random, tally: Tally) -> None:
-    """Kill a worker, or all processes, or the master alone, and start again where there is none."""
+    """Kill a worker, all processes, or the master alone; restart the service if its master was killed."""
     tally.count("kills")
     assert service.process is not None
     if tally.counts["kills"] % MASTER_EVERY == 0:
@@ -114,7 +114,7 @@ def kill(service: Service, rng: random.Random, tally: Tally) -> None:
         else:
             service.process.kill()
             service.process.wait(30)
-            until(lambda: not any(map(is_alive, workers)))
+            wait_for(lambda: not any(map(is_alive, workers)))
             tally.count("kills of the master alone")
         service.start()
         return
@@ -123,67 +123,67 @@ def kill(service: Service, rng: random.Random, tally: Tally) -> None:
         tally.count("kills of workers")
 
 
-def verify(asker: Asker, clients: Sequence[Client], root: Path, tally: Tally) -> None:
-    """Hold everything against everything, while nobody writes."""
-    tally.count("times that everything was compared")
+def verify(client: CheckedClient, clients: Sequence[Client], root: Path, tally: Tally) -> None:
+    """Check all stored data while no client writes."""
+    tally.count("full comparisons")
     for client in clients:
         client.verify()
-    for project in asker.must("GET", "/projects?limit=1000").json["projects"]:
-        verify_project(asker, project["project_id"], tally)
-    check_soundness(root, tally)
+    for project in client.fetch("GET", "/projects?limit=1000").json["projects"]:
+        verify_project(client, project["project_id"], tally)
+    check_data_directory(root, tally)
 
 
-def verify_project(asker: Asker, project_id: str, tally: Tally) -> None:
-    """What a project says of itself fits together, and its events lead to its labels, without a hole."""
+def verify_project(client: CheckedClient, project_id: str, tally: Tally) -> None:
+    """Check that a project is consistent, and that replaying its events gives its labels."""
     path = f"/projects/{project_id}"
-    until(lambda: not asker.must("GET", path).json["fit"]["running_since"])
-    labels = asker.must("GET", f"{path}/labels").json["labels"]
-    events = all_events(asker, path)
-    archive = read_archive(asker.must("GET", f"{path}/export").body)
-    project = asker.must("GET", path).json
+    wait_for(lambda: not client.fetch("GET", path).json["fit"]["running_since"])
+    labels = client.fetch("GET", f"{path}/labels").json["labels"]
+    events = all_events(client, path)
+    archive = read_archive(client.fetch("GET", f"{path}/export").body)
+    project = client.fetch("GET", path).json
     versions = sorted({event["version"] for event in events})
-    tally.check(versions == list(range(1, versions[-1] + 1)), f"{project_id}: events have holes")
-    tally.check(replay(events) == replay_of(labels), f"{project_id}: the events do not lead to the labels")
+    tally.check(versions == list(range(1, versions[-1] + 1)), f"{project_id}: events are missing")
+    tally.check(replay(events) == replay_of(labels), f"{project_id}: replaying the events does not give the labels")
     tally.check(len(archive.X) == project["n_samples"], f"{project_id}: the pool has {len(archive.X)} rows")
-    votes = votes_in(labels)
-    skipped = sum(all(vote.label is None for vote in said.values()) for said in votes.values())
+    votes = votes_in_reply(labels)
+    skipped = sum(all(vote.label is None for vote in each.values()) for each in votes.values())
     wanted = {"n_labeled": len(votes) - skipped, "n_skipped": skipped}
-    tally.check({name: project[name] for name in wanted} == wanted, f"{project_id}: {wanted} by its labels")
+    tally.check({name: project[name] for name in wanted} == wanted, f"{project_id}: the labels give {wanted}")
     tally.count("events replayed", len(events))
 
 
-def all_events(asker: Asker, path: str) -> list[dict[str, Any]]:
-    """All pages of a project's events."""
+def all_events(client: CheckedClient, path: str) -> list[dict[str, Any]]:
+    """Return all events of a project."""
     events, after = [], 0
     while after is not None:
-        page = asker.must("GET", f"{path}/events?limit=1000&after={after}").json
+        page = client.fetch("GET", f"{path}/events?limit=1000&after={after}").json
         events += page["events"]
         after = page["next"]
     return events
 
 
 def replay_of(labels: Sequence[dict[str, Any]]) -> dict[Any, Any]:
-    """Labels in the form that `replay` gives."""
+    """Return labels in the form that `replay` returns."""
     return {
         (record["index"], record["annotator"]): (record["label"], record["query_id"], record["labeled_at"])
         for record in labels
     }
 
 
-def verify_after_restart(service: Service, asker: Asker, scratch: Path, tally: Tally) -> None:
-    """A new service finds the same, and no rubbish; the check of an operator finds nothing; a copy can be made."""
-    names = [project["project_id"] for project in asker.must("GET", "/projects?limit=1000").json["projects"]]
-    before = {name: replay_of(asker.must("GET", f"/projects/{name}/labels").json["labels"]) for name in names}
+def verify_after_restart(service: Service, client: CheckedClient, scratch: Path, tally: Tally) -> None:
+    """Check after a restart: same labels, no leftover files, `check` passes, and an export can be imported."""
+    names = [project["project_id"] for project in client.fetch("GET", "/projects?limit=1000").json["projects"]]
+    before = {name: replay_of(client.fetch("GET", f"/projects/{name}/labels").json["labels"]) for name in names}
     service.stop()
     check = check_command(scratch / "data")
     tally.check(check == (0, []), f"active-query check: {check}")
     service.start()
-    check_tidiness(scratch / "data", tally)
+    check_no_leftovers(scratch / "data", tally)
     for name in names:
-        labels = replay_of(asker.must("GET", f"/projects/{name}/labels").json["labels"])
-        tally.check(labels == before[name], f"{name}: other labels after a restart")
-        archive = asker.must("GET", f"/projects/{name}/export").body
+        labels = replay_of(client.fetch("GET", f"/projects/{name}/labels").json["labels"])
+        tally.check(labels == before[name], f"{name}: labels differ after a restart")
+        archive = client.fetch("GET", f"/projects/{name}/export").body
         path, headers = f"/projects/import?project_id=copy-{name}", {"Content-Type": "application/zip"}
-        asker.must("POST", path, archive, allow=[201], headers=headers)
-        copied = replay_of(asker.must("GET", f"/projects/copy-{name}/labels").json["labels"])
-        tally.check(copied == labels, f"{name}: other labels in its copy")
+        client.fetch("POST", path, archive, allow=[201], headers=headers)
+        copied = replay_of(client.fetch("GET", f"/projects/copy-{name}/labels").json["labels"])
+        tally.check(copied == labels, f"{name}: labels differ in its copy")
