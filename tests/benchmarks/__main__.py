@@ -1,7 +1,7 @@
-"""Measure what the design asks for, in one run: `python -m tests.benchmarks`, from the root of a clone.
+"""Speed benchmarks: `python -m tests.benchmarks`, from the root of a clone.
 
-Needs `pip install -e '.[bench]'`, and takes wrk where it is on the path. What is measured where nothing else runs, with
-the pools on a real disk (TMPDIR), is worth more. `--quick` only shows that everything works.
+Needs `pip install -e '.[bench]'`; uses wrk if it is on the PATH. Run it on an idle machine with TMPDIR on a real disk.
+`--quick` only shows that everything works.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import click
 from tests.benchmarks.growth import measure_growth
 from tests.benchmarks.large import measure_huge, measure_label, measure_query
 from tests.benchmarks.machine import machine, versions
-from tests.benchmarks.report import draw, table, table_of_costs, table_of_places
+from tests.benchmarks.profile_query import profile_query
+from tests.benchmarks.report import cost_table, draw, profile_table, table
 from tests.benchmarks.rows import Row
 from tests.benchmarks.selection import measure_selection
 from tests.benchmarks.sizes import FULL, QUICK, Sizes
 from tests.benchmarks.small import measure_small_requests
 from tests.benchmarks.uploads import measure_upload
-from tests.benchmarks.where import profile_query
 
 COMPARISONS: dict[Callable[[Sizes, Path], list[Row]], set[int]] = {
     measure_query: {1, 2},
@@ -42,10 +42,10 @@ GROWTH, HUGE, PROFILE = 7, 8, 9
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Small sizes and few samples: to see that it works, not how fast.")
-@click.option("--rows", multiple=True, type=click.IntRange(1, 9), help="Only this row; may be given several times.")
-@click.option("--large", is_flag=True, help="Also row 8: a pool of 5 million rows, which takes 1.3 GB of disk.")
-@click.option("--profile", is_flag=True, help="Also row 9: where the time of a fresh query goes.")
+@click.option("--quick", is_flag=True, help="Small sizes and few samples, to see that it works.")
+@click.option("--rows", multiple=True, type=click.IntRange(1, 9), help="Measure only this row. Repeatable.")
+@click.option("--large", is_flag=True, help="Also measure row 8, a pool of 5 million rows (1.3 GB of disk).")
+@click.option("--profile", is_flag=True, help="Also measure row 9, a profile of a fresh query.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -54,7 +54,7 @@ GROWTH, HUGE, PROFILE = 7, 8, 9
     help="Directory for benchmarks.json and cost.png.",
 )
 def main(quick: bool, rows: tuple[int, ...], large: bool, profile: bool, out: Path) -> None:
-    """Measure the rows of the design's table of speed, each against its bar, and cost against pool size."""
+    """Measure each row against its target, and cost against pool size."""
     sizes = QUICK if quick else FULL
     wanted = set(rows or range(1, HUGE)) | ({HUGE} if large else set()) | ({PROFILE} if profile else set())
     with TemporaryDirectory(prefix="active-query-") as scratch:
@@ -72,17 +72,17 @@ def main(quick: bool, rows: tuple[int, ...], large: bool, profile: bool, out: Pa
     if compared:
         show(table(compared))
     if costs:
-        show(table_of_costs(costs))
+        show(cost_table(costs))
         draw(costs, out / "cost.png")
     if profiled:
-        show(table_of_places(profiled))
+        show(profile_table(profiled))
     result |= {"rows": [asdict(row) for row in compared], "cost": [asdict(cost) for cost in costs]}
     result |= {"profile": asdict(profiled) if profiled else None}
     (out / "benchmarks.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def run(measure: Callable[[Sizes, Path], Any], sizes: Sizes) -> Any:
-    """Measure in a directory of its own, and say on standard error how long it took."""
+    """Measure in a temporary directory and print the duration to standard error."""
     start = time.monotonic()
     with TemporaryDirectory(prefix="active-query-") as directory:
         measured = measure(sizes, Path(directory))
@@ -91,7 +91,7 @@ def run(measure: Callable[[Sizes, Path], Any], sizes: Sizes) -> Any:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Machine, versions, date and command, a line each."""
+    """Format date, command, machine and versions, one per line."""
     lines = [f"{name}: {text}" for name, text in result.items() if isinstance(text, str)]
     for part in ("machine", "versions"):
         lines.append(f"{part}: " + ", ".join(f"{name} {text}" for name, text in result[part].items()))

@@ -1,7 +1,7 @@
-"""The least that can be done with an upload: its bytes to a file, and the file to the disk.
+"""Baseline for uploads: write the bytes to a file and fsync it.
 
-`python -m tests.benchmarks.bare_copy TARGET [SOURCE]` copies a file; without SOURCE it prints a port of loopback and
-takes the bytes of the first connection. It ends by printing the milliseconds of processor time that this took.
+`python -m tests.benchmarks.bare_copy TARGET [SOURCE]` copies a file. Without SOURCE it prints a loopback port and reads
+the first connection. It prints the CPU milliseconds used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def cpu_milliseconds() -> float:
     return 1000 * (used.ru_utime + used.ru_stime)
 
 
-def pour(read_into: Callable[[memoryview], int], target: Path) -> None:
+def copy_all(read_into: Callable[[memoryview], int], target: Path) -> None:
     piece = memoryview(bytearray(PIECE))
     with target.open("wb", buffering=0) as file:
         while n := read_into(piece):
@@ -33,14 +33,14 @@ def main(target: Path, source: Path | None = None) -> None:
     if source is not None:
         before = cpu_milliseconds()
         with source.open("rb", buffering=0) as file:
-            pour(file.readinto, target)
+            copy_all(file.readinto, target)
     else:
         with socket.create_server(("127.0.0.1", 0)) as server:
             print(server.getsockname()[1], flush=True)
             connection, _ = server.accept()
         before = cpu_milliseconds()
         with connection:
-            pour(connection.recv_into, target)
+            copy_all(connection.recv_into, target)
     print(cpu_milliseconds() - before)
 
 

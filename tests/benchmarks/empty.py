@@ -1,6 +1,6 @@
-"""The least that a service of this kind does with a request: Flask, JSON, a schema of three fields, and JSON again.
+"""Baseline for small requests: a Flask endpoint that loads JSON through a schema of three fields and returns it.
 
-And the least that one does which keeps what it was told: it replaces a small file and waits until that is on disk.
+A second endpoint also replaces a small file and syncs it to disk.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from flask import Flask, Response, jsonify, request
 from marshmallow import Schema, fields
 
 
-class Asked(Schema):
+class QuerySchema(Schema):
     project_id = fields.String(required=True)
     strategy = fields.String(required=True)
     batch_size = fields.Integer(required=True)
 
 
 STATE_BYTES = 8_000
-"""About what the state of a project with 90 labels takes."""
+"""About the size of the state of a project with 90 labels."""
 
 
 def create_app(directory: str) -> Flask:
     app = Flask(__name__)
-    asked = Asked()
+    schema = QuerySchema()
     root = Path(directory)
 
     @app.get("/healthz")
@@ -33,20 +33,20 @@ def create_app(directory: str) -> Flask:
         return jsonify(status="ok")
 
     @app.post("/empty")
-    def answer() -> Response:
-        return jsonify(asked.load(request.get_json()))
+    def echo() -> Response:
+        return jsonify(schema.load(request.get_json()))
 
     @app.post("/durable")
-    def keep() -> Response:
-        told = asked.load(request.get_json())
-        keep_file(root, told["project_id"])
-        return jsonify(told)
+    def echo_durably() -> Response:
+        data = schema.load(request.get_json())
+        replace_file(root, data["project_id"])
+        return jsonify(data)
 
     return app
 
 
-def keep_file(root: Path, name: str) -> None:
-    """Put a new file in the place of the old one, without any lock, and return when it would survive a power cut."""
+def replace_file(root: Path, name: str) -> None:
+    """Replace a file atomically, without a lock, and sync it to disk."""
     new = root / f"{name}.{os.getpid()}.{threading.get_ident()}"
     with new.open("wb") as file:
         file.write(bytes(STATE_BYTES))

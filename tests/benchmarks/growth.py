@@ -1,4 +1,4 @@
-"""What each call costs as the pool grows: /fit, /query fresh and again, /label, and the memory of all of it."""
+"""Time and memory of each request against pool size: /fit, fresh and repeated /query, /label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from tests.benchmarks.measure import PeakMemory, milliseconds
-from tests.benchmarks.pools import create, form, label, made, query, relabel, served
+from tests.benchmarks.pools import create, form, label, materialized, query, relabel, served
 from tests.benchmarks.sizes import Sizes
 
 ROUNDS = 5
@@ -19,7 +19,7 @@ N_RELABELED = 100
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a pool: milliseconds of one /fit, medians of the rest, and the most memory it took its worker."""
+    """Costs for one pool size: milliseconds of one /fit, medians of the others, peak memory of the worker."""
 
     rows: int
     fit: float
@@ -30,28 +30,28 @@ class Cost:
 
 
 def measure_growth(sizes: Sizes, directory: Path) -> list[Cost]:
-    """Row 7: one worker for each size, so that its caches and its memory are all there are."""
+    """Row 7: a new service with one worker for each size, so that caches and memory are its own."""
     return [measure_size(n_rows, sizes.labels, directory) for n_rows in sizes.growth]
 
 
 def measure_size(n_rows: int, n_labels: int, directory: Path) -> Cost:
-    upload = made(form("pool", n_rows))
+    upload = materialized(form("pool", n_rows))
     with TemporaryDirectory(dir=directory) as own, served(Path(own), AQ_WORKERS="1") as service:
-        ask = partial(query, service, "pool")
+        send_query = partial(query, service, "pool")
         turns = count()
 
-        def fresh() -> float:
+        def fresh_query() -> float:
             relabel(service, "pool", next(turns))
-            return milliseconds(ask)
+            return milliseconds(send_query)
 
-        def change() -> float:
+        def change_labels() -> float:
             turn = next(turns)
             return milliseconds(partial(relabel, service, "pool", turn, N_RELABELED, "never"))
 
         with PeakMemory(service.workers()) as memory:
             fit = milliseconds(partial(create, service, "pool", upload))
             label(service, "pool", n_labels)
-            query_fresh = median(fresh() for _ in range(ROUNDS))
-            query_again = median(milliseconds(ask) for _ in range(ROUNDS))
-            labels = median(change() for _ in range(ROUNDS))
+            query_fresh = median(fresh_query() for _ in range(ROUNDS))
+            query_again = median(milliseconds(send_query) for _ in range(ROUNDS))
+            labels = median(change_labels() for _ in range(ROUNDS))
     return Cost(n_rows, fit, query_fresh, query_again, labels, memory.growth_mb)

@@ -1,4 +1,4 @@
-"""What it costs to ask a large pool over HTTP, to ask the same again, and to label in it."""
+"""Query a large pool over HTTP, repeat the query, and label in it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.benchmarks.rows import Row, at_most, times
 from tests.benchmarks.sizes import BATCH, N_CLASSES, WIDTH, Sizes
 from tests.support.serving import Service
 
-FREE_QUERIES = 10
+WARM_UP_QUERIES = 10
 QUERIES_AGAIN = 30
 N_RELABELED = 100
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Milliseconds of queries and of bare passes by number of threads, and the most memory that a worker needed."""
+class QueryTimes:
+    """Milliseconds of queries, and of bare passes by number of threads; peak memory of a worker."""
 
     fresh: list[float]
     again: list[float]
@@ -37,26 +37,34 @@ class Asked:
 
 
 def measure_query(sizes: Sizes, directory: Path) -> list[Row]:
-    """Rows 1 and 2: a query after every fit, a bare product over the same file in between, and a query that repeats."""
-    return query_rows((1, 1, 2), sizes.pool, ask(sizes.pool, sizes.labels, sizes.rounds, directory))
+    """Rows 1 and 2: a query after each fit, next to a bare matrix product over the same file; then repeated queries."""
+    return query_rows((1, 1, 2), sizes.pool, time_queries(sizes.pool, sizes.labels, sizes.rounds, directory))
 
 
 def measure_huge(sizes: Sizes, directory: Path) -> list[Row]:
-    """Row 8: the same with a pool that is larger than what is usual to hold in memory."""
-    asked = ask(sizes.huge, sizes.labels, sizes.rounds // 2, directory, AQ_MAX_BODY_BYTES=str(2**40))
-    return query_rows((8, 8, 8), sizes.huge, asked)
+    """Row 8: the same with a pool of 5 million rows."""
+    timings = time_queries(sizes.huge, sizes.labels, sizes.rounds // 2, directory, AQ_MAX_BODY_BYTES=str(2**40))
+    return query_rows((8, 8, 8), sizes.huge, timings)
 
 
-def query_rows(numbers: tuple[int, int, int], n_rows: int, asked: Asked) -> list[Row]:
-    """Hold a fresh query against the faster of the bare passes, and show the other."""
+def query_rows(numbers: tuple[int, int, int], n_rows: int, timings: QueryTimes) -> list[Row]:
+    """Compare a fresh query with the faster bare pass, and show the other one."""
     work = f"/query margin, {n_rows:,} x {WIDTH} float32, {N_CLASSES} classes, batch {BATCH}"
     fresh, memory, again = numbers
-    faster, *slower = sorted(asked.bare, key=lambda threads: median(asked.bare[threads]))
+    faster, *slower = sorted(timings.bare, key=lambda threads: median(timings.bare[threads]))
     return [
-        times(fresh, f"{work}, fresh model", asked.fresh, "ms", bare_name(faster), asked.bare[faster], at_most=1.5),
-        *(times(fresh, f"{work}, fresh model", asked.fresh, "ms", bare_name(t), asked.bare[t]) for t in slower),
-        at_most(memory, f"{work}, own memory", asked.own_mb, "MB", 200),
-        at_most(again, f"{work}, model unchanged", median(asked.again), "ms", 30),
+        times(
+            fresh,
+            f"{work}, fresh model",
+            timings.fresh,
+            "ms",
+            bare_name(faster),
+            timings.bare[faster],
+            at_most=1.5,
+        ),
+        *(times(fresh, f"{work}, fresh model", timings.fresh, "ms", bare_name(t), timings.bare[t]) for t in slower),
+        at_most(memory, f"{work}, own memory", timings.own_mb, "MB", 200),
+        at_most(again, f"{work}, model unchanged", median(timings.again), "ms", 30),
     ]
 
 
@@ -64,8 +72,8 @@ def bare_name(threads: int) -> str:
     return f"X @ W over the same file, BLAS threads: {threads}"
 
 
-def ask(n_rows: int, n_labels: int, rounds: int, directory: Path, **settings: str) -> Asked:
-    """Ask a pool of so many rows."""
+def time_queries(n_rows: int, n_labels: int, rounds: int, directory: Path, **settings: str) -> QueryTimes:
+    """Query a pool of `n_rows`."""
     with served(directory, **settings) as service:
         with PeakMemory(service.workers()) as memory:
             create(service, "pool", form("pool", n_rows))
@@ -75,24 +83,24 @@ def ask(n_rows: int, n_labels: int, rounds: int, directory: Path, **settings: st
                 fresh_query(service, next(turns))
         bare = bare_passes(directory / "data")
         fresh, *passes = in_turns(rounds, lambda: fresh_query(service, next(turns)), *bare.values())
-        return Asked(fresh, repeated_queries(service), dict(zip(bare, passes, strict=True)), memory.growth_mb)
+        return QueryTimes(fresh, repeated_queries(service), dict(zip(bare, passes, strict=True)), memory.growth_mb)
 
 
 def fresh_query(service: Service, turn: int) -> float:
-    """Time a query of a model that no worker has been asked for before."""
+    """Fit a new model, then time the first query that uses it."""
     relabel(service, "pool", turn)
     return milliseconds(partial(query, service, "pool"))
 
 
 def repeated_queries(service: Service) -> list[float]:
-    """Time a query that has been asked before of the same model; each worker has a cache of its own to warm."""
-    for _ in range(FREE_QUERIES):
+    """Time a repeated query, after each worker has filled its cache."""
+    for _ in range(WARM_UP_QUERIES):
         query(service, "pool")
     return [milliseconds(partial(query, service, "pool")) for _ in range(QUERIES_AGAIN)]
 
 
 def bare_passes(data_dir: Path) -> dict[int, Callable[[], float]]:
-    """The least that a linear model needs, over the very file that the service maps: with one BLAS thread, with all."""
+    """Baseline for a linear model: X @ W over the file that the service maps, with one BLAS thread and with all."""
     (file,) = (data_dir / "projects/pool/pool").iterdir()
     X = joblib.load(file, mmap_mode="r")
     W = np.random.default_rng(0).standard_normal((X.shape[1], N_CLASSES), np.float32)
@@ -103,22 +111,22 @@ def bare_passes(data_dir: Path) -> dict[int, Callable[[], float]]:
 
     passes = {threads: partial(bare, threads) for threads in sorted({1, len(os.sched_getaffinity(0))})}
     for bare_pass in passes.values():
-        bare_pass()  # the pages come into the cache, and into this process
+        bare_pass()  # maps the pages into this process
     return passes
 
 
 def measure_label(sizes: Sizes, directory: Path) -> list[Row]:
-    """Row 3: labels that change, in a large pool and in a small one with as many labels."""
+    """Row 3: change labels in a large pool, and in a small one with the same number of labels."""
     with served(directory) as service:
         for project_id, n_rows in (("small", sizes.small_pool), ("large", sizes.pool)):
             create(service, project_id, form(project_id, n_rows))
             label(service, project_id, sizes.labels_of_both)
         turns = count()
 
-        def change(project_id: str) -> float:
+        def change_labels(project_id: str) -> float:
             return milliseconds(partial(relabel, service, project_id, next(turns), N_RELABELED, "never"))
 
-        large, small = in_turns(5 * sizes.rounds, partial(change, "large"), partial(change, "small"))
+        large, small = in_turns(5 * sizes.rounds, partial(change_labels, "large"), partial(change_labels, "small"))
     work = f"/label {N_RELABELED} records, refit never, {sizes.pool:,} x {WIDTH} pool, {sizes.labels_of_both:,} labels"
     against = f"the same, {sizes.small_pool:,} x {WIDTH} pool"
     return [times(3, work, large, "ms", against, small, at_most=1.3)]

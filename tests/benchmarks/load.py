@@ -1,6 +1,6 @@
-"""As many requests a second as a service takes from a few connections: with wrk where there is one, else from here.
+"""Requests per second that a service handles on a few connections, sent by wrk if installed, else by Python threads.
 
-What the generator needs of the processor the service does not get, with either of them; wrk needs less.
+The load generator shares the CPU with the service; wrk uses less of it.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ WRK = shutil.which("wrk")
 GENERATOR = "wrk" if WRK else "threads of Python"
 
 
-NEW_EACH_TIME = 111_111_111
-"""Stands in a body for a number that no other request has: of the connection, the second and the request."""
+UNIQUE_NUMBER = 111_111_111
+"""Placeholder in a body, replaced by a number that differs in each request."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to post, and where: each connection has bodies of its own and sends them round and round."""
+    """A path and, for each connection, the bodies that it sends in a cycle."""
 
     path: str
     bodies: tuple[tuple[bytes, ...], ...]
 
 
-def requests_a_second(port: int, load: Load, seconds: int) -> float:
-    """Keep every connection busy for some seconds. Raises RuntimeError when an answer is not a success."""
+def requests_per_second(port: int, load: Load, seconds: int) -> float:
+    """Keep every connection busy for some seconds. Raises RuntimeError on a response other than 200."""
     return wrk_rate(WRK, port, load, seconds) if WRK else python_rate(port, load, seconds)
 
 
-# A thread of wrk has a Lua of its own; with one connection in each, that is a Lua for each connection.
+# Each wrk thread has its own Lua state; one connection per thread gives each connection its own bodies.
 SCRIPT = """
 local bodies = {%s}
 local threads = 0
@@ -69,40 +69,40 @@ def wrk_rate(wrk: str, port: int, load: Load, seconds: int) -> float:
         command = [wrk, "-t", n, "-c", n, "-d", f"{seconds}s", "-s", script.name, url]
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     (result,) = (line.split() for line in output.splitlines() if line.startswith("RESULT"))
-    answered, microseconds, errors = map(int, result[1:])
-    if errors or not answered:
+    n_responses, microseconds, errors = map(int, result[1:])
+    if errors or not n_responses:
         raise RuntimeError(f"{load.path}: {errors} errors\n{output}")
-    return answered * 1e6 / microseconds
+    return n_responses * 1e6 / microseconds
 
 
 def python_rate(port: int, load: Load, seconds: int) -> float:
     start = time.monotonic()
     with ThreadPoolExecutor(len(load.bodies)) as threads:
         calls = [
-            threads.submit(talk, port, load.path, bodies, start + seconds, number)
+            threads.submit(post_until, port, load.path, bodies, start + seconds, number)
             for number, bodies in enumerate(load.bodies, 1)
         ]
-        answered = [call.result() for call in calls]
-    return sum(answered) / (time.monotonic() - start)
+        n_responses = [call.result() for call in calls]
+    return sum(n_responses) / (time.monotonic() - start)
 
 
-def talk(port: int, path: str, bodies: Sequence[bytes], until: float, number: int) -> int:
-    """Post bodies over the connection of a number until a moment, and count the answers."""
+def post_until(port: int, path: str, bodies: Sequence[bytes], deadline: float, number: int) -> int:
+    """Post bodies on one connection until the deadline; return the number of responses."""
     requests = [
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
         for body in bodies
     ]
-    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as answers:
-        for answered, request in enumerate(cycle(requests)):
-            if time.monotonic() > until:
-                return answered
-            new = f"{number}{int(time.time()) % 1000:03}{answered % 100_000:05}"
-            connection.sendall(request.replace(str(NEW_EACH_TIME).encode(), new.encode()))
-            status = answers.readline()
-            headers = dict(line.decode().lower().split(": ", 1) for line in iter(answers.readline, b"\r\n"))
-            body = answers.read(int(headers["content-length"]))
+    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as responses:
+        for n_responses, request in enumerate(cycle(requests)):
+            if time.monotonic() > deadline:
+                return n_responses
+            new = f"{number}{int(time.time()) % 1000:03}{n_responses % 100_000:05}"
+            connection.sendall(request.replace(str(UNIQUE_NUMBER).encode(), new.encode()))
+            status = responses.readline()
+            headers = dict(line.decode().lower().split(": ", 1) for line in iter(responses.readline, b"\r\n"))
+            body = responses.read(int(headers["content-length"]))
             if b" 200 " not in status:
                 raise RuntimeError(f"{path}: {status!r} {body!r}")
-    raise AssertionError("a circle has no end")
+    raise AssertionError("unreachable: cycle() is endless")

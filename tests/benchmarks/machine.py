@@ -1,4 +1,4 @@
-"""What the figures were measured on, and with which versions."""
+"""Describe the machine and the versions of the packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = (
 
 
 def machine(directory: Path) -> dict[str, str]:
-    """Processor, cores, memory, system, and the file system that the pools were written to."""
+    """Return processor, cores, memory, system and the file system of a directory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": processor(),
@@ -32,7 +32,7 @@ def machine(directory: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Python, BLAS, and every package that has a part in the figures and is installed."""
+    """Return the versions of Python, BLAS and the measured packages that are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -51,7 +51,7 @@ def processor() -> str:
 
 
 def file_system(directory: Path) -> str:
-    """The type of the file system that holds a directory: a tmpfs has no disk to wait for."""
+    """Return the type of the file system that holds a directory."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     holding = [fields for fields in mounts if directory.resolve().is_relative_to(fields[1])]
     return max(holding, key=lambda fields: len(fields[1]))[2]

@@ -1,4 +1,4 @@
-"""How things are measured: times taken in turns, and memory and processor time of processes as Linux tells them."""
+"""Timing in turns, and memory and CPU time of processes from /proc."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 MB = 2**20
-LOOK_EVERY = 0.002
+SAMPLE_SECONDS = 0.002
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """Time a call."""
     start = time.perf_counter()
     call()
     return 1000 * (time.perf_counter() - start)
 
 
 def in_turns(rounds: int, *measure: Callable[[], float]) -> list[list[float]]:
-    """Take so many samples of each of some measurements, in turns: a slow moment of the machine meets them all.
+    """Take `rounds` samples of each measurement in turns, so that a slow moment of the machine affects all of them.
 
-    Every other round goes backwards, so that none of them always comes after the same one.
+    Every other round runs in reverse order.
     """
     samples: list[list[float]] = [[] for _ in measure]
     pairs = list(zip(measure, samples, strict=True))
@@ -34,7 +34,7 @@ def in_turns(rounds: int, *measure: Callable[[], float]) -> list[list[float]]:
 
 
 def own_mb(pid: int) -> float:
-    """Memory of a process that no file stands behind (RssAnon): a mapped pool is not in it."""
+    """Return the anonymous memory of a process (RssAnon), which excludes a mapped pool."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
@@ -42,22 +42,22 @@ def own_mb(pid: int) -> float:
 
 
 def cpu_milliseconds(pids: Iterable[int]) -> float:
-    """Processor time that processes have used so far, their own and the kernel's for them, ended threads included."""
+    """Return the user and system CPU time of processes."""
     after_name = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(ticks) for fields in after_name for ticks in fields[11:13]) * 1000 / TICKS
 
 
 class PeakMemory:
-    """How much more memory of its own a process has at most than it had at first: the largest of some processes."""
+    """Measures the peak growth of anonymous memory, the largest of several processes."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self.before = {pid: own_mb(pid) for pid in pids}
         self.peak = dict(self.before)
         self.done = threading.Event()
-        self.thread = threading.Thread(target=self.look)
+        self.thread = threading.Thread(target=self.sample)
 
-    def look(self) -> None:
-        while not self.done.wait(LOOK_EVERY):
+    def sample(self) -> None:
+        while not self.done.wait(SAMPLE_SECONDS):
             self.peak = {pid: max(peak, own_mb(pid)) for pid, peak in self.peak.items()}
 
     def __enter__(self) -> PeakMemory:

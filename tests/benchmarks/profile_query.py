@@ -1,4 +1,4 @@
-"""Where the time of a fresh query goes: what the threads of this process are at, looked up every millisecond."""
+"""A sampling profile of a fresh query: the current line of every thread, each millisecond."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ import service
 from service.app import create_app
 from service.settings import Settings
 from tests.benchmarks.measure import milliseconds
-from tests.benchmarks.pools import answers, create, form, label, served
+from tests.benchmarks.pools import create, form, label, label_records, served
 from tests.benchmarks.sizes import BATCH, WIDTH, Sizes
 
 HOME = Path(service.__file__).parent
 ROUNDS = 20
-LOOK_EVERY = 0.001
-N_PLACES = 15
+SAMPLE_SECONDS = 0.001
+N_LINES = 15
 
 
 @dataclass(frozen=True)
-class Place:
-    """A line of the service and, of the time of a query, the share that threads spent there: two threads make 200 %."""
+class LineShare:
+    """A line of the service and its share of the query time. Shares of two threads add up to 200 %."""
 
     line: str
     share: float
@@ -39,25 +39,25 @@ class Place:
 
 @dataclass(frozen=True)
 class Profile:
-    """How many milliseconds a query takes in this process, without gunicorn and sockets, and where they go."""
+    """The duration of a query in this process, without gunicorn, and the lines that take most of it."""
 
     work: str
     milliseconds: float
-    places: list[Place]
+    lines: list[LineShare]
 
 
-class Look:
-    """Counts at which line of the service each thread is, as long as it is told to."""
+class Sampler:
+    """Counts the current service line of each thread while active."""
 
     def __init__(self) -> None:
-        self.looks = 0
+        self.n_samples = 0
         self.lines: Counter[str] = Counter()
         self.done = threading.Event()
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         self.done.clear()
-        thread = threading.Thread(target=self.look)
+        thread = threading.Thread(target=self.sample)
         thread.start()
         try:
             yield
@@ -65,15 +65,15 @@ class Look:
             self.done.set()
             thread.join()
 
-    def look(self) -> None:
-        while not self.done.wait(LOOK_EVERY):
-            self.looks += 1
-            lines = (innermost(frame) for frame in sys._current_frames().values())
+    def sample(self) -> None:
+        while not self.done.wait(SAMPLE_SECONDS):
+            self.n_samples += 1
+            lines = (innermost_line(frame) for frame in sys._current_frames().values())
             self.lines.update(line for line in lines if line is not None)
 
 
-def innermost(frame: FrameType | None) -> str | None:
-    """The line of the service that a thread is at, or that called what it is at."""
+def innermost_line(frame: FrameType | None) -> str | None:
+    """Return the innermost line of the service on a thread's stack."""
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if file.is_relative_to(HOME):
@@ -83,19 +83,19 @@ def innermost(frame: FrameType | None) -> str | None:
 
 
 def profile_query(sizes: Sizes, directory: Path) -> Profile:
-    """Row 9: fresh queries, asked of the application in this process."""
+    """Row 9: profile fresh queries to the application in this process."""
     with served(directory, AQ_WORKERS="1") as running:
         create(running, "pool", form("pool", sizes.pool))
         label(running, "pool", sizes.labels)
     client = create_app(Settings(data_dir=directory / "data", log_level="error")).test_client()
-    look, taken = Look(), []
+    sampler, durations = Sampler(), []
     for turn in range(ROUNDS):
-        post(client, "/label", project_id="pool", labels=answers(0, 1, turn + 1))
-        ask = partial(post, client, "/query", project_id="pool", strategy="margin", batch_size=BATCH)
-        with look.looking():
-            taken.append(milliseconds(ask))
-    places = [Place(line, n / look.looks) for line, n in look.lines.most_common(N_PLACES)]
-    return Profile(f"fresh /query margin, {sizes.pool:,} x {WIDTH} float32, in process", fmean(taken), places)
+        post(client, "/label", project_id="pool", labels=label_records(0, 1, turn + 1))
+        send_query = partial(post, client, "/query", project_id="pool", strategy="margin", batch_size=BATCH)
+        with sampler.active():
+            durations.append(milliseconds(send_query))
+    lines = [LineShare(line, n / sampler.n_samples) for line, n in sampler.lines.most_common(N_LINES)]
+    return Profile(f"fresh /query margin, {sizes.pool:,} x {WIDTH} float32, in process", fmean(durations), lines)
 
 
 def post(client: FlaskClient, path: str, **body: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is shown of a run: tables, a picture of cost against pool size, and all the numbers."""
+"""Tables and the plot of a benchmark run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tests.benchmarks.growth import Cost
 from tests.benchmarks.measure import MB
+from tests.benchmarks.profile_query import Profile
 from tests.benchmarks.rows import Row
 from tests.benchmarks.sizes import WIDTH
-from tests.benchmarks.where import Profile
 
 REACHED = {True: "yes", False: "NO", None: ""}
 LINES = {
@@ -26,7 +26,7 @@ LINES = {
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The comparisons as a Markdown table, and below it what must be known of them."""
+    """Format the comparisons as a Markdown table with notes."""
     head = ("", "work", "measured", "compared with", "", "ratio", "bar", "reached")
     body = [
         (
@@ -44,8 +44,8 @@ def ratio(row: Row) -> str:
     return "" if row.ratio is None else f"{row.ratio:.3g} x"
 
 
-def table_of_costs(costs: Iterable[Cost]) -> str:
-    """Cost against pool size as a Markdown table."""
+def cost_table(costs: Iterable[Cost]) -> str:
+    """Format cost against pool size as a Markdown table."""
     head = ("rows", *(name for name, _ in LINES.values()), "own memory")
     body = [
         (f"{cost.rows:,}", *(amount(getattr(cost, line), "ms") for line in LINES), amount(cost.own_mb, "MB"))
@@ -54,19 +54,19 @@ def table_of_costs(costs: Iterable[Cost]) -> str:
     return markdown(head, body)
 
 
-def table_of_places(profile: Profile) -> str:
-    """Where the time goes, most first."""
-    head = (f"{profile.work}: {amount(profile.milliseconds, 'ms')}", "share of it, over all threads")
-    return markdown(head, [(place.line, f"{place.share:.0%}") for place in profile.places])
+def profile_table(profile: Profile) -> str:
+    """Format a profile as a Markdown table, largest share first."""
+    head = (f"{profile.work}: {amount(profile.milliseconds, 'ms')}", "share, over all threads")
+    return markdown(head, [(line.line, f"{line.share:.0%}") for line in profile.lines])
 
 
 def amount(value: float, unit: str) -> str:
-    """A figure to three digits."""
+    """Format a value to three digits."""
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Lines of a table, as wide as they need to be."""
+    """Format a Markdown table."""
     widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
     lines = [head, ["-" * max(width, 3) for width in widths], *body]
     return "\n".join(
@@ -76,14 +76,14 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def draw(costs: Sequence[Cost], path: Path) -> None:
-    """Draw time and memory against the number of rows, all axes logarithmic."""
+    """Plot time and memory against the number of rows on logarithmic axes."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     n_rows = [cost.rows for cost in costs]
     for line, (name, colour) in LINES.items():
-        # A repeated query is never dearer than a fresh one, so its figures have room below.
+        # A repeated query is never slower than a fresh one, so its numbers fit below.
         draw_line(left, n_rows, [getattr(cost, line) for cost in costs], name, colour, below=line == "query_again")
-    draw_line(right, n_rows, [cost.own_mb for cost in costs], "one worker's own, at most", "#5b4a8a")
+    draw_line(right, n_rows, [cost.own_mb for cost in costs], "peak of one worker", "#5b4a8a")
     right.plot(n_rows, [n * WIDTH * 4 / MB for n in n_rows], "--", color="#7d828a", label="the pool on disk")
     finish(left, "milliseconds", "Time of one request")
     finish(right, "MB", "Memory")
@@ -93,17 +93,17 @@ def draw(costs: Sequence[Cost], path: Path) -> None:
 def draw_line(
     axes: Axes, n_rows: list[int], values: list[float], name: str, colour: str, *, below: bool = False
 ) -> None:
-    """Draw one figure of all sizes, each point with its number."""
-    # What is too small to be measured still has a place on a logarithmic scale.
-    shown = [max(value, 0.1) for value in values]
-    axes.plot(n_rows, shown, "o-", color=colour, linewidth=2, markersize=5, label=name)
-    for x, y, value in zip(n_rows, shown, values, strict=True):
+    """Plot one line, each point with its value."""
+    # A logarithmic scale cannot show zero.
+    clipped = [max(value, 0.1) for value in values]
+    axes.plot(n_rows, clipped, "o-", color=colour, linewidth=2, markersize=5, label=name)
+    for x, y, value in zip(n_rows, clipped, values, strict=True):
         text = f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
         axes.annotate(text, (x, y), (0, -15 if below else 7), color=colour, textcoords="offset points", ha="center")
 
 
 def finish(axes: Axes, unit: str, title: str) -> None:
-    """Give the axes their scales, names and grid."""
+    """Set scales, labels and grid."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_ylim()

@@ -1,4 +1,4 @@
-"""One line of the result: what was measured, what it is held against, and whether that is good enough."""
+"""Rows of the result: a measurement, its reference, and the target for their ratio."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison of one run.
+    """One comparison. `measured` and `reference` are medians of the samples, in `unit`.
 
-    `ratio` is None where there is nothing to compare with, `reached` where the design asks for nothing.
-    The samples are in the unit of what they were taken for; `measured` and `reference` are their medians.
+    `ratio` is None without a reference, `reached` is None without a target.
     """
 
     number: int
@@ -30,7 +29,7 @@ class Row:
 
 
 def at_most(number: int, work: str, measured: float, unit: str, limit: float) -> Row:
-    """A figure that must not exceed a limit of its own unit."""
+    """Return a row whose value must not exceed a limit."""
     return Row(number, work, measured, unit, "", bar=f"at most {limit:g} {unit}", reached=measured <= limit)
 
 
@@ -45,21 +44,21 @@ def times(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> Row:
-    """How many times another figure ours is."""
+    """Return a row with the ratio of our median to theirs."""
     row = Row(number, work, median(ours), unit, compared_with, median(theirs))
-    return judged(row, row.measured / median(theirs), ours, theirs, at_most=at_most, at_least=at_least)
+    return with_ratio(row, row.measured / median(theirs), ours, theirs, at_most=at_most, at_least=at_least)
 
 
 def faster(
     number: int, work: str, ours: Sequence[float], compared_with: str, theirs: Sequence[float], at_least: float | None
 ) -> Row:
-    """How many times faster we are, in milliseconds; without any times of theirs, only ours are told."""
+    """Return a row with the speed-up over theirs in milliseconds; without times of theirs, ours alone."""
     reference = median(theirs) if theirs else None
     row = Row(number, work, median(ours), "ms", compared_with, reference)
-    return judged(row, reference and reference / row.measured, ours, theirs, at_least=at_least)
+    return with_ratio(row, reference and reference / row.measured, ours, theirs, at_least=at_least)
 
 
-def judged(
+def with_ratio(
     row: Row,
     ratio: float | None,
     ours: Sequence[float],
@@ -68,7 +67,7 @@ def judged(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> Row:
-    """Add the ratio, the bar in words and, where there are both, whether the one reaches the other."""
+    """Return the row with ratio, target and whether the ratio meets it."""
     bar, reached = "", None
     if at_most is not None:
         bar, reached = f"at most {at_most:g} x", ratio is not None and ratio <= at_most

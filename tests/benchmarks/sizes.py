@@ -1,4 +1,4 @@
-"""How large everything is: as the design says, and small enough to see in a minute that all of it works."""
+"""Sizes of the benchmarks: FULL for measurements, QUICK for a check that everything works."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows of pools, numbers of labels, and how often each thing is done."""
+    """Rows of pools, numbers of labels, and repetitions."""
 
     rounds: int
     pool: int

@@ -1,4 +1,4 @@
-"""What HTTP costs: small queries and labels under load, against an endpoint that does next to nothing."""
+"""Small queries and labels under load, compared with an almost empty endpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from service.cli.main import SHARED_MEMORY, gunicorn_command
 from service.settings import Settings
-from tests.benchmarks.load import GENERATOR, NEW_EACH_TIME, Load, requests_a_second
+from tests.benchmarks.load import GENERATOR, UNIQUE_NUMBER, Load, requests_per_second
 from tests.benchmarks.measure import in_turns
-from tests.benchmarks.pools import answers
+from tests.benchmarks.pools import label_records
 from tests.benchmarks.rows import Row, times
 from tests.benchmarks.sizes import Sizes
 from tests.support.serving import Service
@@ -28,16 +28,16 @@ N_ROWS, N_COLUMNS, N_LABELS, SMALL_BATCH = 1_000, 10, 90, 10
 
 
 class Empty(Service):
-    """The empty endpoint behind the very command line that serves Active Query, with the same settings."""
+    """The empty endpoint, served by the same gunicorn command line and settings as Active Query."""
 
     def start(self) -> Empty:
-        counters, kept = self.log.with_suffix(".counters"), self.log.with_suffix(".kept")
-        for path in (counters, kept):
+        counters, files = self.log.with_suffix(".counters"), self.log.with_suffix(".files")
+        for path in (counters, files):
             path.mkdir()
         environment = self.environment | {"PROMETHEUS_MULTIPROC_DIR": str(counters)}
         settings = Settings.from_env(environment)
         command = [
-            f"tests.benchmarks.empty:create_app({str(kept)!r})" if part == "service.app:create_app()" else part
+            f"tests.benchmarks.empty:create_app({str(files)!r})" if part == "service.app:create_app()" else part
             for part in gunicorn_command(settings, SHARED_MEMORY)
         ]
         with self.log.open("ab") as log:
@@ -48,7 +48,7 @@ class Empty(Service):
 
 @contextmanager
 def both(directory: Path) -> Iterator[tuple[Service, Empty]]:
-    """Active Query with some small projects, and the empty endpoint, side by side; only one at a time has work."""
+    """Run Active Query with small projects and the empty endpoint side by side; only one is under load at a time."""
     service = Service(directory / "data", directory / "log", AQ_LOG_LEVEL="error")
     empty = Empty(directory / "none", directory / "log-of-empty", AQ_LOG_LEVEL="error")
     try:
@@ -64,7 +64,7 @@ def both(directory: Path) -> Iterator[tuple[Service, Empty]]:
 
 
 def measure_small_requests(sizes: Sizes, directory: Path) -> list[Row]:
-    """Row 5: requests a second, each kind of request in turn with the empty one."""
+    """Row 5: requests per second of each kind of request, in turns with the empty endpoint."""
     kinds = {
         f"{kind}, {spread}": load
         for spread, names in (
@@ -78,22 +78,22 @@ def measure_small_requests(sizes: Sizes, directory: Path) -> list[Row]:
         targets = [(empty.port, Load(path, bodies)) for path in ("/empty", "/durable")]
         targets += [(service.port, load) for load in kinds.values()]
         for port, load in targets:
-            requests_a_second(port, load, 1)  # every worker has met every kind of request
-        measures = [partial(requests_a_second, *target, sizes.load_seconds) for target in targets]
+            requests_per_second(port, load, 1)  # warm up every worker
+        measures = [partial(requests_per_second, *target, sizes.load_seconds) for target in targets]
         nothing, durable, *rates = in_turns(sizes.load_rounds, *measures)
     against = f"empty Flask + marshmallow POST, {CONNECTIONS} connections of {GENERATOR}"
     rated = dict(zip(kinds, rates, strict=True))
     rows = [times(5, kind, rate, "/s", against, nothing, at_least=0.6) for kind, rate in rated.items()]
-    against = "the same that also makes one small file durable"
+    against = "the same, and one small file synced to disk"
     changing = {kind: rate for kind, rate in rated.items() if CHANGE in kind}
     return rows + [times(5, kind, rate, "/s", against, durable) for kind, rate in changing.items()]
 
 
 def loads(projects: list[str]) -> dict[str, Load]:
-    """Each kind of request, where every connection has its project and, in it, samples of its own."""
+    """Return the bodies of each kind of request; every connection has its own project or samples."""
     sizes = f"{N_ROWS:,} x {N_COLUMNS}, {N_LABELS} labels"
     queries = tuple((query_body(name),) for name in projects)
-    others = tuple((query_body(name, random_state=NEW_EACH_TIME),) for name in projects)
+    others = tuple((query_body(name, random_state=UNIQUE_NUMBER),) for name in projects)
     same = tuple((label_body(name, first, 0),) for first, name in enumerate(projects))
     changes = tuple(
         tuple(label_body(name, index, turn) for index in range(first, N_LABELS, CONNECTIONS) for turn in (0, 1))
@@ -112,12 +112,14 @@ def query_body(project_id: str, **more: int) -> bytes:
 
 
 def label_body(project_id: str, index: int, turn: int) -> bytes:
-    """One label; it differs from that of another turn."""
-    return json.dumps({"project_id": project_id, "labels": answers(index, index + 1, turn), "refit": "never"}).encode()
+    """Return a request with one label, which differs in every turn."""
+    return json.dumps(
+        {"project_id": project_id, "labels": label_records(index, index + 1, turn), "refit": "never"}
+    ).encode()
 
 
 def small_project(project_id: str) -> dict[str, Any]:
-    """The request that makes a small project."""
+    """Return the request that creates a small project."""
     X = np.random.default_rng(2).standard_normal((N_ROWS, N_COLUMNS))
-    y = [answer["label"] for answer in answers(0, N_LABELS, 0)]
+    y = [record["label"] for record in label_records(0, N_LABELS, 0)]
     return {"project_id": project_id, "X": X.tolist(), "y": y + [None] * (N_ROWS - N_LABELS)}

@@ -1,4 +1,4 @@
-"""What selection is tried on: a pool of which some rows are labelled, a model, and how many more rows are asked for."""
+"""A selection task: a pool with some labelled rows, a model and a batch size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Task:
-    """n rows of d float32 features; the first are labelled."""
+    """Rows (n, d) of float32 features; the first N_LABELS are labelled."""
 
     n_rows: int
     n_columns: int
@@ -36,7 +36,7 @@ class Task:
 
     @cached_property
     def model(self) -> Classifier:
-        """The service's logistic regression, which is scikit-learn's."""
+        """The service's logistic regression, fitted to the labelled rows."""
         return estimators.fit(
             estimators.resolve_estimator("logistic_regression", {}), self.rows[:N_LABELS], self.codes, 0
         )

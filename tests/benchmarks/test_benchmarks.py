@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say, and their command shows it in all its forms."""
+"""The benchmark command and its measuring tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.load import Load, python_rate, requests_a_second
+from tests.benchmarks.load import Load, python_rate, requests_per_second
 from tests.benchmarks.measure import PeakMemory, cpu_milliseconds, in_turns
 from tests.benchmarks.rows import at_most, faster, times
 from tests.benchmarks.small import Empty, query_body
@@ -22,8 +22,8 @@ MB = 2**20
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What the command printed for two rows, and where it wrote the rest."""
+def command_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Run the command for two rows; return its output and its output directory."""
     out = tmp_path_factory.mktemp("benchmarks")
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--rows", "6", "--rows", "7", "--out", str(out)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
@@ -33,7 +33,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Empty]:
-    """The endpoint that does next to nothing."""
+    """The almost empty endpoint."""
     directory = tmp_path_factory.mktemp("empty")
     service = Empty(directory / "data", directory / "log").start()
     yield service
@@ -44,16 +44,16 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_the_command_prints_a_table_of_comparisons_and_one_of_sizes(ran):
-    tables = [cells(line) for line in ran[0].splitlines() if line.startswith("|")]
+def test_the_command_prints_a_table_of_comparisons_and_one_of_sizes(command_run):
+    tables = [cells(line) for line in command_run[0].splitlines() if line.startswith("|")]
     assert tables[0] == ["", "work", "measured", "compared with", "", "ratio", "bar", "reached"]
     assert [line[6] for line in tables[2:4]] == ["at least 20 x", ""]
     sizes = tables.index(["rows", "/fit", "/query, fresh model", "/label, 100 records", "/query, again", "own memory"])
     assert [line[0] for line in tables[sizes + 2 :]] == ["1,000", "20,000"]
 
 
-def test_the_command_writes_all_numbers_as_json(ran):
-    result = json.loads((ran[1] / "benchmarks.json").read_text())
+def test_the_command_writes_all_numbers_as_json(command_run):
+    result = json.loads((command_run[1] / "benchmarks.json").read_text())
     assert {"measured", "command", "machine", "versions", "rows", "cost", "profile"} == result.keys()
     assert {"numpy", "scikit-learn", "gunicorn"} < result["versions"].keys()
     assert [row["number"] for row in result["rows"]] == [6] * len(result["rows"])
@@ -61,8 +61,8 @@ def test_the_command_writes_all_numbers_as_json(ran):
     assert all(cost["fit"] > 0 and cost["query_again"] > 0 and cost["label"] > 0 for cost in result["cost"])
 
 
-def test_the_command_draws_cost_against_pool_size(ran):
-    picture = (ran[1] / "cost.png").read_bytes()
+def test_the_command_plots_cost_against_pool_size(command_run):
+    picture = (command_run[1] / "cost.png").read_bytes()
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(picture) > 10_000
 
@@ -96,7 +96,7 @@ def test_measurements_are_taken_in_turns_and_backwards_every_other_time():
     assert "".join(taken) == "abbaab"
 
 
-def test_peak_memory_sees_what_was_held_for_a_moment():
+def test_peak_memory_includes_a_short_allocation():
     with PeakMemory([os.getpid()]) as memory:
         held = bytearray(os.urandom(64 * MB))
         time.sleep(0.05)
@@ -104,7 +104,7 @@ def test_peak_memory_sees_what_was_held_for_a_moment():
     assert 60 < memory.growth_mb < 200
 
 
-def test_processor_time_is_that_of_the_process():
+def test_cpu_time_is_that_of_the_process():
     before, own = cpu_milliseconds([os.getpid()]), time.process_time()
     while time.process_time() - own < 0.2:
         sum(range(1000))
@@ -114,8 +114,8 @@ def test_processor_time_is_that_of_the_process():
     assert cpu_milliseconds([os.getpid()]) - before == pytest.approx(used, abs=40)
 
 
-@pytest.mark.parametrize("generator", [requests_a_second, python_rate])
-def test_a_generator_counts_answers_and_stops_at_one_that_is_no_success(empty, generator):
+@pytest.mark.parametrize("generator", [requests_per_second, python_rate])
+def test_a_load_generator_counts_responses_and_raises_on_an_error(empty, generator):
     bodies = ((query_body("a"), query_body("b")), (query_body("c"),))
     assert generator(empty.port, Load("/empty", bodies), 1) > 50
     with pytest.raises(RuntimeError, match="/nowhere"):

@@ -1,4 +1,4 @@
-"""The label-efficiency benchmark asks the service as callers do, resumes, and sums up rightly."""
+"""The label-efficiency benchmark: runs, resuming, statistics and report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.benchmarks.efficiency import journal
 from tests.benchmarks.efficiency.__main__ import main
 from tests.benchmarks.efficiency.data import split
 from tests.benchmarks.efficiency.report import draw_all, report
-from tests.benchmarks.efficiency.runs import Curve, Run, learn, n_questions
+from tests.benchmarks.efficiency.runs import Curve, Run, execute, n_queries
 from tests.benchmarks.efficiency.statistics import (
     Cell,
     Difference,
@@ -34,7 +34,7 @@ CELL = Cell("logistic_regression", "warm", 10)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of two classes, as a caller would bring it."""
+    """A folder with a data set of two classes."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     y = np.arange(160) % 2
@@ -44,14 +44,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes: two runs, of which the first was in the journal already, cut off after it."""
+    """The output directory of the command: the first of two runs was in the journal, followed by a truncated line."""
     out = tmp_path_factory.mktemp("efficiency")
-    with journal.opened(out / "runs.jsonl") as file:
+    with journal.open_journal(out / "runs.jsonl") as file:
         journal.write(file, RUN, Curve([20, 30], {"accuracy": [0, 1], "f1_macro": [0, 1], "auc": [0, 1]}))
         file.write('{"data": "blo')
-    asked = ["--set", "blobs", "--strategy", "auto", "--strategy", "random", "--start", "warm", "--batch", "10"]
-    asked += ["--model", "logistic_regression", "--seeds", "1", "--jobs", "1", "--data", str(folder)]
-    ended = CliRunner().invoke(main, [*asked, "--out", str(out)])
+    options = ["--set", "blobs", "--strategy", "auto", "--strategy", "random", "--start", "warm", "--batch", "10"]
+    options += ["--model", "logistic_regression", "--seeds", "1", "--jobs", "1", "--data", str(folder)]
+    ended = CliRunner().invoke(main, [*options, "--out", str(out)])
     assert ended.exit_code == 0, ended.output
     return out
 
@@ -66,49 +66,49 @@ def runs_of(strategy: str, *curves: Curve, data: str = "a") -> Iterator[tuple[Ru
         yield Run(data, CELL.model, CELL.start, CELL.batch_size, strategy, seed), curve
 
 
-def test_what_is_in_the_journal_is_not_measured_again(out):
+def test_runs_in_the_journal_are_not_repeated(out):
     found = journal.read(out / "runs.jsonl")
     assert found[RUN].scores["accuracy"] == [0, 1]
     assert sorted((run.strategy, run.batch_size) for run in found) == [("auto", 10), ("random", 0), ("random", 10)]
 
 
-def test_a_line_that_was_cut_off_spoils_no_other(out):
+def test_a_truncated_line_does_not_affect_the_others(out):
     lines = (out / "runs.jsonl").read_text().splitlines()
     assert [line for line in lines if not line.endswith("}")] == ['{"data": "blo']
     assert len(lines) == 4
 
 
-def test_the_report_compares_with_random_questions(out):
+def test_the_report_compares_with_random_selection(out):
     report = (out / "report.md").read_text()
     assert "## auto against random, by data set" in report
     assert "linear, warm, b = 10" in report
 
 
-def test_the_command_draws_curves_and_differences(out):
+def test_the_command_plots_curves_and_differences(out):
     assert {path.name for path in out.glob("*.png")} == {"curves-linear-warm-10.png", "differences.png"}
 
 
-def test_a_run_asks_until_its_end_and_is_the_same_each_time(folder):
-    curve = learn(RUN, folder)
-    assert curve == learn(RUN, folder)
+def test_a_run_is_reproducible(folder):
+    curve = execute(RUN, folder)
+    assert curve == execute(RUN, folder)
     assert list(curve.labels) == [20, 30, 40, 50, 60]
     assert set(curve.scores) == {"accuracy", "balanced_accuracy", "f1_macro", "auc"}
     assert 0.5 < curve.scores["accuracy"][-1] <= 1
 
 
-def test_a_cold_run_begins_without_a_label(folder):
-    assert learn(Run("blobs", "random_forest", "cold", 10, "random", 0), folder).labels[0] == 10
+def test_a_cold_run_starts_without_labels(folder):
+    assert execute(Run("blobs", "random_forest", "cold", 10, "random", 0), folder).labels[0] == 10
 
 
-def test_all_labels_are_measured_for_comparison(folder):
-    assert list(learn(Run("blobs", "logistic_regression", "warm", 0, "random", 0), folder).labels) == [112]
+def test_the_whole_pool_is_scored_for_comparison(folder):
+    assert list(execute(Run("blobs", "logistic_regression", "warm", 0, "random", 0), folder).labels) == [112]
 
 
 @pytest.mark.parametrize(
     ("n_pool", "batch_size", "n"), [(112, 10, 4), (112, 100, 0), (600, 100, 3), (9000, 100, 6), (50, 1, 0), (60, 1, 16)]
 )
 def test_a_run_ends_before_most_of_the_pool_is_labelled(n_pool, batch_size, n):
-    assert n_questions(Run("a", "logistic_regression", "warm", batch_size, "auto", 0), n_pool, 2) == n
+    assert n_queries(Run("a", "logistic_regression", "warm", batch_size, "auto", 0), n_pool, 2) == n
 
 
 def test_every_row_is_either_in_the_pool_or_held_out(folder):
@@ -117,13 +117,13 @@ def test_every_row_is_either_in_the_pool_or_held_out(folder):
     assert len({tuple(row) for row in np.concatenate([data.X, data.X_test]).tolist()}) == 160
 
 
-def test_a_class_that_cannot_be_held_out_is_refused(tmp_path):
+def test_a_class_with_a_single_row_is_refused(tmp_path):
     np.savez(tmp_path / "lone.npz", X=np.zeros((9, 2)), y=[0] * 8 + [1])
     with pytest.raises(ValueError, match="'lone' has a class of a single row"):
         split("lone", tmp_path, 0)
 
 
-def test_random_alone_has_nothing_to_be_compared_with(tmp_path):
+def test_random_alone_is_reported_without_a_comparison(tmp_path):
     runs = dict(runs_of("random", scored(0.1, 0.2), scored(0.3, 0.4)))
     assert [path.name for path in draw_all(runs, tmp_path)] == ["curves-linear-warm-10.png"]
     assert "over 2 seeds" in report(runs)
@@ -142,31 +142,31 @@ def test_differences_are_tested_as_scipy_does(d):
 
 
 @pytest.mark.parametrize(("d", "p"), [([-0.1, -0.1], 0.0), ([0.0, 0.0], 1.0), ([0.1, 0.1], 1.0), ([-0.1], 1.0)])
-def test_differences_that_do_not_vary_are_plain(d, p):
+def test_constant_differences(d, p):
     assert Difference.of(d).p_worse == p
 
 
-def test_holm_corrects_as_worked_out_by_hand():
+def test_holm_correction_matches_a_hand_calculation():
     assert holm([0.03, 0.01, 0.04, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
 
 
-def test_only_seeds_that_both_were_run_with_are_compared():
+def test_only_common_seeds_are_compared():
     runs = dict(runs_of("auto", scored(1, 1), scored(0.5, 0.5))) | dict(runs_of("random", scored(0, 1)))
     assert against(runs, "auto", "random", "f1_macro") == {("a", CELL): {0: 0.5}}
 
 
-def test_the_cells_of_a_data_set_weigh_the_same():
+def test_cells_of_a_data_set_have_equal_weight():
     forest = Cell("random_forest", "warm", 10)
     found = by_set({("a", CELL): {0: 0.1, 1: 0.3, 2: 9.0}, ("a", forest): {0: 0.3, 1: 0.5}})
     assert (found["a"].mean, found["a"].n_seeds) == (pytest.approx(0.3), 2)
 
 
 @pytest.mark.parametrize(("score", "n"), [(0.5, 20), (0.51, 30), (0.9, np.inf)])
-def test_labels_are_counted_up_to_a_score(score, n):
+def test_labels_needed_for_a_score(score, n):
     assert labels_needed(scored(0.1, 0.5, 0.8), "f1_macro", score) == n
 
 
-def test_labels_needed_are_medians_against_95_percent_of_the_full_score():
+def test_labels_needed_are_medians_for_95_percent_of_the_full_score():
     runs = dict(runs_of("auto", scored(0.1, 0.95, 1.0), scored(0.1, 0.2, 0.3)))
     runs |= dict(runs_of("random", scored(0.1, 0.94, 0.95), scored(0.95, 1, 1)))
     runs |= {Run("a", CELL.model, "warm", 0, "random", seed): scored(1.0) for seed in (0, 1)}
@@ -174,9 +174,9 @@ def test_labels_needed_are_medians_against_95_percent_of_the_full_score():
     assert found == {"a": Needed(np.inf, 30, 1, 2, 2)}
 
 
-def test_a_journal_keeps_what_was_measured(tmp_path):
+def test_a_journal_is_read_as_written(tmp_path):
     path = tmp_path / "deep" / "runs.jsonl"
-    with journal.opened(path) as file:
+    with journal.open_journal(path) as file:
         journal.write(file, RUN, scored(0.25))
     assert journal.read(path) == {RUN: scored(0.25)}
     assert json.loads(path.read_text())["strategy"] == "auto"

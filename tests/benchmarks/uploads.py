@@ -1,4 +1,4 @@
-"""What it costs to bring a large pool, against the least that bringing its bytes to the disk can cost."""
+"""CPU time and memory of a large upload, compared with a bare copy of its bytes to disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.benchmarks.measure import PeakMemory, cpu_milliseconds, in_turns
-from tests.benchmarks.pools import create, form, made, served
+from tests.benchmarks.pools import create, form, materialized, served
 from tests.benchmarks.rows import Row, at_most, times
 from tests.benchmarks.sizes import Sizes
 
@@ -18,8 +18,8 @@ BARE_COPY = (sys.executable, "-m", "tests.benchmarks.bare_copy")
 
 
 def measure_upload(sizes: Sizes, directory: Path) -> list[Row]:
-    """Row 4: the processor time of an upload, and of the same bytes brought to the same disk by almost nothing."""
-    upload = made(form("pool", sizes.upload, UPLOAD_WIDTH))
+    """Row 4: CPU time of an upload, and of a bare copy of the same bytes to the same disk."""
+    upload = materialized(form("pool", sizes.upload, UPLOAD_WIDTH))
     source, target = directory / "source", directory / "copy"
     source.write_bytes(b"".join(upload))
     with served(directory) as service:
@@ -45,7 +45,7 @@ def measure_upload(sizes: Sizes, directory: Path) -> list[Row]:
 
 
 def receive(upload: Iterable[bytes], target: Path) -> float:
-    """Send the bytes of an upload to a process that only writes them down; return the processor time it used."""
+    """Send an upload to a process that only writes its bytes to a file; return the CPU time of that process."""
     with subprocess.Popen([*BARE_COPY, target], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         with socket.create_connection(("127.0.0.1", int(process.stdout.readline()))) as connection:
@@ -55,6 +55,6 @@ def receive(upload: Iterable[bytes], target: Path) -> float:
 
 
 def copy(source: Path, target: Path) -> float:
-    """Copy a file in a process of its own; return the processor time it used."""
+    """Copy a file in a separate process; return its CPU time."""
     ended = subprocess.run([*BARE_COPY, target, source], stdout=subprocess.PIPE, text=True, check=True)
     return float(ended.stdout)

@@ -65,7 +65,7 @@ def try_operation(crasher: Crasher, operation: str, limit: int, scratch: Path, t
     if done["status"] != 0:
         tally.fail(f"{operation}: the operation failed: {done['output']}")
         return
-    points = done["said"].splitlines()
+    points = done["output"].splitlines()
     chosen = range(len(points), 0, -max(1, len(points) // limit))
     seen: dict[int, Any] = {}
     for point in chosen:
@@ -93,7 +93,7 @@ def crash_at(
     result = crasher.run(do="look", root=str(root))
     shutil.rmtree(root)
     tally.count("crashes")
-    before = died["said"].splitlines()
+    before = died["output"].splitlines()
     what += f" after {before[-1:]}"
     if died["status"] not in (-9, 0):
         tally.fail(f"{what}: {died['status']} {died['output'][-1000:]}")
@@ -103,7 +103,7 @@ def crash_at(
     if result["status"] != 0:
         tally.fail(f"{what}: the directory cannot be opened: {result['output']}")
         return
-    found = json.loads(result["said"])
+    found = json.loads(result["output"])
     tally.check(not found["wrong"], f"{what}: {found['wrong']}")
     n_commits = sum(line.startswith("commit ") for line in before)
     known = seen.setdefault(n_commits, found["seen"])

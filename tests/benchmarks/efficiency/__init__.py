@@ -1,1 +1,1 @@
-"""How many labels each strategy saves: learning curves of the whole service, against random questions."""
+"""Label efficiency: learning curves of each strategy through the whole service, compared with random selection."""

@@ -1,7 +1,7 @@
-"""Measure what strategies save: `python -m tests.benchmarks.efficiency`, from the root of a clone.
+"""Label-efficiency benchmark: `python -m tests.benchmarks.efficiency`, from the root of a clone.
 
-Needs `pip install -e '.[bench]'`. It may be stopped and started again, or asked for more: what is in the journal is not
-measured again, and the report is of all that is there.
+Needs `pip install -e '.[bench]'`. It can be stopped and resumed: runs in the journal are not repeated, and the report
+covers all of them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from service.strategies import STRATEGIES
 from tests.benchmarks.efficiency import journal
 from tests.benchmarks.efficiency.data import names, split
 from tests.benchmarks.efficiency.report import draw_all, report
-from tests.benchmarks.efficiency.runs import MODELS, QUESTIONS, STARTS, WHOLE_POOL, Run, learn, n_questions
+from tests.benchmarks.efficiency.runs import MODELS, N_QUERIES, STARTS, WHOLE_POOL, Run, execute, n_queries
 
-BATCHES = tuple(str(batch_size) for batch_size in QUESTIONS)
+BATCHES = tuple(str(batch_size) for batch_size in N_QUERIES)
 
 
 class Seeds(click.ParamType[range]):
-    """A number of seeds from 0 on, or first:end."""
+    """A number of seeds, counted from 0, or first:end."""
 
     name = "seeds"
 
@@ -45,29 +45,29 @@ class Seeds(click.ParamType[range]):
     "--data",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of .npz files with X and y, besides what scikit-learn ships.",
+    help="Folder of .npz files with X and y, added to the data sets of scikit-execute.",
 )
-@click.option("--set", "sets", multiple=True, help="Only this data set; may be given several times.")
+@click.option("--set", "sets", multiple=True, help="Only this data set. Repeatable.")
 @click.option(
     "--strategy",
     "strategies",
     multiple=True,
     default=("random", "margin", "auto"),
     show_default=True,
-    help="A strategy; its parameters, if not the defaults, as JSON behind a blank.",
+    help="A strategy, optionally followed by a space and its parameters as JSON.",
 )
-@click.option("--all", "is_all", is_flag=True, help="All strategies on offer.")
+@click.option("--all", "is_all", is_flag=True, help="All strategies.")
 @click.option("--model", "models", multiple=True, type=click.Choice(list(MODELS)), default=tuple(MODELS))
 @click.option("--start", "starts", multiple=True, type=click.Choice(STARTS), default=STARTS)
 @click.option("--batch", "batches", multiple=True, type=click.Choice(BATCHES), default=BATCHES)
-@click.option("--seeds", type=Seeds(), default="10", show_default=True, help="So many seeds, or first:end.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one for each core]")
+@click.option("--seeds", type=Seeds(), default="10", show_default=True, help="Number of seeds, or first:end.")
+@click.option("--jobs", type=click.IntRange(1), help="Number of processes.  [default: number of cores]")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("active-query-efficiency"),
     show_default=True,
-    help="Directory of the journal (runs.jsonl), the report and the pictures.",
+    help="Directory for the journal (runs.jsonl), the report and the plots.",
 )
 def main(
     folder: Path | None,
@@ -81,7 +81,7 @@ def main(
     jobs: int | None,
     out: Path,
 ) -> None:
-    """Run strategies on data sets from cold and warm starts, and compare each with random questions."""
+    """Run strategies on data sets from cold and warm starts, and compare each with random selection."""
     runs = [
         Run(data, model, start, int(batch), strategy, seed)
         for seed, data, model, start, batch, strategy in product(
@@ -94,20 +94,20 @@ def main(
     (out / "report.md").write_text(text + "\n")
     click.echo(text)
     for path in draw_all(found, out):
-        click.echo(f"drew {path}", err=True)
+        click.echo(f"wrote {path}", err=True)
 
 
 def measure(runs: Sequence[Run], folder: Path | None, path: Path, jobs: int) -> None:
-    """Do those runs that are possible and not in the journal yet, side by side, with a progress bar."""
+    """Execute the possible runs that are not in the journal, in parallel, with a progress bar."""
     done = journal.read(path)
     due = [run for run in with_whole_pools(runs, folder) if run not in done]
     context = multiprocessing.get_context("spawn")
     with (
-        journal.opened(path) as file,
+        journal.open_journal(path) as file,
         ProcessPoolExecutor(jobs, context) as processes,
         click.progressbar(length=len(due), label=f"{len(due)} runs", file=sys.stderr) as bar,
     ):
-        futures = {processes.submit(learn, run, folder): run for run in due}
+        futures = {processes.submit(execute, run, folder): run for run in due}
         try:
             for future in as_completed(futures):
                 journal.write(file, futures[future], future.result())
@@ -117,11 +117,11 @@ def measure(runs: Sequence[Run], folder: Path | None, path: Path, jobs: int) -> 
 
 
 def with_whole_pools(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
-    """The runs for which the pools are large enough, each after the one that labels the whole pool at once."""
+    """Yield the runs whose pools are large enough, each after the run that labels its whole pool."""
     seen = set()
     for run in runs:
         data = split(run.data, folder, run.seed)
-        if n_questions(run, len(data.y), data.n_classes) == 0:
+        if n_queries(run, len(data.y), data.n_classes) == 0:
             continue
         whole = Run(run.data, run.model, "warm", WHOLE_POOL, "random", run.seed)
         if whole not in seen:

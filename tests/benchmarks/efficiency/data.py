@@ -1,4 +1,4 @@
-"""The data sets: what scikit-learn ships, and any folder of `.npz` files with X and y."""
+"""Data sets: those of scikit-learn, and `.npz` files with X and y from a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHIPPED: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """A pool (n, d) with the answers to all its rows, and held-out rows; classes are 0 to c - 1."""
+    """A pool (n, d) with its true labels, and a held-out set; classes are 0 to c - 1."""
 
     X: NDArray[Any]
     y: NDArray[np.int64]
@@ -36,18 +36,18 @@ class Split:
 
 
 def names(folder: Path | None) -> list[str]:
-    """The data sets there are, by name; a file that is called as one that is shipped is none."""
+    """Return the names of all data sets; those of scikit-learn hide files of the same name."""
     own = sorted(path.stem for path in folder.glob("*.npz")) if folder else []
     return [*SHIPPED, *(name for name in own if name not in SHIPPED)]
 
 
 @lru_cache(maxsize=4)
-def whole(name: str, folder: Path | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """All rows (n, d) of a data set and their classes (n,)."""
+def load(name: str, folder: Path | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Load a data set: rows (n, d) and classes (n,)."""
     if name in SHIPPED:
         X, y = SHIPPED[name](return_X_y=True)
     elif folder is None:
-        raise ValueError(f"{name!r} is not shipped with scikit-learn: tell the folder that holds it")
+        raise ValueError(f"{name!r} is not a data set of scikit-learn: use --data to name the folder that holds it")
     else:
         with np.load(folder / f"{name}.npz", allow_pickle=False) as stored:
             X, y = stored["X"], stored["y"]
@@ -56,8 +56,8 @@ def whole(name: str, folder: Path | None) -> tuple[NDArray[Any], NDArray[np.int6
 
 @lru_cache(maxsize=4)
 def split(name: str, folder: Path | None, seed: int) -> Split:
-    """Draw at most MAX_ROWS of a data set and hold a share of them out, stratified, another one for each seed."""
-    X, y = whole(name, folder)
+    """Draw at most MAX_ROWS of a data set and hold out a stratified share that depends on the seed."""
+    X, y = load(name, folder)
     if np.bincount(y).min() < 2:
         raise ValueError(f"{name!r} has a class of a single row, which cannot be in the pool and held out")
     n_rows = min(len(y), MAX_ROWS)

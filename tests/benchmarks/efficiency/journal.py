@@ -1,4 +1,4 @@
-"""The runs done so far, a line of JSON each: what was measured is never measured again."""
+"""The journal of completed runs, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.benchmarks.efficiency.runs import Curve, Run
 
 
 def read(path: Path) -> dict[Run, Curve]:
-    """All runs of a journal with their curves; a line that was cut off is no run."""
+    """Return all runs of a journal with their curves, ignoring truncated lines."""
     found: dict[Run, Curve] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -26,8 +26,8 @@ def read(path: Path) -> dict[Run, Curve]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[str]]:
-    """A journal to write to, at the beginning of a line."""
+def open_journal(path: Path) -> Iterator[IO[str]]:
+    """Open a journal for appending, at the start of a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         if file.tell() and not path.read_bytes().endswith(b"\n"):
@@ -36,6 +36,6 @@ def opened(path: Path) -> Iterator[IO[str]]:
 
 
 def write(file: IO[str], run: Run, curve: Curve) -> None:
-    """Add a run, at once."""
+    """Append a run and flush."""
     file.write(json.dumps(asdict(run) | asdict(curve)) + "\n")
     file.flush()

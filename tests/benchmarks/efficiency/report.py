@@ -1,4 +1,4 @@
-"""What is shown of the runs: tables in Markdown, and pictures."""
+"""Markdown tables and plots of the runs."""
 
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ from tests.benchmarks.efficiency.statistics import (
 from tests.benchmarks.report import markdown
 
 BASELINE = "random"
-JUDGED = "f1_macro"
+MAIN_METRIC = "f1_macro"
 SIGNIFICANT = 0.05
-HEADED = ("auto", "margin")
-"""Those that are compared data set by data set."""
+DETAILED = ("auto", "margin")
+"""Strategies that are compared on each data set."""
 COLOURS = {"auto": "#0b6e99", "margin": "#b5442e", BASELINE: "#7d828a"}
 MORE_COLOURS = ("#3d7d3a", "#5b4a8a", "#c08a1e", "#2aa198", "#8c564b", "#d33682")
 
 
 def report(runs: Runs) -> str:
-    """All tables, each under a heading."""
+    """Return all tables, each with a heading."""
     parts = [f"Areas under learning curves of {len(curves_of(runs))} runs, over {len({r.seed for r in runs})} seeds."]
     for metric in METRICS:
         parts += [f"## {METRICS[metric]}: mean difference from {BASELINE} in points (data sets won / all)"]
         parts += [overview(runs, metric)]
-    for strategy in [name for name in HEADED if name in strategies_of(runs)]:
+    for strategy in [name for name in DETAILED if name in strategies_of(runs)]:
         parts += [f"## {strategy} against {BASELINE}, by data set, 95 % intervals over seeds", verdict(runs, strategy)]
-        parts += [losses(runs, strategy), f"### Labels to 95 % of the full score, {METRICS[JUDGED]}, batches of 10"]
+        parts += [
+            losses(runs, strategy),
+            f"### Labels to 95 % of the full score, {METRICS[MAIN_METRIC]}, batches of 10",
+        ]
         parts += [table_of_needed(runs, strategy)]
     if {"auto", "margin"} <= set(strategies_of(runs)):
         parts += ["## auto against margin", verdict(runs, "auto", "margin"), losses(runs, "auto", "margin")]
@@ -53,17 +56,17 @@ def report(runs: Runs) -> str:
 
 
 def strategies_of(runs: Runs) -> list[str]:
-    """The strategies that were run, the baseline left out, in order."""
+    """Return the strategies of the runs without the baseline, sorted."""
     return sorted({run.strategy for run in curves_of(runs)} - {BASELINE})
 
 
 def cells_of(runs: Runs) -> list[Cell]:
-    """The ways in which was asked, in order."""
+    """Return the cells of the runs, sorted."""
     return sorted({cell_of(run) for run in curves_of(runs)}, key=lambda cell: (cell.start, cell.batch_size, cell.model))
 
 
 def overview(runs: Runs, metric: str) -> str:
-    """Each strategy in each cell: the mean over the data sets of its area less that of random questions, in points."""
+    """Format for each strategy and cell the mean difference of areas from random selection, in points."""
     cells = cells_of(runs)
     lines = []
     for strategy in strategies_of(runs):
@@ -78,32 +81,32 @@ def overview(runs: Runs, metric: str) -> str:
 
 
 def wins(differences: Sequence[float]) -> int:
-    """How many are above 0."""
+    """Count the positive differences."""
     return sum(difference > 0 for difference in differences)
 
 
 def short(model: str) -> str:
-    """A model's name for the head of a table."""
+    """Return the short name of a model."""
     return {"logistic_regression": "linear", "random_forest": "forest"}[model]
 
 
 def verdict(runs: Runs, strategy: str, baseline: str = BASELINE) -> str:
-    """A strategy against another on each data set and in each measure, all cells together, in points of area.
+    """Compare two strategies on each data set by each metric, in points of area over all cells.
 
-    A difference is marked where it is worse by the one-sided paired t-test after Holm's correction over the table.
+    Marks a difference that is significantly worse: one-sided paired t-test, Holm-corrected over the table.
     """
     found = {metric: by_set(against(runs, strategy, baseline, metric)) for metric in METRICS}
     tests = [(metric, data) for metric, of_sets in found.items() for data in of_sets]
     corrected = dict(zip(tests, holm([found[metric][data].p_worse for metric, data in tests]), strict=True))
     lines = [
-        (data, *(told(found[metric].get(data), corrected.get((metric, data), 1.0)) for metric in METRICS))
+        (data, *(format_difference(found[metric].get(data), corrected.get((metric, data), 1.0)) for metric in METRICS))
         for data in sorted({data for _, data in tests})
     ]
     return markdown((f"{strategy} - {baseline}", *METRICS.values()), lines)
 
 
-def told(difference: Difference | None, p_corrected: float) -> str:
-    """A difference in points with its confidence interval, and a mark where it is significantly below 0."""
+def format_difference(difference: Difference | None, p_corrected: float) -> str:
+    """Format a difference in points with its confidence interval, and a mark if it is significantly negative."""
     if difference is None:
         return ""
     if difference.n_seeds == 1:
@@ -113,7 +116,7 @@ def told(difference: Difference | None, p_corrected: float) -> str:
 
 
 def losses(runs: Runs, strategy: str, baseline: str = BASELINE) -> str:
-    """The single cells in which a strategy is worse, each tested for itself, and how many stay so after Holm's."""
+    """List the cells in which a strategy is worse, each tested on its own, and count those that remain after Holm."""
     cells = [
         (metric, data, cell, Difference.of(list(seeds.values())))
         for metric in METRICS
@@ -121,7 +124,13 @@ def losses(runs: Runs, strategy: str, baseline: str = BASELINE) -> str:
     ]
     corrected = holm([difference.p_worse for *_, difference in cells])
     worst = [
-        (data, f"{short(cell.model)}, {cell.start}, b = {cell.batch_size}", METRICS[metric], told(each, p), f"{p:.2g}")
+        (
+            data,
+            f"{short(cell.model)}, {cell.start}, b = {cell.batch_size}",
+            METRICS[metric],
+            format_difference(each, p),
+            f"{p:.2g}",
+        )
         for (metric, data, cell, each), p in sorted(
             zip(cells, corrected, strict=True), key=lambda pair: pair[0][3].mean
         )
@@ -130,17 +139,17 @@ def losses(runs: Runs, strategy: str, baseline: str = BASELINE) -> str:
     n_better = sum(each.low > 0 for *_, each in cells)
     n_worse_corrected = sum(p < SIGNIFICANT for p in corrected)
     summary = (
-        f"{strategy} against {baseline}, every cell for itself: of {len(cells)}, {n_better} are better (95 % interval "
+        f"{strategy} against {baseline}, each cell on its own: of {len(cells)}, {n_better} are better (95 % interval "
         f"above 0), {len(worst)} worse (p < 5 % uncorrected), {n_worse_corrected} worse after Holm."
     )
-    head = ("data set", "cell", "measure", f"{strategy} - {baseline}", "p (Holm)")
+    head = ("data set", "cell", "metric", f"{strategy} - {baseline}", "p (Holm)")
     return "\n".join([summary, "", markdown(head, worst)] if worst else [summary])
 
 
 def table_of_needed(runs: Runs, strategy: str) -> str:
-    """The labels until 95 % of the full score, ten at a time, by data set: all models and starts together."""
+    """Format for each data set the labels needed for 95 % of the full score, in batches of 10."""
     cells = [cell for cell in cells_of(runs) if cell.batch_size == 10]
-    found = needed_by_set(runs, strategy, BASELINE, JUDGED, cells)
+    found = needed_by_set(runs, strategy, BASELINE, MAIN_METRIC, cells)
     lines = [(data, *needed_cells(found[data])) for data in sorted(found)]
     return markdown(("data set", f"{strategy}: labels", "reached", f"{BASELINE}: labels", "reached"), lines)
 
@@ -153,28 +162,28 @@ def needed_cells(needed: Needed) -> tuple[str, ...]:
 
 
 def number(labels: float) -> str:
-    """A number of labels, as a table has it."""
+    """Format a number of labels."""
     return "not reached" if np.isinf(labels) else f"{labels:.0f}"
 
 
 def draw_all(runs: Runs, out: Path) -> Iterator[Path]:
-    """Draw the curves of each cell and the differences of all strategies, and return where."""
+    """Plot the curves of each cell and the differences of all strategies; yield the paths."""
     for cell in cells_of(runs):
         path = out / f"curves-{short(cell.model)}-{cell.start}-{cell.batch_size}.png"
         draw_curves(runs, cell, path)
         yield path
     path = out / "differences.png"
-    if any(against(runs, strategy, BASELINE, JUDGED) for strategy in strategies_of(runs)):
+    if any(against(runs, strategy, BASELINE, MAIN_METRIC) for strategy in strategies_of(runs)):
         draw_differences(runs, path)
         yield path
 
 
 def draw_curves(runs: Runs, cell: Cell, path: Path) -> None:
-    """Draw the mean learning curve of each strategy on each data set, with a band of one standard error."""
+    """Plot the mean learning curve of each strategy on each data set, with a band of one standard error."""
     grouped: dict[str, dict[str, list[tuple[Sequence[int], Sequence[float]]]]] = defaultdict(lambda: defaultdict(list))
     for run, curve in curves_of(runs).items():
         if cell_of(run) == cell:
-            grouped[run.data][run.strategy].append((curve.labels, curve.scores[JUDGED]))
+            grouped[run.data][run.strategy].append((curve.labels, curve.scores[MAIN_METRIC]))
     columns = min(len(grouped), 5)
     rows = ceil(len(grouped) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.7 * rows + 0.9), layout="constrained")
@@ -191,18 +200,20 @@ def draw_curves(runs: Runs, cell: Cell, path: Path) -> None:
         axes.set_visible(False)
     lines = {line.get_label(): line for axes in all_axes for line in axes.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 7), frameon=False)
-    figure.suptitle(f"{METRICS[JUDGED]} against labels: {cell.model}, {cell.start} start, batches of {cell.batch_size}")
+    figure.suptitle(
+        f"{METRICS[MAIN_METRIC]} against labels: {cell.model}, {cell.start} start, batches of {cell.batch_size}"
+    )
     figure.savefig(path, dpi=110)
 
 
 def colours_of(strategies: Sequence[str]) -> dict[str, str]:
-    """A colour for each strategy, always the same for those that are always there."""
+    """Return a colour for each strategy; the main ones keep theirs."""
     others = [strategy for strategy in strategies if strategy not in COLOURS]
     return COLOURS | {name: MORE_COLOURS[nth % len(MORE_COLOURS)] for nth, name in enumerate(others)}
 
 
 def draw_curve(axes: Axes, strategy: str, curves: Sequence[tuple[Sequence[int], Sequence[float]]], colour: str) -> None:
-    """Draw the mean of some curves that have the same numbers of labels."""
+    """Plot the mean of curves that have the same numbers of labels."""
     labels = curves[0][0]
     scores = np.array([of_run for n, of_run in curves if list(n) == list(labels)])
     middle = scores.mean(axis=0)
@@ -213,9 +224,9 @@ def draw_curve(axes: Axes, strategy: str, curves: Sequence[tuple[Sequence[int], 
 
 
 def draw_differences(runs: Runs, path: Path) -> None:
-    """Draw each strategy's area less that of random questions on each data set, all cells together, as a map."""
+    """Plot the mean difference from random selection of each strategy on each data set as a heat map."""
     strategies = strategies_of(runs)
-    found = {strategy: by_set(against(runs, strategy, BASELINE, JUDGED)) for strategy in strategies}
+    found = {strategy: by_set(against(runs, strategy, BASELINE, MAIN_METRIC)) for strategy in strategies}
     data = sorted({name for of_sets in found.values() for name in of_sets})
     nothing = Difference.of([np.nan])
     points = np.array([[100 * found[s].get(name, nothing).mean for name in data] for s in strategies])
@@ -236,5 +247,5 @@ def draw_differences(runs: Runs, path: Path) -> None:
             )
     axes.set_xticks(range(len(data)), data, rotation=30, ha="right")
     axes.set_yticks(range(len(strategies)), [strategies[row] for row in order])
-    axes.set_title(f"Area under the curve ({METRICS[JUDGED]}) less that of random questions, in points", loc="left")
+    axes.set_title(f"Area under the curve ({METRICS[MAIN_METRIC]}) minus random selection, in points", loc="left")
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""One run: a strategy asks the service, batch after batch, and the model is measured on rows held out."""
+"""One run: query and label batch after batch through the service, and score the model on the held-out set."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ MODELS: dict[str, dict[str, Any]] = {
     # Half of the service's default number of trees: a run fits hundreds of forests.
     "random_forest": {"name": "random_forest", "params": {"n_estimators": TREES}},
 }
-QUESTIONS = {1: 30, 10: 15, 100: 6}
-"""How many questions of each batch size are asked, if the pool has enough rows."""
-MEASURED_EVERY = {1: 5, 10: 1, 100: 1}
+N_QUERIES = {1: 30, 10: 15, 100: 6}
+"""Number of queries for each batch size, if the pool is large enough."""
+SCORED_EVERY = {1: 5, 10: 1, 100: 1}
 MOST_OF_POOL = 0.6
-"""A run ends before so much of the pool is labelled: near the end all strategies have the same labels."""
-FEWEST_POINTS = 3
-"""A run that would be measured less often after its start is not made."""
-LABELS_A_CLASS, FEWEST_LABELS = 5, 20
-"""A warm start has so many labels, drawn from the pool as it is: a rare class may be missing."""
+"""Largest labelled share of the pool: later all strategies have the same labels."""
+MIN_POINTS = 3
+"""A run with fewer points after its start is skipped."""
+LABELS_PER_CLASS, MIN_LABELS = 5, 20
+"""Labels of a warm start, drawn at random: a rare class may be missing."""
 
 STARTS = ("cold", "warm")
 WHOLE_POOL = 0
-"""The batch size of a run that labels the whole pool at once: what all of the labels are worth."""
+"""The batch size of a run that labels the whole pool at once, for the full score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is asked. `strategy` is a name, with its parameters as JSON behind it where they are not the defaults."""
+    """The settings of a run. `strategy` is a name, optionally followed by a space and its parameters as JSON."""
 
     data: str
     model: str
@@ -58,26 +58,26 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Scores at the numbers of labels where they were taken; AUC of two classes only."""
+    """Scores by number of labels; AUC for two classes only."""
 
     labels: Sequence[int]
     scores: dict[str, Sequence[float]]
 
 
-def n_questions(run: Run, n_pool: int, n_classes: int) -> int:
-    """How often a run may ask; 0 where the pool is too small for this batch."""
+def n_queries(run: Run, n_pool: int, n_classes: int) -> int:
+    """Return the number of queries of a run, 0 if the pool is too small for its batch size."""
     left = int(MOST_OF_POOL * n_pool) - n_at_start(run, n_classes)
-    n = min(QUESTIONS[run.batch_size], left // run.batch_size)
-    return n if n >= FEWEST_POINTS * MEASURED_EVERY[run.batch_size] else 0
+    n = min(N_QUERIES[run.batch_size], left // run.batch_size)
+    return n if n >= MIN_POINTS * SCORED_EVERY[run.batch_size] else 0
 
 
 def n_at_start(run: Run, n_classes: int) -> int:
-    """How many labels there are before the first question."""
-    return max(LABELS_A_CLASS * n_classes, FEWEST_LABELS) if run.start == "warm" else 0
+    """Return the number of labels before the first query."""
+    return max(LABELS_PER_CLASS * n_classes, MIN_LABELS) if run.start == "warm" else 0
 
 
-def learn(run: Run, folder: Path | None) -> Curve:
-    """Ask and label until the run's end. The same run gives the same curve."""
+def execute(run: Run, folder: Path | None) -> Curve:
+    """Execute a run. The same run gives the same curve."""
     data = split(run.data, folder, run.seed)
     if run.batch_size == WHOLE_POOL:
         return curve([(len(data.y), full_score(run, data))])
@@ -87,25 +87,25 @@ def learn(run: Run, folder: Path | None) -> Curve:
 
 
 def full_score(run: Run, data: Split) -> dict[str, float]:
-    """What the model scores with the labels of the whole pool."""
+    """Return the scores of a model trained on the whole pool."""
     with Project(run, data, np.arange(len(data.y))) as project:
         return project.score()
 
 
 def steps(run: Run, data: Split, known: NDArray[np.int64]) -> Iterator[tuple[int, dict[str, float]]]:
-    """The number of labels and the scores, at the start if there are labels, and after the questions measured."""
-    total = n_questions(run, len(data.y), data.n_classes)
+    """Yield the number of labels and the scores, at a warm start and after each measured query."""
+    total = n_queries(run, len(data.y), data.n_classes)
     with Project(run, data, known) as project:
         if len(known):
             yield len(known), project.score()
-        for nth in range(1, total + 1):
-            n_labeled = project.ask()
-            if nth % MEASURED_EVERY[run.batch_size] == 0:
+        for number in range(1, total + 1):
+            n_labeled = project.query_and_label()
+            if number % SCORED_EVERY[run.batch_size] == 0:
                 yield n_labeled, project.score()
 
 
 class Project:
-    """A project of the service that lives as long as a run does, asked through its HTTP contract in this process."""
+    """A project that is deleted after the run, used through the HTTP API in this process."""
 
     def __init__(self, run: Run, data: Split, known: NDArray[np.int64]) -> None:
         self.run, self.data = run, data
@@ -124,7 +124,7 @@ class Project:
             "X": (io.BytesIO(npy(data.X)), "X.npy", "application/x-npy"),
             "y": (io.BytesIO(npy(y)), "y.npy", "application/x-npy"),
         }
-        self.checked(self.client.post("/fit", data=form))
+        self.json_of(self.client.post("/fit", data=form))
 
     def __enter__(self) -> Project:
         return self
@@ -132,17 +132,17 @@ class Project:
     def __exit__(self, *_: object) -> None:
         self.client.delete("/projects/run")
 
-    def ask(self) -> int:
-        """Ask once, give the answers, and return how many samples have a label then."""
+    def query_and_label(self) -> int:
+        """Query once, label the batch, and return the number of labelled samples."""
         name, _, params = self.run.strategy.partition(" ")
-        asked = {"project_id": "run", "strategy": name, "batch_size": self.run.batch_size}
-        reply = self.checked(self.client.post("/query", json=asked | {"params": json.loads(params or "{}")}))
+        body = {"project_id": "run", "strategy": name, "batch_size": self.run.batch_size}
+        reply = self.json_of(self.client.post("/query", json=body | {"params": json.loads(params or "{}")}))
         labels = [{"index": index, "label": int(self.data.y[index])} for index in reply["indices"]]
-        given = self.checked(self.client.post("/label", json={"project_id": "run", "labels": labels}))
-        return int(given["n_labeled"])
+        result = self.json_of(self.client.post("/label", json={"project_id": "run", "labels": labels}))
+        return int(result["n_labeled"])
 
     def score(self) -> dict[str, float]:
-        """What the current model gets right of the rows held out; without a model, the one class known or class 0."""
+        """Score the current model on the held-out set; without a model, predict the only known class, or class 0."""
         snapshot = self.store.read("run", Part.MODEL)
         P = np.zeros((len(self.data.y_test), self.data.n_classes))
         if snapshot.model is not None:
@@ -152,14 +152,14 @@ class Project:
             P[:, codes[0] if len(codes) else 0] = 1.0
         return scores_of(self.data.y_test, P)
 
-    def checked(self, reply: Any) -> Any:
+    def json_of(self, reply: Any) -> Any:
         if reply.status_code >= 400:
             raise RuntimeError(f"{self.run}: {reply.get_data(as_text=True)}")
         return reply.get_json()
 
 
 def scores_of(y: NDArray[np.int64], P: NDArray[np.float64]) -> dict[str, float]:
-    """The measures of probabilities (n, c) against the truth, by scikit-learn."""
+    """Return the metrics of probabilities (n, c), computed by scikit-learn."""
     guess = P.argmax(axis=1)
     scores = {
         "accuracy": accuracy_score(y, guess),
@@ -172,15 +172,15 @@ def scores_of(y: NDArray[np.int64], P: NDArray[np.float64]) -> dict[str, float]:
 
 
 def curve(points: Sequence[tuple[int, dict[str, float]]]) -> Curve:
-    """Turn points into columns."""
+    """Return the points as a Curve."""
     names = points[0][1]
     return Curve([n for n, _ in points], {name: [scores[name] for _, scores in points] for name in names})
 
 
 @cache
 def service() -> tuple[Flask, Store]:
-    """The service of this process, over a directory that goes with it, and a store that reads the same directory."""
-    # The optimiser's warning that it stopped early is no news in thousands of fits.
+    """Return the application of this process over a temporary directory, and a store over the same directory."""
+    # Thousands of fits would repeat the optimiser's warning that it stopped early.
     warnings.simplefilter("ignore")
     memory = Path("/dev/shm")  # noqa: S108  a directory of our own is made in it
     directory = TemporaryDirectory(prefix="active-query-", dir=memory if memory.is_dir() else None)

@@ -1,4 +1,4 @@
-"""What curves come to: areas under them, differences paired over seeds, and what of these may be chance."""
+"""Areas under learning curves, their differences paired by seed, and significance tests."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ METRICS = {
     "auc": "AUC",
 }
 CONFIDENCE = 0.95
-ENOUGH = 0.95
-"""Of the score that all of the pool's labels give."""
+TARGET_SHARE = 0.95
+"""Share of the score that the labels of the whole pool give."""
 
 Runs = Mapping[Run, Curve]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One way to ask: which model, from which start, how many at once."""
+    """A combination of model, start and batch size."""
 
     model: str
     start: str
@@ -36,9 +36,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Differences paired over seeds: their mean, its confidence interval, and how likely chance alone is so low.
+    """Mean of differences paired by seed, with its confidence interval.
 
-    `p_worse` is of the one-sided t-test against a mean of 0 or more.
+    `p_worse` is the p-value of the one-sided t-test against a mean of 0 or more.
     """
 
     mean: float
@@ -49,7 +49,7 @@ class Difference:
 
     @classmethod
     def of(cls, differences: Sequence[float]) -> Difference:
-        """Compare what was measured under two or more seeds; the t-test knows nothing of a single one."""
+        """Summarize differences. A single one has an infinite interval."""
         d = np.asarray(differences, np.float64)
         mean, n = float(d.mean()), len(d)
         if n < 2:
@@ -62,23 +62,23 @@ class Difference:
 
 
 def area(curve: Curve, metric: str) -> float:
-    """The area under a learning curve, divided by its width: a mean score over the labels asked for."""
+    """Return the area under a learning curve divided by its width: the mean score over the labels."""
     n, scores = np.asarray(curve.labels, np.float64), np.asarray(curve.scores[metric])
     return float(np.trapezoid(scores, n) / (n[-1] - n[0]))
 
 
 def curves_of(runs: Runs) -> Runs:
-    """The runs that ask, without those that label the whole pool at once."""
+    """Return the runs that query, without those that label the whole pool at once."""
     return {run: curve for run, curve in runs.items() if run.batch_size != WHOLE_POOL}
 
 
 def areas(runs: Runs, metric: str) -> dict[Run, float]:
-    """The area of each run that has a curve of this measure."""
+    """Return the area of each run that has this metric."""
     return {run: area(curve, metric) for run, curve in curves_of(runs).items() if metric in curve.scores}
 
 
 def against(runs: Runs, strategy: str, baseline: str, metric: str) -> dict[tuple[str, Cell], dict[int, float]]:
-    """By data set and cell: the difference of areas for each seed that both strategies were run with."""
+    """Return by data set and cell the differences of areas, for each seed that both strategies have."""
     found = areas(runs, metric)
     differences: dict[tuple[str, Cell], dict[int, float]] = defaultdict(dict)
     for run, value in found.items():
@@ -89,12 +89,12 @@ def against(runs: Runs, strategy: str, baseline: str, metric: str) -> dict[tuple
 
 
 def cell_of(run: Run) -> Cell:
-    """The way a run asked."""
+    """Return the cell of a run."""
     return Cell(run.model, run.start, run.batch_size)
 
 
 def by_set(differences: Mapping[tuple[str, Cell], Mapping[int, float]]) -> dict[str, Difference]:
-    """By data set: the mean over its cells, paired over the seeds that all of these have."""
+    """Return by data set the mean difference over its cells, paired by the seeds that all cells have."""
     cells: dict[str, list[Mapping[int, float]]] = defaultdict(list)
     for (data, _), of_seeds in differences.items():
         cells[data].append(of_seeds)
@@ -107,7 +107,7 @@ def by_set(differences: Mapping[tuple[str, Cell], Mapping[int, float]]) -> dict[
 
 
 def holm(p: Sequence[float]) -> NDArray[np.float64]:
-    """Correct the p-values of a family of tests (Holm 1979): below 5 % each, at most 5 % risk of one false alarm."""
+    """Return p-values corrected for multiple tests (Holm 1979)."""
     values = np.asarray(p, np.float64)
     order = np.argsort(values)
     steps = values[order] * np.arange(len(values), 0, -1)
@@ -117,14 +117,14 @@ def holm(p: Sequence[float]) -> NDArray[np.float64]:
 
 
 def labels_needed(curve: Curve, metric: str, score: float) -> float:
-    """After how many labels a curve first reached a score, infinite if it did not."""
+    """Return the number of labels at which a curve first reaches a score, infinite if it never does."""
     reached = (n for n, value in zip(curve.labels, curve.scores[metric], strict=True) if value >= score)
     return float(next(reached, np.inf))
 
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """Labels until ENOUGH of the full score: medians over the runs that both strategies have, inf = not reached."""
+    """Labels needed for TARGET_SHARE of the full score: medians over the common runs, inf if not reached."""
 
     labels: float
     baseline: float
@@ -134,14 +134,14 @@ class Needed:
 
     @classmethod
     def of(cls, needed: NDArray[np.float64]) -> Needed:
-        """Sum up the labels (n, 2) that a strategy and its baseline needed in n runs."""
+        """Summarize the labels (n, 2) that a strategy and its baseline needed in n runs."""
         n_reached = np.isfinite(needed).sum(axis=0)
-        middle = np.quantile(needed, 0.5, axis=0, method="higher")  # infinite ones cannot be averaged
+        middle = np.quantile(needed, 0.5, axis=0, method="higher")  # infinite values cannot be interpolated
         return cls(float(middle[0]), float(middle[1]), int(n_reached[0]), int(n_reached[1]), len(needed))
 
 
 def needed_by_set(runs: Runs, strategy: str, baseline: str, metric: str, cells: Iterable[Cell]) -> dict[str, Needed]:
-    """By data set: the labels that a strategy and its baseline needed, over the seeds and cells given."""
+    """Return by data set the labels that a strategy and its baseline needed, over some cells."""
     full = {(run.data, run.model, run.seed): curve for run, curve in runs.items() if run.batch_size == WHOLE_POOL}
     wanted = set(cells)
     pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -150,6 +150,6 @@ def needed_by_set(runs: Runs, strategy: str, baseline: str, metric: str, cells: 
         of_full = full.get((run.data, run.model, run.seed))
         if run.strategy != strategy or cell_of(run) not in wanted or other is None or of_full is None:
             continue
-        score = ENOUGH * of_full.scores[metric][0]
+        score = TARGET_SHARE * of_full.scores[metric][0]
         pairs[run.data].append((labels_needed(curve, metric, score), labels_needed(other, metric, score)))
     return {data: Needed.of(np.array(of_runs)) for data, of_runs in pairs.items()}
