@@ -91,7 +91,7 @@ def gunicorn_command(settings: Settings, memory: Path) -> list[str]:
         *(sys.executable, "-P", "-m", "gunicorn", "service.app:create_app()"),
         *("--config", "python:service.server.hooks"),
         *("--bind", f"{host}:{settings.port}"),
-        *("--worker-class", "service.server.worker.Worker"),
+        *("--worker-class", "service.server.gunicorn_adapter.Worker"),
         *("--workers", str(settings.workers)),
         *("--threads", str(settings.threads)),
         *("--graceful-timeout", "30"),

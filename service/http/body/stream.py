@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from flask import Request
-from gunicorn.http.body import Body, LengthReader
-from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, RequestTimeout
 
 from service.http.body.encodings import content_coding, decode_body
@@ -88,27 +86,10 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
 
 
 def read_some(stream: BinaryIO, size: int) -> bytes:
-    """Read from the server's stream; a client that breaks off or sends a broken chunk is at fault, not the service."""
+    """Read from the server's stream. Raises RequestTimeout, and BadRequest for a body that breaks off."""
     try:
-        if isinstance(stream, Body) and isinstance(stream.reader, LengthReader):
-            return receive_some(stream.reader, size)
         return stream.read(size)
     except TimeoutError as error:
         raise RequestTimeout("the body came too slowly; on a slow line, send less at once") from error
-    except (OSError, ParseException) as error:
+    except OSError as error:
         raise BadRequest("the body could not be read to its end") from error
-
-
-def receive_some(reader: Any, size: int) -> bytes:
-    """Return what arrives next of a body of known length.
-
-    gunicorn's own `read` waits for as much as it is asked for and copies it up to three times on the way, which costs
-    more than receiving it.
-    """
-    wanted = min(size, reader.length)
-    data: bytes = reader.unreader.read(None, read_ahead=wanted)
-    if len(data) > wanted:  # the next request came with this one
-        reader.unreader.unread(data[wanted:])
-        data = data[:wanted]
-    reader.length -= len(data)
-    return data
