@@ -45,7 +45,6 @@ DOORS = {
     "orjson": ("service.http", "service.store.events", "service.store.idempotency", "service.telemetry.logging"),
     "backports": ("service.http.body.encodings",),
     "pyarrow": ("service.http.body.formats.arrow",),
-    "filelock": ("service.store",),
     "zlib_ng": ("service.store",),
     "prometheus_client": ("service.telemetry.multiprocess", "service.telemetry.metrics"),
     "apispec": ("service.http.contract.openapi",),

@@ -30,6 +30,7 @@ from service.store.layout import (
 from service.store.leases import read_leases
 from service.store.load_state import load_state, lost_state
 from service.store.snapshot import Opened, Stamp
+from service.store.store import open_directory
 
 TRIES = 5
 """How often a project is checked again that was written meanwhile: files that its old state names may be gone."""
@@ -46,17 +47,28 @@ class Finding:
 
 def project_directories(root: Path) -> list[Path]:
     """List the directories of projects, of damaged ones too, in order of their names."""
-    found = (path for path in (root / "projects").iterdir() if path.is_dir())
-    return sorted(path for path in found if (path / STATE).exists() or lost_state(path))
+    return sorted(path for path in (root / "projects").iterdir() if (path / STATE).exists() or is_damaged(path))
 
 
-def check_project(directory: Path) -> list[Finding]:
+def is_damaged(path: Path) -> bool:
+    """Return whether a directory has lost its state, and not because the project is being deleted."""
+    with suppress(ProjectNotFound), open_directory(path, path.name) as directory:
+        return lost_state(directory.path) and directory.has_its_name()
+    return False
+
+
+def check_project(path: Path) -> list[Finding]:
     """Look at every byte of a project that its checksums speak of, and at what its files say of one another."""
+    findings: list[Finding] = []
     for _ in range(TRIES):
-        before = stamp_of(directory)
-        findings = list(findings_in(directory))
-        if not findings or stamp_of(directory) == before:
-            break
+        try:
+            with open_directory(path, path.name) as directory:
+                before = stamp_of(directory.path)
+                findings = list(findings_in(directory.path, path.name))
+                if not findings or (directory.has_its_name() and stamp_of(directory.path) == before):
+                    return findings
+        except ProjectNotFound:
+            return []
     return findings
 
 
@@ -67,9 +79,8 @@ def stamp_of(directory: Path) -> Stamp | None:
     return None
 
 
-def findings_in(directory: Path) -> Iterator[Finding]:
+def findings_in(directory: Path, project_id: str) -> Iterator[Finding]:
     """Yield what is wrong with a project; of a state that cannot be read, only that."""
-    project_id = directory.name
     try:
         project = load_state(directory, project_id)
     except ProjectNotFound:

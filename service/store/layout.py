@@ -11,7 +11,7 @@ LEASES = "leases.joblib"
 FOLDERS = ("pool", "test", "models")
 
 UNBORN = "unborn"
-"""Lies in a directory until its first commit: one with files and neither this nor a state in it has lost its state."""
+"""Marks a directory that earlier versions of the service left half-made: it has no state, and has not lost any."""
 
 
 def rows_files(rows: Segment | HeldOut) -> dict[str, str]:

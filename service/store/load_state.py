@@ -1,7 +1,8 @@
-"""Reading the state of a project, and telling one that is missing from one that there never was."""
+"""Reading the state of a project, and telling a lost one from one that never existed."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from service.domain.project import Project
@@ -29,7 +30,17 @@ def load_state(directory: Path, project_id: str) -> Project:
 
 
 def lost_state(directory: Path) -> bool:
-    """Tell whether a directory lacks a state that it had: its files are what the project can be mended from."""
-    has_files = any(any((directory / folder).glob("*")) for folder in FOLDERS)
-    # In this order: a first commit may come in between.
+    """Return whether a directory has lost its state: it has a project's files, from which it can be repaired.
+
+    The answer is right for a directory that stays in place meanwhile; see `OpenDirectory`.
+    """
+    has_files = any(has_entries(directory / folder) for folder in FOLDERS)
     return has_files and not (directory / UNBORN).exists() and not (directory / STATE).exists()
+
+
+def has_entries(folder: Path) -> bool:
+    """Return whether a folder exists and is not empty."""
+    try:
+        return bool(os.listdir(folder))  # noqa: PTH208 - a list that is read at once
+    except (FileNotFoundError, NotADirectoryError):
+        return False

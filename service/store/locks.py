@@ -1,34 +1,34 @@
-"""Locks between threads and between processes alike: each taking opens the file anew."""
+"""File locks that exclude threads as well as processes: each attempt opens the file again."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-
-from filelock import FileLock, Timeout
 
 from service.errors import ProjectNotFound, StoreBusy
 from service.store.files import disk
 from service.telemetry.metrics import time_wait
 
 LOCK_SECONDS = 30.0
-"""How long a request waits for another writer before it gives up."""
+"""How long a request waits for another writer."""
 
 FIT_SECONDS = 25.0
-"""How long a request waits for its project's turn to fit: every one that waits holds a thread of its worker, and a
-worker that is told to stop gives requests 30 seconds."""
+"""How long a request waits for another fit of its project: it occupies a thread meanwhile, and a worker that stops
+gives its requests 30 seconds."""
 
 POLL_SECONDS = 0.002
-"""How often a writer looks again that waits for one of another process; a commit takes a few milliseconds."""
+"""How often a writer polls a lock that another process holds; a commit takes a few milliseconds."""
 
 
 class Gates:
     """One lock for each path in use, between the threads of this process.
 
-    Whoever waits at it is let in as soon as it opens. The lock between processes is only looked at now and then.
+    A thread that waits for another enters at once; only one that waits for another process has to poll the file.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Gates:
         self._lock = Lock()
 
     def enter(self, path: Path, seconds: float) -> bool:
-        """Pass the gate, or tell that it did not open in time."""
+        """Pass the gate, and return whether it opened in time."""
         with self._lock:
             gate, n_callers = self._gates.get(path, (Lock(), 0))
             self._gates[path] = gate, n_callers + 1
@@ -46,7 +46,7 @@ class Gates:
         return False
 
     def open(self, path: Path) -> None:
-        """Let the next one in."""
+        """Let the next thread in."""
         self._leave(path).release()
 
     def _leave(self, path: Path) -> Lock:
@@ -60,70 +60,93 @@ class Gates:
 GATES = Gates()
 
 
-class Held:
-    """A lock that was taken, until it is released."""
+class FileLock:
+    """A lock that was taken, until it is released or its process ends."""
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
-        self._lock = lock
+        self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         try:
-            self._lock.release()
+            os.close(self._descriptor)
         finally:
             GATES.open(self._path)
 
 
-def acquired(path: Path, what: str, seconds: float | None = None, *, kind: str = "other") -> Held:
-    """Take a lock, or raise StoreBusy when it is not to be had, ProjectNotFound when its directory is gone.
+def lock_file(path: Path) -> int | None:
+    """Lock a file and return its descriptor, or None if another holds it or its directory was moved away meanwhile.
 
-    A directory that goes just now may be made again: filelock does so. Whoever holds the lock looks what is in it.
+    The file is created if it is missing, its directory is not: raises FileNotFoundError or NotADirectoryError then.
     """
-    if not path.parent.is_dir():
-        raise ProjectNotFound(path.parent.name)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with ExitStack() as undo:
+        undo.callback(os.close, descriptor)
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if has_path(descriptor, path):
+                undo.pop_all()
+                return descriptor
+    return None
+
+
+def has_path(descriptor: int, path: Path) -> bool:
+    """Return whether an open file or directory is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def acquire_lock(path: Path, what: str, seconds: float | None = None, *, kind: str = "other") -> FileLock:
+    """Take a lock. Raises StoreBusy if that takes too long, ProjectNotFound if its directory does not exist."""
     seconds = LOCK_SECONDS if seconds is None else seconds
-    began = time.monotonic()
+    deadline = time.monotonic() + seconds
     with time_wait("gate"):
         is_open = GATES.enter(path, seconds)
     if not is_open:
         raise StoreBusy(what)
     with ExitStack() as undo:
         undo.callback(GATES.open, path)
-        lock = FileLock(path, timeout=max(began + seconds - time.monotonic(), 0), poll_interval=POLL_SECONDS)
-        try:
-            with disk(), time_wait(kind):
-                lock.acquire()
-        except Timeout:
-            raise StoreBusy(what) from None
-        except (FileNotFoundError, FileExistsError):
-            # The second is how a directory shows that goes away just when filelock makes sure that it is there.
-            raise ProjectNotFound(path.parent.name) from None
+        with disk(), time_wait(kind):
+            descriptor = wait_for_file(path, deadline)
+        if descriptor is None:
+            raise StoreBusy(what)
         undo.pop_all()
-    return Held(path, lock)
+    return FileLock(path, descriptor)
+
+
+def wait_for_file(path: Path, deadline: float) -> int | None:
+    """Lock a file as `lock_file` does, but wait until a deadline. Raises ProjectNotFound without its directory."""
+    try:
+        while (descriptor := lock_file(path)) is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ProjectNotFound(path.parent.name) from None
+    return descriptor
 
 
 @contextmanager
 def locked(path: Path, what: str, seconds: float | None = None, *, kind: str = "other") -> Iterator[None]:
-    """Hold a lock."""
-    held = acquired(path, what, seconds, kind=kind)
+    """Hold a lock. Raises as `acquire_lock` does."""
+    lock = acquire_lock(path, what, seconds, kind=kind)
     try:
         yield
     finally:
-        held.release()
+        lock.release()
 
 
 @contextmanager
-def free(path: Path) -> Iterator[bool]:
-    """Tell whether nobody holds a lock, and hold it meanwhile if so."""
-    lock = FileLock(path, timeout=0)
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold a lock if it is free, and yield whether it was."""
     try:
         with disk():
-            lock.acquire()
-    except (Timeout, FileNotFoundError, FileExistsError):
-        yield False
-        return
+            descriptor = lock_file(path)
+    except (FileNotFoundError, NotADirectoryError):
+        descriptor = None
     try:
-        yield True
+        yield descriptor is not None
     finally:
-        lock.release()
+        if descriptor is not None:
+            os.close(descriptor)

@@ -1,7 +1,6 @@
 """Projects on disk: a directory of joblib files for each, one commit point, one lock. Nothing else knows these files.
 
     AQ_DATA_DIR/projects/<project_id>/
-      unborn                 there is no state yet, and none is missing
       lock                   held by a writer around read-change-commit; readers never take it
       fit.lock               held around a fit, so that a burst of labels is answered by one
       fit.running            tells since when that fit is at work; held locked meanwhile
@@ -17,11 +16,16 @@
     AQ_DATA_DIR/replies/     replies to requests with an Idempotency-Key
     AQ_DATA_DIR/staging/<token>/
       lock                   held by the request at work; a directory whose lock is free is rubbish
-      ...                    files on their way into a project, or a project on its way out
+      ...                    files on their way into a project, or a project on its way in or out
 
 A commit moves its staged files into the project, makes them durable, and renames the new state over the old. Before
 the rename nothing has happened; after it everything has. The numbers of files never come again, so a file that a
 state names is the file it meant, or it is gone and there is a newer state.
+
+The directory of a project appears whole and disappears whole: a new one is built in the staging area and renamed into
+`projects`; a deleted one is renamed into the staging area before anything in it is removed. Only the holder of a
+project's lock renames its directory. So a reader that keeps the directory open, misses a file in it, and finds that it
+still has its name has found damage; one that finds that it does not starts again.
 """
 
 from __future__ import annotations
@@ -35,11 +39,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-from filelock import FileLock
 
 from service.domain.events import JsonObject
 from service.domain.leases import NO_LEASES, Leases
@@ -62,7 +64,7 @@ from service.store.idempotency import Replies
 from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
 from service.store.leases import read_leases, write_leases
 from service.store.load_state import load_state, lost_state
-from service.store.locks import FIT_SECONDS, acquired, free, locked
+from service.store.locks import FIT_SECONDS, acquire_lock, has_path, locked, try_lock
 from service.store.snapshot import Held, NotAtHand, Opened, Part, Snapshot, Stamp
 from service.store.staging import Staging
 from service.store.state_format import to_record
@@ -83,15 +85,25 @@ READ_TRIES = 100
 Found = TypeVar("Found")
 
 
+class FilesChanged(Exception):
+    """A file that a state names was removed because there is a newer state."""
+
+
 class Transaction:
-    """A project under its lock: `project` as it is, None where there is none yet."""
+    """A project under its lock: `project` is its state, None for a new one, whose directory is built elsewhere."""
 
     def __init__(
-        self, store: Store, directory: Path, project: Project | None, fingerprint: RequestFingerprint | None
+        self,
+        store: Store,
+        project_id: str,
+        directory: Path,
+        project: Project | None,
+        fingerprint: RequestFingerprint | None,
     ) -> None:
         self.project = project
         self._fingerprint = None if fingerprint is None else str(fingerprint)
         self._store = store
+        self._project_id = project_id
         self._directory = directory
 
     def commit(
@@ -130,10 +142,9 @@ class Transaction:
             stamp = Stamp.of(new)
             new.rename(self._directory / STATE)
             undo.pop_all()
-            if self.project is None:
-                (self._directory / UNBORN).unlink(missing_ok=True)
             settle_directory(self._directory)
             if self.project is None:
+                self._directory = self._directory.rename(self._store.directory(self._project_id))
                 settle_directory(self._directory.parent)
         self.project = project
         self._store.keep(Held(stamp, project, settled=True))
@@ -145,7 +156,7 @@ class Transaction:
 
     def leases(self) -> Leases:
         """Return the leases as they are, or raise StoreDamaged."""
-        return self._store.leases(self._directory.name)
+        return self._store.leases(self._project_id)
 
     def keep_leases(self, leases: Leases) -> None:
         """Put leases in the place of those that there are. The project's version stays."""
@@ -154,7 +165,7 @@ class Transaction:
     def read(self, *parts: Part) -> Snapshot:
         """Open parts of the project as it is; nothing changes under the lock."""
         if self.project is None:
-            raise ProjectNotFound(self._directory.name)
+            raise ProjectNotFound(self._project_id)
         try:
             return self._store.open_parts(self._directory, self.project, parts)
         except FileNotFoundError as error:
@@ -187,8 +198,7 @@ class Store:
         path = self.staging / uuid.uuid4().hex
         with disk(), locked(self.staging / "lock", "the staging area", kind="staging"):
             path.mkdir(mode=0o700)
-            lock = FileLock(path / "lock")
-            lock.acquire()
+            lock = acquire_lock(path / "lock", "the staging area", kind="staging")
         try:
             yield Staging(path, kept=kept)
         finally:
@@ -233,7 +243,7 @@ class Store:
             if held is not None and is_hit:
                 return held[1]
             leases = read_leases(Path(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return NO_LEASES
         except StoreDamaged as error:
             raise StoreDamaged.of(project_id, str(error)) from error
@@ -254,21 +264,32 @@ class Store:
         return None if event is None else (project, event)
 
     def _read(self, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
-        """Look at a project's files, and once more where a writer swept one away in between."""
+        """Call `look` with a project's directory and state, again if a writer removed a file in between."""
         for _ in range(READ_TRIES):
-            with opened_directory(self.directory(project_id), project_id) as directory:
-                project = self.state(directory, project_id)
+            with open_directory(self.directory(project_id), project_id) as directory:
                 try:
-                    return look(directory, project)
-                except FileNotFoundError as error:
-                    if (directory / STATE).exists() and self.state(directory, project_id).version == project.version:
-                        raise lacking(project, error) from error
+                    return self._look_once(directory.path, project_id, look)
+                except FilesChanged:
+                    continue
+                except StoreDamaged:
+                    # What is missing in a directory that was moved away may have been removed with it.
+                    if directory.has_its_name():
+                        raise
                 except OSError as error:
                     if error.errno not in (errno.EMFILE, errno.ENFILE) or len(self.cache) == 0:
                         raise
                     # A mapping holds a file open. What is let go of closes its own as soon as no request has it.
                     self.cache.drop(lambda _: True)
         raise StoreBusy(f"project {project_id!r}")
+
+    def _look_once(self, directory: Path, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
+        project = self.state(directory, project_id)
+        try:
+            return look(directory, project)
+        except FileNotFoundError as error:
+            if self.state(directory, project_id).commit == project.commit:
+                raise lacking(project, error) from error
+            raise FilesChanged from None
 
     def at_hand(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
         """Return the project from memory alone, or raise NotAtHand; only the status of its state is looked at."""
@@ -310,7 +331,7 @@ class Store:
             stamp = Stamp.of(directory / STATE)
         except FileNotFoundError:
             self.forget(project_id)
-            if lost_state(self.directory(project_id)):
+            if lost_state(directory):
                 raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
             raise ProjectNotFound(project_id) from None
         held: Held | None = self.cache.get(("state", project_id))
@@ -347,6 +368,7 @@ class Store:
             return
         with disk(), suppress(FileNotFoundError):
             settle_directory(self.directory(project.project_id))
+            settle_directory(self.projects)
         if held is not None and is_it:
             self.cache.put(("state", project.project_id), replace(held, settled=True), project.n_bytes)
 
@@ -371,51 +393,55 @@ class Store:
     ) -> Iterator[Transaction]:
         """Hold a project's lock around read-change-commit.
 
-        Raises ProjectNotFound when there is no such project, unless `create`; PreconditionFailed where the terms do not
-        hold; TooManyProjects; StoreBusy.
+        With `create` a project that does not exist is made by the first commit. Raises ProjectNotFound,
+        PreconditionFailed, TooManyProjects or StoreBusy.
         """
-        directory = self.directory(project_id)
-        with self._locked_directory(directory, create=create), ExitStack() as held:
-            try:
-                project = self.state(directory, project_id)
-            except ProjectNotFound:
-                project = None
-            if project is None:
-                held.callback(remove_unborn, directory)
-                if not create:
+        with ExitStack() as held:
+            while True:
+                project = self._lock_project(held, project_id)
+                if project is None and not create:
                     raise ProjectNotFound(project_id)
-            preconditions.check(project)
-            if project is None:
-                held.enter_context(self._room_for_one_more())
-                with disk():
-                    (directory / UNBORN).touch(mode=0o600)
-            yield Transaction(self, directory, project, preconditions.fingerprint)
+                preconditions.check(project)
+                directory = self.directory(project_id)
+                if project is None:
+                    held.enter_context(locked(self.root / "lock", "the data directory", kind="data_directory"))
+                    if directory.is_dir():  # another process has just created it
+                        held.close()
+                        continue
+                    directory = self._build_project(held)
+                break
+            yield Transaction(self, project_id, directory, project, preconditions.fingerprint)
 
-    @contextmanager
-    def _locked_directory(self, directory: Path, *, create: bool) -> Iterator[None]:
-        while True:
-            if create:
-                with disk():
-                    directory.mkdir(mode=0o700, exist_ok=True)
-            try:
-                lock = acquired(directory / "lock", f"project {directory.name!r}", kind="project")
-            except ProjectNotFound:
-                # A sweep took the empty directory for a half-made project, or a DELETE came in between.
-                if create:
-                    continue
-                raise
-            break
-        try:
-            yield
-        finally:
-            lock.release()
+    def _lock_project(self, held: ExitStack, project_id: str) -> Project | None:
+        """Lock a project until `held` is closed, or return None if it does not exist."""
+        directory = self.directory(project_id)
+        with suppress(ProjectNotFound):
+            held.enter_context(locked(directory / "lock", f"project {project_id!r}", kind="project"))
+            with suppress(ProjectNotFound):
+                return self.state(directory, project_id)
+            self._move_away(directory)
+            held.close()
+        return None
 
-    @contextmanager
-    def _room_for_one_more(self) -> Iterator[None]:
-        with locked(self.root / "lock", "the data directory", kind="data_directory"):
-            if len(self.project_ids()) >= self.max_projects:
-                raise TooManyProjects(self.max_projects)
-            yield
+    def _build_project(self, held: ExitStack) -> Path:
+        """Make a locked directory for a new project that the next commit moves into `projects`.
+
+        The caller holds the lock of the data directory.
+        """
+        if len(self.project_ids()) >= self.max_projects:
+            raise TooManyProjects(self.max_projects)
+        directory = held.enter_context(self.stage()).path / "project"
+        with disk():
+            directory.mkdir(mode=0o700)
+        # Until the commit is durable nobody may add another to it.
+        held.enter_context(locked(directory / "lock", "a new project", kind="project"))
+        return directory
+
+    def _move_away(self, directory: Path) -> None:
+        """Remove a directory from `projects` in one step, and then what is in it. The caller holds its lock."""
+        with self.stage() as staging, disk():
+            directory.rename(staging.path / "project")
+            settle_directory(self.projects)
 
     @contextmanager
     def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
@@ -433,9 +459,9 @@ class Store:
     @contextmanager
     def fitting(self, project_id: str) -> Iterator[None]:
         """Show to all workers that a fit is at work. The caller has the project's turn."""
-        with ExitStack() as marked:
+        with open_directory(self.directory(project_id), project_id) as directory, ExitStack() as marked:
             try:
-                marked.enter_context(running(self.directory(project_id) / FIT_MARK))
+                marked.enter_context(running(directory.path / FIT_MARK))
             except FileNotFoundError:
                 raise ProjectNotFound(project_id) from None
             yield
@@ -445,24 +471,20 @@ class Store:
         return running_since(self.directory(project_id) / FIT_MARK)
 
     def delete(self, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
-        """Take a project away, or raise ProjectNotFound or PreconditionFailed. Without terms it may be unreadable."""
+        """Delete a project, even an unreadable one without preconditions.
+
+        Raises ProjectNotFound or PreconditionFailed.
+        """
         directory = self.directory(project_id)
-        with self.stage() as staging, self._locked_directory(directory, create=False), disk():
-            if not (directory / STATE).exists() and not lost_state(directory):
-                remove_unborn(directory)
-                raise ProjectNotFound(project_id)
-            if preconditions is not UNCONDITIONAL:
+        with self.stage() as staging, locked(directory / "lock", f"project {project_id!r}", kind="project"), disk():
+            exists = (directory / STATE).exists() or lost_state(directory)
+            if exists and preconditions is not UNCONDITIONAL:
                 preconditions.check(self.state(directory, project_id))
-            gone = staging.path / "project"
-            directory.rename(gone)
-            self.forget(project_id)
-            # Whoever waits for these locks finds them unlinked, and looks for the project anew.
-            (gone / "lock").unlink()
-            for turn in TURNS:
-                (gone / turn).unlink(missing_ok=True)
-            # The state goes before all else: a reader at work finds the project gone, and no file of it missing.
-            (gone / STATE).unlink(missing_ok=True)
+            directory.rename(staging.path / "project")
             settle_directory(self.projects)
+            self.forget(project_id)
+            if not exists:
+                raise ProjectNotFound(project_id)
 
     def project_ids(self) -> list[str]:
         """List the projects there are, in order of their names."""
@@ -503,13 +525,13 @@ class Store:
         with locked(self.staging / "lock", "the staging area", kind="staging"):
             for path in self.staging.iterdir():
                 if path.is_dir():
-                    with free(path / "lock") as is_rubbish:
+                    with try_lock(path / "lock") as is_rubbish:
                         if is_rubbish:
                             shutil.rmtree(path, ignore_errors=True)
         for directory in self.projects.iterdir():
             if not directory.is_dir():
                 continue
-            with free(directory / "lock") as is_free:
+            with try_lock(directory / "lock") as is_free:
                 if is_free and (directory / STATE).exists():
                     # A project that cannot be read keeps all its files: they are what it can be mended from. And
                     # rubbish that cannot be removed is no reason for the others not to be served.
@@ -517,7 +539,8 @@ class Store:
                         remove_stale(directory / FIT_MARK)
                         sweep_project(directory, load_state(directory, directory.name))
                 elif is_free and not lost_state(directory):
-                    remove_unborn(directory)
+                    with suppress(OSError):
+                        self._move_away(directory)
 
     def directory(self, project_id: str) -> Path:
         """Return where a project lies. No name can lead elsewhere."""
@@ -567,29 +590,6 @@ def sweep_project(directory: Path, project: Project) -> None:
                 path.unlink()
 
 
-def remove_unborn(directory: Path) -> None:
-    """Remove a project's directory when no commit ever made it a project. The caller holds its lock.
-
-    The lock goes last: up to then nobody comes in, and whoever comes then finds an empty directory or none.
-    """
-    if (directory / STATE).exists() or lost_state(directory):
-        return
-    for folder in FOLDERS:
-        shutil.rmtree(directory / folder, ignore_errors=True)
-    if any((directory / folder).exists() for folder in FOLDERS):
-        return
-    with suppress(OSError):
-        (directory / f"{STATE}.new").unlink(missing_ok=True)
-        for turn in TURNS:
-            (directory / turn).unlink(missing_ok=True)
-        remove_stale(directory / FIT_MARK)
-        for name in (LOG, LEASES, f"{LEASES}.new"):
-            (directory / name).unlink(missing_ok=True)
-        (directory / UNBORN).unlink(missing_ok=True)
-        (directory / "lock").unlink()
-        directory.rmdir()
-
-
 def same_files(one: Project, other: Project) -> bool:
     """Tell whether two states of a project name the same files."""
     names = ("incarnation", "segments", "has_ids", "held_out", "model")
@@ -613,14 +613,31 @@ def lacking(project: Project, error: FileNotFoundError) -> StoreDamaged:
     return kind.of(project.project_id, f"{name} is missing")
 
 
+@dataclass(frozen=True, slots=True)
+class OpenDirectory:
+    """A directory that is kept open: `path` leads to it even after it was moved away and another took its name."""
+
+    name: Path
+    descriptor: int
+
+    @property
+    def path(self) -> Path:
+        """A path to the directory, as long as it is open."""
+        return Path(f"/proc/self/fd/{self.descriptor}")
+
+    def has_its_name(self) -> bool:
+        """Return whether the directory was not moved away since it was opened."""
+        return has_path(self.descriptor, self.name)
+
+
 @contextmanager
-def opened_directory(path: Path, project_id: str) -> Iterator[Path]:
-    """Give a path that stays with this very directory, even if it is moved away and another takes its name."""
+def open_directory(name: Path, project_id: str) -> Iterator[OpenDirectory]:
+    """Keep a project's directory open, or raise ProjectNotFound."""
     try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         raise ProjectNotFound(project_id) from None
     try:
-        yield Path(f"/proc/self/fd/{directory}")
+        yield OpenDirectory(name, descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import ProjectNotFound, StoreBusy
-from service.store.locks import GATES, Gates, acquired, locked
+from service.store.locks import GATES, Gates, acquire_lock, locked
 
 
 @pytest.fixture
@@ -42,19 +42,19 @@ def test_threads_pass_a_gate_one_at_a_time_and_leave_nothing_behind(restless):
 
 def test_whoever_waits_too_long_leaves_the_gate_as_it_was(tmp_path):
     with locked(tmp_path / "lock", "this"), pytest.raises(StoreBusy, match="this"):
-        acquired(tmp_path / "lock", "this", 0.01)
-    acquired(tmp_path / "lock", "this", 1).release()
+        acquire_lock(tmp_path / "lock", "this", 0.01)
+    acquire_lock(tmp_path / "lock", "this", 1).release()
     assert tmp_path / "lock" not in GATES._gates
 
 
 def test_a_lock_of_a_directory_that_is_gone_leaves_the_gate_open(tmp_path):
     with pytest.raises(ProjectNotFound):
-        acquired(tmp_path / "gone" / "lock", "it")
+        acquire_lock(tmp_path / "gone" / "lock", "it")
     assert GATES._gates == {}
 
 
 def test_a_thread_is_let_in_when_another_lets_go(tmp_path):
-    held, got = acquired(tmp_path / "lock", "it"), threading.Event()
+    held, got = acquire_lock(tmp_path / "lock", "it"), threading.Event()
 
     def wait_for_it():
         with locked(tmp_path / "lock", "it"):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from flask.testing import FlaskClient
 
 from service.app import create_app
 from service.errors import StoreFull, StoreReadOnly
 from service.settings import Settings
+from service.store import locks
 from service.store.files import disk
 from service.store.staging import Staging
 from tests.http.test_body import MULTIPART, form
@@ -37,10 +37,10 @@ def read_only(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> FlaskClie
     """A service with a project, on a file system that became read-only: no lock can be opened for writing."""
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
 
-    def refuse(self: FileLock) -> None:
+    def refuse(path: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(FileLock, "_acquire", refuse)
+    monkeypatch.setattr(locks, "lock_file", refuse)
     return client
 
 

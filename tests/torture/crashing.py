@@ -79,7 +79,8 @@ class Points:
     def on_audit_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.rename":
             source, target = Path(str(arguments[0])), Path(str(arguments[1]))
-            is_commit = target.name in COMMITS or source.parent.name == "projects"
+            is_commit = target.name in COMMITS and target.parent.parent.name == "projects"
+            is_commit |= "projects" in (source.parent.name, target.parent.name) and (source / "state.joblib").exists()
             self.reach(f"{'commit' if is_commit else event} {target.name}")
         elif event in AUDITED:
             self.reach(f"{event} {Path(str(arguments[0])).name}")
