@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.strategies import STRATEGIES
+from service.usecases.evaluation import BIAS, MEASURED_ON, METHOD
 
 Json = Any
 
@@ -396,6 +397,24 @@ STORY = (
                 {"index": 5, "id": None, "label": "versicolor", "confidence": 1.0, "probabilities": [0.0, 1.0]},
             ],
             "next": None,
+        },
+    ),
+    Example(
+        "evaluate_project",
+        "Too few labels to tell how good the model is",
+        200,
+        path=LOOK_AT,
+        reply={
+            "n": 2,
+            "method": METHOD,
+            "measured_on": MEASURED_ON,
+            "bias": BIAS,
+            "reason": "2 samples of the random order are labelled, and 20 are needed: "
+            'POST /query with "purpose": "evaluation" asks for the next ones.',
+            "model_version": 3,
+            **dict.fromkeys(
+                ("accuracy", "accuracy_prediction_powered", "balanced_accuracy", "f1_macro", "log_loss"), None
+            ),
         },
     ),
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),

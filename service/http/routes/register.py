@@ -12,7 +12,7 @@ from service.errors import FieldError, InvalidRequest
 from service.http.contract.operations import Operations
 from service.http.middleware.etags import CONDITIONS, has_conditions
 from service.http.middleware.idempotency import answer_once
-from service.http.routes import fit, label, leases, meta, predictions, projects, query, transfer
+from service.http.routes import evaluation, fit, label, leases, meta, predictions, projects, query, transfer
 from service.http.routes.context import Context
 
 OPERATIONS = Operations(
@@ -22,6 +22,7 @@ OPERATIONS = Operations(
         *label.operations.all,
         *projects.operations.all,
         *predictions.operations.all,
+        *evaluation.operations.all,
         *leases.operations.all,
         *transfer.operations.all,
         *meta.operations.all,

@@ -12,18 +12,25 @@ AUTO_SHARE, AUTO_FROM = 0.1, 10
 """What `auto` explores where nothing is said, and from which size of batch on."""
 
 
+def random_order(n_samples: int, random_state: int, start: int = 0) -> NDArray[np.float64]:
+    """Return the lots (n,) of samples from `start` on in the random order of a pool: the smallest comes first.
+
+    The order is never stored, and a sample keeps its lot when the pool grows.
+    """
+    seed = np.random.SeedSequence(random_state).generate_state(1, np.uint64)[0]
+    # A float holds 53 of the 64 bits.
+    return (lots(np.arange(start, start + n_samples), seed) >> np.uint64(11)).astype(np.float64)
+
+
 def next_in_random_order(is_open: NDArray[np.bool_], n_rows: int, random_state: int) -> Positions:
     """Return the first `n_rows` open rows in the random order of the pool that belongs to a project's seed.
 
-    The order is never stored, and a row's place among others stays when the pool grows. Whoever asked for them and why,
-    the longest prefix of it that is labelled throughout is a uniform sample of the pool.
+    Whichever request asked for them, the longest labelled prefix of the order is a uniform sample of the pool.
     """
     if n_rows == 0:
         return np.empty(0, np.int64)
-    seed = np.random.SeedSequence(random_state).generate_state(1, np.uint64)[0]
-    # 53 bits of a lot are what a float holds; the smallest comes first.
     runs = (
-        (start, -(lots(np.arange(start, start + len(some)), seed) >> np.uint64(11)).astype(np.float64), some)
+        (start, -random_order(len(some), random_state, start), some)
         for start in range(0, len(is_open), BLOCK_ROWS)
         for some in [is_open[start : start + BLOCK_ROWS]]
     )

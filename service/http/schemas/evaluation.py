@@ -1,0 +1,40 @@
+"""The schema of GET /projects/{project_id}/evaluation."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields
+
+from service.http.schemas.responses import AsIs, count, described, model_version_field, or_null, string
+from service.usecases.evaluation import MIN_ROWS
+
+
+class EstimateSchema(Schema):
+    """An estimate with its 95 % confidence interval."""
+
+    value = AsIs({"type": "number"}, "The estimate.")
+    low = AsIs({"type": "number"}, "The lower end of the interval.")
+    high = AsIs({"type": "number"}, "The upper end of the interval.")
+
+
+def estimate(description: str) -> fields.Nested:
+    """Declare an estimate, null without one."""
+    return described(EstimateSchema, description, allow_none=True)
+
+
+class EvaluationSchema(Schema):
+    """How good the model is, estimated from a uniform sample of the pool."""
+
+    n = count("Samples that the estimates are made from.")
+    method = string("How the estimates are made.")
+    measured_on = string("Which samples they are made from, and which models predict these.")
+    bias = string("How far the estimates may be off on average.")
+    reason = AsIs(or_null("string"), f"Why the estimates are null: no model, or fewer than {MIN_ROWS} samples.")
+    model_version = model_version_field()
+    accuracy = estimate("The share of right predictions, with Wilson's interval.")
+    accuracy_prediction_powered = estimate(
+        "The same by prediction-powered inference: the model's own confidence over the whole pool makes the interval "
+        "narrower."
+    )
+    balanced_accuracy = estimate("The mean recall over the classes, with a bootstrap interval.")
+    f1_macro = estimate("The mean F1 over the classes, with a bootstrap interval.")
+    log_loss = estimate("The mean negative log-likelihood, in nats, with a bootstrap interval.")

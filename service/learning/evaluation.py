@@ -1,0 +1,145 @@
+"""Estimates of a model's quality from a uniform sample of its pool, with 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.compute.deadline import check_deadline
+from service.domain.project import EstimatorSpec
+from service.errors import FitFailed
+from service.learning.estimators import fit
+from service.learning.pool import Features
+from service.learning.scoring import predict_probabilities
+from service.learning.weigh_votes import FOLD_ROWS, folds
+
+Numbers = NDArray[np.float64]
+Codes = NDArray[np.integer[Any]]
+
+Z95 = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+
+RESAMPLES = 1_000
+
+RESAMPLED_CELLS = 2**22
+"""Entries of a block of resamples, which bounds its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def out_of_fold_probabilities(
+    spec: EstimatorSpec, X: Features, codes: Codes, n_classes: int, random_state: int, wanted: NDArray[np.bool_]
+) -> Numbers:
+    """Return the probabilities (n, c) of the wanted rows of (n, d), each by a model that was not fitted to it.
+
+    Each model learns from four fifths of all rows. A class that it has not seen has probability 0; where no model can
+    be fitted, or it overflows, all classes are equally likely. Rows that are not wanted are NaN.
+    """
+    rng = np.random.default_rng(random_state)
+    probabilities = np.full((len(codes), n_classes), np.nan)
+    fold = folds(codes.astype(np.int64), rng)
+    for nth in np.unique(fold):
+        check_deadline()
+        held_out, others = np.flatnonzero((fold == nth) & wanted), np.flatnonzero(fold != nth)
+        if len(held_out) == 0:
+            continue
+        if len(others) > FOLD_ROWS:
+            others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
+        probabilities[held_out] = 1.0 / n_classes
+        try:
+            model = fit(spec, X[others], codes[others], random_state)
+        except FitFailed:
+            continue
+        of_fold = predict_probabilities(model, X[held_out])
+        finite = np.isfinite(of_fold).all(axis=1)
+        probabilities[held_out[finite]] = 0.0
+        probabilities[np.ix_(held_out[finite], model.classes_)] = of_fold[finite]
+    return probabilities
+
+
+def wilson_interval(n_right: int, n: int) -> Estimate:
+    """Return a share and its interval by Wilson's score (Wilson 1927, doi:10.1080/01621459.1927.10502953); n >= 1."""
+    share, z2 = n_right / n, Z95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # At 0 and n right the bound equals the share, but for rounding.
+    return Estimate(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
+
+
+def bootstrap_interval(statistic: Callable[[NDArray[np.intp]], Numbers], n: int, rng: np.random.Generator) -> Estimate:
+    """Return a statistic of n rows and its percentile interval (Efron 1979, doi:10.1214/aos/1176344552).
+
+    `statistic` maps resamples (r, n) of the rows to their values (r,).
+    """
+    n_left, values = RESAMPLES, []
+    while n_left:
+        check_deadline()
+        some = min(n_left, max(1, RESAMPLED_CELLS // n))
+        values.append(statistic(rng.integers(n, size=(some, n))))
+        n_left -= some
+    low, high = np.quantile(np.concatenate(values), [0.025, 0.975])
+    value = float(statistic(np.arange(n)[np.newaxis])[0])
+    return Estimate(value, float(min(low, value)), float(max(high, value)))
+
+
+def class_counts(
+    codes: Codes, rows: NDArray[np.intp], n_classes: int, weight: NDArray[np.bool_] | None = None
+) -> Numbers:
+    """Count the class codes (n,) in each resample (r, n) of the rows, or only those of weight True: (r, c)."""
+    cells = codes[rows] + n_classes * np.arange(len(rows))[:, np.newaxis]
+    weights = None if weight is None else weight[rows].ravel()
+    counts = np.bincount(cells.ravel(), weights, minlength=n_classes * len(rows))
+    return counts.reshape(len(rows), n_classes).astype(np.float64)
+
+
+def balanced_accuracy(true: Codes, predicted: Codes, n_classes: int) -> Callable[[NDArray[np.intp]], Numbers]:
+    """Return the mean recall over the classes in a resample, as a statistic for `bootstrap_interval`."""
+
+    def statistic(rows: NDArray[np.intp]) -> Numbers:
+        of_class = class_counts(true, rows, n_classes)
+        right = class_counts(true, rows, n_classes, true == predicted)
+        recall = np.divide(right, of_class, out=np.zeros_like(right), where=of_class > 0)
+        return np.asarray(recall.sum(axis=1) / (of_class > 0).sum(axis=1))
+
+    return statistic
+
+
+def f1_macro(true: Codes, predicted: Codes, n_classes: int) -> Callable[[NDArray[np.intp]], Numbers]:
+    """Return the mean F1 over the classes that are there or predicted, as a statistic for `bootstrap_interval`."""
+
+    def statistic(rows: NDArray[np.intp]) -> Numbers:
+        both = class_counts(true, rows, n_classes) + class_counts(predicted, rows, n_classes)
+        right = class_counts(true, rows, n_classes, true == predicted)
+        f1 = np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)
+        return np.asarray(f1.sum(axis=1) / (both > 0).sum(axis=1))
+
+    return statistic
+
+
+def prediction_powered_accuracy(
+    right: NDArray[np.bool_], confidence: Numbers, pool_mean: float, pool_variance: float, n_pool: int
+) -> Estimate:
+    """Return the accuracy by prediction-powered inference (PPI++, Angelopoulos et al. 2023, arXiv:2311.01453).
+
+    `right` and `confidence` (n,) are of the uniform rows; the mean and the variance of the model's confidence are over
+    its whole pool. The confidence counts as much as it varies with being right.
+    """
+    variance, n = float(np.var(confidence)), len(right)
+    covariance = float(np.mean((right - right.mean()) * (confidence - confidence.mean())))
+    share = float(np.clip(covariance / variance, 0.0, 1.0)) if variance > 0 else 0.0
+    value = share * pool_mean + float(np.mean(right - share * confidence))
+    error = math.sqrt(share**2 * pool_variance / n_pool + float(np.var(right - share * confidence, ddof=1)) / n)
+    low, high = (min(1.0, max(0.0, bound)) for bound in (value - Z95 * error, value + Z95 * error))
+    return Estimate(min(1.0, max(0.0, value)), low, high)

@@ -1,0 +1,154 @@
+"""GET /projects/{id}/evaluation: how good the model is, estimated without a held-out set.
+
+The rows of the project's own random order that are labelled without a gap are a uniform sample of the pool, whoever
+asked for them and why. Each of them is predicted by a model that was not fitted to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.labels import look_up
+from service.domain.project import Project
+from service.learning.evaluation import (
+    Estimate,
+    balanced_accuracy,
+    bootstrap_interval,
+    f1_macro,
+    out_of_fold_probabilities,
+    prediction_powered_accuracy,
+    wilson_interval,
+)
+from service.learning.scoring import score_pool
+from service.store import Part, Snapshot, Store
+from service.store.score_cache import ScoreMemory
+from service.strategies.engine.exploration import random_order
+from service.strategies.uncertainty import least_confidence
+from service.usecases.training import read_with_model
+
+MIN_ROWS = 20
+"""An estimate from fewer rows says nothing worth reading."""
+
+METHOD = "uniform sample, out of fold"
+MEASURED_ON = (
+    "The labelled samples that come first in the project's random order of the pool: a uniform sample of it. "
+    "Each is predicted by a model fitted to four fifths of all labelled samples, without it."
+)
+BIAS = (
+    "Slightly too low: the model that serves learns from all labelled samples. "
+    "A score on the actively chosen samples would be far too low."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Estimates of the model's quality from `n` uniformly drawn samples; None where they are too few."""
+
+    n: int
+    method: str
+    measured_on: str
+    bias: str
+    reason: str | None
+    model_version: int | None
+    accuracy: Estimate | None = None
+    accuracy_prediction_powered: Estimate | None = None
+    balanced_accuracy: Estimate | None = None
+    f1_macro: Estimate | None = None
+    log_loss: Estimate | None = None
+
+
+def evaluate_project(store: Store, project_id: str) -> tuple[Project, Evaluation]:
+    """Return a project and the evaluation of its model; the same state gives the same evaluation.
+
+    Raises ProjectNotFound, OutOfTime and the store's errors.
+    """
+    snapshot = read_with_model(store, project_id, Part.POOL)
+    project = snapshot.project
+    rows = uniform_rows(project)
+    model = project.model
+    if model is None:
+        return project, no_evaluation(rows, None, "The project has no model yet.")
+    if len(rows) < MIN_ROWS:
+        reason = (
+            f"{len(rows)} samples of the random order are labelled, and {MIN_ROWS} are needed: "
+            'POST /query with "purpose": "evaluation" asks for the next ones.'
+        )
+        return project, no_evaluation(rows, model.version, reason)
+    key = (*project.commit, "evaluation")
+    evaluation: Evaluation = store.cache.get_or_make(
+        key, lambda: (estimate_quality(store, snapshot, rows, model.version), 1_000), "evaluation"
+    )
+    return project, evaluation
+
+
+def no_evaluation(rows: NDArray[np.int64], version: int | None, reason: str) -> Evaluation:
+    """Return an evaluation that only says why there are no estimates."""
+    return Evaluation(len(rows), METHOD, MEASURED_ON, BIAS, reason, version)
+
+
+def uniform_rows(project: Project) -> NDArray[np.int64]:
+    """Return the labelled samples before the first unlabelled one in the random order, sorted.
+
+    A skipped sample cannot be labelled, and is no part of the population.
+    """
+    labels = project.labels
+    is_open = np.ones(project.n_samples, bool)
+    is_open[labels.labeled] = is_open[labels.skipped] = False
+    order = random_order(project.n_samples, project.random_state)
+    first_open = order[is_open].min(initial=np.inf)
+    uniform: NDArray[np.int64] = labels.labeled[order[labels.labeled] < first_open]
+    return uniform
+
+
+def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
+    """Estimate the quality of a project's model from uniform rows (n,)."""
+    project, pool = snapshot.project, snapshot.pool
+    if pool is None:
+        raise ValueError("an evaluation needs a snapshot with its pool")
+    labels, n_classes = project.labels, len(project.classes)
+    positions = look_up(labels.labeled, rows)[0]
+    wanted = np.zeros(len(labels.labeled), bool)
+    wanted[positions] = True
+    P = out_of_fold_probabilities(
+        project.estimator, pool.take(labels.labeled), labels.codes, n_classes, project.random_state, wanted
+    )[positions]
+    true, predicted = labels.codes[positions], P.argmax(axis=1).astype(np.int32)
+    right = true == predicted
+    loss = -np.log(np.clip(P[np.arange(len(P)), true], np.finfo(np.float64).eps, 1.0))
+    doubt = np.concatenate(
+        score_pool(
+            snapshot.model, pool, least_confidence, np.ones(len(pool), bool), memory=ScoreMemory(store.cache, project)
+        )
+    )
+    confidence = 1.0 - doubt[doubt >= 0]
+    rng = np.random.default_rng([project.random_state, project.labels_revision])
+    return Evaluation(
+        n=len(rows),
+        method=METHOD,
+        measured_on=MEASURED_ON,
+        bias=BIAS,
+        reason=None,
+        model_version=version,
+        accuracy=wilson_interval(int(right.sum()), len(right)),
+        accuracy_prediction_powered=prediction_powered_accuracy(
+            right, P.max(axis=1), float(confidence.mean()), float(confidence.var()), len(confidence)
+        )
+        if len(confidence)
+        else None,
+        balanced_accuracy=bootstrap_interval(balanced_accuracy(true, predicted, n_classes), len(rows), rng),
+        f1_macro=bootstrap_interval(f1_macro(true, predicted, n_classes), len(rows), rng),
+        log_loss=bootstrap_interval(lambda resample: loss[resample].mean(axis=1), len(rows), rng),
+    )
+
+
+def pool_confidence(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
+    """Return the probability of the most probable class of each sample, without samples that have none."""
+    project, pool = snapshot.project, snapshot.pool
+    if pool is None:
+        raise ValueError("confidence needs a snapshot with its pool")
+    memory = ScoreMemory(store.cache, project)
+    scores = np.concatenate(score_pool(snapshot.model, pool, least_confidence, np.ones(len(pool), bool), memory=memory))
+    return 1.0 - scores[scores >= 0]
