@@ -114,6 +114,8 @@ class EventLog:
 class Project:
     """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool.
 
+    `changed_since_fit` (k,) are the samples whose labels changed since the current model's snapshot, sorted; None in a
+    state of an earlier version that did not record them.
     `fit_asked` is the revision of the labels that a model was last asked of, None when nobody asks; `fit_error` says
     why the last fit failed, until one succeeds.
     `checksums` are of the files that lie beside the state, by name. A state that an earlier version of the service
@@ -142,6 +144,7 @@ class Project:
     consensus_method: ConsensusMethod
     fit_asked: int | None
     fit_error: str | None
+    changed_since_fit: NDArray[np.int64] | None = field(default_factory=lambda: np.empty(0, np.int64))
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
     event_log: EventLog | None = EventLog()
 
@@ -199,11 +202,16 @@ class Project:
 
     @property
     def n_labels_since_fit(self) -> int:
-        """How many samples had labels given, changed or retracted since the current model's snapshot.
+        """Number of samples whose label was given, changed or retracted since the current model's snapshot.
 
-        A further vote that changes no label counts where it is weighed.
+        Without a model, the number of labelled samples. A sample counts once, also when its label was retracted. A
+        further vote that changes no label counts if votes are weighed.
         """
-        return self.labels_revision - (self.model.labels_revision if self.model else 0)
+        if self.model is None:
+            return self.n_labeled
+        if self.changed_since_fit is None:
+            return self.labels_revision - self.model.labels_revision
+        return len(self.changed_since_fit)
 
     @property
     def class_counts(self) -> list[int]:
@@ -275,17 +283,25 @@ class Project:
         )
 
     def with_votes(self, votes: Votes) -> Project:
-        """Return the project with other votes. What can no longer be fitted has no model, and none is asked of it."""
-        changed = replace(self, votes=votes)
-        before, after = self.labels, changed.labels
-        given = after.labeled[before.code_of(after.labeled) != after.codes]
-        retracted = before.labeled[after.code_of(before.labeled) == SKIP]
-        n_touched = len(given) + len(retracted)
-        if self.consensus_method == "crowdlab" and len(weighed := reweighed_samples(self.votes, votes)):
-            n_touched += len(np.setdiff1d(weighed, np.concatenate([given, retracted])))
+        """Return the project with other votes, and without its model if they can no longer be fitted."""
+        index = self.changed_samples(self.votes, votes)
+        changed = replace(self, votes=votes, labels_revision=self.labels_revision + len(index))
         if not changed.can_fit:
-            changed = replace(changed, model=None, fit_asked=None, fit_error=None)
-        return replace(changed, labels_revision=self.labels_revision + n_touched)
+            return replace(changed, model=None, fit_asked=None, fit_error=None)
+        if changed.model is None or self.changed_since_fit is None:
+            return changed
+        return replace(changed, changed_since_fit=np.union1d(self.changed_since_fit, index))
+
+    def changed_samples(self, before: Votes, after: Votes) -> NDArray[np.int64]:
+        """Return the samples whose label is given, changed or retracted by a change of votes, sorted.
+
+        If votes are weighed, also those with several labels whose votes change.
+        """
+        old, new = before.majority, after.majority
+        given = new.labeled[old.code_of(new.labeled) != new.codes]
+        retracted = old.labeled[new.code_of(old.labeled) == SKIP]
+        reweighed = reweighed_samples(before, after) if self.consensus_method == "crowdlab" else given[:0]
+        return np.unique(np.concatenate([given, retracted, reweighed]))
 
     def with_fit_asked(self) -> Project:
         """Return the project with a model asked for of the labels that there are; as it is where none is due."""
@@ -304,17 +320,23 @@ class Project:
             return self
         return replace(self, fit_error=error, fit_asked=asked)
 
-    def with_model(self, model: ModelRef) -> Project:
-        """Return the project with `model` under the next model version.
+    def with_model(self, model: ModelRef, votes: Votes | None = None) -> Project:
+        """Return the project with `model`, which was fitted to `votes` (the current ones by default).
 
-        The project stays as it is when another estimator was chosen meanwhile, its model has seen more labels, or so
-        many were retracted that there is nothing left to fit.
+        The model gets the next model version. Return the project unchanged if its estimator has changed meanwhile, its
+        model has seen more labels, or the labels left cannot be fitted.
         """
         outdated = self.model is not None and self.matches(self.model, model.labels_revision + 1)
         if outdated or not self.can_fit or not self.matches(model, 0):
             return self
         number = self.last_model + 1
-        fitted = replace(self, model=replace(model, version=number), last_model=number, fit_error=None)
+        fitted = replace(
+            self,
+            model=replace(model, version=number),
+            last_model=number,
+            fit_error=None,
+            changed_since_fit=self.changed_samples(self.votes if votes is None else votes, self.votes),
+        )
         # Votes that came meanwhile may leave a single class beside the consensus of the others.
         return fitted if fitted.can_fit else self
 

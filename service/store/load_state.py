@@ -9,14 +9,14 @@ from service.domain.project import Project
 from service.errors import ProjectNotFound, StoreDamaged, UnknownSchema
 from service.store.files import UNREADABLE, load_small
 from service.store.layout import FOLDERS, STATE, UNBORN
-from service.store.state_format import SCHEMA_VERSION, from_record
+from service.store.state_format import SEALED_SCHEMAS, from_record
 
 
 def load_state(directory: Path, project_id: str) -> Project:
     """Read the state in a project's directory, or raise ProjectNotFound or StoreDamaged."""
     try:
         record, is_sealed = load_small(directory / STATE)
-        if not is_sealed and record["schema_version"] == SCHEMA_VERSION:
+        if not is_sealed and record["schema_version"] in SEALED_SCHEMAS:
             raise StoreDamaged(f"{STATE} is cut short: it lacks its checksum")
         return from_record(record)
     except FileNotFoundError:

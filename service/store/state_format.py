@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from service.domain.consensus import Consensus
 from service.domain.labels import Votes
 from service.domain.project import (
@@ -23,10 +25,13 @@ from service.domain.project import (
 )
 from service.errors import UnknownSchema
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 OLDEST_SCHEMA = 1
 """That of the first version of the service."""
+
+SEALED_SCHEMAS = range(2, SCHEMA_VERSION + 1)
+"""Schemas whose states end with a checksum."""
 
 OF_LATER_SCHEMAS: dict[str, Any] = {
     "consensus": DEFAULT_CONSENSUS_METHOD,
@@ -35,7 +40,7 @@ OF_LATER_SCHEMAS: dict[str, Any] = {
     "checksums": {},
     "history": None,
 }
-"""What the states of the first schema lack."""
+"""Keys that states of the first schema lack."""
 
 FIELD_OF_KEY = {"consensus": "consensus_method", "crowd": "consensus", "ballots": "vote_hashes", "history": "event_log"}
 """Keys on disk whose fields have been renamed since."""
@@ -70,6 +75,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "consensus": project.consensus_method,
         "fit_asked": project.fit_asked,
         "fit_error": project.fit_error,
+        "changed_since_fit": project.changed_since_fit,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -77,16 +83,7 @@ def to_record(project: Project) -> dict[str, Any]:
 
 def from_record(record: dict[str, Any]) -> Project:
     """Return the project of a state, or raise UnknownSchema for one that this version cannot know."""
-    written = record.pop("schema_version")
-    if written == OLDEST_SCHEMA:
-        record = {**record, **OF_LATER_SCHEMAS}
-        if record["model"] is not None:
-            record["model"] = {**record["model"], "consensus": DEFAULT_CONSENSUS_METHOD, "crowd": None}
-    elif written != SCHEMA_VERSION:
-        raise UnknownSchema(
-            f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
-            f"service reads {OLDEST_SCHEMA} to {SCHEMA_VERSION}: run the version that wrote it, or a later one"
-        )
+    record = upgraded(record)
     return Project(
         **to_fields(
             {
@@ -98,9 +95,28 @@ def from_record(record: dict[str, Any]) -> Project:
                 "model": None if record["model"] is None else to_model(record["model"]),
                 "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
                 "history": None if record["history"] is None else EventLog(*record["history"]),
+                "changed_since_fit": record["changed_since_fit"],
             }
         )
     )
+
+
+def upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the keys of the current schema, whichever it was written with, or raise UnknownSchema."""
+    written = record.pop("schema_version")
+    if written not in range(OLDEST_SCHEMA, SCHEMA_VERSION + 1):
+        raise UnknownSchema(
+            f"the state of project {record.get('project_id')!r} has schema version {written!r}; this version of the "
+            f"service reads {OLDEST_SCHEMA} to {SCHEMA_VERSION}: run the version that wrote it, or a later one"
+        )
+    model = record["model"]
+    if written == OLDEST_SCHEMA:
+        model = model and {**model, "consensus": DEFAULT_CONSENSUS_METHOD, "crowd": None}
+        record = {**record, **OF_LATER_SCHEMAS, "model": model}
+    if written < SCHEMA_VERSION:
+        is_current = model is None or model["labels_revision"] == record["labels_revision"]
+        record = {**record, "changed_since_fit": np.empty(0, np.int64) if is_current else None}
+    return record
 
 
 def to_fields(plain: dict[str, Any]) -> dict[str, Any]:

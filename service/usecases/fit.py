@@ -15,7 +15,6 @@ from service.domain.project import (
     ConsensusMethod,
     EstimatorSpec,
     HeldOut,
-    ModelRef,
     Project,
     Segment,
     declare_classes,
@@ -32,7 +31,7 @@ from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.run_once import run_once
-from service.usecases.training import check_same_pool, train
+from service.usecases.training import StagedModel, check_same_pool, stage_model
 from service.usecases.uploads import check_lengths, first_entry, refuse_other_kind, target_files
 
 DEFAULT_ESTIMATOR = "logistic_regression"
@@ -188,14 +187,13 @@ def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
     return project.with_votes(Votes.anonymous(index, codes[index], project.created_at))
 
 
-def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> tuple[StagedFile, ModelRef] | None:
+def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> StagedModel | None:
     """Fit the snapshot's project into a staged file, or return None when there is nothing to fit yet, or not here."""
     if request.held_out is not None:
         snapshot = with_held_out(snapshot, request.held_out)
     if request.in_background or not snapshot.project.can_fit:
         return None
-    classifier, model = train(snapshot)
-    return staging.dump(classifier), model
+    return stage_model(staging, snapshot)
 
 
 def with_held_out(snapshot: Snapshot, held_out: HeldOutUpload) -> Snapshot:
@@ -212,7 +210,7 @@ def commit_fit(
     staging: Staging,
     request: FitRequest,
     project: Project,
-    fitted: tuple[StagedFile, ModelRef] | None,
+    fitted: StagedModel | None,
     files: dict[str, StagedFile | None],
 ) -> Project:
     """Commit the project with its new files, the held-out set and the model among them."""
@@ -222,12 +220,11 @@ def commit_fit(
         project = replace(project, held_out=held_out, last_file=held_out.number)
         files |= target_files(rows_files(held_out), X) | {held_out_labels_file(held_out): staging.dump(codes)}
         # It was scored on the set that came with the request, which has its number only now.
-        fitted = fitted and (fitted[0], replace(fitted[1], held_out=held_out.number))
+        fitted = fitted and replace(fitted, ref=replace(fitted.ref, held_out=held_out.number))
     if fitted is not None:
-        file, model = fitted
-        with_model = project.with_model(model)
+        with_model = project.with_model(fitted.ref, fitted.votes)
         if with_model is not project:
-            files[model_file(with_model.last_model)] = file
+            files[model_file(with_model.last_model)] = fitted.file
             project = with_model
     if request.in_background:
         project = project.with_fit_asked()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from service.compute.deadline import check_deadline
 from service.domain.consensus import Consensus
-from service.domain.labels import SampleLabels
+from service.domain.labels import SampleLabels, Votes
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.committees import Bag, bootstrap
@@ -19,7 +19,9 @@ from service.learning.pool import Features
 from service.learning.scoring import Classifier, evaluate
 from service.learning.weigh_votes import estimate_consensus
 from service.store import Part, Snapshot, Store
+from service.store.files import StagedFile
 from service.store.layout import model_file
+from service.store.staging import Staging
 from service.telemetry.metrics import time_fit
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,21 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
         consensus=consensus,
     )
     return classifier, model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StagedModel:
+    """A fitted model that is not part of a project yet: its file, its reference, and the votes it was fitted to."""
+
+    file: StagedFile
+    ref: ModelRef
+    votes: Votes
+
+
+def stage_model(staging: Staging, snapshot: Snapshot) -> StagedModel:
+    """Train as `train` does, and write the model to a staged file. Raises FitFailed."""
+    classifier, ref = train(snapshot)
+    return StagedModel(staging.dump(classifier), ref, snapshot.project.votes)
 
 
 def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, SampleLabels]:
@@ -150,7 +167,7 @@ def commit_model(store: Store, before: Project, classifier: Classifier, model: M
         file = staging.dump(classifier)
         with store.transaction(before.project_id) as transaction:
             current = check_same_pool(transaction.project, before)
-            fitted = current.with_model(model)
+            fitted = current.with_model(model, before.votes)
             if fitted is not current:
                 transaction.commit(fitted.next_version(), {model_file(fitted.last_model): file})
 

@@ -156,7 +156,7 @@ def test_newer_votes_go_by_the_majority_until_the_next_fit():
     since = told(weighed((2, A, 0.7)), (2, SKIP, ANN), at=3)
     assert (since.class_counts, since.n_labels_since_fit) == ([1, 3], 1)
     since = told(since, (2, A, ANN), at=4)
-    assert (since.class_counts, since.n_labels_since_fit) == ([2, 2], 2)
+    assert (since.class_counts, since.n_labels_since_fit) == ([2, 2], 1)
 
 
 def test_votes_that_came_during_the_fit_are_not_taken_for_what_was_weighed():
@@ -202,10 +202,33 @@ def test_a_fit_is_due_when_it_would_give_another_model(after, expected):
 
 
 def test_labels_since_the_fit_are_counted_from_its_snapshot():
-    assert BOTH.n_labels_since_fit == 2
-    fitted = told(BOTH, (2, A, ANONYMOUS), (3, A, ANONYMOUS)).with_model(model(2))
+    fitted = told(BOTH, (2, A, ANONYMOUS), (3, A, ANONYMOUS)).with_model(model(2), BOTH.votes)
     assert fitted.n_labels_since_fit == 2
     assert fitted.fit_is_due
+
+
+FITTED = told(BOTH, (2, A, ANN), (3, A, ANN), (3, A, BOB)).with_model(model(4))
+
+NEW = [(index, B, ANN) for index in (2, 4, 5, 6)]
+
+SINCE_FIT = [
+    ("without a model, the labelled samples", told(told(BOTH, (0, B, ANONYMOUS)), (1, A, ANONYMOUS)), 2),
+    ("no change", FITTED, 0),
+    ("a label changed twice", told(told(FITTED, (2, B, ANN)), (2, A, ANN)), 1),
+    ("six changes of four samples", told(told(FITTED, *NEW), (4, A, ANN), (5, A, ANN)), 4),
+    ("a retraction", retracted(FITTED, 2), 1),
+    ("a label that is retracted again", retracted(told(FITTED, (5, A, ANN)), 5), 1),
+    ("a retraction, and a new label", told(retracted(FITTED, 2), (2, A, ANN)), 1),
+    ("a skip of an unlabelled sample", told(FITTED, (5, SKIP, ANN)), 0),
+    ("a skip in place of a label", told(FITTED, (2, SKIP, ANN)), 1),
+    ("another vote of two", told(FITTED, (3, B, BOB)), 1),
+    ("the next fit", told(FITTED, (2, B, ANN), (4, B, ANN)).with_model(model(6)), 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("after", "expected"), [row[1:] for row in SINCE_FIT], ids=[row[0] for row in SINCE_FIT])
+def test_each_sample_counts_once_since_the_fit(after, expected):
+    assert after.n_labels_since_fit == expected
 
 
 # Which model is the newest.

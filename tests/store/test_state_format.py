@@ -52,6 +52,7 @@ FULL = Project(
     consensus_method="majority",
     fit_asked=9,
     fit_error="the numbers are too large",
+    changed_since_fit=np.array([3, 2**40]),
     checksums={"pool/000003.joblib": Checksum(1_000, 2**32 - 1)},
     event_log=EventLog(50, (b"an event",)),
 )
@@ -76,6 +77,8 @@ def plain(project):
     values = {field.name: getattr(project, field.name) for field in fields(Project)}
     crowd = project.model and project.model.consensus
     values["model"] = project.model and replace(project.model, consensus=None)
+    changed = project.changed_since_fit
+    values["changed_since_fit"] = None if changed is None else (changed.dtype, changed.tolist())
     return values | {"votes": listed(values["votes"]), "crowd": crowd and listed(crowd)}
 
 
@@ -119,12 +122,19 @@ def test_what_is_written_is_what_is_read(tmp_path, project):
 
 def test_a_state_of_the_first_schema_is_read_without_what_it_lacks():
     written = {**to_record(FULL), "schema_version": 1}
-    for later in ("checksums", "history", "fit_asked", "fit_error", "consensus"):
+    for later in ("checksums", "history", "fit_asked", "fit_error", "consensus", "changed_since_fit"):
         del written[later]
     del written["model"]["consensus"], written["model"]["crowd"]
     model = replace(FULL.model, consensus_method="crowdlab", consensus=None)
     lacks = {"checksums": {}, "event_log": None, "fit_asked": None, "fit_error": None, "consensus_method": "crowdlab"}
-    assert plain(from_record(written)) == plain(replace(FULL, model=model, **lacks))
+    assert plain(from_record(written)) == plain(replace(FULL, model=model, changed_since_fit=None, **lacks))
+
+
+@pytest.mark.parametrize(("revision", "expected"), [(8, 0), (9, 1), (11, 3)])
+def test_a_state_of_the_second_schema_counts_the_changes_since_its_fit(revision, expected):
+    written = {**to_record(replace(FULL, labels_revision=revision)), "schema_version": 2}
+    del written["changed_since_fit"]
+    assert from_record(written).n_labels_since_fit == expected
 
 
 def test_no_class_of_ours_is_in_a_file():

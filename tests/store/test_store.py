@@ -1037,6 +1037,14 @@ def test_a_state_of_another_schema_is_refused_by_name(store, written):
         store.read("p")
 
 
+@pytest.mark.parametrize("written", [2, SCHEMA_VERSION])
+def test_a_state_that_lost_its_checksum_is_damaged(store, written):
+    record = to_record(fit(store)) | {"schema_version": written}
+    (store.directory("p") / "state.joblib").write_bytes(pickle.dumps(record))
+    with pytest.raises(StoreDamaged, match="lacks its checksum"):
+        store.read("p")
+
+
 @pytest.mark.parametrize("record", [None, [], {}, {"schema_version": 1}, {"schema_version": 1, "surplus": 2}, 7])
 def test_a_state_that_is_no_record_is_damage(store, record):
     fit(store)

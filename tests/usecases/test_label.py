@@ -44,6 +44,16 @@ def test_never_leaves_the_fit_to_a_later_request(client: FlaskClient, project: s
     assert (reply["n_changed"], reply["model_version"], reply["n_labels_since_fit"]) == (0, 2, 0)
 
 
+def test_a_sample_relabelled_twice_since_the_fit_counts_once(client: FlaskClient, project: str) -> None:
+    four = [{"index": index, "label": 0} for index in (5, 6, 7, 8)]
+    label(client, *four, refit="never")
+    reply = label(client, *({**record, "label": 1} for record in four[:2]), refit="never")
+    assert (reply["n_changed"], reply["n_labels_since_fit"]) == (2, 4)
+    assert client.delete("/projects/p/labels/0").status_code == 204
+    assert get(client, "/projects/p")["n_labels_since_fit"] == 5
+    assert label(client, {"index": 0, "label": 0})["n_labels_since_fit"] == 0
+
+
 def test_the_same_label_again_is_no_change(client: FlaskClient, project: str) -> None:
     label(client, {"index": 5, "label": 0, "annotator": "ada"})
     version = get(client, "/projects/p")["version"]

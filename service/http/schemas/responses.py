@@ -122,7 +122,11 @@ def model_version_field(**options: Any) -> AsIs:
 
 def labels_since_fit(**options: Any) -> AsIs:
     """Return the field that says how stale the model is."""
-    return count("Samples whose labels were given, changed or retracted since the current model was fitted.", **options)
+    return count(
+        "Samples whose label was given, changed or retracted since the current model was fitted, each counted once; "
+        "without a model, all labelled samples.",
+        **options,
+    )
 
 
 def test_score_field(**options: Any) -> fields.Nested:
