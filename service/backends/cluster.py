@@ -16,7 +16,7 @@ import numpy as np
 from service.backends.task import ScoringState, Task
 from service.domain.project import Project
 from service.learning.pool import Chunk, Pool
-from service.learning.scoring import THREADS, Keep, Predictor, Scorer, Scores
+from service.learning.scoring import THREADS, KeepScores, Predictor, Scorer, Scores
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Cluster:
     root: Path
     project: Project
 
-    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: KeepScores) -> None:
         """Hand the scores of each chunk to `keep`."""
         basis = ScoringState.of(self.root, self.project)
         missing = {chunk.rows.start: chunk for chunk in chunks}

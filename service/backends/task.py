@@ -16,7 +16,7 @@ from service.compute.threads import thread_pools
 from service.domain.project import Project
 from service.errors import ProjectNotFound
 from service.learning.pool import Chunk
-from service.learning.scoring import Scorer, Scores, probabilities_of, scores_of
+from service.learning.scoring import Scorer, Scores, predictor_for, score_rows
 from service.store import Part, Store
 
 WORKER_CACHE_BYTES = 2**28
@@ -73,8 +73,8 @@ def score_task(task: Task) -> Scores | None:
     if snapshot.pool is None or ScoringState.of(basis.root, snapshot.project) != basis:
         return None
     pool = snapshot.pool
-    probabilities = probabilities_of(snapshot.model, pool)
-    return np.concatenate([scores_of(probabilities, task.scorer, pool.read(chunk)) for chunk in task.chunks])
+    probabilities = predictor_for(snapshot.model, pool)
+    return np.concatenate([score_rows(probabilities, task.scorer, pool.read(chunk)) for chunk in task.chunks])
 
 
 @cache

@@ -16,7 +16,7 @@ from service.learning.scoring import Classifier, predict_probabilities
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bag:
+class BaggedCommittee:
     """Models that were each fitted to labels of their own; `classes_` (c,) are those that any of them knows."""
 
     members: tuple[Classifier, ...]
@@ -24,7 +24,7 @@ class Bag:
     revision: int = 0
 
     @classmethod
-    def of(cls, members: Sequence[Classifier], revision: int = 0) -> Bag:
+    def of(cls, members: Sequence[Classifier], revision: int = 0) -> BaggedCommittee:
         """Put models together that saw the labels of a revision; not all of them need to know every class."""
         return cls(tuple(members), np.unique(np.concatenate([member.classes_ for member in members])), revision)
 
@@ -47,7 +47,7 @@ class Bag:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trees:
+class ForestCommittee:
     """A forest as the committee of its own trees."""
 
     forest: Any
@@ -75,10 +75,10 @@ class Trees:
         return np.stack([tree.predict_proba(X) for tree in self.forest.estimators_])
 
 
-def trees_of(model: Classifier) -> Trees | None:
+def forest_committee_of(model: Classifier) -> ForestCommittee | None:
     """Return the committee that a fitted forest is by itself, None for any other model."""
     if isinstance(model, Pipeline) and isinstance(model[-1], RandomForestClassifier | ExtraTreesClassifier):
-        return Trees(model[-1], model[:-1])
+        return ForestCommittee(model[-1], model[:-1])
     return None
 
 

@@ -29,7 +29,7 @@ TEMPERATURES = 0.1, 8.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ballots:
+class VoteTable:
     """v votes as parallel columns (v,): annotator `who`, 0..m-1, says class `said`, 0..c-1, of sample `row`, 0..n-1.
 
     Every sample has a vote, and at most one of each annotator.
@@ -68,7 +68,7 @@ class Ballots:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Weighed:
+class ConsensusEstimate:
     """What the votes come to: the consensus (n,), how likely it is right (n,), and what each voice counts.
 
     `accuracy` (m,) is an estimate of each annotator's, NaN for those whose samples nobody else labelled.
@@ -82,7 +82,7 @@ class Weighed:
     temperature: float
 
 
-def weigh(ballots: Ballots, probabilities: Numbers, latest: Codes) -> Weighed:
+def weigh_votes(ballots: VoteTable, probabilities: Numbers, latest: Codes) -> ConsensusEstimate:
     """Return what the votes come to, given a model's probabilities (n, c) of samples that it was not trained on.
 
     `latest` (n,) is the class to take where votes and model leave a tie. A single vote stands: there is nothing to
@@ -93,14 +93,14 @@ def weigh(ballots: Ballots, probabilities: Numbers, latest: Codes) -> Weighed:
     majority = majority_of(ballots, probabilities, latest)
     if single.all():
         ones, unknown = np.ones(ballots.n_annotators), np.full(ballots.n_annotators, np.nan)
-        return Weighed(majority, at(probabilities, majority), 1.0, ones, unknown, 1.0)
+        return ConsensusEstimate(majority, at(probabilities, majority), 1.0, ones, unknown, 1.0)
     temperature = best_temperature(ballots, probabilities)
     probabilities = tempered(probabilities, temperature)
     posterior, _, _ = combine(ballots, probabilities, majority)
     consensus = np.where(single, majority, likeliest(posterior, majority))
     # Once more with the better consensus, as the authors do.
     posterior, model_weight, weights = combine(ballots, probabilities, consensus)
-    return Weighed(
+    return ConsensusEstimate(
         consensus,
         at(posterior, consensus),
         model_weight,
@@ -110,7 +110,7 @@ def weigh(ballots: Ballots, probabilities: Numbers, latest: Codes) -> Weighed:
     )
 
 
-def majority_of(ballots: Ballots, probabilities: Numbers, latest: Codes) -> Codes:
+def majority_of(ballots: VoteTable, probabilities: Numbers, latest: Codes) -> Codes:
     """Return the class with the most votes (n,); of those that tie the model's likeliest, then `latest`."""
     counts = ballots.counts
     leads = counts == counts.max(axis=1, keepdims=True)
@@ -123,7 +123,7 @@ def likeliest(probabilities: Numbers, otherwise: Codes) -> Codes:
     return np.where(is_highest.sum(axis=1) == 1, is_highest.argmax(axis=1), otherwise)
 
 
-def combine(ballots: Ballots, probabilities: Numbers, consensus: Codes) -> tuple[Numbers, float, Numbers]:
+def combine(ballots: VoteTable, probabilities: Numbers, consensus: Codes) -> tuple[Numbers, float, Numbers]:
     """Return the probabilities (n, c) by all voices together, the model's weight and the annotators' (m,)."""
     sizes = ballots.sizes
     several = sizes > 1
@@ -147,7 +147,7 @@ def combine(ballots: Ballots, probabilities: Numbers, consensus: Codes) -> tuple
 
 
 def accuracy_of(
-    ballots: Ballots, posterior: Numbers, consensus: Codes, model_weight: float, weights: Numbers
+    ballots: VoteTable, posterior: Numbers, consensus: Codes, model_weight: float, weights: Numbers
 ) -> Numbers:
     """Return an estimate of each annotator's accuracy (m,): of being likely right, and of agreeing with the consensus.
 
@@ -161,7 +161,7 @@ def accuracy_of(
     return np.asarray(share * likely + (1.0 - share) * agrees)
 
 
-def best_temperature(ballots: Ballots, probabilities: Numbers) -> float:
+def best_temperature(ballots: VoteTable, probabilities: Numbers) -> float:
     """Return the temperature at which a model's probabilities (n, c) are nearest the shares of the votes.
 
     Near in cross-entropy, which is convex in the inverse of the temperature.

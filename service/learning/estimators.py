@@ -115,7 +115,7 @@ def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_sta
     return cast(Classifier, model)
 
 
-def refuse_sparse(spec: EstimatorSpec) -> None:
+def check_accepts_sparse(spec: EstimatorSpec) -> None:
     """Raise InvalidRequest for an estimator that cannot learn from sparse features."""
     if not ESTIMATORS[spec.name].sparse:
         able = ", ".join(repr(name) for name, kind in ESTIMATORS.items() if kind.sparse)

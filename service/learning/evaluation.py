@@ -110,8 +110,8 @@ def balanced_accuracy(true: Codes, predicted: Codes, n_classes: int) -> Callable
     def statistic(rows: NDArray[np.intp]) -> Numbers:
         of_class = class_counts(true, rows, n_classes)
         right = class_counts(true, rows, n_classes, true == predicted)
-        recall = np.divide(right, of_class, out=np.zeros_like(right), where=of_class > 0)
-        return np.asarray(recall.sum(axis=1) / (of_class > 0).sum(axis=1))
+        segment_scores = np.divide(right, of_class, out=np.zeros_like(right), where=of_class > 0)
+        return np.asarray(segment_scores.sum(axis=1) / (of_class > 0).sum(axis=1))
 
     return statistic
 

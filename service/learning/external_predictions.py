@@ -18,14 +18,14 @@ from service.learning.scoring import Classifier, Committee
 SUM_TOLERANCE = 0.01
 """A row may sum to so much more or less than 1: a softmax in float16 does, and so do numbers rounded to two digits."""
 
-MAX_ANSWERS = 2**16
+MAX_PREDICTIONS = 2**16
 """So many probabilities there may be of a sample, by all members together: hundreds of samples are read at a time."""
 
 ROUNDING = 1e-6
 """Of the sums themselves: 0.33 + 0.33 + 0.33 is a little less than 0.99."""
 
 
-class AsGiven:
+class PassthroughClassifier:
     """The model whose input are its own answers (n, c). What is above 1 by rounding counts as 1."""
 
     def __init__(self, n_classes: int) -> None:
@@ -38,7 +38,7 @@ class AsGiven:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeanRows:
+class MeanOfMembers:
     """The mean (n, c) of members' answers (m, n, c), worked out for the rows that are read: a matrix to a pool."""
 
     members: Matrix
@@ -65,7 +65,7 @@ class MeanRows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GivenMembers:
+class PassthroughCommittee:
     """The committee whose input are its members' answers (n, m, c)."""
 
     n_members: int
@@ -83,7 +83,7 @@ class GivenMembers:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class ExternalPredictions:
     """The probabilities (n, c) of n samples, or those (m, n, c) of m members, or both; maybe mapped from disk.
 
     Without the former, the mean member is the model.
@@ -111,21 +111,21 @@ class Given:
     @property
     def model(self) -> Classifier:
         """What answers in the place of a model."""
-        return AsGiven(self.n_classes)
+        return PassthroughClassifier(self.n_classes)
 
     @property
     def model_pool(self) -> Pool | None:
         """What that model reads of each sample."""
         if self.probabilities is not None:
             return Pool.of(self.probabilities)
-        return None if self.members is None else Pool.of(cast(Matrix, MeanRows(self.members)))
+        return None if self.members is None else Pool.of(cast(Matrix, MeanOfMembers(self.members)))
 
     @property
     def committee(self) -> Callable[[int], Committee] | None:
         """What answers in the place of a committee, of however many members one is asked for."""
         if self.members is None:
             return None
-        committee = GivenMembers(len(self.members), np.arange(self.n_classes))
+        committee = PassthroughCommittee(len(self.members), np.arange(self.n_classes))
         return lambda n_members: committee
 
     @property
@@ -141,8 +141,8 @@ class Given:
         if self.members is not None and self.members.shape[-1] != self.n_classes:
             problem = f"has {self.members.shape[-1]} columns, but probabilities has {self.n_classes}"
             raise InvalidRequest.at("/member_probabilities", problem)
-        if self.members is not None and len(self.members) * self.n_classes > MAX_ANSWERS:
-            most = f"of {self.n_classes} classes, {MAX_ANSWERS // self.n_classes} members are allowed"
+        if self.members is not None and len(self.members) * self.n_classes > MAX_PREDICTIONS:
+            most = f"of {self.n_classes} classes, {MAX_PREDICTIONS // self.n_classes} members are allowed"
             raise InvalidRequest.at("/member_probabilities", f"has {len(self.members)} members; {most}")
         if self.probabilities is not None:
             refuse_wrong(wrong_rows("/probabilities", self.probabilities))

@@ -46,7 +46,7 @@ class LinearHead:
         return z.T
 
 
-def short_way(model: Any) -> Callable[[Matrix], NDArray[np.floating[Any]]] | None:
+def fast_linear_predictor(model: Any) -> Callable[[Matrix], NDArray[np.floating[Any]]] | None:
     """Return a function from dense rows (n, d) to probabilities (n, c) for a linear model, None for any other.
 
     float16 and float32 are computed in float32, everything else in float64: by the dtype of the rows that are given, so

@@ -158,7 +158,7 @@ class Pool:
         return {}
 
     @cached_property
-    def cells_a_row(self) -> int:
+    def cells_per_row(self) -> int:
         """How many numbers a row takes, at least 1: all of its features, or what is typical of those that are not 0.
 
         The root of the mean square counts the long rows, which are where the numbers are.
@@ -220,7 +220,7 @@ def edges_of(rows: Rows, n_outputs: int) -> Sequence[int]:
     return edges
 
 
-def n_cells(rows: Rows) -> int:
+def count_cells(rows: Rows) -> int:
     """Return how many numbers rows take in all; an empty sparse row counts as one."""
     return len(rows.data) + len(rows) if isinstance(rows, SparseRows) else len(rows) * int(rows.shape[1])
 
@@ -235,7 +235,7 @@ def common_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any] | No
     return common if is_exact else None
 
 
-def joined(upper: Rows, lower: Rows) -> Rows:
+def concatenate_rows(upper: Rows, lower: Rows) -> Rows:
     """Put rows of one kind below others, in memory, in a dtype that holds both."""
     if isinstance(upper, SparseRows) and isinstance(lower, SparseRows):
         starts = np.concatenate([upper.indptr, lower.indptr[1:] + upper.indptr[-1]])

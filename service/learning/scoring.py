@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.project import TestScore
-from service.learning.linear_scorer import short_way
+from service.learning.linear_scorer import fast_linear_predictor
 from service.learning.pool import Chunk, Features, Pool
 
 Probabilities = NDArray[np.floating[Any]]
 Scores = NDArray[np.float64]
 Scorer = Callable[[Probabilities], Scores]
 
-SCORE_OF_BROKEN = -1.0
+INVALID_SCORE = -1.0
 """Scorers answer 0 or more: a row that the model has no finite probability for comes after all others."""
 
 
@@ -72,20 +72,20 @@ class SegmentScores:
     @classmethod
     def unknown(cls, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return no scores yet."""
-        return cls(np.full(n_rows, SCORE_OF_BROKEN), np.zeros(n_chunks, np.bool_))
+        return cls(np.full(n_rows, INVALID_SCORE), np.zeros(n_chunks, np.bool_))
 
 
-class Memory(Protocol):
+class ScoreCache(Protocol):
     """What is known of the scores of a pool under one model, from requests before."""
 
-    def recall(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+    def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return what is known of a segment's scores, of nothing at first; what is added to it may be kept."""
 
 
-class Forgetful:
+class NoScoreCache:
     """No memory at all."""
 
-    def recall(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+    def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return nothing known."""
         return SegmentScores.unknown(n_rows, n_chunks)
 
@@ -93,24 +93,24 @@ class Forgetful:
 Predictor = Classifier | Committee
 """What scorers are given the answers of."""
 
-Keep = Callable[[Chunk, Scores], None]
+KeepScores = Callable[[Chunk, Scores], None]
 """Takes the scores of a chunk, from any thread."""
 
 
 class Backend(Protocol):
     """Who works out the scores of chunks."""
 
-    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: KeepScores) -> None:
         """Hand the scores of each chunk to `keep`, in any order."""
 
 
 class Threads:
     """Works in the threads of this process."""
 
-    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: Keep) -> None:
+    def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: KeepScores) -> None:
         """Hand the scores of each chunk to `keep`."""
-        probabilities = probabilities_of(model, pool)
-        run_in_threads(lambda chunk: keep(chunk, scores_of(probabilities, scorer, pool.read(chunk))), chunks)
+        probabilities = predictor_for(model, pool)
+        run_in_threads(lambda chunk: keep(chunk, score_rows(probabilities, scorer, pool.read(chunk))), chunks)
 
 
 THREADS = Threads()
@@ -122,7 +122,7 @@ def score_pool(
     scorer: Scorer,
     wanted: NDArray[np.bool_],
     *,
-    memory: Memory | None = None,
+    score_cache: ScoreCache | None = None,
     backend: Backend = THREADS,
 ) -> list[Scores]:
     """Return the scores (n,) of each segment's rows; they mean something in those chunks that hold a `wanted` row.
@@ -134,7 +134,7 @@ def score_pool(
     n_outputs = outputs_of(model)
     scoring = scorer, model.identity if isinstance(model, Committee) else None
     known = [
-        (memory or Forgetful()).recall(scoring, number, len(segment), pool.n_chunks(number, n_outputs))
+        (score_cache or NoScoreCache()).segment_scores(scoring, number, len(segment), pool.n_chunks(number, n_outputs))
         for number, segment in enumerate(pool.segments)
     ]
 
@@ -166,14 +166,14 @@ def outputs_of(model: Predictor) -> int:
     return 4 * len(model.classes_) * model.n_members if isinstance(model, Committee) else len(model.classes_)
 
 
-def scores_of(probabilities: Callable[[Features], Probabilities], scorer: Scorer, X: Features) -> Scores:
+def score_rows(probabilities: Callable[[Features], Probabilities], scorer: Scorer, X: Features) -> Scores:
     """Return one finite score a row of a chunk."""
     with np.errstate(all="ignore"):
         scores = np.asarray(scorer(probabilities(X)), np.float64)
-    return np.where(np.isfinite(scores), scores, SCORE_OF_BROKEN)
+    return np.where(np.isfinite(scores), scores, INVALID_SCORE)
 
 
-def probabilities_of(model: Predictor, pool: Pool) -> Callable[[Features], Probabilities]:
+def predictor_for(model: Predictor, pool: Pool) -> Callable[[Features], Probabilities]:
     """Return the function from rows of the pool (n, d) to probabilities (n, c) that is quickest for a model.
 
     It equals `predict_probabilities` within the rounding of the rows' dtype, near whose limits it may overflow first.
@@ -181,12 +181,12 @@ def probabilities_of(model: Predictor, pool: Pool) -> Callable[[Features], Proba
     """
     use_one_thread()
     if isinstance(model, Committee):
-        return member_probabilities_of(model)
-    short = None if pool.is_sparse else short_way(model)
+        return member_predictor_for(model)
+    short = None if pool.is_sparse else fast_linear_predictor(model)
     return short or (lambda X: predict_probabilities(model, X))
 
 
-def member_probabilities_of(committee: Committee) -> Callable[[Features], Probabilities]:
+def member_predictor_for(committee: Committee) -> Callable[[Features], Probabilities]:
     """Return the function from rows (n, d) to the probabilities (m, n, c) of a committee's members."""
 
     def predict(X: Features) -> Probabilities:

@@ -10,7 +10,7 @@ from service.domain.consensus import Consensus
 from service.domain.labels import SKIP, Votes, contains, look_up
 from service.domain.project import EstimatorSpec, Project
 from service.errors import FitFailed
-from service.learning.crowdlab import Ballots, Codes, Numbers, weigh
+from service.learning.crowdlab import Codes, Numbers, VoteTable, weigh_votes
 from service.learning.estimators import fit
 from service.learning.pool import Features
 from service.learning.scoring import predict_probabilities
@@ -41,7 +41,7 @@ def estimate_consensus(project: Project, X: Features) -> Consensus:
     rows = choose_rows(votes, len(classes), rng)
     given = given.take(contains(labeled[rows], given.index))
     annotators, who = np.unique(given.annotator, return_inverse=True)
-    ballots = Ballots(
+    ballots = VoteTable(
         row=look_up(labeled[rows], given.index)[0],
         who=who,
         said=np.searchsorted(classes, given.code),
@@ -50,7 +50,7 @@ def estimate_consensus(project: Project, X: Features) -> Consensus:
         n_classes=len(classes),
     )
     latest = np.searchsorted(classes, majority[rows])
-    found = weigh(
+    found = weigh_votes(
         ballots, unseen_probabilities(project.estimator, X[rows], latest, len(classes), project.random_state), latest
     )
     return Consensus(

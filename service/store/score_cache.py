@@ -12,13 +12,13 @@ from service.store.layout import model_file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoreMemory:
+class ProjectScoreCache:
     """What is at hand of the scores of a project's pool under its current model."""
 
     cache: Cache
     project: Project
 
-    def recall(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
+    def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return what is known of a segment's scores; what is added to it may be there for the next question."""
         project = self.project
         # Scores that fill the memory segment by segment would drive out all else, and then one another.

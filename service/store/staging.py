@@ -12,7 +12,7 @@ import numpy as np
 
 from service.domain.sample_ids import SampleIds
 from service.errors import StoreFull
-from service.learning.pool import Matrix, Rows, SparseRows, n_cells
+from service.learning.pool import Matrix, Rows, SparseRows, count_cells
 from service.store.files import MatrixWriter, StagedFile, disk, load, write_joblib
 
 DENSE = ("rows",)
@@ -31,7 +31,7 @@ class StagedRows:
     @property
     def n_cells(self) -> int:
         """How many numbers they take in all; an empty sparse row counts as one."""
-        return n_cells(self.open())
+        return count_cells(self.open())
 
     @property
     def is_sparse(self) -> bool:

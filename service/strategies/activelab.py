@@ -45,16 +45,16 @@ def activelab(view: PoolView, batch_size: int, rng: np.random.Generator) -> tupl
     Of a labelled row that is 1 - ((v + w) q + u / c) / (v + w + u), with the quality q of the consensus and the weight
     v of all its votes; of a new one the same without votes, and the likeliest class. Unknown weights are 1.
     """
-    opinions = view.opinions
-    if opinions is None:
+    relabel_candidates = view.relabel_candidates
+    if relabel_candidates is None:
         scores = view.scores(ValueOfFirst(1.0, 1.0, 1.0, len(view.model.classes_)))
         positions = top(scores, batch_size, rng)
         return positions, scores[positions], None
-    model, usual = opinions.model_weight, opinions.usual_weight
-    scores = view.scores(ValueOfFirst(model, usual, opinions.temperature, opinions.n_classes))
-    heard = opinions.weight + model
-    sure = (heard * opinions.quality + usual / opinions.n_classes) / (heard + usual)
-    places = np.searchsorted(view.candidates, opinions.rows)
+    model, usual = relabel_candidates.model_weight, relabel_candidates.usual_weight
+    scores = view.scores(ValueOfFirst(model, usual, relabel_candidates.temperature, relabel_candidates.n_classes))
+    heard = relabel_candidates.weight + model
+    sure = (heard * relabel_candidates.quality + usual / relabel_candidates.n_classes) / (heard + usual)
+    places = np.searchsorted(view.candidates, relabel_candidates.rows)
     scores[places] = 1.0 - sure
     positions = top(scores, batch_size, rng)
     n_again = int(np.isin(positions, places).sum())

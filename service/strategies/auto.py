@@ -18,23 +18,23 @@ LARGEST_HERD = 1000
 def auto(question: Question, batch_size: int) -> Choice:
     """Ask for rows that stand for many of which the model is unsure; how far one reaches shrinks as labels come in."""
     if question.model is None:
-        return without_model(question)
+        return choose_without_model(question)
     if not question.has_features:
-        return without_features(batch_size)
+        return choose_without_features(batch_size)
     if batch_size <= LARGEST_HERD:
         return Choice("uherding", "auto: each row is the one that best stands for what the model is unsure of")
     why = f"auto: herding more than {LARGEST_HERD} rows takes long"
     return Choice("power", f"{why}, so these are drawn by their margin")
 
 
-def without_features(batch_size: int) -> Choice:
+def choose_without_features(batch_size: int) -> Choice:
     """Choose what needs probabilities alone."""
     if batch_size == 1:
         return Choice("margin", "auto: without features there is no telling which row stands for others")
     return Choice("power", "auto: without features a batch cannot be made diverse, so it is drawn by the margin")
 
 
-def without_model(question: Question) -> Choice:
+def choose_without_model(question: Question) -> Choice:
     """Choose what needs no model, and say why there is none."""
     why = {
         0: "no sample is labelled",

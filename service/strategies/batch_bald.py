@@ -13,14 +13,14 @@ from scipy.special import entr
 
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
-from service.learning.scoring import SCORE_OF_BROKEN, Probabilities, Scores
+from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
 from service.strategies.committee import bald
-from service.strategies.engine.features import told
-from service.strategies.engine.greedy import BLOCK_CELLS, cut, highest, rows_a_block
+from service.strategies.engine.features import format_notes
+from service.strategies.engine.greedy import BLOCK_CELLS, cut, highest, rows_per_block
 from service.strategies.engine.question import PoolView, Positions
-from service.strategies.engine.ranking import lots, top
+from service.strategies.engine.ranking import hash_positions, top
 from service.strategies.engine.registry import MEMBERS, Need, set_strategy
-from service.strategies.hybrid import told_of_broken
+from service.strategies.hybrid import add_invalid_note
 
 HELD_CELLS = 2**21
 """So many probabilities of the members are held, 16 MB, and in as many places the joint answers to a batch."""
@@ -37,7 +37,7 @@ LEAST = 1e-20
 DIGITS = 12
 """Information is compared in so many decimals of a nat: what is less is rounding."""
 
-SCORE_OF_CHOSEN = 2 * SCORE_OF_BROKEN
+SCORE_OF_CHOSEN = 2 * INVALID_SCORE
 
 
 @set_strategy(
@@ -81,12 +81,12 @@ def batch_bald(
     committee, _ = view.committee()  # of so many `members`
     n = len(view.candidates)
     scores = view.member_scores(bald).round(DIGITS)
-    is_broken = scores == SCORE_OF_BROKEN
+    is_broken = scores == INVALID_SCORE
     m, c = committee.n_members, len(committee.classes_)
     kept = top(scores, min(n, sample, max(HELD_CELLS // (m * c), 1)), rng)
     kept = kept[scores[kept] > 0]
     limit = min(configurations, max(HELD_CELLS // max(m, c), 10))
-    growth = Growth(members_of(view, kept, m, c), scores[kept], limit)
+    growth = BatchGains(members_of(view, kept, m, c), scores[kept], limit)
     chosen = kept[growth.grown(batch_size, rng)]
     notes, is_cut = [], len(kept) < np.count_nonzero(scores > 0)
     if is_cut:
@@ -98,7 +98,7 @@ def batch_bald(
         notes.append(f"chose {n_left} of the batch by their scores alone: {why}")
         scores[chosen] = SCORE_OF_CHOSEN
         chosen = np.concatenate([chosen, top(scores, n_left, rng)])
-    return chosen, None, told_of_broken(told("batch_bald", notes), is_broken, "come last")
+    return chosen, None, add_invalid_note(format_notes("batch_bald", notes), is_broken, "come last")
 
 
 def members_of(view: PoolView, positions: Positions, m: int, c: int) -> Probabilities:
@@ -108,19 +108,19 @@ def members_of(view: PoolView, positions: Positions, m: int, c: int) -> Probabil
     def look(numbers: Positions) -> None:
         P[:, numbers] = view.member_probabilities(view.candidates[positions[numbers]])
 
-    run_in_threads(look, list(cut(np.arange(len(positions)), rows_a_block(view.pool, m * c))))
+    run_in_threads(look, list(cut(np.arange(len(positions)), rows_per_block(view.pool, m * c))))
     return P
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class LabelConfigurations:
     """Joint answers to a batch: how likely each is (s,), and then each member the right one (s, m)."""
 
     likelihoods: NDArray[np.float64]
     posteriors: NDArray[np.float64]
 
     @classmethod
-    def of_none(cls, n_members: int) -> Answers:
+    def of_none(cls, n_members: int) -> LabelConfigurations:
         """Return the answer to an empty batch, after which all members are as likely."""
         return cls(np.ones(1), np.full((1, n_members), 1 / n_members))
 
@@ -141,7 +141,7 @@ class Answers:
         own = (self.likelihoods @ self.posteriors) @ entr(P).sum(axis=2)
         return np.asarray(np.maximum(total - own, 0.0))
 
-    def with_row(self, P: Probabilities, limit: int, rng: np.random.Generator) -> Answers:
+    def with_row(self, P: Probabilities, limit: int, rng: np.random.Generator) -> LabelConfigurations:
         """Return the answers to the batch and one row more, of the members' probabilities (m, c).
 
         Where more than `limit` can occur, so many are drawn in proportion to their likelihoods, one from each of as
@@ -158,10 +158,10 @@ class Answers:
             kept, likelihoods = kept[drawn], counts / limit
         before, label = np.divmod(kept, P.shape[1])
         posteriors = self.posteriors[before] * P.T[label]
-        return Answers(likelihoods / likelihoods.sum(), posteriors / posteriors.sum(axis=1, keepdims=True))
+        return LabelConfigurations(likelihoods / likelihoods.sum(), posteriors / posteriors.sum(axis=1, keepdims=True))
 
 
-class Growth:
+class BatchGains:
     """What each of k rows of the members' probabilities (m, k, c) would add to a growing batch.
 
     A bound, exact where it is not due. Chosen rows have -1. Once the answers are drawn, a bound is one but for the
@@ -172,7 +172,7 @@ class Growth:
         self.P = P
         self.gains = gains
         self.limit = limit
-        self.answers = Answers.of_none(len(P))
+        self.answers = LabelConfigurations.of_none(len(P))
         self.is_due = np.zeros(len(gains), np.bool_)
         self.work = 0
 
@@ -199,7 +199,7 @@ class Growth:
         chosen: list[int] = []
         while len(chosen) < min(batch_size, len(self.gains)) and not self.is_spent:
             level = highest(self.gains, self.refresh)
-            choice = int(level[lots(level, seed).argmin()])
+            choice = int(level[hash_positions(level, seed).argmin()])
             if self.gains[choice] <= 0:
                 break
             chosen.append(choice)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from service.compute.threads import run_in_threads
 from service.domain.parameters import Parameter
 from service.learning.pool import Features
-from service.learning.scoring import SCORE_OF_BROKEN, Scores, scores_of
+from service.learning.scoring import INVALID_SCORE, Scores, score_rows
 from service.strategies.engine.features import (
     SAMPLE,
     SAMPLE_CELLS,
@@ -16,11 +16,11 @@ from service.strategies.engine.features import (
     clustered,
     comparable,
     dense_rows,
+    format_notes,
     notes_of_folding,
     ranks_within,
     sampled,
     spread,
-    told,
     width,
 )
 from service.strategies.engine.greedy import blocks_of, cells_of, scores_at
@@ -64,7 +64,7 @@ def margin_k_means(
     unsure, scores, notes = least_margins(view, batch_size, beta, rng)
     otherwise = "took {} of the batch by their margin alone"
     positions, more = spread(view, unsure, batch_size, rng, weights=np.maximum(scores, LIGHTEST), otherwise=otherwise)
-    return positions, None, told("margin_k_means", notes + more)
+    return positions, None, format_notes("margin_k_means", notes + more)
 
 
 @set_strategy(
@@ -85,7 +85,7 @@ def cluster_margin(
     """
     unsure, _, notes = least_margins(view, batch_size, beta, rng)
     if len(unsure) == batch_size:
-        return unsure, None, told("cluster_margin", notes)
+        return unsure, None, format_notes("cluster_margin", notes)
     drawn, more = sampled(view, sample, batch_size, rng)
     Z = comparable(dense_rows(view.pool, view.candidates[np.concatenate([drawn, unsure])]))
     n_clusters = affordable(batch_size, len(drawn), width(view.pool))
@@ -95,7 +95,7 @@ def cluster_margin(
     turn = ranks_within(labels, rng.permutation(len(unsure)))
     order = np.lexsort((rng.permutation(n_clusters)[labels], np.bincount(labels)[labels], turn))
     notes += more + notes_of_folding(view.pool)
-    return unsure[order[:batch_size]], None, told("cluster_margin", notes)
+    return unsure[order[:batch_size]], None, format_notes("cluster_margin", notes)
 
 
 def least_margins(
@@ -138,19 +138,19 @@ def clue(
     of_drawn = broken_last(np.arange(len(drawn)), scores, batch_size)
     weights = np.maximum(scores[of_drawn], LIGHTEST)
     positions, more = spread(view, drawn[of_drawn], batch_size, rng, weights=weights)
-    return positions, None, told("clue", notes + more)
+    return positions, None, format_notes("clue", notes + more)
 
 
 def broken_last(positions: Positions, scores: Scores, batch_size: int) -> Positions:
     """Return the positions of finite probabilities; where these are fewer than the batch, filled up with others."""
-    is_broken = scores == SCORE_OF_BROKEN
+    is_broken = scores == INVALID_SCORE
     whole, broken = positions[~is_broken], positions[is_broken]
     return np.concatenate([whole, broken[: max(batch_size - len(whole), 0)]])
 
 
 def notes_of_broken(scores: Scores) -> list[str]:
     """Say how many rows come last because the model has no finite probabilities for them."""
-    n_broken = np.count_nonzero(scores == SCORE_OF_BROKEN)
+    n_broken = np.count_nonzero(scores == INVALID_SCORE)
     return [f"put {n_broken} rows last that the model has no finite probabilities for"] if n_broken else []
 
 
@@ -195,9 +195,9 @@ def drop_query(
     unstable = drawn[flips > times / 2]
     if len(unstable) > batch_size:
         positions, more = spread(view, unstable, batch_size, rng)
-        return positions, None, told("drop_query", notes + more)
+        return positions, None, format_notes("drop_query", notes + more)
     notes.append(f"found {len(unstable)} rows that flip and filled the batch with those that do so less, by margin")
-    return drawn[top(flips + scores / 2, batch_size, rng)], None, told("drop_query", notes)
+    return drawn[top(flips + scores / 2, batch_size, rng)], None, format_notes("drop_query", notes)
 
 
 def flips_of(
@@ -216,7 +216,7 @@ def flips_of(
         draws = np.random.default_rng(seeds[number])
         X = view.features(positions[rows])
         P = view.predict(X)
-        scores[rows] = scores_of(lambda p: p, margin, P)
+        scores[rows] = score_rows(lambda p: p, margin, P)
         for _ in range(times):
             Q = view.predict(dropped(X, rate, draws))
             is_whole = np.isfinite(P).all(axis=1) & np.isfinite(Q).all(axis=1)

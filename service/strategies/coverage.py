@@ -21,15 +21,15 @@ from service.strategies.engine.features import (
     comparable,
     dense,
     dense_rows,
+    format_notes,
     notes_of_folding,
     ranks_within,
     sampled,
-    told,
     width,
 )
 from service.strategies.engine.greedy import Points, Space, centered_space, cut, highest, standard_space
 from service.strategies.engine.question import PoolView, Positions
-from service.strategies.engine.ranking import lots
+from service.strategies.engine.ranking import hash_positions
 from service.strategies.engine.registry import Need, set_strategy
 
 Squares = NDArray[np.float64]
@@ -107,7 +107,7 @@ def typiclust(
     sizes = np.bincount(labels)[of_drawn]
     is_small = sizes < min(MIN_CLUSTER_ROWS, len(Z) / (2 * n_clusters))
     order = np.lexsort((rng.permutation(n_clusters)[of_drawn], -sizes, turn, is_small))
-    return drawn[order[:batch_size]], None, told("typiclust", notes + more + notes_of_folding(view.pool))
+    return drawn[order[:batch_size]], None, format_notes("typiclust", notes + more + notes_of_folding(view.pool))
 
 
 def sampled_labels(view: PoolView, sample: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
@@ -184,8 +184,8 @@ def prob_cover(
     if len(chosen) < batch_size:
         notes.append(f"had all covered after {len(chosen)} rows and drew the other {batch_size - len(chosen)}")
     rest = np.delete(np.arange(len(ground)), chosen)
-    positions = np.concatenate([chosen, rest[np.argsort(lots(rest, seed))][: batch_size - len(chosen)]])
-    return ground.positions[positions], None, told("prob_cover", notes)
+    positions = np.concatenate([chosen, rest[np.argsort(hash_positions(rest, seed))][: batch_size - len(chosen)]])
+    return ground.positions[positions], None, format_notes("prob_cover", notes)
 
 
 def limit_for(points: Points, coverage: float, n_centers: int) -> float:
@@ -218,7 +218,7 @@ def covered_by(
     while len(chosen) < batch_size and (most := counts.max()) > 0:
         check_deadline()
         level = np.flatnonzero(counts == most)
-        choice = int(level[lots(level, seed).argmin()])
+        choice = int(level[hash_positions(level, seed).argmin()])
         chosen.append(choice)
         away = points.squared_distances(points.part(slice(choice, choice + 1)))[:, 0]
         newly = (away <= limit) & ~is_covered
@@ -279,7 +279,7 @@ def max_herding(
     if n_references < min(n, references):
         notes.append(f"summed up over {n_references} references: more take long")
     herd = Herd(ground, n_references, bandwidth * median_distance(ground.points, rng))
-    return ground.positions[herd.grown(batch_size, rng)], None, told("max_herding", notes)
+    return ground.positions[herd.grown(batch_size, rng)], None, format_notes("max_herding", notes)
 
 
 def median_distance(points: Points, rng: np.random.Generator) -> float:
@@ -340,7 +340,7 @@ class Herd:
         for turn in range(batch_size):
             check_deadline()
             level = highest(self.gains, self.refresh)
-            chosen[turn] = level[lots(level, seed).argmin()]
+            chosen[turn] = level[hash_positions(level, seed).argmin()]
             self.add(chosen[turn])
         return chosen
 

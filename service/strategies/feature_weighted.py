@@ -12,7 +12,7 @@ from scipy import sparse
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.pool import Features, Pool
-from service.learning.scoring import SCORE_OF_BROKEN, Probabilities, Scores
+from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
 from service.strategies.coverage import REFERENCES, TILE_ROWS
 from service.strategies.engine.greedy import (
     SAMPLE,
@@ -21,13 +21,13 @@ from service.strategies.engine.greedy import (
     centered_space,
     cut,
     draw,
-    rows_a_block,
+    rows_per_block,
     squared_norms,
 )
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import told_of_broken
+from service.strategies.hybrid import add_invalid_note
 from service.strategies.neighbours import HELD_CELLS
 from service.strategies.quire import WIDTH_ROWS, median_distance
 from service.strategies.uncertainty import SCORERS, scorer_parameter, widened
@@ -54,14 +54,14 @@ def expected_gradient_length(
     number.
     """
     scores = view.scores(expected_error)
-    is_broken = scores == SCORE_OF_BROKEN
+    is_broken = scores == INVALID_SCORE
 
     def lengthen(positions: Positions) -> None:
         scores[positions] *= norms_of(view.features(positions))
 
-    run_in_threads(lengthen, list(cut(np.flatnonzero(~is_broken), rows_a_block(view.pool, 1))))
+    run_in_threads(lengthen, list(cut(np.flatnonzero(~is_broken), rows_per_block(view.pool, 1))))
     positions = top(scores, batch_size, rng)
-    return positions, scores[positions], told_of_broken(None, is_broken, "come last")
+    return positions, scores[positions], add_invalid_note(None, is_broken, "come last")
 
 
 def expected_error(probabilities: Probabilities) -> Scores:
@@ -188,17 +188,17 @@ def information_density(
     next to 0 for all; so it is not the default, and what is less than 0 counts as 0.
     """
     use_one_thread()
-    n_references = min(references, max(HELD_CELLS // view.pool.cells_a_row, 100))
+    n_references = min(references, max(HELD_CELLS // view.pool.cells_per_row, 100))
     # Every similarity is worked out, and not a part as in the strategies that `draw` is made for.
     drawn, note = draw("information_density", view, 4 * n_references, sample, batch_size, rng)
     scores = view.scores(SCORERS[scorer])[drawn]
-    is_broken = scores == SCORE_OF_BROKEN
+    is_broken = scores == INVALID_SCORE
     rows = view.candidates[drawn]
     chosen = rng.choice(rows, min(len(rows), n_references), replace=False)
     likeness = LIKENESSES[similarity](view.pool, rows, chosen)
     scores[~is_broken] *= densities(view.pool, likeness, rows[~is_broken], chosen) ** beta
     positions = top(scores, batch_size, rng)
-    return drawn[positions], scores[positions], told_of_broken(note, is_broken, "come last")
+    return drawn[positions], scores[positions], add_invalid_note(note, is_broken, "come last")
 
 
 def densities(pool: Pool, likeness: Likeness, rows: Positions, references: Positions) -> Scores:
@@ -211,5 +211,5 @@ def densities(pool: Pool, likeness: Likeness, rows: Positions, references: Posit
         total = sum(likeness.between(points, block).sum(axis=1) for block in centers)
         found[positions] = total / len(references)
 
-    run_in_threads(measure, list(cut(np.arange(len(rows)), min(rows_a_block(pool, 1), TILE_ROWS))))
+    run_in_threads(measure, list(cut(np.arange(len(rows)), min(rows_per_block(pool, 1), TILE_ROWS))))
     return found.astype(np.float64)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from service.domain.parameters import Parameter
-from service.learning.scoring import SCORE_OF_BROKEN
+from service.learning.scoring import INVALID_SCORE
 from service.strategies.coverage import (
     REFERENCES,
     STANDARDIZE,
@@ -19,12 +19,12 @@ from service.strategies.coverage import (
     over_pairs,
     points_in,
 )
-from service.strategies.engine.features import SAMPLE, SAMPLE_CELLS, told
+from service.strategies.engine.features import SAMPLE, SAMPLE_CELLS, format_notes
 from service.strategies.engine.features import width as columns
 from service.strategies.engine.greedy import scores_at
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import told_of_broken
+from service.strategies.hybrid import add_invalid_note
 from service.strategies.uncertainty import margin
 
 MAX_PAIRED = 2000
@@ -83,13 +83,13 @@ def uherding(
         notes.append(f"summed up over {n_references} references: more take long")
     rows = view.candidates[ground.positions[:n_references]]
     weights = scores_at(view, rows, margin)
-    is_broken = weights == SCORE_OF_BROKEN
+    is_broken = weights == INVALID_SCORE
     weights = np.maximum(weights, 0.0)
     usual = median_distance(ground.points, rng.spawn(1)[0])
     radius = radius_of_labeled(ground, rng)
     width = max(radius, LEAST_WIDTH * usual) if radius else bandwidth * usual
     herd = Herd(ground, n_references, width, weights if weights.any() else None)
-    note = told_of_broken(told("uherding", notes), is_broken, "count as certain")
+    note = add_invalid_note(format_notes("uherding", notes), is_broken, "count as certain")
     return ground.positions[herd.grown(batch_size, rng)], None, note
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads
 from service.learning.pool import Features
-from service.learning.scoring import SCORE_OF_BROKEN, Scores
+from service.learning.scoring import INVALID_SCORE, Scores
 from service.strategies.engine.greedy import (
     SAMPLE,
     Distances,
@@ -47,7 +47,7 @@ def badge(
     space = embedding_space(view, rows)
     norms = embedding_norms(space, rows)
     is_broken = np.isnan(norms)
-    norms[is_broken] = SCORE_OF_BROKEN
+    norms[is_broken] = INVALID_SCORE
     first = top(norms, 1, rng)
     nearest = Nearest(space, rows, batch_size)
     nearest.add(rows[first])
@@ -62,7 +62,7 @@ def badge(
         return turn
 
     positions = pick(nearest, first.tolist(), batch_size, rng, turn_of)
-    return drawn[positions], None, told_of_broken(note, is_broken, "come last")
+    return drawn[positions], None, add_invalid_note(note, is_broken, "come last")
 
 
 def embedding_space(view: PoolView, rows: Positions) -> Space:
@@ -112,7 +112,7 @@ def ranked_batch(
     rows = view.candidates[drawn]
     nearest = nearest_labeled(view, rows, batch_size, rng)
     uncertainty = scores_at(view, rows, SCORERS[scorer])
-    is_broken = uncertainty == SCORE_OF_BROKEN
+    is_broken = uncertainty == INVALID_SCORE
     uncertainty[is_broken] = 0.0
 
     def turn_of(n_chosen: int) -> Turn:
@@ -126,10 +126,10 @@ def ranked_batch(
         return turn
 
     positions = pick(nearest, [], batch_size, rng, turn_of)
-    return drawn[positions], None, told_of_broken(note, is_broken, "count as certain")
+    return drawn[positions], None, add_invalid_note(note, is_broken, "count as certain")
 
 
-def told_of_broken(note: str | None, is_broken: NDArray[np.bool_], what_they_do: str) -> str | None:
+def add_invalid_note(note: str | None, is_broken: NDArray[np.bool_], what_they_do: str) -> str | None:
     """Add to a note how many rows the model has no finite probabilities for, and what becomes of them."""
     n_broken = np.count_nonzero(is_broken)
     broken = (

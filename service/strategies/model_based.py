@@ -17,12 +17,12 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.errors import FitFailed
 from service.learning.pool import Features, stacked
-from service.learning.scoring import SCORE_OF_BROKEN, Classifier, Scorer, predict_probabilities, scores_of
-from service.strategies.engine.features import SAMPLE, comparable, dense, notes_of_folding, sampled, told, width
-from service.strategies.engine.question import Codes, Learn, PoolView, Positions
+from service.learning.scoring import INVALID_SCORE, Classifier, Scorer, predict_probabilities, score_rows
+from service.strategies.engine.features import SAMPLE, comparable, dense, format_notes, notes_of_folding, sampled, width
+from service.strategies.engine.question import Codes, FitModel, PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import told_of_broken
+from service.strategies.hybrid import add_invalid_note
 from service.strategies.uncertainty import entropy, least_confidence, margin
 
 TOLD_APART_CELLS = 2**21
@@ -86,7 +86,7 @@ def discriminative(
         rows = rest[top(Z[rest] @ weights[:-1], len(part), rng)]
         is_labeled[rows] = True
         chosen += rows.tolist()
-    return drawn[chosen], None, told("discriminative", notes + notes_of_folding(view.pool))
+    return drawn[chosen], None, format_notes("discriminative", notes + notes_of_folding(view.pool))
 
 
 def standardized(X: Features) -> NDArray[np.float64]:
@@ -165,16 +165,16 @@ def expected_error_reduction(
     goes on by margin. The best rows are taken together: none knows of the others.
     """
     uncertainty = view.scores(margin)
-    is_broken = uncertainty == SCORE_OF_BROKEN
+    is_broken = uncertainty == INVALID_SCORE
     n = len(uncertainty)
     ranked = top(uncertainty, max(contenders, batch_size), rng)
-    if view.learn is None or view.codes is None or len(view.model.classes_) < 2:
+    if view.fit_model is None or view.codes is None or len(view.model.classes_) < 2:
         note = "expected_error_reduction has no two classes to learn from again: these are the rows of least margin"
-        return ranked[:batch_size], None, told_of_broken(note, is_broken, "come last")
+        return ranked[:batch_size], None, add_invalid_note(note, is_broken, "come last")
     tried = ranked[:contenders][~is_broken[ranked[:contenders]]]
-    n_evaluated = min(n, evaluated, max(EVALUATED_CELLS // view.pool.cells_a_row, 10))
+    n_evaluated = min(n, evaluated, max(EVALUATED_CELLS // view.pool.cells_per_row, 10))
     X = view.features(np.sort(rng.choice(n, n_evaluated, replace=False, shuffle=False)))
-    train = partial(train_with, view.learn, view.labeled_features(), view.codes)
+    train = partial(train_with, view.fit_model, view.labeled_features(), view.codes)
     losses = expected_losses(view, tried, train, partial(mean_loss, X=X, loss=LOSSES[loss]))
     best = tried[top(-losses, len(tried), rng)]
     positions = np.concatenate([best, ranked[~np.isin(ranked, best)]])[:batch_size]
@@ -183,7 +183,7 @@ def expected_error_reduction(
         notes.append(f"tried the {len(tried)} rows of least margin")
     if len(tried) < batch_size:
         notes.append(f"took the last {batch_size - len(tried)} of the batch by margin")
-    return positions, None, told_of_broken(told("expected_error_reduction", notes), is_broken, "come last")
+    return positions, None, add_invalid_note(format_notes("expected_error_reduction", notes), is_broken, "come last")
 
 
 def expected_losses(
@@ -208,12 +208,12 @@ def expected_losses(
     return losses
 
 
-def train_with(learn: Learn, X: Features, codes: Codes, x: Features, code: int) -> Classifier:
+def train_with(fit_model: FitModel, X: Features, codes: Codes, x: Features, code: int) -> Classifier:
     """Train on the labelled rows and one more."""
-    return learn(stacked([X, x], X.dtype, X.shape[1]), np.append(codes, codes.dtype.type(code)))
+    return fit_model(stacked([X, x], X.dtype, X.shape[1]), np.append(codes, codes.dtype.type(code)))
 
 
 def mean_loss(model: Classifier, X: Features, loss: Scorer) -> float:
     """Return the loss that a model expects of itself on some rows, from 0 to 1: 1 where it knows nothing finite."""
-    losses = scores_of(partial(predict_probabilities, model), loss, X)
-    return float(np.where(losses == SCORE_OF_BROKEN, 1.0, losses).mean())
+    losses = score_rows(partial(predict_probabilities, model), loss, X)
+    return float(np.where(losses == INVALID_SCORE, 1.0, losses).mean())

@@ -8,12 +8,12 @@ from scipy.special import xlogy
 
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
-from service.learning.scoring import SCORE_OF_BROKEN, Probabilities, Scores
-from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_a_block
+from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
+from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_per_block
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import told_of_broken
+from service.strategies.hybrid import add_invalid_note
 
 HELD_CELLS = 2**20
 """So many numbers of the labelled rows are held: 8 MB of features at most, and as much of probabilities."""
@@ -59,7 +59,7 @@ def contrastive(
     scores = np.zeros(len(rows))
     space = centered_space(view.pool, np.concatenate([rows, labeled]))
     centers = [space.read(block) for block in cut(labeled, BLOCK_CENTERS)]
-    step = min(rows_a_block(view.pool, P_labeled.shape[1]), MAX_BLOCK_ROWS)
+    step = min(rows_per_block(view.pool, P_labeled.shape[1]), MAX_BLOCK_ROWS)
 
     def score(positions: Positions) -> None:
         points, P = space.read(rows[positions]), view.probabilities(rows[positions])
@@ -69,13 +69,13 @@ def contrastive(
     run_in_threads(score, list(cut(np.arange(len(rows)), step)))
     positions = top(scores, batch_size, rng)
     note = "; ".join([*([note] if note else []), *notes]) or None
-    return drawn[positions], scores[positions], told_of_broken(note, scores == SCORE_OF_BROKEN, "come last")
+    return drawn[positions], scores[positions], add_invalid_note(note, scores == INVALID_SCORE, "come last")
 
 
 def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Positions, Probabilities, list[str]]:
     """Return the labelled rows of the pool that count, their probabilities (l, c), and what to tell of the others."""
     n_classes, n_labeled = len(view.model.classes_), len(view.labeled)
-    n_held = min(n_labeled, max(HELD_CELLS // max(n_classes, view.pool.cells_a_row), 100))
+    n_held = min(n_labeled, max(HELD_CELLS // max(n_classes, view.pool.cells_per_row), 100))
     held = view.labeled
     if n_held < n_labeled:
         held = view.labeled[np.sort(rng.choice(n_labeled, n_held, replace=False, shuffle=False))]
@@ -104,7 +104,7 @@ def nearest(points: Points, centers: list[Points], k: int) -> NDArray[np.int64]:
 
 
 def mean_divergences(P_labeled: Probabilities, near: NDArray[np.int64], P: Probabilities) -> Scores:
-    """Return the mean over a row's neighbours (m, k) of KL(neighbour || row), SCORE_OF_BROKEN where a row is broken.
+    """Return the mean over a row's neighbours (m, k) of KL(neighbour || row), INVALID_SCORE where a row is broken.
 
     It is the mean of sum p ln p less the mean neighbour's sum p ln q, and so never (m, k, c).
     """
@@ -116,4 +116,4 @@ def mean_divergences(P_labeled: Probabilities, near: NDArray[np.int64], P: Proba
     with np.errstate(all="ignore"):
         cross = (mean * np.log(np.maximum(P, LEAST))).sum(axis=1)
     scores = np.maximum((own[near].sum(axis=1) - cross) / k, 0.0)
-    return np.where(np.isfinite(P).all(axis=1), scores, SCORE_OF_BROKEN)
+    return np.where(np.isfinite(P).all(axis=1), scores, INVALID_SCORE)

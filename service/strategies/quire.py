@@ -9,7 +9,7 @@ from scipy.linalg import cho_factor, cho_solve
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import Scores
-from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_a_block
+from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_per_block
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
@@ -72,7 +72,7 @@ def quire(
     n_labeled = len(view.labeled)
     held = np.sort(rng.choice(n_labeled, min(n_labeled, MAX_LABELED), replace=False))
     # Every kernel value is worked out, and each row takes a product with a matrix (l, l).
-    n_centers = max(4 * len(held) * (1 + len(held) // view.pool.cells_a_row), 1)
+    n_centers = max(4 * len(held) * (1 + len(held) // view.pool.cells_per_row), 1)
     drawn, note = draw("quire", view, n_centers, sample, batch_size, rng)
     rows, labeled = view.candidates[drawn], view.labeled[held]
     space = centered_space(view.pool, np.concatenate([rows, labeled]))
@@ -84,7 +84,7 @@ def quire(
     def score(positions: Positions) -> None:
         scores[positions] = -machine.risks(space.read(rows[positions]))
 
-    run_in_threads(score, list(cut(np.arange(len(rows)), min(rows_a_block(view.pool, 1), MAX_BLOCK_ROWS))))
+    run_in_threads(score, list(cut(np.arange(len(rows)), min(rows_per_block(view.pool, 1), MAX_BLOCK_ROWS))))
     notes = [note] if note else []
     if len(held) < n_labeled:
         notes.append(f"quire learnt from a sample of {len(held)} of the {n_labeled} labelled rows")

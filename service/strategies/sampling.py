@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads
 from service.domain.parameters import Parameter
-from service.learning.scoring import SCORE_OF_BROKEN, Scores, scores_of
-from service.strategies.engine.features import told
+from service.learning.scoring import INVALID_SCORE, Scores, score_rows
+from service.strategies.engine.features import format_notes
 from service.strategies.engine.greedy import blocks_of
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import told_of_broken
+from service.strategies.hybrid import add_invalid_note
 from service.strategies.uncertainty import SCORERS, margin, scorer_parameter
 
 SCORE_OF_CERTAIN = -1e6
@@ -52,11 +52,11 @@ def power(
     Rows with a score of 0 come behind all others, in an order drawn by the seed. The paper's default for beta is 1.
     """
     scores = view.scores(SCORERS[scorer])
-    is_broken = scores == SCORE_OF_BROKEN
+    is_broken = scores == INVALID_SCORE
     keys = race(scores, beta, rng)
     keys[is_broken] = 2 * SCORE_OF_CERTAIN
     positions = top(keys, batch_size, rng)
-    return positions, keys[positions], told_of_broken(None, is_broken, "come last")
+    return positions, keys[positions], add_invalid_note(None, is_broken, "come last")
 
 
 @set_strategy(
@@ -99,27 +99,27 @@ def falcun(
     n_drawn = min(n, max(min(sample, SAMPLE_CELLS // n_classes), batch_size))
     drawn = np.arange(n) if n_drawn == n else np.sort(rng.choice(n, n_drawn, replace=False, shuffle=False))
     P, uncertainty = sampled_probabilities(view, drawn)
-    is_broken = uncertainty == SCORE_OF_BROKEN
+    is_broken = uncertainty == INVALID_SCORE
     notes = [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
     n_turns = max(DRAW_CELLS // (n_drawn * n_classes), 1)
     if n_turns < batch_size:
         notes.append(f"drew the last {batch_size - n_turns} of the batch at once: one by one would take long")
     positions = draw_diverse(P, uncertainty, is_broken, gamma, batch_size, n_turns, rng)
-    return drawn[positions], None, told_of_broken(told("falcun", notes), is_broken, "come last")
+    return drawn[positions], None, add_invalid_note(format_notes("falcun", notes), is_broken, "come last")
 
 
 def sampled_probabilities(view: PoolView, positions: Positions) -> tuple[NDArray[np.float32], Scores]:
     """Return the probabilities, class by class (c, k), and the margin scores (k,) of some candidates, read in chunks.
 
-    A row without finite probabilities has 0 for each, and SCORE_OF_BROKEN.
+    A row without finite probabilities has 0 for each, and INVALID_SCORE.
     """
     n_classes = len(view.model.classes_)
     P, scores = np.zeros((n_classes, len(positions)), np.float32), np.empty(len(positions))
 
     def look(rows: Positions) -> None:
         of_rows = view.probabilities(view.candidates[positions[rows]])
-        scores[rows] = scores_of(lambda p: p, margin, of_rows)
-        P[:, rows] = np.where(scores[rows] == SCORE_OF_BROKEN, 0.0, of_rows.T)
+        scores[rows] = score_rows(lambda p: p, margin, of_rows)
+        P[:, rows] = np.where(scores[rows] == INVALID_SCORE, 0.0, of_rows.T)
 
     run_in_threads(look, blocks_of(view, positions))
     return P, scores

@@ -13,7 +13,7 @@ from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, Segment, encode_labels, extend_classes
 from service.domain.sample_ids import PoolIds, SampleIds
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
-from service.learning.pool import Rows, common_dtype, joined, n_cells
+from service.learning.pool import Rows, common_dtype, concatenate_rows, count_cells
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
@@ -95,7 +95,7 @@ def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) ->
     project, X = snapshot.project, request.X
     refuse_other_kind("/X", X, project)
     if snapshot.pool is not None:
-        cells = sum(map(n_cells, (*snapshot.pool.segments, X.open())))
+        cells = sum(map(count_cells, (*snapshot.pool.segments, X.open())))
         if cells > max_cells:
             raise InvalidRequest.at("/X", f"would make a pool of {cells} cells; AQ_MAX_POOL_CELLS allows {max_cells}")
     if project.has_ids and request.ids is None:
@@ -133,7 +133,7 @@ def merge_segments(
     rows, n_kept = X.open(), len(segments)
     while n_kept and can_merge(pool.segments[n_kept - 1], rows):
         n_kept -= 1
-        rows = joined(pool.segments[n_kept], rows)
+        rows = concatenate_rows(pool.segments[n_kept], rows)
     if names is not None and snapshot.ids is not None and n_kept < len(segments):
         parts = (*snapshot.ids.parts[n_kept:], names)
         names = SampleIds.build(PoolIds(parts).names_at(range(len(rows))))
@@ -142,5 +142,5 @@ def merge_segments(
 
 def can_merge(last: Rows, new: Rows) -> bool:
     """Tell whether a segment is written again together with the rows behind it, in a dtype that holds all of both."""
-    is_small = len(last) <= min(MERGED_ROWS, len(new)) and n_cells(last) + n_cells(new) <= MERGED_CELLS
+    is_small = len(last) <= min(MERGED_ROWS, len(new)) and count_cells(last) + count_cells(new) <= MERGED_CELLS
     return is_small and common_dtype(last.dtype, new.dtype) is not None

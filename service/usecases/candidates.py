@@ -15,7 +15,7 @@ from service.learning.weigh_votes import estimate_consensus
 from service.store import Snapshot, Store
 from service.store.layout import model_file
 from service.strategies import Need
-from service.strategies.engine.question import NO_ROWS, Opinions, Positions
+from service.strategies.engine.question import NO_ROWS, Positions, RelabelCandidates
 from service.usecases.query_common import QueryRequest, open_samples
 
 
@@ -88,7 +88,7 @@ def with_rows(is_open: NDArray[np.bool_], rows: Positions) -> NDArray[np.bool_]:
     return is_open
 
 
-def opinions_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: OpenRows) -> Opinions | None:
+def opinions_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: OpenRows) -> RelabelCandidates | None:
     """Return what is thought of labels that may be asked for again; None where the strategy does not, or nobody knows.
 
     Labels that came after the last fit are not doubted before the next.
@@ -100,7 +100,7 @@ def opinions_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: O
     own, places = consensus.match(votes)
     index = votes.majority.labeled[places]
     asked = contains(rows.labeled, index)
-    return Opinions(
+    return RelabelCandidates(
         rows=index[asked],
         quality=consensus.quality[own[asked]],
         weight=weights_of(snapshot.project, consensus)[places[asked]],

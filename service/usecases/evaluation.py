@@ -24,7 +24,7 @@ from service.learning.evaluation import (
 )
 from service.learning.scoring import score_pool
 from service.store import Part, Snapshot, Store
-from service.store.score_cache import ScoreMemory
+from service.store.score_cache import ProjectScoreCache
 from service.strategies.engine.exploration import random_order
 from service.strategies.uncertainty import least_confidence
 from service.usecases.training import read_with_model
@@ -120,7 +120,11 @@ def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], 
     loss = -np.log(np.clip(P[np.arange(len(P)), true], np.finfo(np.float64).eps, 1.0))
     doubt = np.concatenate(
         score_pool(
-            snapshot.model, pool, least_confidence, np.ones(len(pool), bool), memory=ScoreMemory(store.cache, project)
+            snapshot.model,
+            pool,
+            least_confidence,
+            np.ones(len(pool), bool),
+            score_cache=ProjectScoreCache(store.cache, project),
         )
     )
     confidence = 1.0 - doubt[doubt >= 0]
@@ -149,6 +153,8 @@ def pool_confidence(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("confidence needs a snapshot with its pool")
-    memory = ScoreMemory(store.cache, project)
-    scores = np.concatenate(score_pool(snapshot.model, pool, least_confidence, np.ones(len(pool), bool), memory=memory))
+    memory = ProjectScoreCache(store.cache, project)
+    scores = np.concatenate(
+        score_pool(snapshot.model, pool, least_confidence, np.ones(len(pool), bool), score_cache=memory)
+    )
     return 1.0 - scores[scores >= 0]

@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 from service.domain.labels import Label
 from service.errors import InvalidRequest
 from service.strategies import STRATEGIES, Need, Question, resolve_strategy
-from service.strategies.engine.explain import disagreements, distances, doubts, nearest_of, probabilities_at
-from service.strategies.engine.selection import Plan, committee_of
+from service.strategies.engine.explain import (
+    disagreement_scores,
+    find_nearest,
+    predict_rows,
+    row_distances,
+    uncertainty_scores,
+)
+from service.strategies.engine.selection import Plan, committee_for
 from service.usecases.query_common import Batch, QueryRequest
 
 MAX_PROBABILITIES = 2**20
@@ -115,13 +121,13 @@ def model_view(
     rows, strategy = batch.selection.indices, STRATEGIES[batch.selection.strategy]
     if question.model is None or names.classes is None:
         return None, {}
-    of_model = probabilities_at(question, rows)
+    of_model = predict_rows(question, rows)
     P = np.zeros((len(rows), len(names.classes)))
     P[:, question.model.classes_] = of_model
-    scores = doubts(of_model)
+    scores = uncertainty_scores(of_model)
     if Need.MEMBERS in strategy.needs:
         params = request.params if strategy is request.strategy else resolve_strategy(strategy.name, {})[1]
-        scores |= disagreements(*committee_of(Plan(strategy, params, question.model, None), question), rows)
+        scores |= disagreement_scores(*committee_for(Plan(strategy, params, question.model, None), question), rows)
     return P, scores
 
 
@@ -136,8 +142,8 @@ def nearest_labeled(
     if n_labeled > (most := affordable(question, rows)):
         held = np.sort(rng.choice(n_labeled, most, replace=False, shuffle=False))
     labeled = question.labeled[held]
-    nearest = nearest_of(question.pool, rows, labeled, apart=True)
-    away = distances(question.pool, rows, labeled[nearest]).tolist()
+    nearest = find_nearest(question.pool, rows, labeled, apart=True)
+    away = row_distances(question.pool, rows, labeled[nearest]).tolist()
     indices = labeled[nearest].tolist()
     ids = [None] * len(rows) if names.ids is None else names.ids(indices)
     labels = [names.labels[code] for code in codes[held[nearest]].tolist()]
@@ -154,10 +160,10 @@ def clusters_of(question: Question, batch: Batch, rng: np.random.Generator) -> l
     n_drawn = min(len(candidates), MAX_CANDIDATES, affordable(question, rows))
     if n_drawn < len(candidates):
         candidates = np.sort(rng.choice(candidates, n_drawn, replace=False, shuffle=False))
-    sizes = np.bincount(nearest_of(question.pool, candidates, rows), minlength=len(rows)).tolist()
+    sizes = np.bincount(find_nearest(question.pool, candidates, rows), minlength=len(rows)).tolist()
     return [Cluster(size, n_drawn, size / n_drawn) for size in sizes]
 
 
 def affordable(question: Question, rows: NDArray[np.int64]) -> int:
     """Return how many other rows those of a batch can be compared to in the time there is."""
-    return max(WORK // (len(rows) * question.pool.cells_a_row), 100)
+    return max(WORK // (len(rows) * question.pool.cells_per_row), 100)

@@ -24,7 +24,7 @@ from service.domain.project import (
 )
 from service.domain.sample_ids import SampleIds
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
-from service.learning.estimators import refuse_sparse, resolve_estimator
+from service.learning.estimators import check_accepts_sparse, resolve_estimator
 from service.learning.pool import Pool
 from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
@@ -168,7 +168,7 @@ def with_changes(project: Project, request: FitRequest) -> Project:
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:
-        refuse_sparse(project.estimator)
+        check_accepts_sparse(project.estimator)
     if request.classes is not None:
         project = declare_classes(project, request.classes)
     if request.y is not None:

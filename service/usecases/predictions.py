@@ -16,7 +16,7 @@ from service.domain.project import Project
 from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, NoModel
 from service.learning.pool import Chunk
-from service.learning.scoring import outputs_of, probabilities_of
+from service.learning.scoring import outputs_of, predictor_for
 from service.store import Part, Snapshot, Store
 from service.usecases.query_common import HEAVY_SAMPLES
 from service.usecases.training import read_with_model
@@ -110,7 +110,7 @@ def predict_blocks(
     pool, model, n_classes = snapshot.pool, snapshot.model, len(snapshot.project.classes)
     if pool is None:
         raise ValueError("predictions need a snapshot with its pool")
-    probabilities, classes = probabilities_of(model, pool), np.asarray(model.classes_, np.int64)
+    probabilities, classes = predictor_for(model, pool), np.asarray(model.classes_, np.int64)
 
     def predict(chunk: Chunk) -> PredictionBlock:
         rows = np.arange(chunk.rows.start, chunk.rows.stop)

@@ -14,12 +14,12 @@ from service.domain.leases import Holdings, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit
-from service.learning.external_predictions import Given
+from service.learning.external_predictions import ExternalPredictions
 from service.learning.pool import Pool
 from service.learning.scoring import THREADS, Backend, Committee
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
-from service.store.score_cache import ScoreMemory
+from service.store.score_cache import ProjectScoreCache
 from service.strategies import Need, Question
 from service.telemetry.metrics import time_selection
 from service.usecases.candidates import OpenRows, open_rows, opinions_of, with_rows
@@ -142,20 +142,20 @@ def build_question(
         labeled=project.labels.labeled,
         model=snapshot.model,
         n_classes_labeled=project.n_classes_labeled,
-        memory=ScoreMemory(store.cache, project),
+        score_cache=ProjectScoreCache(store.cache, project),
         backend=backend,
         committee=lambda n_members: committee_of(store, snapshot, n_members),
         codes=project.labels.codes,
-        learn=lambda X, codes: fit(project.estimator, X, codes, project.random_state),
-        opinions=opinions,
-        begun=rows.begun,
-        held=rows.held,
+        fit_model=lambda X, codes: fit(project.estimator, X, codes, project.random_state),
+        relabel_candidates=opinions,
+        partly_labeled=rows.begun,
+        leased=rows.held,
         pending=rows.pending,
     )
 
 
 def build_external_question(
-    project: Project, pool: Pool, request: QueryRequest, given: Given, rows: OpenRows
+    project: Project, pool: Pool, request: QueryRequest, given: ExternalPredictions, rows: OpenRows
 ) -> Question:
     """Put the question to what a caller's own model said of a project's samples."""
     wrong = [
@@ -177,8 +177,8 @@ def build_external_question(
         codes=project.labels.codes,
         model_pool=given.model_pool,
         committee_pool=given.committee_pool,
-        begun=rows.begun,
-        held=rows.held,
+        partly_labeled=rows.begun,
+        leased=rows.held,
         pending=rows.pending,
     )
 

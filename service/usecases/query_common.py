@@ -15,7 +15,7 @@ from service.compute.threads import run_in_threads
 from service.domain.labels import EncodedLabels
 from service.domain.parameters import Parameters
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
-from service.learning.external_predictions import Given
+from service.learning.external_predictions import ExternalPredictions
 from service.learning.pool import CHUNK_CELLS, Rows, SparseRows
 from service.strategies import (
     AUTO_FROM,
@@ -50,7 +50,7 @@ class QueryRequest:
     candidates: NDArray[np.int64] | None = None
     random_state: int | None = None
     explore: float | None = None
-    given: Given | None = None
+    given: ExternalPredictions | None = None
     X: Rows | None = None
     y: EncodedLabels | None = None
     explain: bool = False
@@ -96,13 +96,13 @@ def choose(question: Question, request: QueryRequest, seed: Sequence[int], order
 
     What is drawn comes in the random order that belongs to the seed `order`.
     """
-    held = question.held[: request.batch_size]
-    begun = question.begun[: request.batch_size - len(held)]
+    held = question.leased[: request.batch_size]
+    begun = question.partly_labeled[: request.batch_size - len(held)]
     n_wanted = min(request.batch_size - len(held) - len(begun), question.n_open)
     is_new = question.is_open
-    if question.opinions is not None:
+    if question.relabel_candidates is not None:
         is_new = is_new.copy()
-        is_new[question.opinions.rows] = False
+        is_new[question.relabel_candidates.rows] = False
     drawn = next_in_random_order(is_new, int(request.share_explored * n_wanted + 0.5), order)
     n_drawn = len(drawn)
     rng = np.random.default_rng(seed)
@@ -182,7 +182,7 @@ def refuse_missing(request: QueryRequest, known: frozenset[Need]) -> None:
     )
 
 
-def needs_met_by(given: Given | None) -> frozenset[Need]:
+def needs_met_by(given: ExternalPredictions | None) -> frozenset[Need]:
     """Return what a caller's own model meets."""
     if given is None:
         return frozenset()

@@ -13,7 +13,7 @@ from service.domain.consensus import Consensus
 from service.domain.labels import SampleLabels, Votes
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
-from service.learning.committees import Bag, bootstrap
+from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import fit
 from service.learning.pool import Features
 from service.learning.scoring import Classifier, evaluate
@@ -91,7 +91,7 @@ def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, Samp
     return None, majority
 
 
-def train_committee(snapshot: Snapshot, n_members: int) -> Bag:
+def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee:
     """Fit so many of the project's estimator, each to a bootstrap sample of the labels (Breiman 1996).
 
     The same state gives the same committee. A member that cannot learn from its sample is left out, and without any
@@ -109,7 +109,7 @@ def train_committee(snapshot: Snapshot, n_members: int) -> Bag:
         rows = bootstrap(labels.codes, rng)
         with suppress(FitFailed):
             members.append(fit(project.estimator, X[rows], labels.codes[rows], seed))
-    return Bag.of(members or [snapshot.model], project.labels_revision)
+    return BaggedCommittee.of(members or [snapshot.model], project.labels_revision)
 
 
 def fit_if_due(store: Store, project_id: str) -> Project:

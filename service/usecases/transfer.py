@@ -26,7 +26,7 @@ from service.domain.project import (
 )
 from service.domain.sample_ids import SampleIds
 from service.errors import FieldError, ImportTargetExists, InvalidRequest, ProjectNotFound
-from service.learning.estimators import refuse_sparse
+from service.learning.estimators import check_accepts_sparse
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
@@ -118,7 +118,7 @@ def commit_import(store: Store, staging: Staging, request: ImportRequest, precon
     if wrong:
         raise InvalidRequest(wrong)
     if project.is_sparse:
-        refuse_sparse(project.estimator)
+        check_accepts_sparse(project.estimator)
     files = staged_files(project, staging, request)
     with store.transaction(project.project_id, create=True, preconditions=preconditions) as transaction:
         if transaction.project is not None:

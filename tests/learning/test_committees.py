@@ -11,7 +11,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from service.errors import FitFailed
-from service.learning.committees import Bag, bootstrap, trees_of
+from service.learning.committees import BaggedCommittee, bootstrap, forest_committee_of
 from service.learning.estimators import fit, resolve_estimator
 from service.learning.scoring import predict_probabilities
 from service.strategies import STRATEGIES
@@ -97,7 +97,7 @@ def test_probabilities_that_overflowed_in_one_member_give_no_score(name):
 def test_members_need_not_know_every_class():
     known = [[0, 2], [1, 2], [2, 0]]
     members = [fit(resolve_estimator("logistic_regression", {}), np.eye(2), np.array(codes), 0) for codes in known]
-    bag = Bag.of(members)
+    bag = BaggedCommittee.of(members)
     assert bag.classes_.tolist() == [0, 1, 2]
     probabilities = bag.member_probabilities(np.eye(2))
     assert probabilities.shape == (3, 2, 3)
@@ -110,7 +110,7 @@ def test_members_need_not_know_every_class():
 def test_a_forest_is_the_committee_of_its_trees(name, scale):
     X = np.random.default_rng(0).normal(size=(60, 4))
     model = fit(resolve_estimator(name, {"n_estimators": 10, "scale": scale}), X, np.arange(60) % 3 * 2, 0)
-    trees = trees_of(model)
+    trees = forest_committee_of(model)
     members = trees.member_probabilities(X)
     assert members.shape == (trees.n_members, 60, len(trees.classes_)) == (10, 60, 3)
     assert members.mean(axis=0) == pytest.approx(predict_probabilities(model, X))
@@ -118,7 +118,7 @@ def test_a_forest_is_the_committee_of_its_trees(name, scale):
 
 @pytest.mark.parametrize("model", [LogisticRegression(), RandomForestClassifier()])
 def test_nothing_else_is(model):
-    assert trees_of(model) is None
+    assert forest_committee_of(model) is None
 
 
 def test_a_bootstrap_holds_every_class():

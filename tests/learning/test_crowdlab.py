@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from service.learning.crowdlab import (
     LEAST,
-    Ballots,
+    VoteTable,
     accuracy_of,
     best_temperature,
     combine,
     majority_of,
     tempered,
-    weigh,
+    weigh_votes,
 )
 
 ANN, BOB, CY = 0, 1, 2
@@ -27,7 +27,7 @@ def ballots(*samples, n_classes=2):
     """Votes of samples, each as annotator -> class."""
     votes = [(row, who, said) for row, sample in enumerate(samples) for who, said in sample.items()]
     row, who, said = np.array(votes).T
-    return Ballots(row, who, said, len(samples), int(who.max()) + 1, n_classes)
+    return VoteTable(row, who, said, len(samples), int(who.max()) + 1, n_classes)
 
 
 THREE = ballots({ANN: 0, BOB: 0, CY: 1}, {ANN: 1, BOB: 1}, {ANN: 0})
@@ -80,7 +80,7 @@ def test_a_tie_goes_to_the_model_and_then_to_the_latest():
 
 
 def test_without_several_votes_there_is_nothing_to_weigh():
-    alone = weigh(ballots({ANN: 0}, {BOB: 1}), P[:2], np.array([0, 1]))
+    alone = weigh_votes(ballots({ANN: 0}, {BOB: 1}), P[:2], np.array([0, 1]))
     assert alone.consensus.tolist() == [0, 1]
     assert alone.quality.tolist() == [0.8, 0.6]
     assert (alone.model_weight, alone.weights.tolist(), alone.temperature) == (1, [1, 1], 1)
@@ -90,14 +90,14 @@ def test_without_several_votes_there_is_nothing_to_weigh():
 def test_a_single_vote_stands_and_its_quality_tells_of_the_doubt():
     crowd = ballots(*[{ANN: 0, BOB: 0}, {ANN: 1, BOB: 1}] * 10, {ANN: 1})
     probabilities = np.array([[0.99, 0.01], [0.01, 0.99]] * 10 + [[0.99, 0.01]])
-    found = weigh(crowd, probabilities, np.array([0, 1] * 10 + [1]))
+    found = weigh_votes(crowd, probabilities, np.array([0, 1] * 10 + [1]))
     assert found.consensus[-1] == 1
     assert found.quality[-1] < 0.5 < found.quality[:-1].min()
 
 
 def test_who_works_alone_counts_as_much_as_others_do_on_average():
     crowd = ballots({ANN: 0, BOB: 0}, {ANN: 1, BOB: 1}, {ANN: 0, BOB: 1}, {CY: 1})
-    found = weigh(crowd, np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1]))
+    found = weigh_votes(crowd, np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1]))
     assert found.weights[CY] == pytest.approx(found.weights[:2].mean())
     assert np.isnan(found.accuracy).tolist() == [False, False, True]
 
@@ -108,7 +108,7 @@ def test_two_that_are_always_wrong_do_not_outvote_one_who_is_right():
     guess = rng.integers(0, 3, (2, 60))
     samples = [{ANN: int(t), BOB: int(b), CY: int(c), 3: int(t)} for t, b, c in zip(truth, *guess, strict=True)]
     samples[0] = {ANN: int(truth[0]), BOB: (int(truth[0]) + 1) % 3, CY: (int(truth[0]) + 1) % 3}
-    found = weigh(ballots(*samples, n_classes=3), np.eye(3)[truth] * 0.4 + 0.2, truth)
+    found = weigh_votes(ballots(*samples, n_classes=3), np.eye(3)[truth] * 0.4 + 0.2, truth)
     assert found.consensus[0] == truth[0]
     assert min(found.accuracy[[ANN, 3]]) > max(found.accuracy[[BOB, CY]])
 
@@ -164,7 +164,7 @@ def test_whatever_the_votes_qualities_are_probabilities(samples, model):
     crowd = ballots(*samples, n_classes=3)
     latest = np.array([list(sample.values())[-1] for sample in samples])
     told = {"sure and wrong": np.eye(3)[(latest + 1) % 3], "knows nothing": np.full((len(samples), 3), 1 / 3)}
-    found = weigh(crowd, told.get(model, np.eye(3)[latest]), latest)
+    found = weigh_votes(crowd, told.get(model, np.eye(3)[latest]), latest)
     assert ((found.quality >= 0) & (found.quality <= 1 + 1e-12)).all()
     assert np.isfinite(found.weights).all()
     assert (found.weights > 0).all()

@@ -110,7 +110,7 @@ def test_chunks_of_rows_of_very_different_lengths_hold_about_as_many_numbers(mon
 
 
 def test_long_rows_count_as_what_is_typical():
-    assert Pool.of(skewed()).cells_a_row > 3000
-    assert Pool.of(compressed(np.ones((10, 4)))).cells_a_row == 4
-    assert Pool.of(compressed(np.zeros((10, 4)))).cells_a_row == 1
-    assert Pool.of(np.ones((10, 4))).cells_a_row == 4
+    assert Pool.of(skewed()).cells_per_row > 3000
+    assert Pool.of(compressed(np.ones((10, 4)))).cells_per_row == 4
+    assert Pool.of(compressed(np.zeros((10, 4)))).cells_per_row == 1
+    assert Pool.of(np.ones((10, 4))).cells_per_row == 4

@@ -67,7 +67,7 @@ def test_chunks_without_a_wanted_row_are_not_computed():
     pool = Pool.of(np.zeros((20_000, 64)))
     [scores] = scoring.score_pool(Watched([0, 1], [[0.5, 0.5]]), pool, margin, wanted)
     assert seen == [8192]
-    assert np.flatnonzero(scores != scoring.SCORE_OF_BROKEN).tolist() == list(range(8192, 16_384))
+    assert np.flatnonzero(scores != scoring.INVALID_SCORE).tolist() == list(range(8192, 16_384))
 
 
 def test_a_model_computes_in_one_thread():
@@ -88,7 +88,7 @@ def test_many_classes_make_the_chunks_shorter():
     wanted = np.zeros(1000, bool)
     wanted[0] = True
     [scores] = scoring.score_pool(model, Pool.of(np.zeros((1000, 1))), margin, wanted)
-    assert (scores != scoring.SCORE_OF_BROKEN).sum() == 512
+    assert (scores != scoring.INVALID_SCORE).sum() == 512
 
 
 def test_overflow_is_silent_and_comes_back_as_it_is():

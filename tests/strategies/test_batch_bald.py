@@ -9,12 +9,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
-from service.learning.committees import Bag
+from service.learning.committees import BaggedCommittee
 from service.learning.estimators import fit, resolve_estimator
-from service.learning.external_predictions import GivenMembers
+from service.learning.external_predictions import PassthroughCommittee
 from service.learning.pool import Pool
 from service.strategies import batch_bald
-from service.strategies.batch_bald import Answers, Growth
+from service.strategies.batch_bald import BatchGains, LabelConfigurations
 from service.strategies.committee import bald
 from tests.support.calls import end_labels, line_pool, post
 from tests.support.questions import TableModel, make_question, run_strategy, selected_indices
@@ -26,7 +26,7 @@ def question_of(members, labeled=(), **known):
     """Row i has the one feature i, of which member j says members[j][i]."""
     members = np.array(members, np.float64)
     X = np.arange(members.shape[1], dtype=np.float64)[:, np.newaxis]
-    bag = Bag.of([TableModel(P) for P in members])
+    bag = BaggedCommittee.of([TableModel(P) for P in members])
     return make_question(X, labeled, TableModel(members.mean(axis=0)), committee=lambda n_members: bag, **known)
 
 
@@ -59,7 +59,7 @@ def drawn_members(m, n, c, seed=0):
 
 
 def answers_to(members, batch, limit, seed=0):
-    answers, rng = Answers.of_none(len(members)), np.random.default_rng(seed)
+    answers, rng = LabelConfigurations.of_none(len(members)), np.random.default_rng(seed)
     for row in batch:
         answers = answers.with_row(members[:, row], limit, rng)
     return answers
@@ -205,9 +205,9 @@ def test_the_work_is_bounded_and_the_reply_says_so(monkeypatch):
 
 def test_bounds_spare_work_and_change_nothing():
     members = drawn_members(4, 2000, 2)
-    growth = Growth(members, bald(members).round(12), 4096)
+    growth = BatchGains(members, bald(members).round(12), 4096)
     lazily = growth.grown(6, np.random.default_rng(0))
-    answers, gains = Answers.of_none(4), bald(members)
+    answers, gains = LabelConfigurations.of_none(4), bald(members)
     for row in lazily:
         assert row == gains.argmax()
         answers = answers.with_row(members[:, row], 4096, np.random.default_rng(0))
@@ -242,7 +242,7 @@ def test_a_forest_is_asked_as_the_committee_of_its_trees(name):
 def test_members_may_be_given_by_the_caller():
     members = drawn_members(4, 12, 3)
     given = {
-        "committee": lambda n_members: GivenMembers(4, np.arange(3)),
+        "committee": lambda n_members: PassthroughCommittee(4, np.arange(3)),
         "committee_pool": Pool.of(np.moveaxis(members, 1, 0)),
     }
     question = make_question(np.zeros((12, 1)), [], TableModel(members.mean(axis=0)), **given)
@@ -252,7 +252,7 @@ def test_members_may_be_given_by_the_caller():
 def test_memory_is_linear_in_the_rows():
     n = 60_000
     X = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
-    bag = Bag.of([GaussianNB().fit(X[n : n + 90], np.arange(90) % 10) for n in range(4)])
+    bag = BaggedCommittee.of([GaussianNB().fit(X[n : n + 90], np.arange(90) % 10) for n in range(4)])
     question = make_question(Pool.of(X), [], bag.members[0], committee=lambda n_members: bag)
     tracemalloc.start()
     answer = run_strategy("batch_bald", question, 20, configurations=10)

@@ -92,7 +92,7 @@ def learn(X, codes):
 
 def question_to_learn(pool=X, labeled=LABELED, codes=CODES, learn=learn):
     rows = pool.take(np.array(labeled)) if isinstance(pool, Pool) else pool[labeled]
-    return make_question(pool, labeled, fit(SPEC, rows, codes, 0), 3, codes=codes, learn=learn)
+    return make_question(pool, labeled, fit(SPEC, rows, codes, 0), 3, codes=codes, fit_model=learn)
 
 
 def losses_literally(X, loss):
@@ -159,7 +159,7 @@ def test_a_row_without_a_model_comes_behind():
     assert second == [*first[1:], first[0]]
 
 
-@pytest.mark.parametrize("known", [{}, {"codes": CODES}, {"learn": learn}])
+@pytest.mark.parametrize("known", [{}, {"codes": CODES}, {"fit_model": learn}])
 def test_without_labels_or_learner_the_margin_decides(known):
     question = make_question(X, LABELED, learn(X[LABELED], CODES), 3, **known)
     answer = run_strategy("expected_error_reduction", question, 6)

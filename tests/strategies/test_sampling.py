@@ -203,12 +203,12 @@ def test_power_takes_the_scores_that_are_at_hand(monkeypatch):
     known = {}
 
     class Kept:
-        def recall(self, scoring, segment, n_rows, n_chunks):
+        def segment_scores(self, scoring, segment, n_rows, n_chunks):
             return known.setdefault((scoring, segment), SegmentScores.unknown(n_rows, n_chunks))
 
     P = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
-    question = replace(question_from_probabilities(P), memory=Kept())
+    question = replace(question_from_probabilities(P), score_cache=Kept())
     expected = selected_indices("power", question_from_probabilities(P), 9)
     run_strategy("margin", question, 5)
-    monkeypatch.setattr(scoring, "scores_of", None)
+    monkeypatch.setattr(scoring, "score_rows", None)
     assert selected_indices("power", question, 9) == expected

@@ -578,14 +578,14 @@ def test_a_memory_spares_the_second_pass(monkeypatch):
         def __init__(self):
             self.known = {}
 
-        def recall(self, scorer, segment, n_rows, n_chunks):
+        def segment_scores(self, scorer, segment, n_rows, n_chunks):
             return self.known.setdefault((scorer, segment), SegmentScores.unknown(n_rows, n_chunks))
 
     X = np.random.default_rng(0).normal(size=(20_000, 70))
     model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
-    question = replace(question_about(X, model, 3), memory=Kept())
+    question = replace(question_about(X, model, 3), score_cache=Kept())
     first = ask("margin", question, 30)
-    monkeypatch.setattr(scoring, "scores_of", None)
+    monkeypatch.setattr(scoring, "score_rows", None)
     assert np.array_equal(ask("margin", question, 30).indices, first.indices)
     monkeypatch.undo()
     other = ask("entropy", question, 30)
@@ -598,14 +598,14 @@ def test_a_memory_is_filled_in_as_chunks_are_wanted():
     known = SegmentScores.unknown(20_000, Pool.of(X).n_chunks(0, 3))
 
     class One:
-        def recall(self, *_):
+        def segment_scores(self, *_):
             return known
 
     plain = question_about(X, model, 3)
     for rows in (slice(0, 10), slice(9_000, 9_500), slice(0, 20_000)):
         is_open = np.zeros(20_000, bool)
         is_open[rows] = True
-        some = replace(plain, is_open=is_open, memory=One())
+        some = replace(plain, is_open=is_open, score_cache=One())
         fresh = replace(plain, is_open=is_open)
         assert np.array_equal(ask("margin", some, 5).scores, ask("margin", fresh, 5).scores)
     assert known.done.all()

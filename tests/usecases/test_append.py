@@ -260,8 +260,8 @@ def test_a_restart_finds_the_pool_as_it_was(client, named) -> None:
 def test_scores_of_what_was_there_are_not_worked_out_again(client, project, monkeypatch) -> None:
     post(client, "/query", project_id=project, strategy="margin")
     seen: list[int] = []
-    real = scoring.scores_of
-    monkeypatch.setattr(scoring, "scores_of", lambda *given: seen.append(given[2].shape[0]) or real(*given))
+    real = scoring.score_rows
+    monkeypatch.setattr(scoring, "score_rows", lambda *given: seen.append(given[2].shape[0]) or real(*given))
     more(client, project, X=ROWS)
     post(client, "/query", project_id=project, strategy="margin")
     post(client, "/query", project_id=project, strategy="margin", batch_size=3)

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from service.app import create_app
 from service.settings import Settings
-from service.strategies.engine.question import Opinions
+from service.strategies.engine.question import RelabelCandidates
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.questions import question_from_probabilities, read_only, run_strategy
 
@@ -24,11 +24,12 @@ ADA, BOB, EVE = "ada", "bob", "eve"
 
 def opinions(rows, quality, weight, temperature=1.0):
     """The model counts 1 and a usual annotator one half; there are two classes."""
-    return Opinions(np.array(rows), np.array(quality), np.array(weight), 1.0, 0.5, temperature, 2)
+    return RelabelCandidates(np.array(rows), np.array(quality), np.array(weight), 1.0, 0.5, temperature, 2)
 
 
 def question_of(P, known):
-    return replace(question_from_probabilities(P, known.rows), is_open=read_only(np.ones(len(P), bool)), opinions=known)
+    is_open = read_only(np.ones(len(P), bool))
+    return replace(question_from_probabilities(P, known.rows), is_open=is_open, relabel_candidates=known)
 
 
 def test_activelab_worked_by_hand():

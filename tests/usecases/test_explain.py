@@ -12,7 +12,7 @@ from service.app import create_app
 from service.learning.pool import Pool, SparseRows
 from service.settings import Settings
 from service.strategies import STRATEGIES
-from service.strategies.engine.explain import distances, doubts, nearest_of
+from service.strategies.engine.explain import find_nearest, row_distances, uncertainty_scores
 from service.usecases import explain
 from tests.support.calls import end_labels, line_pool, post
 
@@ -158,7 +158,7 @@ def test_it_chooses_nothing_else_and_says_the_same_again(asked_before: FlaskClie
 
 
 def test_broken_probabilities_have_no_scores() -> None:
-    assert np.isnan([scores[0] for scores in doubts(np.array([[np.nan, np.nan]])).values()]).all()
+    assert np.isnan([scores[0] for scores in uncertainty_scores(np.array([[np.nan, np.nan]])).values()]).all()
 
 
 def test_an_empty_batch_has_nothing_to_explain(client: FlaskClient) -> None:
@@ -189,8 +189,8 @@ def test_distances_are_exact_at_any_scale(scale: float, is_sparse: bool) -> None
     X = np.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.5]]) * scale
     csr = SparseRows(X[X > 0], np.array([0, 1, 1]), np.arange(4), 2)
     pool, rows = Pool.of(csr if is_sparse else X), np.array([0, 1])
-    assert nearest_of(pool, rows, np.array([2])).tolist() == [0, 0]
-    assert distances(pool, rows, np.array([1, 2])) == pytest.approx(np.array([5.0, 3.5]) * scale, rel=1e-15, abs=0)
+    assert find_nearest(pool, rows, np.array([2])).tolist() == [0, 0]
+    assert row_distances(pool, rows, np.array([1, 2])) == pytest.approx(np.array([5.0, 3.5]) * scale, rel=1e-15, abs=0)
 
 
 def test_a_distance_beyond_all_numbers_is_none(client: FlaskClient) -> None:
@@ -206,4 +206,4 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     for cells in (2**16, 100):
         monkeypatch.setattr("service.strategies.engine.explain.BLOCK_CELLS", cells)
         monkeypatch.setattr("service.strategies.engine.greedy.BLOCK_CELLS", cells)
-        assert np.array_equal(nearest_of(Pool.of(X), rows, others), expected)
+        assert np.array_equal(find_nearest(Pool.of(X), rows, others), expected)

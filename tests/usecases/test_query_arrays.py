@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 
 from service.app import create_app
 from service.errors import InvalidRequest
-from service.learning.committees import Bag
-from service.learning.external_predictions import Given
+from service.learning.committees import BaggedCommittee
+from service.learning.external_predictions import ExternalPredictions
 from service.settings import Settings
 from service.store import Part, Store
 from service.strategies import STRATEGIES, Need
@@ -51,7 +51,7 @@ def client(data_dir: Path) -> FlaskClient:
 def said(client: FlaskClient, data_dir: Path) -> dict[str, Any]:
     """What the project's model, and members of a committee, say of its samples."""
     snapshot = Store(data_dir).read("p", Part.MODEL)
-    members = Bag.of([snapshot.model] * 3).member_probabilities(X) ** [[[1.0]], [[2.0]], [[0.5]]]
+    members = BaggedCommittee.of([snapshot.model] * 3).member_probabilities(X) ** [[[1.0]], [[2.0]], [[0.5]]]
     members /= members.sum(axis=2, keepdims=True)
     return {
         "probabilities": snapshot.model.predict_proba(X).tolist(),
@@ -292,12 +292,12 @@ def test_what_is_wrong_is_named_and_nothing_is_left(client: FlaskClient, data_di
 @pytest.mark.parametrize(
     ("given", "pointer"),
     [
-        (Given(np.ones((1, 10_001)), None), "/probabilities"),
-        (Given(None, np.ones((1, 1, 10_001))), "/member_probabilities"),
-        (Given(None, np.full((66, 1, 1_000), 0.001)), "/member_probabilities"),
+        (ExternalPredictions(np.ones((1, 10_001)), None), "/probabilities"),
+        (ExternalPredictions(None, np.ones((1, 1, 10_001))), "/member_probabilities"),
+        (ExternalPredictions(None, np.full((66, 1, 1_000), 0.001)), "/member_probabilities"),
     ],
 )
-def test_there_is_a_limit_of_classes_and_members(given: Given, pointer: str) -> None:
+def test_there_is_a_limit_of_classes_and_members(given: ExternalPredictions, pointer: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         given.check()
     assert [error.pointer for error in caught.value.errors] == [pointer]

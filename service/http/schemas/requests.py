@@ -20,7 +20,7 @@ from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
 from service.http.schemas.fields import Ruled
 from service.learning import estimators
-from service.learning.external_predictions import SUM_TOLERANCE, Given
+from service.learning.external_predictions import SUM_TOLERANCE, ExternalPredictions
 from service.settings import Settings
 from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest
@@ -370,10 +370,10 @@ def refuse_own_samples(data: Mapping[str, Any]) -> None:
         raise InvalidRequest(wrong)
 
 
-def given(data: Mapping[str, Any], limits: Limits) -> Given | None:
+def given(data: Mapping[str, Any], limits: Limits) -> ExternalPredictions | None:
     """Return what a caller's own model says, None where nothing was sent of it. Raises InvalidRequest."""
     probabilities, members = (opened(name, data, limits) for name in PREDICTIONS)
-    return None if probabilities is None and members is None else Given(probabilities, members)
+    return None if probabilities is None and members is None else ExternalPredictions(probabilities, members)
 
 
 def opened(name: str, data: Mapping[str, Any], limits: Limits) -> Any:

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from service.compute.threads import run_in_threads, use_one_thread
 from service.learning.pool import Pool
 from service.learning.scoring import (
-    SCORE_OF_BROKEN,
+    INVALID_SCORE,
     Committee,
     Probabilities,
     Scores,
-    member_probabilities_of,
+    member_predictor_for,
     predict_probabilities,
-    scores_of,
+    score_rows,
 )
 from service.strategies.engine.greedy import (
     BLOCK_CELLS,
     Space,
     centered_space,
     cut,
-    rows_a_block,
+    rows_per_block,
     scale_of,
     squared_norms,
 )
@@ -34,32 +34,32 @@ from service.strategies.engine.question import Positions, Question
 from service.strategies.engine.registry import STRATEGIES, Need
 
 
-def probabilities_at(question: Question, rows: Positions) -> Probabilities:
+def predict_rows(question: Question, rows: Positions) -> Probabilities:
     """Return the model's probabilities (k, c) of rows of the pool."""
     model, pool = question.model, question.read_by_model
     if model is None:
         raise ValueError("there are no probabilities without a model")
     P = np.empty((len(rows), len(model.classes_)))
-    for positions in cut(np.arange(len(rows)), rows_a_block(pool, P.shape[1])):
+    for positions in cut(np.arange(len(rows)), rows_per_block(pool, P.shape[1])):
         P[positions] = predict_probabilities(model, pool.take(rows[positions]))
     return P
 
 
-def doubts(P: Probabilities) -> dict[str, Scores]:
+def uncertainty_scores(P: Probabilities) -> dict[str, Scores]:
     """Return what every scorer of a model makes of probabilities (k, c), by its name; NaN where these are broken."""
-    return {name: known(scores_of(lambda rows: rows, function, P)) for name, function in family(Need.PROBABILITIES)}
+    return {name: known(score_rows(lambda rows: rows, function, P)) for name, function in family(Need.PROBABILITIES)}
 
 
-def disagreements(committee: Committee, pool: Pool, rows: Positions) -> dict[str, Scores]:
+def disagreement_scores(committee: Committee, pool: Pool, rows: Positions) -> dict[str, Scores]:
     """Return what every scorer of a committee makes of some rows that it reads, by its name; NaN where it is broken."""
     scorers = family(Need.MEMBERS)
     found = {name: np.empty(len(rows)) for name, _ in scorers}
-    predict = member_probabilities_of(committee)
-    step = rows_a_block(pool, committee.n_members * len(committee.classes_))
+    predict = member_predictor_for(committee)
+    step = rows_per_block(pool, committee.n_members * len(committee.classes_))
     for positions in cut(np.arange(len(rows)), step):
         members = predict(pool.take(rows[positions]))
         for name, function in scorers:
-            found[name][positions] = known(scores_of(lambda P: P, function, members))
+            found[name][positions] = known(score_rows(lambda P: P, function, members))
     return found
 
 
@@ -72,10 +72,10 @@ def family(need: Need) -> list[tuple[str, Any]]:
 
 def known(scores: Scores) -> Scores:
     """Return scores with NaN for those of broken rows."""
-    return np.where(scores == SCORE_OF_BROKEN, np.nan, scores)
+    return np.where(scores == INVALID_SCORE, np.nan, scores)
 
 
-def nearest_of(pool: Pool, rows: Positions, others: Positions, *, apart: bool = False) -> NDArray[np.int64]:
+def find_nearest(pool: Pool, rows: Positions, others: Positions, *, apart: bool = False) -> NDArray[np.int64]:
     """Return for each of some rows (k,) the position among others (m,) of the nearest: the first of equals.
 
     By Euclidean distance, which is worked out in blocks. With `apart` a row
@@ -103,7 +103,7 @@ def nearest_of(pool: Pool, rows: Positions, others: Positions, *, apart: bool = 
     return found
 
 
-def distances(pool: Pool, rows: Positions, others: Positions) -> NDArray[np.float64]:
+def row_distances(pool: Pool, rows: Positions, others: Positions) -> NDArray[np.float64]:
     """Return how far each row is from the other in the same place (k,), NaN where that is beyond float64."""
     # Not by way of a centre: the difference of two rows is then as exact as they are.
     space = Space(pool, scale_of(pool, np.concatenate([rows, others])), None)

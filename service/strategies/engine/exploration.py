@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.strategies.engine.question import Positions
-from service.strategies.engine.ranking import BLOCK_ROWS, best_of, lots
+from service.strategies.engine.ranking import BLOCK_ROWS, best_of, hash_positions
 
 AUTO_SHARE, AUTO_FROM = 0.1, 10
 """What `auto` explores where nothing is said, and from which size of batch on."""
@@ -19,7 +19,7 @@ def random_order(n_samples: int, random_state: int, start: int = 0) -> NDArray[n
     """
     seed = np.random.SeedSequence(random_state).generate_state(1, np.uint64)[0]
     # A float holds 53 of the 64 bits.
-    return (lots(np.arange(start, start + n_samples), seed) >> np.uint64(11)).astype(np.float64)
+    return (hash_positions(np.arange(start, start + n_samples), seed) >> np.uint64(11)).astype(np.float64)
 
 
 def next_in_random_order(is_open: NDArray[np.bool_], n_rows: int, random_state: int) -> Positions:

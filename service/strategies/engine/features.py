@@ -15,7 +15,7 @@ from service.compute.threads import use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.pool import CHUNK_CELLS, Features, Pool
 from service.strategies.engine.question import PoolView, Positions
-from service.strategies.engine.ranking import lots, top
+from service.strategies.engine.ranking import hash_positions, top
 from service.strategies.engine.registry import Need, set_strategy
 
 # Fewer distinct rows than centres is an everyday pool here, not a fault. The filter stands for the whole process:
@@ -58,7 +58,7 @@ def k_means(
     """
     drawn, notes = sampled(view, sample, batch_size, rng)
     positions, more = spread(view, drawn, batch_size, rng)
-    return positions, None, told("k_means", notes + more)
+    return positions, None, format_notes("k_means", notes + more)
 
 
 def sampled(view: PoolView, sample: int, batch_size: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
@@ -106,7 +106,7 @@ def affordable(n_clusters: int, n: int, d: int) -> int:
     return min(n_clusters, max(STEP_WORK // (n * d), 1))
 
 
-def told(name: str, notes: list[str]) -> str | None:
+def format_notes(name: str, notes: list[str]) -> str | None:
     """Say what a strategy did not do in full, in one sentence."""
     return f"{name} {' and '.join(notes)}" if notes else None
 
@@ -162,7 +162,7 @@ def dense(X: Features) -> NDArray[Any]:
     if not sparse.issparse(X):
         return np.asarray(X)
     if X.shape[1] > FOLDED:
-        draws = lots(X.indices, np.uint64(0))
+        draws = hash_positions(X.indices, np.uint64(0))
         values = np.where(draws >> np.uint64(63), X.data, -X.data.astype(np.float64))
         places = (draws % np.uint64(FOLDED)).astype(X.indices.dtype)
         X = sparse.csr_array((values, places, X.indptr), shape=(X.shape[0], FOLDED))
@@ -174,7 +174,7 @@ def dense_rows(pool: Pool, rows: Positions) -> NDArray[Any]:
     """Return some rows of a pool as `dense` does; sparse ones are read some at a time, for they may be long."""
     if not pool.is_sparse:
         return dense(pool.take(rows))
-    step = max(1, CHUNK_CELLS // pool.cells_a_row)
+    step = max(1, CHUNK_CELLS // pool.cells_per_row)
     blocks = [dense(pool.take(rows[start : start + step])) for start in range(0, len(rows), step)]
     return np.concatenate(blocks or [np.empty((0, width(pool)))])
 

@@ -23,9 +23,9 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.pool import Features, Pool
 from service.learning.preprocessing import Standardizer
-from service.learning.scoring import Scorer, Scores, scores_of
+from service.learning.scoring import Scorer, Scores, score_rows
 from service.strategies.engine.question import PoolView, Positions
-from service.strategies.engine.ranking import lots
+from service.strategies.engine.ranking import hash_positions
 
 Distances = NDArray[np.float32]
 Keys = NDArray[np.floating[Any]]
@@ -147,12 +147,12 @@ class Space:
 
     def blocks(self, positions: Positions) -> list[Positions]:
         """Cut positions into blocks of rows that fit the cache; the edges follow from their number alone."""
-        return list(cut(positions, rows_a_block(self.pool, self.n_factors)))
+        return list(cut(positions, rows_per_block(self.pool, self.n_factors)))
 
 
-def rows_a_block(pool: Pool, n_factors: int) -> int:
+def rows_per_block(pool: Pool, n_factors: int) -> int:
     """Return how many rows make a block, where each has its features or `n_factors`, whichever is more."""
-    return max(MIN_BLOCK_ROWS, BLOCK_CELLS // max(pool.cells_a_row, n_factors))
+    return max(MIN_BLOCK_ROWS, BLOCK_CELLS // max(pool.cells_per_row, n_factors))
 
 
 def cut(positions: Positions, step: int) -> Iterator[Positions]:
@@ -163,15 +163,15 @@ def cut(positions: Positions, step: int) -> Iterator[Positions]:
 
 def blocks_of(view: PoolView, rows: Positions) -> list[Positions]:
     """Cut the numbers of some rows into blocks of which features and probabilities fit the cache."""
-    return list(cut(np.arange(len(rows)), rows_a_block(view.pool, len(view.model.classes_))))
+    return list(cut(np.arange(len(rows)), rows_per_block(view.pool, len(view.model.classes_))))
 
 
 def scores_at(view: PoolView, rows: Positions, scorer: Scorer) -> Scores:
-    """Return the scores of rows of the pool, SCORE_OF_BROKEN without finite probabilities."""
+    """Return the scores of rows of the pool, INVALID_SCORE without finite probabilities."""
     scores = np.empty(len(rows))
 
     def score(numbers: Positions) -> None:
-        scores[numbers] = scores_of(view.probabilities, scorer, rows[numbers])
+        scores[numbers] = score_rows(view.probabilities, scorer, rows[numbers])
 
     run_in_threads(score, blocks_of(view, rows))
     return scores
@@ -179,7 +179,7 @@ def scores_at(view: PoolView, rows: Positions, scorer: Scorer) -> Scores:
 
 def scale_of(pool: Pool, rows: Positions) -> float:
     """Return the power of two that brings the largest cell of some rows to between 1 and 2; 1 where all are 0."""
-    blocks = list(cut(rows, rows_a_block(pool, 1)))
+    blocks = list(cut(rows, rows_per_block(pool, 1)))
     largest = np.zeros(len(blocks))
 
     def look(number: int) -> None:
@@ -207,7 +207,7 @@ def centered_space(pool: Pool, rows: Positions) -> Space:
 
 def standard_space(pool: Pool, rows: Positions) -> Space:
     """Return the space in which each feature has the mean 0 and the deviation 1 over some of the rows, all dense."""
-    n_looked_at = max(1, min(len(rows), STANDARD_CELLS // pool.cells_a_row))
+    n_looked_at = max(1, min(len(rows), STANDARD_CELLS // pool.cells_per_row))
     standardizer = Standardizer().fit(pool.take(rows[:: -(-len(rows) // n_looked_at)]))
     return Space(pool, 1.0, None, standardizer=standardizer)
 
@@ -282,7 +282,7 @@ def pick(
         keys = turn(nearest.distances, slice(None))
         keys[chosen] = -np.inf
         level = highest(keys, partial(bring_up_to_date, nearest, keys, turn))
-        chosen.append(int(level[lots(level, seed).argmin()]))
+        chosen.append(int(level[hash_positions(level, seed).argmin()]))
         nearest.add(nearest.rows[chosen[-1:]])
     return np.array(chosen, np.int64)
 
@@ -327,7 +327,7 @@ def draw(
     Their number is bounded by `sample` and by WORK, where `n_centers` is how many each may be compared to.
     """
     n = len(view.candidates)
-    at_most = min(sample, WORK // ((view.pool.cells_a_row + TURN_CELLS) * n_centers))
+    at_most = min(sample, WORK // ((view.pool.cells_per_row + TURN_CELLS) * n_centers))
     if n <= max(at_most, batch_size):
         return np.arange(n), None
     n_drawn = max(at_most, batch_size)

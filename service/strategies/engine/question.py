@@ -17,11 +17,11 @@ from service.learning.scoring import (
     Backend,
     Classifier,
     Committee,
-    Memory,
     Probabilities,
+    ScoreCache,
     Scorer,
     Scores,
-    member_probabilities_of,
+    member_predictor_for,
     predict_probabilities,
     score_pool,
 )
@@ -29,12 +29,12 @@ from service.learning.scoring import (
 Positions = NDArray[np.int64]
 NO_ROWS: Positions = np.empty(0, np.int64)
 Codes = NDArray[np.integer[Any]]
-Learn = Callable[[Features, Codes], Classifier]
+FitModel = Callable[[Features, Codes], Classifier]
 """Trains a model on rows (l, d) and their class codes (l,). Raises FitFailed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opinions:
+class RelabelCandidates:
     """What is thought of the labels of some rows, sorted, that may be asked about again; and what a voice counts.
 
     `quality` (k,) is how likely the label is right, and `weight` (k,) what all who gave one count together. The model
@@ -55,13 +55,13 @@ class Question:
     """A pool (n, d) and what is known of it.
 
     `is_open` (n,) tells which rows may be answered; `labeled` are the indices of those that have a label, sorted.
-    `model` is None until one was fitted, which takes two classes. `memory` holds the scores it gave before. `committee`
-    gives one of so many members beside the model; without it the model is its own only member. `codes` (l,) are the
-    classes of the labelled rows, and `learn` trains another model like this one; either is None where nobody knows it.
+    `model` is None until one was fitted, which takes two classes. `score_cache` holds the scores it gave before.
+    `committee` gives one of so many members beside the model; without it the model is its own only member. `codes` (l,)
+    are the classes of the labelled rows, and `fit_model` trains another model like this one; either may be None.
     `model_pool` holds what the model reads of each row, and `committee_pool` what the committee does, where that is not
-    the row's features. Without `has_features` the pool has none, but what the model reads. The rows of `opinions` are
-    open as well as labelled. Those of `held` and `begun` are not open, and are asked about first: the ones are held for
-    whoever asks, and the others have too few labels. `pending` are all that somebody was given to label.
+    the row's features. Without `has_features` the pool has none, but what the model reads. The rows of
+    `relabel_candidates` are open as well as labelled. `leased` rows are held for the caller and `partly_labeled` ones
+    have too few labels; these are not open, and come first. `pending` rows are leased to any annotator.
     """
 
     pool: Pool
@@ -69,17 +69,17 @@ class Question:
     labeled: NDArray[np.int64]
     model: Classifier | None
     n_classes_labeled: int
-    memory: Memory | None = None
+    score_cache: ScoreCache | None = None
     backend: Backend = THREADS
     committee: Callable[[int], Committee] | None = None
     codes: Codes | None = None
-    learn: Learn | None = None
+    fit_model: FitModel | None = None
     model_pool: Pool | None = None
     committee_pool: Pool | None = None
     has_features: bool = True
-    opinions: Opinions | None = None
-    begun: Positions = field(default_factory=lambda: NO_ROWS)
-    held: Positions = field(default_factory=lambda: NO_ROWS)
+    relabel_candidates: RelabelCandidates | None = None
+    partly_labeled: Positions = field(default_factory=lambda: NO_ROWS)
+    leased: Positions = field(default_factory=lambda: NO_ROWS)
     pending: Positions = field(default_factory=lambda: NO_ROWS)
 
     @property
@@ -121,11 +121,11 @@ class PoolView:
     is_open: NDArray[np.bool_]
     read_by_model: Pool
     committee: Callable[[], tuple[Committee, Pool]]
-    memory: Memory | None = None
+    score_cache: ScoreCache | None = None
     backend: Backend = THREADS
     codes: Codes | None = None
-    learn: Learn | None = None
-    opinions: Opinions | None = None
+    fit_model: FitModel | None = None
+    relabel_candidates: RelabelCandidates | None = None
 
     def features(self, positions: Positions) -> Features:
         """Return the rows of the candidates at these positions (k,), copied: dense (k, d), or a csr_array."""
@@ -146,21 +146,21 @@ class PoolView:
         return predict_probabilities(self.model, X)
 
     def scores(self, scorer: Scorer) -> Scores:
-        """Return a score for each candidate (n,), SCORE_OF_BROKEN without finite probabilities, by one pass."""
+        """Return a score for each candidate (n,), INVALID_SCORE without finite probabilities, by one pass."""
         scores = score_pool(
-            self.model, self.read_by_model, scorer, self.is_open, memory=self.memory, backend=self.backend
+            self.model, self.read_by_model, scorer, self.is_open, score_cache=self.score_cache, backend=self.backend
         )
         return self.of_candidates(scores)
 
     def member_scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,) by the members' probabilities, as `scores` does by the model's."""
         committee, pool = self.committee()
-        return self.of_candidates(score_pool(committee, pool, scorer, self.is_open, memory=self.memory))
+        return self.of_candidates(score_pool(committee, pool, scorer, self.is_open, score_cache=self.score_cache))
 
     def member_probabilities(self, rows: Positions) -> Probabilities:
         """Return the members' probabilities (m, k, c) of rows of the pool."""
         committee, pool = self.committee()
-        return member_probabilities_of(committee)(pool.take(rows))
+        return member_predictor_for(committee)(pool.take(rows))
 
     def of_candidates(self, scores: list[Scores]) -> Scores:
         """Return the candidates' part (n,) of the scores of each segment of a pool."""

@@ -60,7 +60,7 @@ def best_of(runs: Iterable[Run], batch_size: int, rng: np.random.Generator) -> t
             kept = best_positions(positions, scores, batch_size, seed)
             positions, scores = positions[kept], scores[kept]
     if len(scores) > 1:
-        order = np.lexsort((lots(positions, seed), -scores))
+        order = np.lexsort((hash_positions(positions, seed), -scores))
         positions, scores = positions[order], scores[order]
     return positions, scores
 
@@ -81,10 +81,11 @@ def best_positions(positions: Positions, scores: Scores, batch_size: int, seed: 
         return best
     is_level = scores[best] == cut
     above, level = best[~is_level], best[is_level]
-    drawn = np.argpartition(lots(positions[level], seed), batch_size - len(above) - 1)[: batch_size - len(above)]
+    n_drawn = batch_size - len(above)
+    drawn = np.argpartition(hash_positions(positions[level], seed), n_drawn - 1)[:n_drawn]
     return np.concatenate([above, level[drawn]])
 
 
-def lots(positions: Positions, seed: np.uint64) -> NDArray[np.uint64]:
+def hash_positions(positions: Positions, seed: np.uint64) -> NDArray[np.uint64]:
     """Draw a number of 64 bits for each position, the same for the same seed."""
     return mix(seed + (positions.astype(np.uint64) + np.uint64(1)) * GOLDEN)

@@ -18,7 +18,7 @@ class Need(StrEnum):
 
     LABELED is which rows have a label, maybe none, and LABELS also which. MODEL is a model that can be asked about
     other rows than those of the pool, or trained again: a caller's probabilities cannot stand in for it. With VOTES
-    labelled rows, too, are candidates, and `Opinions` tells what is known of them.
+    labelled rows, too, are candidates, and `RelabelCandidates` tells what is known of them.
     """
 
     PROBABILITIES = "probabilities"

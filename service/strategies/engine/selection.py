@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.parameters import Parameters
-from service.learning.committees import Bag, trees_of
+from service.learning.committees import BaggedCommittee, forest_committee_of
 from service.learning.pool import Pool
-from service.learning.scoring import SCORE_OF_BROKEN, THREADS, Classifier, Committee, Predictor, Scores, score_pool
-from service.strategies.auto import without_model
+from service.learning.scoring import INVALID_SCORE, THREADS, Classifier, Committee, Predictor, Scores, score_pool
+from service.strategies.auto import choose_without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
 from service.strategies.engine.registry import Choice, Need, Strategy, resolve_strategy
@@ -29,7 +29,7 @@ class Selection:
     fallback_reason: str | None
 
 
-class OneClass:
+class OneClassModel:
     """The model of a pool with one known class: certain of it."""
 
     classes_ = np.zeros(1, dtype=np.int64)
@@ -41,7 +41,7 @@ class OneClass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What will run. Without a fitted model it is `OneClass`, which only a strategy that can do with it gets to see."""
+    """The strategy to run. Without a fitted model, `model` is a `OneClassModel`."""
 
     strategy: Strategy
     params: Parameters
@@ -56,16 +56,16 @@ def select(
 
     A strategy that cannot run yet is replaced, never refused: `Selection` names the one that ran and the reason.
     """
-    plan = settle(strategy, params, question, batch_size)
+    plan = choose_plan(strategy, params, question, batch_size)
     run = run_scorer if plan.strategy.kind == "scorer" else run_set
     selection = run(plan, question, min(batch_size, question.n_open), rng)
     reasons = [reason for reason in (plan.reason, selection.fallback_reason) if reason]
     return replace(selection, fallback_reason="; ".join(reasons) or None)
 
 
-def settle(strategy: Strategy, params: Parameters, question: Question, batch_size: int) -> Plan:
+def choose_plan(strategy: Strategy, params: Parameters, question: Question, batch_size: int) -> Plan:
     """Find out which strategy can run, by policy or for want of a model."""
-    model = OneClass() if question.model is None else question.model
+    model = OneClassModel() if question.model is None else question.model
     if strategy.kind == "policy":
         choice: Choice = strategy.function(question, batch_size)
     elif question.model is not None or not strategy.needs & {Need.PROBABILITIES, Need.MEMBERS}:
@@ -77,7 +77,7 @@ def settle(strategy: Strategy, params: Parameters, question: Question, batch_siz
         )
         return Plan(strategy, params, model, reason)
     else:
-        choice = without_model(question)
+        choice = choose_without_model(question)
     return Plan(*resolve_strategy(choice.strategy, {}), model, choice.reason)
 
 
@@ -87,43 +87,44 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
     if n_wanted == 0:
         return Selection(np.empty(0, np.int64), np.empty(0), name, None)
     # Being certain of one class takes no work and is nothing to remember.
-    memory = None if question.model is None else question.memory
+    score_cache = None if question.model is None else question.score_cache
     predictor: Predictor = plan.model
     pool, backend = question.read_by_model, question.backend
     if Need.MEMBERS in plan.strategy.needs:
-        predictor, pool = committee_of(plan, question)
+        predictor, pool = committee_for(plan, question)
         backend = THREADS
-    scores = score_pool(predictor, pool, plan.strategy.function, question.is_open, memory=memory, backend=backend)
+    scorer, is_open = plan.strategy.function, question.is_open
+    scores = score_pool(predictor, pool, scorer, is_open, score_cache=score_cache, backend=backend)
     indices, best = top_rows(pool, scores, question.is_open, n_wanted, rng)
-    return Selection(indices, best, name, note_of_broken(pool, question, scores))
+    return Selection(indices, best, name, note_of_invalid(pool, question, scores))
 
 
-def committee_of(plan: Plan, question: Question) -> tuple[Committee, Pool]:
+def committee_for(plan: Plan, question: Question) -> tuple[Committee, Pool]:
     """Return the members that a strategy asks for, and the rows that they read.
 
     They are a forest's own trees, or as many models as the strategy is told.
     """
-    trees = trees_of(plan.model)
+    trees = forest_committee_of(plan.model)
     if trees is not None:
         return trees, question.read_by_model
     if question.model is None or question.committee is None:
-        return Bag.of([plan.model]), question.read_by_model
+        return BaggedCommittee.of([plan.model]), question.read_by_model
     pool = question.pool if question.committee_pool is None else question.committee_pool
     return question.committee(cast(int, plan.params["members"])), pool
 
 
-def note_of_broken(pool: Pool, question: Question, scores: list[Scores]) -> str | None:
+def note_of_invalid(pool: Pool, question: Question, scores: list[Scores]) -> str | None:
     """Say how many candidates the model has no finite probabilities for."""
     n_broken = 0
     for start, of_segment in zip(pool.starts, scores, strict=False):
-        if of_segment.min() == SCORE_OF_BROKEN:
-            broken = np.flatnonzero(of_segment == SCORE_OF_BROKEN)
+        if of_segment.min() == INVALID_SCORE:
+            broken = np.flatnonzero(of_segment == INVALID_SCORE)
             n_broken += int(np.count_nonzero(question.is_open[start + broken]))
     if n_broken == 0:
         return None
     return (
         f"the model has no finite probabilities for {n_broken} of the {question.n_open} candidates "
-        f"(their features overflow): these rank last, with a score of {SCORE_OF_BROKEN:g}"
+        f"(their features overflow): these rank last, with a score of {INVALID_SCORE:g}"
     )
 
 
@@ -140,12 +141,12 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
         plan.model,
         question.is_open,
         question.read_by_model,
-        cache(partial(committee_of, plan, question)),
-        memory=None if question.model is None else question.memory,
+        cache(partial(committee_for, plan, question)),
+        score_cache=None if question.model is None else question.score_cache,
         backend=question.backend,
         codes=question.codes,
-        learn=question.learn,
-        opinions=question.opinions,
+        fit_model=question.fit_model,
+        relabel_candidates=question.relabel_candidates,
     )
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:
