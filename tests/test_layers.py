@@ -50,6 +50,7 @@ DOORS = {
     "apispec": ("service.http.contract.openapi",),
     "yaml": ("service.http.contract.openapi", "service.http.docs"),
     "jinja2": ("service.http.docs",),
+    "markdown_it": ("service.http.docs",),
     "matplotlib": ("service.demo.report",),
     "distributed": ("service.backends.dask",),
     "ray": ("service.backends.ray",),

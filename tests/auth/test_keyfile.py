@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from service.auth.keyfile import KeyRing, change_keys, read_keys
 from service.auth.keys import Keys, KeysError, Role, dump_keys, new_key, new_token, parse_keys
 from service.cli.main import check_keys, main
+from service.http import docs
 
 DIGEST = "0" * 64
 ADA = {"name": "ada", "role": "annotator", "projects": ["team-*", "birds"], "annotator": "Ada L.", "sha256": DIGEST}
@@ -342,9 +343,9 @@ def test_without_a_file_the_command_says_where_to_name_one(monkeypatch: pytest.M
     assert "set it to where the keys are to lie" in CliRunner().invoke(main, ["keys", "list"]).stderr
 
 
-def test_the_commands_in_the_readme_make_keys(run: Any, path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    script = readme.split("<!-- keys -->\n```bash\n", 1)[1].split("```", 1)[0]
+def test_the_commands_in_the_guide_make_keys(run: Any, path: Path) -> None:
+    guide = (Path(docs.__file__).parent / "guide" / "access.md").read_text(encoding="utf-8")
+    script = guide.split("<!-- keys -->\n```bash\n", 1)[1].split("```", 1)[0]
     commands = [line.removesuffix(")").split("active-query keys ")[1] for line in script.splitlines()[1:]]
     assert [run(*shlex.split(command)).exit_code for command in commands] == [0] * 5
     assert names(path) == ["me", "ada"]

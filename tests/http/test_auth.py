@@ -31,7 +31,7 @@ from service.settings import Settings
 from tests.support.calls import end_labels, line_pool
 from tests.support.serving import Service
 
-OPEN = {"get_health", "get_readiness", "get_openapi", "get_docs"}
+OPEN = {"get_health", "get_readiness", "get_openapi", "get_docs", "get_guide"}
 KEYED = [operation for operation in OPERATIONS.all if operation.name not in OPEN]
 OF_A_PROJECT = [operation for operation in KEYED if "<project_id>" in operation.path]
 NAME_A_PROJECT = [
@@ -131,7 +131,7 @@ def test_every_get_is_open_or_a_readers() -> None:
 
 
 def test_what_is_open_is_open(someone: Callable[..., As]) -> None:
-    for path in ("/healthz", "/readyz", "/openapi.yaml", "/docs"):
+    for path in ("/healthz", "/readyz", "/openapi.yaml", "/docs", "/docs/training"):
         assert someone().open("GET", path).status_code == 200
     assert someone().open("OPTIONS", "/fit").status_code == 200
     assert someone().open("GET", "/fit").status_code == 405
@@ -396,7 +396,7 @@ def test_a_key_that_answers_as_one_touches_no_lease_of_another(admin: As, someon
 
 
 def test_the_page_tells_of_keys_and_roles() -> None:
-    page = docs.page()
+    page = docs.reference_page()
     assert "Authorization: Bearer $KEY" in page
     assert page.count("Lowest role of a key: ") == len(KEYED)
     assert page.count("Needs no key.") == len(OPEN)

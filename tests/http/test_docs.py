@@ -1,4 +1,4 @@
-"""The reference at /docs: all of the contract, lines that can be copied, nothing from outside, and readable HTML."""
+"""The pages at /docs: the whole contract, commands to copy, guides whose links work, nothing from outside."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ import yaml
 from flask.testing import FlaskClient
 
 from service.http import docs
-from service.http.docs.views import Shape, Spans
-from service.http.docs.words import Words
+from service.http.docs import pages
+from service.http.docs.pages import render, render_reference
+from service.http.docs.schema_text import SchemaText
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+GUIDE = Path(pages.__file__).parent / "guide"
 DOCUMENT = yaml.safe_load(docs.openapi_text())
 OPERATIONS = {
     operation["operationId"]: (method.upper(), path, operation)
@@ -35,19 +37,25 @@ VOID = {"meta", "link", "wbr", "br", "img", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """A parsed page: the elements in order, each with its tag, attributes, text, and the ids that it stands under."""
+    """A parsed page: the elements in order, each with tag, attributes, text, and the ids of the headings above it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
         self.elements: list[dict[str, Any]] = []
         self.open: list[dict[str, Any]] = []
+        self.headings: dict[int, str] = {}
         self.feed(text)
         self.close()
         assert [element["tag"] for element in self.open] == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        under = {element["attributes"].get("id") for element in self.open}
-        element = {"tag": tag, "attributes": dict(attrs), "text": "", "under": under}
+        attributes = dict(attrs)
+        if re.fullmatch("h[1-6]", tag):
+            level = int(tag[1])
+            self.headings = {above: name for above, name in self.headings.items() if above < level}
+            self.headings[level] = attributes["id"] or ""
+        under = {*self.headings.values()} | {element["attributes"].get("id") for element in self.open}
+        element = {"tag": tag, "attributes": attributes, "text": "", "under": under}
         self.elements.append(element)
         if tag not in VOID:
             self.open.append(element)
@@ -60,14 +68,12 @@ class Page(HTMLParser):
             element["text"] += data
 
     def find(self, tag: str, under: str | None = None, **attributes: str) -> list[dict[str, Any]]:
-        """The elements of a tag below an id, with some attributes (`class_` among the element's classes)."""
-        kind = attributes.pop("class_", None)
+        """The elements of a tag below a heading or element of an id, with some attributes."""
         return [
             element
             for element in self.elements
             if element["tag"] == tag
             and (under is None or under in element["under"] or under == element["attributes"].get("id"))
-            and (kind is None or kind in (element["attributes"].get("class") or "").split())
             and attributes.items() <= element["attributes"].items()
         ]
 
@@ -75,13 +81,20 @@ class Page(HTMLParser):
         """The texts of elements."""
         return [" ".join(element["text"].split()) for element in self.find(tag, under, **attributes)]
 
-    def code(self, under: str, label: str) -> str:
-        """The text of the one block of code with a label."""
-        (block,) = self.find("pre", under, **{"aria-label": label})
-        return str(block["text"])
+    def request(self, example: str) -> str:
+        """The command of an example."""
+        return str(self.find("pre", example)[0]["text"])
+
+    def fields(self, under: str) -> list[str]:
+        """The names of the fields, parameters and headers that are described below a heading."""
+        return self.texts("strong", under)
+
+    def ids(self) -> list[str]:
+        return [element["attributes"]["id"] for element in self.elements if "id" in element["attributes"]]
 
 
-PAGE = Page(docs.page())
+PAGE = Page(docs.reference_page())
+GUIDES = {name: Page(docs.guide_page(name)) for name in docs.GUIDES}
 
 
 def plain(text: str) -> str:
@@ -90,9 +103,9 @@ def plain(text: str) -> str:
 
 
 def examples(operation: str, *contents: Any) -> list[Any]:
-    """Operation, title, media type and value of every example of some bodies."""
+    """Anchor, title, media type and value of every example of some bodies."""
     return [
-        pytest.param(operation, example["summary"], media_type, example["value"], id=f"{operation}-{name}")
+        pytest.param(f"{operation}-{name}", example["summary"], media_type, example["value"], id=f"{operation}-{name}")
         for content in contents
         for media_type, media in content.items()
         for name, example in media.get("examples", {}).items()
@@ -123,22 +136,13 @@ def small(*, content: Any = (), schemas: Any = (), **operation: Any) -> dict[str
     }
 
 
-def shape(schema: Any, **schemas: Any) -> Shape:
-    """A schema in words."""
-    return Words(schemas, frozenset(schemas), {}).shape(schema, "required")
-
-
-def text_of(spans: Spans) -> str:
-    return "".join(span.text for span in spans)
-
-
-# All of the contract.
+# The whole contract.
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_has_a_place_with_its_method_and_path(name: str) -> None:
+def test_every_operation_has_a_section(name: str) -> None:
     method, path, operation = OPERATIONS[name]
-    assert PAGE.texts("h2", name) == [f"{method} {path}"]
+    assert PAGE.texts("h2", id=name) == [f"{method} {path}"]
     assert f"{method} {path}" in PAGE.texts("a", "contents", href=f"#{name}")
     assert plain(operation["summary"]) in PAGE.texts("p", name)
     assert plain(operation.get("description", operation["summary"])) in PAGE.texts("p", name)
@@ -146,18 +150,19 @@ def test_every_operation_has_a_place_with_its_method_and_path(name: str) -> None
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_status_is_shown_with_its_description(name: str) -> None:
-    shown = " ".join(PAGE.texts("section", name))
+    shown = PAGE.texts("p", name) + PAGE.texts("li", name)
     for status, response in OPERATIONS[name][2]["responses"].items():
-        label = "other" if status == "default" else status
-        assert f"{label} {plain(response['description'])}" in shown
-        assert label in PAGE.texts("span", "errors" if status[0] in "45d" else name, class_="status")
+        assert f"{'other' if status == 'default' else status} {plain(response['description'])}" in shown
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_parameter_is_shown(name: str) -> None:
     for parameter in OPERATIONS[name][2].get("parameters", ()):
-        assert parameter["name"] in PAGE.texts("code", name, class_="name")
-        assert plain(parameter["description"]) in PAGE.texts("p", name)
+        start = f"{parameter['name']} "
+        assert any(
+            text.startswith(start) and f"in the {parameter['in']}" in text and plain(parameter["description"]) in text
+            for text in PAGE.texts("li", name)
+        ), parameter
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -170,10 +175,10 @@ def test_every_field_of_every_schema_is_shown_with_its_description(name: str) ->
 
 @pytest.mark.parametrize("field", ["index", "id", "label", "skip", "annotator", "query_id"])
 def test_the_records_of_labels_are_shown_in_full(field: str) -> None:
-    assert PAGE.texts("code", "label_project", class_="name").count(field) == 1
+    assert PAGE.fields("label_project").count(field) == 1
 
 
-def test_every_part_of_the_form_says_as_what_it_may_come() -> None:
+def test_every_part_of_the_form_names_its_media_types() -> None:
     form = OPERATIONS["fit_project"][2]["requestBody"]["content"]["multipart/form-data"]
     rows = PAGE.texts("li", "fit_project")
     for part, encoding in form["encoding"].items():
@@ -183,7 +188,7 @@ def test_every_part_of_the_form_says_as_what_it_may_come() -> None:
 
 def test_every_default_enumeration_and_pattern_is_shown() -> None:
     query = SCHEMAS["Query"]["properties"]
-    limits = " ".join(PAGE.texts("p", "query_project", class_="limits"))
+    limits = " ".join(PAGE.texts("em", "query_project"))
     assert query["project_id"]["pattern"] in limits
     assert f"default {query['batch_size']['default']}" in limits
     assert "0 to 2³² − 1" in limits
@@ -192,24 +197,24 @@ def test_every_default_enumeration_and_pattern_is_shown() -> None:
 
 
 def test_every_title_of_an_example_is_a_heading() -> None:
-    for name, title, *_ in (example.values for example in REPLIES + REQUESTS):
-        assert title in PAGE.texts("h4", name)
+    for anchor, title, *_ in (example.values for example in REPLIES + REQUESTS):
+        assert PAGE.texts("h4", id=anchor) == [title]
 
 
-@pytest.mark.parametrize(("name", "title", "media_type", "value"), REPLIES)
-def test_replies_are_shown_as_they_are(name: str, title: str, media_type: str, value: Any) -> None:
-    shown = PAGE.code(name, f"Reply: {title}")
+@pytest.mark.parametrize(("anchor", "title", "media_type", "value"), REPLIES)
+def test_replies_are_shown_as_they_are(anchor: str, title: str, media_type: str, value: Any) -> None:
+    _, reply = PAGE.find("pre", anchor)
     if media_type.endswith("json"):
-        assert json.loads(shown) == value
+        assert json.loads(reply["text"]) == value
     else:
-        assert shown == value.replace("\r\n", "\n")
+        assert reply["text"].strip() == value.replace("\r\n", "\n").strip()
 
 
-# Lines that can be copied.
+# Commands that can be copied.
 
 
 def options(line: str) -> tuple[str, str, list[str], list[str], list[str]]:
-    """Method, address, headers, data and parts of a form of a curl line."""
+    """Method, address, headers, data and parts of a form of a curl command."""
     words = shlex.split(line)
     assert words[:2] == ["curl", "-sS"]
     found: dict[str, list[str]] = {"-X": [], "-H": [], "-d": [], "-F": []}
@@ -225,9 +230,9 @@ def options(line: str) -> tuple[str, str, list[str], list[str], list[str]]:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_has_a_line_for_the_shell(name: str) -> None:
+def test_every_operation_has_a_command(name: str) -> None:
     method, path, _ = OPERATIONS[name]
-    lines = [block["text"] for block in PAGE.find("pre", name) if block["attributes"]["aria-label"].startswith("Req")]
+    lines = [block["text"] for block in PAGE.find("pre", name) if block["text"].startswith("curl")]
     assert lines
     for line in lines:
         sent, address, *_ = options(line)
@@ -237,9 +242,9 @@ def test_every_operation_has_a_line_for_the_shell(name: str) -> None:
         assert '"$AQ' in line  # the shell fills it in between double quotes, and not between single ones
 
 
-@pytest.mark.parametrize(("name", "title", "media_type", "value"), REQUESTS)
-def test_requests_send_the_example(name: str, title: str, media_type: str, value: Any) -> None:
-    _, _, headers, data, parts = options(PAGE.code(name, f"Request: {title}"))
+@pytest.mark.parametrize(("anchor", "title", "media_type", "value"), REQUESTS)
+def test_requests_send_the_example(anchor: str, title: str, media_type: str, value: Any) -> None:
+    _, _, headers, data, parts = options(PAGE.request(anchor))
     if media_type == "multipart/form-data":
         assert (headers, data) == ([], [])
         assert {part.partition("=")[0]: json.loads(sent_part(part)) for part in parts} == value
@@ -260,38 +265,29 @@ def sent_part(part: str) -> str:
     return text
 
 
-@pytest.mark.parametrize(("operation", "name"), [("fit_project", "X"), ("query_project", "probabilities")])
-def test_a_form_is_shown_with_a_npy_file_too(operation: str, name: str) -> None:
-    forms = [example.values[:2] for example in REQUESTS if example.values[2] == "multipart/form-data"]
-    title = dict(forms)[operation]
-    *_, parts = options(PAGE.code(operation, f"Request: {title}, with {name} as .npy"))
-    assert f"{name}=@{name}.npy;type=application/x-npy" in parts
-    assert f'numpy.save("{name}.npy", {name})' in PAGE.texts("code", operation)
+def test_an_example_in_another_media_type_sends_accept() -> None:
+    assert options(PAGE.request("list_project_labels-all_answers_as_csv"))[2] == ["Accept: text/csv"]
+    assert options(PAGE.request("list_project_labels-all_answers"))[2] == []
 
 
-def test_another_media_type_is_asked_for() -> None:
-    assert options(PAGE.code("list_project_labels", "Request: All answers as CSV"))[2] == ["Accept: text/csv"]
-    assert options(PAGE.code("list_project_labels", "Request: All answers"))[2] == []
-
-
-def test_parameters_of_an_example_stand_in_its_address() -> None:
+def test_the_parameters_of_an_example_are_in_its_address() -> None:
     values = {("path", "thing"): "a b/$c", ("query", "n"): 0, ("query", "other"): None, ("header", "If-Match"): '"3"'}
     parameters = [
         {"in": place, "name": name, "description": "It.", "required": place == "path", "schema": {}}
         | ({} if value is None else {"examples": {"one": {"summary": "One", "value": value}}})
         for (place, name), value in values.items()
     ]
-    line = Page(docs.render(small(parameters=parameters))).code("get_it", "Request: One")
+    line = Page(render_reference(small(parameters=parameters))).request("get_it-one")
     assert options(line)[1:3] == ("$AQ/things/a%20b%2F%24c?n=0", ['If-Match: "3"'])
 
 
-NASTY = {"it's": 'a "quoted" \\ $HOME `id` ; é \n\t', "n": [[-1.5e-09, None, True]] * 40}
+NASTY = {"it's": 'a "quoted" \\ $HOME `id` ``` ; é \n\t', "n": [[-1.5e-09, None, True]] * 40}
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "multipart/form-data"])
-def test_nothing_that_a_body_holds_gets_out_of_its_quotes(media_type: str) -> None:
+def test_nothing_in_a_body_escapes_its_quotes(media_type: str) -> None:
     body = {"content": {media_type: {"schema": {}, "examples": {"e": {"summary": "E", "value": NASTY}}}}}
-    line = Page(docs.render(small(requestBody=body))).code("get_it", "Request: E")
+    line = Page(render_reference(small(requestBody=body))).request("get_it-e")
     *_, data, parts = options(line)
     sent = json.loads(data[0]) if data else {part.partition("=")[0]: json.loads(sent_part(part)) for part in parts}
     assert sent == NASTY
@@ -300,14 +296,24 @@ def test_nothing_that_a_body_holds_gets_out_of_its_quotes(media_type: str) -> No
 # Schemas in words.
 
 
+def schema_text(**schemas: Any) -> SchemaText:
+    return SchemaText(schemas, frozenset(schemas))
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
         ({"type": "string"}, "string"),
         ({"type": "array", "items": {"type": "array", "items": {"type": "number"}}}, "list of lists of numbers"),
         ({"type": ["array", "null"], "items": {"type": "string"}}, "list of strings or null"),
-        ({"anyOf": [{"$ref": "#/components/schemas/TestScore"}, {"type": "null"}]}, "test score or null"),
-        ({"type": "array", "items": {"$ref": "#/components/schemas/TestScore"}}, "list of test scores"),
+        (
+            {"anyOf": [{"$ref": "#/components/schemas/TestScore"}, {"type": "null"}]},
+            "[test score](#object-TestScore) or null",
+        ),
+        (
+            {"type": "array", "items": {"$ref": "#/components/schemas/TestScore"}},
+            "list of [test scores](#object-TestScore)",
+        ),
         ({"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]}, "string, integer or boolean"),
         ({"type": "string", "format": "date-time"}, "time (RFC 3339)"),
         ({"type": "string", "contentMediaType": "application/x-npy"}, "file"),
@@ -315,7 +321,7 @@ def test_nothing_that_a_body_holds_gets_out_of_its_quotes(media_type: str) -> No
     ],
 )
 def test_types_in_words(schema: Any, words: str) -> None:
-    assert text_of(shape(schema, TestScore={"type": "object"}).one) == words
+    assert schema_text(TestScore={"type": "object"}).type_of(schema) == words
 
 
 @pytest.mark.parametrize(
@@ -326,8 +332,8 @@ def test_types_in_words(schema: Any, words: str) -> None:
         ({"type": "integer", "minimum": 0, "maximum": 0}, ["only 0"]),
         ({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, ["−2⁶³ to 2⁶³ − 1"]),
         ({"type": "string", "minLength": 1, "maxLength": 256}, ["1 to 256 characters"]),
-        ({"type": "string", "pattern": "^a+$"}, ["matches ^a+$"]),
-        ({"type": "string", "enum": ["a", "b", "c"]}, ["one of a, b or c"]),
+        ({"type": "string", "pattern": "^a+`$"}, ["matches ``^a+`$``"]),
+        ({"type": "string", "enum": ["a", "b", "c"]}, ["one of `a`, `b` or `c`"]),
         (
             {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": "integer", "minimum": 0}},
             ["not empty", "no item twice", "each: 0 or more"],
@@ -338,25 +344,11 @@ def test_types_in_words(schema: Any, words: str) -> None:
             ["string: 1 or more characters", "integer: 0 or more"],
         ),
         ({"type": ["integer", "null"], "minimum": 1}, ["1 or more"]),
-        ({"type": "object", "allOf": [{"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}]}, ["either a or b"]),
-        (
-            {
-                "type": "object",
-                "allOf": [
-                    {
-                        "oneOf": [
-                            {"required": ["a"], "properties": {"b": {"const": False}}},
-                            {"required": ["b"], "properties": {"b": {"const": True}}, "not": {"required": ["a"]}},
-                        ]
-                    }
-                ],
-            },
-            ["either a (b left out or false) or b: true without a"],
-        ),
+        ({"type": "object", "allOf": [{"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}]}, ["either `a` or `b`"]),
     ],
 )
 def test_limits_in_words(schema: Any, words: list[str]) -> None:
-    assert [text_of(limit) for limit in shape(schema).limits] == words
+    assert schema_text().limits_of(schema) == words
 
 
 SHOWN = {"$ref", "type", "format", "contentMediaType", "description", "default", "enum", "pattern"}
@@ -370,21 +362,21 @@ def keywords(schema: Any) -> set[str]:
     return {*schema}.union(*map(keywords, below), keywords(schema["items"]) if "items" in schema else ())
 
 
-def test_nothing_that_the_contract_says_of_a_schema_is_passed_over() -> None:
+def test_every_keyword_of_the_schemas_is_shown() -> None:
     parameters = [item["schema"] for *_, operation in OPERATIONS.values() for item in operation.get("parameters", ())]
-    said = set().union(*map(keywords, [*SCHEMAS.values(), *parameters]))
-    assert said - {"additionalProperties"} <= SHOWN
+    used = set().union(*map(keywords, [*SCHEMAS.values(), *parameters]))
+    assert used - {"additionalProperties"} <= SHOWN
 
 
-def test_what_callers_send_is_not_said_to_be_always_there() -> None:
-    def refers_to(value: Any) -> set[str]:
-        return set(re.findall(r"#/components/schemas/(\w+)", json.dumps(value)))
-
-    sent = refers_to([operation.get("requestBody") for *_, operation in OPERATIONS.values()])
-    while more := set().union(*(refers_to(SCHEMAS[name]) for name in sent)) - sent:
-        sent |= more
-    assert sent
-    assert not [name for name in sent if PAGE.find("span", f"object-{name}", class_="always")]
+def test_required_and_optional_fields_are_marked() -> None:
+    query = {text.split()[0]: text for text in PAGE.texts("li", "query_project")}
+    assert "string, required, matches" in next(
+        text for text in PAGE.texts("li", "label_project") if text.startswith("project_id")
+    )
+    assert "required" not in query["batch_size"]
+    problem = {text.split()[0]: text for text in PAGE.texts("li", "errors")}
+    assert "optional" in problem["errors"]
+    assert "optional" not in problem["status"]
 
 
 def test_a_schema_that_refers_to_itself_is_linked() -> None:
@@ -393,47 +385,107 @@ def test_a_schema_that_refers_to_itself_is_linked() -> None:
         "properties": {"below": {"type": "array", "items": {"$ref": "#/components/schemas/Tree"}}},
     }
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Tree"}}}
-    page = Page(docs.render(small(content=content, schemas={"Tree": tree})))
-    assert len(page.find("a", "object-Tree", href="#object-Tree")) == 2
+    page = Page(render_reference(small(content=content, schemas={"Tree": tree})))
+    assert len(page.find("a", "object-Tree", href="#object-Tree")) == 1
+    assert len(page.find("a", "get_it", href="#object-Tree")) == 1
+
+
+# Guides.
+
+
+def test_every_file_of_the_guide_is_a_page() -> None:
+    assert {path.name for path in GUIDE.iterdir()} == {f"{name}.md" for name in docs.GUIDES}
+
+
+def linked_file(page: Path, href: str) -> tuple[Path, str]:
+    """The file and the anchor that a link in a Markdown file leads to on GitHub."""
+    path, _, anchor = href.partition("#")
+    return ((page.parent / path).resolve() if path else page), anchor
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a Markdown file on GitHub; those of openapi.yaml are those of the reference."""
+    if path.name == "openapi.yaml":
+        return set(PAGE.ids())
+    return set(Page(render(re.sub(r"<!--.*?-->\n", "", path.read_text(encoding="utf-8")), "x")).ids())
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(GUIDE.iterdir())], ids=str)
+def test_every_link_works_on_github(path: Path) -> None:
+    for href in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if not href.startswith("https://"):
+            file, anchor = linked_file(path, href)
+            assert file.exists(), href
+            assert not anchor or anchor in anchors(file), href
+
+
+@pytest.mark.parametrize("name", [None, *docs.GUIDES])
+def test_every_link_works_when_served(name: str | None, client: FlaskClient) -> None:
+    page = GUIDES[name] if name else PAGE
+    assert len(page.ids()) == len(set(page.ids()))
+    for href in {element["attributes"]["href"] for element in page.find("a")}:
+        path, _, anchor = href.partition("#")
+        if href.startswith("https://"):
+            continue
+        folder = "/docs/" if name else "/"
+        address = client.get(folder + path, follow_redirects=False).request.path if path else ""
+        target = {"/docs": PAGE, "/openapi.yaml": None, "": page}
+        target |= {f"/docs/{other}": GUIDES[other] for other in docs.GUIDES}
+        address = str(Path(address).resolve()) if address else ""
+        assert address in target, href
+        found = target[address]
+        assert not anchor or (found and anchor in found.ids()), href
+
+
+def test_the_anchors_are_those_of_github() -> None:
+    text = "# One: `two`, three-four_five!\n\n## Who is right, and how often?\n\n## Same\n\n## Same\n"
+    assert Page(render(text, "x")).ids()[-4:] == [
+        "one-two-three-four_five",
+        "who-is-right-and-how-often",
+        "same",
+        "same-1",
+    ]
+
+
+@pytest.mark.parametrize("name", docs.GUIDES)
+def test_a_guide_has_every_heading_in_its_contents(name: str) -> None:
+    page = GUIDES[name]
+    headings = page.texts("h2", "content") + page.texts("h3", "content")
+    assert set(headings) <= set(page.texts("a", "contents"))
+    assert page.texts("a", "contents", **{"aria-current": "page"}) == page.texts("h1")
+    assert {f"{other}" for other in docs.GUIDES} <= {
+        element["attributes"]["href"] for element in page.find("a", "contents")
+    }
 
 
 # Nothing from outside, and readable HTML.
 
 
-def test_no_address_outside_the_service() -> None:
+@pytest.mark.parametrize("text", [docs.reference_page(), *map(docs.guide_page, docs.GUIDES)])
+def test_a_page_loads_nothing(text: str) -> None:
+    page = Page(text)
+    assert not re.search(r"url\(|@import|(?:src|srcset|action)=|\bon\w+=\"", text)
+    loading = {"script", "img", "iframe", "object", "form", "base"}
+    assert loading.isdisjoint(element["tag"] for element in page.elements)
+    assert [element["attributes"]["href"][:22] for element in page.find("link")] == ["data:image/png;base64,"]
     default = f"http://{Settings().host}:{Settings().port}"
-    assert re.findall(r"https?://[^\s<\"']*", docs.page()) == [default]
-    assert f"export AQ={default}" in PAGE.texts("pre", "start")
-    assert not re.search(r"url\(|@import|(?:src|srcset|action)=|\bon\w+=|(?:\"|')//", docs.page())
-    assert {element["tag"] for element in PAGE.elements} & {
-        "script",
-        "img",
-        "iframe",
-        "object",
-        "form",
-        "base",
-    } == set()
+    links = {element["attributes"]["href"] for element in page.find("a")}
+    shown = {text for element in page.find("pre") for text in re.findall(r"https?://[^\s<\"']*", element["text"])}
+    assert set(re.findall(r"https?://[^\s<\"']*", text)) <= {default} | links | shown
 
 
-def test_every_link_leads_somewhere() -> None:
-    ids = [element["attributes"]["id"] for element in PAGE.elements if "id" in element["attributes"]]
-    assert len(ids) == len(set(ids))
-    links = {element["attributes"]["href"] for element in PAGE.find("a")}
-    assert links - {f"#{name}" for name in ids} == {"openapi.yaml"}
-    labels = {element["attributes"]["aria-labelledby"] for element in PAGE.find("section")}
-    assert labels <= set(ids)
+def test_the_reference_names_the_default_address() -> None:
+    assert f"export AQ=http://{Settings().host}:{Settings().port}" in PAGE.texts("pre", "start")
 
 
-def test_headings_descend_one_step_at_a_time() -> None:
-    levels = [int(element["tag"][1]) for element in PAGE.elements if re.fullmatch("h[1-6]", element["tag"])]
+@pytest.mark.parametrize("page", [PAGE, *GUIDES.values()])
+def test_headings_descend_one_step_at_a_time(page: Page) -> None:
+    levels = [int(element["tag"][1]) for element in page.elements if re.fullmatch("h[1-6]", element["tag"])]
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-
-
-def test_there_is_one_of_each_landmark() -> None:
-    assert [len(PAGE.find(tag)) for tag in ("nav", "main", "h1", "title")] == [1, 1, 1, 1]
-    assert PAGE.find("html", lang="en")
-    assert PAGE.find("meta", name="viewport")
+    assert [len(page.find(tag)) for tag in ("nav", "main", "title")] == [1, 1, 1]
+    assert page.find("html", lang="en")
+    assert page.find("meta", name="viewport")
 
 
 def poisoned(value: Any) -> Any:
@@ -451,43 +503,59 @@ def test_markup_in_the_document_is_text_on_the_page() -> None:
     document["paths"] = {f"{path}<script>": item for path, item in document["paths"].items()}
     schemas = document["components"]["schemas"]
     schemas["Query"]["properties"]["<script>"] = {"type": "string"}
-    text = docs.render(document)
+    text = render_reference(document)
     assert "<script" not in text
     assert "&lt;script&gt;x&lt;/script&gt;" in text
-    assert "<script>" in Page(text).texts("code", class_="name")
+    assert "<script>" in Page(text).texts("code")
 
 
-def test_the_page_is_the_same_every_time() -> None:
-    assert docs.page() is docs.page()
-    assert docs.render(DOCUMENT) == docs.page() == docs.page.__wrapped__()
+def test_the_page_is_rendered_once() -> None:
+    assert docs.reference_page() is docs.reference_page()
+    assert render_reference(DOCUMENT) == docs.reference_page() == docs.reference_page.__wrapped__()
+    assert docs.guide_page("training") is docs.guide_page("training")
 
 
-def test_the_policy_lets_in_nothing_but_what_the_page_brings() -> None:
+def test_the_policy_allows_only_what_the_page_brings() -> None:
     directives = dict(directive.split(" ", 1) for directive in docs.CSP.split("; "))
     assert directives["default-src"] == "'none'"
     assert directives["style-src"] == "'unsafe-inline'"
     assert directives["img-src"] == "data:"
-    assert PAGE.find("link")[0]["attributes"]["href"].startswith("data:image/png;base64,")
 
 
-def test_the_service_answers_with_the_page(client: FlaskClient) -> None:
-    response = client.get("/docs")
+@pytest.mark.parametrize("name", [None, *docs.GUIDES])
+def test_the_service_answers_with_the_page(name: str | None, client: FlaskClient) -> None:
+    response = client.get(f"/docs/{name}" if name else "/docs")
     assert response.status_code == 200
     assert response.mimetype == "text/html"
-    assert response.get_data(as_text=True) == docs.page()
+    assert response.get_data(as_text=True) == (docs.guide_page(name) if name else docs.reference_page())
     assert response.headers["Content-Security-Policy"] == docs.CSP
 
 
-def test_the_wheel_holds_the_contract_and_what_the_page_is_made_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nothing", "training.md", "..%2Fpage", "%00"])
+def test_an_unknown_page_is_a_problem(name: str, client: FlaskClient) -> None:
+    response = client.get(f"/docs/{name}")
+    assert response.status_code == 404
+    assert response.mimetype == "application/problem+json"
+    assert "text/html" not in response.headers["Content-Type"]
+
+
+def test_an_unknown_page_names_the_pages(client: FlaskClient) -> None:
+    assert "training" in client.get("/docs/trainings").json["detail"]
+
+
+def test_the_wheel_holds_the_contract_and_the_pages(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="hatchling makes the wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    code = "import sys; from service.http import docs; sys.stdout.write(f'{docs.__file__}\\n{docs.page()}')"
+    code = (
+        "import json, sys; from service.http import docs; "
+        "json.dump([docs.__file__, docs.reference_page(), *map(docs.guide_page, docs.GUIDES)], sys.stdout)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "installed", check=True, capture_output=True)
-    file, _, page = done.stdout.decode().partition("\n")
+    file, *shown = json.loads(done.stdout)
     assert Path(file).is_relative_to(tmp_path)
-    assert page == docs.page()
+    assert shown == [docs.reference_page(), *map(docs.guide_page, docs.GUIDES)]
     assert (tmp_path / "installed" / "service" / "openapi.yaml").read_text(encoding="utf-8") == docs.openapi_text()

@@ -21,6 +21,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("-X", dest="method")
     options.add_argument("-H", dest="headers", action="append", default=[])
     options.add_argument("-d", dest="data")
+    options.add_argument("--data-binary", dest="file")
+    options.add_argument("-o", dest="output")
     options.add_argument("-F", dest="form", action="append", default=[])
     options.add_argument("url")
     return options
@@ -34,13 +36,18 @@ def run(line: str, service: Service, folder: Path) -> Reply:
     assert given.url.startswith(ADDRESS), given.url
     headers = dict(header.split(": ", 1) for header in given.headers)
     body = given.data.encode() if given.data is not None else None
+    if given.file is not None:
+        body = (folder / given.file.removeprefix("@")).read_bytes()
     if given.form:
         boundary = uuid.uuid4().hex
         headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
         body = form(given.form, boundary, folder)
     address = urlsplit(given.url.removeprefix(ADDRESS))
     method = given.method or ("GET" if body is None else "POST")
-    return service.call(method, address.geturl(), body, headers)
+    reply = service.call(method, address.geturl(), body, headers)
+    if given.output is not None:
+        (folder / given.output).write_bytes(reply.body)
+    return reply
 
 
 def form(fields: list[str], boundary: str, folder: Path) -> bytes:

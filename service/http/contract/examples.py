@@ -541,6 +541,7 @@ STORY = (
     Example("get_metrics", "All numbers", 200, media_type="text/plain"),
     Example("get_openapi", "The contract", 200, media_type="application/yaml"),
     Example("get_docs", "The reference", 200, media_type="text/html"),
+    Example("get_guide", "The guide to training", 200, path={"page": "training"}, media_type="text/html"),
     Example("delete_project", "The end", 204, path=LOOK_AT),
     Example(
         "get_project",

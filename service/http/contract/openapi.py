@@ -18,6 +18,7 @@ from service.http import problem_document
 from service.http.body.reader import FORMATS
 from service.http.contract.examples import STORY
 from service.http.contract.operations import Operation, Reply, route_of_contract
+from service.http.docs import GUIDES
 from service.http.media_types import JSON, MULTIPART, NDJSON
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
@@ -48,6 +49,7 @@ annotator answers as this one: `annotator` may be left out and must not name ano
 PATH_PARAMETERS = {
     "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
     "query_id": ({"type": "string", "minLength": 1}, "The question that the lease was given for."),
+    "page": ({"type": "string", "enum": list(GUIDES)}, "The page's name."),
     "index": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "The sample's position in the pool."),
 }
 
@@ -106,7 +108,7 @@ MEANINGS = {
     400: "The body cannot be read: it is cut short, or not JSON, or not a form.",
     401: "The API key is missing, or is not known.",
     403: "The key may not do this: by its role, its projects or its annotator.",
-    404: "There is no such project, label or lease.",
+    404: "There is no such project, label, lease or page.",
     406: "It is not to be had as any media type that was asked for.",
     408: "The body comes too slowly.",
     409: "The project is not in the state that this needs, there are too many, or the same request is still at work.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flask import Response
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 from service import strategies
 from service.auth.keys import Role
@@ -78,7 +78,22 @@ def get_openapi() -> Response:
     return Response(docs.openapi_text(), mimetype=YAML)
 
 
-@operations.add("GET", "/docs", role=None, replies={200: Reply("A page to read.", media_types=("text/html",))})
+@operations.add("GET", "/docs", role=None, replies={200: Reply("The page.", media_types=("text/html",))})
 def get_docs() -> Response:
-    """Read the reference."""
-    return Response(docs.page(), mimetype="text/html", headers={"Content-Security-Policy": docs.CSP})
+    """Read the API reference."""
+    return html_response(docs.reference_page())
+
+
+@operations.add(
+    "GET", "/docs/<page>", role=None, replies={200: Reply("The page.", media_types=("text/html",))}, problems=(404,)
+)
+def get_guide(page: str) -> Response:
+    """Read a page of the guide."""
+    if page not in docs.GUIDES:
+        raise NotFound(f"there is no page {page!r}; the guide has {', '.join(docs.GUIDES)}")
+    return html_response(docs.guide_page(page))
+
+
+def html_response(page: str) -> Response:
+    """Return a page with its Content-Security-Policy."""
+    return Response(page, mimetype="text/html", headers={"Content-Security-Policy": docs.CSP})
