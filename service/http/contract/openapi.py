@@ -23,8 +23,9 @@ from service.http.media_types import JSON, MULTIPART, NDJSON
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
 from service.http.routes import OPERATIONS
-from service.http.schemas.fields import Ruled
+from service.http.schemas.base import RuleField
 from service.http.schemas.label_fields import LABEL_SCHEMA
+from service.settings import Settings
 
 DESCRIPTION = """\
 Which samples should be labelled next? Send a pool of feature vectors and the few labels there are to `POST /fit`, ask
@@ -100,6 +101,9 @@ HEADERS = {
 }
 """What some replies carry beside those."""
 
+
+MAXIMA = {"batch_size": Settings().max_batch}
+"""Default maxima of the fields that a setting limits."""
 
 EVERY_BODY = (400, 408)
 """Statuses that every request with a body may get."""
@@ -178,7 +182,9 @@ def build() -> dict[str, Any]:
 
 def schema_of_rule(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
     """Return the JSON Schema of a field that is read by a rule."""
-    return dict(field.rule.schema) if isinstance(field, Ruled) else {}
+    if not isinstance(field, RuleField):
+        return {}
+    return field.rule.schema | ({"maximum": MAXIMA[field.name]} if field.name in MAXIMA else {})
 
 
 def describe(operation: Operation) -> dict[str, Any]:

@@ -8,46 +8,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from marshmallow import ValidationError, fields
+from marshmallow import ValidationError
 from numpy.typing import NDArray
 
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH
 from service.errors import MAX_ERRORS
+from service.http.schemas.base import Rule
 from service.learning.pool import StagedMatrix
 
 MAX_MEMBERS = 100
-
-JsonSchema = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How a value is read (ValidationError says what would have been right), and its JSON Schema."""
-
-    read: Callable[[Any], Any]
-    schema: JsonSchema
-
-    def documented(self, **keywords: Any) -> Rule:
-        """Return the same rule with more said in its schema, where what is taken is decided elsewhere."""
-        return Rule(self.read, self.schema | keywords)
-
-
-class Ruled(fields.Field[Any]):
-    """A field of a request that is read by a rule."""
-
-    default_error_messages = {"required": "is required", "null": "must not be null"}  # noqa: RUF012 - marshmallow's
-
-    def __init__(self, rule: Rule, description: str, **options: Any) -> None:
-        super().__init__(metadata={"description": description}, **options)
-        self.rule = rule
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        return self.rule.read(value)
 
 
 def integer(minimum: int, maximum: int) -> Rule:

@@ -13,9 +13,8 @@ from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH, Encode
 from service.domain.parameters import unknown_name
 from service.domain.project import MAX_CLASSES, quote_label, type_name
 from service.errors import MAX_ERRORS
+from service.http.schemas.base import JsonSchema, Rule
 from service.http.schemas.fields import (
-    JsonSchema,
-    Rule,
     boolean,
     first_few,
     integer,

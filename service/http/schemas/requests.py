@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
-from itertools import islice
 from typing import Any, get_args
 
 import numpy as np
-from marshmallow import RAISE, Schema, ValidationError, missing, pre_load, validates_schema
+from marshmallow import ValidationError, validates_schema
 from numpy.typing import NDArray
 
 from service import strategies
 from service.domain.labels import INT64_MAX
 from service.domain.leases import MAX_LEASE_SECONDS
 from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec
-from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.errors import FieldError, InvalidRequest
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
-from service.http.schemas.fields import Ruled
+from service.http.schemas.base import BaseSchema, RuleField
 from service.learning import estimators
 from service.learning.external_predictions import SUM_TOLERANCE, ExternalPredictions
-from service.settings import Settings
 from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest
 from service.usecases.query_common import QueryRequest
 
-DEFAULTS = Settings()
 MAX_SEED = 2**32 - 1
 MAX_PAGE = 1_000
 
@@ -49,98 +45,39 @@ ESTIMATOR_SCHEMA = {
 }
 
 
-def project_id_field(description: str = "The project's name.", *, required: bool = True) -> Ruled:
+def project_id_field(description: str = "The project's name.", *, required: bool = True) -> RuleField:
     """Return the field by which a request names its project."""
-    return Ruled(fields.pattern(PROJECT_ID), description, required=required)
+    return RuleField(fields.pattern(PROJECT_ID), description, required=required)
 
 
-def seed_field(description: str) -> Ruled:
+def seed_field(description: str) -> RuleField:
     """Return a field for a seed."""
-    return Ruled(fields.integer(0, MAX_SEED), description)
+    return RuleField(fields.integer(0, MAX_SEED), description)
 
 
-class RequestSchema(Schema):
-    """A body whose fields are all known; any other is refused."""
-
-    class Meta:
-        """Options of marshmallow."""
-
-        unknown = RAISE
-
-    error_messages = {"unknown": "is not a field here", "type": "must be a JSON object"}  # noqa: RUF012 - marshmallow's
-
-    @pre_load
-    def refuse_very_many(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Refuse a document of more unknown fields than are listed, before an error is made for each of them."""
-        if len(data) > len(self.load_fields) + MAX_ERRORS:
-            known = {field.data_key or name for name, field in self.load_fields.items()}
-            unknown = islice((name for name in data if name not in known), MAX_ERRORS + 1)
-            raise ValidationError({name: [self.error_messages["unknown"]] for name in unknown})
-        return data
-
-
-class PlainSchema(RequestSchema):
-    """A body whose fields do not depend on one another.
-
-    One that is right is read by its rules alone. marshmallow's way around them is a fifth of what a small request
-    costs, and needed only to find all that is wrong.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        ruled = {name: field for name, field in self.load_fields.items() if isinstance(field, Ruled)}
-        self._readers = {field.data_key or name: (name, field.rule.read) for name, field in ruled.items()}
-        self._required = {name for name, field in ruled.items() if field.required}
-        self._defaults = [
-            (name, field.load_default) for name, field in ruled.items() if field.load_default is not missing
-        ]
-
-    def load(self, data: Any, **options: Any) -> Any:
-        """Return what a document says, or raise ValidationError."""
-        if type(data) is dict and not options:
-            with suppress(KeyError, ValidationError):
-                return self._read(data)
-        return super().load(data, **options)
-
-    def _read(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Read a document, or raise KeyError or ValidationError for the first thing that is wrong."""
-        found = {}
-        for key, value in data.items():
-            name, read = self._readers[key]
-            if value is None:
-                raise ValidationError(key)
-            found[name] = read(value)
-        if not self._required <= found.keys():
-            raise ValidationError("a field is missing")
-        for name, default in self._defaults:
-            if name not in found:
-                found[name] = default() if callable(default) else default
-        return found
-
-
-class FitSchema(RequestSchema):
+class FitSchema(BaseSchema):
     """Create a project, or train it again."""
 
     project_id = project_id_field()
-    X = Ruled(fields.matrix(), "The pool: n rows of d numbers. Required for a new project.")
-    y = Ruled(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
-    ids = Ruled(fields.sample_ids(), "n unique strings: the caller's own names of the samples.")
-    X_test = Ruled(fields.matrix(), "The held-out set: scored after every fit, never trained on.")
-    y_test = Ruled(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
-    classes = Ruled(
+    X = RuleField(fields.matrix(), "The pool: n rows of d numbers. Required for a new project.")
+    y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
+    ids = RuleField(fields.sample_ids(), "n unique strings: the caller's own names of the samples.")
+    X_test = RuleField(fields.matrix(), "The held-out set: scored after every fit, never trained on.")
+    y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
+    classes = RuleField(
         label_fields.class_list(), "All labels that may occur; without it they are discovered as they come."
     )
-    estimator = Ruled(
+    estimator = RuleField(
         fields.estimator().documented(**ESTIMATOR_SCHEMA),
         "An estimator's name, or its name and parameters; see GET /estimators.",
     )
-    consensus = Ruled(
+    consensus = RuleField(
         fields.one_of(*get_args(ConsensusMethod)),
         "How several people's labels of one sample become the one that is trained on: weighed by CROWDLAB, the default "
         "of a new project, or by their majority.",
     )
     random_state = seed_field("The project's seed; 0 without.")
-    replace = Ruled(
+    replace = RuleField(
         fields.boolean(),
         "Make the project anew: its pool, labels and models, and what else is not sent again, are thrown away.",
         load_default=False,
@@ -161,15 +98,15 @@ class FitSchema(RequestSchema):
             raise ValidationError(wrong)
 
 
-class AppendSchema(RequestSchema):
+class AppendSchema(BaseSchema):
     """Put more samples behind those of a pool."""
 
-    X = Ruled(fields.matrix(), "The new samples: rows as wide as the pool's.", required=True)
-    y = Ruled(label_fields.label_list(unlabeled=True), "A label for each of them, null = unlabelled.")
-    ids = Ruled(fields.sample_ids(), "The caller's own names of them; required where the pool has names.")
+    X = RuleField(fields.matrix(), "The new samples: rows as wide as the pool's.", required=True)
+    y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them, null = unlabelled.")
+    ids = RuleField(fields.sample_ids(), "The caller's own names of them; required where the pool has names.")
 
 
-class QuerySchema(PlainSchema):
+class QuerySchema(BaseSchema):
     """Ask which samples to label next: those of a project, or of what is sent in its place."""
 
     project_id = project_id_field(
@@ -177,52 +114,52 @@ class QuerySchema(PlainSchema):
         "least one of which is then required.",
         required=False,
     )
-    probabilities = Ruled(
+    probabilities = RuleField(
         fields.matrix(),
         "What a model of yours says: a row of c probabilities for each sample, in the place of the project's model. "
         f"Each row sums to 1, within {SUM_TOLERANCE:g}.",
     )
-    member_probabilities = Ruled(
+    member_probabilities = RuleField(
         fields.members(),
         "The same of each member of a committee: m matrices. Without `probabilities`, their mean is the model.",
     )
-    X = Ruled(fields.matrix(), "Features of the samples, such as embeddings; without a project only.")
-    y = Ruled(
+    X = RuleField(fields.matrix(), "Features of the samples, such as embeddings; without a project only.")
+    y = RuleField(
         label_fields.label_list(unlabeled=True),
         "A label for each sample, null = unlabelled: the others are never asked about. Without a project only.",
     )
-    batch_size = Ruled(
-        fields.integer(1, INT64_MAX).documented(maximum=DEFAULTS.max_batch),
+    batch_size = RuleField(
+        fields.integer(1, INT64_MAX),
         "How many samples, up to AQ_MAX_BATCH; more than are left returns what is left.",
         load_default=1,
     )
-    strategy = Ruled(
+    strategy = RuleField(
         fields.text(1, 64).documented(enum=sorted(strategies.STRATEGIES)), "See GET /strategies.", load_default="auto"
     )
-    params = Ruled(fields.json_object(), "The strategy's parameters; see GET /strategies.", load_default=dict)
-    excluded = Ruled(fields.indices(), "Indices never to return.", data_key="exclude")
-    candidates = Ruled(fields.indices(), "The only indices to consider.")
+    params = RuleField(fields.json_object(), "The strategy's parameters; see GET /strategies.", load_default=dict)
+    excluded = RuleField(fields.indices(), "Indices never to return.", data_key="exclude")
+    candidates = RuleField(fields.indices(), "The only indices to consider.")
     random_state = seed_field("A seed for this question; without it the project's seed and state give one.")
-    explore = Ruled(
+    explore = RuleField(
         fields.number(0, 1),
         "The share of the batch that is drawn, in the random order of the project; 0 without, and 0.1 for `auto` in "
         "batches of 10 and more.",
     )
-    explain = Ruled(
+    explain = RuleField(
         fields.boolean(),
         "Say of each sample why: what the model makes of it, what lies around it, and what it stands for. It chooses "
         "no other samples, and `query_id` stays.",
         load_default=False,
     )
-    overlap = Ruled(
+    overlap = RuleField(
         fields.integer(1, INT64_MAX),
         "How many people must label each sample of the project. Those that have a label and need more come first.",
         load_default=1,
     )
-    annotator = Ruled(
+    annotator = RuleField(
         label_fields.ANNOTATOR, "Who will answer: never given a sample of the project that they have answered already."
     )
-    lease_seconds = Ruled(
+    lease_seconds = RuleField(
         fields.integer(0, MAX_LEASE_SECONDS),
         "For so long the samples are held for `annotator` and given to nobody else; what this annotator holds already "
         "comes first, and from now on counts anew. 0: a pure read.",
@@ -230,21 +167,21 @@ class QuerySchema(PlainSchema):
     )
 
 
-class RenewSchema(PlainSchema):
+class RenewSchema(BaseSchema):
     """Let a lease count anew from now."""
 
-    lease_seconds = Ruled(
+    lease_seconds = RuleField(
         fields.integer(1, MAX_LEASE_SECONDS),
         "For how many seconds from now; without it for as many as it was given for.",
     )
 
 
-class LabelSchema(PlainSchema):
+class LabelSchema(BaseSchema):
     """Hand back what people answered."""
 
     project_id = project_id_field()
-    labels = Ruled(label_fields.answers(), "The answers; all are kept, or none.", required=True)
-    refit = Ruled(
+    labels = RuleField(label_fields.answers(), "The answers; all are kept, or none.", required=True)
+    refit = RuleField(
         fields.one_of("wait", "background", "never"),
         '"wait": the reply carries the new model; "background": it comes at once, and the fit follows; "never": it '
         "waits until somebody asks for one.",
@@ -252,24 +189,24 @@ class LabelSchema(PlainSchema):
     )
 
 
-class PageSchema(RequestSchema):
+class PageSchema(BaseSchema):
     """Which page of a list."""
 
-    limit = Ruled(fields.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
-    after = Ruled(fields.pattern(PROJECT_ID), "The last name of the page before.")
+    limit = RuleField(fields.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
+    after = RuleField(fields.pattern(PROJECT_ID), "The last name of the page before.")
 
 
-class EventPageSchema(RequestSchema):
+class EventPageSchema(BaseSchema):
     """Which page of a project's events."""
 
-    limit = Ruled(fields.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
-    after = Ruled(fields.integer_text(0, INT64_MAX), "The last version of the page before.", load_default=0)
+    limit = RuleField(fields.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
+    after = RuleField(fields.integer_text(0, INT64_MAX), "The last version of the page before.", load_default=0)
 
 
-class ImportSchema(RequestSchema):
+class ImportSchema(BaseSchema):
     """Under which name a project is imported."""
 
-    project_id = Ruled(fields.pattern(PROJECT_ID), "The project's name here; the one that it had without.")
+    project_id = RuleField(fields.pattern(PROJECT_ID), "The project's name here; the one that it had without.")
 
 
 def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> FitRequest:

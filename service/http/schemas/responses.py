@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any
 
-from marshmallow import Schema, fields, missing
+from marshmallow import fields
 
 from service.domain.events import KINDS
 from service.domain.project import format_time
-from service.http.schemas.fields import JsonSchema
+from service.http.schemas.base import BaseSchema, JsonSchema, RawField
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
 from service.usecases.explain import MAX_CANDIDATES
-from service.usecases.projects import ProjectStatus
-
-
-class AsIs(fields.Field[Any]):
-    """A value that is JSON already; its schema says what kind."""
-
-    def __init__(self, schema: JsonSchema, description: str, **options: Any) -> None:
-        super().__init__(required=True, metadata={"description": description, **schema}, **options)
 
 
 class Timestamp(fields.Field[Any]):
@@ -33,38 +24,14 @@ class Timestamp(fields.Field[Any]):
         return None if value is None else format_time(value)
 
 
-class FlatSchema(Schema):
-    """A reply that is one object, most of whose values are JSON already: those are taken as they are found.
-
-    To go marshmallow's way around each of them is a tenth of what a small request costs.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._finders = [(name, attrgetter(field.attribute or name), field) for name, field in self.dump_fields.items()]
-
-    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
-        """Return one object as JSON has it."""
-        shown = {}
-        for name, find, field in self._finders:
-            try:
-                value = find(obj)
-            except AttributeError:  # of something that there is not, such as a project's model
-                if field.dump_default is missing:
-                    raise
-                value = field.dump_default
-            shown[name] = value if isinstance(field, AsIs) else field._serialize(value, name, obj)
-        return shown
-
-
-def count(description: str, **options: Any) -> AsIs:
+def count(description: str, **options: Any) -> RawField:
     """Return a field for a number of things."""
-    return AsIs({"type": "integer", "minimum": 0}, description, **options)
+    return RawField({"type": "integer", "minimum": 0}, description, **options)
 
 
-def string(description: str, **options: Any) -> AsIs:
+def string(description: str, **options: Any) -> RawField:
     """Return a field for a string."""
-    return AsIs({"type": "string"}, description, **options)
+    return RawField({"type": "string"}, description, **options)
 
 
 def or_null(kind: str) -> JsonSchema:
@@ -72,12 +39,12 @@ def or_null(kind: str) -> JsonSchema:
     return {"type": [kind, "null"]}
 
 
-def described(schema: type[Schema], description: str, **options: Any) -> fields.Nested:
+def described(schema: type[BaseSchema], description: str, **options: Any) -> fields.Nested:
     """Return a field for an object of another schema."""
     return fields.Nested(schema, required=True, metadata={"description": description}, **options)
 
 
-def listed(schema: type[Schema], description: str, **options: Any) -> fields.List[Any]:
+def listed(schema: type[BaseSchema], description: str, **options: Any) -> fields.List[Any]:
     """Return a field for a list of objects of another schema."""
     return fields.List(fields.Nested(schema), required=True, metadata={"description": description}, **options)
 
@@ -96,31 +63,31 @@ def many(items: JsonSchema) -> JsonSchema:
     return {"type": "array", "items": items}
 
 
-class TestScoreSchema(Schema):
+class TestScoreSchema(BaseSchema):
     """How well the current model does on the held-out set."""
 
     __test__ = False  # pytest collects classes called Test*
 
-    accuracy = AsIs({"type": "number"}, "Share of rows predicted right.")
-    balanced_accuracy = AsIs({"type": "number"}, "Mean over the classes of the share predicted right.")
-    f1_macro = AsIs({"type": "number"}, "Mean over the classes of the harmonic mean of precision and recall.")
-    log_loss = AsIs({"type": "number"}, "Mean negative log probability of the right class, in nats.")
+    accuracy = RawField({"type": "number"}, "Share of rows predicted right.")
+    balanced_accuracy = RawField({"type": "number"}, "Mean over the classes of the share predicted right.")
+    f1_macro = RawField({"type": "number"}, "Mean over the classes of the harmonic mean of precision and recall.")
+    log_loss = RawField({"type": "number"}, "Mean negative log probability of the right class, in nats.")
 
 
-class EstimatorSpecSchema(Schema):
+class EstimatorSpecSchema(BaseSchema):
     """An estimator and all its parameters."""
 
     name = string("Which estimator.")
-    params = AsIs({"type": "object", "additionalProperties": True}, "Its parameters, defaults included.")
+    params = RawField({"type": "object", "additionalProperties": True}, "Its parameters, defaults included.")
 
 
-def model_version_field(**options: Any) -> AsIs:
+def model_version_field(**options: Any) -> RawField:
     """Return the field that names the current model."""
     description = "Which model this is, counted from 1; null while there is none."
-    return AsIs({**or_null("integer"), "minimum": 1}, description, **options)
+    return RawField({**or_null("integer"), "minimum": 1}, description, **options)
 
 
-def labels_since_fit(**options: Any) -> AsIs:
+def labels_since_fit(**options: Any) -> RawField:
     """Return the field that says how stale the model is."""
     return count(
         "Samples whose label was given, changed or retracted since the current model was fitted, each counted once; "
@@ -136,15 +103,15 @@ def test_score_field(**options: Any) -> fields.Nested:
     )
 
 
-class FitStatusSchema(Schema):
+class FitStatusSchema(BaseSchema):
     """How things stand with a project's fit."""
 
-    due = AsIs({"type": "boolean"}, "Whether a fit would give another model: labels came since, say.")
+    due = RawField({"type": "boolean"}, "Whether a fit would give another model: labels came since, say.")
     running_since = Timestamp("Since when one is at work for whoever labels; null while none is.", allow_none=True)
-    last_error = AsIs(or_null("string"), "Why the last one failed; null once one has succeeded.")
+    last_error = RawField(or_null("string"), "Why the last one failed; null once one has succeeded.")
 
 
-class ProjectSchema(Schema):
+class ProjectSchema(BaseSchema):
     """A project as it is."""
 
     project_id = string("The project's name.")
@@ -154,8 +121,8 @@ class ProjectSchema(Schema):
     n_labeled = count("Samples with a label.")
     n_unlabeled = count("Samples that can still be asked about.")
     n_skipped = count("Samples that cannot be labelled.")
-    classes = AsIs(many(LABEL), "The labels there are, declared or discovered.")
-    class_counts = AsIs(many({"type": "integer"}), "How many samples have each of `classes`, in the same order.")
+    classes = RawField(many(LABEL), "The labels there are, declared or discovered.")
+    class_counts = RawField(many({"type": "integer"}), "How many samples have each of `classes`, in the same order.")
     estimator = described(EstimatorSpecSchema, "What the project trains.")
     consensus = string(
         "How several people's labels of one sample become one: crowdlab or majority.", attribute="consensus_method"
@@ -168,47 +135,48 @@ class ProjectSchema(Schema):
     created_at = Timestamp("When the project was made.")
     updated_at = Timestamp("When its last commit was.")
 
-    def get_attribute(self, obj: ProjectStatus, attr: str, default: Any) -> Any:
-        """Find all but `fit` in the project's state."""
-        return super().get_attribute(obj if attr == "fit" else obj.project, attr, default)
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Take every field but `fit` from the project of a ProjectStatus."""
+        if field_name != "fit":
+            field_obj.attribute = f"project.{field_obj.attribute or field_name}"
 
 
-class ProjectPageSchema(Schema):
+class ProjectPageSchema(BaseSchema):
     """Some projects."""
 
     projects = listed(ProjectSchema, "In order of their names.")
-    next = AsIs(or_null("string"), "Give it as `after` for the next page; null on the last.")
+    next = RawField(or_null("string"), "Give it as `after` for the next page; null on the last.")
 
 
-class NeighborSchema(Schema):
+class NeighborSchema(BaseSchema):
     """The labelled sample nearest to another."""
 
     index = count("Its position in the pool.")
-    id = AsIs(or_null("string"), "Its name; null without ids.")
-    label = AsIs(LABEL, "Its label.")
-    distance = AsIs(or_null("number"), "Euclidean, in the units of the features; null beyond the range of numbers.")
+    id = RawField(or_null("string"), "Its name; null without ids.")
+    label = RawField(LABEL, "Its label.")
+    distance = RawField(or_null("number"), "Euclidean, in the units of the features; null beyond the range of numbers.")
 
 
-class ClusterSchema(Schema):
+class ClusterSchema(BaseSchema):
     """What a sample stands for."""
 
     n_candidates = count("Candidates that are nearer to it than to any other sample of the batch.")
     n_looked_at = count(f"Among so many, up to {MAX_CANDIDATES} that the seed draws.")
-    share = AsIs({"type": "number", "minimum": 0, "maximum": 1}, "The one divided by the other.")
+    share = RawField({"type": "number", "minimum": 0, "maximum": 1}, "The one divided by the other.")
 
 
-class ExplanationSchema(Schema):
+class ExplanationSchema(BaseSchema):
     """Why a sample."""
 
-    chosen_by = AsIs(
+    chosen_by = RawField(
         {"type": "string", "enum": ["strategy", "exploration", "overlap", "lease"]}, "What put it into the batch."
     )
-    predicted_label = AsIs(LABEL_OR_NULL, "The likeliest of `classes`; null without a model.")
-    probabilities = AsIs(
+    predicted_label = RawField(LABEL_OR_NULL, "The likeliest of `classes`; null without a model.")
+    probabilities = RawField(
         {**or_null("array"), "items": or_null("number")},
         "How likely each of `classes` is; 0 for those that the model has not seen, null without a model.",
     )
-    scores = AsIs(
+    scores = RawField(
         {**or_null("object"), "additionalProperties": or_null("number")},
         "By name, what each strategy that scores by the model's probabilities makes of it, and where one asked a "
         "committee, also each that scores by the members'; null without a model.",
@@ -233,27 +201,27 @@ class Explanations(fields.List[Any]):
         return value
 
 
-class QueryReplySchema(FlatSchema):
+class QueryReplySchema(BaseSchema):
     """The samples to label next."""
 
-    project_id = AsIs(or_null("string"), "The project's name; null without one.")
+    project_id = RawField(or_null("string"), "The project's name; null without one.")
     query_id = string("Names this question; hand it back with the labels.")
-    indices = AsIs(many({"type": "integer", "minimum": 0}), "Positions in the pool, ask-first first.")
-    ids = AsIs({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
-    scores = AsIs(
+    indices = RawField(many({"type": "integer", "minimum": 0}), "Positions in the pool, ask-first first.")
+    ids = RawField({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
+    scores = RawField(
         {**or_null("array"), "items": or_null("number")},
         "Higher = asked first; null where the strategy has none, and for each sample that was drawn for exploration.",
     )
     strategy = string("The strategy that ran.")
-    fallback_reason = AsIs(or_null("string"), "Why it was another than asked for, or saw less; null otherwise.")
-    model_version = AsIs(
+    fallback_reason = RawField(or_null("string"), "Why it was another than asked for, or saw less; null otherwise.")
+    model_version = RawField(
         {**or_null("integer"), "minimum": 1},
         "Which model was asked, counted from 1; null while there is none, and with probabilities in its place.",
     )
     n_labeled = count("Samples with a label.")
     n_unlabeled = count("Samples that can still be asked about.")
     n_labels_since_fit = labels_since_fit()
-    classes = AsIs(
+    classes = RawField(
         {**or_null("array"), "items": LABEL},
         "The labels that the explanations' probabilities are of; the numbers of the columns from 0 up where a caller "
         "sent them. Null unless it was asked to explain, and without either.",
@@ -264,29 +232,31 @@ class QueryReplySchema(FlatSchema):
         allow_none=True,
         metadata={"description": "One for each of `indices`, in their order; null unless it was asked to explain."},
     )
-    lease_expires_at = AsIs(
+    lease_expires_at = RawField(
         {**or_null("string"), "format": "date-time"}, "When the lease ends, which `query_id` names; null without one."
     )
 
 
-class LeaseSchema(Schema):
+class LeaseSchema(BaseSchema):
     """Samples that are held for somebody."""
 
     query_id = string("The question that they were given for; it names the lease.")
     annotator = string("For whom they are held.")
-    indices = AsIs(many({"type": "integer", "minimum": 0}), "Those not answered yet, ask-first first.")
-    ids = AsIs({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
-    leased_at = AsIs({"type": "string", "format": "date-time"}, "When the question was asked.")
-    expires_at = AsIs({"type": "string", "format": "date-time"}, "When the others may have them, unless it is renewed.")
+    indices = RawField(many({"type": "integer", "minimum": 0}), "Those not answered yet, ask-first first.")
+    ids = RawField({**or_null("array"), "items": {"type": "string"}}, "The same samples by name; null without ids.")
+    leased_at = RawField({"type": "string", "format": "date-time"}, "When the question was asked.")
+    expires_at = RawField(
+        {"type": "string", "format": "date-time"}, "When the others may have them, unless it is renewed."
+    )
 
 
-class LeaseListSchema(Schema):
+class LeaseListSchema(BaseSchema):
     """What is held of a project."""
 
     leases = listed(LeaseSchema, "The first to expire first.")
 
 
-class LabelReplySchema(FlatSchema):
+class LabelReplySchema(BaseSchema):
     """The project after the answers."""
 
     project_id = string("The project's name.", attribute="project.project_id")
@@ -300,59 +270,59 @@ class LabelReplySchema(FlatSchema):
     test_score = test_score_field(attribute="project.test_score")
 
 
-class LabelRecordSchema(Schema):
+class LabelRecordSchema(BaseSchema):
     """One answer as it is kept."""
 
     index = count("The sample's position in the pool.")
-    id = AsIs(or_null("string"), "Its name; null without ids.")
-    label = AsIs(LABEL_OR_NULL, "The label; null for a skip.")
-    skip = AsIs({"type": "boolean"}, "Whether the sample cannot be labelled.")
-    annotator = AsIs(or_null("string"), "Who answered; null for nobody in particular.")
-    query_id = AsIs(or_null("string"), "Which query asked; null where that was not told.")
-    labeled_at = AsIs({"type": "string", "format": "date-time"}, "When the answer was kept.")
-    consensus = AsIs(LABEL_OR_NULL, "What all answers to the sample come to, which is trained on; null for a skip.")
-    quality = AsIs(
+    id = RawField(or_null("string"), "Its name; null without ids.")
+    label = RawField(LABEL_OR_NULL, "The label; null for a skip.")
+    skip = RawField({"type": "boolean"}, "Whether the sample cannot be labelled.")
+    annotator = RawField(or_null("string"), "Who answered; null for nobody in particular.")
+    query_id = RawField(or_null("string"), "Which query asked; null where that was not told.")
+    labeled_at = RawField({"type": "string", "format": "date-time"}, "When the answer was kept.")
+    consensus = RawField(LABEL_OR_NULL, "What all answers to the sample come to, which is trained on; null for a skip.")
+    quality = RawField(
         SHARE_OR_NULL,
         "How likely the consensus is right, as of the last fit; null where that was not worked out for these answers.",
     )
 
 
-class LabelListSchema(Schema):
+class LabelListSchema(BaseSchema):
     """All answers of a project."""
 
     labels = listed(LabelRecordSchema, "In order of their samples.")
 
 
-class GivenLabelsSchema(Schema):
+class GivenLabelsSchema(BaseSchema):
     """Labels and skips that were given or changed: columns, one entry for each."""
 
-    index = AsIs(many({"type": "integer", "minimum": 0}), "The samples' positions in the pool.")
-    label = AsIs(many(LABEL_OR_NULL), "The labels; null for a skip.")
-    annotator = AsIs(many(or_null("string")), "Who answered; null for nobody in particular.")
-    query_id = AsIs(many(or_null("string")), "Which query asked; null where that was not told.")
-    labeled_at = AsIs(many({"type": "string", "format": "date-time"}), "When each answer was kept.")
+    index = RawField(many({"type": "integer", "minimum": 0}), "The samples' positions in the pool.")
+    label = RawField(many(LABEL_OR_NULL), "The labels; null for a skip.")
+    annotator = RawField(many(or_null("string")), "Who answered; null for nobody in particular.")
+    query_id = RawField(many(or_null("string")), "Which query asked; null where that was not told.")
+    labeled_at = RawField(many({"type": "string", "format": "date-time"}), "When each answer was kept.")
 
 
-class RetractedLabelsSchema(Schema):
+class RetractedLabelsSchema(BaseSchema):
     """Labels and skips that are no more: columns, one entry for each."""
 
-    index = AsIs(many({"type": "integer", "minimum": 0}), "The samples' positions in the pool.")
-    annotator = AsIs(many(or_null("string")), "Whose answer it was; null for nobody in particular.")
+    index = RawField(many({"type": "integer", "minimum": 0}), "The samples' positions in the pool.")
+    annotator = RawField(many(or_null("string")), "Whose answer it was; null for nobody in particular.")
 
 
-class EventDetailsSchema(Schema):
+class EventDetailsSchema(BaseSchema):
     """What is other than before; what stayed the same is not there."""
 
-    n_samples = optional(AsIs({"type": "integer", "minimum": 1}, "Rows of the pool."))
-    classes = optional(AsIs(many(LABEL), "The labels there are, declared or discovered."))
+    n_samples = optional(RawField({"type": "integer", "minimum": 1}, "Rows of the pool."))
+    classes = optional(RawField(many(LABEL), "The labels there are, declared or discovered."))
     estimator = optional(described(EstimatorSpecSchema, "What the project trains."))
     consensus = optional(string("How several people's labels of one sample become one."))
     random_state = optional(count("The project's seed."))
     held_out = optional(
-        AsIs(or_null("object"), "The held-out set: its number, and how many samples it has; null without.")
+        RawField(or_null("object"), "The held-out set: its number, and how many samples it has; null without.")
     )
     model_version = optional(
-        AsIs({**or_null("integer"), "minimum": 1}, "The current model; null where there is none now.")
+        RawField({**or_null("integer"), "minimum": 1}, "The current model; null where there is none now.")
     )
     test_score = optional(
         described(TestScoreSchema, "How well the model does on the held-out set; null without either.", allow_none=True)
@@ -364,12 +334,12 @@ class EventDetailsSchema(Schema):
     retracted = optional(described(RetractedLabelsSchema, "Labels and skips that are no more."))
 
 
-class EventSchema(Schema):
+class EventSchema(BaseSchema):
     """What one commit changed."""
 
     version = count("The version of the project that it led to.")
-    at = AsIs({"type": "string", "format": "date-time"}, "When that was.")
-    kind = AsIs(
+    at = RawField({"type": "string", "format": "date-time"}, "When that was.")
+    kind = RawField(
         {
             "type": "string",
             "enum": list(KINDS),
@@ -381,61 +351,63 @@ class EventSchema(Schema):
     details = described(EventDetailsSchema, "What is other than before.")
 
 
-class EventPageReplySchema(Schema):
+class EventPageReplySchema(BaseSchema):
     """Some events of a project."""
 
     events = listed(EventSchema, "In order of their versions.")
-    next = AsIs(or_null("integer"), "Give it as `after` for the next page; null on the last.")
+    next = RawField(or_null("integer"), "Give it as `after` for the next page; null on the last.")
 
 
-class AnnotatorSchema(Schema):
+class AnnotatorSchema(BaseSchema):
     """What somebody did."""
 
-    annotator = AsIs(or_null("string"), "Who; null for nobody in particular.")
+    annotator = RawField(or_null("string"), "Who; null for nobody in particular.")
     n_labels = count("Samples labelled.")
     n_skips = count("Samples skipped.")
     n_shared = count("Samples labelled that others labelled, too.")
-    agreement = AsIs(SHARE_OR_NULL, "Share of `n_shared` on which the consensus is the same; null without any.")
-    accuracy = AsIs(
+    agreement = RawField(SHARE_OR_NULL, "Share of `n_shared` on which the consensus is the same; null without any.")
+    accuracy = RawField(
         SHARE_OR_NULL, "Share of labels that are right, as estimated at the last fit; null where it was not."
     )
-    first_at = AsIs({"type": "string", "format": "date-time"}, "When the earliest answer that still stands was kept.")
-    last_at = AsIs({"type": "string", "format": "date-time"}, "When the latest was.")
+    first_at = RawField(
+        {"type": "string", "format": "date-time"}, "When the earliest answer that still stands was kept."
+    )
+    last_at = RawField({"type": "string", "format": "date-time"}, "When the latest was.")
 
 
-class AnnotatorListSchema(Schema):
+class AnnotatorListSchema(BaseSchema):
     """Who answered."""
 
     annotators = listed(AnnotatorSchema, "In the order of their first answer, nobody in particular first.")
 
 
-class ParameterSchema(Schema):
+class ParameterSchema(BaseSchema):
     """A declared parameter."""
 
     name = string("What it is called.")
-    type = AsIs(
+    type = RawField(
         {"type": "string", "enum": ["boolean", "integer", "number", "choice", "integers"]},
         "What kind of value.",
         attribute="kind",
     )
-    default = AsIs({}, "The value without it.")
+    default = RawField({}, "The value without it.")
     description = string("What it does.", attribute="summary")
-    minimum = AsIs(or_null("number"), "The smallest value; null without.")
-    exclusive_minimum = AsIs(
+    minimum = RawField(or_null("number"), "The smallest value; null without.")
+    exclusive_minimum = RawField(
         {"type": "boolean"}, "Whether the value must be above `minimum`.", attribute="above_minimum"
     )
-    maximum = AsIs(or_null("number"), "The largest value; null without.")
-    choices = AsIs(many({"type": "string"}), "The values there are, for a choice; empty otherwise.")
-    nullable = AsIs({"type": "boolean"}, "Whether null is a value too.")
+    maximum = RawField(or_null("number"), "The largest value; null without.")
+    choices = RawField(many({"type": "string"}), "The values there are, for a choice; empty otherwise.")
+    nullable = RawField({"type": "boolean"}, "Whether null is a value too.")
 
 
-class StrategySchema(Schema):
+class StrategySchema(BaseSchema):
     """A query strategy."""
 
     name = string("What it is called.")
     description = string("What it does.", attribute="summary")
     source = string("Where it was published.")
-    needs = AsIs(
+    needs = RawField(
         many({"type": "string"}),
         "What it looks at: the model's probabilities, those of the members of a committee, or the model itself; the "
         "features; which samples are labelled, and their labels.",
@@ -444,29 +416,29 @@ class StrategySchema(Schema):
     params = listed(ParameterSchema, "What it can be told.", attribute="parameters")
 
 
-class StrategyListSchema(Schema):
+class StrategyListSchema(BaseSchema):
     """The query strategies on offer."""
 
     strategies = listed(StrategySchema, "All of them.")
 
 
-class EstimatorSchema(Schema):
+class EstimatorSchema(BaseSchema):
     """An estimator."""
 
     name = string("What it is called.")
     description = string("What it does.", attribute="summary")
     source = string("Where it was published.")
-    sparse = AsIs({"type": "boolean"}, "Whether it learns from sparse pools too.")
+    sparse = RawField({"type": "boolean"}, "Whether it learns from sparse pools too.")
     params = listed(ParameterSchema, "What it can be told.", attribute="parameters")
 
 
-class EstimatorListSchema(Schema):
+class EstimatorListSchema(BaseSchema):
     """The estimators on offer."""
 
     estimators = listed(EstimatorSchema, "All of them.")
 
 
-class StatusSchema(Schema):
+class StatusSchema(BaseSchema):
     """That it works."""
 
-    status = AsIs({"type": "string", "const": "ok"}, "ok")
+    status = RawField({"type": "string", "const": "ok"}, "ok")
