@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields
+from marshmallow import fields
 
-from service.http.schemas.responses import AsIs, count, described, model_version_field, or_null, string
+from service.http.schemas.base import BaseSchema, RawField
+from service.http.schemas.responses import count, described, model_version_field, or_null, string
 from service.usecases.evaluation import MIN_ROWS
 
 
-class EstimateSchema(Schema):
+class EstimateSchema(BaseSchema):
     """An estimate with its 95 % confidence interval."""
 
-    value = AsIs({"type": "number"}, "The estimate.")
-    low = AsIs({"type": "number"}, "The lower end of the interval.")
-    high = AsIs({"type": "number"}, "The upper end of the interval.")
+    value = RawField({"type": "number"}, "The estimate.")
+    low = RawField({"type": "number"}, "The lower end of the interval.")
+    high = RawField({"type": "number"}, "The upper end of the interval.")
 
 
 def estimate(description: str) -> fields.Nested:
@@ -21,14 +22,14 @@ def estimate(description: str) -> fields.Nested:
     return described(EstimateSchema, description, allow_none=True)
 
 
-class EvaluationSchema(Schema):
+class EvaluationSchema(BaseSchema):
     """How good the model is, estimated from a uniform sample of the pool."""
 
     n = count("Samples that the estimates are made from.")
     method = string("How the estimates are made.")
     measured_on = string("Which samples they are made from, and which models predict these.")
     bias = string("How far the estimates may be off on average.")
-    reason = AsIs(or_null("string"), f"Why the estimates are null: no model, or fewer than {MIN_ROWS} samples.")
+    reason = RawField(or_null("string"), f"Why the estimates are null: no model, or fewer than {MIN_ROWS} samples.")
     model_version = model_version_field()
     accuracy = estimate("The share of right predictions, with Wilson's interval.")
     accuracy_prediction_powered = estimate(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError
+from marshmallow import ValidationError
 
 from service.domain.labels import INT64_MAX
-from service.http.schemas.fields import Rule, Ruled, integer_text, one_of
+from service.http.schemas.base import BaseSchema, RawField, Rule, RuleField
+from service.http.schemas.fields import integer_text, one_of
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
-from service.http.schemas.requests import RequestSchema
-from service.http.schemas.responses import AsIs, count, listed, many, optional, or_null
+from service.http.schemas.responses import count, listed, many, optional, or_null
 
 MAX_PREDICTIONS = 10_000
 """Predictions on one page of JSON."""
@@ -56,36 +56,36 @@ def switch_text() -> Rule:
     return Rule(lambda value: word.read(value) == "true", {"type": "boolean"})
 
 
-class PredictionQuerySchema(RequestSchema):
+class PredictionQuerySchema(BaseSchema):
     """Which predictions are wanted."""
 
-    indices = Ruled(index_list_text(), "Only these samples, separated by commas; default: all samples.")
-    min_confidence = Ruled(share_text(), "Only predictions of at least this confidence.", load_default=0.0)
-    unlabeled_only = Ruled(switch_text(), "Only samples without a label or skip.", load_default=False)
-    probabilities = Ruled(switch_text(), "Add the probability of each class.", load_default=False)
-    limit = Ruled(
+    indices = RuleField(index_list_text(), "Only these samples, separated by commas; default: all samples.")
+    min_confidence = RuleField(share_text(), "Only predictions of at least this confidence.", load_default=0.0)
+    unlabeled_only = RuleField(switch_text(), "Only samples without a label or skip.", load_default=False)
+    probabilities = RuleField(switch_text(), "Add the probability of each class.", load_default=False)
+    limit = RuleField(
         integer_text(1, MAX_PREDICTIONS),
         "Largest number of predictions in the reply. Default: 1,000 in JSON, all of them in CSV and .npy.",
     )
-    after = Ruled(integer_text(0, INT64_MAX), "The last index of the page before.")
+    after = RuleField(integer_text(0, INT64_MAX), "The last index of the page before.")
 
 
-class PredictionSchema(Schema):
+class PredictionSchema(BaseSchema):
     """The prediction for one sample."""
 
     index = count("The sample's position in the pool.")
-    id = AsIs(or_null("string"), "Its id; null without ids.")
-    label = AsIs(LABEL_OR_NULL, "The most probable class; null where the model gives no finite probability.")
-    confidence = AsIs(or_null("number"), "The probability of that class, by the model.")
+    id = RawField(or_null("string"), "Its id; null without ids.")
+    label = RawField(LABEL_OR_NULL, "The most probable class; null where the model gives no finite probability.")
+    confidence = RawField(or_null("number"), "The probability of that class, by the model.")
     probabilities = optional(
-        AsIs(many({"type": ["number", "null"]}), "The probability of each of `classes`, if they are asked for.")
+        RawField(many({"type": ["number", "null"]}), "The probability of each of `classes`, if they are asked for.")
     )
 
 
-class PredictionPageSchema(Schema):
+class PredictionPageSchema(BaseSchema):
     """Predictions of the current model."""
 
     model_version = count("The model that predicts.")
-    classes = AsIs(many(LABEL), "The classes, in the order of `probabilities`.")
+    classes = RawField(many(LABEL), "The classes, in the order of `probabilities`.")
     predictions = listed(PredictionSchema, "In the order of the pool.")
-    next = AsIs(or_null("integer"), "Send it as `after` for the next page; null on the last.")
+    next = RawField(or_null("integer"), "Send it as `after` for the next page; null on the last.")
