@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.pipeline import Pipeline
 
+from service.learning.models import Classifier, predict_probabilities
 from service.learning.pool import Features
-from service.learning.scoring import Classifier, predict_probabilities
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +51,11 @@ class ForestCommittee:
     forest: Any
     prepare: Any
 
+    @classmethod
+    def of(cls, model: Any) -> ForestCommittee:
+        """Take a fitted pipeline apart: its last step is the forest, the others prepare the features."""
+        return cls(model[-1], model[:-1])
+
     @property
     def classes_(self) -> NDArray[np.int64]:
         """The codes of the classes (c,)."""
@@ -73,13 +76,6 @@ class ForestCommittee:
         """Return the probabilities (m, n, c) of rows (n, d)."""
         X = self.prepare.transform(X)
         return np.stack([tree.predict_proba(X) for tree in self.forest.estimators_])
-
-
-def forest_committee_of(model: Classifier) -> ForestCommittee | None:
-    """Return the committee that a fitted forest is by itself, None for any other model."""
-    if isinstance(model, Pipeline) and isinstance(model[-1], RandomForestClassifier | ExtraTreesClassifier):
-        return ForestCommittee(model[-1], model[:-1])
-    return None
 
 
 def bootstrap(codes: NDArray[np.integer[Any]], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 
@@ -30,9 +30,11 @@ from service.compute.threads import use_one_thread
 from service.domain.parameters import Parameter, Parameters, check_parameters, unknown_name
 from service.domain.project import EstimatorSpec
 from service.errors import FitFailed, InvalidRequest
+from service.learning.committees import ForestCommittee
+from service.learning.linear_scorer import Predict, fast_linear_predictor
+from service.learning.models import Classifier, Committee
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import Standardizer, as_float32, squarable
-from service.learning.scoring import Classifier
 
 MLP_WEIGHTS = 10_000_000
 """A network of so many weights takes 320 MB on disk with the state of its optimiser; one request could ask for more."""
@@ -61,7 +63,9 @@ Factory = Callable[[Parameters, int, TrainingShape], Any]
 class EstimatorKind:
     """One estimator on offer; `factory` makes it, unfitted, from all parameters, a seed and the training's shape.
 
-    `sparse` tells whether it learns from sparse features too.
+    `sparse`: it also learns from sparse features. `model_type` is the class of its fitted models, or of their last
+    step. `fast_predictor` makes a function from dense rows to probabilities out of such a model, faster than
+    `predict_proba`; `members` returns the committee that the model is by itself. Both are optional.
     """
 
     name: str
@@ -70,6 +74,9 @@ class EstimatorKind:
     parameters: tuple[Parameter, ...]
     factory: Factory
     sparse: bool
+    model_type: type | None = None
+    fast_predictor: Callable[[Any], Predict] | None = None
+    members: Callable[[Any], Committee] | None = None
 
 
 ESTIMATORS: dict[str, EstimatorKind] = {}
@@ -115,6 +122,25 @@ def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_sta
     return cast(Classifier, model)
 
 
+def kind_of(model: object) -> EstimatorKind | None:
+    """Return the kind that declares the class of a fitted model, None if no kind does."""
+    last = model[-1] if isinstance(model, Pipeline) else model
+    kinds = (kind for kind in ESTIMATORS.values() if kind.model_type is not None)
+    return next((kind for kind in kinds if isinstance(last, cast(type, kind.model_type))), None)
+
+
+def fast_predictor(model: Classifier) -> Predict | None:
+    """Return the declared fast function from dense rows (n, d) to a model's probabilities (n, c), None without one."""
+    kind = kind_of(model)
+    return None if kind is None or kind.fast_predictor is None else kind.fast_predictor(model)
+
+
+def committee_in(model: Classifier) -> Committee | None:
+    """Return the committee that a fitted model is by itself, as a forest is, None for any other model."""
+    kind = kind_of(model)
+    return None if kind is None or kind.members is None else kind.members(model)
+
+
 def check_accepts_sparse(spec: EstimatorSpec) -> None:
     """Raise InvalidRequest for an estimator that cannot learn from sparse features."""
     if not ESTIMATORS[spec.name].sparse:
@@ -141,6 +167,9 @@ def estimator(
     scale: bool = False,
     prepare: Callable[[Features], Features] | None = None,
     sparse: bool = True,
+    model_type: type | None = None,
+    fast_predictor: Callable[[Any], Predict] | None = None,
+    members: Callable[[Any], Committee] | None = None,
 ) -> Callable[[Factory], Factory]:
     """Register the factory below under `name`, and add the parameter `scale`, with this default.
 
@@ -160,7 +189,17 @@ def estimator(
                 return make_pipeline(Standardizer(), model)
             return make_pipeline(FunctionTransformer(prepare), model) if prepare else model
 
-        ESTIMATORS[name] = EstimatorKind(name, summary, source, (*parameters, scale_parameter), build, sparse)
+        ESTIMATORS[name] = EstimatorKind(
+            name,
+            summary,
+            source,
+            (*parameters, scale_parameter),
+            build,
+            sparse,
+            model_type,
+            fast_predictor,
+            members,
+        )
         return factory
 
     return register
@@ -203,6 +242,8 @@ CLASS_WEIGHT = choice(
         integer("max_iter", 1000, 1, 100_000, "The most steps the optimiser takes."),
         CLASS_WEIGHT,
     ),
+    model_type=LogisticRegression,
+    fast_predictor=fast_linear_predictor,
 )
 def logistic_regression(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Make scikit-learn's own LogisticRegression: unscaled, it equals one trained in the caller's process."""
@@ -243,6 +284,8 @@ def forest_arguments(params: Parameters) -> dict[str, Any]:
     source="sklearn.ensemble.RandomForestClassifier; Breiman 2001, doi:10.1023/A:1010933404324",
     parameters=FOREST,
     prepare=as_float32,
+    model_type=RandomForestClassifier,
+    members=ForestCommittee.of,
 )
 def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Make a random forest."""
@@ -255,6 +298,8 @@ def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -
     source="sklearn.ensemble.ExtraTreesClassifier; Geurts, Ernst & Wehenkel 2006, doi:10.1007/s10994-006-6226-1",
     parameters=FOREST,
     prepare=as_float32,
+    model_type=ExtraTreesClassifier,
+    members=ForestCommittee.of,
 )
 def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Make a forest of extremely randomised trees."""

@@ -14,8 +14,8 @@ from service.compute.deadline import check_deadline
 from service.domain.project import EstimatorSpec
 from service.errors import FitFailed
 from service.learning.estimators import fit
+from service.learning.models import predict_probabilities
 from service.learning.pool import Features
-from service.learning.scoring import predict_probabilities
 from service.learning.weigh_votes import FOLD_ROWS, folds
 
 Numbers = NDArray[np.float64]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from service.domain.project import MAX_CLASSES
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.learning.models import Classifier, Committee
 from service.learning.pool import CHUNK_CELLS, Features, Matrix, Pool
-from service.learning.scoring import Classifier, Committee
 
 SUM_TOLERANCE = 0.01
 """A row may sum to so much more or less than 1: a softmax in float16 does, and so do numbers rounded to two digits."""

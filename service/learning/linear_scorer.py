@@ -1,7 +1,7 @@
-"""A short way to the probabilities of linear models, which are most of what large pools are scored with.
+"""Fast probabilities of linear models.
 
-scikit-learn computes in (rows, classes), widens to float64 and takes several passes over that. Here a chunk is computed
-in the pool's own dtype and held class by class, so that every step runs along the rows.
+scikit-learn computes in (rows, classes), widens to float64 and takes several passes over that array. Here a chunk keeps
+the pool's dtype and is stored class by class, so every step runs along the rows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from service.learning.pool import Matrix
+
+Predict = Callable[[Matrix], NDArray[np.floating[Any]]]
+"""From dense rows (n, d) to probabilities (n, c)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,17 +49,14 @@ class LinearHead:
         return z.T
 
 
-def fast_linear_predictor(model: Any) -> Callable[[Matrix], NDArray[np.floating[Any]]] | None:
-    """Return a function from dense rows (n, d) to probabilities (n, c) for a linear model, None for any other.
+def fast_linear_predictor(model: Any) -> Predict:
+    """Return a function from dense rows (n, d) to the probabilities (n, c) of a linear model or a scaling pipeline.
 
-    float16 and float32 are computed in float32, everything else in float64: by the dtype of the rows that are given, so
-    that no other row decides on the last digits of a score. A model that scales its features gets them scaled in
-    float64: folded into float32 weights, a large mean would cancel away what tells the rows apart.
+    float16 and float32 rows are computed in float32, all others in float64, so a score never depends on other rows. A
+    pipeline scales its features in float64: folded into float32 weights, a large mean would cancel the differences.
     """
-    if isinstance(model, Pipeline) and isinstance(model[-1], LogisticRegression):
-        scaled, head = model[:-1], LinearHead.of(model[-1], np.dtype(np.float64))
-        return lambda X: head.probabilities(scaled.transform(X))
-    if isinstance(model, LogisticRegression):
-        narrow, wide = (LinearHead.of(model, np.dtype(dtype)) for dtype in (np.float32, np.float64))
-        return lambda X: (narrow if X.dtype.kind == "f" and X.dtype.itemsize <= 4 else wide).probabilities(X)
-    return None
+    if isinstance(model, Pipeline):
+        scale, head = model[:-1], LinearHead.of(model[-1], np.dtype(np.float64))
+        return lambda X: head.probabilities(scale.transform(X))
+    narrow, wide = (LinearHead.of(model, np.dtype(dtype)) for dtype in (np.float32, np.float64))
+    return lambda X: (narrow if X.dtype.kind == "f" and X.dtype.itemsize <= 4 else wide).probabilities(X)

@@ -6,14 +6,15 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.project import TestScore
-from service.learning.linear_scorer import fast_linear_predictor
+from service.learning.estimators import fast_predictor
+from service.learning.models import Classifier, Committee, predict_probabilities
 from service.learning.pool import Chunk, Features, Pool
 
 Probabilities = NDArray[np.floating[Any]]
@@ -22,40 +23,6 @@ Scorer = Callable[[Probabilities], Scores]
 
 INVALID_SCORE = -1.0
 """Scorers answer 0 or more: a row that the model has no finite probability for comes after all others."""
-
-
-class Classifier(Protocol):
-    """A trained model, as far as the service looks into it."""
-
-    @property
-    def classes_(self) -> NDArray[Any]:
-        """The codes of the classes seen in training (c,), ascending."""
-
-    def predict_proba(self, X: Any, /) -> NDArray[Any]:
-        """Return the probabilities (n, c) of rows (n, d), columns in the order of `classes_`.
-
-        A row of magnitudes far beyond those of training can overflow to NaN; with `scale` it does not.
-        """
-
-
-@runtime_checkable
-class Committee(Protocol):
-    """Several models, as far as the service looks into them."""
-
-    @property
-    def classes_(self) -> NDArray[Any]:
-        """The codes of the classes that any member knows (c,), ascending."""
-
-    @property
-    def n_members(self) -> int:
-        """How many models there are."""
-
-    @property
-    def identity(self) -> Hashable:
-        """What tells this committee from others of the same model."""
-
-    def member_probabilities(self, X: Features) -> NDArray[np.float64]:
-        """Return the probabilities (m, n, c) of rows (n, d)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,8 +149,8 @@ def predictor_for(model: Predictor, pool: Pool) -> Callable[[Features], Probabil
     use_one_thread()
     if isinstance(model, Committee):
         return member_predictor_for(model)
-    short = None if pool.is_sparse else fast_linear_predictor(model)
-    return short or (lambda X: predict_probabilities(model, X))
+    fast = None if pool.is_sparse else fast_predictor(model)
+    return fast or (lambda X: predict_probabilities(model, X))
 
 
 def member_predictor_for(committee: Committee) -> Callable[[Features], Probabilities]:
@@ -195,17 +162,6 @@ def member_predictor_for(committee: Committee) -> Callable[[Features], Probabili
             return committee.member_probabilities(X)
 
     return predict
-
-
-def predict_probabilities(model: Classifier, X: Features) -> NDArray[np.float64]:
-    """Return the probabilities (n, c) of rows (n, d), columns in the order of `model.classes_`.
-
-    Features near the limits of their type overflow inside some models; what comes of it is returned in silence, not
-    finite, for the caller to judge.
-    """
-    use_one_thread()
-    with np.errstate(all="ignore"):
-        return np.asarray(model.predict_proba(X), dtype=np.float64)
 
 
 def evaluate(model: Classifier, X_test: Pool, y_test_codes: NDArray[np.integer[Any]], n_classes: int) -> TestScore:

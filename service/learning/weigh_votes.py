@@ -12,8 +12,8 @@ from service.domain.project import EstimatorSpec, Project
 from service.errors import FitFailed
 from service.learning.crowdlab import Codes, Numbers, VoteTable, weigh_votes
 from service.learning.estimators import fit
+from service.learning.models import predict_probabilities
 from service.learning.pool import Features
-from service.learning.scoring import predict_probabilities
 
 FOLDS = 5
 """The labelled rows are cut into so many parts; a model learns from all others and says what it thinks of the one."""

@@ -16,8 +16,9 @@ from service.compute.deadline import check_deadline
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.errors import FitFailed
+from service.learning.models import Classifier, predict_probabilities
 from service.learning.pool import Features, stacked
-from service.learning.scoring import INVALID_SCORE, Classifier, Scorer, predict_probabilities, score_rows
+from service.learning.scoring import INVALID_SCORE, Scorer, score_rows
 from service.strategies.engine.features import SAMPLE, comparable, dense, format_notes, notes_of_folding, sampled, width
 from service.strategies.engine.question import Codes, FitModel, PoolView, Positions
 from service.strategies.engine.ranking import top

@@ -15,8 +15,9 @@ from service.domain.project import MICROSECONDS, Project, now
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit
 from service.learning.external_predictions import ExternalPredictions
+from service.learning.models import Committee
 from service.learning.pool import Pool
-from service.learning.scoring import THREADS, Backend, Committee
+from service.learning.scoring import THREADS, Backend
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache

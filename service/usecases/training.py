@@ -15,8 +15,9 @@ from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import fit
+from service.learning.models import Classifier
 from service.learning.pool import Features
-from service.learning.scoring import Classifier, evaluate
+from service.learning.scoring import evaluate
 from service.learning.weigh_votes import estimate_consensus
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile

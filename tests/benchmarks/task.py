@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.learning import estimators
-from service.learning.scoring import Classifier
+from service.learning.models import Classifier
 from tests.benchmarks.pools import pool
 from tests.benchmarks.sizes import N_CLASSES
 

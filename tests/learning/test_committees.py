@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from service.errors import FitFailed
-from service.learning.committees import BaggedCommittee, bootstrap, forest_committee_of
-from service.learning.estimators import fit, resolve_estimator
-from service.learning.scoring import predict_probabilities
+from service.learning.committees import BaggedCommittee, bootstrap
+from service.learning.estimators import committee_in, fit, resolve_estimator
+from service.learning.models import predict_probabilities
 from service.strategies import STRATEGIES
 from service.usecases import training
 from tests.support.calls import end_labels, line_pool, post
@@ -110,15 +109,14 @@ def test_members_need_not_know_every_class():
 def test_a_forest_is_the_committee_of_its_trees(name, scale):
     X = np.random.default_rng(0).normal(size=(60, 4))
     model = fit(resolve_estimator(name, {"n_estimators": 10, "scale": scale}), X, np.arange(60) % 3 * 2, 0)
-    trees = forest_committee_of(model)
+    trees = committee_in(model)
     members = trees.member_probabilities(X)
     assert members.shape == (trees.n_members, 60, len(trees.classes_)) == (10, 60, 3)
     assert members.mean(axis=0) == pytest.approx(predict_probabilities(model, X))
 
 
-@pytest.mark.parametrize("model", [LogisticRegression(), RandomForestClassifier()])
-def test_nothing_else_is(model):
-    assert forest_committee_of(model) is None
+def test_a_linear_model_is_no_committee():
+    assert committee_in(LogisticRegression()) is None
 
 
 def test_a_bootstrap_holds_every_class():

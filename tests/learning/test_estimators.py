@@ -11,11 +11,14 @@ from scipy.special import expit
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import BernoulliNB
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from service.compute.threads import thread_pools, use_one_thread
 from service.errors import FitFailed, InvalidRequest
+from service.learning import estimators
+from service.learning.committees import BaggedCommittee
 from service.learning.estimators import (
     ESTIMATORS,
     DecisionSVC,
@@ -23,7 +26,9 @@ from service.learning.estimators import (
     fit,
     resolve_estimator,
 )
+from service.learning.pool import Pool
 from service.learning.preprocessing import Standardizer
+from service.learning.scoring import score_pool
 
 NAMES = [
     "logistic_regression",
@@ -461,3 +466,25 @@ def test_a_network_of_too_many_weights_is_refused():
     X = np.eye(4, 200_000, dtype=np.int8)
     with pytest.raises(FitFailed, match="20000000 weights on 200000 features"):
         fit(resolve_estimator("mlp", {"hidden_layer_sizes": [100]}), X, np.array([0, 1, 0, 1]), random_state=0)
+
+
+def test_an_estimator_declares_its_fast_predictor_and_its_members(monkeypatch):
+    monkeypatch.setattr(estimators, "ESTIMATORS", dict(ESTIMATORS))
+
+    @estimators.estimator(
+        "bernoulli_nb",
+        summary="Naive Bayes on binary features.",
+        source="sklearn.naive_bayes.BernoulliNB",
+        parameters=(),
+        model_type=BernoulliNB,
+        fast_predictor=lambda model: lambda X: model.predict_proba(X) + 1,
+        members=lambda model: BaggedCommittee.of([model, model]),
+    )
+    def bernoulli_nb(params, random_state, shape):
+        return BernoulliNB()
+
+    X, y = np.eye(6), np.arange(6) % 2
+    model = fit(resolve_estimator("bernoulli_nb", {}), X, y, 0)
+    assert estimators.committee_in(model).n_members == 2
+    [scores] = score_pool(model, Pool.of(X), lambda P: P.sum(axis=1), np.ones(6, bool))
+    assert scores == pytest.approx(np.full(6, 3.0))  # each of two classes has one more than its probability

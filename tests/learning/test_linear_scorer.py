@@ -5,8 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from service.learning.estimators import ESTIMATORS, fit, resolve_estimator
-from service.learning.linear_scorer import fast_linear_predictor
+from service.learning.estimators import ESTIMATORS, fast_predictor, fit, resolve_estimator
 from service.learning.pool import Pool
 from service.learning.scoring import score_pool
 from service.strategies.uncertainty import entropy, least_confidence, margin, ratio
@@ -32,7 +31,7 @@ def blobs(n_classes, dtype):
 def test_scores_of_a_linear_model_are_those_of_scikit_learn(scorer, n_classes, dtype, scale):
     X, y = blobs(n_classes, dtype)
     model = fit(resolve_estimator("logistic_regression", {"scale": scale}), X[:200], y[:200], 0)
-    assert fast_linear_predictor(model) is not None
+    assert fast_predictor(model) is not None
     [scores] = score_pool(model, Pool.of(X), scorer, np.ones(len(X), bool))
     assert scores == pytest.approx(scorer(model.predict_proba(X.astype(np.float64))), abs=ROUNDING[dtype])
 
@@ -49,13 +48,13 @@ def test_scores_of_every_estimator_are_those_of_its_probabilities(name, scorer):
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "logistic_regression"])
 def test_no_other_estimator_goes_the_short_way(name):
     X, y = blobs(2, "f8")
-    assert fast_linear_predictor(fit(resolve_estimator(name, QUICK.get(name, {})), X[:60], y[:60], 0)) is None
+    assert fast_predictor(fit(resolve_estimator(name, QUICK.get(name, {})), X[:60], y[:60], 0)) is None
 
 
 def test_probabilities_sum_to_one_however_far_the_logits_are_apart():
     model = LogisticRegression()
     model.classes_, model.coef_, model.intercept_ = np.arange(3), np.array([[1e3], [0.0], [-1e3]]), np.zeros(3)
-    probabilities = fast_linear_predictor(model)(np.array([[-1e300], [-1.0], [0.0], [1e-4], [1e300]]))
+    probabilities = fast_predictor(model)(np.array([[-1e300], [-1.0], [0.0], [1e-4], [1e300]]))
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(5))
     assert probabilities[[0, 4]].tolist() == [[0, 0, 1], [1, 0, 0]]
 
@@ -79,4 +78,4 @@ def test_nothing_is_written_to_the_pool():
 
 
 def test_a_pipeline_of_something_else_goes_the_long_way():
-    assert fast_linear_predictor(Pipeline([("a", "passthrough"), ("b", object())])) is None
+    assert fast_predictor(Pipeline([("a", "passthrough"), ("b", object())])) is None

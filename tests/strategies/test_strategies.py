@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from service.errors import InvalidRequest
 from service.learning import scoring
+from service.learning.models import predict_probabilities
 from service.learning.pool import Pool, SparseRows
-from service.learning.scoring import SegmentScores, predict_probabilities
+from service.learning.scoring import SegmentScores
 from service.strategies import STRATEGIES, Question, Strategy, resolve_strategy, select, uncertainty
 from service.strategies.engine import registry
 from service.strategies.engine.features import FOLDED, cluster_middles, comparable, dense

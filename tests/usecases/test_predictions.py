@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from sklearn.datasets import load_wine
 
 from service.learning import pool as pools
-from service.learning.scoring import predict_probabilities
+from service.learning.models import predict_probabilities
 from service.store import Part
 from service.usecases import predictions as module
 from tests.support.calls import get, post

@@ -11,16 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads, use_one_thread
+from service.learning.models import Committee, predict_probabilities
 from service.learning.pool import Pool
-from service.learning.scoring import (
-    INVALID_SCORE,
-    Committee,
-    Probabilities,
-    Scores,
-    member_predictor_for,
-    predict_probabilities,
-    score_rows,
-)
+from service.learning.scoring import INVALID_SCORE, Probabilities, Scores, member_predictor_for, score_rows
 from service.strategies.engine.greedy import (
     BLOCK_CELLS,
     Space,

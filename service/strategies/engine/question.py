@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.learning.models import Classifier, Committee, predict_probabilities
 from service.learning.pool import Features, Pool
 from service.learning.scoring import (
     THREADS,
     Backend,
-    Classifier,
-    Committee,
     Probabilities,
     ScoreCache,
     Scorer,
     Scores,
     member_predictor_for,
-    predict_probabilities,
     score_pool,
 )
 

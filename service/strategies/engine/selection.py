@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.parameters import Parameters
-from service.learning.committees import BaggedCommittee, forest_committee_of
+from service.learning.committees import BaggedCommittee
+from service.learning.estimators import committee_in
+from service.learning.models import Classifier, Committee
 from service.learning.pool import Pool
-from service.learning.scoring import INVALID_SCORE, THREADS, Classifier, Committee, Predictor, Scores, score_pool
+from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores, score_pool
 from service.strategies.auto import choose_without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
@@ -104,7 +106,7 @@ def committee_for(plan: Plan, question: Question) -> tuple[Committee, Pool]:
 
     They are a forest's own trees, or as many models as the strategy is told.
     """
-    trees = forest_committee_of(plan.model)
+    trees = committee_in(plan.model)
     if trees is not None:
         return trees, question.read_by_model
     if question.model is None or question.committee is None:

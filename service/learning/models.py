@@ -1,0 +1,56 @@
+"""Trained models and committees as the service sees them, and their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.compute.threads import use_one_thread
+from service.learning.pool import Features
+
+
+class Classifier(Protocol):
+    """A trained model."""
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The codes of the classes seen in training (c,), ascending."""
+
+    def predict_proba(self, X: Any, /) -> NDArray[Any]:
+        """Return the probabilities (n, c) of rows (n, d), columns in the order of `classes_`.
+
+        Rows far outside the training range may overflow to NaN, except in a model that scales its features.
+        """
+
+
+@runtime_checkable
+class Committee(Protocol):
+    """Several models of the same classes."""
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The codes of the classes that any member knows (c,), ascending."""
+
+    @property
+    def n_members(self) -> int:
+        """The number of models."""
+
+    @property
+    def identity(self) -> Hashable:
+        """A key that differs between committees beside the same model."""
+
+    def member_probabilities(self, X: Features) -> NDArray[np.float64]:
+        """Return the probabilities (m, n, c) of rows (n, d)."""
+
+
+def predict_probabilities(model: Classifier, X: Features) -> NDArray[np.float64]:
+    """Return the probabilities (n, c) of rows (n, d), columns in the order of `model.classes_`.
+
+    Where features overflow inside a model, the probabilities are not finite and no warning is issued.
+    """
+    use_one_thread()
+    with np.errstate(all="ignore"):
+        return np.asarray(model.predict_proba(X), dtype=np.float64)
