@@ -12,7 +12,7 @@ import pytest
 
 SERVICE = Path(__file__).parent.parent / "service"
 
-# Each rung may import those before it. The rooms of one rung do not know each other.
+# A module may import from the rungs above its own, and from its own package.
 LAYERS = [
     ("errors", "settings", "demo"),
     ("domain", "telemetry"),
@@ -90,6 +90,13 @@ def http_room(module: str) -> tuple[int, str]:
     name = module.removeprefix("service.http.")
     rooms = [(level, room) for level, names in enumerate(HTTP_LAYERS) for room in names]
     return max((each for each in rooms if f"{name}.".startswith(f"{each[1]}.")), key=lambda each: len(each[1]))
+
+
+def test_each_room_is_on_one_rung_and_has_its_folder_of_tests() -> None:
+    rooms = {path.parent.name for path in SERVICE.glob("*/__init__.py")}
+    loose = {path.stem for path in SERVICE.glob("*.py")} - {"__init__", "__main__"}
+    assert sorted(name for names in LAYERS for name in names) == sorted(rooms | loose)
+    assert rooms <= {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name not in ("service", "service.__main__")])

@@ -103,7 +103,7 @@ class Service(HTTPClient):
         door.bind(("127.0.0.1", 0))
         weakref.finalize(self, door.close)
         super().__init__(door.getsockname()[1])
-        self.log = log
+        self.data_dir, self.log = data_dir, log
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AQ_")},
             "AQ_DATA_DIR": str(data_dir),

@@ -22,16 +22,19 @@ CLASSES = ("ant", "bee")
 
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
-    """Label a whole pool: undisturbed, while workers are killed, and with two annotators per sample."""
+    """Label a whole pool with one vote per sample, with two, and while workers are killed."""
     tally = Tally()
     with running(scratch / "data", scratch / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning") as service:
-        for project, overlap, kills in (
-            ("undisturbed", 1, 0),
-            ("with-kills", 1, sizes.annotator_kills),
-            ("two-votes", 2, 0),
-        ):
-            label_everything(service, project, overlap, kills, sizes, seed, tally)
+        attack(service, sizes, seed, tally)
     return tally
+
+
+def attack(service: Service, sizes: Sizes, seed: int, tally: Tally) -> None:
+    rounds = [("one-vote", 1, 0), ("two-votes", 2, 0)]
+    if sizes.annotator_kills:
+        rounds.append(("with-kills", 1, sizes.annotator_kills))
+    for project, overlap, kills in rounds:
+        label_everything(service, project, overlap, kills, sizes, seed, tally)
 
 
 def label_everything(

@@ -45,8 +45,10 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Crash at every point of every operation and check what is on disk."""
     tally, crasher = Tally(), Crasher()
     try:
-        for operation in OPERATIONS:
-            try_operation(crasher, operation, sizes.crash_points, scratch, tally)
+        prepared = crasher.run(do="prepare", root=str(scratch / "begin"))
+        if tally.check(prepared["status"] == 0, f"preparation failed: {prepared['output']}"):
+            for operation in OPERATIONS:
+                try_operation(crasher, operation, sizes.crash_points, scratch, tally)
     finally:
         crasher.close()
     return tally
@@ -54,11 +56,7 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
 
 def try_operation(crasher: Crasher, operation: str, limit: int, scratch: Path, tally: Tally) -> None:
     """Complete an operation, then crash at each of its points in turn."""
-    begin = scratch / operation
-    prepared = crasher.run(do="prepare", root=str(begin), operation=operation)
-    if prepared["status"] != 0:
-        tally.fail(f"{operation}: preparation failed: {prepared['output']}")
-        return
+    begin = scratch / "begin"
     root = shutil.copytree(begin, scratch / "whole", symlinks=True)
     done = crasher.run(do="crash", root=str(root), operation=operation, point=0, torn=False)
     shutil.rmtree(root)

@@ -42,18 +42,22 @@ MASTER_EVERY = 10
 
 def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
     """Kill in rounds; after each, compare the clients' knowledge with the stored data."""
-    tally, rng = Tally(), random.Random(f"{seed} storm")  # noqa: S311 - reproducible
+    tally = Tally()
     with running(scratch / "data", scratch / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning") as service:
-        make_projects(service, sizes)
-        history = LeaseHistory()
-        clients = make_clients(service.port, tally, seed, sizes, history)
-        client = CheckedClient(service.port, tally)
-        while tally.counts["kills"] < sizes.kills:
-            kill_for_a_round(service, clients, sizes, rng, tally)
-            verify(client, clients, scratch / "data", tally)
-        tally.failures += history.violations()
-        verify_after_restart(service, client, scratch, tally)
+        attack(service, sizes, seed, tally)
     return tally
+
+
+def attack(service: Service, sizes: Sizes, seed: int, tally: Tally) -> None:
+    make_projects(service, sizes)
+    history, rng = LeaseHistory(), random.Random(f"{seed} storm")  # noqa: S311 - reproducible
+    clients = make_clients(service.port, tally, seed, sizes, history)
+    client = CheckedClient(service.port, tally)
+    while tally.counts["kills"] < sizes.kills:
+        kill_for_a_round(service, clients, sizes, rng, tally)
+        verify(client, clients, service.data_dir, tally)
+    tally.failures += history.violations()
+    verify_after_restart(service, client, tally)
 
 
 def make_projects(service: Service, sizes: Sizes) -> None:
@@ -126,8 +130,8 @@ def kill(service: Service, rng: random.Random, tally: Tally) -> None:
 def verify(client: CheckedClient, clients: Sequence[Client], root: Path, tally: Tally) -> None:
     """Check all stored data while no client writes."""
     tally.count("full comparisons")
-    for client in clients:
-        client.verify()
+    for writer in clients:
+        writer.verify()
     for project in client.fetch("GET", "/projects?limit=1000").json["projects"]:
         verify_project(client, project["project_id"], tally)
     check_data_directory(root, tally)
@@ -170,15 +174,15 @@ def replay_of(labels: Sequence[dict[str, Any]]) -> dict[Any, Any]:
     }
 
 
-def verify_after_restart(service: Service, client: CheckedClient, scratch: Path, tally: Tally) -> None:
+def verify_after_restart(service: Service, client: CheckedClient, tally: Tally) -> None:
     """Check after a restart: same labels, no leftover files, `check` passes, and an export can be imported."""
     names = [project["project_id"] for project in client.fetch("GET", "/projects?limit=1000").json["projects"]]
     before = {name: replay_of(client.fetch("GET", f"/projects/{name}/labels").json["labels"]) for name in names}
     service.stop()
-    check = check_command(scratch / "data")
+    check = check_command(service.data_dir)
     tally.check(check == (0, []), f"active-query check: {check}")
     service.start()
-    check_no_leftovers(scratch / "data", tally)
+    check_no_leftovers(service.data_dir, tally)
     for name in names:
         labels = replay_of(client.fetch("GET", f"/projects/{name}/labels").json["labels"])
         tally.check(labels == before[name], f"{name}: labels differ after a restart")

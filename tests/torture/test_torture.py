@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.torture.__main__ import TRIALS
+from tests.support.serving import Service
+from tests.torture import annotators, crash_points, fuzz, machine, storm
 from tests.torture.lease_history import Grant, LeaseHistory
+from tests.torture.outcome import Tally
+from tests.torture.processes import running
 from tests.torture.sizes import QUICK
 
 
-@pytest.mark.parametrize("name", ["storm", "annotators", "machine", "crash_points", "fuzz"])
-def test_nothing_is_lost(name: str, tmp_path: Path) -> None:
-    tally = TRIALS[name].run(QUICK, 0, tmp_path)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that two trials share: to start one takes longer than a trial."""
+    root = tmp_path_factory.mktemp("torture")
+    with running(root / "data", root / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="warning") as service:
+        yield service
+
+
+@pytest.mark.parametrize("attack", [annotators.attack, storm.attack])
+def test_acknowledged_writes_survive(attack: Callable[..., None], service: Service) -> None:
+    tally = Tally()
+    attack(service, QUICK, 0, tally)
+    assert tally.counts
+    assert tally.failures == []
+
+
+@pytest.mark.parametrize("run", [machine.run, crash_points.run, fuzz.run])
+def test_a_trial_finds_no_failure(run: Callable[..., Tally], tmp_path: Path) -> None:
+    tally = run(QUICK, 0, tmp_path)
     assert tally.counts
     assert tally.failures == []
 
