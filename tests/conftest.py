@@ -1,4 +1,4 @@
-"""The real thing, made small: a real store in a temporary directory, a real application, a real gunicorn."""
+"""Fixtures: a store in a temporary directory, an application, and services under gunicorn."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from service.settings import Settings
 from service.store import Store
 from tests.support.serving import Service
 
-# How long an example takes says how busy the machine is.
+# The duration of an example depends on the load of the machine.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A directory of tests runs in two processes; a file, or what -k or -m picks, in this one: quick and debuggable."""
-    picked = config.option.keyword or config.option.markexpr
-    return 2 if not picked and any(Path(arg).is_dir() for arg in config.args) else 0
+    """Run directories in two processes; single files, and tests chosen by -k or -m, in this process."""
+    selected = config.option.keyword or config.option.markexpr
+    return 2 if not selected and any(Path(arg).is_dir() for arg in config.args) else 0
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty store."""
+    """Return an empty store."""
     return Store(tmp_path / "data")
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> Flask:
-    """The application with default settings over an empty store."""
+    """Return the application with default settings over an empty store."""
     return create_app(Settings(data_dir=tmp_path / "data", log_level="error"))
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A caller of the application in this process."""
+    """Return a client of the application in this process."""
     return app.test_client()
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start real gunicorns over this test's data directory; whatever still runs afterwards is killed."""
+    """Return a function that starts services over this test's data directory; kill them after the test."""
     started: list[Service] = []
 
     def start(**settings: str) -> Service:

@@ -49,6 +49,6 @@ QUICK = Sizes(
     load_rounds=1,
     load_seconds=1,
     shrink=10,
-    growth=(1_000, 20_000),
+    growth=(2_000,),
     huge=200_000,
 )

@@ -1,4 +1,4 @@
-"""schemathesis over the whole contract, all checks and all phases on, against a service that asks for a key."""
+"""Run schemathesis over the whole contract, with all checks and phases, against a service that requires a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 def run_schemathesis(
     serve: Callable[..., Service], directory: Path, max_examples: int, seed: int
 ) -> subprocess.CompletedProcess[str]:
-    """Start a service with the settings that this needs, and ask it whatever its openapi.yaml allows, and does not."""
+    """Start a service and send it random valid and invalid requests derived from its openapi.yaml."""
     token, keys_file = new_token(), directory / "keys.json"
     change_keys(keys_file, lambda keys: keys.with_key(new_key(token, "schemathesis", "admin", ["*"], None)))
     bearer = f"Bearer {token}"
@@ -32,7 +32,7 @@ def run_schemathesis(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")),
         *("run", f"http://127.0.0.1:{service.port}/openapi.yaml"),
         *("--header", f"Authorization: {bearer}"),
-        # A project may be called "import": OPTIONS /projects/import tells what is allowed of that one, too.
+        # A project may be called "import", so OPTIONS /projects/import also lists the methods of a project.
         *("--exclude-checks", "allow_header_conformance"),
         *("--checks", "all", "--mode", "all", "--max-examples", str(max_examples), "--seed", str(seed), "--no-color"),
     ]

@@ -1,4 +1,4 @@
-"""Small calls to the application in this process, so that a test says what it asks and what it expects."""
+"""Requests to the application in this process, and small pools for them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tests.support.npy import npy
 
 
 def post(client: FlaskClient, path: str, expect: int = 200, **body: Any) -> Any:
-    """POST JSON; the status must be the one expected."""
+    """POST JSON and return the reply, whose status must be the one expected."""
     response = client.post(path, json=body)
     assert response.status_code == expect, response.get_data(as_text=True)
     return response.json
 
 
 def get(client: FlaskClient, path: str, expect: int = 200) -> Any:
-    """GET JSON; the status must be the one expected."""
+    """GET JSON, whose status must be the one expected."""
     response = client.get(path)
     assert response.status_code == expect, response.get_data(as_text=True)
     return response.json
 
 
 def post_form(client: FlaskClient, expect: int = 201, **parts: Any) -> Any:
-    """POST /fit as a form: arrays as .npy, everything else as JSON."""
+    """POST /fit as a multipart form: arrays as .npy parts, everything else as JSON."""
     data = {}
     for name, value in parts.items():
         if isinstance(value, np.ndarray):
@@ -40,10 +40,10 @@ def post_form(client: FlaskClient, expect: int = 201, **parts: Any) -> Any:
 
 
 def line_pool(n: int = 20) -> list[list[float]]:
-    """A pool of n rows on a line: row i lies at i."""
+    """Return a pool of n rows [i, 1]."""
     return [[float(i), 1.0] for i in range(n)]
 
 
 def end_labels(n: int = 20, low: Any = 0, high: Any = 1) -> list[Any]:
-    """Labels for `line`: one at each end."""
+    """Return labels for `line_pool` with only the first and last row labelled."""
     return [low, *[None] * (n - 2), high]

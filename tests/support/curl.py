@@ -1,4 +1,4 @@
-"""Runs the curl lines that the documentation shows, without curl: the few options they use, over http.client."""
+"""Run the curl commands of the documentation without curl, over http.client."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from tests.support.serving import Reply, Service
 
-# What a shell would fill in; the documentation says `AQ=http://127.0.0.1:8000` once.
+# The documentation sets `AQ=http://127.0.0.1:8000` once.
 ADDRESS = "$AQ"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options that the documentation uses."""
+    """Return a parser of the curl options that the documentation uses."""
     options = argparse.ArgumentParser(prog="curl", allow_abbrev=False, exit_on_error=False)
     options.add_argument("-s", "-S", "-sS", action="store_true")
     options.add_argument("-X", dest="method")
@@ -29,24 +29,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(line: str, service: Service, folder: Path) -> Reply:
-    """Send what a curl line would send, to a service under test; `@file` is looked for in a folder."""
+    """Send the request of a curl command to a service; `@file` is read from a folder."""
     words = shlex.split(line.replace("\\\n", " "))
     assert words[0] == "curl", line
-    given = parser().parse_args(words[1:])
-    assert given.url.startswith(ADDRESS), given.url
-    headers = dict(header.split(": ", 1) for header in given.headers)
-    body = given.data.encode() if given.data is not None else None
-    if given.file is not None:
-        body = (folder / given.file.removeprefix("@")).read_bytes()
-    if given.form:
+    options = parser().parse_args(words[1:])
+    assert options.url.startswith(ADDRESS), options.url
+    headers = dict(header.split(": ", 1) for header in options.headers)
+    body = options.data.encode() if options.data is not None else None
+    if options.file is not None:
+        body = (folder / options.file.removeprefix("@")).read_bytes()
+    if options.form:
         boundary = uuid.uuid4().hex
         headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
-        body = form(given.form, boundary, folder)
-    address = urlsplit(given.url.removeprefix(ADDRESS))
-    method = given.method or ("GET" if body is None else "POST")
+        body = form(options.form, boundary, folder)
+    address = urlsplit(options.url.removeprefix(ADDRESS))
+    method = options.method or ("GET" if body is None else "POST")
     reply = service.call(method, address.geturl(), body, headers)
-    if given.output is not None:
-        (folder / given.output).write_bytes(reply.body)
+    if options.output is not None:
+        (folder / options.output).write_bytes(reply.body)
     return reply
 
 

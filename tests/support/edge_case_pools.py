@@ -1,4 +1,4 @@
-"""Pools on which selection goes wrong when it goes wrong: `POOLS` by name, each a read-only matrix."""
+"""Pools that are edge cases for strategies: read-only matrices by name."""
 
 import numpy as np
 

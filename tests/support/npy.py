@@ -1,4 +1,4 @@
-"""Files in numpy's own format, right and wrong."""
+"""Valid and invalid .npy files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def npy(array: NDArray[Any]) -> bytes:
-    """An array as a .npy file; one of objects is pickled."""
+    """Return an array as a .npy file; object arrays are pickled."""
     file = BytesIO()
     np.save(file, array)
     return file.getvalue()
@@ -20,7 +20,7 @@ def npy(array: NDArray[Any]) -> bytes:
 def npy_with_header(
     header: str, data: bytes = b"", version: tuple[int, int] = (1, 0), length: int | None = None
 ) -> bytes:
-    """A .npy file with a header of our own."""
+    """Return a .npy file with any header."""
     text = header.encode("latin-1")
     size = struct.pack("<H" if version == (1, 0) else "<I", len(text) if length is None else length)
     return b"\x93NUMPY" + bytes(version) + size + text + data

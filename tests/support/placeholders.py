@@ -1,4 +1,4 @@
-"""Comparing a reply with a documented one: what differs from run to run is masked, numbers may be a little off."""
+"""Compare replies with documented examples: placeholders for volatile values, a tolerance for numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIXED = {
 
 
 def with_placeholders(value: Any) -> Any:
-    """Replace what differs from run to run."""
+    """Replace times and generated ids by fixed placeholders."""
     if isinstance(value, dict):
         return {key: FIXED[key] if key in FIXED and below else with_placeholders(below) for key, below in value.items()}
     if isinstance(value, list):
@@ -32,7 +32,7 @@ def with_placeholders(value: Any) -> Any:
 
 
 def approx_nested(value: Any) -> Any:
-    """Let numbers be as near as the four digits that an example shows."""
+    """Wrap all floats in pytest.approx, to the four digits that examples show."""
     if isinstance(value, dict):
         return {key: approx_nested(below) for key, below in value.items()}
     if isinstance(value, list):

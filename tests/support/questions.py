@@ -1,4 +1,4 @@
-"""Questions to ask a strategy: a pool, what is labelled, and a model whose every answer is known."""
+"""Build questions for strategies from a pool, labelled rows and a model with known probabilities."""
 
 import numpy as np
 from scipy import sparse
@@ -14,13 +14,13 @@ def read_only(array):
 
 
 def sparse_pool(X):
-    """The same rows as a sparse pool."""
+    """Return the rows as a sparse pool."""
     csr = sparse.csr_array(X)
     return Pool.of(SparseRows(csr.data, csr.indices, csr.indptr, csr.shape[1]))
 
 
 def make_question(X, labeled=(), model=None, n_classes_labeled=2, **known):
-    """Every row may be asked about but the labelled ones."""
+    """Return a question in which all rows but the labelled ones are open."""
     pool = X if isinstance(X, Pool) else Pool.of(read_only(X))
     is_open = np.ones(len(pool), bool)
     is_open[list(labeled)] = False
@@ -28,7 +28,7 @@ def make_question(X, labeled=(), model=None, n_classes_labeled=2, **known):
 
 
 def question_from_probabilities(P, labeled=()):
-    """Row i has the one feature i and the probabilities P[i]."""
+    """Return a question in which row i has the single feature i and the probabilities P[i]."""
     return make_question(np.arange(len(P), dtype=np.float64)[:, np.newaxis], labeled, TableModel(P))
 
 
@@ -41,7 +41,7 @@ def selected_indices(*args, **params):
 
 
 class TableModel:
-    """A model that answers P[i] for the row whose first feature is i."""
+    """A model that returns P[i] for a row whose first feature is i."""
 
     def __init__(self, P):
         self.P = np.array(P, np.float64)

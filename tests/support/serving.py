@@ -1,4 +1,4 @@
-"""The real thing for tests: `active-query serve` on a free loopback port, and calls to it."""
+"""Start `active-query serve` on a free loopback port, and send requests to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; `json` parses it."""
+    """A response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -36,7 +36,7 @@ class Reply:
 
 
 class Upload:
-    """A form for /fit with one pool, whose rows are sent as they are made: nothing large is held by the sender."""
+    """A multipart form for /fit with one pool, whose rows are generated while sending."""
 
     boundary = "----pool"
     content_type = f"multipart/form-data; boundary={boundary}"
@@ -63,7 +63,7 @@ class Upload:
 
 
 class HTTPClient:
-    """Somebody who calls a service on its port of loopback."""
+    """Sends requests to a loopback port."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -94,15 +94,15 @@ class HTTPClient:
 
 
 class Service(HTTPClient):
-    """A gunicorn of some workers over a data directory; it can be stopped, killed and started again on its port."""
+    """A service over a data directory that can be stopped, killed and restarted on the same port."""
 
     def __init__(self, data_dir: Path, log: Path, **settings: str) -> None:
-        # Bound as long as this object lives: nobody else is given the port while gunicorn does not listen on it.
-        door = socket.socket()
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(("127.0.0.1", 0))
-        weakref.finalize(self, door.close)
-        super().__init__(door.getsockname()[1])
+        # Keeps the port reserved while gunicorn is not listening on it.
+        reserved = socket.socket()
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        weakref.finalize(self, reserved.close)
+        super().__init__(reserved.getsockname()[1])
         self.data_dir, self.log = data_dir, log
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AQ_")},
@@ -131,27 +131,27 @@ class Service(HTTPClient):
         raise TimeoutError(f"the service does not answer: {self.log.read_text()[-2000:]}")
 
     def workers(self) -> list[int]:
-        """The process ids of gunicorn's workers."""
+        """Return the process ids of the workers."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
     def counters(self) -> Path | None:
-        """The directory that `serve` made for the workers' counters; None before it did."""
+        """Return the directory of the workers' metrics, or None if `serve` has not created it yet."""
         assert self.process is not None
         items = Path(f"/proc/{self.process.pid}/environ").read_text().split("\0")
         made = [item.partition("=")[2] for item in items if item.startswith("PROMETHEUS_MULTIPROC_DIR=")]
         return Path(made[0]) if made else None
 
     def stop(self) -> int:
-        """Stop it as an operator would, and return its exit status."""
+        """Send SIGTERM and return the exit status."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill master and workers at once: nothing gets to say goodbye."""
+        """Send SIGKILL to the master and all workers at once."""
         assert self.process is not None
         master = self.process.pid
-        os.kill(master, signal.SIGSTOP)  # from now on it starts no other worker
+        os.kill(master, signal.SIGSTOP)  # it must not start another worker
         pids, counters = [master, *self.workers()], self.counters()
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -160,7 +160,7 @@ class Service(HTTPClient):
         while any(is_alive(pid) for pid in pids):
             time.sleep(0.001)
         if counters is not None:
-            shutil.rmtree(counters, ignore_errors=True)  # as a master does that can say goodbye
+            shutil.rmtree(counters, ignore_errors=True)  # which a master that exits normally does
 
     def _end(self, how: signal.Signals) -> int:
         assert self.process is not None
@@ -168,8 +168,8 @@ class Service(HTTPClient):
         return self.process.wait(40)
 
 
-def wait_until(holds: Callable[[], Any], what: Callable[[], Any] = lambda: "it never came to that") -> None:
-    """Return as soon as something holds; `what` tells how things are where that does not come within 30 seconds."""
+def wait_until(holds: Callable[[], Any], what: Callable[[], Any] = lambda: "timed out") -> None:
+    """Wait until a condition holds; after 90 seconds fail with the message that `what` returns."""
     deadline = time.monotonic() + 90
     while not holds():
         assert time.monotonic() < deadline, what()
@@ -177,7 +177,7 @@ def wait_until(holds: Callable[[], Any], what: Callable[[], Any] = lambda: "it n
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process still runs, and so holds what it held; a zombie does not."""
+    """Whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -185,7 +185,7 @@ def is_alive(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
