@@ -1,11 +1,12 @@
-"""One project as one file: what goes out, and how what comes in becomes a project."""
+"""Export and import of a project as one file."""
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +26,26 @@ from service.domain.project import (
     now,
 )
 from service.domain.sample_ids import SampleIds
-from service.errors import FieldError, ImportTargetExists, InvalidRequest, ProjectNotFound
+from service.errors import FieldError, FitFailed, ImportTargetExists, InvalidRequest, ProjectNotFound, ServiceError
 from service.learning.estimators import check_accepts_sparse
+from service.learning.pool import Pool
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
-from service.store.layout import LOG, held_out_labels_file, ids_file, rows_files
+from service.store.layout import LOG, held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
-from service.usecases.label import try_fit
 from service.usecases.run_once import run_once
+from service.usecases.training import stage_model
 from service.usecases.uploads import target_files
 
-CLOCKS_DIFFER = 24 * 3600 * MICROSECONDS
-"""By a day at most, in microseconds, the clock of an exporting machine may be ahead of this one's."""
+MAX_CLOCK_SKEW = 24 * 3600 * MICROSECONDS
+"""How far the clock of the exporting machine may be ahead of this one, in microseconds."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProjectFacts:
-    """What an exported project is, beside its arrays. Times are in microseconds since 1970 UTC."""
+    """The values of an exported project other than its arrays. Times are in microseconds since 1970 UTC."""
 
     project_id: str
     version: int
@@ -60,7 +64,7 @@ class ProjectFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImportRequest:
-    """A project as it came: its pool in segments, with names for each or none, and its events as lines of a log."""
+    """A project to import: its pool in segments, each with ids or none, and its events as lines of a log."""
 
     facts: ProjectFacts
     segments: Sequence[StagedRows]
@@ -72,15 +76,15 @@ class ImportRequest:
 
 
 def export_project(store: Store, project_id: str) -> Snapshot:
-    """Return all of a project as of one commit, but for its model. Raises ProjectNotFound and the store's errors."""
-    # Without its sums a damaged number would come out with a checksum of its own.
+    """Return a project without its model, as of one commit. Raises ProjectNotFound and the store's errors."""
+    # Part.SUMS verifies the checksums: a damaged array must not leave with a new one.
     return store.read(project_id, Part.SUMS, Part.POOL, Part.IDS, Part.HELD_OUT, Part.EVENTS)
 
 
 def refuse_taken(store: Store, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
-    """Raise ImportTargetExists, or PreconditionFailed, where there is a project of this name."""
+    """Raise ImportTargetExists or PreconditionFailed if a project of this name exists."""
     if preconditions.fingerprint is not None:
-        return  # it may be the one that this request made before
+        return  # an earlier try of this request may have made it
     with suppress(ProjectNotFound):
         preconditions.check(store.read(project_id).project)
         raise ImportTargetExists(project_id)
@@ -93,53 +97,74 @@ def import_project(
     try_enter: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
     preconditions: Preconditions = UNCONDITIONAL,
 ) -> Project:
-    """Make a project of what was exported, then fit its model, which is not part of that, if there is room for it.
+    """Make a project of an exported one, with a model fitted to its labels if `try_enter` admits the fit.
 
-    Raises InvalidRequest for what cannot be true at once, ImportTargetExists, PreconditionFailed, TooManyProjects and
-    the store's errors.
+    Raises InvalidRequest for facts that contradict each other, ImportTargetExists, PreconditionFailed, TooManyProjects
+    and the store's errors.
     """
-    project = run_once(
+    return run_once(
         store,
         request.facts.project_id,
         preconditions,
-        lambda: commit_import(store, staging, request, preconditions),
+        lambda: commit_import(store, staging, request, try_enter, preconditions),
         lambda prior: prior.project,
     )
-    if not project.fit_is_due:
-        return project
-    with try_enter() as there_is_room:
-        return try_fit(store, project) if there_is_room else project
 
 
-def commit_import(store: Store, staging: Staging, request: ImportRequest, preconditions: Preconditions) -> Project:
-    """Make the project, without a model."""
+def commit_import(
+    store: Store,
+    staging: Staging,
+    request: ImportRequest,
+    try_enter: Callable[[], AbstractContextManager[bool]],
+    preconditions: Preconditions,
+) -> Project:
+    """Commit the imported project and its model at once."""
     project = build_project(request)
     wrong = [FieldError("/votes", problem) for problem in contradictions(project)] + impossible_times(project)
     if wrong:
         raise InvalidRequest(wrong)
     if project.is_sparse:
         check_accepts_sparse(project.estimator)
-    files = staged_files(project, staging, request)
+    files, project = staged_files(project, staging, request), project.with_fit_asked()
+    with try_enter() as admitted:
+        project, model = fit_import(project, staging, request) if admitted else (project, None)
+    if model is not None:
+        files[model_file(project.last_model)] = model
     with store.transaction(project.project_id, create=True, preconditions=preconditions) as transaction:
         if transaction.project is not None:
             raise ImportTargetExists(project.project_id)
-        return transaction.commit(project.with_fit_asked().next_version(), files, IMPORT)
+        # The version stays, since queries derive their seed from it: the copy asks about the same samples.
+        return transaction.commit(replace(project.next_version(), version=project.version), files, IMPORT)
+
+
+def fit_import(project: Project, staging: Staging, request: ImportRequest) -> tuple[Project, StagedFile | None]:
+    """Return the project with its model and the model's file, or with the reason why the fit failed and None."""
+    if not project.can_fit:
+        return project, None
+    pool = Pool(tuple(rows.open() for rows in request.segments))
+    X_test = None if request.X_test is None else Pool.of(request.X_test.open())
+    try:
+        model = stage_model(staging, Snapshot(project, pool, X_test=X_test, y_test=request.y_test))
+    except ServiceError as error:
+        log.warning("project %s is imported without a model: %s", project.project_id, error)
+        return project.with_failed_fit(project, str(error), is_final=isinstance(error, FitFailed)), None
+    return project.with_model(model.ref), model.file
 
 
 def impossible_times(project: Project) -> list[FieldError]:
-    """Tell of times that no clock gave: they order the commits and the events that are still to come."""
+    """Return an error for each time that would put later commits and events out of order."""
     wrong = []
-    if project.updated_at > now() + CLOCKS_DIFFER:
+    if project.updated_at > now() + MAX_CLOCK_SKEW:
         wrong.append(FieldError("/manifest.json/project/updated_at", "lies in the future"))
     if project.created_at > project.updated_at:
         wrong.append(FieldError("/manifest.json/project/created_at", "is later than updated_at"))
     if len(project.votes) and project.votes.at.max() > project.updated_at:
-        wrong.append(FieldError("/votes", "holds an answer that is later than the project's updated_at"))
+        wrong.append(FieldError("/votes", "holds a label that is later than the project's updated_at"))
     return wrong
 
 
 def build_project(request: ImportRequest) -> Project:
-    """Return the project of an import, before its first commit here."""
+    """Return the project of an import, before its first commit."""
     facts, X_test = request.facts, request.X_test
     segments = tuple(
         Segment(number, rows.n_rows, rows.is_sparse) for number, rows in enumerate(request.segments, start=1)
@@ -148,7 +173,7 @@ def build_project(request: ImportRequest) -> Project:
     held_out = None if X_test is None else HeldOut(last + 1, X_test.n_rows, X_test.is_sparse)
     return Project(
         project_id=facts.project_id,
-        # A pool is told from every other by this name, and its copy may be here.
+        # Unique: the original may be in this store.
         incarnation=uuid.uuid4().hex,
         version=facts.version,
         random_state=facts.random_state,
@@ -175,7 +200,7 @@ def build_project(request: ImportRequest) -> Project:
 
 
 def staged_files(project: Project, staging: Staging, request: ImportRequest) -> dict[str, StagedFile]:
-    """Tell which staged file becomes which of the project."""
+    """Return the staged files by their names in the project."""
     files: dict[str, StagedFile] = {LOG: request.events}
     for segment, rows in zip(project.segments, request.segments, strict=True):
         files |= target_files(rows_files(segment), rows)
@@ -188,6 +213,6 @@ def staged_files(project: Project, staging: Staging, request: ImportRequest) -> 
 
 
 def project_facts(project: Project) -> ProjectFacts:
-    """Return what is exported of a project beside its arrays."""
+    """Return the values of a project that are exported beside its arrays."""
     same = (field.name for field in fields(ProjectFacts) if field.name != "consensus")
     return ProjectFacts(consensus=project.consensus_method, **{name: getattr(project, name) for name in same})

@@ -8,7 +8,7 @@ import itertools
 import json
 import tracemalloc
 import zipfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.store import Part, Store
 from service.store.check import check_project
 from service.store.events import line_of
+from service.usecases.training import fit_if_due
 from service.usecases.transfer import export_project, import_project
 from tests.store.test_store import Faults, files_below, fit
 from tests.support.calls import end_labels, get, line_pool, post, post_form
@@ -67,16 +68,18 @@ def take_in(client, data, expect=201, name=None):
     return response.json
 
 
+STRATEGIES = ["auto", "random", "margin", "vote_entropy", "activelab"]
+
+
 def everything(client, name):
-    """What can be seen of a project that does not change when it moves."""
+    """All of a project that stays the same when it moves, with the samples that are asked about next."""
     project = get(client, f"/projects/{name}")
-    moved = ("project_id", "version", "model_version", "updated_at")
-    question = {"project_id": name, "strategy": "margin", "batch_size": 5, "random_state": 3}
-    answer = post(client, "/query", **question)
+    moved = ("project_id", "model_version", "updated_at")
+    found = (post(client, "/query", project_id=name, strategy=strategy, batch_size=5) for strategy in STRATEGIES)
     return (
         {key: value for key, value in project.items() if key not in moved},
         get(client, f"/projects/{name}/labels"),
-        (answer["indices"], answer["ids"], answer["scores"]),
+        [(result["indices"], result["ids"], result["scores"]) for result in found],
     )
 
 
@@ -119,7 +122,7 @@ def test_a_member_whose_name_is_no_text_is_refused(client):
 def test_a_project_without_labels_moves(client, other):
     post(client, "/fit", 201, project_id="p", X=line_pool())
     made = take_in(other.test_client(), export(client))
-    assert (made["n_labeled"], made["model_version"], made["version"]) == (0, None, 2)
+    assert (made["n_labeled"], made["model_version"], made["version"]) == (0, None, 1)
 
 
 def test_a_sparse_project_moves(client, app, other):
@@ -151,7 +154,7 @@ def test_the_events_move_and_go_on(client, other):
     take_in(there, export(client))
     events = get(there, "/projects/p/events")["events"]
     assert events[: len(before)] == before
-    assert [event["kind"] for event in events[len(before) :]] == ["import", "fit"]
+    assert [event["kind"] for event in events[len(before) :]] == ["import"]
     assert replay(events) == replay(before)
 
 
@@ -165,6 +168,26 @@ def test_a_copy_beside_the_project_is_another(client):
     before, labels, _ = everything(client, "copy")
     assert (before["n_labeled"], len(labels["labels"])) == (5, 7)
     assert everything(client, "p")[0]["n_labeled"] == 6
+
+
+def test_a_project_whose_fit_fails_is_imported_with_the_reason(client, other):
+    post(client, "/fit", 201, project_id="p", X=[[5.0, 5.0]] * 20, estimator="gaussian_nb")
+    label(client, {"index": 0, "label": "a"}, {"index": 1, "label": "b"})
+    made = take_in(other.test_client(), export(client))
+    assert made["model_version"] is None
+    assert made["fit"] == get(client, "/projects/p")["fit"]
+    assert "gaussian_nb cannot learn from these numbers" in made["fit"]["last_error"]
+
+
+def test_an_import_that_finds_no_room_for_its_fit_is_fitted_later(client, tmp_path, store):
+    make(client)
+    path = tmp_path / "p.zip"
+    path.write_bytes(export(client))
+    with store.stage() as staging:
+        request = read_project(path, "copy", LIMITS, staging)
+        made = import_project(store, staging, request, lambda: nullcontext(False))
+    assert (made.model, made.fit_is_wanted, made.version) == (None, True, get(client, "/projects/p")["version"])
+    assert fit_if_due(store, "copy").model is not None
 
 
 def test_an_imported_project_can_be_exported_again(client):

@@ -531,7 +531,7 @@ STORY = (
         201,
         query={"project_id": "copy"},
         upload="export_project",
-        reply={**GROWN, "project_id": "copy", "version": 9, "model_version": 4, "n_labels_since_fit": 0},
+        reply={**GROWN, "project_id": "copy", "version": 7, "model_version": 4, "n_labels_since_fit": 0},
     ),
     Example("delete_project", "The copy", 204, path={"project_id": "copy"}),
     Example("list_strategies", "All strategies", 200),

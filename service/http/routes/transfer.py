@@ -60,8 +60,9 @@ def export_project(project_id: str) -> Response:
 def import_project() -> Response:
     """Make a project of an exported one.
 
-    Its indices, ids, labels, annotators, times, held-out set, classes, estimator, seed and events are the same. Every
-    part is checked as `POST /fit` checks its own; a pointer names the member that is wrong. The model is fitted again.
+    Its indices, ids, labels, annotators, times, held-out set, classes, estimator, seed, version and events are the
+    same, so the copy asks about the same samples. Every part is checked as `POST /fit` checks its own; a pointer names
+    the member that is wrong. The model is fitted again.
     """
     context, project_id = current_context(), read_query(IMPORT).get("project_id")
     if project_id is not None:
