@@ -90,7 +90,7 @@ def get_docs() -> Response:
 def get_guide(page: str) -> Response:
     """Read a page of the guide."""
     if page not in docs.GUIDES:
-        raise NotFound(f"there is no page {page!r}; the guide has {', '.join(docs.GUIDES)}")
+        raise NotFound
     return html_response(docs.guide_page(page))
 
 
