@@ -470,7 +470,7 @@ def test_a_page_loads_nothing(text: str) -> None:
     assert [element["attributes"]["href"][:22] for element in page.find("link")] == ["data:image/png;base64,"]
     default = f"http://{Settings().host}:{Settings().port}"
     links = {element["attributes"]["href"] for element in page.find("a")}
-    shown = {text for element in page.find("pre") for text in re.findall(r"https?://[^\s<\"']*", element["text"])}
+    shown = {text for element in page.find("code") for text in re.findall(r"https?://[^\s<\"']*", element["text"])}
     assert set(re.findall(r"https?://[^\s<\"']*", text)) <= {default} | links | shown
 
 

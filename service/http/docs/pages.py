@@ -27,6 +27,7 @@ GUIDES = (
     "own-models",
     "training",
     "annotators",
+    "results",
     "retries",
     "large-pools",
     "scaling",
