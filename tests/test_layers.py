@@ -44,7 +44,7 @@ DOORS = {
     "pickle": ("service.store",),
     "orjson": ("service.http", "service.store.events", "service.store.idempotency", "service.telemetry.logging"),
     "backports": ("service.http.body.encodings",),
-    "pyarrow": ("service.http.body.formats.arrow",),
+    "pyarrow": ("service.http.body.formats.table_reader",),
     "zlib_ng": ("service.store",),
     "prometheus_client": ("service.telemetry.multiprocess", "service.telemetry.metrics"),
     "apispec": ("service.http.contract.openapi",),
@@ -135,8 +135,6 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
         ("service.cli.main", "service.demo"),
         ("service.backends", "service.backends.dask"),
         ("service.backends", "service.backends.ray"),
-        ("service.http.body.formats.arrow", "pyarrow.compute"),
-        ("service.http.body.formats.arrow", "pyarrow.parquet"),
     }
 
 
@@ -144,6 +142,14 @@ def test_the_master_of_the_workers_imports_nothing_that_computes_or_counts() -> 
     code = "import sys, service.server.hooks; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "sklearn", "service.telemetry.metrics", "service.app"} & {*found}
+
+
+def test_the_reader_of_tables_imports_nothing_of_the_service() -> None:
+    code = "import sys, service.http.body.formats.table_reader; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ours = "service service.http service.http.body service.http.body.formats service.http.body.formats.table_reader"
+    assert {name for name in found if name.split(".")[0] == "service"} == {*ours.split()}
+    assert not {"flask", "sklearn", "scipy", "joblib", "pandas"} & {*found}
 
 
 def test_there_is_no_ring_of_imports() -> None:

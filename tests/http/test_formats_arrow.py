@@ -5,7 +5,10 @@ import sys
 import threading
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
@@ -136,8 +139,6 @@ COLUMNS = {
 @each_writer
 @pytest.mark.parametrize(("column", "values"), COLUMNS.values(), ids=COLUMNS)
 def test_a_column_arrives(staging, media_type, write, column, values):
-    if pa.types.is_large_string(column.type) and write is feather:
-        write = file
     got = read(staging, media_type, write(pa.table({"y": column})), "y")
     assert (got.tolist() if isinstance(got, np.ndarray) else got) == values
 
@@ -148,6 +149,81 @@ def test_views_of_text_arrive(staging):
     assert read(staging, ARROW_STREAM, data, "y") == texts
     data = stream(pa.table({"y": pa.array([*texts, "d" * 2000], pa.string_view())}))
     assert refused(staging, ARROW_STREAM, data, "y")[0] == "/y/12000"
+
+
+def in_memory(write, **options):
+    out = io.BytesIO()
+    write(out, **options)
+    return out.getvalue()
+
+
+POLARS = {
+    "parquet": (PARQUET, lambda frame: in_memory(frame.write_parquet)),
+    "file": (ARROW_FILE, lambda frame: in_memory(frame.write_ipc)),
+    "compressed stream": (ARROW_STREAM, lambda frame: in_memory(frame.write_ipc_stream, compression="zstd")),
+}
+PANDAS = {
+    "parquet": (PARQUET, lambda frame: in_memory(frame.to_parquet)),
+    "feather": (ARROW_FILE, lambda frame: in_memory(frame.to_feather)),
+}
+CATEGORIES = ["ant", None, "bee", "ant"] * 3_000
+
+
+@pytest.mark.parametrize(("media_type", "write"), POLARS.values(), ids=POLARS)
+def test_frames_of_polars_arrive(staging, media_type, write):
+    floats = NUMBERS.tolist()
+    for X in (pl.DataFrame(NUMBERS), pl.DataFrame({"x": pl.Series(floats, dtype=pl.Array(pl.Float32, 3))})):
+        rows = read(staging, media_type, write(X)).open()
+        assert rows.dtype == np.float32
+        assert np.array_equal(rows, NUMBERS)
+    decimals = pl.DataFrame({"a": pl.Series([1, 2], dtype=pl.Decimal(10, 2))})
+    assert read(staging, media_type, write(decimals)).open().tolist() == [[1], [2]]
+    for kind in (pl.String, pl.Categorical, pl.Enum(["bee", "ant"])):
+        y = pl.DataFrame({"y": pl.Series(CATEGORIES, dtype=kind)})
+        assert read(staging, media_type, write(y), "y") == CATEGORIES
+
+
+@pytest.mark.parametrize(("media_type", "write"), PANDAS.values(), ids=PANDAS)
+def test_frames_of_pandas_arrive_without_their_index(staging, media_type, write):
+    X = pd.DataFrame(NUMBERS, columns=["a", "b", "c"])
+    shuffled = X.sample(frac=1, random_state=0)
+    for frame in (X, shuffled, X.set_index("a"), X.set_axis([f"row {n}" for n in range(10)])):
+        assert np.array_equal(read(staging, media_type, write(frame)).open(), frame.to_numpy())
+    for y in (pd.Categorical(CATEGORIES), pd.Series(CATEGORIES)):
+        assert read(staging, media_type, write(pd.DataFrame({"y": y})), "y") == CATEGORIES
+    integers = pd.DataFrame({"y": pd.Series([1, None, 3], dtype="Int64")})
+    assert read(staging, media_type, write(integers), "y") == [1, None, 3]
+
+
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_parquet_of_duckdb_arrives(staging, tmp_path, version):
+    path = tmp_path / "table.parquet"
+    options = f"(format parquet, parquet_version {version})"
+    for select, name, values in [
+        ("i::FLOAT AS a, i * 0.5 AS b", "X", [[0, 0], [1, 0.5], [2, 1]]),
+        ("[i, i + 1]::FLOAT[2] AS x", "X", [[0, 1], [1, 2], [2, 3]]),
+        ("'class ' || i AS y", "y", ["class 0", "class 1", "class 2"]),
+        ("'b'::ENUM ('a', 'b') AS y", "y", ["b"] * 3),
+    ]:
+        rows = f"SELECT {select} FROM range(3) t(i) ORDER BY i"  # noqa: S608 - all of it stands here
+        duckdb.sql(f"COPY ({rows}) TO '{path}' {options}")
+        got = read(staging, PARQUET, path.read_bytes(), name)
+        assert (got.open().tolist() if name == "X" else got) == values
+
+
+def test_an_extension_type_arrives_as_its_storage(staging):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(NUMBERS)
+    assert read(staging, ARROW_FILE, file(pa.table({"x": tensors}))).open().tolist() == NUMBERS.tolist()
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "lz4", "zstd"])
+def test_every_codec_of_parquet_is_read(staging, codec):
+    assert read(staging, PARQUET, parquet(SMALL, compression=codec)).n_rows == 3
+
+
+def test_delta_encodings_of_parquet_are_read(staging):
+    encodings = {"use_dictionary": False, "column_encoding": {"y": "DELTA_BYTE_ARRAY"}}
+    assert read(staging, PARQUET, parquet(SMALL_TEXT, **encodings), "y") == ["cat", None, "dog", "cat"]
 
 
 @each_kind
@@ -242,21 +318,14 @@ SOURCES = [
 
 @pytest.mark.parametrize(("media_type", "data", "name"), SOURCES)
 def test_what_breaks_off_is_refused(staging, media_type, data, name):
-    lengths = range(len(data)) if media_type == PARQUET else range(0, len(data), 7)
-    # A file of Arrow is read as the stream that it holds, and what follows is a list of what was read.
-    end = len(data) - 12 if media_type == ARROW_FILE else len(data)
-    if media_type == ARROW_FILE:
-        end -= int.from_bytes(data[-10:-6], "little")
-    for length in lengths:
-        if length < end:
-            assert refused(staging, media_type, data[:length], name)[0] == f"/{name}"
+    for length in [*range(0, len(data), 29), len(data) - 1]:
+        assert refused(staging, media_type, data[:length], name)[0] == f"/{name}"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_bytes_that_were_changed_are_read_or_refused(staging, seed):
-    rng = np.random.default_rng(seed)
+def test_bytes_that_were_changed_are_read_or_refused(staging):
+    rng = np.random.default_rng(0)
     n_refused = 0
-    for n in range(3_000):
+    for n in range(2_000):
         media_type, data, name = SOURCES[n % len(SOURCES)]
         data = np.frombuffer(data, np.uint8).copy()
         at = rng.integers(0, len(data), rng.integers(1, 6))
@@ -265,7 +334,7 @@ def test_bytes_that_were_changed_are_read_or_refused(staging, seed):
             read(staging, media_type, data.tobytes(), name)
         except (InvalidRequest, HTTPException):
             n_refused += 1
-    assert n_refused > 1_000
+    assert n_refused > 500
 
 
 def own_mb():
@@ -306,7 +375,7 @@ def texts():
 
 
 def one_list():
-    return lists([np.zeros(2**26, "i1")], pa.list_(pa.int8()))
+    return pa.table({"a": pa.ListArray.from_arrays([0, 2**26], np.zeros(2**26, "i1"))})
 
 
 ONE_PAGE = {"use_dictionary": False, "data_page_size": 2**30, "compression": "zstd", "row_group_size": 2**24}
@@ -336,15 +405,7 @@ def test_a_large_table_takes_little_memory(staging, tmp_path):
         data = write(table)
         with Watch() as watch:
             assert read(staging, media_type, data, limits=Limits(2**30, 2**20, 10**8)).n_rows == 400_000
-        assert watch.growth < 100
-
-
-def test_a_row_group_of_too_many_lists_is_told_a_size_that_will_do(staging):
-    table = lists(np.zeros((2**11, 2**15), "i1"), pa.list_(pa.int8()))
-    detail = refused(staging, PARQUET, parquet(table), limits=Limits(2**30, 2**20, 10**9))[1]
-    size = int(detail.partition("row_group_size=")[2].rstrip(")"))
-    data = parquet(table, row_group_size=size)
-    assert read(staging, PARQUET, data, limits=Limits(2**30, 2**20, 10**9)).n_columns == 2**15
+        assert watch.growth < 30
 
 
 @each_kind

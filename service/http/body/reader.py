@@ -18,7 +18,7 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from service.domain.parameters import pointer_token
 from service.errors import FieldError, InvalidRequest
-from service.http.body.formats import arrow, csr, ndjson, npy, parquet, tables
+from service.http.body.formats import csr, ndjson, npy, tables
 from service.http.body.formats.spool import FileSink, Sink, SpoolFile
 from service.http.body.limits import COLUMNS, MATRICES, Limits
 from service.http.body.multipart import PartEnd, PartHead, split_form
@@ -31,8 +31,8 @@ ALSO_NDJSON = ("application/jsonl", "application/ndjson")
 MAGIC = {
     npy.MAGIC: NPY,
     csr.MAGIC: NPZ,
-    arrow.FILE_MAGIC: ARROW_FILE,
-    parquet.MAGIC: PARQUET,
+    b"ARROW1": ARROW_FILE,
+    b"PAR1": PARQUET,
 }
 """How files begin whose sender does not say, or does not know, what they are."""
 
@@ -86,14 +86,14 @@ def open_npz_matrix(target: PartTarget) -> Sink:
 
 def open_table_matrix(kind: str, target: PartTarget) -> Sink:
     """Take a matrix as a table of Arrow or Parquet."""
-    arrow.library(target.pointer)
+    tables.check_library(target.pointer)
     read = partial(tables.read_matrix, kind=kind, pointer=target.pointer, staging=target.staging)
     return target.file_sink(partial(read, max_cells=target.limits.cells))
 
 
 def open_table_column(kind: str, target: PartTarget) -> Sink:
     """Take a column as a table of Arrow or Parquet."""
-    arrow.library(target.pointer)
+    tables.check_library(target.pointer)
     read = partial(tables.read_column, kind=kind, pointer=target.pointer, max_bytes=target.limits.body_bytes)
     return target.file_sink(read)
 

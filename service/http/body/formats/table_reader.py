@@ -1,0 +1,294 @@
+"""Read Arrow and Parquet files in a process of its own, which `formats.tables` starts.
+
+pyarrow allocates what a file announces: 5 kB may announce gigabytes. A limit on the memory of the worker would end the
+requests of others, one on this process ends no more than the file. Little is imported, so that it starts quickly.
+
+A request is a line of JSON on standard input. The reply is a series of frames on standard output, each a line of JSON
+and as many bytes as it says: blocks of numbers, lists of values in JSON, and an error or an empty object at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+BLOCK_CELLS = 2**18
+"""How many numbers are sent at a time."""
+
+BATCH_ROWS = 4096
+"""How many lists or labels are read at a time."""
+
+NULL = "must be a finite number, not null"
+
+Batches = Callable[[int], Iterable[Any]]
+"""Yields record batches of at most the given number of rows."""
+
+
+class WrongValue(Exception):
+    """A value of the table that the service does not take; `at` is its pointer below that of the table."""
+
+    def __init__(self, at: str, problem: str) -> None:
+        super().__init__(problem)
+        self.at = at
+
+
+def main() -> None:
+    """Answer requests until standard input ends, which it does with the worker."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A service manager signals all processes at once, while the worker still completes its requests.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    pa.set_memory_pool(pa.system_memory_pool())  # others reserve more address space than they use
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    n_bytes_at_start = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        n_mapped = Path(request["path"]).stat().st_size
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (n_bytes_at_start + n_mapped + request["memory_bytes"], hard))
+        signal.alarm(request["seconds"])  # ends the process, whatever it is doing
+        last_frame = send_table(request)
+        signal.alarm(0)
+        send(last_frame)
+        pa.default_memory_pool().release_unused()  # to the system: the next table may come late
+
+
+def send_table(request: dict[str, Any]) -> dict[str, Any]:
+    """Send the frames of a table, and return the last one, which says what is wrong with it, if anything is."""
+    try:
+        schema, batches = open_table(request["path"], request["kind"])
+        if request["is_matrix"]:
+            for block in read_blocks(schema, batches):
+                send_array(block)
+        else:
+            for values in read_values(schema, batches, request["max_text_length"]):
+                send_values(values)
+    except WrongValue as error:
+        return {"error": str(error), "at": error.at}
+    except MemoryError:
+        problem = f"takes more than {request['memory_bytes']} bytes of memory to read"
+        return {"error": f"{problem}; write smaller record batches, or smaller row groups and pages", "at": ""}
+    except Exception as error:  # noqa: BLE001 - hostile bytes make the library raise anything
+        first_line = str(error).partition("\n")[0][:200]
+        return {"error": f"cannot be read: {first_line}", "at": ""}
+    return {}
+
+
+def send(header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+    """Write a frame."""
+    out = sys.stdout.buffer
+    out.write(json.dumps(header).encode() + b"\n")
+    out.write(payload)
+    out.flush()
+
+
+def send_array(array: NDArray[Any]) -> None:
+    """Write a frame of numbers."""
+    array = np.ascontiguousarray(array)
+    send({"dtype": array.dtype.str, "shape": array.shape}, array.reshape(-1).view(np.uint8).data)
+
+
+def send_values(values: NDArray[Any] | list[Any]) -> None:
+    """Write a frame of some values of a column."""
+    if isinstance(values, list):
+        text = json.dumps(values).encode()
+        send({"n_bytes": len(text)}, text)
+    else:
+        send_array(values)
+
+
+def open_table(path: str, kind: str) -> tuple[Any, Batches]:
+    """Open a file of a kind (stream, file or parquet), and return the schema and the batches of its columns.
+
+    The columns of a pandas index are left out, as pandas does when it reads the file.
+    """
+    schema, batches = {"stream": open_stream, "file": open_file, "parquet": open_parquet}[kind](path)
+    index = {name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)}
+    kept = [number for number, name in enumerate(schema.names) if name not in index]
+    if not kept:
+        raise WrongValue("", "has no columns")
+
+    def checked_batches(n_rows: int) -> Iterator[Any]:
+        for batch in batches(n_rows):
+            batch.validate(full=True)
+            for begin in range(0, batch.num_rows, n_rows):
+                yield batch.select(kept).slice(begin, n_rows)
+
+    return pa.schema([schema.field(number) for number in kept]), checked_batches
+
+
+def open_stream(path: str) -> tuple[Any, Batches]:
+    """Open a file in Arrow's stream format."""
+    file = pa.memory_map(path)
+    reader = pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(use_threads=False))
+
+    def batches(_: int) -> Iterator[Any]:
+        yield from reader
+        # The library takes the end of the file for the end of the stream.
+        end = file.tell()
+        file.seek(max(0, end - len(END_OF_STREAM)))
+        if file.read(len(END_OF_STREAM)) != END_OF_STREAM:
+            raise WrongValue("", "the stream breaks off: its end is not marked")
+        if end != file.size():
+            raise WrongValue("", "there are bytes behind the end of the stream")
+
+    return reader.schema, batches
+
+
+def open_file(path: str) -> tuple[Any, Batches]:
+    """Open a file in Arrow's file format."""
+    reader = pa.ipc.open_file(pa.memory_map(path), options=pa.ipc.IpcReadOptions(use_threads=False))
+    return reader.schema, lambda _: (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
+def open_parquet(path: str) -> tuple[Any, Batches]:
+    """Open a Parquet file."""
+    file = pa.parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
+    return file.schema_arrow, lambda n_rows: file.iter_batches(n_rows, use_threads=False)
+
+
+def read_blocks(schema: Any, batches: Batches) -> Iterator[NDArray[Any]]:
+    """Yield the rows of a matrix as blocks (k, d) of one dtype. Raises WrongValue."""
+    kinds = [plain_type(kind) for kind in schema.types]
+    if len(kinds) == 1 and is_list(kinds[0]):
+        number_dtype(kinds[0].value_type)
+        yield from list_blocks(batches(BATCH_ROWS))
+        return
+    dtype: np.dtype[Any] = np.result_type(*map(number_dtype, kinds))
+    row = 0
+    for batch in batches(max(1, BLOCK_CELLS // len(kinds))):
+        block = np.empty((batch.num_rows, len(kinds)), dtype)
+        for number, column in enumerate(map(plain, batch.columns)):
+            if column.null_count:
+                raise WrongValue(f"/{row + first_null(column)}/{number}", NULL)
+            block[:, number] = column.to_numpy(zero_copy_only=False)
+        yield block
+        row += len(block)
+
+
+def list_blocks(batches: Iterable[Any]) -> Iterator[NDArray[Any]]:
+    """Yield a column of lists of numbers, all of one length d, as blocks (k, d). Raises WrongValue."""
+    row, width = 0, 0
+    for batch in batches:
+        lists = plain(batch.column(0))
+        if lists.null_count:
+            raise WrongValue(f"/{row + first_null(lists)}", "must be a list of numbers, not null")
+        lengths = list_lengths(lists)
+        width = width or int(lengths[0])
+        other = np.flatnonzero(lengths != width)
+        if not width:
+            raise WrongValue(f"/{row}", "must not be empty")
+        if len(other):
+            raise WrongValue(f"/{row + other[0]}", f"has {lengths[other[0]]} numbers, but row 0 has {width}")
+        step = max(1, BLOCK_CELLS // width)
+        for begin in range(0, len(lists), step):
+            values = plain(lists.slice(begin, step).flatten())
+            if values.null_count:
+                at_row, at_column = divmod(first_null(values), width)
+                raise WrongValue(f"/{row + begin + at_row}/{at_column}", NULL)
+            yield values.to_numpy(zero_copy_only=False).reshape(-1, width)
+        row += len(lists)
+
+
+def list_lengths(lists: Any) -> NDArray[Any]:
+    """Return how many numbers each list has."""
+    if pa.types.is_fixed_size_list(lists.type):
+        return np.full(len(lists), lists.type.list_size)
+    return np.diff(lists.offsets.to_numpy())
+
+
+def read_values(schema: Any, batches: Batches, max_text_length: int) -> Iterator[NDArray[Any] | list[Any]]:
+    """Yield a column: numbers as arrays, NaN for null in floats; all else as lists. Raises WrongValue."""
+    if len(schema.types) != 1:
+        raise WrongValue("", f"has {len(schema.types)} columns; it must have one")
+    refuse_column_type(plain_type(schema.types[0]))
+    row, dictionary, texts = 0, None, []
+    for batch in batches(BATCH_ROWS):
+        column = plain(batch.column(0))
+        if pa.types.is_dictionary(column.type):
+            if dictionary is None or not column.dictionary.equals(dictionary):
+                dictionary = column.dictionary
+                texts = read_texts(dictionary, None, max_text_length)
+            yield [None if code is None else texts[code] for code in column.indices.to_pylist()]
+        elif is_text(column.type):
+            yield read_texts(column, row, max_text_length)
+        elif pa.types.is_floating(column.type) or not column.null_count:
+            yield column.to_numpy(zero_copy_only=False)
+        else:
+            yield column.to_pylist()
+        row += len(column)
+
+
+def read_texts(column: Any, row: int | None, max_length: int) -> list[str | None]:
+    """Return texts, or raise WrongValue for one that is too long; `row` is the position of the first, if it has one."""
+    texts: list[str | None] = column.to_pylist()
+    for at, text in enumerate(texts):
+        if text is not None and len(text) > max_length:
+            raise WrongValue("" if row is None else f"/{row + at}", f"has text of more than {max_length} characters")
+    return texts
+
+
+def refuse_column_type(kind: Any) -> None:
+    """Raise WrongValue for a type that holds neither labels nor ids."""
+    types = pa.types
+    inner = kind.value_type if types.is_dictionary(kind) else kind
+    if not (is_text(inner) or is_number(inner) or types.is_boolean(inner) or types.is_null(inner)):
+        problem = "integers, booleans, text or whole numbers are taken"
+        raise WrongValue("", f"holds {str(kind)[:64]}; {problem}")
+
+
+def plain_type(kind: Any) -> Any:
+    """Return the type that `plain` returns for columns of a type."""
+    return plain(pa.nulls(0, kind)).type
+
+
+def plain(column: Any) -> Any:
+    """Return a column without extension types, decimals and dictionaries of anything but text."""
+    types = pa.types
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if types.is_dictionary(column.type) and not is_text(column.type.value_type):
+        column = column.dictionary_decode()
+    return column.cast(pa.float64()) if types.is_decimal(column.type) else column
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether values of a type are text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_list(kind: Any) -> bool:
+    """Return whether values of a type are lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def is_number(kind: Any) -> bool:
+    """Return whether values of a type are integers or floats."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def number_dtype(kind: Any) -> np.dtype[Any]:
+    """Return numpy's type for a type of numbers, or raise WrongValue."""
+    if not is_number(kind):
+        problem = "every column must hold floats or integers, or there must be one column of lists of them"
+        raise WrongValue("", f"has a column of {str(kind)[:64]}; {problem}")
+    dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+    return dtype
+
+
+def first_null(array: Any) -> int:
+    """Return the position of the first null."""
+    return int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
