@@ -27,7 +27,7 @@ LAYERS = [
 # The same inside `http`, where a rung may name one module of a folder.
 HTTP_LAYERS = [
     ("media_types", "problem_document"),
-    ("body", "contract", "label_csv", "responses"),
+    ("body", "contract", "csv_writer", "responses"),
     ("docs", "middleware", "schemas"),
     ("problems",),
     ("project_archive",),

@@ -18,6 +18,7 @@ from service.http import problem_document
 from service.http.body.reader import FORMATS
 from service.http.contract.examples import STORY
 from service.http.contract.operations import Operation, Reply, route_of_contract
+from service.http.csv_writer import SAFE_HEADER
 from service.http.docs import GUIDES
 from service.http.media_types import JSON, MULTIPART, NDJSON
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
@@ -95,6 +96,7 @@ and failures are not kept.\
 UNLESS_KNOWN = "The ETags of what the caller has: 304 instead of the same again."
 
 HEADERS = {
+    SAFE_HEADER: "How the cells of CSV are written: the value of `safe`.",
     "Location": "Where the project is.",
     "Preference-Applied": "`respond-async`.",
     "Retry-After": "In how many seconds to ask again: others hold all that is left.",

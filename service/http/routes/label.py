@@ -9,7 +9,7 @@ from flask.globals import request_ctx
 
 from service.auth.keys import Role
 from service.errors import LabelNotFound
-from service.http import label_csv
+from service.http import csv_writer
 from service.http.body.reader import read_json
 from service.http.contract.operations import Operations, Reply
 from service.http.media_types import CSV, JSON
@@ -18,11 +18,12 @@ from service.http.middleware.etags import CONDITIONS, with_etag
 from service.http.middleware.idempotency import read_preconditions
 from service.http.responses import choose_media_type, empty_response, json_list, json_response
 from service.http.routes.context import current_context
+from service.http.routes.query_string import read_query
 from service.http.schemas import responses
-from service.http.schemas.requests import LabelSchema, label_request
+from service.http.schemas.requests import LabelListQuerySchema, LabelSchema, label_request
 from service.usecases import label, projects
 
-LABEL, LABEL_REPLY = LabelSchema(), responses.LabelReplySchema()
+LABEL, LABEL_LIST_QUERY, LABEL_REPLY = LabelSchema(), LabelListQuerySchema(), responses.LabelReplySchema()
 
 operations = Operations()
 
@@ -57,18 +58,30 @@ def label_project() -> Response:
     "GET",
     "/projects/<project_id>/labels",
     role=Role.READER,
-    replies={200: Reply("The answers, in order of their samples.", responses.LabelListSchema, (CSV,), etag=True)},
-    problems=(404, 406),
+    query=LabelListQuerySchema,
+    replies={
+        200: Reply(
+            "The labels and skips, in order of their samples.",
+            responses.LabelListSchema,
+            (CSV,),
+            etag=True,
+            some_headers=(csv_writer.SAFE_HEADER,),
+        )
+    },
+    problems=(404, 406, 422),
 )
 def list_project_labels(project_id: str) -> Response:
-    """List all answers.
+    """List all labels and skips.
 
-    As JSON, or as CSV with `Accept: text/csv`.
+    As JSON, or as CSV with `Accept: text/csv`. In CSV an apostrophe precedes text that a spreadsheet would run as a
+    formula, and the header `X-CSV-Safe` says so; `safe=none` leaves it out.
     """
+    safe = read_query(LABEL_LIST_QUERY)["safe"]
     media_type = choose_media_type(request, JSON, CSV)
     project, records = projects.list_labels(current_context().store, project_id)
     if media_type == CSV:
-        response, suffix = Response(label_csv.csv_lines(records), mimetype=CSV), "-csv"
+        response, suffix = Response(csv_writer.csv_labels(records, safe), mimetype=CSV), "-csv"
+        response.headers[csv_writer.SAFE_HEADER] = safe
     else:
         response, suffix = Response(json_list("labels", records), mimetype=JSON), ""
     response.vary.add("Accept")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -16,7 +15,7 @@ from service.auth.keys import Role
 from service.compute.deadline import time_limit
 from service.errors import InvalidRequest
 from service.http.contract.operations import Operations, Reply
-from service.http.label_csv import csv_value
+from service.http.csv_writer import SAFE_HEADER, csv_lines, csv_value
 from service.http.media_types import CSV, JSON, NPY
 from service.http.middleware.etags import with_etag
 from service.http.responses import choose_media_type, json_response
@@ -42,7 +41,15 @@ operations = Operations()
     "/projects/<project_id>/predictions",
     role=Role.READER,
     query=PredictionQuerySchema,
-    replies={200: Reply("The predictions, in the order of the pool.", PredictionPageSchema, (CSV, NPY), etag=True)},
+    replies={
+        200: Reply(
+            "The predictions, in the order of the pool.",
+            PredictionPageSchema,
+            (CSV, NPY),
+            etag=True,
+            some_headers=(SAFE_HEADER,),
+        )
+    },
     problems=(404, 406, 409, 422, 503, 504),
 )
 def list_project_predictions(project_id: str) -> Response:
@@ -106,22 +113,18 @@ def csv_predictions(found: Predictions, data: dict[str, Any]) -> Response:
     blocks = found.blocks
     if "limit" in data:
         blocks = iter(first_predictions(blocks, data["limit"])[0])
-    head = ["index", "id", "label", "confidence"]
+    head, safe = ["index", "id", "label", "confidence"], data["safe"]
     if data["probabilities"]:
-        head += [f"p({csv_value(label)})" for label in found.project.classes]
+        head += [f"p({csv_value(label, 'none')})" for label in found.project.classes]
 
     def lines(block: PredictionBlock) -> str:
         rows = rows_of(found, block, data)
-        return csv_lines((*map(csv_value, row[:4]), *(p for some in row[4:] for p in some.tolist())) for row in rows)
+        return csv_lines(
+            (*(csv_value(value, safe) for value in row[:4]), *(p for some in row[4:] for p in some.tolist()))
+            for row in rows
+        )
 
-    return Response(chain([csv_lines([head])], map(lines, blocks)), mimetype=CSV)
-
-
-def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
-    """Write rows as CSV (RFC 4180)."""
-    lines = io.StringIO()
-    csv.writer(lines).writerows(rows)
-    return lines.getvalue()
+    return Response(chain([csv_lines([head])], map(lines, blocks)), mimetype=CSV, headers={SAFE_HEADER: safe})
 
 
 def npy_predictions(found: Predictions, data: dict[str, Any]) -> Response:

@@ -10,6 +10,7 @@ from service.domain.labels import INT64_MAX
 from service.http.schemas.base import BaseSchema, RawField, Rule, RuleField
 from service.http.schemas.fields import integer_text, one_of
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
+from service.http.schemas.requests import safe_field
 from service.http.schemas.responses import count, listed, many, optional, or_null
 
 MAX_PREDICTIONS = 10_000
@@ -67,6 +68,7 @@ class PredictionQuerySchema(BaseSchema):
         integer_text(1, MAX_PREDICTIONS),
         "Largest number of predictions in the reply. Default: 1,000 in JSON, all of them in CSV and .npy.",
     )
+    safe = safe_field()
     after = RuleField(integer_text(0, INT64_MAX), "The last index of the page before.")
 
 
