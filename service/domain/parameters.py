@@ -95,6 +95,13 @@ def check_parameters(owner: str, declared: Iterable[Parameter], given: Mapping[s
     return values
 
 
+def not_listed(what: str, name: str, known: Iterable[str], listed_at: str) -> str:
+    """Return the error for an unknown name of many: the closest known one, and where all are listed."""
+    close = difflib.get_close_matches(name[:64], known, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"{name[:64]!r} is not {what}: {guess}{listed_at} lists all"
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Say that `name` is not on offer, what is, and which one was probably meant."""
     names = sorted(known)

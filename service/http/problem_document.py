@@ -17,6 +17,9 @@ MEDIA_TYPE = "application/problem+json"
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
+NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+"""Header of every problem: a browser must not take a document that quotes a request for HTML."""
+
 
 class FieldErrorSchema(Schema):
     """One wrong field."""

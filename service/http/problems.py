@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from service import errors
 from service.domain.parameters import pointer_token
 from service.http.middleware.request_log import current_request_id
-from service.http.problem_document import MEDIA_TYPE, document
+from service.http.problem_document import MEDIA_TYPE, NO_SNIFFING, document
 from service.telemetry.metrics import count_refusal
 
 STATUS: dict[type[errors.ServiceError], int] = {
@@ -30,6 +30,8 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.StoreDamaged: 500,
 }
 
+OVERLOAD = (errors.TooBusy, errors.StoreBusy)
+
 RETRY_AFTER_SECONDS = 1
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ())
         # Whoever found them may have stopped looking.
         detail += f" (at least {len(wrong) - errors.MAX_ERRORS} more wrong fields are not listed)"
     body = document(status, detail, current_request_id(), wrong[: errors.MAX_ERRORS])
-    response = Response(body, status, mimetype=MEDIA_TYPE)
+    response = Response(body, status, mimetype=MEDIA_TYPE, headers=[NO_SNIFFING])
     if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
@@ -58,7 +60,8 @@ def from_service_error(error: errors.ServiceError) -> Response:
     if status > 500:
         count_refusal(error)
     if status >= 500:
-        log.error("%s", error, exc_info=error if status == 500 else None)
+        level = logging.WARNING if isinstance(error, OVERLOAD) else logging.ERROR
+        log.log(level, "%s", error, exc_info=error if status == 500 else None)
     response = problem(status, str(error), error.errors if isinstance(error, errors.InvalidRequest) else ())
     if isinstance(error, errors.IdempotencyKeyInUse):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)

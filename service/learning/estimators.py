@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 
 from service.compute.threads import use_one_thread
-from service.domain.parameters import Parameter, Parameters, check_parameters, unknown_name
+from service.domain.parameters import Parameter, Parameters, check_parameters, not_listed
 from service.domain.project import EstimatorSpec
 from service.errors import FitFailed, InvalidRequest
 from service.learning.committees import ForestCommittee
@@ -88,7 +88,7 @@ def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
     Raises InvalidRequest with the pointer `/name`, or `/params/<parameter>` for each one that is wrong.
     """
     if name not in ESTIMATORS:
-        raise InvalidRequest.at("/name", unknown_name("known estimator", name, ESTIMATORS))
+        raise InvalidRequest.at("/name", not_listed("an estimator", name, ESTIMATORS, "GET /estimators"))
     try:
         return EstimatorSpec(name, check_parameters(name, ESTIMATORS[name].parameters, params))
     except InvalidRequest as error:

@@ -24,7 +24,7 @@ from gunicorn.http import errors
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from service.http.problem_document import MEDIA_TYPE, REQUEST_ID_HEADER, document
+from service.http.problem_document import MEDIA_TYPE, NO_SNIFFING, REQUEST_ID_HEADER, document
 from service.server.slow_clients import MAX_WAITING_CLIENTS, ClientSocket, YieldingExecutor
 from service.settings import Settings
 from service.telemetry.logging import ServerLogFilter, make_formatter
@@ -192,6 +192,7 @@ def problem_reply(status: int, detail: str, request_id: str) -> bytes:
         f"Content-Type: {MEDIA_TYPE}\r\n"
         f"Content-Length: {len(body)}\r\n"
         f"{REQUEST_ID_HEADER}: {request_id}\r\n"
+        f"{': '.join(NO_SNIFFING)}\r\n"
         "\r\n"
     )
     return head.encode() + body

@@ -58,6 +58,7 @@ def asked(error, **options):
 
 def assert_problem(reply):
     assert reply.mimetype == "application/problem+json"
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
     body = reply.json
     assert body.keys() - {"errors"} == KEYS
     assert body["type"] == "about:blank"
@@ -226,6 +227,20 @@ def test_a_callers_mistake_is_not_logged_as_an_error(status, caplog):
     kind = {404: errors.NotFound, 409: errors.Conflict, 422: errors.FitFailed}[status]
     assert asked(kind("mouse")).status_code == status
     assert "mouse" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (errors.TooBusy(2), "WARNING"),
+        (errors.StoreBusy("cats"), "WARNING"),
+        (errors.StoreReadOnly("mouse"), "ERROR"),
+        (errors.StoreFull("mouse"), "ERROR"),
+    ],
+)
+def test_overload_is_logged_as_a_warning(error, level, caplog):
+    assert asked(error).status_code in (503, 507)
+    assert [record.levelname for record in caplog.records if record.name == "service.http.problems"] == [level]
 
 
 # Wrong fields.

@@ -913,7 +913,9 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
 @pytest.mark.parametrize(
     ("request_", "excerpt"),
     [
-        (query(strategy="entropi"), "did you mean 'entropy'?"),
+        (query(strategy="entropi"), "'entropi' is not a strategy: did you mean 'entropy'? GET /strategies lists all"),
+        (query(strategy="x"), "'x' is not a strategy: GET /strategies lists all"),
+        (again(estimator="svm"), "'svm' is not an estimator: did you mean 'svc'? GET /estimators lists all"),
         (again(estimator={"name": "svc", "params": {"gama": 1}}), "did you mean 'gamma'?"),
         (query(batch_size=51), "from 1 to 50 (AQ_MAX_BATCH)"),
         (query(lease_seconds=60), "for whom are the samples held?"),

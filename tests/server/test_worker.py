@@ -164,6 +164,7 @@ def test_what_cannot_be_read_is_answered_with_a_problem(service: Service, reques
     reply = sent(service, request_)
     assert (reply.status, reply.json["status"]) == (status, status)
     assert reply.headers["Content-Type"] == "application/problem+json"
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert re.fullmatch("[0-9a-f]{32}", reply.json["request_id"])
     assert reply.headers["X-Request-ID"] == reply.json["request_id"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from service import __version__
 from tests.support.calls import end_labels, get, line_pool, post
 
 
@@ -107,7 +108,8 @@ def test_labels_as_a_picture_are_not_to_be_had(client: FlaskClient) -> None:
 
 
 def test_health_and_readiness(client: FlaskClient) -> None:
-    assert get(client, "/healthz") == get(client, "/readyz") == {"status": "ok"}
+    assert get(client, "/healthz") == {"status": "ok", "version": __version__}
+    assert get(client, "/readyz") == {"status": "ok"}
 
 
 def test_the_metrics_count_requests_by_route(client: FlaskClient) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.strategies import STRATEGIES
+from service import __version__
 from service.usecases.evaluation import BIAS, MEASURED_ON, METHOD
 
 Json = Any
@@ -162,7 +162,6 @@ GROWN = REPLACED | {
     "class_counts": [1, 1],
 }
 DUE = {"due": True, "running_since": None, "last_error": None}
-STRATEGY_NAMES = ", ".join(sorted(STRATEGIES))
 LOOK_AT = {"project_id": "flowers"}
 
 STORY = (
@@ -257,7 +256,7 @@ STORY = (
         reply=problem(
             422,
             "Unprocessable Entity",
-            f"'entropi' is not a strategy: {STRATEGY_NAMES}; did you mean 'entropy'?",
+            "'entropi' is not a strategy: did you mean 'entropy'? GET /strategies lists all",
             "/strategy",
         ),
     ),
@@ -536,7 +535,7 @@ STORY = (
     Example("delete_project", "The copy", 204, path={"project_id": "copy"}),
     Example("list_strategies", "All strategies", 200),
     Example("list_estimators", "All estimators", 200),
-    Example("get_health", "The process lives", 200, reply={"status": "ok"}),
+    Example("get_health", "The process is alive", 200, reply={"status": "ok", "version": __version__}),
     Example("get_readiness", "It can write", 200, reply={"status": "ok"}),
     Example("get_metrics", "All numbers", 200, media_type="text/plain"),
     Example("get_openapi", "The contract", 200, media_type="application/yaml"),

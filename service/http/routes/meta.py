@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 
-from service import strategies
+from service import __version__, strategies
 from service.auth.keys import Role
 from service.errors import StoreUnwritable
 from service.http import docs
@@ -38,10 +38,10 @@ def list_estimators() -> Response:
     return json_response(ESTIMATORS_REPLY.dump({"estimators": estimators.ESTIMATORS.values()}))
 
 
-@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process lives.", responses.StatusSchema)})
+@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process lives.", responses.HealthSchema)})
 def get_health() -> Response:
     """Tell whether the process lives."""
-    return json_response({"status": "ok"})
+    return json_response({"status": "ok", "version": __version__})
 
 
 @operations.add(

@@ -193,8 +193,8 @@ def safe_field() -> RuleField:
     """Return the parameter that says how the cells of CSV are written."""
     return RuleField(
         fields.one_of("spreadsheet", "none"),
-        "How CSV is written. `spreadsheet`: an apostrophe precedes cells that begin with `=`, `+`, `-`, `@`, a tab or a "
-        "carriage return and are not numbers. `none`: cells are the raw values.",
+        "How CSV is written: with `spreadsheet` an apostrophe precedes cells that begin with `=`, `+`, `-`, `@`, a tab "
+        "or a carriage return and are not numbers; with `none` cells are the raw values.",
         load_default="spreadsheet",
     )
 

@@ -439,6 +439,12 @@ class EstimatorListSchema(BaseSchema):
 
 
 class StatusSchema(BaseSchema):
-    """That it works."""
+    """The status of the service."""
 
     status = RawField({"type": "string", "const": "ok"}, "ok")
+
+
+class HealthSchema(StatusSchema):
+    """The status and version of the service."""
+
+    version = string("The version of the service.")

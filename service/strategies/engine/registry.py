@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from service.domain.parameters import Parameter, Parameters, check_parameters, unknown_name
+from service.domain.parameters import Parameter, Parameters, check_parameters, not_listed
 from service.errors import InvalidRequest
 from service.learning.scoring import Scorer, Scores
 from service.strategies.engine.question import Positions, Question
@@ -138,7 +138,7 @@ def resolve_strategy(name: str, params: Mapping[str, object]) -> tuple[Strategy,
     Raises InvalidRequest with the pointer `/strategy`, or `/params/<name>` for each parameter that is wrong.
     """
     if name not in STRATEGIES:
-        raise InvalidRequest.at("/strategy", unknown_name("strategy", name, STRATEGIES))
+        raise InvalidRequest.at("/strategy", not_listed("a strategy", name, STRATEGIES, "GET /strategies"))
     strategy = STRATEGIES[name]
     try:
         return strategy, check_parameters(f"strategy {name!r}", strategy.parameters, params)
