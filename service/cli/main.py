@@ -9,7 +9,9 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -20,14 +22,16 @@ from service.auth.keys import KeysError
 from service.backends import refuse_missing_extra
 from service.cli.keys import keys
 from service.errors import StoreBusy, StoreUnwritable
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, variable_name
 from service.store import Store
 from service.store.check import check_project, project_directories
 
 MAX_OPEN_FILES = 2**16
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own, made for this
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's own tmpfs
 COUNTERS_PREFIX = ".active-query-counters-"
+
+SETTINGS = {item.name: item for item in fields(Settings)}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,14 +43,31 @@ def main() -> None:
 main.add_command(keys)
 
 
-@main.command()
-def serve() -> None:
-    """Serve over HTTP with gunicorn until told to stop.
+def setting_option(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option for a setting; it overrides the setting's variable."""
+    item = SETTINGS[name]
+    text = f"{item.metadata['sentence']} Overrides {variable_name(item)}.  [default: {item.default}]"
+    return click.option(f"--{name.replace('_', '-')}", name, help=text)
 
-    What no AQ_* variable sets, gunicorn's own GUNICORN_CMD_ARGS may; paths in it must be absolute.
+
+def environment_with(options: Mapping[str, str | None]) -> dict[str, str]:
+    """Return this process's environment, with the options that were given in place of their variables."""
+    given = {variable_name(SETTINGS[name]): text for name, text in options.items() if text is not None}
+    return {**os.environ, **given}
+
+
+@main.command()
+@setting_option("host")
+@setting_option("port")
+@setting_option("data_dir")
+def serve(**options: str | None) -> None:
+    """Serve over HTTP with gunicorn until stopped.
+
+    GUNICORN_CMD_ARGS may hold options of gunicorn that no AQ_* variable sets; paths in it must be absolute.
     """
+    variables = environment_with(options)
     try:
-        settings = Settings.from_process()
+        settings = Settings.from_env(variables)
         settings.require_access_control()
         refuse_missing_extra(settings)
     except SettingsError as error:
@@ -58,34 +79,34 @@ def serve() -> None:
     memory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     command = gunicorn_command(settings, memory)
     environment = {
-        # One thread for each computation: eight requests with a pool of threads each starve one another.
+        # One thread per computation: eight requests with a thread pool each would starve one another.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        # glibc gives what a chunk took back to the kernel, and takes it again page by page for the next: a fifth of the
-        # time of a pass over a pool. It keeps up to so many bytes now.
+        # glibc returns the memory of each chunk to the kernel and faults it in again for the next, which takes a fifth
+        # of the time of a pass over a pool. With these it keeps up to 16 MB.
         "MALLOC_MMAP_THRESHOLD_": str(2**24),
         "MALLOC_TRIM_THRESHOLD_": str(2**24),
-        **os.environ,
+        **variables,
         "AQ_DATA_DIR": str(settings.data_dir.absolute()),
         "AQ_API_KEYS_FILE": "none" if settings.api_keys_file is None else str(settings.api_keys_file.absolute()),
         "PROMETHEUS_MULTIPROC_DIR": str(make_counters_directory(memory)),
     }
     raise_open_file_limit()
-    # gunicorn looks for modules in its working directory first, and many a project has a `service` of its own.
+    # gunicorn imports from its working directory first, and the caller's may hold another package `service`.
     os.chdir(Path(__file__).parents[2])
-    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is what is wanted
+    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is needed
 
 
 def raise_open_file_limit() -> None:
-    """Let this process and its children have as many files open as it may ask for: each mapped array is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+    """Raise the limit of open files for this process and its children: each mapped array is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def gunicorn_command(settings: Settings, memory: Path) -> list[str]:
-    """Return the command line that serves. No preload: an OpenMP fit in the master would hang its children."""
+    """Return gunicorn's command line. No --preload: an OpenMP fit in the master would hang the workers."""
     host = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
     return [
         *(sys.executable, "-P", "-m", "gunicorn", "service.app:create_app()"),
@@ -103,7 +124,7 @@ def gunicorn_command(settings: Settings, memory: Path) -> list[str]:
 
 
 def check_address(host: str, port: int) -> None:
-    """Fail at once where gunicorn would try for five seconds."""
+    """Raise ClickException at once if the address cannot be bound; gunicorn would retry for five seconds."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -113,7 +134,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def check_keys(path: Path) -> None:
-    """Fail where nobody could be let in."""
+    """Raise ClickException if the file holds no usable key."""
     try:
         if read_keys(path).all:
             return
@@ -124,10 +145,10 @@ def check_keys(path: Path) -> None:
 
 
 def check_data_dir(path: Path) -> None:
-    """Fail once and in one sentence where every worker would fail with a traceback."""
+    """Raise ClickException if the data directory is unusable; each worker would fail with a traceback."""
     try:
         store = Store(path)
-        # What lies there can still be read.
+        # A read-only directory is served for reading.
         with suppress(StoreUnwritable):
             store.check_writable()
         store.sweep()
@@ -137,18 +158,18 @@ def check_data_dir(path: Path) -> None:
 
 
 def make_counters_directory(memory: Path) -> Path:
-    """Make the directory that all workers count in, and remove those of services that were killed.
+    """Make the directory in which all workers count, and remove those of services that were killed.
 
-    A lock on it passes on to gunicorn and its workers, and is free when the last of them is gone.
+    gunicorn and its workers inherit a lock on it, which is released when the last of them exits.
     """
-    for left in memory.glob(f"{COUNTERS_PREFIX}*"):
+    for old in memory.glob(f"{COUNTERS_PREFIX}*"):
         with suppress(OSError):
-            lock = lock_directory(left)
-            shutil.rmtree(left, ignore_errors=True)
+            lock = lock_directory(old)
+            shutil.rmtree(old, ignore_errors=True)
             os.close(lock)
     while True:
         path = Path(tempfile.mkdtemp(prefix=COUNTERS_PREFIX, dir=memory))
-        # Another service that starts may have found it before it was locked.
+        # Another service may start now and remove the directory before it is locked.
         with suppress(BlockingIOError, FileNotFoundError):
             os.set_inheritable(lock_directory(path), True)
             if path.exists():
@@ -156,7 +177,7 @@ def make_counters_directory(memory: Path) -> Path:
 
 
 def lock_directory(path: Path) -> int:
-    """Lock a directory and return its descriptor, or raise OSError when another process has it locked."""
+    """Lock a directory and return its descriptor, or raise OSError if another process holds the lock."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,15 +188,23 @@ def lock_directory(path: Path) -> int:
 
 
 @main.command()
-@click.option("--project", "project_id", help="Check this project alone.")
-def check(project_id: str | None) -> None:
-    """Verify the data directory, every byte of it, and say what is wrong: one line for each thing, and exit status 1.
+@setting_option("data_dir")
+@click.option("--project", "project_id", help="Check only this project.")
+def check(project_id: str | None, **options: str | None) -> None:
+    """Verify every byte of the data directory. Print a line for each problem, and exit with status 1 if there is one.
 
-    Nothing is changed, and a service may be running.
+    Nothing is changed, and the service may be running.
     """
     try:
-        directories = project_directories(Settings.from_process().data_dir)
-    except (SettingsError, OSError) as error:
+        data_dir = Settings.from_env(environment_with(options)).data_dir
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        directories = project_directories(data_dir)
+    except FileNotFoundError:
+        lacks = "holds no directory 'projects'" if data_dir.is_dir() else "does not exist"
+        raise click.ClickException(f"AQ_DATA_DIR={str(data_dir)!r} {lacks}: no data to check") from None
+    except OSError as error:
         raise click.ClickException(str(error)) from None
     if project_id is not None:
         directories = [path for path in directories if path.name == project_id]
@@ -196,30 +225,30 @@ def check(project_id: str | None) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("active-query-demo"),
     show_default=True,
-    help="Directory for the pictures and curves.json.",
+    help="Directory for the plots and curves.json.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
-    help="How many runs with random questions.  [default: 20 of the yardstick, 5 of the digits]",
+    help="Number of runs with random queries.  [default: 20 for the yardstick, 5 for the digits]",
 )
-@click.option("--url", help="A running service to measure, instead of one of the demo's own.")
+@click.option("--url", help="URL of a running service to measure; by default the demo starts its own.")
 def demo(out: Path, seeds: int | None, url: str | None) -> None:
-    """Measure chosen questions against random ones, and draw both. Needs the extra 'demo'."""
+    """Compare active queries with random ones and plot both. Needs the extra 'demo'."""
     try:
         from service.demo import run  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("matplotlib"):
             raise
-        raise click.ClickException("the pictures need matplotlib: pip install 'active-query[demo]'") from None
+        raise click.ClickException("the plots need matplotlib: pip install 'active-query[demo]'") from None
     run(out, seeds, url)
 
 
 @main.command()
-@click.option("--check", is_flag=True, help="Fail when the file is not what the code says.")
+@click.option("--check", is_flag=True, help="Fail if the file differs from what the code generates.")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default=Path("openapi.yaml"))
 def openapi(path: Path, check: bool) -> None:
-    """Write openapi.yaml, made from the code. Needs the extra 'dev'."""
+    """Write openapi.yaml, generated from the code. Needs the extra 'dev'."""
     try:
         from service.http.contract.openapi import render  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
@@ -228,4 +257,4 @@ def openapi(path: Path, check: bool) -> None:
     if not check:
         path.write_text(render(), encoding="utf-8")
     elif path.read_text(encoding="utf-8") != render():
-        raise click.ClickException(f"{path} is not what the code says: run `active-query openapi`")
+        raise click.ClickException(f"{path} is out of date: run `active-query openapi`")

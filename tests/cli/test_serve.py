@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from service import __version__
 from service.cli.main import COUNTERS_PREFIX, SHARED_MEMORY, gunicorn_command
 from service.server.hooks import SOCKET_TIMEOUT_SECONDS, when_ready
 from service.settings import Settings
@@ -32,10 +34,10 @@ def environment(**variables: str) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if not name.startswith("AQ_")}, **variables}
 
 
-def refused(directory: Path, **variables: str) -> str:
-    """Start a service that must not start, and return what it said."""
+def refused(directory: Path, *options: str, **variables: str) -> str:
+    """Start a service that must not start, and return its error message."""
     settings = environment(**{"AQ_PORT": "0", "AQ_DATA_DIR": str(directory / "data"), **variables})
-    ended = subprocess.run([COMMAND, "serve"], env=settings, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([COMMAND, "serve", *options], env=settings, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1, ended
     assert ended.stderr.startswith("Error: "), ended.stderr
     assert "Traceback" not in ended.stderr
@@ -49,10 +51,11 @@ def started(tmp_path: Path) -> Iterator[Start]:
     processes: list[subprocess.Popen[bytes]] = []
     log = tmp_path / "log"
 
-    def start(**variables: str) -> tuple[str, int]:
+    def start(*options: str, **variables: str) -> tuple[str, int]:
         with log.open("wb") as output:
             settings = environment(**{"AQ_PORT": "0", "AQ_WORKERS": "1", **variables})
-            process = subprocess.Popen([COMMAND, "serve"], env=settings, stdout=output, stderr=output, cwd=tmp_path)
+            command = [COMMAND, "serve", *options]
+            process = subprocess.Popen(command, env=settings, stdout=output, stderr=output, cwd=tmp_path)
         processes.append(process)
         wait_until_logged(log, "Using worker")
         found = re.search(r"Listening at: http://(\S+):(\d+) ", log.read_text())
@@ -94,6 +97,10 @@ def test_it_refuses_in_one_sentence(variables: dict[str, str], words: list[str],
     assert all(word in said for word in words), said
 
 
+def test_an_option_is_checked_as_its_variable(tmp_path: Path) -> None:
+    assert "AQ_PORT='http': must be an integer" in refused(tmp_path, "--port", "http")
+
+
 def test_it_refuses_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -129,13 +136,16 @@ def test_it_listens_on_ipv6(started: Start) -> None:
     assert get("::1", port, "/healthz")[0] == 200
 
 
-def test_it_serves_its_own_code_and_a_relative_directory(started: Start, tmp_path: Path) -> None:
+def test_it_serves_its_own_code_and_a_relative_directory_named_by_an_option(started: Start, tmp_path: Path) -> None:
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "__init__.py").write_text("raise SystemExit('the caller has a package of this name')")
     (tmp_path / "joblib.py").write_text("raise SystemExit('and one of that')")
-    host, port = started()
+    options = ("--host", "127.0.0.1", "--port", "0", "--data-dir", "here")
+    host, port = started(*options, AQ_HOST=EVERYWHERE, AQ_PORT="not a port", AQ_DATA_DIR="/proc/nowhere")
     assert get(host, port, "/readyz")[0] == 200
-    assert (tmp_path / "active-query-data" / "projects").is_dir()
+    assert (tmp_path / "here" / "projects").is_dir()
+    messages = [json.loads(line)["message"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert f"active-query {__version__}" in messages
 
 
 def test_gunicorns_own_variable_opens_no_other_door(

@@ -193,11 +193,17 @@ def test_a_project_that_there_is_not_is_told(store):
     assert (run.exit_code, run.stderr) == (1, "Error: there is no project 'q'\n")
 
 
-def test_a_data_directory_that_there_is_not_is_told_and_not_made(tmp_path):
-    run = CliRunner().invoke(main, ["check"], env={"AQ_DATA_DIR": str(tmp_path / "none")})
-    assert run.exit_code == 1
-    assert "No such file" in run.stderr
+def test_a_missing_data_directory_is_an_error_and_is_not_created(tmp_path):
+    none = tmp_path / "none"
+    run = CliRunner().invoke(main, ["check"], env={"AQ_DATA_DIR": str(none)})
+    assert (run.exit_code, run.stderr) == (1, f"Error: AQ_DATA_DIR={str(none)!r} does not exist: no data to check\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_names_a_directory_that_holds_no_projects(tmp_path):
+    run = CliRunner().invoke(main, ["check", "--data-dir", str(tmp_path)])
+    assert run.exit_code == 1
+    assert run.stderr == f"Error: AQ_DATA_DIR={str(tmp_path)!r} holds no directory 'projects': no data to check\n"
 
 
 def test_what_is_no_project_yet_is_no_finding(store):
