@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import struct
@@ -10,7 +9,7 @@ from typing import Any
 
 from service import __version__
 from service.server.gunicorn_adapter import Logger
-from service.telemetry.multiprocess import absorb_dead_worker, shared_directory
+from service.telemetry.multiprocess import begin_worker, end_worker, free_number, shared_directory
 
 SOCKET_TIMEOUT_SECONDS = 30
 """Timeout of one read or write on a TLS connection; `slow_clients` sees to all other connections."""
@@ -33,13 +32,21 @@ def when_ready(server: Any) -> None:
             listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SOCKET_TIMEOUT_SECONDS, 0))
 
 
-def child_exit(server: Any, worker: Any) -> None:
-    """Keep the counts of a worker that has exited."""
-    directory = shared_directory()
-    if directory is not None:
-        absorb_dead_worker(directory, worker.pid, server.WORKERS.keys())
+def pre_fork(server: Any, worker: Any) -> None:
+    """Number a new worker."""
+    worker.number = free_number({running.number for running in server.WORKERS.values()})
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """Begin to count in the worker."""
+    begin_worker(shared_directory(), worker.number)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Keep the counts of a worker that has exited, and nothing else of it."""
+    end_worker(shared_directory(), worker.number, worker.pid)
 
 
 def on_exit(_server: Any) -> None:
-    """Remove the directory of counters that `serve` made."""
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    """Remove the directory of counters."""
+    shutil.rmtree(shared_directory(), ignore_errors=True)

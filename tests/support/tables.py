@@ -54,7 +54,7 @@ def estimators_table() -> str:
 
 def metrics_table() -> str:
     rows = [
-        [f"`{each.name}`", each.kind, code(each.labels), each.sentence]
+        [f"`{each.name}`", each.kind, code(each.labels), each.help]
         for each in sorted(CATALOGUE, key=lambda each: each.name)
     ]
     return table(["metric", "type", "labels", "meaning"], rows)

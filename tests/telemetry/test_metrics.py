@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.values import MultiProcessValue
 
 from service.errors import FitFailed, TooBusy
 from service.store import Store
-from service.telemetry import metrics, multiprocess
-from service.telemetry.metrics import CATALOGUE, is_shared
-from service.telemetry.multiprocess import absorb_dead_worker, locked_files
+from service.telemetry import metrics
+from service.telemetry.metrics import CATALOGUE
+from service.telemetry.multiprocess import count_files, end_worker, free_number, worker_number, worker_pids
 from service.telemetry.procfs import read_usage
 from service.usecases.totals import Totals, TotalsCounter
 from tests.support.calls import end_labels, get, line_pool, post
@@ -35,7 +34,7 @@ def grown(client: FlaskClient, before: str, name: str, **labels: str) -> float:
 
 
 def test_a_process_alone_counts_for_itself(client: FlaskClient) -> None:
-    assert not is_shared()
+    assert worker_number() is None
     before = scrape(client)
     get(client, "/healthz")
     assert grown(client, before, "active_query_requests_total", route="/healthz", status="200", method="GET") == 1
@@ -201,70 +200,54 @@ def test_a_scrape_has_no_time_for_everything(client: FlaskClient, store: Store) 
     assert TotalsCounter(store, seconds=-1).count() == Totals(projects_passed_over=1)
 
 
-def write_counts(directory: Path, pid: int, count: float, kind: str = "counter") -> None:
-    file = MmapedDict(str(directory / f"{kind}_{pid}.db"))
-    file.write_value(mmap_key("m", "m_total", ["a"], ["x"], "Help."), count, 0.0)
-    file.close()
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of counts."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    return tmp_path
+
+
+def count_and_die(number: int, kind: str = "counter", mode: str = "") -> None:
+    """Count once as a new process that has the number of a worker, and leave without a word."""
+    value = MultiProcessValue(lambda: number)(kind, "m", "m_total", ["a"], ["x"], "Help.", mode)
+    value.inc(1.0)
+    value._file.close()
 
 
 def total(directory: Path) -> float:
-    with locked_files(directory) as files:
-        return sum(value for path in files for _, value, _, _ in MmapedDict.read_all_values_from_file(path))
+    """The sum of all counts."""
+    return sum(sample.value for each in MultiProcessCollector.merge(count_files(directory)) for sample in each.samples)
 
 
-def test_ten_thousand_workers_that_are_gone_leave_two_files(tmp_path: Path) -> None:
-    for pid in range(1, 10_001):
-        write_counts(tmp_path, pid, 2.0)
-        if pid % 500 == 0:
-            absorb_dead_worker(tmp_path, pid, set())
-            assert total(tmp_path) == 2.0 * pid
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_gone.db", "histogram_gone.db", "lock"]
+def test_ten_thousand_dead_workers_lose_no_count_and_leave_two_files(shared: Path) -> None:
+    for n_counts in range(1, 10_001):
+        count_and_die(n_counts % 2)
+        if n_counts % 500 == 0:
+            assert total(shared) == n_counts
+    assert sorted(path.name for path in shared.iterdir()) == ["counter_0.db", "counter_1.db"]
 
 
-def test_workers_at_work_keep_their_files(tmp_path: Path) -> None:
-    for pid in (1, 2):
-        for kind in ("counter", "histogram", "gauge_livesum"):
-            write_counts(tmp_path, pid, 1.0, kind)
-    absorb_dead_worker(tmp_path, 1, {2})
-    assert {path.name for path in tmp_path.glob("*_[0-9]*")} == {
-        f"{k}_2.db" for k in (*multiprocess.KINDS, "gauge_livesum")
+def test_the_gauges_of_a_dead_worker_end_and_its_counts_stay(shared: Path) -> None:
+    for number in (0, 1):
+        count_and_die(number)
+        count_and_die(number, "gauge", "livesum")
+        (shared / f"pid_{70 + number}").touch()
+    end_worker(shared, 0, 70)
+    assert {path.name for path in shared.iterdir()} == {
+        *("counter_0.db", "counter_1.db", "gauge_livesum_1.db", "pid_71")
     }
-    assert total(tmp_path) == 5  # a gauge goes with its worker
+    assert worker_pids(shared) == [71]
 
 
-def test_a_worker_that_has_just_made_its_file_harms_nobody(tmp_path: Path) -> None:
-    (tmp_path / "counter_7.db").touch()
-    write_counts(tmp_path, 8, 3.0)
-    assert total(tmp_path) == 3
-    absorb_dead_worker(tmp_path, 7, {8})
-    assert total(tmp_path) == 3
+@pytest.mark.parametrize(("taken", "free"), [(set(), 0), ({0, 1}, 2), ({0, 2}, 1)])
+def test_a_new_worker_takes_the_smallest_free_number(taken: set[int], free: int) -> None:
+    assert free_number(taken) == free
 
 
-def test_a_reader_that_is_stuck_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multiprocess, "READER_WAIT_SECONDS", 0.02)
-    write_counts(tmp_path, 1, 1.0)
-    with (tmp_path / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        absorb_dead_worker(tmp_path, 1, {2})
-        assert (tmp_path / "counter_1.db").exists()
-    absorb_dead_worker(tmp_path, 3, {2})
-    assert not (tmp_path / "counter_1.db").exists()
-    assert total(tmp_path) == 1
-
-
-def test_no_sum_falls_while_the_dead_are_buried(tmp_path: Path) -> None:
-    for pid in range(1, 21):
-        write_counts(tmp_path, pid, 1.0)
-    seen: list[float] = []
-    bury_all = threading.Thread(
-        target=lambda: [absorb_dead_worker(tmp_path, n, set(range(n + 1, 21))) for n in range(1, 21)]
-    )
-    bury_all.start()
-    while bury_all.is_alive():
-        seen.append(total(tmp_path))
-        time.sleep(0.001)
-    bury_all.join()
-    assert set(seen) == {20.0}
+def test_an_empty_file_of_a_starting_worker_is_not_read(shared: Path) -> None:
+    (shared / "counter_7.db").touch()
+    count_and_die(8)
+    assert total(shared) == 1
 
 
 def test_processes_tell_what_they_take() -> None:

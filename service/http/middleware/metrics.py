@@ -11,7 +11,7 @@ from flask.globals import app_ctx, request_ctx
 
 from service.http.contract.operations import route_of_contract
 from service.telemetry import metrics
-from service.telemetry.multiprocess import shared_directory, worker_ids
+from service.telemetry.multiprocess import shared_directory, worker_number, worker_pids
 from service.telemetry.procfs import Usage, read_usage
 from service.usecases.totals import TotalsCounter
 
@@ -30,10 +30,9 @@ def render_metrics(totals: TotalsCounter) -> bytes:
 
 def current_usage() -> Usage:
     """Return what the service takes of the machine: all its workers, or this process alone."""
-    directory = shared_directory()
-    if directory is None or not metrics.is_shared():
+    if worker_number() is None:
         return read_usage(os.getpid(), [os.getpid()])
-    return read_usage(os.getppid(), worker_ids(directory))
+    return read_usage(os.getppid(), worker_pids(shared_directory()))
 
 
 def route_of(request: Request) -> str | None:
