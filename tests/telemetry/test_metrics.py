@@ -51,14 +51,14 @@ def test_it_is_as_prometheus_wants_it(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("# HELP active_query_a A.\n# TYPE active_query_a gauge\nactive_query_a 1\nactive_query_a 1\n", "twice"),
-        ("# HELP active_query_a A\n# TYPE active_query_a gauge\nactive_query_a 1\n", "no sentence"),
-        ("# HELP other A.\n# TYPE other gauge\nother 1\n", "no name of ours"),
-        ("# HELP active_query_a_sum A.\n# TYPE active_query_a_sum gauge\nactive_query_a_sum 1\n", "name of a counter"),
+        ("# HELP active_query_a A.\n# TYPE active_query_a gauge\nactive_query_a 1\nactive_query_a 1\n", "duplicated"),
+        ("# HELP active_query_a A\n# TYPE active_query_a gauge\nactive_query_a 1\n", "no help sentence"),
+        ("# HELP other A.\n# TYPE other gauge\nother 1\n", "does not start with"),
+        ("# HELP active_query_a_sum A.\n# TYPE active_query_a_sum gauge\nactive_query_a_sum 1\n", "suffix of a"),
         ("# HELP active_query_a A.\n# TYPE active_query_a summary\nactive_query_a_sum 1\n", "type summary"),
     ],
 )
-def test_the_check_finds_what_is_odd(text: str, complaint: str) -> None:
+def test_the_linter_reports_each_problem(text: str, complaint: str) -> None:
     assert [each for each in lint_metrics(text) if complaint in each]
 
 
