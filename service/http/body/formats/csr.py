@@ -125,6 +125,10 @@ class Block:
     columns: NDArray[np.int64]
     values: NDArray[Any]
 
+    def row_of(self, position: int) -> int:
+        """Return the row of a value."""
+        return int(np.searchsorted(np.cumsum(self.lengths), position, side="right"))
+
 
 def read_csr(path: Path, pointer: str, staging: Staging, max_cells: int) -> StagedRows:
     """Read a spooled archive into three staged files, the columns of each row in order and each once.
@@ -232,30 +236,38 @@ class CsrReader:
             member.check_end()
 
     def _check_lengths(self, lengths: NDArray[np.int64], row: int) -> None:
-        wrong = np.flatnonzero((lengths < 0) | (lengths > self.n_columns))
+        wrong = np.flatnonzero(lengths < 0)
         if len(wrong):
-            problem = "decreases" if lengths[wrong[0]] < 0 else "holds more values than there are columns"
-            raise ValueError(f"has an indptr that at row {row + int(wrong[0])} {problem}")
+            raise ValueError(f"has an indptr that at row {row + int(wrong[0])} decreases")
 
     def _block(self, lengths: NDArray[np.int64], row: int) -> Block:
-        count = int(lengths.sum())
-        columns = self.indices.take(count).astype(np.int64)
-        values = self.data.take(count).astype(self.dtype, copy=False)
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        wrong = np.flatnonzero((columns < 0) | (columns >= self.n_columns))
-        if len(wrong):
-            at = wrong[0]
-            raise ValueError(f"has column {columns[at]} in row {row + rows[at]}; there are {self.n_columns} columns")
-        block = merge_repeated(Block(lengths, columns, values), rows, self.n_columns)
+        most = max(BLOCK_VALUES, self.n_columns)
+        block = self._read(np.minimum(lengths, most), row)
+        # A row in which columns repeat may be too long for memory; it is in a block of its own.
+        for n_read in range(most, int(lengths[0]), most):
+            block = merge_repeated(
+                join_rows(block, self._read(np.minimum(lengths - n_read, most), row)), self.n_columns
+            )
         self._check_values(block, row)
         return block
+
+    def _read(self, lengths: NDArray[np.int64], row: int) -> Block:
+        count = int(lengths.sum())
+        columns = self.indices.take(count).astype(np.int64)
+        block = Block(lengths, columns, self.data.take(count).astype(self.dtype, copy=False))
+        wrong = np.flatnonzero((columns < 0) | (columns >= self.n_columns))
+        if len(wrong):
+            at = int(wrong[0])
+            problem = f"has column {columns[at]} in row {row + block.row_of(at)}"
+            raise ValueError(f"{problem}; there are {self.n_columns} columns")
+        return merge_repeated(block, self.n_columns)
 
     def _check_values(self, block: Block, row: int) -> None:
         if block.values.dtype.kind != "f" or np.isfinite(block.values).all():
             return
         at = int(np.argmin(np.isfinite(block.values)))
-        row += int(np.searchsorted(np.cumsum(block.lengths), at, side="right"))
-        raise InvalidRequest.at(f"{self.pointer}/{row}/{block.columns[at]}", "must be a finite number")
+        where = f"{self.pointer}/{row + block.row_of(at)}/{block.columns[at]}"
+        raise InvalidRequest.at(where, "must be a finite number")
 
 
 def runs(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -269,8 +281,15 @@ def runs(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         start = stop
 
 
-def merge_repeated(block: Block, rows: NDArray[np.int64], n_columns: int) -> Block:
+def join_rows(block: Block, more: Block) -> Block:
+    """Return the rows of two blocks of one row as one row."""
+    columns, values = np.r_[block.columns, more.columns], np.r_[block.values, more.values]
+    return Block(block.lengths + more.lengths, columns, values)
+
+
+def merge_repeated(block: Block, n_columns: int) -> Block:
     """Return rows with their columns in order and each once: values of the same cell are added. Raises ValueError."""
+    rows = np.repeat(np.arange(len(block.lengths)), block.lengths)
     cells = rows * n_columns + block.columns
     if (cells[1:] > cells[:-1]).all():
         return block
