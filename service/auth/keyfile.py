@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from service.auth.keys import Keys, KeysError, dump_keys, parse_keys
-from service.store.files import settle, settle_directory
+from service.store.files import fsync_directory, fsync_file
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ def change_keys(path: Path, change: Callable[[Keys], Keys]) -> Keys:
                 if owner and (owner.st_uid, owner.st_gid) != (created.st_uid, created.st_gid):
                     os.chown(file.fileno(), owner.st_uid, owner.st_gid)
                 file.write(dump_keys(keys).encode())
-                settle(file)
+                fsync_file(file)
             new.rename(path)
         except OSError:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
             raise
-        settle_directory(path.parent)
+        fsync_directory(path.parent)
     return keys
 
 

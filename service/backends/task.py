@@ -33,7 +33,7 @@ class ScoringState:
 
     root: Path
     project_id: str
-    incarnation: str
+    pool_id: str
     model_version: int
     segments: tuple[int, ...]
     platform: str
@@ -44,7 +44,7 @@ class ScoringState:
         if project.model is None:
             return None
         segments = tuple(segment.number for segment in project.segments)
-        return cls(root, project.project_id, project.incarnation, project.model.version, segments, describe_platform())
+        return cls(root, project.project_id, project.pool_id, project.model.version, segments, describe_platform())
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def events_of(
     `kind` is told from that, unless it is given; `request` is the mark of what was asked. A project that comes in the
     place of another (`replace`) begins anew, and so does one after nothing.
     """
-    same = before if before is not None and before.incarnation == after.incarnation else None
+    same = before if before is not None and before.pool_id == after.pool_id else None
     facts, known = describe_project(after), describe_project(same) if same is not None else {}
     details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
     if request is not None:
@@ -54,7 +54,7 @@ def events_of(
             "version": after.version,
             "at": format_time(after.updated_at),
             "kind": kind or kind_of(before, same, details),
-            "incarnation": after.incarnation,
+            "incarnation": after.pool_id,
             "details": details,
         }
         kind, details = "label", {}

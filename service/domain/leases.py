@@ -45,7 +45,7 @@ class Lease:
 class Leases:
     """All leases of a pool, which its `incarnation` names; `changed_at` is later with each change."""
 
-    incarnation: str
+    pool_id: str
     all: tuple[Lease, ...] = ()
     changed_at: int = 0
 
@@ -69,7 +69,7 @@ class Leases:
     def with_leases(self, leases: tuple[Lease, ...]) -> Leases:
         """Return the leases in place of these, those without any samples left out."""
         kept = tuple(lease for lease in leases if len(lease.index))
-        return Leases(self.incarnation, kept, max(now(), self.changed_at + 1))
+        return Leases(self.pool_id, kept, max(now(), self.changed_at + 1))
 
 
 NO_LEASES = Leases("")
@@ -95,8 +95,8 @@ NO_HOLDINGS = Holdings(NO_INDICES, NO_INDICES, NO_INDICES)
 
 def live_leases(leases: Leases, project: Project, moment: int) -> Leases:
     """Return what is held at a moment: without what has expired, was answered since, or is of another pool."""
-    if leases.incarnation != project.incarnation:
-        return Leases(project.incarnation, (), leases.changed_at)
+    if leases.pool_id != project.pool_id:
+        return Leases(project.pool_id, (), leases.changed_at)
     if not leases.all:
         return leases
     sizes = n_samples(leases.all)

@@ -123,7 +123,7 @@ class Project:
     """
 
     project_id: str
-    incarnation: str
+    pool_id: str
     version: int
     random_state: int
     estimator: EstimatorSpec
@@ -156,12 +156,12 @@ class Project:
     @property
     def commit(self) -> tuple[str, int]:
         """Name this state among all that there ever were."""
-        return self.incarnation, self.version
+        return self.pool_id, self.version
 
     @property
     def tag(self) -> str:
         """Tell this state from all others that a project of this name has or had, briefly."""
-        return f"{self.incarnation[:8]}-{self.version}"
+        return f"{self.pool_id[:8]}-{self.version}"
 
     @property
     def is_sparse(self) -> bool:

@@ -46,7 +46,7 @@ from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, Rule, RuleField, list_of, map_of, nested
 from service.http.schemas.requests import MAX_SEED, estimator_spec, project_id_field
 from service.store import Snapshot
-from service.store.events import staged_log
+from service.store.events import stage_log
 from service.store.staging import SPARSE, StagedRows, Staging
 from service.usecases.append import MAX_SEGMENTS
 from service.usecases.label import MAX_ANNOTATORS
@@ -312,4 +312,4 @@ def read_events(archive: Archive, last_version: int, limits: Limits, staging: St
     """Read the log of events to a staged file."""
     name = "events.log"
     with errors_at_member(name):
-        return staged_log(staging.new_path(), archive.pieces(name), last_version, limits.json_bytes)
+        return stage_log(staging.new_path(), archive.pieces(name), last_version, limits.json_bytes)

@@ -28,8 +28,8 @@ from service.store.layout import (
     model_file,
 )
 from service.store.leases import read_leases
-from service.store.load_state import load_state, lost_state
-from service.store.snapshot import Opened, Stamp
+from service.store.load_state import has_lost_state, load_state
+from service.store.snapshot import PartLoader, Stamp
 from service.store.store import open_directory
 
 TRIES = 5
@@ -53,7 +53,7 @@ def project_directories(root: Path) -> list[Path]:
 def is_damaged(path: Path) -> bool:
     """Return whether a directory has lost its state, and not because the project is being deleted."""
     with suppress(ProjectNotFound), open_directory(path, path.name) as directory:
-        return lost_state(directory.path) and directory.has_its_name()
+        return has_lost_state(directory.path) and directory.has_its_name()
     return False
 
 
@@ -84,47 +84,47 @@ def findings_in(directory: Path, project_id: str) -> Iterator[Finding]:
     try:
         project = load_state(directory, project_id)
     except ProjectNotFound:
-        if lost_state(directory):
+        if has_lost_state(directory):
             yield Finding(project_id, STATE, "is missing")
         return
     except (StoreDamaged, OSError) as error:
-        yield Finding(project_id, STATE, sentence(error, STATE))
+        yield Finding(project_id, STATE, problem_of(error, STATE))
         return
     sums = [
         (file, partial(check_sum, directory / file, project.checksums.get(file))) for file in sorted(files_of(project))
     ]
     wrong = [Finding(project_id, STATE, problem) for problem in contradictions(project)]
-    wrong += failures(project_id, sums)
+    wrong += run_checks(project_id, sums)
     # A file that is not what was written is not unpickled.
-    yield from wrong or failures(project_id, looks(Opened(Cache(0), directory, project)))
+    yield from wrong or run_checks(project_id, part_checks(PartLoader(Cache(0), directory, project)))
 
 
-def failures(project_id: str, looks: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[Finding]:
-    """Look at files, each by its name and what looks at it, and yield what is wrong with them."""
-    for file, look in looks:
+def run_checks(project_id: str, checks: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[Finding]:
+    """Run checks, each with the file it is of, and yield what they find."""
+    for file, check in checks:
         try:
-            look()
+            check()
         except FileNotFoundError:
             yield Finding(project_id, file, "is missing")
         except (StoreDamaged, OSError) as error:
-            yield Finding(project_id, file, sentence(error, file))
+            yield Finding(project_id, file, problem_of(error, file))
 
 
-def looks(opened: Opened) -> Iterator[tuple[str, Callable[[], object]]]:
+def part_checks(loader: PartLoader) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield how to open each part of a project, and the file that is named where that fails."""
-    project = opened.project
-    yield first_file(project.segments[0]), opened.pool
+    project = loader.project
+    yield first_file(project.segments[0]), loader.pool
     if project.has_ids:
-        yield ids_file(project.segments[0]), lambda: check_names(opened)
+        yield ids_file(project.segments[0]), lambda: check_names(loader)
     if project.held_out is not None:
         held_out = project.held_out
-        yield first_file(held_out), lambda: opened.held_out(held_out)
+        yield first_file(held_out), lambda: loader.held_out(held_out)
         file = held_out_labels_file(held_out)
-        yield file, lambda: check_codes(project, held_out.n_rows, opened.whole(file))
+        yield file, lambda: check_codes(project, held_out.n_rows, loader.whole(file))
     if project.model is not None:
         model = project.model
-        yield model_file(model.version), lambda: opened.model(model)
-    directory = opened.directory
+        yield model_file(model.version), lambda: loader.model(model)
+    directory = loader.directory
     if directory is None:
         return
     if project.event_log is not None:
@@ -133,9 +133,9 @@ def looks(opened: Opened) -> Iterator[tuple[str, Callable[[], object]]]:
         yield LEASES, lambda: check_leases(directory, project)
 
 
-def check_names(opened: Opened) -> None:
+def check_names(loader: PartLoader) -> None:
     """Raise StoreDamaged unless each sample has a name."""
-    for segment, names in zip(opened.project.segments, opened.ids().parts, strict=True):
+    for segment, names in zip(loader.project.segments, loader.ids().parts, strict=True):
         if len(names) != segment.n_rows:
             raise StoreDamaged(f"{ids_file(segment)} holds {len(names)} names for {segment.n_rows} rows")
 
@@ -150,7 +150,7 @@ def check_leases(directory: Path, project: Project) -> None:
     """Raise StoreDamaged unless each sample that is held is one of the pool, and held once."""
     leases = read_leases(directory / LEASES)
     held = leases.index
-    if leases.incarnation == project.incarnation and not (
+    if leases.pool_id == project.pool_id and not (
         len(np.unique(held)) == len(held) and ((held >= 0) & (held < project.n_samples)).all()
     ):
         raise StoreDamaged("holds a sample twice, or one that there is not")
@@ -159,14 +159,14 @@ def check_leases(directory: Path, project: Project) -> None:
 def check_events(directory: Path, project: Project) -> None:
     """Raise StoreDamaged unless the events lead to the state: to its version, and to its votes."""
     try:
-        votes = replay(in_order(events_in(directory, project), project.version))
+        votes = replay(check_order(events_in(directory, project), project.version))
     except (LookupError, TypeError, ValueError) as error:  # of a project that was imported with them, say
         raise StoreDamaged("holds an event that is none") from error
     if votes != votes_of(project):
         raise StoreDamaged("holds events that do not lead to the labels of the state")
 
 
-def in_order(events: Iterable[JsonObject], last: int) -> Iterator[JsonObject]:
+def check_order(events: Iterable[JsonObject], last: int) -> Iterator[JsonObject]:
     """Yield events, and raise StoreDamaged unless their versions grow up to `last`."""
     version = 0
     for event in events:
@@ -178,7 +178,7 @@ def in_order(events: Iterable[JsonObject], last: int) -> Iterator[JsonObject]:
         raise StoreDamaged(f"ends with version {version}, and the state is {last}")
 
 
-def sentence(error: Exception, file: str) -> str:
+def problem_of(error: Exception, file: str) -> str:
     """Say what an error says of a file, without naming it."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"

@@ -24,7 +24,14 @@ from zlib_ng.zlib_ng import crc32
 from service.domain.events import KINDS, JsonObject, baseline_events, events_of, replay
 from service.domain.project import EventLog, Project
 from service.errors import StoreDamaged
-from service.store.files import StagedFile, SummedFile, disk, readable, settle, settle_directory
+from service.store.files import (
+    StagedFile,
+    SummedFile,
+    convert_disk_errors,
+    damage_if_unreadable,
+    fsync_directory,
+    fsync_file,
+)
 from service.store.layout import LOG
 
 TAIL_BYTES = 2**16
@@ -64,7 +71,7 @@ class Page:
         yield from self.tail
 
 
-def recorded(
+def append_events(
     directory: Path, before: Project | None, after: Project, kind: str | None = None, request: str | None = None
 ) -> EventLog:
     """Return the history of a project after a commit, whose event lies in its tail, or in the log, durable."""
@@ -84,25 +91,25 @@ def recorded(
     path = directory / LOG
     is_new = not path.exists()
     with path.open("ab") as log:
-        begin = whole_bytes(log, path, history.n_bytes)
+        begin = n_whole_bytes(log, path, history.n_bytes)
         if before is not None and begin < history.n_bytes:
             # What the log has lost cannot be had again; from here on the labels can be rebuilt.
             tail, lines = [], map(line_of, chain(baseline_events(before), events_of(before, after, kind, request)))
         log.truncate(begin)
         log.writelines(chain(tail, lines))
-        settle(log)
+        fsync_file(log)
         n_bytes = log.tell()
     if is_new:
-        settle_directory(directory)
+        fsync_directory(directory)
     return EventLog(n_bytes)
 
 
-def whole_bytes(log: BinaryIO, path: Path, n_bytes: int) -> int:
+def n_whole_bytes(log: BinaryIO, path: Path, n_bytes: int) -> int:
     """Return how much of a log counts: what its state says, or the whole lines of one that is shorter."""
     size = log.seek(0, SEEK_END)
     if size >= n_bytes or size == 0:
         return min(size, n_bytes)
-    return mapped(path, size).rfind(b"\n") + 1
+    return map_log(path, size).rfind(b"\n") + 1
 
 
 def read_page(directory: Path, project: Project, after: int, limit: int) -> Page:
@@ -111,8 +118,8 @@ def read_page(directory: Path, project: Project, after: int, limit: int) -> Page
     Raises StoreDamaged for a line that is not what was written, or FileNotFoundError.
     """
     history = project.event_log or EventLog()
-    log = mapped(directory / LOG, history.n_bytes)
-    start = end = first_behind(log, after)
+    log = map_log(directory / LOG, history.n_bytes)
+    start = end = first_line_after(log, after)
     found, version = 0, after
     while end < len(log):
         line, behind = line_at(log, end)
@@ -134,7 +141,7 @@ def event_of(directory: Path, project: Project, key: str) -> JsonObject | None:
     for line in reversed(history.tail):
         if mark in line:
             return dict(orjson.loads(body_of(line)))
-    log = mapped(directory / LOG, history.n_bytes)
+    log = map_log(directory / LOG, history.n_bytes)
     at = log.rfind(mark)
     if at < 0:
         return None
@@ -148,11 +155,11 @@ def last_version(log: Bytes, history: EventLog) -> int:
     return version_of(line_at(log, log.rfind(b"\n", 0, len(log) - 1) + 1)[0]) if len(log) else 0
 
 
-def mapped(path: Path, n_bytes: int) -> Bytes:
+def map_log(path: Path, n_bytes: int) -> Bytes:
     """Map the part of a log that counts. Raises StoreDamaged, or FileNotFoundError."""
     if n_bytes == 0:
         return b""
-    with readable(LOG):
+    with damage_if_unreadable(LOG):
         file = os.open(path, os.O_RDONLY)
         try:
             return mmap.mmap(file, n_bytes, access=mmap.ACCESS_READ)
@@ -162,7 +169,7 @@ def mapped(path: Path, n_bytes: int) -> Bytes:
             os.close(file)
 
 
-def first_behind(log: Bytes, after: int) -> int:
+def first_line_after(log: Bytes, after: int) -> int:
     """Return where the first line of a later version than `after` begins: versions grow from line to line."""
     low, high = 0, len(log)
     while high - low > SEARCH_BYTES:
@@ -216,12 +223,12 @@ def events_in(directory: Path, project: Project) -> Iterator[JsonObject]:
     return map(orjson.loads, read_page(directory, project, -1, project.version + 2))
 
 
-def staged_log(path: Path, pieces: Iterable[bytes], last_version: int, max_line_bytes: int) -> StagedFile:
+def stage_log(path: Path, pieces: Iterable[bytes], last_version: int, max_line_bytes: int) -> StagedFile:
     """Write a log that comes from elsewhere, or raise ValueError for one that no store wrote."""
-    with disk(), closing(SummedFile(path)) as file:
+    with convert_disk_errors(), closing(SummedFile(path)) as file:
         version = 0
         for line in lines_of(pieces, max_line_bytes):
-            event = checked_event(line)
+            event = parse_event(line)
             if not version <= event["version"] <= last_version:
                 raise ValueError(f"holds version {event['version']} behind {version}, of {last_version}")
             version = event["version"]
@@ -241,7 +248,7 @@ def lines_of(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
         raise ValueError("ends within a line")
 
 
-def checked_event(line: bytes) -> JsonObject:
+def parse_event(line: bytes) -> JsonObject:
     """Return the event of a line from elsewhere, or raise ValueError."""
     try:
         check_line(line)

@@ -52,7 +52,7 @@ SEAL_BYTES = len(SEAL) + 4
 
 COPY_BYTES = 2**20
 
-PASSING = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+TRANSIENT_ERRNOS = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Why a file cannot be read with which nothing is wrong."""
 
 
@@ -90,7 +90,7 @@ class SummedFile:
         # Closing writes what is still buffered, so a full disk may show only here.
         with self._file:
             if durable:
-                settle(self._file)
+                fsync_file(self._file)
         return StagedFile(self.path, Checksum(self._n_bytes, self._crc))
 
     def close(self) -> None:
@@ -101,15 +101,15 @@ class SummedFile:
 class MatrixWriter:
     """Writes a matrix, or an array of any shape, to a joblib file as its bytes come, holding none of them.
 
-    `finish` checks the number of bytes and makes the file durable, unless it is not `kept`; `abandon` only closes it.
+    `finish` checks the number of bytes and syncs the file to disk if it is `durable`; `abandon` only closes it.
     As a context manager it does the one or the other, and `staged` is the file then.
     """
 
     staged: StagedFile
 
-    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, kept: bool = True) -> None:
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, durable: bool = True) -> None:
         self.path = path
-        self.kept = kept
+        self.durable = durable
         self.missing = dtype.itemsize * math.prod(shape)
         self._file = SummedFile(path)
         # What joblib.dump writes ahead of an array's bytes: the pickled wrapper without its last opcode, then padding.
@@ -123,17 +123,17 @@ class MatrixWriter:
     def write(self, data: bytes | memoryview) -> None:
         """Append the next bytes, rows first."""
         self.missing -= len(data)
-        with disk():
+        with convert_disk_errors():
             self._file.write(data)
 
     def finish(self) -> StagedFile:
         """End the matrix; ValueError when bytes are missing."""
-        with disk():
+        with convert_disk_errors():
             if self.missing:
                 self._file.close()
                 raise ValueError(f"{self.missing} bytes are missing from the matrix")
             self._file.write(pickle.STOP)
-            self.staged = self._file.finish(durable=self.kept)
+            self.staged = self._file.finish(durable=self.durable)
         return self.staged
 
     def abandon(self) -> None:
@@ -155,14 +155,14 @@ def check_size(path: Path, checksum: Checksum | None) -> None:
     """Raise StoreDamaged for a file that has another size than it was written with, as far as that is known."""
     n_bytes = path.stat().st_size
     if checksum is not None and n_bytes != checksum.n_bytes:
-        raise StoreDamaged(f"{shown(path)} has {n_bytes} bytes, and {checksum.n_bytes} were written")
+        raise StoreDamaged(f"{path_in_project(path)} has {n_bytes} bytes, and {checksum.n_bytes} were written")
 
 
 def check_sum(path: Path, checksum: Checksum | None) -> None:
     """Raise StoreDamaged for a file that is not what was written, as far as that is known."""
     check_size(path, checksum)
     if checksum is not None and crc_of(path) != checksum.crc:
-        raise StoreDamaged(f"{shown(path)} is not what was written: its checksum is another")
+        raise StoreDamaged(f"{path_in_project(path)} is not what was written: its checksum is another")
 
 
 def crc_of(path: Path) -> int:
@@ -174,7 +174,7 @@ def crc_of(path: Path) -> int:
     return crc
 
 
-def shown(path: Path) -> str:
+def path_in_project(path: Path) -> str:
     """Name a file within its project."""
     return f"{path.parent.name}/{path.name}"
 
@@ -188,16 +188,16 @@ def load(path: Path, *, mapped: bool = False) -> Any:
                 raise pickle.UnpicklingError("not a pickle")
         return joblib.load(path, mmap_mode="r" if mapped else None)
     except UNREADABLE as error:
-        raise StoreDamaged(f"{shown(path)} cannot be read") from error
+        raise StoreDamaged(f"{path_in_project(path)} cannot be read") from error
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
+def damage_if_unreadable(name: str) -> Iterator[None]:
     """Raise StoreDamaged where the file system cannot read a file: a bad block, or a directory in its place."""
     try:
         yield
     except OSError as error:
-        if error.errno in PASSING:
+        if error.errno in TRANSIENT_ERRNOS:
             raise
         raise StoreDamaged(f"{name} cannot be read: {error.strerror}") from error
 
@@ -207,7 +207,7 @@ def load_small(path: Path) -> tuple[Any, bool]:
 
     What an earlier version of the service wrote has none. Raises StoreDamaged, or FileNotFoundError.
     """
-    with readable(path.name):
+    with damage_if_unreadable(path.name):
         data = path.read_bytes()
     body, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
     is_sealed = seal.startswith(SEAL)
@@ -226,7 +226,7 @@ def seal_of(body: bytes) -> bytes:
 
 def write_joblib(path: Path, value: Any) -> StagedFile:
     """Write a new file and make it durable; its name becomes durable with its directory."""
-    with disk(), closing(SummedFile(path)) as file:
+    with convert_disk_errors(), closing(SummedFile(path)) as file:
         joblib.dump(value, file)
         return file.finish()
 
@@ -236,20 +236,20 @@ def write_small(path: Path, value: Any) -> None:
 
     Its pickler is written in Python, which pays for large arrays and for nothing else.
     """
-    with disk(), path.open("xb") as file:
+    with convert_disk_errors(), path.open("xb") as file:
         body = pickle.dumps(value, protocol=5)
         file.write(body)
         file.write(seal_of(body))
-        settle(file)
+        fsync_file(file)
 
 
-def settle(file: BinaryIO) -> None:
+def fsync_file(file: BinaryIO) -> None:
     """Wait until a file's bytes are on disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def settle_directory(path: Path) -> None:
+def fsync_directory(path: Path) -> None:
     """Wait until a directory's names are on disk."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -259,7 +259,7 @@ def settle_directory(path: Path) -> None:
 
 
 @contextmanager
-def disk() -> Iterator[None]:
+def convert_disk_errors() -> Iterator[None]:
     """Tell what cannot be written to apart from other failures of the file system."""
     try:
         yield

@@ -13,19 +13,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.domain.project import now
-from service.store.files import disk
+from service.store.files import convert_disk_errors
 
 
 @contextmanager
-def running(path: Path) -> Iterator[None]:
+def mark_running(path: Path) -> Iterator[None]:
     """Show that work has begun, and take the mark away when it is done. Raises FileNotFoundError without a place."""
     new = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with disk():
+    with convert_disk_errors():
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         # Locked and written before it has its name, so that nobody meets it half made.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with disk():
+        with convert_disk_errors():
             os.write(descriptor, b"%d" % now())
             new.rename(path)
         yield
@@ -45,7 +45,7 @@ def running_since(path: Path) -> int | None:
     return None
 
 
-def remove_stale(path: Path) -> None:
+def remove_stale_marks(path: Path) -> None:
     """Remove what is left of work that its process did not live to finish."""
     for mark in path.parent.glob(f"{path.name}*"):
         if running_since(mark) is None:

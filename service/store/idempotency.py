@@ -21,9 +21,9 @@ from typing import BinaryIO
 import orjson
 
 from service.errors import IdempotencyKeyInUse
-from service.store.files import SEAL_BYTES, disk, seal_of, settle, settle_directory
+from service.store.files import SEAL_BYTES, convert_disk_errors, fsync_directory, fsync_file, seal_of
 
-KEPT_SECONDS = 24 * 3600
+RETENTION_SECONDS = 24 * 3600
 
 FILE_BYTES = 4096
 """What the smallest file takes."""
@@ -36,7 +36,7 @@ SWEEP_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class KeptReply:
+class StoredReply:
     """A reply, and what it was given to: `request` is told from all others by this."""
 
     request: str
@@ -46,24 +46,24 @@ class KeptReply:
 
 
 class Claim:
-    """A key in use: `kept` is the reply that there is, else this is the only request with it.
+    """A key in use: `reply` is the stored reply that there is, else this is the only request with it.
 
-    `keep` is called at most once, and not where there is a reply.
+    `store` is called at most once, and not where there is a reply.
     """
 
-    def __init__(self, file: BinaryIO, kept: KeptReply | None) -> None:
-        self.kept = kept
+    def __init__(self, file: BinaryIO, reply: StoredReply | None) -> None:
+        self.reply = reply
         self._file = file
 
-    def keep(self, reply: KeptReply) -> None:
+    def store(self, reply: StoredReply) -> None:
         """Keep a reply, durably. Raises OSError or StoreFull."""
         head = {"request": reply.request, "status": reply.status, "headers": reply.headers}
         data = orjson.dumps(head) + b"\n" + reply.body
-        with disk():
+        with convert_disk_errors():
             self._file.seek(0)
             self._file.truncate()
             self._file.write(data + seal_of(data))
-            settle(self._file)
+            fsync_file(self._file)
 
 
 class Replies:
@@ -83,19 +83,19 @@ class Replies:
         with ExitStack() as files:
             is_gone = True
             while is_gone:
-                with disk():
-                    file = opened(self.root / key)
-                files.callback(closed, file)
+                with convert_disk_errors():
+                    file = open_file(self.root / key)
+                files.callback(close_quietly, file)
                 # What is sealed does not change, so that nobody has to hold it for reading.
-                kept = kept_in(file) or (hold(file) and kept_in(file)) or None
+                kept = read_reply(file) or (lock(file) and read_reply(file)) or None
                 if kept is not None:
                     yield Claim(file, kept)
                     return
                 is_gone = os.fstat(file.fileno()).st_nlink == 0  # swept away before it was held
-            with disk():
+            with convert_disk_errors():
                 if is_old(file):
                     file.truncate(0)  # which makes it young again, without the reply that was given up
-                settle_directory(self.root)
+                fsync_directory(self.root)
             try:
                 yield Claim(file, None)
             finally:  # what is refused takes room, too
@@ -122,25 +122,25 @@ class Replies:
             found = [(entry.stat(), entry.path) for entry in entries]
         total = sum(n_bytes_of(status) for status, _ in found)
         for status, path in sorted(found, key=lambda each: each[0].st_mtime_ns):
-            if total <= self.max_bytes and status.st_mtime > time.time() - KEPT_SECONDS:
+            if total <= self.max_bytes and status.st_mtime > time.time() - RETENTION_SECONDS:
                 break
             total -= n_bytes_of(status)
-            remove_unheld(Path(path))
+            remove_unlocked(Path(path))
 
 
-def opened(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
     """Open the file of a key, which is made where there is none."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600), "r+b")
 
 
-def closed(file: BinaryIO) -> None:
+def close_quietly(file: BinaryIO) -> None:
     """Close a file; what could not be written to it is not written now, either."""
     with suppress(OSError):
         file.close()
 
 
-def hold(file: BinaryIO) -> bool:
-    """Hold a file until it is closed, or raise IdempotencyKeyInUse."""
+def lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed, or raise IdempotencyKeyInUse."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -148,7 +148,7 @@ def hold(file: BinaryIO) -> bool:
     return True
 
 
-def kept_in(file: BinaryIO) -> KeptReply | None:
+def read_reply(file: BinaryIO) -> StoredReply | None:
     """Read the reply in a file, None where there is none, or one that has been kept for long enough."""
     if is_old(file):  # in this order: it may be young again, and empty, by now
         return None
@@ -159,12 +159,12 @@ def kept_in(file: BinaryIO) -> KeptReply | None:
         return None
     line, _, body = data.partition(b"\n")
     head = orjson.loads(line)
-    return KeptReply(head["request"], head["status"], tuple((name, value) for name, value in head["headers"]), body)
+    return StoredReply(head["request"], head["status"], tuple((name, value) for name, value in head["headers"]), body)
 
 
 def is_old(file: BinaryIO) -> bool:
     """Tell whether what a file holds has been kept for long enough."""
-    return os.fstat(file.fileno()).st_mtime < time.time() - KEPT_SECONDS
+    return os.fstat(file.fileno()).st_mtime < time.time() - RETENTION_SECONDS
 
 
 def n_bytes_of(status: os.stat_result) -> int:
@@ -172,8 +172,8 @@ def n_bytes_of(status: os.stat_result) -> int:
     return max(status.st_size, FILE_BYTES)
 
 
-def remove_unheld(path: Path) -> None:
+def remove_unlocked(path: Path) -> None:
     """Remove the file of a key, unless a request with it is at work."""
     with suppress(OSError, IdempotencyKeyInUse), path.open("rb") as file:
-        hold(file)
+        lock(file)
         path.unlink()

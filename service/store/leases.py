@@ -15,7 +15,7 @@ import numpy as np
 
 from service.domain.leases import Lease, Leases
 from service.errors import StoreDamaged
-from service.store.files import UNREADABLE, disk, load_small, settle_directory, write_small
+from service.store.files import UNREADABLE, convert_disk_errors, fsync_directory, load_small, write_small
 from service.store.layout import LEASES
 
 SCHEMA_VERSION = 1
@@ -27,7 +27,7 @@ def read_leases(path: Path) -> Leases:
     try:
         if not is_sealed or record["schema_version"] != SCHEMA_VERSION:
             raise StoreDamaged(f"{LEASES} is not what was written")
-        leases = tuple(lease_from(each) for each in record["leases"])
+        leases = tuple(from_record(each) for each in record["leases"])
         return Leases(str(record["incarnation"]), leases, int(record["changed_at"]))
     except UNREADABLE as error:
         raise StoreDamaged(f"{LEASES} does not hold leases") from error
@@ -38,11 +38,11 @@ def write_leases(directory: Path, leases: Leases) -> None:
     new = directory / f"{LEASES}.new"
     record = {
         "schema_version": SCHEMA_VERSION,
-        "incarnation": leases.incarnation,
+        "incarnation": leases.pool_id,
         "changed_at": leases.changed_at,
         "leases": [to_record(lease) for lease in leases.all],
     }
-    with disk():
+    with convert_disk_errors():
         new.unlink(missing_ok=True)
         try:
             write_small(new, record)
@@ -52,7 +52,7 @@ def write_leases(directory: Path, leases: Leases) -> None:
         except BaseException:
             new.unlink(missing_ok=True)
             raise
-        settle_directory(directory)
+        fsync_directory(directory)
 
 
 def to_record(lease: Lease) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def to_record(lease: Lease) -> dict[str, Any]:
     return {name: getattr(lease, name) for name in Lease.__slots__}
 
 
-def lease_from(record: dict[str, Any]) -> Lease:
+def from_record(record: dict[str, Any]) -> Lease:
     """Return the lease that `to_record` made plain."""
     lease = Lease(**record)
     if lease.index.dtype != np.int64 or lease.index.ndim != 1:

@@ -29,7 +29,7 @@ def load_state(directory: Path, project_id: str) -> Project:
         raise StoreDamaged.of(project_id, f"{STATE} is not what a project's state is") from error
 
 
-def lost_state(directory: Path) -> bool:
+def has_lost_state(directory: Path) -> bool:
     """Return whether a directory has lost its state: it has a project's files, from which it can be repaired.
 
     The answer is right for a directory that stays in place meanwhile; see `OpenDirectory`.

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from service.errors import ProjectNotFound, StoreBusy
-from service.store.files import disk
+from service.store.files import convert_disk_errors
 from service.telemetry.metrics import time_wait
 
 LOCK_SECONDS = 30.0
@@ -109,7 +109,7 @@ def acquire_lock(path: Path, what: str, seconds: float | None = None, *, kind: s
         raise StoreBusy(what)
     with ExitStack() as undo:
         undo.callback(GATES.open, path)
-        with disk(), time_wait(kind):
+        with convert_disk_errors(), time_wait(kind):
             descriptor = wait_for_file(path, deadline)
         if descriptor is None:
             raise StoreBusy(what)
@@ -141,7 +141,7 @@ def locked(path: Path, what: str, seconds: float | None = None, *, kind: str = "
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold a lock if it is free, and yield whether it was."""
     try:
-        with disk():
+        with convert_disk_errors():
             descriptor = lock_file(path)
     except (FileNotFoundError, NotADirectoryError):
         descriptor = None

@@ -25,7 +25,7 @@ class ProjectScoreCache:
         if project.model is None or 8 * project.n_samples > self.cache.capacity // 2:
             return SegmentScores.unknown(n_rows, n_chunks)
         # The model comes second, where the store looks for what a newer state does not name any more.
-        key = (project.incarnation, model_file(project.model.version), project.segments[segment].number, scoring)
+        key = (project.pool_id, model_file(project.model.version), project.segments[segment].number, scoring)
         known: SegmentScores = self.cache.get_or_make(
             key, lambda: (SegmentScores.unknown(n_rows, n_chunks), 8 * n_rows + n_chunks), "scores"
         )

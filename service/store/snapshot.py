@@ -65,7 +65,7 @@ class Stamp:
         status = os.stat(path)  # noqa: PTH116 - asked at every request, where a Path takes longer than the look
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
-    def is_of(self, path: str) -> bool:
+    def matches(self, path: str) -> bool:
         """Tell whether a file is the one that was looked at."""
         try:
             return Stamp.of(path) == self
@@ -74,23 +74,23 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A state at hand. `settled` tells whether it is known to be on disk for good, and not only to be visible."""
+class CachedState:
+    """A state at hand. `is_durable` tells whether it is known to be on disk for good, and not only to be visible."""
 
     stamp: Stamp
     project: Project
-    settled: bool
+    is_durable: bool
 
 
-class NotAtHand(Exception):
+class NotCached(Exception):
     """What is asked for has to be read from disk."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class PartLoader:
     """Opens the files that a state names, unless they are at hand: a file is what it is for its incarnation's life.
 
-    Without a directory nothing is opened, and what is not at hand raises NotAtHand.
+    Without a directory nothing is opened, and what is not at hand raises NotCached.
     """
 
     cache: Cache
@@ -130,7 +130,7 @@ class Opened:
             check_sum(path, self.project.checksums.get(file))
             return load(path), path.stat().st_size
 
-        return self._at_hand(file, read, "model" if file.startswith("models/") else "held_out")
+        return self._cached(file, read, "model" if file.startswith("models/") else "held_out")
 
     def check_rows(self) -> None:
         """Raise StoreDamaged unless every byte of the pool and the held-out set is as it was written."""
@@ -153,7 +153,7 @@ class Opened:
             return mapped, self.cache.n_bytes_of_mapping * len(files)
 
         kind = "segment" if isinstance(rows, Segment) else "held_out"
-        mapped: Rows = self._at_hand(first_file(rows), map_rows, kind)
+        mapped: Rows = self._cached(first_file(rows), map_rows, kind)
         return mapped
 
     def _names(self, segment: Segment) -> SampleIds:
@@ -164,7 +164,7 @@ class Opened:
             check_sum(path, self.project.checksums.get(file))
             return SampleIds.unpack(load(path, mapped=True)), self.cache.n_bytes_of_mapping
 
-        names: SampleIds = self._at_hand(file, map_names, "segment")
+        names: SampleIds = self._cached(file, map_names, "segment")
         return names
 
     def _of_all_segments(self, what: Literal["pool", "ids"], make: Callable[[], Pool | PoolIds]) -> Any:
@@ -172,13 +172,13 @@ class Opened:
         segments = self.project.segments
         # It keeps its segments mapped, even where each by itself was let go of.
         size = self.cache.n_bytes_of_mapping * len(segments)
-        key = (self.project.incarnation, first_file(segments[-1]), what)
+        key = (self.project.pool_id, first_file(segments[-1]), what)
         return self.cache.get_or_make(key, lambda: (make(), size), what)
 
     def _path(self, file: str) -> Path:
         if self.directory is None:
-            raise NotAtHand
+            raise NotCached
         return self.directory / file
 
-    def _at_hand(self, file: str, make: Callable[[], tuple[Any, int]], kind: str) -> Any:
-        return self.cache.get_or_make((self.project.incarnation, file), make, kind)
+    def _cached(self, file: str, make: Callable[[], tuple[Any, int]], kind: str) -> Any:
+        return self.cache.get_or_make((self.project.pool_id, file), make, kind)

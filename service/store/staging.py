@@ -13,7 +13,7 @@ import numpy as np
 from service.domain.sample_ids import SampleIds
 from service.errors import StoreFull
 from service.learning.pool import Matrix, Rows, SparseRows, count_cells
-from service.store.files import MatrixWriter, StagedFile, disk, load, write_joblib
+from service.store.files import MatrixWriter, StagedFile, convert_disk_errors, load, write_joblib
 
 DENSE = ("rows",)
 SPARSE = ("data", "indices", "indptr")
@@ -45,26 +45,26 @@ class StagedRows:
 
 @dataclass(frozen=True, slots=True)
 class StagedArray:
-    """A checked array of any shape in a staged file, its axes `turned` around where it came in Fortran's order."""
+    """A checked array of any shape in a staged file, `transposed` if it came in Fortran order."""
 
     path: Path
-    turned: bool
+    transposed: bool
 
     def open(self) -> Matrix:
         """Map the array."""
         array: Matrix = load(self.path, mapped=True)
-        return array.T if self.turned else array
+        return array.T if self.transposed else array
 
 
 class Staging:
     """A request's own directory, for files that no state names yet. It vanishes with the request.
 
-    Where nothing is `kept` beyond the request, no file is made durable.
+    Unless it is `durable`, no file is synced to disk.
     """
 
-    def __init__(self, path: Path, *, kept: bool = True) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
-        self.kept = kept
+        self.durable = durable
         self._names = 0
 
     def check_room(self, n_bytes: int) -> None:
@@ -80,8 +80,8 @@ class Staging:
 
     def array_writer(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> MatrixWriter:
         """Start an array of a known shape, whose bytes will come in order."""
-        with disk():
-            return MatrixWriter(self.new_path(), dtype, shape, kept=self.kept)
+        with convert_disk_errors():
+            return MatrixWriter(self.new_path(), dtype, shape, durable=self.durable)
 
     def array(self, array: Matrix) -> StagedFile:
         """Write an array that is in memory."""

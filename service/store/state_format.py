@@ -42,7 +42,13 @@ OF_LATER_SCHEMAS: dict[str, Any] = {
 }
 """Keys that states of the first schema lack."""
 
-FIELD_OF_KEY = {"consensus": "consensus_method", "crowd": "consensus", "ballots": "vote_hashes", "history": "event_log"}
+FIELD_OF_KEY = {
+    "incarnation": "pool_id",
+    "consensus": "consensus_method",
+    "crowd": "consensus",
+    "ballots": "vote_hashes",
+    "history": "event_log",
+}
 """Keys on disk whose fields have been renamed since."""
 
 KEY_OF_FIELD = {field: key for key, field in FIELD_OF_KEY.items()}
@@ -54,7 +60,7 @@ def to_record(project: Project) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "project_id": project.project_id,
-        "incarnation": project.incarnation,
+        "incarnation": project.pool_id,
         "version": project.version,
         "random_state": project.random_state,
         "estimator": from_spec(project.estimator),

@@ -38,7 +38,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,15 +57,15 @@ from service.errors import (
     TooManyProjects,
 )
 from service.store.cache import Cache, Key
-from service.store.events import Page, event_of, read_page, recorded
-from service.store.files import StagedFile, disk, settle_directory, shown, write_small
-from service.store.fit_marker import remove_stale, running, running_since
+from service.store.events import Page, append_events, event_of, read_page
+from service.store.files import StagedFile, convert_disk_errors, fsync_directory, path_in_project, write_small
+from service.store.fit_marker import mark_running, remove_stale_marks, running_since
 from service.store.idempotency import Replies
 from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
 from service.store.leases import read_leases, write_leases
-from service.store.load_state import load_state, lost_state
+from service.store.load_state import has_lost_state, load_state
 from service.store.locks import FIT_SECONDS, acquire_lock, has_path, locked, try_lock
-from service.store.snapshot import Held, NotAtHand, Opened, Part, Snapshot, Stamp
+from service.store.snapshot import CachedState, NotCached, Part, PartLoader, Snapshot, Stamp
 from service.store.staging import Staging
 from service.store.state_format import to_record
 from service.telemetry.metrics import count_cache_lookup
@@ -75,7 +75,7 @@ __all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
 FIT_MARK = "fit.running"
 FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
 
-LOOK_AROUND_SECONDS = 10.0
+REFRESH_SECONDS = 10.0
 """How often a worker looks whether the projects that it has at hand are still there."""
 
 READ_TRIES = 100
@@ -120,7 +120,7 @@ class Transaction:
         sums = {**(self.project.checksums if self.project else {}), **{t: file.checksum for t, file in moved.items()}}
         project = replace(project, checksums={name: sums[name] for name in sorted(named) if name in sums})
         new = self._directory / f"{STATE}.new"
-        with disk(), ExitStack() as undo:
+        with convert_disk_errors(), ExitStack() as undo:
             undo.callback(new.unlink, missing_ok=True)
             new.unlink(missing_ok=True)
             folders = {(self._directory / target).parent for target in moved}
@@ -131,9 +131,9 @@ class Transaction:
                 undo.callback((self._directory / target).unlink, missing_ok=True)
                 file.path.rename(self._directory / target)
             for folder in (*folders, *([self._directory] if made else [])):
-                settle_directory(folder)
+                fsync_directory(folder)
             project = replace(
-                project, event_log=recorded(self._directory, self.project, project, kind, self._fingerprint)
+                project, event_log=append_events(self._directory, self.project, project, kind, self._fingerprint)
             )
             write_small(new, to_record(project))
             # The moment of a commit never comes again, so that a state is told from every other by its file's status:
@@ -142,12 +142,12 @@ class Transaction:
             stamp = Stamp.of(new)
             new.rename(self._directory / STATE)
             undo.pop_all()
-            settle_directory(self._directory)
+            fsync_directory(self._directory)
             if self.project is None:
                 self._directory = self._directory.rename(self._store.directory(self._project_id))
-                settle_directory(self._directory.parent)
+                fsync_directory(self._directory.parent)
         self.project = project
-        self._store.keep(Held(stamp, project, settled=True))
+        self._store.cache_state(CachedState(stamp, project, is_durable=True))
         if moved or before - named:
             # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
             with suppress(OSError):
@@ -169,7 +169,7 @@ class Transaction:
         try:
             return self._store.open_parts(self._directory, self.project, parts)
         except FileNotFoundError as error:
-            raise lacking(self.project, error) from error
+            raise missing_file_error(self.project, error) from error
 
 
 class Store:
@@ -185,22 +185,22 @@ class Store:
         self.replies = Replies(root / "replies", reply_bytes)
         self.cache = Cache(cache_bytes)
         # Which pool each project had when it was last met, so that what is left of another is found.
-        self._incarnations: dict[str, str] = {}
-        self._looked_around = time.monotonic()
-        with disk():
+        self._pool_ids: dict[str, str] = {}
+        self._refreshed_at = time.monotonic()
+        with convert_disk_errors():
             for folder in (root, self.projects, self.staging, self.replies.root):
                 make_directory(folder)
-            refuse_foreign(root)
+            check_owner(root)
 
     @contextmanager
-    def stage(self, *, kept: bool = True) -> Iterator[Staging]:
-        """Give a request a directory of its own, and take it away afterwards; `kept` tells whether files leave it."""
+    def stage(self, *, durable: bool = True) -> Iterator[Staging]:
+        """Give a request a directory of its own, and remove it afterwards; its files leave it only if `durable`."""
         path = self.staging / uuid.uuid4().hex
-        with disk(), locked(self.staging / "lock", "the staging area", kind="staging"):
+        with convert_disk_errors(), locked(self.staging / "lock", "the staging area", kind="staging"):
             path.mkdir(mode=0o700)
             lock = acquire_lock(path / "lock", "the staging area", kind="staging")
         try:
-            yield Staging(path, kept=kept)
+            yield Staging(path, durable=durable)
         finally:
             shutil.rmtree(path, ignore_errors=True)
             lock.release()
@@ -210,9 +210,9 @@ class Store:
 
         Raises ProjectNotFound, or StoreDamaged when a file is missing or not what it must be.
         """
-        self.look_around()
-        with suppress(NotAtHand):
-            return self.at_hand(project_id, parts)
+        self.refresh_known_projects()
+        with suppress(NotCached):
+            return self.read_cached(project_id, parts)
         return self._read(project_id, lambda directory, project: self.open_parts(directory, project, parts))
 
     def events(self, project_id: str, after: int, limit: int) -> tuple[Project, Page]:
@@ -222,7 +222,7 @@ class Store:
         """
 
         def look(directory: Path, project: Project) -> tuple[Project, Page]:
-            with told_of(project):
+            with error_context(project):
                 return project, read_page(directory, project, after, limit)
 
         return self._read(project_id, look)
@@ -254,7 +254,7 @@ class Store:
         """Return a project and the last event of a request with this key; None without either. Raises StoreDamaged."""
 
         def look(directory: Path, project: Project) -> tuple[Project, JsonObject | None]:
-            with told_of(project):
+            with error_context(project):
                 return project, event_of(directory, project, key)
 
         try:
@@ -283,19 +283,19 @@ class Store:
         raise StoreBusy(f"project {project_id!r}")
 
     def _look_once(self, directory: Path, project_id: str, look: Callable[[Path, Project], Found]) -> Found:
-        project = self.state(directory, project_id)
+        project = self.read_state(directory, project_id)
         try:
             return look(directory, project)
         except FileNotFoundError as error:
-            if self.state(directory, project_id).commit == project.commit:
-                raise lacking(project, error) from error
+            if self.read_state(directory, project_id).commit == project.commit:
+                raise missing_file_error(project, error) from error
             raise FilesChanged from None
 
-    def at_hand(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
-        """Return the project from memory alone, or raise NotAtHand; only the status of its state is looked at."""
-        held: Held | None = self.cache.get(("state", project_id))
-        if held is None or not held.stamp.is_of(f"{self.projects}/{project_id}/{STATE}"):
-            raise NotAtHand
+    def read_cached(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
+        """Return the project from memory alone, or raise NotCached; only the status of its state is looked at."""
+        held: CachedState | None = self.cache.get(("state", project_id))
+        if held is None or not held.stamp.matches(f"{self.projects}/{project_id}/{STATE}"):
+            raise NotCached
         snapshot = self.open_parts(None, held.project, parts)
         count_cache_lookup("state", is_hit=True)
         return snapshot
@@ -303,26 +303,26 @@ class Store:
     def open_parts(self, directory: Path | None, project: Project, parts: tuple[Part, ...]) -> Snapshot:
         """Open the files of `parts` that a project's state names; without a directory only those at hand."""
         found: dict[str, Any] = {}
-        opened = Opened(self.cache, directory, project)
-        with told_of(project):
+        loader = PartLoader(self.cache, directory, project)
+        with error_context(project):
             for part in parts:
                 match part:
                     case Part.POOL:
-                        found["pool"] = opened.pool()
+                        found["pool"] = loader.pool()
                     case Part.SUMS:
-                        opened.check_rows()
+                        loader.check_rows()
                     case Part.IDS if project.has_ids:
-                        found["ids"] = opened.ids()
+                        found["ids"] = loader.ids()
                     case Part.MODEL if project.model is not None:
-                        found["model"] = opened.model(project.model)
+                        found["model"] = loader.model(project.model)
                     case Part.EVENTS:
-                        found["events"] = opened.events()
+                        found["events"] = loader.events()
                     case Part.HELD_OUT if project.held_out is not None:
-                        found["X_test"] = opened.held_out(project.held_out)
-                        found["y_test"] = opened.whole(held_out_labels_file(project.held_out))
+                        found["X_test"] = loader.held_out(project.held_out)
+                        found["y_test"] = loader.whole(held_out_labels_file(project.held_out))
         return Snapshot(project, **found)
 
-    def state(self, directory: Path, project_id: str) -> Project:
+    def read_state(self, directory: Path, project_id: str) -> Project:
         """Return the project in a directory, from memory where the state is still the one that was read.
 
         Raises ProjectNotFound or StoreDamaged.
@@ -331,60 +331,60 @@ class Store:
             stamp = Stamp.of(directory / STATE)
         except FileNotFoundError:
             self.forget(project_id)
-            if lost_state(directory):
+            if has_lost_state(directory):
                 raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
             raise ProjectNotFound(project_id) from None
-        held: Held | None = self.cache.get(("state", project_id))
+        held: CachedState | None = self.cache.get(("state", project_id))
         is_hit = held is not None and held.stamp == stamp
         count_cache_lookup("state", is_hit=is_hit)
         if held is not None and is_hit:
             return held.project
         project = load_state(directory, project_id)
-        self.keep(Held(stamp, project, settled=False))
+        self.cache_state(CachedState(stamp, project, is_durable=False))
         return project
 
-    def keep(self, held: Held) -> None:
+    def cache_state(self, cached: CachedState) -> None:
         """Hold a state at hand, and let go of what belongs to those before it alone."""
-        project = held.project
-        before: Held | None = self.cache.get(("state", project.project_id))
-        old = self._incarnations.get(project.project_id)
-        self._incarnations[project.project_id] = project.incarnation
-        self.cache.put(("state", project.project_id), held, project.n_bytes)
+        project = cached.project
+        before: CachedState | None = self.cache.get(("state", project.project_id))
+        old = self._pool_ids.get(project.project_id)
+        self._pool_ids[project.project_id] = project.pool_id
+        self.cache.put(("state", project.project_id), cached, project.n_bytes)
         if before is not None and same_files(before.project, project):
             return
         named, last = files_of(project), first_file(project.segments[-1])
 
         def is_stale(key: Key) -> bool:
             is_of_fewer_segments = key[2:] in (("pool",), ("ids",)) and key[1] != last
-            return key[0] == old and (old != project.incarnation or key[1] not in named or is_of_fewer_segments)
+            return key[0] == old and (old != project.pool_id or key[1] not in named or is_of_fewer_segments)
 
         self.cache.drop(is_stale)
 
     def make_durable(self, project: Project) -> None:
         """See to it that a state is on disk for good that was only read: its writer may be about to."""
-        held: Held | None = self.cache.get(("state", project.project_id))
+        held: CachedState | None = self.cache.get(("state", project.project_id))
         is_it = held is not None and held.project.commit == project.commit
-        if held is not None and is_it and held.settled:
+        if held is not None and is_it and held.is_durable:
             return
-        with disk(), suppress(FileNotFoundError):
-            settle_directory(self.directory(project.project_id))
-            settle_directory(self.projects)
+        with convert_disk_errors(), suppress(FileNotFoundError):
+            fsync_directory(self.directory(project.project_id))
+            fsync_directory(self.projects)
         if held is not None and is_it:
-            self.cache.put(("state", project.project_id), replace(held, settled=True), project.n_bytes)
+            self.cache.put(("state", project.project_id), replace(held, is_durable=True), project.n_bytes)
 
-    def look_around(self) -> None:
+    def refresh_known_projects(self) -> None:
         """Let go of projects that other workers deleted or replaced: what is mapped keeps its room on the disk."""
-        if time.monotonic() < self._looked_around + LOOK_AROUND_SECONDS:
+        if time.monotonic() < self._refreshed_at + REFRESH_SECONDS:
             return
-        self._looked_around = time.monotonic()
-        for project_id in list(self._incarnations):
+        self._refreshed_at = time.monotonic()
+        for project_id in list(self._pool_ids):
             # What is wrong with one project is told to whoever asks for that one.
             with suppress(OSError, ServiceError):
-                self.state(self.projects / project_id, project_id)
+                self.read_state(self.projects / project_id, project_id)
 
     def forget(self, project_id: str) -> None:
         """Let go of all that is at hand of a project."""
-        gone = self._incarnations.pop(project_id, None)
+        gone = self._pool_ids.pop(project_id, None)
         self.cache.drop(lambda key: key[0] == gone or key in (("state", project_id), ("leases", project_id)))
 
     @contextmanager
@@ -416,12 +416,15 @@ class Store:
         """Lock a project until `held` is closed, or return None if it does not exist."""
         directory = self.directory(project_id)
         with suppress(ProjectNotFound):
-            held.enter_context(locked(directory / "lock", f"project {project_id!r}", kind="project"))
+            held.enter_context(self._project_lock(project_id))
             with suppress(ProjectNotFound):
-                return self.state(directory, project_id)
+                return self.read_state(directory, project_id)
             self._move_away(directory)
             held.close()
         return None
+
+    def _project_lock(self, project_id: str) -> AbstractContextManager[None]:
+        return locked(self.directory(project_id) / "lock", f"project {project_id!r}", kind="project")
 
     def _build_project(self, held: ExitStack) -> Path:
         """Make a locked directory for a new project that the next commit moves into `projects`.
@@ -431,7 +434,7 @@ class Store:
         if len(self.project_ids()) >= self.max_projects:
             raise TooManyProjects(self.max_projects)
         directory = held.enter_context(self.stage()).path / "project"
-        with disk():
+        with convert_disk_errors():
             directory.mkdir(mode=0o700)
         # Until the commit is durable nobody may add another to it.
         held.enter_context(locked(directory / "lock", "a new project", kind="project"))
@@ -439,9 +442,9 @@ class Store:
 
     def _move_away(self, directory: Path) -> None:
         """Remove a directory from `projects` in one step, and then what is in it. The caller holds its lock."""
-        with self.stage() as staging, disk():
+        with self.stage() as staging, convert_disk_errors():
             directory.rename(staging.path / "project")
-            settle_directory(self.projects)
+            fsync_directory(self.projects)
 
     @contextmanager
     def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
@@ -461,7 +464,7 @@ class Store:
         """Show to all workers that a fit is at work. The caller has the project's turn."""
         with open_directory(self.directory(project_id), project_id) as directory, ExitStack() as marked:
             try:
-                marked.enter_context(running(directory.path / FIT_MARK))
+                marked.enter_context(mark_running(directory.path / FIT_MARK))
             except FileNotFoundError:
                 raise ProjectNotFound(project_id) from None
             yield
@@ -476,12 +479,12 @@ class Store:
         Raises ProjectNotFound or PreconditionFailed.
         """
         directory = self.directory(project_id)
-        with self.stage() as staging, locked(directory / "lock", f"project {project_id!r}", kind="project"), disk():
-            exists = (directory / STATE).exists() or lost_state(directory)
+        with self.stage() as staging, self._project_lock(project_id), convert_disk_errors():
+            exists = (directory / STATE).exists() or has_lost_state(directory)
             if exists and preconditions is not UNCONDITIONAL:
-                preconditions.check(self.state(directory, project_id))
+                preconditions.check(self.read_state(directory, project_id))
             directory.rename(staging.path / "project")
-            settle_directory(self.projects)
+            fsync_directory(self.projects)
             self.forget(project_id)
             if not exists:
                 raise ProjectNotFound(project_id)
@@ -499,11 +502,11 @@ class Store:
                     stamp_of_leases = Stamp.of(path / LEASES)
                 yield path.name, (stamp, stamp_of_leases)
 
-    def glance(self, project_id: str) -> Project:
+    def peek(self, project_id: str) -> Project:
         """Return a project, without keeping it at hand. Raises ProjectNotFound or StoreDamaged."""
-        held: Held | None = self.cache.get(("state", project_id))
+        held: CachedState | None = self.cache.get(("state", project_id))
         directory = self.directory(project_id)
-        if held is not None and held.stamp.is_of(f"{directory}/{STATE}"):
+        if held is not None and held.stamp.matches(f"{directory}/{STATE}"):
             return held.project
         return load_state(directory, project_id)
 
@@ -536,9 +539,9 @@ class Store:
                     # A project that cannot be read keeps all its files: they are what it can be mended from. And
                     # rubbish that cannot be removed is no reason for the others not to be served.
                     with suppress(StoreDamaged, OSError):
-                        remove_stale(directory / FIT_MARK)
+                        remove_stale_marks(directory / FIT_MARK)
                         sweep_project(directory, load_state(directory, directory.name))
-                elif is_free and not lost_state(directory):
+                elif is_free and not has_lost_state(directory):
                     with suppress(OSError):
                         self._move_away(directory)
 
@@ -559,10 +562,10 @@ def make_directory(path: Path) -> None:
     if not path.is_dir():
         make_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
-        settle_directory(path.parent)
+        fsync_directory(path.parent)
 
 
-def refuse_foreign(root: Path) -> None:
+def check_owner(root: Path) -> None:
     """Keep everybody else out of our own directory, and raise PermissionError for one that anybody may write to.
 
     What lies in it is unpickled. A volume may be lent by its group, though.
@@ -592,12 +595,12 @@ def sweep_project(directory: Path, project: Project) -> None:
 
 def same_files(one: Project, other: Project) -> bool:
     """Tell whether two states of a project name the same files."""
-    names = ("incarnation", "segments", "has_ids", "held_out", "model")
+    names = ("pool_id", "segments", "has_ids", "held_out", "model")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 @contextmanager
-def told_of(project: Project) -> Iterator[None]:
+def error_context(project: Project) -> Iterator[None]:
     """Say of which project a file is damaged."""
     try:
         yield
@@ -605,11 +608,11 @@ def told_of(project: Project) -> Iterator[None]:
         raise type(error).of(project.project_id, str(error)) from error
 
 
-def lacking(project: Project, error: FileNotFoundError) -> StoreDamaged:
+def missing_file_error(project: Project, error: FileNotFoundError) -> StoreDamaged:
     """Return the error for a project that names a file that is not there."""
     path = Path(error.filename)
     kind = ModelDamaged if path.parent.name == "models" else StoreDamaged
-    name = LOG if path.name == LOG else shown(path)
+    name = LOG if path.name == LOG else path_in_project(path)
     return kind.of(project.project_id, f"{name} is missing")
 
 
@@ -626,7 +629,7 @@ class OpenDirectory:
         return Path(f"/proc/self/fd/{self.descriptor}")
 
     def has_its_name(self) -> bool:
-        """Return whether the directory was not moved away since it was opened."""
+        """Return whether the directory was not moved away since it was loader."""
         return has_path(self.descriptor, self.name)
 
 

@@ -87,7 +87,7 @@ def append_rows(
 
 def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:
     """Name the rows that a project has."""
-    return project.incarnation, project.segments
+    return project.pool_id, project.segments
 
 
 def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> None:

@@ -123,7 +123,7 @@ def current_consensus(store: Store, snapshot: Snapshot) -> Consensus:
         consensus = estimate_consensus(project, pool.take(project.votes.majority.labeled))
         return consensus, consensus.n_bytes
 
-    key = (project.incarnation, model_file(project.model.version), "crowd", project.labels_revision)
+    key = (project.pool_id, model_file(project.model.version), "crowd", project.labels_revision)
     found: Consensus = store.cache.get_or_make(key, make, "crowd")
     return found
 

@@ -135,7 +135,7 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
     at = now()
     return Project(
         project_id=request.project_id,
-        incarnation=uuid.uuid4().hex,
+        pool_id=uuid.uuid4().hex,
         version=0,
         random_state=0,
         estimator=resolve_estimator(DEFAULT_ESTIMATOR, {}),

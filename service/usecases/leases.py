@@ -69,7 +69,7 @@ def lease_samples(
 def create_lease(transaction: Transaction, annotator: str, seconds: int, answered: QueryResult) -> Lease | None:
     """Hold what was chosen, unless some of it is no longer to be had."""
     project, seen, moment = transaction.read().project, answered.project, now()
-    if seen is None or seen.incarnation != project.incarnation:
+    if seen is None or seen.pool_id != project.pool_id:
         return None
     index = np.array(answered.indices, np.int64)
     leases = live_leases(transaction.leases(), project, moment)

@@ -59,7 +59,7 @@ def query_project(
     classes = classes_of(project, request)
     if request.explain:
         refuse_long(request, len(classes))
-    name = query_id(request, (project.incarnation, project.version, *holdings_digest(held)))
+    name = query_id(request, (project.pool_id, project.version, *holdings_digest(held)))
 
     @cache
     def question() -> Question:
@@ -72,7 +72,7 @@ def query_project(
             time_selection(batch.selection.strategy, began)
         return batch, 16 * len(batch.selection.indices)
 
-    batch: Batch = store.cache.get_or_make((project.incarnation, "answer", name), answer, "answer")
+    batch: Batch = store.cache.get_or_make((project.pool_id, "answer", name), answer, "answer")
     selection = batch.selection
     indices = selection.indices.tolist()
     explanations = None
@@ -191,8 +191,8 @@ def committee_of(store: Store, snapshot: Snapshot, n_members: int) -> Committee:
         raise ValueError("a committee stands beside a model")
     file = model_file(project.model.version)
     # A member is about as large as the model.
-    size = n_members * store.cache.size_of((project.incarnation, file))
-    key = (project.incarnation, file, "committee", n_members, project.labels_revision)
+    size = n_members * store.cache.size_of((project.pool_id, file))
+    key = (project.pool_id, file, "committee", n_members, project.labels_revision)
     committee: Committee = store.cache.get_or_make(
         key, lambda: (train_committee(snapshot, n_members), size), "committee"
     )

@@ -14,7 +14,7 @@ from service.domain.preconditions import Preconditions, RequestFingerprint
 from service.domain.project import MICROSECONDS, Project, format_time, now
 from service.errors import IdempotencyKeyReused
 from service.store import Store
-from service.store.idempotency import KEPT_SECONDS
+from service.store.idempotency import RETENTION_SECONDS
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def find_prior_outcome(store: Store, project_id: str, fingerprint: RequestFinger
     if found is None:
         return None
     project, event = found
-    if event["at"] < format_time(now() - KEPT_SECONDS * MICROSECONDS):
+    if event["at"] < format_time(now() - RETENTION_SECONDS * MICROSECONDS):
         return None
     details = event["details"]
     if details.get("request") != str(fingerprint):

@@ -93,7 +93,7 @@ def count_project(store: Store, project_id: str, stamps: tuple[Stamp, Stamp | No
     """Count what a project has."""
     try:
         leases = store.leases(project_id)
-        project = store.glance(project_id)
+        project = store.peek(project_id)
     except ProjectNotFound:
         return ProjectTotals(stamps, Totals())  # deleted just now
     except StoreDamaged:

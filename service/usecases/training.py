@@ -184,7 +184,7 @@ def commit_failure(store: Store, before: Project, error: str, *, is_final: bool)
 
 def check_same_pool(current: Project | None, before: Project) -> Project:
     """Return the current state of a project, or raise ProjectReplaced when it has another pool than before."""
-    if current is None or current.incarnation != before.incarnation:
+    if current is None or current.pool_id != before.pool_id:
         raise ProjectReplaced(before.project_id)
     return current
 

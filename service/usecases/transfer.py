@@ -174,7 +174,7 @@ def build_project(request: ImportRequest) -> Project:
     return Project(
         project_id=facts.project_id,
         # Unique: the original may be in this store.
-        incarnation=uuid.uuid4().hex,
+        pool_id=uuid.uuid4().hex,
         version=facts.version,
         random_state=facts.random_state,
         estimator=facts.estimator,

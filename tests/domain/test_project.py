@@ -31,7 +31,7 @@ ANN, BOB = 0, 1
 def project(**changes):
     beginning = Project(
         project_id="p",
-        incarnation="i",
+        pool_id="i",
         version=1,
         random_state=0,
         estimator=LINEAR,
@@ -294,9 +294,9 @@ def test_a_score_counts_for_the_held_out_set_that_it_was_measured_on():
 
 def test_a_successor_counts_on():
     old = project(version=9, last_model=4, last_file=7, created_at=-5)
-    new = project(incarnation="j", version=0, last_file=0, created_at=8).continuing(old)
+    new = project(pool_id="j", version=0, last_file=0, created_at=8).continuing(old)
     assert (new.version, new.last_model, new.last_file, new.created_at) == (9, 4, 7, -5)
-    assert new.incarnation == "j"
+    assert new.pool_id == "j"
 
 
 # The classes.

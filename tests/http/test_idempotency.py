@@ -26,7 +26,7 @@ from service.errors import IdempotencyKeyInUse
 from service.http.middleware.idempotency import HEADER, REPLAYED
 from service.settings import Settings
 from service.store.check import check_project
-from service.store.idempotency import KEPT_SECONDS, KeptReply, Replies, hold
+from service.store.idempotency import RETENTION_SECONDS, Replies, StoredReply, lock
 from tests.support.calls import end_labels, get, line_pool, post
 
 PROBLEM = "application/problem+json"
@@ -372,15 +372,15 @@ def test_a_reply_that_is_not_what_was_written_is_not_replayed(
 # What is kept, and for how long.
 
 
-REPLY = KeptReply("request", 200, (("Content-Type", "text/plain"),), b"body")
+REPLY = StoredReply("request", 200, (("Content-Type", "text/plain"),), b"body")
 
 
-def kept(replies: Replies, key: str, reply: KeptReply = REPLY) -> bool:
+def kept(replies: Replies, key: str, reply: StoredReply = REPLY) -> bool:
     """Keep a reply unless there is one, and tell whether there was."""
     with replies.claim(key) as claim:
-        if claim.kept is None:
-            claim.keep(reply)
-        return claim.kept is not None
+        if claim.reply is None:
+            claim.store(reply)
+        return claim.reply is not None
 
 
 @pytest.fixture
@@ -395,11 +395,11 @@ def grow_old(path: Path, seconds: float) -> None:
 
 
 def test_a_reply_is_kept_for_a_day(keeper: Replies) -> None:
-    for age, is_kept in ((KEPT_SECONDS - 60, True), (KEPT_SECONDS + 60, False)):
+    for age, is_kept in ((RETENTION_SECONDS - 60, True), (RETENTION_SECONDS + 60, False)):
         kept(keeper, "k")
         grow_old(keeper.root / "k", age)
         assert kept(keeper, "k") is is_kept
-    for age, n_files in ((KEPT_SECONDS - 60, 1), (KEPT_SECONDS + 60, 0)):
+    for age, n_files in ((RETENTION_SECONDS - 60, 1), (RETENTION_SECONDS + 60, 0)):
         grow_old(keeper.root / "k", age)
         keeper.sweep()
         assert len(list(keeper.root.iterdir())) == n_files
@@ -408,10 +408,10 @@ def test_a_reply_is_kept_for_a_day(keeper: Replies) -> None:
 def test_a_reply_of_yesterday_does_not_come_back(keeper: Replies) -> None:
     roomy = Replies(keeper.root, 2**20)
     kept(roomy, "k")
-    grow_old(roomy.root / "k", KEPT_SECONDS + 60)
+    grow_old(roomy.root / "k", RETENTION_SECONDS + 60)
     for _ in range(2):
         with roomy.claim("k") as claim:
-            assert claim.kept is None
+            assert claim.reply is None
 
 
 def test_what_was_done_yesterday_is_no_answer_to_what_is_sent_today(
@@ -419,11 +419,11 @@ def test_what_was_done_yesterday_is_no_answer_to_what_is_sent_today(
 ) -> None:
     with monkeypatch.context() as patches:
         for module in ("domain.project", "usecases.fit"):
-            patches.setattr(f"service.{module}.now", lambda: now() - (KEPT_SECONDS + 60) * 10**6)
+            patches.setattr(f"service.{module}.now", lambda: now() - (RETENTION_SECONDS + 60) * 10**6)
         post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
         append(client)
     (path,) = (tmp_path / "data/replies").iterdir()
-    grow_old(path, KEPT_SECONDS + 60)
+    grow_old(path, RETENTION_SECONDS + 60)
     # Now the key stands for something else, and is begun twice.
     assert append(client, body={"X": [[1]]}).status_code == 422
     assert (append(client, body={"X": [[1, 1]]}).status_code, n_samples(client)) == (200, 23)
@@ -432,7 +432,7 @@ def test_what_was_done_yesterday_is_no_answer_to_what_is_sent_today(
 def test_who_comes_while_a_key_of_yesterday_is_at_work_is_told_so(keeper: Replies) -> None:
     roomy = Replies(keeper.root, 2**20)
     kept(roomy, "k")
-    grow_old(roomy.root / "k", KEPT_SECONDS + 60)
+    grow_old(roomy.root / "k", RETENTION_SECONDS + 60)
     with roomy.claim("k"), pytest.raises(IdempotencyKeyInUse), roomy.claim("k"):
         pytest.fail("it is in use")
 
@@ -463,7 +463,7 @@ def test_room_is_made_while_requests_are_refused(keeper: Replies) -> None:
 
 def test_a_key_in_use_is_neither_given_up_nor_had_twice(keeper: Replies) -> None:
     with keeper.claim("k"):
-        grow_old(keeper.root / "k", KEPT_SECONDS + 60)
+        grow_old(keeper.root / "k", RETENTION_SECONDS + 60)
         keeper.sweep()
         with pytest.raises(IdempotencyKeyInUse), keeper.claim("k"):
             pytest.fail("it is in use")
@@ -478,9 +478,9 @@ def test_a_key_that_is_swept_while_it_is_looked_for_is_made_anew(
     def swept_first(file: BinaryIO) -> bool:
         if next(first, False):
             (keeper.root / "k").unlink()
-        return hold(file)
+        return lock(file)
 
-    monkeypatch.setattr("service.store.idempotency.hold", swept_first)
+    monkeypatch.setattr("service.store.idempotency.lock", swept_first)
     kept(keeper, "k")
     assert kept(keeper, "k") is True
 

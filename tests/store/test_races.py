@@ -78,7 +78,7 @@ def take_lease_turn(store):
 
 def scan(store):
     for name, _ in store.stamps():
-        store.glance(name)
+        store.peek(name)
         store.leases(name)
 
 

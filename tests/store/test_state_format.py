@@ -29,7 +29,7 @@ CROWD = Consensus(
 
 FULL = Project(
     project_id="p",
-    incarnation="i",
+    pool_id="i",
     version=7,
     random_state=2**32 - 1,
     estimator=EstimatorSpec("mlp", {"hidden_layer_sizes": (10, 5), "alpha": 0.5}),

@@ -562,7 +562,7 @@ def test_a_project_made_again_is_another(tmp_path):
     old_model = everything(store).model
     store.delete("p")
     new = fit(store, y=("b", "a", *LABELS[2:]), held_out=False)
-    assert new.incarnation != old.incarnation
+    assert new.pool_id != old.pool_id
     assert (new.version, new.last_model) == (old.version, old.last_model) == (1, 1)
     assert new.classes == ("a", "b")
     assert np.allclose(everything(store).model.coef_, -old_model.coef_)
@@ -580,7 +580,7 @@ def test_whoever_waits_for_a_project_that_is_deleted_and_made_again_never_writes
 
     def write(index):
         try:
-            outcomes.append(label(store, index).incarnation)
+            outcomes.append(label(store, index).pool_id)
         except ProjectNotFound:
             outcomes.append(None)
 
@@ -593,8 +593,8 @@ def test_whoever_waits_for_a_project_that_is_deleted_and_made_again_never_writes
         new = fit(store, y=None, names=None, held_out=False)
         for thread in threads:
             thread.join()
-        assert set(outcomes) <= {None, old.incarnation, new.incarnation}
-        assert store.read("p").project.n_labeled == outcomes.count(new.incarnation)
+        assert set(outcomes) <= {None, old.pool_id, new.pool_id}
+        assert store.read("p").project.n_labeled == outcomes.count(new.pool_id)
         outcomes.clear()
         store.delete("p")
         assert list(store.projects.iterdir()) == []
@@ -829,7 +829,7 @@ def test_what_a_newer_state_does_not_name_is_let_go(quick, tmp_path):
 def everything_of(store):
     """Make a project, have all of it at hand, and return its incarnation."""
     fit(store)
-    incarnation = everything(store).project.incarnation
+    incarnation = everything(store).project.pool_id
     assert len(keys_of(store, incarnation)) == 7
     return incarnation
 
@@ -841,7 +841,7 @@ def test_what_others_deleted_is_let_go_when_another_project_is_read(quick, tmp_p
     other.delete("p")
     quick.read("q")
     assert keys_of(quick, gone)
-    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    monkeypatch.setattr(store_module, "REFRESH_SECONDS", 0)
     quick.read("q")
     assert keys_of(quick, gone) == []
 
@@ -900,7 +900,7 @@ def test_a_project_that_cannot_be_looked_at_harms_no_other(quick, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(Stamp, "of", stale)
-    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    monkeypatch.setattr(store_module, "REFRESH_SECONDS", 0)
     assert quick.read("p").project.version == 1
 
 
@@ -910,7 +910,7 @@ def test_a_deleted_pool_is_let_go_although_its_state_is_not_at_hand(quick, tmp_p
     other = Store(tmp_path / "data")
     fit(other, "q")
     other.delete("p")
-    monkeypatch.setattr(store_module, "LOOK_AROUND_SECONDS", 0)
+    monkeypatch.setattr(store_module, "REFRESH_SECONDS", 0)
     quick.read("q")
     assert keys_of(quick, gone) == []
 
@@ -918,7 +918,7 @@ def test_a_deleted_pool_is_let_go_although_its_state_is_not_at_hand(quick, tmp_p
 def test_the_same_label_again_is_answered_when_the_first_is_on_disk(quick, tmp_path, monkeypatch):
     fit(quick)
     settled = []
-    monkeypatch.setattr(store_module, "settle_directory", lambda path: settled.append(path.name))
+    monkeypatch.setattr(store_module, "fsync_directory", lambda path: settled.append(path.name))
     label(quick, 2)
     settled.clear()
     label(quick, 2)  # this process made it durable itself

@@ -15,7 +15,7 @@ from service.app import create_app
 from service.errors import StoreFull, StoreReadOnly
 from service.settings import Settings
 from service.store import locks
-from service.store.files import disk
+from service.store.files import convert_disk_errors
 from service.store.staging import Staging
 from tests.http.test_body import MULTIPART, form
 from tests.support.calls import end_labels, get, line_pool, post
@@ -28,7 +28,7 @@ Project = tuple[FlaskClient, Path]
     [(errno.ENOSPC, StoreFull), (errno.EDQUOT, StoreFull), (errno.EROFS, StoreReadOnly), (errno.EIO, OSError)],
 )
 def test_what_cannot_be_written_to_is_told_apart(number: int, kind: type[Exception]) -> None:
-    with pytest.raises(kind), disk():
+    with pytest.raises(kind), convert_disk_errors():
         raise OSError(number, "as the system says")
 
 

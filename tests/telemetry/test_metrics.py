@@ -186,8 +186,8 @@ def test_a_state_is_read_once_for_all_scrapes(
 ) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     read: list[str] = []
-    glance = store.glance
-    monkeypatch.setattr(store, "glance", lambda project_id: (read.append(project_id), glance(project_id))[1])
+    peek = store.peek
+    monkeypatch.setattr(store, "peek", lambda project_id: (read.append(project_id), peek(project_id))[1])
     counter = TotalsCounter(store)
     assert counter.count() == counter.count() == Totals(projects=1, samples=20, labeled_samples=2)
     assert read == ["p"]

@@ -403,7 +403,7 @@ def test_a_sample_that_is_held_twice_is_damage(tmp_path: Path, client: FlaskClie
     store = Store(tmp_path / "data")
     lease = Lease("q", ADA, np.array([3, 99]), 60, 0, 2**60, 2**60)
     for index in ([3, 3], [3, 99]):
-        held_wrong = Leases(store.read("p").project.incarnation, (replace(lease, index=np.array(index)),))
+        held_wrong = Leases(store.read("p").project.pool_id, (replace(lease, index=np.array(index)),))
         write_leases(store.directory("p"), held_wrong)
         [finding] = check_project(store.directory("p"))
         assert (finding.file, "a sample twice" in finding.problem) == ("leases.joblib", True)

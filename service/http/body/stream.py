@@ -15,7 +15,7 @@ from flask import Request
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, RequestTimeout
 
 from service.http.body.encodings import content_coding, decode_body
-from service.store.files import disk
+from service.store.files import convert_disk_errors
 
 READ_BYTES = 2**20
 
@@ -47,7 +47,7 @@ def whole_body(chunks: Iterator[bytes], folder: Path | None) -> bytes | bytearra
             break
     else:
         return data
-    with disk(), TemporaryFile(dir=folder) as file:
+    with convert_disk_errors(), TemporaryFile(dir=folder) as file:
         file.write(data)
         data.clear()
         for chunk in chunks:

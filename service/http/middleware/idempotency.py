@@ -27,7 +27,7 @@ from service.errors import IdempotencyKeyReused, InvalidRequest, StoreFull
 from service.http.body.stream import BODY_DIGEST_KEY, sent_chunks
 from service.http.contract.operations import View
 from service.http.middleware import auth, etags
-from service.store.idempotency import Claim, KeptReply, Replies
+from service.store.idempotency import Claim, Replies, StoredReply
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -53,10 +53,10 @@ def answer_once(view: View, replies: Replies, max_body_bytes: int) -> View:
         key = key_of(request, me)
         with replies.claim(key) as claim:
             digest = request.environ[BODY_DIGEST_KEY] = blake2b(digest_input(request, me), digest_size=DIGEST_BYTES)
-            if claim.kept is not None:
+            if claim.reply is not None:
                 with suppress(LengthRequired):  # there is none
                     deque(sent_chunks(request, max_body_bytes), maxlen=0)
-                return replay(claim.kept, digest.hexdigest())
+                return replay(claim.reply, digest.hexdigest())
             g.idempotency_key = key
             response = make_response(view(**arguments))
             if "Retry-After" not in response.headers:  # that asks for another try
@@ -81,7 +81,7 @@ def digest_input(request: Request, me: Caller) -> bytes:
     return orjson.dumps([request.method, request.path, request.query_string.hex(), headers, caller])
 
 
-def replay(kept: KeptReply, content: str) -> Response:
+def replay(kept: StoredReply, content: str) -> Response:
     """Return the reply that was kept, or raise IdempotencyKeyReused if another request was sent with its key."""
     if kept.request != content:
         raise IdempotencyKeyReused
@@ -91,7 +91,7 @@ def replay(kept: KeptReply, content: str) -> Response:
 def keep_reply(claim: Claim, response: Response, content: str) -> None:
     """Keep a reply. It goes out in any case: what it tells of was done, and the events know of it."""
     try:
-        claim.keep(KeptReply(content, response.status_code, tuple(response.headers), response.get_data()))
+        claim.store(StoredReply(content, response.status_code, tuple(response.headers), response.get_data()))
     except (OSError, StoreFull) as error:
         log.error("a reply could not be kept for its Idempotency-Key: %s", error)
 

@@ -51,7 +51,7 @@ def query_project() -> Response:
     context, request = current_context(), request_ctx.request
     if request.mimetype != MULTIPART:
         return answer_query(read_document(request, context.limits))
-    with context.store.stage(kept=False) as staging:
+    with context.store.stage(durable=False) as staging:
         return answer_query(read_document(request, context.limits, staging))
 
 

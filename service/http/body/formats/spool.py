@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from service.errors import InvalidRequest
-from service.store.files import COPY_BYTES, StagedFile, disk
+from service.store.files import COPY_BYTES, StagedFile, convert_disk_errors
 from service.store.staging import Staging
 
 
@@ -35,18 +35,18 @@ class SpoolFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.n_bytes = 0
-        with disk():
+        with convert_disk_errors():
             self._file = path.open("xb")
 
     def write(self, data: bytes | memoryview) -> None:
         """Append the next bytes."""
         self.n_bytes += len(data)
-        with disk():
+        with convert_disk_errors():
             self._file.write(data)
 
     def close(self) -> Path:
         """Return the file, now that all bytes have come."""
-        with disk():
+        with convert_disk_errors():
             self._file.close()
         return self.path
 
