@@ -1,4 +1,4 @@
-"""What may be asked about: samples without a label; and again those that too few labelled, or where it is doubtful."""
+"""The samples that a query may ask about: those without a label, and those whose label is incomplete or in doubt."""
 
 from __future__ import annotations
 
@@ -16,54 +16,61 @@ from service.store import Snapshot, Store
 from service.store.layout import model_file
 from service.strategies import Need
 from service.strategies.engine.question import NO_ROWS, Positions, RelabelCandidates
-from service.usecases.query_common import QueryRequest, open_samples
+from service.usecases.query_request import QueryRequest, open_samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenRows:
-    """What may be asked about: rows without label or skip (n,); those with too few labels, in the order of asking;
-    and the others with a label that this annotator has not seen. `held` is what this annotator holds, none of which is
-    among these. `missed` (k,) tells which of what others hold would be, and `pending` is all that is held.
+    """The samples a query may ask about; no sample is in two of these.
+
+    `is_open` (n,) are those without label or skip, `partly_labeled` those with fewer labels than `overlap`, in the
+    order of asking, `labeled` other labelled ones that the annotator has not seen, and `leased` the annotator's own.
+    `is_candidate` (k,) says which samples leased to others could be asked about, and `pending` are all leased ones.
     """
 
     is_open: NDArray[np.bool_]
-    begun: Positions
+    partly_labeled: Positions
     labeled: Positions
-    held: Positions = field(default_factory=lambda: NO_ROWS)
-    missed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    leased: Positions = field(default_factory=lambda: NO_ROWS)
+    is_candidate: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     pending: Positions = field(default_factory=lambda: NO_ROWS)
 
 
 def open_rows(project: Project, request: QueryRequest, holdings: Holdings = NO_HOLDINGS) -> OpenRows:
-    """Return what a request may be answered with. Raises InvalidRequest for an index that there is not.
+    """Return the samples that a request may ask about. Raises InvalidRequest for an index beyond the pool.
 
-    Those nearest to what they need come first among the begun, then those that have waited longest.
+    Of the partly labelled ones, those that lack the fewest labels come first, then those labelled first.
     """
-    is_open = open_samples(request, project.n_samples, NO_ROWS)
-    votes, labeled = project.votes, NO_ROWS
-    begun = NO_ROWS
+    is_allowed = open_samples(request, project.n_samples, NO_ROWS)
+    votes, labeled, partly_labeled = project.votes, NO_ROWS, NO_ROWS
     if request.asks_again:
         labeled = unseen_by_annotator(project, request, votes.majority.labeled)
-        labeled = labeled[is_open[labeled]]
-        places = look_up(votes.majority.labeled, labeled)[0]
-        n_labels = votes.n_labels[places]
-        order = np.lexsort((first_label_times(project)[places], -n_labels))
+        labeled = labeled[is_allowed[labeled]]
+        positions = look_up(votes.majority.labeled, labeled)[0]
+        n_labels = votes.n_labels[positions]
+        order = np.lexsort((first_label_times(project)[positions], -n_labels))
         needs_more = n_labels < request.overlap
-        begun, labeled = labeled[order[needs_more[order]]], labeled[~needs_more]
-    asked = is_open.copy() if holdings else is_open
+        partly_labeled, labeled = labeled[order[needs_more[order]]], labeled[~needs_more]
+    is_open = is_allowed.copy() if holdings else is_allowed
     is_open[votes.index] = False
-    rows = OpenRows(is_open, begun, labeled)
-    return without_held(rows, holdings, asked) if holdings else rows
+    rows = OpenRows(is_open, partly_labeled, labeled)
+    return without_leased(rows, holdings, is_allowed) if holdings else rows
 
 
-def without_held(rows: OpenRows, holdings: Holdings, asked: NDArray[np.bool_]) -> OpenRows:
-    """Return the rows but those that are held; of its own the annotator keeps what it asks about (n,)."""
+def without_leased(rows: OpenRows, holdings: Holdings, is_allowed: NDArray[np.bool_]) -> OpenRows:
+    """Return the rows without leased samples, and the allowed (n,) ones of the annotator's own leases."""
     own, others = holdings.own, holdings.others
-    missed = rows.is_open[others] | np.isin(others, rows.begun) | np.isin(others, rows.labeled)
-    is_free = np.ones(len(asked), bool)
+    is_candidate = rows.is_open[others] | np.isin(others, rows.partly_labeled) | np.isin(others, rows.labeled)
+    is_free = np.ones(len(is_allowed), bool)
     is_free[own] = is_free[others] = False
-    begun, labeled = (index[is_free[index]] for index in (rows.begun, rows.labeled))
-    return OpenRows(rows.is_open & is_free, begun, labeled, own[asked[own]], missed, np.concatenate([own, others]))
+    return OpenRows(
+        is_open=rows.is_open & is_free,
+        partly_labeled=rows.partly_labeled[is_free[rows.partly_labeled]],
+        labeled=rows.labeled[is_free[rows.labeled]],
+        leased=own[is_allowed[own]],
+        is_candidate=is_candidate,
+        pending=np.concatenate([own, others]),
+    )
 
 
 def unseen_by_annotator(project: Project, request: QueryRequest, index: Positions) -> Positions:
@@ -75,7 +82,7 @@ def unseen_by_annotator(project: Project, request: QueryRequest, index: Position
 
 
 def first_label_times(project: Project) -> NDArray[np.int64]:
-    """Return when each labelled sample got the first of its labels (l,)."""
+    """Return the time of the first label of each labelled sample (l,)."""
     votes = project.votes
     is_label = votes.code != SKIP
     return np.minimum.reduceat(votes.at[is_label], np.flatnonzero(run_starts(votes.index[is_label])))
@@ -88,22 +95,24 @@ def with_rows(is_open: NDArray[np.bool_], rows: Positions) -> NDArray[np.bool_]:
     return is_open
 
 
-def opinions_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: OpenRows) -> RelabelCandidates | None:
-    """Return what is thought of labels that may be asked for again; None where the strategy does not, or nobody knows.
+def relabel_candidates(
+    store: Store, snapshot: Snapshot, request: QueryRequest, rows: OpenRows
+) -> RelabelCandidates | None:
+    """Return the labelled samples whose consensus may be in doubt; None without a model or for other strategies.
 
-    Labels that came after the last fit are not doubted before the next.
+    Labels given since the last fit are not among them.
     """
     if Need.VOTES not in request.strategy.needs or snapshot.model is None:
         return None
     votes = snapshot.project.votes
     consensus = current_consensus(store, snapshot)
-    own, places = consensus.match(votes)
-    index = votes.majority.labeled[places]
-    asked = contains(rows.labeled, index)
+    own, positions = consensus.match(votes)
+    index = votes.majority.labeled[positions]
+    is_allowed = contains(rows.labeled, index)
     return RelabelCandidates(
-        rows=index[asked],
-        quality=consensus.quality[own[asked]],
-        weight=weights_of(snapshot.project, consensus)[places[asked]],
+        rows=index[is_allowed],
+        quality=consensus.quality[own[is_allowed]],
+        weight=total_weights(snapshot.project, consensus)[positions[is_allowed]],
         model_weight=consensus.model_weight,
         usual_weight=float(consensus.weight.mean()),
         temperature=consensus.temperature,
@@ -112,24 +121,24 @@ def opinions_of(store: Store, snapshot: Snapshot, request: QueryRequest, rows: O
 
 
 def current_consensus(store: Store, snapshot: Snapshot) -> Consensus:
-    """Return what was found out about the votes at the last fit, or now where there was nothing to weigh then."""
+    """Return the consensus of the last fit; if that had no votes to weigh, estimate it now and cache it."""
     project, pool = snapshot.project, snapshot.pool
     if project.consensus is not None:
         return project.consensus
     if project.model is None or pool is None:
-        raise ValueError("a consensus is weighed beside a model and its pool")
+        raise ValueError("a consensus needs a fitted project and its pool")
 
-    def make() -> tuple[Consensus, int]:
+    def estimate() -> tuple[Consensus, int]:
         consensus = estimate_consensus(project, pool.take(project.votes.majority.labeled))
         return consensus, consensus.n_bytes
 
     key = (project.pool_id, model_file(project.model.version), "crowd", project.labels_revision)
-    found: Consensus = store.cache.get_or_make(key, make, "crowd")
-    return found
+    consensus: Consensus = store.cache.get_or_make(key, estimate, "crowd")
+    return consensus
 
 
-def weights_of(project: Project, consensus: Consensus) -> NDArray[np.float64]:
-    """Return what all who labelled a sample count together (l,), those who are not known nothing."""
+def total_weights(project: Project, consensus: Consensus) -> NDArray[np.float64]:
+    """Return the summed weight of the annotators of each labelled sample (l,); unknown annotators weigh 0."""
     votes = project.votes
     is_label = votes.code != SKIP
     rows, found = look_up(consensus.annotator.astype(np.int64), votes.annotator[is_label].astype(np.int64))

@@ -19,7 +19,8 @@ from service.strategies.engine.explain import (
     uncertainty_scores,
 )
 from service.strategies.engine.selection import Plan, committee_for
-from service.usecases.query_common import Batch, QueryRequest
+from service.usecases.query_batch import Batch
+from service.usecases.query_request import QueryRequest
 
 MAX_PROBABILITIES = 2**20
 """A reply holds so many probabilities at most: some 20 MB of JSON."""
@@ -83,8 +84,8 @@ def explain(
     neighbors = nearest_labeled(question, rows, np.random.default_rng([*seed, 1]), names)
     clusters = clusters_of(question, batch, np.random.default_rng([*seed, 2]))
     columns = list(scores.values())
-    n_first = batch.n_held + batch.n_begun
-    chosen_by = ["lease"] * batch.n_held + ["overlap"] * batch.n_begun
+    n_first = batch.n_leased + batch.n_partly_labeled
+    chosen_by = ["lease"] * batch.n_leased + ["overlap"] * batch.n_partly_labeled
     chosen_by += ["strategy"] * (len(rows) - n_first - batch.n_drawn) + ["exploration"] * batch.n_drawn
     return [
         Explanation(
@@ -99,7 +100,7 @@ def explain(
     ]
 
 
-def refuse_long(request: QueryRequest, n_classes: int) -> None:
+def check_explainable(request: QueryRequest, n_classes: int) -> None:
     """Raise InvalidRequest for a batch whose probabilities would be too many."""
     if request.batch_size * n_classes > MAX_PROBABILITIES:
         most = f"at most {MAX_PROBABILITIES // n_classes} samples of {n_classes} classes are explained"

@@ -23,7 +23,7 @@ from service.domain.project import MICROSECONDS, Project, format_time, now
 from service.learning.scoring import THREADS, Backend
 from service.store import Part, Store, Transaction
 from service.usecases.query import query_project
-from service.usecases.query_common import QueryRequest, enter_if_heavy
+from service.usecases.query_request import QueryRequest, enter_if_heavy
 from service.usecases.query_result import QueryResult
 
 

@@ -18,7 +18,7 @@ from service.errors import FieldError, InvalidRequest, NoModel
 from service.learning.pool import Chunk
 from service.learning.scoring import outputs_of, predictor_for
 from service.store import Part, Snapshot, Store
-from service.usecases.query_common import HEAVY_SAMPLES
+from service.usecases.query_request import HEAVY_SAMPLES
 from service.usecases.training import read_with_model
 
 CHUNKS_AT_ONCE = 2 * n_cores()

@@ -1,13 +1,13 @@
-"""POST /query: which samples should be labelled next?"""
+"""POST /query about a project: which of its samples should be labelled next?"""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 from service.domain.labels import Label
 from service.domain.leases import Holdings, holdings_of, live_leases
@@ -23,123 +23,173 @@ from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache
 from service.strategies import Need, Question
 from service.telemetry.metrics import time_selection
-from service.usecases.candidates import OpenRows, open_rows, opinions_of, with_rows
-from service.usecases.explain import Names, explain, refuse_long
-from service.usecases.query_common import (
-    Batch,
-    QueryRequest,
-    choose,
-    enter_if_heavy,
-    needs_met_by,
-    query_id,
-    refuse_missing,
-)
+from service.usecases.candidates import OpenRows, open_rows, relabel_candidates, with_rows
+from service.usecases.explain import Explanation, Names, check_explainable, explain
+from service.usecases.query_batch import Batch, choose_batch
+from service.usecases.query_id import holdings_digest, query_id
+from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by
 from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.training import read_with_model, train_committee
+
+Enter = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectQuery:
+    """A request, the state of the project that it is about, and what is leased at `moment`."""
+
+    store: Store
+    request: QueryRequest
+    snapshot: Snapshot
+    holdings: Holdings
+    moment: int
+    backend_of: Callable[[Project], Backend]
+
+    @property
+    def project(self) -> Project:
+        """The project as it was read."""
+        return self.snapshot.project
+
+    @property
+    def classes(self) -> Sequence[Label]:
+        """The columns of the probabilities: the project's classes, or the columns that the caller sent."""
+        given = self.request.given
+        return self.project.classes if given is None else range(given.n_classes)
+
+    @property
+    def seed(self) -> Sequence[int]:
+        """The request's seed, or else one derived from the project's seed and version."""
+        if self.request.random_state is not None:
+            return [self.request.random_state]
+        return [self.project.random_state, self.project.version]
+
+    @cached_property
+    def query_id(self) -> str:
+        """The same for the same request about the same state."""
+        state = self.project.pool_id, self.project.version, *holdings_digest(self.holdings)
+        return query_id(self.request, state)
+
+    @cached_property
+    def question(self) -> Question:
+        """The question for the strategy, built when it is first needed. Raises InvalidRequest."""
+        return build_question(self.store, self.snapshot, self.request, self.holdings, self.backend_of(self.project))
 
 
 def query_project(
     store: Store,
     request: QueryRequest,
     backend_of: Callable[[Project], Backend] = lambda project: THREADS,
-    enter: Callable[[], AbstractContextManager[None]] = nullcontext,
+    enter: Enter = nullcontext,
 ) -> QueryResult:
-    """Choose the next samples. A pure read: the same state and the same request give the same answer.
+    """Choose the next samples. A pure read: the same state and the same request give the same result.
 
-    What may take long is done in a place that `enter` gives. Raises InvalidRequest for an index that there is
-    not or probabilities that do not fit, OutOfTime, ProjectNotFound and the store's errors.
+    Heavy work waits for `enter`. Raises InvalidRequest for an index beyond the pool or probabilities that do not fit,
+    OutOfTime, ProjectNotFound and the store's errors.
     """
+    query = read_query(store, request, backend_of)
+    if request.explain:
+        check_explainable(request, len(query.classes))
+    batch = cached_batch(query, enter)
+    explanations = explain_batch(query, batch, enter) if request.explain else None
+    return result_of(query, batch, explanations)
+
+
+def read_query(store: Store, request: QueryRequest, backend_of: Callable[[Project], Backend]) -> ProjectQuery:
+    """Read the project of a request, and its leases."""
     if request.project_id is None:
-        raise ValueError("a question without a project is one for query_arrays")
+        raise ValueError("query_arrays answers a request without a project")
     read = store.read if request.given else partial(read_with_model, store)
     leases = store.leases(request.project_id)  # before the state: see store/leases.py
-    snapshot = read(request.project_id, Part.POOL, Part.IDS)
-    project, moment = snapshot.project, now()
-    held = holdings_of(live_leases(leases, project, moment), request.annotator)
-    classes = classes_of(project, request)
-    if request.explain:
-        refuse_long(request, len(classes))
-    name = query_id(request, (project.pool_id, project.version, *holdings_digest(held)))
+    snapshot, moment = read(request.project_id, Part.POOL, Part.IDS), now()
+    holdings = holdings_of(live_leases(leases, snapshot.project, moment), request.annotator)
+    return ProjectQuery(store, request, snapshot, holdings, moment, backend_of)
 
-    @cache
-    def question() -> Question:
-        return build_question(store, snapshot, request, held, backend_of(project))
 
-    def answer() -> tuple[Batch, int]:
-        with enter_if_heavy(request, project.n_samples, enter):
+def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
+    """Return the batch of a query, from the cache where the same was asked before."""
+
+    def choose() -> tuple[Batch, int]:
+        with enter_if_heavy(query.request, query.project.n_samples, enter):
             began = time.perf_counter()
-            batch = choose(question(), request, seed_of(project, request), project.random_state)
+            batch = choose_batch(query.question, query.request, query.seed, query.project.random_state)
             time_selection(batch.selection.strategy, began)
         return batch, 16 * len(batch.selection.indices)
 
-    batch: Batch = store.cache.get_or_make((project.pool_id, "answer", name), answer, "answer")
-    selection = batch.selection
+    key = query.project.pool_id, "answer", query.query_id
+    batch: Batch = query.store.cache.get_or_make(key, choose, "answer")
+    return batch
+
+
+def explain_batch(query: ProjectQuery, batch: Batch, enter: Enter) -> list[Explanation]:
+    """Explain each sample of a batch."""
+    project, ids = query.project, query.snapshot.ids
+    names = Names(query.classes, project.classes, None if ids is None else ids.names_at)
+    with enter_if_heavy(query.request, project.n_samples, enter):
+        return explain(query.question, batch, query.request, query.seed, names)
+
+
+def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanation] | None) -> QueryResult:
+    """Return the result of a query."""
+    project, request, ids, selection = query.project, query.request, query.snapshot.ids, batch.selection
     indices = selection.indices.tolist()
-    explanations = None
-    if request.explain:
-        names = Names(classes, project.classes, None if snapshot.ids is None else snapshot.ids.names_at)
-        with enter_if_heavy(request, project.n_samples, enter):
-            explanations = explain(question(), batch, request, seed_of(project, request), names)
-    notes, retry_after = [selection.fallback_reason], None
-    if held and len(indices) < request.batch_size:
-        missed = held.free_at[open_rows(project, request, held).missed]
-        if len(missed) and indices:
-            notes.append(f"{len(missed)} more are held by others")
-        elif len(missed):
-            retry_after = max(1, math.ceil((int(missed.min()) - moment) / MICROSECONDS))
-            why = f"all that could be asked about, {len(missed)} samples, are held by others"
-            notes = [f"{why}; the first is free again in {retry_after} s at the latest"]
+    reason, retry_after = fallback_reason(query, batch)
     return QueryResult(
         project_id=project.project_id,
-        query_id=name,
+        query_id=query.query_id,
         indices=indices,
-        ids=None if snapshot.ids is None else snapshot.ids.names_at(indices),
+        ids=None if ids is None else ids.names_at(indices),
         scores=scores_to_json(selection),
         strategy=selection.strategy,
-        fallback_reason="; ".join(filter(None, notes)) or None,
+        fallback_reason=reason,
         model_version=None if request.given or project.model is None else project.model.version,
         n_labeled=project.n_labeled,
         n_unlabeled=project.n_unlabeled,
         n_labels_since_fit=project.n_labels_since_fit,
-        classes=list(classes) if request.explain else None,
+        classes=list(query.classes) if request.explain else None,
         explanations=explanations,
         project=project,
         retry_after=retry_after,
     )
 
 
-def holdings_digest(held: Holdings) -> tuple[str, ...]:
-    """Name what is held, so that a question is another when something else is; nothing has no name."""
-    if not held:
-        return ()
-    name = hashlib.blake2b(held.own.data, digest_size=16)
-    name.update(b" ")
-    name.update(held.others.data)
-    return (name.hexdigest(),)
+def fallback_reason(query: ProjectQuery, batch: Batch) -> tuple[str | None, int | None]:
+    """Return the selection's fallback reason with a note on leased samples, and after how many seconds to retry.
 
-
-def classes_of(project: Project, request: QueryRequest) -> Sequence[Label]:
-    """Return what the columns of the probabilities are: the project's labels, or the columns that a caller sent."""
-    return project.classes if request.given is None else range(request.given.n_classes)
+    A retry makes sense only if nothing was returned, and leases of others are the reason.
+    """
+    reason, n_selected, holdings = batch.selection.fallback_reason, len(batch.selection.indices), query.holdings
+    if not holdings or n_selected == query.request.batch_size:
+        return reason, None
+    free_at = holdings.free_at[open_rows(query.project, query.request, holdings).is_candidate]
+    if len(free_at) == 0:
+        return reason, None
+    if n_selected:
+        note = f"{len(free_at)} more are leased to others"
+        return f"{reason}; {note}" if reason else note, None
+    retry_after = max(1, math.ceil((int(free_at.min()) - query.moment) / MICROSECONDS))
+    reason = (
+        f"all {len(free_at)} candidates are leased to others; the first lease ends in {retry_after} s at the latest"
+    )
+    return reason, retry_after
 
 
 def build_question(
-    store: Store, snapshot: Snapshot, request: QueryRequest, held: Holdings, backend: Backend
+    store: Store, snapshot: Snapshot, request: QueryRequest, holdings: Holdings, backend: Backend
 ) -> Question:
-    """Put the question to the project's own model, or to what a caller's own model said of its samples.
+    """Return the question for the project's own model, or for the predictions that the caller sent.
 
-    Raises InvalidRequest for an index that there is not, and for probabilities that are not those of the samples.
+    Raises InvalidRequest for an index beyond the pool, or predictions that do not fit it.
     """
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("a query needs a snapshot with its pool")
-    rows = open_rows(project, request, held)
+    rows = open_rows(project, request, holdings)
     if request.given is not None:
         return build_external_question(project, pool, request, request.given, rows)
-    opinions = opinions_of(store, snapshot, request, rows)
+    candidates = relabel_candidates(store, snapshot, request, rows)
     return Question(
         pool=pool,
-        is_open=rows.is_open if opinions is None else with_rows(rows.is_open, opinions.rows),
+        is_open=rows.is_open if candidates is None else with_rows(rows.is_open, candidates.rows),
         labeled=project.labels.labeled,
         model=snapshot.model,
         n_classes_labeled=project.n_classes_labeled,
@@ -148,9 +198,9 @@ def build_question(
         committee=lambda n_members: committee_of(store, snapshot, n_members),
         codes=project.labels.codes,
         fit_model=lambda X, codes: fit(project.estimator, X, codes, project.random_state),
-        relabel_candidates=opinions,
-        partly_labeled=rows.begun,
-        leased=rows.held,
+        relabel_candidates=candidates,
+        partly_labeled=rows.partly_labeled,
+        leased=rows.leased,
         pending=rows.pending,
     )
 
@@ -158,7 +208,7 @@ def build_question(
 def build_external_question(
     project: Project, pool: Pool, request: QueryRequest, given: ExternalPredictions, rows: OpenRows
 ) -> Question:
-    """Put the question to what a caller's own model said of a project's samples."""
+    """Return the question for the predictions that a caller's own model made of a project's samples."""
     wrong = [
         FieldError(f"/{field}", f"has {n_rows} rows, but the project has {project.n_samples} samples")
         for field, n_rows in given.n_rows.items()
@@ -167,7 +217,7 @@ def build_external_question(
     if wrong:
         raise InvalidRequest(wrong)
     given.check()
-    refuse_missing(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
+    check_needs(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
     return Question(
         pool=pool,
         is_open=rows.is_open,
@@ -178,17 +228,17 @@ def build_external_question(
         codes=project.labels.codes,
         model_pool=given.model_pool,
         committee_pool=given.committee_pool,
-        partly_labeled=rows.begun,
-        leased=rows.held,
+        partly_labeled=rows.partly_labeled,
+        leased=rows.leased,
         pending=rows.pending,
     )
 
 
 def committee_of(store: Store, snapshot: Snapshot, n_members: int) -> Committee:
-    """Return a committee beside the project's model: the one at hand, or one fitted to the labels there are."""
+    """Return a committee of the project's estimator, cached until the labels change."""
     project = snapshot.project
     if project.model is None:
-        raise ValueError("a committee stands beside a model")
+        raise ValueError("a committee needs a fitted project")
     file = model_file(project.model.version)
     # A member is about as large as the model.
     size = n_members * store.cache.size_of((project.pool_id, file))
@@ -197,10 +247,3 @@ def committee_of(store: Store, snapshot: Snapshot, n_members: int) -> Committee:
         key, lambda: (train_committee(snapshot, n_members), size), "committee"
     )
     return committee
-
-
-def seed_of(project: Project, request: QueryRequest) -> Sequence[int]:
-    """Return the request's own seed, or else one that the project's seed and state give."""
-    if request.random_state is not None:
-        return [request.random_state]
-    return [project.random_state, project.version]

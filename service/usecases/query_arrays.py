@@ -1,4 +1,4 @@
-"""POST /query without a project: for callers with a model of their own. Nothing is kept of what they send."""
+"""POST /query without a project: for callers with a model of their own. Nothing of the request is stored."""
 
 from __future__ import annotations
 
@@ -12,34 +12,28 @@ from service.errors import FieldError, InvalidRequest
 from service.learning.pool import Pool
 from service.strategies import Need, Question
 from service.telemetry.metrics import time_selection
-from service.usecases.explain import Names, explain, refuse_long
-from service.usecases.query_common import (
-    QueryRequest,
-    choose,
-    enter_if_heavy,
-    needs_met_by,
-    open_samples,
-    query_id,
-    refuse_missing,
-)
+from service.usecases.explain import Names, check_explainable, explain
+from service.usecases.query_batch import choose_batch
+from service.usecases.query_id import query_id
+from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by, open_samples
 from service.usecases.query_result import QueryResult, scores_to_json
 
 
 def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManager[None]] = nullcontext) -> QueryResult:
-    """Choose among the samples that were sent: the same request gives the same answer.
+    """Choose among the samples of the request: the same request gives the same result.
 
-    What may take long is done in a place that `enter` gives. Raises InvalidRequest for arrays that disagree, a
-    strategy that needs another one, or an index that there is not.
+    Heavy work waits for `enter`. Raises InvalidRequest for arrays of different lengths, a strategy that needs another
+    array, or an index beyond the samples.
     """
     classes = None if request.given is None else range(request.given.n_classes)
     if request.explain and classes is not None:
-        refuse_long(request, len(classes))
+        check_explainable(request, len(classes))
     question = build_question(request)
     seed = [0 if request.random_state is None else request.random_state]
     names = Names(classes, () if request.y is None else request.y.values, None)
     with enter_if_heavy(request, len(question.pool), enter):
         began = time.perf_counter()
-        batch = choose(question, request, seed, 0)
+        batch = choose_batch(question, request, seed, 0)
         time_selection(batch.selection.strategy, began)
         explanations = explain(question, batch, request, seed, names) if request.explain else None
     selection, n_labeled = batch.selection, len(question.labeled)
@@ -62,7 +56,7 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
 
 
 def build_question(request: QueryRequest) -> Question:
-    """Put the question to the arrays that were sent."""
+    """Return the question for the arrays of a request, or raise InvalidRequest."""
     given, y = request.given, request.y
     model_pool = None if given is None else given.model_pool
     pool = model_pool if request.X is None else Pool.of(request.X)
@@ -74,7 +68,7 @@ def build_question(request: QueryRequest) -> Question:
         given.check()
     features = {Need.FEATURES} if request.X is not None else set()
     labels = {Need.LABELS} if y is not None else set()
-    refuse_missing(request, needs_met_by(given) | features | labels | {Need.LABELED})
+    check_needs(request, needs_met_by(given) | features | labels | {Need.LABELED})
     labeled = np.empty(0, np.int64) if y is None else np.flatnonzero(y.codes >= 0)
     codes = None if y is None else y.codes[labeled]
     return Question(
@@ -92,7 +86,7 @@ def build_question(request: QueryRequest) -> Question:
 
 
 def check_lengths(request: QueryRequest, n_samples: int) -> None:
-    """Raise InvalidRequest for arrays that are not about as many samples as the first."""
+    """Raise InvalidRequest for arrays that are not as long as the first."""
     lengths = {} if request.X is None else {"X": len(request.X)}
     lengths |= {} if request.given is None else request.given.n_rows
     lengths |= {} if request.y is None else {"y": len(request.y.codes)}

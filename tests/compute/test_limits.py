@@ -22,7 +22,7 @@ from service.errors import OutOfTime
 from service.settings import Settings
 from service.strategies import STRATEGIES
 from service.usecases.query import query_project
-from service.usecases.query_common import HEAVY_SAMPLES, QueryRequest
+from service.usecases.query_request import HEAVY_SAMPLES, QueryRequest
 from tests.support.calls import end_labels, get, line_pool, post
 
 # Time.

@@ -14,7 +14,8 @@ from service.settings import Settings
 from service.store import Store
 from service.strategies import STRATEGIES
 from service.usecases.label import MAX_ANNOTATORS, SubmittedLabel, with_labels
-from service.usecases.query import QueryRequest, query_project
+from service.usecases.query import query_project
+from service.usecases.query_request import QueryRequest
 from tests.support.npy import npy, npy_with_header
 
 BOUNDARY = "boundary"

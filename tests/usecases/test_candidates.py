@@ -166,7 +166,7 @@ def test_what_was_begun_comes_first(client: FlaskClient, project: str) -> None:
     # 7 lacks one label; the others two, and those of nobody have waited longest.
     assert reply["indices"][:5] == [7, 0, 19, 3, 5]
     assert [score is None for score in reply["scores"]] == [True] * 5 + [False] * 3
-    assert reply["fallback_reason"] == "5 of the batch, its first, have a label and need more"
+    assert reply["fallback_reason"] == "the first 5 have a label and need more"
     assert [each["chosen_by"] for each in reply["explanations"]] == ["overlap"] * 5 + ["strategy"] * 3
     assert query(client, 3, strategy="margin")["indices"] == reply["indices"][5:]
 

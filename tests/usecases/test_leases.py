@@ -110,7 +110,7 @@ def test_who_asks_again_gets_what_they_hold_first(client: FlaskClient, project: 
     assert second["indices"][:3] == first["indices"]
     assert second["scores"][:3] == [None] * 3
     assert len(set(second["indices"])) == 5
-    assert "3 of the batch, its first, were held for this annotator already" in second["fallback_reason"]
+    assert "the first 3 were already leased to this annotator" in second["fallback_reason"]
     [lease] = get(client, "/projects/p/leases")["leases"]
     assert (lease["query_id"], lease["indices"]) == (second["query_id"], second["indices"])
 
@@ -149,7 +149,7 @@ def test_when_others_hold_all_it_says_when_to_ask_again(client: FlaskClient, pro
     body = {"project_id": "p", "annotator": EVE, "lease_seconds": 60}
     response = client.post("/query", json=body)
     assert (response.status_code, response.json["indices"], response.json["lease_expires_at"]) == (200, [], None)
-    assert response.json["fallback_reason"].startswith("all that could be asked about, 18 samples, are held by others")
+    assert response.json["fallback_reason"].startswith("all 18 candidates are leased to others")
     assert response.headers["Retry-After"] == "40"
     assert held(client).keys() == {ADA, BOB}
 
@@ -166,7 +166,7 @@ def test_a_batch_that_others_leave_short_says_so(client: FlaskClient, project: s
     ask(client, ADA, 15)
     reply = ask(client, BOB, 5)
     assert len(reply["indices"]) == 3
-    assert "15 more are held by others" in reply["fallback_reason"]
+    assert "15 more are leased to others" in reply["fallback_reason"]
 
 
 @pytest.mark.parametrize("strategy", ["max_herding", "k_center", "typiclust", "prob_cover", "discriminative"])

@@ -187,7 +187,7 @@ def test_auto_makes_do_with_what_is_there(client: FlaskClient, sent: dict[str, A
 @pytest.mark.parametrize("sent", [{"probabilities": P}, {"X": line_pool(4)}, {"X": line_pool(4), "probabilities": P}])
 def test_what_can_run_is_what_the_refusal_names(client: FlaskClient, sent: dict[str, Any]) -> None:
     detail = post(client, "/query", 422, **sent, strategy="bald")["errors"][0]["detail"]
-    named = detail.split("there are ")[1].split(", ")
+    named = detail.split("what was sent: ")[1].split(", ")
     for name in STRATEGIES:
         post(client, "/query", 200 if name in named else 422, **sent, strategy=name, batch_size=2)
 
@@ -306,6 +306,6 @@ def test_there_is_a_limit_of_classes_and_members(given: ExternalPredictions, poi
 def test_a_refusal_names_what_would_have_worked(client: FlaskClient) -> None:
     [error] = post(client, "/query", 422, probabilities=P, strategy="badge")["errors"]
     assert error["detail"] == (
-        "is required for strategy 'badge'; with what was sent there are "
+        "is required for strategy 'badge'; strategies that work with what was sent: "
         "auto, entropy, falcun, least_confidence, margin, power, random, ratio"
     )

@@ -23,7 +23,7 @@ from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest
-from service.usecases.query_common import QueryRequest
+from service.usecases.query_request import QueryRequest
 
 MAX_SEED = 2**32 - 1
 MAX_PAGE = 1_000

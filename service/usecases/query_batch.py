@@ -1,0 +1,76 @@
+"""A batch of samples: those that come first, those that the strategy selects, and those drawn for exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.strategies import Question, Selection, next_in_random_order, select
+from service.usecases.query_request import QueryRequest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The selected samples: first `n_leased` that the annotator holds already, then `n_partly_labeled`, then those of
+    the strategy, and last `n_drawn` for exploration.
+    """
+
+    selection: Selection
+    n_leased: int
+    n_partly_labeled: int
+    n_drawn: int
+
+
+def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int], order_seed: int) -> Batch:
+    """Return the batch of a question: leased and partly labelled samples first, the rest selected or drawn.
+
+    `seed` is that of the strategy; samples for exploration come in the random order of `order_seed`.
+    """
+    leased = question.leased[: request.batch_size]
+    partly_labeled = question.partly_labeled[: request.batch_size - len(leased)]
+    n_wanted = min(request.batch_size - len(leased) - len(partly_labeled), question.n_open)
+    n_explored = int(request.share_explored * n_wanted + 0.5)
+    drawn = next_in_random_order(unlabeled_rows(question), n_explored, order_seed)
+    is_left = question.is_open.copy()
+    is_left[drawn] = False
+    rng = np.random.default_rng(seed)
+    selection = select(request.strategy, request.params, replace(question, is_open=is_left), n_wanted - len(drawn), rng)
+    whole = assemble(leased, partly_labeled, selection, drawn)
+    return Batch(whole, len(leased), len(partly_labeled), len(drawn))
+
+
+def unlabeled_rows(question: Question) -> NDArray[np.bool_]:
+    """Return a mask (n,) of the open rows without a label."""
+    if question.relabel_candidates is None:
+        return question.is_open
+    is_unlabeled = question.is_open.copy()
+    is_unlabeled[question.relabel_candidates.rows] = False
+    return is_unlabeled
+
+
+def assemble(
+    leased: NDArray[np.int64], partly_labeled: NDArray[np.int64], selection: Selection, drawn: NDArray[np.int64]
+) -> Selection:
+    """Return a selection with the samples before and behind it, which have no score, and a note on each part."""
+    n_leased, n_partly, n_drawn = len(leased), len(partly_labeled), len(drawn)
+    if n_leased + n_partly + n_drawn == 0:
+        return selection
+    position = "next" if n_leased else "first"
+    notes = [
+        f"the first {n_leased} were already leased to this annotator" if n_leased else None,
+        f"the {position} {n_partly} have a label and need more" if n_partly else None,
+        selection.fallback_reason,
+        f"the last {n_drawn} were drawn for exploration" if n_drawn else None,
+    ]
+    scores = selection.scores
+    if scores is not None:
+        scores = np.concatenate([np.full(n_leased + n_partly, np.nan), scores, np.full(n_drawn, np.nan)])
+    return replace(
+        selection,
+        indices=np.concatenate([leased, partly_labeled, selection.indices, drawn]),
+        scores=scores,
+        fallback_reason="; ".join(filter(None, notes)),
+    )

@@ -1,0 +1,126 @@
+"""The request of POST /query, and the checks that queries with and without a project share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.labels import EncodedLabels
+from service.domain.parameters import Parameters
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.learning.external_predictions import ExternalPredictions
+from service.learning.pool import Rows
+from service.strategies import AUTO_FROM, AUTO_SHARE, STRATEGIES, Need, Strategy
+
+HEAVY_SAMPLES = 10_000
+"""Pools of at least this size count as heavy requests."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryRequest:
+    """The request of POST /query. `exclude` and `candidates` hold indices into the pool, None where not sent.
+
+    `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels. A sample needs
+    labels of `overlap` annotators, and no annotator is asked about it twice. With `lease_seconds` above 0, the samples
+    are leased to `annotator` for so long. `explain` does not change which samples are chosen, nor the query id.
+    """
+
+    project_id: str | None
+    strategy: Strategy
+    params: Parameters
+    batch_size: int = 1
+    exclude: NDArray[np.int64] | None = None
+    candidates: NDArray[np.int64] | None = None
+    random_state: int | None = None
+    explore: float | None = None
+    given: ExternalPredictions | None = None
+    X: Rows | None = None
+    y: EncodedLabels | None = None
+    explain: bool = False
+    annotator: str | None = None
+    overlap: int = 1
+    lease_seconds: int = 0
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether samples that have a label may be asked about again."""
+        return self.overlap > 1 or Need.VOTES in self.strategy.needs
+
+    @property
+    def share_explored(self) -> float:
+        """Share of the batch that is drawn at random: the one requested, or the default of the strategy."""
+        if self.explore is not None:
+            return self.explore
+        return AUTO_SHARE if self.strategy.name == "auto" and self.batch_size >= AUTO_FROM else 0.0
+
+
+def enter_if_heavy(
+    request: QueryRequest, n_samples: int, enter: Callable[[], AbstractContextManager[None]]
+) -> AbstractContextManager[None]:
+    """Return `enter()` for a query that may take long: over a large pool, or one that weighs votes."""
+    is_heavy = n_samples >= HEAVY_SAMPLES or Need.VOTES in request.strategy.needs
+    return enter() if is_heavy else nullcontext()
+
+
+def open_samples(request: QueryRequest, n_samples: int, labeled: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return a mask (n,) of the samples that may be asked about: those the request allows, without the labelled ones.
+
+    Raises InvalidRequest for an index beyond the pool.
+    """
+    check_indices(request, n_samples)
+    asked = np.ones(n_samples, bool)
+    if request.candidates is not None:
+        asked[:] = False
+        asked[request.candidates] = True
+    if request.exclude is not None:
+        asked[request.exclude] = False
+    asked[labeled] = False
+    return asked
+
+
+def check_indices(request: QueryRequest, n_samples: int) -> None:
+    """Raise InvalidRequest for the first indices beyond the pool."""
+    errors = [
+        FieldError(f"/{field}/{position}", f"must be from 0 to {n_samples - 1}")
+        for field, indices in (("exclude", request.exclude), ("candidates", request.candidates))
+        if indices is not None
+        for position in np.flatnonzero(indices >= n_samples)[: MAX_ERRORS + 1].tolist()
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+
+
+FIELDS = {
+    Need.PROBABILITIES: "probabilities",
+    Need.MEMBERS: "member_probabilities",
+    Need.FEATURES: "X",
+    Need.LABELS: "y",
+}
+"""The request field that provides each need of a strategy when there is no project."""
+
+
+def check_needs(request: QueryRequest, met: frozenset[Need]) -> None:
+    """Raise InvalidRequest if the strategy needs more than is `met`, naming the strategies that do not."""
+    missing = request.strategy.needs - met
+    if not missing:
+        return
+    others = ", ".join(sorted(name for name, strategy in STRATEGIES.items() if strategy.needs <= met))
+    name, alternatives = request.strategy.name, f"strategies that work with what was sent: {others}"
+    if Need.MODEL in missing:
+        work = "weighs the annotators' labels" if Need.VOTES in missing else "runs or retrains the model"
+        problem = f"{name!r} {work}: it needs a project with its own model"
+        raise InvalidRequest.at("/strategy", f"{problem}; {alternatives}")
+    raise InvalidRequest(
+        FieldError(f"/{FIELDS[need]}", f"is required for strategy {name!r}; {alternatives}") for need in sorted(missing)
+    )
+
+
+def needs_met_by(given: ExternalPredictions | None) -> frozenset[Need]:
+    """Return the needs that the predictions of a caller's own model meet."""
+    if given is None:
+        return frozenset()
+    return frozenset({Need.PROBABILITIES} | ({Need.MEMBERS} if given.members is not None else set()))
