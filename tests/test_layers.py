@@ -35,6 +35,9 @@ HTTP_LAYERS = [
     ("contract.openapi",),
 ]
 
+# These families hold the scorers that other families build on; each may import those before it.
+SCORER_FAMILIES = ["service.strategies.uncertainty", "service.strategies.committee"]
+
 # Where each library may be imported: a prefix of the module's name.
 DOORS = {
     "flask": ("service.http", "service.app"),
@@ -112,6 +115,16 @@ def test_imports_inside_http_run_one_way(module: str) -> None:
     level, own = http_room(module)
     ours = [http_room(name) for name in imports(MODULES[module]) if name.startswith("service.http.")]
     assert not {room for other, room in ours if other >= level and room != own}
+
+
+def test_strategies_import_the_engine_and_scorers_but_no_other_strategies() -> None:
+    families = {name for name in MODULES if name.startswith("service.strategies.") and ".engine" not in name}
+    for module in MODULES:
+        if module.startswith("service.strategies.engine"):
+            assert not imports(MODULES[module]) & families, module
+        if module in families:
+            rank = SCORER_FAMILIES.index(module) if module in SCORER_FAMILIES else len(SCORER_FAMILIES)
+            assert imports(MODULES[module]) & families <= {*SCORER_FAMILIES[:rank]}, module
 
 
 @pytest.mark.parametrize("library", sorted(DOORS))

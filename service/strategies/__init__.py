@@ -1,28 +1,17 @@
-"""Which samples next? Importing the families registers their strategies."""
+"""Query strategies: every module in this folder is imported, and registers the strategies that it holds."""
 
-from service.strategies import (
-    activelab,
-    auto,
-    baseline,
-    batch_bald,
-    clustering,
-    committee,
-    coverage,
-    diversity,
-    feature_weighted,
-    herding,
-    hybrid,
-    model_based,
-    neighbours,
-    quire,
-    sampling,
-    uncertainty,
-)
-from service.strategies.engine import features
+from importlib import import_module
+from pkgutil import iter_modules
+
 from service.strategies.engine.exploration import AUTO_FROM, AUTO_SHARE, next_in_random_order
 from service.strategies.engine.question import Question
-from service.strategies.engine.registry import STRATEGIES, Need, Strategy, resolve_strategy
+from service.strategies.engine.registry import STRATEGIES, Need, Strategy, resolve_strategy, sort_strategies
 from service.strategies.engine.selection import Selection, select
+
+for module in iter_modules(__path__):
+    if not module.ispkg:
+        import_module(f"{__name__}.{module.name}")
+sort_strategies()
 
 __all__ = [
     "AUTO_FROM",
@@ -32,24 +21,7 @@ __all__ = [
     "Question",
     "Selection",
     "Strategy",
-    "activelab",
-    "auto",
-    "baseline",
-    "batch_bald",
-    "clustering",
-    "committee",
-    "coverage",
-    "diversity",
-    "feature_weighted",
-    "features",
-    "herding",
-    "hybrid",
-    "model_based",
-    "neighbours",
     "next_in_random_order",
-    "quire",
     "resolve_strategy",
-    "sampling",
     "select",
-    "uncertainty",
 ]

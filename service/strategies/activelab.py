@@ -45,7 +45,7 @@ def activelab(view: PoolView, batch_size: int, rng: np.random.Generator) -> tupl
     Of a labelled row that is 1 - ((v + w) q + u / c) / (v + w + u), with the quality q of the consensus and the weight
     v of all its votes; of a new one the same without votes, and the likeliest class. Unknown weights are 1.
     """
-    relabel_candidates = view.relabel_candidates
+    relabel_candidates = view.question.relabel_candidates
     if relabel_candidates is None:
         scores = view.scores(ValueOfFirst(1.0, 1.0, 1.0, len(view.model.classes_)))
         positions = top(scores, batch_size, rng)

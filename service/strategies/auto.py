@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.strategies.engine.fallback import choose_without_model
 from service.strategies.engine.question import Question
 from service.strategies.engine.registry import Choice, policy
 
@@ -32,12 +33,3 @@ def choose_without_features(batch_size: int) -> Choice:
     if batch_size == 1:
         return Choice("margin", "auto: without features there is no telling which row stands for others")
     return Choice("power", "auto: without features a batch cannot be made diverse, so it is drawn by the margin")
-
-
-def choose_without_model(question: Question) -> Choice:
-    """Choose what needs no model, and say why there is none."""
-    why = {
-        0: "no sample is labelled",
-        1: "only one class is labelled",
-    }.get(question.n_classes_labeled, "none was fitted to the labels so far")
-    return Choice("max_herding", f"no model yet: {why}, so these are the rows that best stand for the others")

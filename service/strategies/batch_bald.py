@@ -15,12 +15,11 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
 from service.strategies.committee import bald
-from service.strategies.engine.features import format_notes
 from service.strategies.engine.greedy import BLOCK_CELLS, cut, highest, rows_per_block
+from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import hash_positions, top
 from service.strategies.engine.registry import MEMBERS, Need, set_strategy
-from service.strategies.hybrid import add_invalid_note
 
 HELD_CELLS = 2**21
 """So many probabilities of the members are held, 16 MB, and in as many places the joint answers to a batch."""

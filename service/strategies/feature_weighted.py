@@ -13,26 +13,29 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.pool import Features, Pool
 from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
-from service.strategies.coverage import REFERENCES, TILE_ROWS
 from service.strategies.engine.greedy import (
     SAMPLE,
+    WIDTH_ROWS,
     Points,
     cells_of,
     centered_space,
     cut,
     draw,
+    median_distance,
     rows_per_block,
     squared_norms,
 )
+from service.strategies.engine.notes import add_invalid_note
+from service.strategies.engine.pairs import REFERENCES, TILE_ROWS
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import add_invalid_note
-from service.strategies.neighbours import HELD_CELLS
-from service.strategies.quire import WIDTH_ROWS, median_distance
 from service.strategies.uncertainty import SCORERS, scorer_parameter, widened
 
 Matrix = NDArray[np.float64]
+
+HELD_CELLS = 2**20
+"""Limit on the features of the references held in memory: 8 MB."""
 
 LARGEST = float(np.finfo(np.float64).max)
 

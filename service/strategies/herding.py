@@ -6,26 +6,38 @@ import math
 
 import numpy as np
 
+from service.compute.deadline import check_deadline
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE
-from service.strategies.coverage import (
+from service.strategies.engine.features import SAMPLE, SAMPLE_CELLS
+from service.strategies.engine.features import width as columns
+from service.strategies.engine.greedy import Points, cut, highest, scores_at
+from service.strategies.engine.notes import add_invalid_note, format_notes
+from service.strategies.engine.pairs import (
     REFERENCES,
-    STANDARDIZE,
+    TILE_ROWS,
     Ground,
-    Herd,
     Squares,
     ground_of,
-    median_distance,
+    max_pairs,
     over_pairs,
     points_in,
+    some_of,
 )
-from service.strategies.engine.features import SAMPLE, SAMPLE_CELLS, format_notes
-from service.strategies.engine.features import width as columns
-from service.strategies.engine.greedy import scores_at
 from service.strategies.engine.question import PoolView, Positions
+from service.strategies.engine.ranking import hash_positions
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import add_invalid_note
 from service.strategies.uncertainty import margin
+
+N_PAIRS = 2**14
+"""A median over so many drawn pairs is as good as that over all."""
+
+N_REFRESHED = 100
+"""About how many rows are brought up to date in a turn in the end, as measured."""
+
+NOTHING = 1e-9
+"""A gain of less than this in a similarity is rounding."""
+
 
 MAX_PAIRED = 2000
 """The radius comes from the distances between so many labelled rows at most."""
@@ -35,6 +47,123 @@ LEAST_WIDTH = 0.05
 
 PAIRS_A_TURN = 2 * 10**9
 """So many numbers are looked at in the distances of all candidates from all references: some seconds."""
+
+
+STANDARDIZE = Parameter(
+    "standardize",
+    kind="boolean",
+    default=True,
+    summary="Compare rows after every feature is brought to the same deviation; sparse ones always as they came.",
+)
+
+
+@set_strategy(
+    "max_herding",
+    summary="One row after another, each the one that raises most the similarity of all rows to their most similar "
+    "labelled or chosen one.",
+    source="Bae, Noh & Sutherland 2024, Generalized Coverage for More Robust Low-Budget Active Learning, "
+    "arXiv:2407.12212",
+    needs=frozenset({Need.FEATURES, Need.LABELED}),
+    parameters=(
+        Parameter(
+            "bandwidth",
+            kind="number",
+            default=0.5,
+            minimum=0.001,
+            maximum=1000.0,
+            summary="The width of the kernel, as a share of the median distance between two rows.",
+        ),
+        STANDARDIZE,
+        REFERENCES,
+        SAMPLE,
+    ),
+)
+def max_herding(
+    view: PoolView,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    bandwidth: float,
+    standardize: bool,
+    references: int,
+    sample: int,
+) -> tuple[Positions, None, str | None]:
+    """Choose greedily for the sum over references of exp(-distance^2 / (2 width^2)) to the most similar row.
+
+    Candidates are a drawn sample, and references the first of it. The paper takes a width of 1 for embeddings of length
+    1, and all rows as references; here the width follows from the distances.
+    """
+    ground = ground_of(view, sample, batch_size, rng, standardize=standardize)
+    n, d = ground.points.features.shape
+    n_references = min(n, references, max(max_pairs(d) // (n + N_REFRESHED * batch_size), 1))
+    notes = list(ground.notes)
+    if n_references < min(n, references):
+        notes.append(f"summed up over {n_references} references: more take long")
+    herd = Herd(ground, n_references, bandwidth * median_pair_distance(ground.points, rng))
+    return ground.positions[herd.grown(batch_size, rng)], None, format_notes("max_herding", notes)
+
+
+def median_pair_distance(points: Points, rng: np.random.Generator) -> float:
+    """Return the median distance of pairs drawn at random, or 1 where more than half are equal."""
+    first, second = rng.integers(len(points.features), size=(2, N_PAIRS))
+    squares = [
+        np.square(points.features[a] - points.features[b]).sum(axis=1)
+        for a, b in zip(cut(first, TILE_ROWS), cut(second, TILE_ROWS), strict=True)
+    ]
+    return math.sqrt(np.median(np.concatenate(squares))) or 1.0
+
+
+class Herd:
+    """How much each of n rows would add to the similarity of references: a bound, exact where it is not due.
+
+    What a row adds only shrinks as the herd grows (Minoux 1978, see `greedy`). Chosen rows have -1. References are the
+    first rows of the ground, and count by their `weights` (n_references,), or all the same.
+    """
+
+    def __init__(self, ground: Ground, n_references: int, width: float, weights: Squares | None = None) -> None:
+        self.points = ground.points
+        self.weights = np.ones(n_references) if weights is None else weights
+        self.references = ground.points.part(slice(n_references))
+        self.width = width
+        self.similarity = self.similar(ground.from_labeled(self.references))
+        self.gains = np.full(len(ground), np.inf)
+        self.is_due = np.ones(len(ground), np.bool_)
+
+    def similar(self, squares: Squares) -> Squares:
+        """Return the kernel of squared distances."""
+        with np.errstate(over="ignore"):  # as unlike as can be
+            # Divided twice: the square of a small width may be 0.
+            similarity: Squares = np.exp(-0.5 * (squares / self.width) / self.width)
+        return similarity
+
+    def refresh(self, positions: Positions) -> None:
+        """Bring the gains of some rows up to date. One that is 0 cannot shrink."""
+        due = positions[self.is_due[positions] & (self.gains[positions] > 0)]
+
+        def gain(squares: Squares, run: slice) -> Squares:
+            gains: Squares = np.maximum(self.similar(squares) - (self.similarity[run] + NOTHING), 0.0)
+            return self.weights[run] * gains
+
+        self.gains[due] = over_pairs(some_of(self.points, due), self.references, gain, np.add, 0.0)
+        self.is_due[due] = False
+
+    def add(self, choice: int) -> None:
+        """Take a row into the herd."""
+        squares = self.references.squared_distances(self.points.part(slice(choice, choice + 1)))[:, 0]
+        np.maximum(self.similarity, self.similar(squares), out=self.similarity)
+        self.is_due[:] = True
+        self.gains[choice] = -1.0
+
+    def grown(self, batch_size: int, rng: np.random.Generator) -> Positions:
+        """Take in one row after another, and return them; equal gains are decided by lots."""
+        seed = rng.integers(2**64, dtype=np.uint64)
+        chosen = np.empty(batch_size, np.int64)
+        for turn in range(batch_size):
+            check_deadline()
+            level = highest(self.gains, self.refresh)
+            chosen[turn] = level[hash_positions(level, seed).argmin()]
+            self.add(chosen[turn])
+        return chosen
 
 
 @set_strategy(
@@ -85,7 +214,7 @@ def uherding(
     weights = scores_at(view, rows, margin)
     is_broken = weights == INVALID_SCORE
     weights = np.maximum(weights, 0.0)
-    usual = median_distance(ground.points, rng.spawn(1)[0])
+    usual = median_pair_distance(ground.points, rng.spawn(1)[0])
     radius = radius_of_labeled(ground, rng)
     width = max(radius, LEAST_WIDTH * usual) if radius else bandwidth * usual
     herd = Herd(ground, n_references, width, weights if weights.any() else None)

@@ -20,6 +20,7 @@ from service.strategies.engine.greedy import (
     scale_of,
     scores_at,
 )
+from service.strategies.engine.notes import add_invalid_note
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
@@ -127,13 +128,3 @@ def ranked_batch(
 
     positions = pick(nearest, [], batch_size, rng, turn_of)
     return drawn[positions], None, add_invalid_note(note, is_broken, "count as certain")
-
-
-def add_invalid_note(note: str | None, is_broken: NDArray[np.bool_], what_they_do: str) -> str | None:
-    """Add to a note how many rows the model has no finite probabilities for, and what becomes of them."""
-    n_broken = np.count_nonzero(is_broken)
-    broken = (
-        f"the model has no finite probabilities for {n_broken} of the {len(is_broken)} candidates looked at "
-        f"(their features overflow): these {what_they_do}"
-    )
-    return "; ".join(part for part in (note, broken if n_broken else None) if part) or None

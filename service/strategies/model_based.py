@@ -19,11 +19,11 @@ from service.errors import FitFailed
 from service.learning.models import Classifier, predict_probabilities
 from service.learning.pool import Features, stacked
 from service.learning.scoring import INVALID_SCORE, Scorer, score_rows
-from service.strategies.engine.features import SAMPLE, comparable, dense, format_notes, notes_of_folding, sampled, width
+from service.strategies.engine.features import SAMPLE, comparable, dense, notes_of_folding, sampled, width
+from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import Codes, FitModel, PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import add_invalid_note
 from service.strategies.uncertainty import entropy, least_confidence, margin
 
 TOLD_APART_CELLS = 2**21
@@ -169,13 +169,13 @@ def expected_error_reduction(
     is_broken = uncertainty == INVALID_SCORE
     n = len(uncertainty)
     ranked = top(uncertainty, max(contenders, batch_size), rng)
-    if view.fit_model is None or view.codes is None or len(view.model.classes_) < 2:
+    if view.question.fit_model is None or view.question.codes is None or len(view.model.classes_) < 2:
         note = "expected_error_reduction has no two classes to learn from again: these are the rows of least margin"
         return ranked[:batch_size], None, add_invalid_note(note, is_broken, "come last")
     tried = ranked[:contenders][~is_broken[ranked[:contenders]]]
     n_evaluated = min(n, evaluated, max(EVALUATED_CELLS // view.pool.cells_per_row, 10))
     X = view.features(np.sort(rng.choice(n, n_evaluated, replace=False, shuffle=False)))
-    train = partial(train_with, view.fit_model, view.labeled_features(), view.codes)
+    train = partial(train_with, view.question.fit_model, view.labeled_features(), view.question.codes)
     losses = expected_losses(view, tried, train, partial(mean_loss, X=X, loss=LOSSES[loss]))
     best = tried[top(-losses, len(tried), rng)]
     positions = np.concatenate([best, ranked[~np.isin(ranked, best)]])[:batch_size]

@@ -10,10 +10,10 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
 from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_per_block
+from service.strategies.engine.notes import add_invalid_note
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import add_invalid_note
 
 HELD_CELLS = 2**20
 """So many numbers of the labelled rows are held: 8 MB of features at most, and as much of probabilities."""

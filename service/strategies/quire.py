@@ -9,7 +9,16 @@ from scipy.linalg import cho_factor, cho_solve
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import Scores
-from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_per_block
+from service.strategies.engine.greedy import (
+    SAMPLE,
+    WIDTH_ROWS,
+    Points,
+    centered_space,
+    cut,
+    draw,
+    median_distance,
+    rows_per_block,
+)
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
@@ -20,9 +29,6 @@ MAX_LABELED = 500
 """So many labelled rows count at most: the work grows with the square of their number."""
 
 MAX_BLOCK_ROWS = 1024
-
-WIDTH_ROWS = 256
-"""The kernel's width comes from the distances of so many candidates from as many others."""
 
 
 @set_strategy(
@@ -88,7 +94,7 @@ def quire(
     notes = [note] if note else []
     if len(held) < n_labeled:
         notes.append(f"quire learnt from a sample of {len(held)} of the {n_labeled} labelled rows")
-    if n_labeled and view.codes is None:
+    if n_labeled and view.question.codes is None:
         notes.append("quire was not told the labels: only the places of the labelled rows count")
     positions = top(scores, batch_size, rng)
     return drawn[positions], scores[positions], "; ".join(notes) or None
@@ -96,17 +102,10 @@ def quire(
 
 def one_against_rest(view: PoolView, held: Positions) -> Matrix:
     """Return for each class a column (l,) of 1 for its own rows and -1 for others; one of zeros where nobody knows."""
-    if view.codes is None or len(held) == 0:
+    if view.question.codes is None or len(held) == 0:
         return np.zeros((len(held), 1))
-    codes = view.codes[held]
+    codes = view.question.codes[held]
     return np.where(codes[:, np.newaxis] == np.unique(codes), 1.0, -1.0)
-
-
-def median_distance(points: Points) -> float:
-    """Return the median distance between one half of some rows and the other, or 1 where it is 0."""
-    half = (len(points.squares) + 1) // 2
-    squares = points.part(slice(half)).squared_distances(points.part(slice(half, None)))
-    return float(np.sqrt(np.median(squares))) if squares.size and np.median(squares) > 0 else 1.0
 
 
 class Machine:

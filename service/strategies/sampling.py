@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from service.compute.threads import run_in_threads
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Scores, score_rows
-from service.strategies.engine.features import format_notes
 from service.strategies.engine.greedy import blocks_of
+from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.hybrid import add_invalid_note
 from service.strategies.uncertainty import SCORERS, margin, scorer_parameter
 
 SCORE_OF_CERTAIN = -1e6

@@ -7,9 +7,9 @@ import pytest
 from scipy import sparse
 
 from service.learning.pool import Pool, SparseRows
-from service.strategies import coverage
-from service.strategies.coverage import covered_by, isolation, limit_for, median_distance
-from service.strategies.engine import greedy
+from service.strategies import coverage, herding
+from service.strategies.coverage import covered_by, isolation, limit_for
+from service.strategies.engine import greedy, pairs
 from service.strategies.engine.features import ranks_within
 from service.strategies.engine.greedy import Points
 from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
@@ -176,7 +176,7 @@ def similarity_of_all(X, width):
 def test_max_herding_always_adds_as_much_similarity_as_any_row_could(kind, labeled, monkeypatch):
     monkeypatch.setattr(greedy, "N_CONTENDERS", 4)
     width = 0.8
-    monkeypatch.setattr(coverage, "median_distance", lambda points, rng: 2 * width / SCALE)
+    monkeypatch.setattr(herding, "median_pair_distance", lambda points, rng: 2 * width / SCALE)
     similarity = similarity_of_all(X, width)
     similarity[:, labeled] = 0
     best = similarity[labeled].max(axis=0, initial=0)
@@ -197,8 +197,8 @@ def test_max_herding_worked_by_hand():
 
 def test_the_width_comes_from_the_median_distance_of_two_rows():
     expected = np.median([math.dist(a, b) for a in X for b in X])
-    assert median_distance(Points(X), np.random.default_rng(0)) == pytest.approx(expected, rel=0.03)
-    assert median_distance(Points(np.zeros((5, 2))), np.random.default_rng(0)) == 1
+    assert herding.median_pair_distance(Points(X), np.random.default_rng(0)) == pytest.approx(expected, rel=0.03)
+    assert herding.median_pair_distance(Points(np.zeros((5, 2))), np.random.default_rng(0)) == 1
 
 
 def test_a_wider_kernel_looks_to_rows_farther_away():
@@ -213,7 +213,7 @@ def test_a_wider_kernel_looks_to_rows_farther_away():
 def test_fewer_references_do_and_are_told_of_where_they_are_fewer_than_wanted(monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(500, 4)))
     assert run_strategy("max_herding", question, 10, references=100).fallback_reason is None
-    monkeypatch.setattr(coverage, "WORK", 20 * (500 + 100 * 10) * 300)
+    monkeypatch.setattr(pairs, "WORK", 20 * (500 + 100 * 10) * 300)
     reason = "max_herding summed up over 300 references: more take long"
     answer = run_strategy("max_herding", question, 10)
     assert answer.fallback_reason == reason
@@ -244,14 +244,14 @@ def test_a_sample_is_looked_at_and_the_reply_says_so(name, monkeypatch):
     answer = run_strategy(name, question, 20, sample=100)
     assert answer.fallback_reason == f"{name} looked at a sample of 100 of the 499 candidates"
     assert len({*answer.indices.tolist()} - {3}) == 20
-    monkeypatch.setattr(coverage, "WORK", 20 * 150**2)
+    monkeypatch.setattr(pairs, "WORK", 20 * 150**2)
     assert "a sample of 150 of the 499 candidates" in run_strategy(name, question, 2).fallback_reason
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_labels_make_the_sample_smaller(name, monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(900, 4)), range(400))
-    monkeypatch.setattr(coverage, "WORK", 20 * 200**2)
+    monkeypatch.setattr(pairs, "WORK", 20 * 200**2)
     size = 200 if name == "typiclust" else 100
     assert f"a sample of {size} of the 500 candidates" in run_strategy(name, question, 2).fallback_reason
 

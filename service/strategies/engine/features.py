@@ -16,7 +16,6 @@ from service.domain.parameters import Parameter
 from service.learning.pool import CHUNK_CELLS, Features, Pool
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import hash_positions, top
-from service.strategies.engine.registry import Need, set_strategy
 
 # Fewer distinct rows than centres is an everyday pool here, not a fault. The filter stands for the whole process:
 # warnings.catch_warnings around the call would tamper with those of the requests in other threads.
@@ -39,26 +38,6 @@ SAMPLE = Parameter(
     maximum=100_000,
     summary="How many candidates, drawn by the seed, are looked at; never fewer than the batch.",
 )
-
-
-@set_strategy(
-    "k_means",
-    summary="The row nearest each of as many k-means centres as the batch has places, biggest cluster first.",
-    source="Xu et al. 2003, Representative Sampling for Text Classification Using Support Vector Machines, "
-    "doi:10.1007/3-540-36618-0_28",
-    needs=frozenset({Need.FEATURES}),
-    parameters=(SAMPLE,),
-)
-def k_means(
-    view: PoolView, batch_size: int, rng: np.random.Generator, *, sample: int
-) -> tuple[Positions, None, str | None]:
-    """Cluster a drawn sample of the candidates into `batch_size` clusters and take the middle of each.
-
-    The paper does so among the rows inside the margin of a support vector machine; here it is done among all.
-    """
-    drawn, notes = sampled(view, sample, batch_size, rng)
-    positions, more = spread(view, drawn, batch_size, rng)
-    return positions, None, format_notes("k_means", notes + more)
 
 
 def sampled(view: PoolView, sample: int, batch_size: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
@@ -104,11 +83,6 @@ def notes_of_folding(pool: Pool) -> list[str]:
 def affordable(n_clusters: int, n: int, d: int) -> int:
     """Return how many clusters of n rows can be found in the time there is: so many, or fewer."""
     return min(n_clusters, max(STEP_WORK // (n * d), 1))
-
-
-def format_notes(name: str, notes: list[str]) -> str | None:
-    """Say what a strategy did not do in full, in one sentence."""
-    return f"{name} {' and '.join(notes)}" if notes else None
 
 
 def cluster_middles(

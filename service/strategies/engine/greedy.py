@@ -54,6 +54,9 @@ N_FIRST_CENTERS = 32
 ROUNDING = 1e-13
 """A squared distance that is a smaller share of the squared norms is rounding: the two rows are equal."""
 
+WIDTH_ROWS = 256
+"""Candidates whose distances to as many others give a kernel its width."""
+
 STANDARD_CELLS = 2**20
 """The rows that features are standardised by have so many cells at most, 8 MB."""
 
@@ -203,6 +206,13 @@ def centered_space(pool: Pool, rows: Positions) -> Space:
     n_looked_at = max(1, min(len(rows), 500, BLOCK_CELLS // pool.n_columns))
     some = space.read(rows[:: -(-len(rows) // n_looked_at)])
     return Space(pool, space.scale, np.median(some.features, axis=0))
+
+
+def median_distance(points: Points) -> float:
+    """Return the median distance between one half of some rows and the other, or 1 where it is 0."""
+    half = (len(points.squares) + 1) // 2
+    squares = points.part(slice(half)).squared_distances(points.part(slice(half, None)))
+    return float(np.sqrt(np.median(squares))) if squares.size and np.median(squares) > 0 else 1.0
 
 
 def standard_space(pool: Pool, rows: Positions) -> Space:

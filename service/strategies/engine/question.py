@@ -85,6 +85,11 @@ class Question:
         """The rows that the model reads."""
         return self.pool if self.model_pool is None else self.model_pool
 
+    @property
+    def fitted_score_cache(self) -> ScoreCache | None:
+        """The cache of a fitted model's scores, None without a model: a stand-in's scores are not worth keeping."""
+        return None if self.model is None else self.score_cache
+
     @cached_property
     def n_open(self) -> int:
         """How many rows may be answered."""
@@ -103,27 +108,35 @@ class Question:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolView:
-    """What a set strategy works on. It knows a candidate by its position in `candidates`, not by its pool index.
+    """The input of a set strategy, which identifies a candidate by its position in `candidates`, not its pool index.
 
-    `covered` are the labelled rows and those that somebody was given to label, sorted: what lies near them tells less.
-    `model` gives the probabilities; where a strategy needs them and there is one class so far, it is certain of that.
-    What it reads of a row is in `read_by_model`, which may be the pool itself. `committee` gives the members, which may
-    have to be fitted when it is first called, and the rows that they read.
+    `model` stands in for a model that was not fitted yet. `committee` returns the members, fitted on the first call,
+    and the rows that they read.
     """
 
-    pool: Pool
-    candidates: NDArray[np.int64]
-    labeled: NDArray[np.int64]
-    covered: NDArray[np.int64]
+    question: Question
     model: Classifier
-    is_open: NDArray[np.bool_]
-    read_by_model: Pool
     committee: Callable[[], tuple[Committee, Pool]]
-    score_cache: ScoreCache | None = None
-    backend: Backend = THREADS
-    codes: Codes | None = None
-    fit_model: FitModel | None = None
-    relabel_candidates: RelabelCandidates | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """The features."""
+        return self.question.pool
+
+    @property
+    def candidates(self) -> NDArray[np.int64]:
+        """The pool indices that may be chosen, sorted."""
+        return self.question.candidates
+
+    @property
+    def labeled(self) -> NDArray[np.int64]:
+        """The pool indices with a label, sorted."""
+        return self.question.labeled
+
+    @property
+    def covered(self) -> NDArray[np.int64]:
+        """The pool indices with a label or leased to an annotator, sorted."""
+        return self.question.covered
 
     def features(self, positions: Positions) -> Features:
         """Return the rows of the candidates at these positions (k,), copied: dense (k, d), or a csr_array."""
@@ -135,8 +148,8 @@ class PoolView:
 
     def probabilities(self, rows: Positions, X: Features | None = None) -> Probabilities:
         """Return the model's probabilities (k, c) of rows of the pool; their features are not read again if given."""
-        if X is None or self.read_by_model is not self.pool:
-            X = self.read_by_model.take(rows)
+        if X is None or self.question.read_by_model is not self.pool:
+            X = self.question.read_by_model.take(rows)
         return predict_probabilities(self.model, X)
 
     def predict(self, X: Features) -> Probabilities:
@@ -145,15 +158,19 @@ class PoolView:
 
     def scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,), INVALID_SCORE without finite probabilities, by one pass."""
-        scores = score_pool(
-            self.model, self.read_by_model, scorer, self.is_open, score_cache=self.score_cache, backend=self.backend
+        question = self.question
+        cache = question.fitted_score_cache
+        rows, wanted = question.read_by_model, question.is_open
+        return self.of_candidates(
+            score_pool(self.model, rows, scorer, wanted, score_cache=cache, backend=question.backend)
         )
-        return self.of_candidates(scores)
 
     def member_scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,) by the members' probabilities, as `scores` does by the model's."""
         committee, pool = self.committee()
-        return self.of_candidates(score_pool(committee, pool, scorer, self.is_open, score_cache=self.score_cache))
+        question = self.question
+        cache = question.fitted_score_cache
+        return self.of_candidates(score_pool(committee, pool, scorer, question.is_open, score_cache=cache))
 
     def member_probabilities(self, rows: Positions) -> Probabilities:
         """Return the members' probabilities (m, k, c) of rows of the pool."""
@@ -165,7 +182,7 @@ class PoolView:
         starts = accumulate((len(of_segment) for of_segment in scores), initial=0)
         return np.concatenate(
             [
-                of_segment[self.is_open[start : start + len(of_segment)]]
+                of_segment[self.question.is_open[start : start + len(of_segment)]]
                 for start, of_segment in zip(starts, scores, strict=False)
             ]
         )

@@ -132,6 +132,16 @@ def add(strategy: Strategy) -> None:
     STRATEGIES[strategy.name] = strategy
 
 
+def sort_strategies() -> None:
+    """Bring STRATEGIES into the order of their files and, within a file, of their definitions.
+
+    The order of registration depends on which file imports which.
+    """
+    ordered = sorted(STRATEGIES.items(), key=lambda item: item[1].function.__module__)
+    STRATEGIES.clear()
+    STRATEGIES.update(ordered)
+
+
 def resolve_strategy(name: str, params: Mapping[str, object]) -> tuple[Strategy, Parameters]:
     """Return the strategy of this name and all its parameters, given or default.
 

@@ -15,7 +15,7 @@ from service.learning.estimators import committee_in
 from service.learning.models import Classifier, Committee
 from service.learning.pool import Pool
 from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores, score_pool
-from service.strategies.auto import choose_without_model
+from service.strategies.engine.fallback import choose_without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
 from service.strategies.engine.registry import Choice, Need, Strategy, resolve_strategy
@@ -88,15 +88,13 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
     name = plan.strategy.name
     if n_wanted == 0:
         return Selection(np.empty(0, np.int64), np.empty(0), name, None)
-    # Being certain of one class takes no work and is nothing to remember.
-    score_cache = None if question.model is None else question.score_cache
     predictor: Predictor = plan.model
     pool, backend = question.read_by_model, question.backend
     if Need.MEMBERS in plan.strategy.needs:
         predictor, pool = committee_for(plan, question)
         backend = THREADS
     scorer, is_open = plan.strategy.function, question.is_open
-    scores = score_pool(predictor, pool, scorer, is_open, score_cache=score_cache, backend=backend)
+    scores = score_pool(predictor, pool, scorer, is_open, score_cache=question.fitted_score_cache, backend=backend)
     indices, best = top_rows(pool, scores, question.is_open, n_wanted, rng)
     return Selection(indices, best, name, note_of_invalid(pool, question, scores))
 
@@ -135,21 +133,7 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
     name = plan.strategy.name
     if n_wanted == 0:
         return Selection(np.empty(0, np.int64), None, name, None)
-    view = PoolView(
-        question.pool,
-        question.candidates,
-        question.labeled,
-        question.covered,
-        plan.model,
-        question.is_open,
-        question.read_by_model,
-        cache(partial(committee_for, plan, question)),
-        score_cache=None if question.model is None else question.score_cache,
-        backend=question.backend,
-        codes=question.codes,
-        fit_model=question.fit_model,
-        relabel_candidates=question.relabel_candidates,
-    )
+    view = PoolView(question, plan.model, cache(partial(committee_for, plan, question)))
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:
         raise RuntimeError(f"strategy {name!r} did not answer with {n_wanted} distinct candidates")

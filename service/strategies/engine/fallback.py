@@ -1,0 +1,15 @@
+"""The strategy to run while there is no model."""
+
+from __future__ import annotations
+
+from service.strategies.engine.question import Question
+from service.strategies.engine.registry import Choice
+
+
+def choose_without_model(question: Question) -> Choice:
+    """Choose what needs no model, and say why there is none."""
+    why = {
+        0: "no sample is labelled",
+        1: "only one class is labelled",
+    }.get(question.n_classes_labeled, "none was fitted to the labels so far")
+    return Choice("max_herding", f"no model yet: {why}, so these are the rows that best stand for the others")

@@ -1,0 +1,125 @@
+"""A drawn sample of the candidates as points, and sums over the distances of their pairs, a tile at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.compute.threads import run_in_threads, use_one_thread
+from service.domain.parameters import Parameter
+from service.strategies.engine.features import SAMPLE_CELLS, dense, notes_of_folding, sampled, width
+from service.strategies.engine.greedy import Points, Space, centered_space, cut, standard_space
+from service.strategies.engine.question import PoolView, Positions
+
+Squares = NDArray[np.float64]
+
+TILE_ROWS = 256
+"""Distances are worked out between so many rows and as many others: half a megabyte, which stays in the cache."""
+
+PAIR_COST = 16
+"""What a distance costs beside its product of features, in multiplications."""
+
+WORK = 10**11
+"""So many multiplications take up to half a minute on two cores."""
+
+REFERENCES = Parameter(
+    "references",
+    kind="integer",
+    default=2000,
+    minimum=100,
+    maximum=100_000,
+    summary="How many of the candidates looked at stand for all where similarities are summed up; fewer where "
+    "it would take long.",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """Some candidates in drawn order, as points in a space; the labelled rows; and what to tell of it."""
+
+    positions: Positions
+    points: Points
+    space: Space
+    labeled: NDArray[np.int64]
+    notes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def scale(self) -> float:
+        """The unit of the points."""
+        return self.space.scale
+
+    def from_labeled(self, points: Points) -> Squares:
+        """Return the squared distance of each point from the nearest labelled row, infinite where there is none."""
+        least = np.full(len(points.features), np.inf)
+        for some in cut(self.labeled, SAMPLE_CELLS // width(self.space.pool)):
+            np.minimum(
+                least, over_pairs(points, points_in(self.space, some), as_they_are, np.minimum, np.inf), out=least
+            )
+        return least
+
+
+def ground_of(
+    view: PoolView, sample: int, batch_size: int, rng: np.random.Generator, *, standardize: bool = False
+) -> Ground:
+    """Return a drawn sample of the candidates; fewer where all its distances, or those from all labels, take long."""
+    use_one_thread()
+    n_pairs = max_pairs(width(view.pool))
+    at_most = min(sample, math.isqrt(n_pairs), n_pairs // max(len(view.covered), 1))
+    positions, notes = sampled(view, at_most, batch_size, rng)
+    rows = view.candidates[positions]
+    # Features that are mostly 0, words say, would count the more the rarer they are.
+    space_of = standard_space if standardize and not view.pool.is_sparse else centered_space
+    space = space_of(view.pool, np.concatenate([rows, view.covered]))
+    return Ground(positions, points_in(space, rows), space, view.covered, notes + notes_of_folding(view.pool))
+
+
+def max_pairs(n_columns: int) -> int:
+    """Return how many distances between rows of `n_columns` fit into WORK."""
+    return WORK // (n_columns + PAIR_COST)
+
+
+def some_of(points: Points, rows: Positions | NDArray[np.bool_]) -> Points:
+    """Return some of dense points, by position or mask."""
+    return Points(points.features[rows])
+
+
+def points_in(space: Space, rows: Positions) -> Points:
+    """Return rows of the pool as dense points."""
+    return Points(dense(space.read(rows).features))
+
+
+OfPairs = Callable[[Squares, slice], NDArray[Any]]
+"""From the squared distances of some rows from a run of others, and which run, to a number for each pair."""
+
+
+def as_they_are(squares: Squares, _: slice) -> Squares:
+    """Return the squared distances."""
+    return squares
+
+
+def over_pairs(rows: Points, others: Points, of: OfPairs, combine: np.ufunc, initial: float) -> NDArray[np.float64]:
+    """Combine for each row what `of` makes of its distances from all others, never holding more than a few tiles."""
+    n, n_others = len(rows.features), len(others.features)
+    combined = np.full(n, initial)
+
+    def go_along(block: slice) -> None:
+        part = rows.part(block)
+        for run in runs(n_others, TILE_ROWS):
+            values = of(part.squared_distances(others.part(run)), run)
+            combined[block] = combine(combined[block], combine.reduce(values, axis=1))
+
+    run_in_threads(go_along, runs(n, TILE_ROWS**2 // min(max(n_others, 1), TILE_ROWS)))
+    return combined
+
+
+def runs(n: int, step: int) -> list[slice]:
+    """Cut n rows into runs."""
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
