@@ -43,10 +43,11 @@ def test_work_in_threads_ends_with_its_time() -> None:
 
 @pytest.fixture
 def scored(client: FlaskClient) -> FlaskClient:
-    """A project of 300 rows in three classes, with a forest."""
+    """A project of 300 rows in three classes, with a small forest."""
     X = np.random.default_rng(0).normal(size=(300, 4)).tolist()
     y = [0, 1, 2] * 5 + [None] * 285
-    post(client, "/fit", 201, project_id="p", X=X, y=y, estimator="random_forest")
+    forest = {"name": "random_forest", "params": {"n_estimators": 10}}
+    post(client, "/fit", 201, project_id="p", X=X, y=y, estimator=forest)
     return client
 
 
