@@ -405,12 +405,17 @@ AS_KEPT = [(pool, "dense") for pool in POOLS] + [(pool, kind) for pool in KEPT f
 
 
 def combinations():
-    """Every strategy in every situation on every pool; but where k_means stands in for want of a model, on one."""
+    """Yield every strategy in every situation on every pool.
+
+    Where k_means replaces a strategy that needs a model, one pool is enough. What a situation changes is the model, so
+    sparse and segmented pools are tried with and without one.
+    """
     for name, strategy in STRATEGIES.items():
         needs_model = strategy.kind == "policy" or strategy.needs & {"probabilities", "members"}
         for situation in SITUATIONS:
             stands_in = situation in ("no label", "not fitted") and needs_model
-            for pool, kind in AS_KEPT[:1] if stands_in else AS_KEPT:
+            kept = situation in ("no label", "three classes")
+            for pool, kind in AS_KEPT[: 1 if stands_in else None if kept else len(POOLS)]:
                 yield pytest.param(name, situation, pool, kind, id=f"{name}-{situation}-{pool}, {kind}")
 
 
@@ -421,20 +426,20 @@ def test_contract(name, situation, pool, kind):
     labeled, hidden = ([0, 7, 8], [1, 20]) if len(X) > 2 else ([], [])
     question = question_about(KINDS[kind](X), model, n_classes, labeled, hidden)
     n = len(question.candidates)
-    for batch_size in (1, 6, n + 5):
+    for batch_size in (1, n + 5, 6):
         selection = ask(name, question, batch_size)
-        again = ask(name, question, batch_size)
         assert len(selection.indices) == len(np.unique(selection.indices)) == min(batch_size, n)
         assert selection.indices.dtype == np.int64
         assert np.isin(selection.indices, question.candidates).all()
-        assert np.array_equal(selection.indices, again.indices)
-        assert selection.fallback_reason == again.fallback_reason
         if selection.scores is not None:
             assert selection.scores.dtype == np.float64
             assert len(selection.scores) == len(selection.indices)
             assert np.isfinite(selection.scores).all()
             assert (np.diff(selection.scores) <= 0).all()
-            assert np.array_equal(selection.scores, again.scores)
+    again = ask(name, question, 6)
+    assert np.array_equal(selection.indices, again.indices)
+    assert selection.fallback_reason == again.fallback_reason
+    assert selection.scores is None or np.array_equal(selection.scores, again.scores)
 
 
 def test_a_larger_batch_of_scores_begins_with_the_smaller(name, situation):
@@ -491,14 +496,14 @@ from service.learning.pool import Pool
 from service.strategies import STRATEGIES, Question, resolve_strategy, select
 from sklearn.linear_model import LogisticRegression
 
-service.learning.pool.CHUNK_CELLS = 2**16  # six chunks
-X = np.random.default_rng(0).normal(size=(5000, 70))
-X[4000:] = X[3999]
+service.learning.pool.CHUNK_CELLS = 2**15  # six chunks
+X = np.random.default_rng(0).normal(size=(2500, 70))
+X[2000:] = X[1999]
 model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
 answers = {}
 for name in STRATEGIES:
-    for first in (0, 3990):  # from 3990 on there are eleven distinct rows
-        question = Question(Pool.of(X), np.arange(5000) >= first, np.arange(0), model, 3)
+    for first in (0, 1990):  # from 1990 on there are ten distinct rows
+        question = Question(Pool.of(X), np.arange(2500) >= first, np.arange(0), model, 3)
         selection = select(*resolve_strategy(name, {}), question, 30, np.random.default_rng(1))
         answers[f"{name} {first}"] = selection.indices.tolist()
 print(json.dumps(answers))
