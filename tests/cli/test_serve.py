@@ -17,9 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from service import __version__
-from service.cli.main import COUNTERS_PREFIX, SHARED_MEMORY, gunicorn_command
+from service.cli.main import COUNTERS_PREFIX, SHARED_MEMORY, gunicorn_command, main
 from service.server.hooks import SOCKET_TIMEOUT_SECONDS, when_ready
 from service.settings import Settings
 from tests.support.serving import Service, free_port, is_alive, wait_until
@@ -42,6 +43,21 @@ def refused(directory: Path, *options: str, **variables: str) -> str:
     assert ended.stderr.startswith("Error: "), ended.stderr
     assert "Traceback" not in ended.stderr
     assert "gunicorn" not in ended.stderr
+    return ended.stderr
+
+
+def refused_here(monkeypatch: pytest.MonkeyPatch, directory: Path, **variables: str) -> str:
+    """Run `serve` in this process, where it must not get as far as gunicorn, and return its error."""
+
+    def start(*_: object) -> None:
+        raise AssertionError("it was not refused")
+
+    monkeypatch.setattr(os, "execve", start)
+    settings = environment(**{"AQ_PORT": "0", "AQ_DATA_DIR": str(directory / "data"), **variables})
+    monkeypatch.setattr(os, "environ", settings)
+    ended = CliRunner().invoke(main, ["serve"])
+    assert ended.exit_code == 1, ended
+    assert ended.stderr.startswith("Error: "), ended.stderr
     return ended.stderr
 
 
@@ -92,8 +108,10 @@ def get(host: str, port: int, path: str) -> tuple[int, bytes]:
         ({"AQ_DATA_DIR": "/proc/nowhere/data"}, ["AQ_DATA_DIR='/proc/nowhere/data'", f"user {os.getuid()}"]),
     ],
 )
-def test_it_refuses_in_one_sentence(variables: dict[str, str], words: list[str], tmp_path: Path) -> None:
-    said = refused(tmp_path, **variables)
+def test_it_refuses_in_one_sentence(
+    variables: dict[str, str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refused_here(monkeypatch, tmp_path, **variables)
     assert all(word in said for word in words), said
 
 
