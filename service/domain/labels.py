@@ -27,6 +27,9 @@ SKIP = -1
 ANONYMOUS = -1
 """The annotator code of a label that came without an annotator."""
 
+EVERYBODY = 2**31
+"""The number of people that a skip without an annotator counts for."""
+
 ANNOTATOR_BITS = 20
 """A project knows at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
 
@@ -83,13 +86,16 @@ class Votes:
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[int, int, int, bytes]], at: int) -> Votes:
-        """Return votes of rows (index, class code, annotator code, query id), given in any order, all at one time."""
+        """Return votes of rows (index, class code, annotator code, query id).
+
+        The votes of one sample come one microsecond after the other, in the order of the rows, the first of them `at`.
+        """
         index, code, annotator, query = zip(*rows, strict=True)
         votes = cls(
             np.array(index, np.int64),
             np.array(code, np.int32),
             np.array(annotator, np.int32),
-            np.full(len(index), at, np.int64),
+            at + nth_of_value(np.array(index, np.int64)),
             np.array(query, np.bytes_),
         )
         return votes.take(np.argsort(votes.key))
@@ -114,6 +120,13 @@ class Votes:
         """How many labels each labelled sample has (l,)."""
         given = self.index[self.code != SKIP]
         return np.diff(np.append(np.flatnonzero(run_starts(given)), len(given)))
+
+    @cached_property
+    def skip_counts(self) -> NDArray[np.int64]:
+        """How many people skipped each of `majority.skipped` (k,); EVERYBODY for a skip without an annotator."""
+        rows, found = look_up(self.majority.skipped, self.index)
+        counts = np.where(self.annotator[found] == ANONYMOUS, EVERYBODY, 1)
+        return np.bincount(rows[found], counts, minlength=len(self.majority.skipped)).astype(np.int64)
 
     @cached_property
     def vote_hashes(self) -> NDArray[np.uint64]:
@@ -170,6 +183,7 @@ class SampleLabels:
 def resolve_votes(votes: Votes) -> SampleLabels:
     """Derive each sample's label from its votes: the majority of its labels, the latest of those that tie.
 
+    Labels that tie and were given at one time win by a hash of the sample and the class, so that no class is favoured.
     A sample is skipped when it has votes and every one of them is a skip.
     """
     given = votes.take(votes.code != SKIP)
@@ -182,7 +196,8 @@ def resolve_votes(votes: Votes) -> SampleLabels:
     # A run is one label of one sample: how many gave it, and when it was last given.
     first = np.flatnonzero(np.r_[True, (np.diff(index) != 0) | (np.diff(code) != 0)])
     last = np.r_[first[1:], len(index)] - 1
-    best_last = np.lexsort((at[last], last - first, index[first]))
+    lots = mix((index[first].astype(np.uint64) + np.uint64(1)) * GOLDEN + code[first].astype(np.uint64))
+    best_last = np.lexsort((lots, at[last], last - first, index[first]))
     index, code = index[first][best_last], code[first][best_last]
     winner = np.r_[np.diff(index) != 0, True]
     return SampleLabels(index[winner], code[winner], skipped)
@@ -193,6 +208,7 @@ def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> 
 
     `new` holds at most one vote per sample and annotator, and no other beside an anonymous one. The same label again
     is no change; of nobody in particular it is what the sample is taken to have, as `before` tells, or the majority.
+    A skip by an annotator takes the label of nobody else away.
     """
     before = before or votes.majority
     rows, repeated = look_up(votes.key, new.key)
@@ -207,9 +223,29 @@ def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> 
     replaced = (
         rows_with(votes.key, new.key)
         | rows_with(votes.index, new.index[anonymous])
-        | ((votes.annotator == ANONYMOUS) & rows_with(votes.index, new.index))
+        | ((votes.annotator == ANONYMOUS) & (votes.code == SKIP) & rows_with(votes.index, new.index))
+        | ((votes.annotator == ANONYMOUS) & rows_with(votes.index, new.index[new.code != SKIP]))
     )
     return votes.take(~replaced).merge(new), len(new)
+
+
+def misplaced_anonymous(votes: Votes) -> NDArray[np.int64]:
+    """Return the samples that have a vote without an annotator beside others; such a label goes with named skips."""
+    after = np.flatnonzero(votes.index[1:] == votes.index[:-1]) + 1
+    first = after[votes.annotator[after - 1] == ANONYMOUS] - 1
+    named_labels = votes.index[(votes.code != SKIP) & (votes.annotator != ANONYMOUS)]
+    wrong = (votes.code[first] == SKIP) | contains(named_labels, votes.index[first])
+    samples: NDArray[np.int64] = votes.index[first[wrong]]
+    return samples
+
+
+def nth_of_value(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how often the value of each row stands in the rows before it."""
+    order = np.argsort(values, kind="stable")
+    first = np.flatnonzero(run_starts(values[order]))
+    nth = np.empty(len(values), np.int64)
+    nth[order] = np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))
+    return nth
 
 
 # The columns are sorted. numpy's own set operations do not know that, and take a hundred times as long.

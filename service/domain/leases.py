@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import Votes, look_up, run_starts
+from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Votes, contains, look_up, run_starts
 from service.domain.project import MICROSECONDS, Project, now
 from service.errors import LeaseNotFound
 
@@ -102,7 +102,8 @@ def live_leases(leases: Leases, project: Project, moment: int) -> Leases:
     sizes = n_samples(leases.all)
     is_held = np.repeat([lease.expires_at > moment for lease in leases.all], sizes)
     known_at = np.repeat([lease.known_at for lease in leases.all], sizes)
-    is_held &= last_vote_times(project.votes, leases.index, known_at.min()) <= known_at
+    is_held &= last_vote_times(deciding_votes(project), leases.index, known_at.min()) <= known_at
+    is_held &= ~skipped_by_holder(leases, project, known_at)
     if is_held.all():
         return leases
     kept = np.split(is_held, np.cumsum(sizes)[:-1])
@@ -120,6 +121,14 @@ def samples_of(leases: Sequence[Lease]) -> Indices:
     return np.concatenate([NO_INDICES, *(lease.index for lease in leases)])
 
 
+def deciding_votes(project: Project) -> Votes:
+    """Return the votes that end leases of other annotators, too: all but skips of samples that are not dropped."""
+    votes = project.votes
+    if project.skips_to_drop == 1:
+        return votes
+    return votes.take((votes.code != SKIP) | contains(project.labels.skipped, votes.index))
+
+
 def last_vote_times(votes: Votes, index: Indices, after: int) -> Indices:
     """Return when each sample (k,) was last answered, 0 where not after a time."""
     is_late = votes.at > after
@@ -130,6 +139,16 @@ def last_vote_times(votes: Votes, index: Indices, after: int) -> Indices:
         rows, found = look_up(late[first], index)
         answered[found] = np.maximum.reduceat(at, first)[rows[found]]
     return answered
+
+
+def skipped_by_holder(leases: Leases, project: Project, known_at: Indices) -> NDArray[np.bool_]:
+    """Return which of the held samples (k,) their own annotator has skipped since the lease."""
+    names, votes = {name: code for code, name in enumerate(project.annotators)}, project.votes
+    codes = np.repeat([names.get(lease.annotator, ANONYMOUS) for lease in leases.all], n_samples(leases.all))
+    rows, found = look_up(votes.key, (leases.index << ANNOTATOR_BITS) + (codes + 1))
+    found[found] = (votes.code[rows[found]] == SKIP) & (votes.at[rows[found]] > known_at[found])
+    found &= codes != ANONYMOUS
+    return found
 
 
 def holdings_of(leases: Leases, annotator: str | None) -> Holdings:

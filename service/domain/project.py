@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.consensus import Consensus
-from service.domain.labels import ANONYMOUS, SKIP, EncodedLabels, Label, SampleLabels, Votes, contains, look_up
+from service.domain.labels import (
+    ANONYMOUS,
+    SKIP,
+    EncodedLabels,
+    Label,
+    SampleLabels,
+    Votes,
+    contains,
+    look_up,
+    misplaced_anonymous,
+)
 from service.domain.parameters import Parameters
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
@@ -147,6 +157,7 @@ class Project:
     changed_since_fit: NDArray[np.int64] | None = field(default_factory=lambda: np.empty(0, np.int64))
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
     event_log: EventLog | None = EventLog()
+    skips_to_drop: int = 1
 
     @property
     def n_samples(self) -> int:
@@ -175,8 +186,14 @@ class Project:
 
     @cached_property
     def labels(self) -> SampleLabels:
-        """What the votes come to: the consensus found with the model, the majority where votes are newer."""
-        return self.votes.majority if self.consensus is None else self.consensus.apply_to(self.votes)
+        """What the votes come to: the consensus found with the model, the majority where votes are newer.
+
+        A sample without a label is skipped once `skips_to_drop` annotators skipped it, or one without a name.
+        """
+        labels = self.votes.majority if self.consensus is None else self.consensus.apply_to(self.votes)
+        if self.skips_to_drop == 1:
+            return labels
+        return replace(labels, skipped=labels.skipped[self.votes.skip_counts >= self.skips_to_drop])
 
     @property
     def n_bytes(self) -> int:
@@ -436,8 +453,8 @@ def contradictions(project: Project) -> Iterator[str]:
         return
     if not (np.diff(votes.key) > 0).all():
         yield "holds votes that are not in order, or twice"
-    elif (votes.annotator[np.flatnonzero(np.diff(votes.index) == 0)] == ANONYMOUS).any():
-        yield "holds votes beside one of nobody in particular"
+    elif len(misplaced_anonymous(votes)):
+        yield "holds votes beside one without an annotator"
     if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
         yield "holds votes on samples that there are not"
     if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():

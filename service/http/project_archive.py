@@ -44,7 +44,7 @@ from service.http.body.limits import Limits
 from service.http.problems import flatten
 from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, Rule, RuleField, list_of, map_of, nested
-from service.http.schemas.requests import MAX_SEED, estimator_spec, project_id_field
+from service.http.schemas.requests import MAX_SEED, MAX_SKIPS_TO_DROP, estimator_spec, project_id_field
 from service.store import Snapshot
 from service.store.events import stage_log
 from service.store.staging import SPARSE, StagedRows, Staging
@@ -100,6 +100,8 @@ class FactsSchema(BaseSchema):
     classes = RuleField(list_or_empty(label_fields.class_list(), MAX_CLASSES), required=True)
     classes_declared = RuleField(fields.boolean(), required=True)
     annotators = RuleField(list_or_empty(fields.sample_ids(), MAX_ANNOTATORS), required=True)
+    # Archives of earlier versions lack it.
+    skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)

@@ -82,6 +82,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "fit_asked": project.fit_asked,
         "fit_error": project.fit_error,
         "changed_since_fit": project.changed_since_fit,
+        "skips_to_drop": project.skips_to_drop,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -102,6 +103,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
                 "history": None if record["history"] is None else EventLog(*record["history"]),
                 "changed_since_fit": record["changed_since_fit"],
+                "skips_to_drop": record["skips_to_drop"],
             }
         )
     )
@@ -121,7 +123,8 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         record = {**record, **OF_LATER_SCHEMAS, "model": model}
     if written < SCHEMA_VERSION:
         is_current = model is None or model["labels_revision"] == record["labels_revision"]
-        record = {**record, "changed_since_fit": np.empty(0, np.int64) if is_current else None}
+        changed = np.empty(0, np.int64) if is_current else None
+        record = {**record, "changed_since_fit": changed, "skips_to_drop": 1}
     return record
 
 

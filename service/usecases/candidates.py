@@ -52,7 +52,8 @@ def open_rows(project: Project, request: QueryRequest, holdings: Holdings = NO_H
         needs_more = n_labels < request.overlap
         partly_labeled, labeled = labeled[order[needs_more[order]]], labeled[~needs_more]
     is_open = is_allowed.copy() if holdings else is_allowed
-    is_open[votes.index] = False
+    is_open[project.labels.labeled] = is_open[project.labels.skipped] = False
+    is_open[skipped_by_annotator(project, request)] = False
     rows = OpenRows(is_open, partly_labeled, labeled)
     return without_leased(rows, holdings, is_allowed) if holdings else rows
 
@@ -79,6 +80,15 @@ def unseen_by_annotator(project: Project, request: QueryRequest, index: Position
         return index
     code = project.annotators.index(request.annotator)
     return index[~contains(project.votes.index[project.votes.annotator == code], index)]
+
+
+def skipped_by_annotator(project: Project, request: QueryRequest) -> Positions:
+    """Return the samples that the annotator of a request has skipped, where others may still be asked about them."""
+    if project.skips_to_drop == 1 or request.annotator not in project.annotators:
+        return NO_ROWS
+    votes, code = project.votes, project.annotators.index(request.annotator)
+    skipped: Positions = votes.index[(votes.annotator == code) & (votes.code == SKIP)]
+    return skipped
 
 
 def first_label_times(project: Project) -> NDArray[np.int64]:

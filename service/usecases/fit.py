@@ -57,6 +57,7 @@ class FitRequest:
     classes: Sequence[Label] | None = None
     estimator: EstimatorSpec | None = None
     consensus_method: ConsensusMethod | None = None
+    skips_to_drop: int | None = None
     random_state: int | None = None
     replace: bool = False
     in_background: bool = False
@@ -165,6 +166,7 @@ def with_changes(project: Project, request: FitRequest) -> Project:
         project,
         estimator=request.estimator or project.estimator,
         consensus_method=request.consensus_method or project.consensus_method,
+        skips_to_drop=request.skips_to_drop or project.skips_to_drop,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:

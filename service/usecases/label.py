@@ -195,8 +195,9 @@ def refuse_repeated(labels: Sequence[SubmittedLabel], indices: Sequence[int]) ->
 
 
 def refuse_skipped(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:
-    """Raise InvalidRequest where a label is given to a sample that was skipped."""
-    skipped = set(project.labels.skipped.tolist())
+    """Raise InvalidRequest where a label is given to a sample that was skipped without an annotator."""
+    votes = project.votes
+    skipped = set(votes.index[(votes.code == SKIP) & (votes.annotator == ANONYMOUS)].tolist())
     if not skipped:
         return
     errors = [

@@ -23,10 +23,10 @@ from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache
 from service.strategies import Need, Question
 from service.telemetry.metrics import time_selection
-from service.usecases.candidates import OpenRows, open_rows, relabel_candidates, with_rows
+from service.usecases.candidates import OpenRows, open_rows, relabel_candidates, skipped_by_annotator, with_rows
 from service.usecases.explain import Explanation, Names, check_explainable, explain
 from service.usecases.query_batch import Batch, choose_batch
-from service.usecases.query_id import holdings_digest, query_id
+from service.usecases.query_id import holdings_digest, query_id, skips_digest
 from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by
 from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.training import read_with_model, train_committee
@@ -66,8 +66,9 @@ class ProjectQuery:
     @cached_property
     def query_id(self) -> str:
         """The same for the same request about the same state."""
-        state = self.project.pool_id, self.project.version, *holdings_digest(self.holdings)
-        return query_id(self.request, state)
+        project = self.project
+        skips = skips_digest(skipped_by_annotator(project, self.request))
+        return query_id(self.request, (project.pool_id, project.version, *skips, *holdings_digest(self.holdings)))
 
     @cached_property
     def question(self) -> Question:

@@ -74,3 +74,8 @@ def holdings_digest(holdings: Holdings) -> tuple[str, ...]:
     digest.update(b" ")
     digest.update(holdings.others.data)
     return (digest.hexdigest(),)
+
+
+def skips_digest(skipped: NDArray[np.int64]) -> tuple[str, ...]:
+    """Return a digest of the samples that only this annotator is not asked about, empty without any."""
+    return (hashlib.blake2b(skipped.data, digest_size=16).hexdigest(),) if len(skipped) else ()

@@ -56,6 +56,7 @@ class ProjectFacts:
     classes: Sequence[Label]
     classes_declared: bool
     annotators: Sequence[str]
+    skips_to_drop: int
     labels_revision: int
     last_model: int
     created_at: int
@@ -186,6 +187,7 @@ def build_project(request: ImportRequest) -> Project:
         classes=tuple(facts.classes),
         classes_declared=facts.classes_declared,
         annotators=tuple(facts.annotators),
+        skips_to_drop=facts.skips_to_drop,
         votes=request.votes,
         labels_revision=facts.labels_revision,
         model=None,

@@ -60,8 +60,13 @@ class ExpectedLabels:
         return {index for index in self.votes if self.is_skipped(index)}
 
     def refuses(self, records: Sequence[LabelRecord]) -> bool:
-        """Whether the service refuses the records: one of them labels a skipped sample."""
-        return any(record.label is not None and self.is_skipped(record.index) for record in records)
+        """Whether the service refuses the records: one of them labels a sample skipped without an annotator."""
+        return any(record.label is not None and self.vote(record.index) == Vote(None) for record in records)
+
+    def vote(self, index: int) -> Vote | None:
+        """The vote without an annotator, reduced to its label."""
+        vote = self.votes.get(index, {}).get(None)
+        return vote and Vote(vote.label)
 
     def changes(self, record: LabelRecord) -> bool:
         """Whether a record changes anything. An anonymous label that equals the consensus does not."""
@@ -77,7 +82,9 @@ class ExpectedLabels:
         new = [record for record in records if self.changes(record)]
         votes = dict(self.votes)
         for record in new:
-            replaced = {None, record.annotator}
+            replaced = {record.annotator}
+            if record.label is not None or self.vote(record.index) == Vote(None):
+                replaced.add(None)
             others = {} if record.annotator is None else votes.get(record.index, {})
             others = {name: vote for name, vote in others.items() if name not in replaced}
             votes[record.index] = {**others, record.annotator: Vote(record.label, record.query_id)}

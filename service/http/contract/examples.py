@@ -68,6 +68,7 @@ def project(version: int, **changes: Json) -> Json:
         "class_counts": [1, 1],
         "estimator": LOGISTIC,
         "consensus": "crowdlab",
+        "skips_to_drop": 1,
         "random_state": 0,
         "model_version": 1,
         "n_labels_since_fit": 0,

@@ -41,7 +41,8 @@ def label_project() -> Response:
     """Hand back what people answered.
 
     All records are kept, or none. The same label again is no change; another label by the same annotator replaces it,
-    and a label without an annotator replaces whatever the sample has. A sample that was skipped takes no label until
+    and a label without an annotator replaces whatever the sample has. A skip by an annotator takes nothing from
+    others, and a label that comes for the sample counts; after one without an annotator the sample takes no label until
     the skip is taken back. Where too many wait for fits already, or a fit takes long, a reply that was to wait comes
     with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
     """

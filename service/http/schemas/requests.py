@@ -27,6 +27,7 @@ from service.usecases.query_request import QueryRequest
 
 MAX_SEED = 2**32 - 1
 MAX_PAGE = 1_000
+MAX_SKIPS_TO_DROP = 1_000
 
 ESTIMATOR_NAME = {"type": "string", "enum": sorted(estimators.ESTIMATORS)}
 ESTIMATOR_SCHEMA = {
@@ -75,6 +76,10 @@ class FitSchema(BaseSchema):
         fields.one_of(*get_args(ConsensusMethod)),
         "How several people's labels of one sample become the one that is trained on: weighed by CROWDLAB, the default "
         "of a new project, or by their majority.",
+    )
+    skips_to_drop = RuleField(
+        fields.integer(1, MAX_SKIPS_TO_DROP),
+        "How many annotators must skip a sample before the others are not asked about it; 1 for a new project.",
     )
     random_state = seed_field("The project's seed; 0 without.")
     replace = RuleField(
@@ -239,6 +244,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         classes=data.get("classes"),
         estimator=estimator_spec(data["estimator"]) if "estimator" in data else None,
         consensus_method=data.get("consensus"),
+        skips_to_drop=data.get("skips_to_drop"),
         random_state=data.get("random_state"),
         replace=data["replace"],
     )

@@ -127,6 +127,7 @@ class ProjectSchema(BaseSchema):
     consensus = string(
         "How several people's labels of one sample become one: crowdlab or majority.", attribute="consensus_method"
     )
+    skips_to_drop = count("How many annotators must skip a sample before the others are not asked about it.")
     random_state = count("The project's seed.")
     model_version = model_version_field(attribute="model.version", dump_default=None)
     n_labels_since_fit = labels_since_fit()
