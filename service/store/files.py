@@ -21,6 +21,9 @@ from zlib_ng.zlib_ng import crc32
 
 from service.domain.project import Checksum
 from service.errors import StoreDamaged, StoreFull, StoreReadOnly
+from service.store.old_paths import register_old_paths
+
+register_old_paths()
 
 Matrix = NDArray[Any]
 
