@@ -1,3 +1,3 @@
-"""Active Query tells any labeling tool which samples to label next, over HTTP."""
+"""Active Query: an HTTP service that tells labeling tools which samples to label next."""
 
 __version__ = "0.1.0"

@@ -20,17 +20,17 @@ from service.usecases.totals import TotalsCounter
 
 
 class Application(Flask):
-    """Flask without asynchronous functions."""
+    """Flask without asynchronous views."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function as it is: Flask would look into each one at every request."""
+        """Return the function itself; Flask inspects each one at every request."""
         return func
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application from settings, or from this process's environment.
 
-    Raises SettingsError for an environment that cannot be understood. Rubbish of processes that died is swept away.
+    Files that dead processes left behind are removed. Raises SettingsError for an invalid environment.
     """
     settings = settings or Settings.from_process()
     log_to_stderr(settings.log_level, settings.log_format, request_log.request_log_fields)
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         TotalsCounter(store),
     )
     app = Application("service", static_folder=None)
-    app.url_map.merge_slashes = False  # a path with a slash too many is no path, and not a redirect
+    app.url_map.merge_slashes = False  # a path with a double slash is unknown, not redirected
     request_log.register(app)
     metrics.register(app)
     cors.register(app, settings.allowed_origins)

@@ -1,30 +1,30 @@
-"""The errors of the domain. None of them knows its status; `http/problems.py` gives each the one that fits.
+"""The errors of the service. `http/problems.py` maps each to its HTTP status.
 
 ServiceError
-├── InvalidRequest           readable, but wrong: names every field that is, and what would have been right
-│   └── IdempotencyKeyReused            an Idempotency-Key came before, with another request
+├── InvalidRequest           parsed, but wrong: names each wrong field and what it must be
+│   └── IdempotencyKeyReused   sent with another request before
 ├── NotFound
 │   ├── ProjectNotFound
 │   ├── LabelNotFound
-│   └── LeaseNotFound        it never was, or it is over
+│   └── LeaseNotFound        it never existed, or has ended
 ├── Conflict
 │   ├── ProjectExists        arrays for a project that has them, without `replace`
-│   ├── ImportTargetExists      an import under a name that is taken
-│   ├── ProjectReplaced      the project was replaced or deleted while the request was at work
+│   ├── ImportTargetExists   an import under a name that is taken
+│   ├── ProjectReplaced      the project was replaced or deleted during the request
 │   ├── TooManyProjects
-│   └── IdempotencyKeyInUse             a request with the same Idempotency-Key is at work
-├── PreconditionFailed       the project is not at the version that the request is meant for
-├── LabeledByOthers             who answers as one annotator may not take back what another said
+│   └── IdempotencyKeyInUse  a request with the same key is in progress
+├── PreconditionFailed       the project is not at the version that the request names
+├── LabeledByOthers          an annotator may not retract the labels of others
 ├── FitFailed                the estimator cannot learn from these numbers
-├── OutOfTime                a selection takes longer than it may
-├── TooBusy                  all places for heavy requests are taken
-├── StoreBusy                a lock could not be had in time
-├── StoreUnwritable          nothing can be written where the data lies
-│   ├── StoreFull            no space is left there
+├── OutOfTime                a query exceeded its time limit
+├── TooBusy                  too many heavy requests are in progress
+├── StoreBusy                a lock could not be acquired in time
+├── StoreUnwritable          the data directory cannot be written
+│   ├── StoreFull            its disk is full
 │   └── StoreReadOnly        it is mounted read-only
 └── StoreDamaged             a file of one project cannot be read
     ├── ModelDamaged         the file of its model; a fit makes another
-    └── UnknownSchema        written by a version of the service that this one does not know
+    └── UnknownSchema        written by another version of the service
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from dataclasses import dataclass
 from typing import Self
 
 MAX_ERRORS = 20
-"""No reply lists more wrong fields than this."""
+"""Maximum number of wrong fields in a reply."""
 
 
 class ServiceError(Exception):
-    """The root of all errors that a caller is told about; `str(error)` is one sentence for them."""
+    """Base class of the errors reported to callers; `str(error)` is one sentence for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One wrong field: `pointer` is a JSON pointer (RFC 6901) into the request, `detail` what would have been right."""
+    """A wrong field: a JSON pointer (RFC 6901) into the request, and what the field must be."""
 
     pointer: str
     detail: str
 
 
 class InvalidRequest(ServiceError):
-    """The request can be read but not followed."""
+    """The request was parsed, but its content is wrong."""
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
         self.errors = tuple(errors)
@@ -63,27 +63,27 @@ class InvalidRequest(ServiceError):
         return cls([FieldError(pointer, detail)])
 
     def with_prefix(self, prefix: str) -> InvalidRequest:
-        """Return the same errors, their pointers moved below `prefix`."""
+        """Return the same errors with `prefix` before each pointer."""
         return InvalidRequest(FieldError(prefix + error.pointer, error.detail) for error in self.errors)
 
 
 class IdempotencyKeyReused(InvalidRequest):
-    """An Idempotency-Key came with another request before."""
+    """The Idempotency-Key was sent with another request before."""
 
     def __init__(self) -> None:
         problem = (
-            "came with another request before (another path, body or header, or a key that may do something else): "
-            "send the very same bytes again, or a new Idempotency-Key"
+            "was sent with another request before (another path, body, header or API key): "
+            "repeat that request byte for byte, or send a new Idempotency-Key"
         )
         super().__init__([FieldError("/headers/Idempotency-Key", problem)])
 
 
 class NotFound(ServiceError):
-    """What the request names does not exist."""
+    """The request names something that does not exist."""
 
 
 class ProjectNotFound(NotFound):
-    """No project of this name."""
+    """There is no project with this name."""
 
     def __init__(self, project_id: str) -> None:
         super().__init__(f"there is no project {project_id!r}: POST /fit with X creates one")
@@ -97,17 +97,17 @@ class LabelNotFound(NotFound):
 
 
 class LeaseNotFound(NotFound):
-    """Nothing is held under this name, or no longer."""
+    """There is no current lease with this id."""
 
     def __init__(self, query_id: str) -> None:
         super().__init__(
-            f"there is no lease {query_id[:64]!r}: it has expired or was released, or all its samples were answered; "
-            "ask again with POST /query"
+            f"there is no lease {query_id[:64]!r}: it has expired or was released, or all its samples were labelled; "
+            "get another with POST /query"
         )
 
 
 class Conflict(ServiceError):
-    """The request is right in itself, but not in the present state."""
+    """The request is valid, but not in the current state."""
 
 
 class NoModel(Conflict):
@@ -118,49 +118,47 @@ class NoModel(Conflict):
 
 
 class ProjectExists(Conflict):
-    """Arrays were sent for a project that has them."""
+    """Arrays were sent for an existing project."""
 
     def __init__(self, project_id: str) -> None:
         super().__init__(
             f"project {project_id!r} exists: leave out X, y and ids to train it again, "
-            "or send 'replace': true to throw its pool, labels and models away"
+            "or send 'replace': true to replace its pool, labels and models"
         )
 
 
 class ImportTargetExists(Conflict):
-    """A project was to be imported under a name that is taken."""
+    """The name for an imported project is taken."""
 
     def __init__(self, project_id: str) -> None:
         super().__init__(f"project {project_id!r} exists: delete it, or import under another name with ?project_id=")
 
 
 class ProjectReplaced(Conflict):
-    """The project went away under the request."""
+    """The project was replaced or deleted during the request."""
 
     def __init__(self, project_id: str) -> None:
-        super().__init__(
-            f"project {project_id!r} was replaced or deleted while this request was at work; nothing was changed"
-        )
+        super().__init__(f"project {project_id!r} was replaced or deleted during this request; nothing was changed")
 
 
 class TooManyProjects(Conflict):
-    """The limit of projects is reached."""
+    """The maximum number of projects is reached."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"there are {limit} projects, and AQ_MAX_PROJECTS allows no more: delete one, or raise the limit"
+            f"there are {limit} projects already, as many as AQ_MAX_PROJECTS allows: delete one, or raise the limit"
         )
 
 
 class IdempotencyKeyInUse(Conflict):
-    """A request with the same Idempotency-Key is at work."""
+    """A request with the same Idempotency-Key is in progress."""
 
     def __init__(self) -> None:
-        super().__init__("a request with this Idempotency-Key is still at work; try again")
+        super().__init__("a request with this Idempotency-Key is still in progress; try again")
 
 
 class PreconditionFailed(ServiceError):
-    """The project is not as a header of the request says; `found` is its name and its ETag, None without one."""
+    """A precondition in a header does not hold; `found` is the project's name and ETag, None if it does not exist."""
 
     def __init__(self, header: str, found: tuple[str, str] | None) -> None:
         there_is = "there is no such project" if found is None else f'project {found[0]!r} has the ETag "{found[1]}"'
@@ -168,31 +166,31 @@ class PreconditionFailed(ServiceError):
 
 
 class LabeledByOthers(ServiceError):
-    """Somebody else answered the sample, too."""
+    """Another annotator has labelled the sample as well."""
 
     def __init__(self, index: int, annotator: str) -> None:
         super().__init__(
-            f"sample {index} was answered by others than {annotator!r}, and a retraction takes all answers back: "
-            "a key that answers as nobody in particular may"
+            f"sample {index} has labels of annotators other than {annotator!r}, and a retraction removes all of them: "
+            "it needs an API key that is not tied to an annotator"
         )
 
 
 class FitFailed(ServiceError):
-    """The estimator cannot learn from these numbers (they overflow, say)."""
+    """The estimator cannot learn from these numbers, for example because they overflow."""
 
 
 class OutOfTime(ServiceError):
-    """The work took longer than it may."""
+    """The query exceeded its time limit."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"the selection takes longer than AQ_QUERY_SECONDS={seconds} allows: ask with a quicker strategy or with "
-            "fewer candidates, or raise the limit"
+            f"the query takes longer than AQ_QUERY_SECONDS={seconds} allows: use a faster strategy or fewer "
+            "candidates, or raise the limit"
         )
 
 
 class TooBusy(ServiceError):
-    """All places for heavy requests are taken."""
+    """Too many heavy requests are in progress."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -201,14 +199,14 @@ class TooBusy(ServiceError):
 
 
 class StoreBusy(ServiceError):
-    """Another writer holds the lock for too long."""
+    """A lock was not released in time."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is being written by another request; try again")
 
 
 class StoreUnwritable(ServiceError):
-    """Nothing can be written where the data lies; what lies there can be read."""
+    """The data directory cannot be written; it can still be read."""
 
 
 class StoreFull(StoreUnwritable):
@@ -216,21 +214,21 @@ class StoreFull(StoreUnwritable):
 
 
 class StoreReadOnly(StoreUnwritable):
-    """The file system is mounted read-only, as it is after a fault of the disk; nothing was changed."""
+    """The file system is read-only, for example after a disk fault; nothing was changed."""
 
 
 class StoreDamaged(ServiceError):
-    """A file on disk cannot be read as what it must be."""
+    """A file on disk is missing or damaged."""
 
     @classmethod
     def of(cls, project_id: str, problem: str) -> Self:
         """Build the error for a project."""
-        return cls(f"project {project_id!r}: {problem}; `active-query check --project {project_id}` tells more")
+        return cls(f"project {project_id!r}: {problem}; run `active-query check --project {project_id}` for details")
 
 
 class ModelDamaged(StoreDamaged):
-    """The file of a project's model is missing, or not what was written."""
+    """The file of a project's model is missing or damaged."""
 
 
 class UnknownSchema(StoreDamaged):
-    """The state was written by a version of the service that this one does not know."""
+    """The state was written by another version of the service."""

@@ -1,4 +1,4 @@
-"""The settings: names, types, defaults and one sentence each. The only module that knows the environment."""
+"""The settings: names, types, defaults and descriptions. Only this module reads `AQ_*` variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFIX = "AQ_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
 SCHEMES = {"dask": ("tcp://", "tls://"), "ray": ("ray://",)}
-"""What the address of each kind of cluster starts with."""
+"""URL schemes of each kind of cluster."""
 
 NO_ADDRESS = NO_ORIGINS = "none"
 
@@ -24,7 +24,7 @@ ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class SettingsError(ValueError):
-    """The environment holds a setting that is unknown or cannot be read; the service does not start."""
+    """A variable is unknown or has an invalid value; the service does not start."""
 
 
 def setting(
@@ -35,63 +35,65 @@ def setting(
     maximum: int | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """Declare one setting; its type is the annotation beside it."""
+    """Declare a setting; its type is the annotation of the field."""
     metadata = {"sentence": sentence, "minimum": minimum, "maximum": maximum, "choices": choices}
     return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. `Settings()` holds the defaults; `from_env` reads `AQ_<NAME>` for each."""
+    """All settings. `Settings()` has the defaults; `from_env` reads `AQ_<NAME>` for each field."""
 
     host: str = setting(
-        "127.0.0.1", "Address to listen on; anything but loopback needs AQ_API_KEYS_FILE or AQ_ALLOW_ANONYMOUS=1."
+        "127.0.0.1", "Address to listen on; any but a loopback address needs AQ_API_KEYS_FILE or AQ_ALLOW_ANONYMOUS=1."
     )
-    port: int = setting(8000, "TCP port to listen on; 0 takes a free one.", minimum=0, maximum=65_535)
-    data_dir: Path = setting(Path("active-query-data"), "Directory that holds all projects; made with mode 0700.")
+    port: int = setting(8000, "TCP port to listen on; 0 = any free port.", minimum=0, maximum=65_535)
+    data_dir: Path = setting(Path("active-query-data"), "Directory of all data; created with mode 0700.")
     workers: int = setting(2, "Worker processes.", minimum=1)
     threads: int = setting(
-        8, "Requests that each worker works at at once; one that waits for its client does not count.", minimum=1
+        8, "Concurrent requests per worker, not counting those that wait for a slow client.", minimum=1
     )
-    max_body_bytes: int = setting(2**30, "Largest request body, in bytes; a multipart pool may be this big.", minimum=1)
+    max_body_bytes: int = setting(
+        2**30, "Maximum size of a request body, in bytes; large pools are sent as multipart.", minimum=1
+    )
     max_json_bytes: int = setting(
-        2**25, "Largest JSON document, in bytes: parsed, it takes ten times as much memory.", minimum=1
+        2**25, "Maximum size of a JSON document, in bytes; parsing takes ten times as much memory.", minimum=1
     )
-    max_pool_cells: int = setting(10**9, "Largest pool: samples times features.", minimum=1)
-    query_seconds: int = setting(120, "How long a selection may take, in seconds.", minimum=1)
-    max_batch: int = setting(10_000, "Largest batch_size of a query.", minimum=1)
+    max_pool_cells: int = setting(10**9, "Maximum size of a pool: samples x features.", minimum=1)
+    query_seconds: int = setting(120, "Time limit of a query, in seconds.", minimum=1)
+    max_batch: int = setting(10_000, "Maximum batch_size of a query.", minimum=1)
     heavy_requests: int = setting(
         4,
-        "Requests of each worker at once that fit, wait for a fit, or select anew from 10,000 samples up.",
+        "Concurrent requests per worker that fit, wait for a fit, or select from 10,000 samples or more.",
         minimum=1,
     )
-    background_fits: int = setting(2, "Fits that each worker makes at once without anybody waiting.", minimum=1)
-    max_projects: int = setting(1_000, "How many projects there may be.", minimum=1)
+    background_fits: int = setting(2, "Concurrent background fits per worker.", minimum=1)
+    max_projects: int = setting(1_000, "Maximum number of projects.", minimum=1)
     reply_bytes: int = setting(
         2**28,
-        "Room for replies to requests with an Idempotency-Key, in bytes; where it is full the oldest are given up.",
+        "Disk space for replies to requests with an Idempotency-Key, in bytes; the oldest are dropped first.",
         minimum=1,
     )
-    cache_bytes: int = setting(
-        2**28, "Memory that each worker may use to keep models, scores and states at hand, in bytes.", minimum=0
+    cache_bytes: int = setting(2**28, "Memory per worker for cached models, scores and states, in bytes.", minimum=0)
+    backend: str = setting(
+        "threads",
+        "Where large pools are scored: in threads, or on a dask or ray cluster.",
+        choices=("threads", *SCHEMES),
     )
-    backend: str = setting("threads", "Who scores large pools: threads, dask or ray.", choices=("threads", *SCHEMES))
     backend_address: str = setting(
-        NO_ADDRESS, "Where the cluster of AQ_BACKEND runs: tcp://host:8786 of Dask, ray://host:10001 of Ray."
+        NO_ADDRESS, "Address of the cluster: tcp://host:8786 for dask, ray://host:10001 for ray."
     )
-    log_level: str = setting("info", "How much is logged.", choices=LOG_LEVELS)
-    log_format: Literal["json", "text"] = setting(
-        "json", "How a line of the log is written: json, for programs, or text.", choices=LOG_FORMATS
-    )
+    log_level: str = setting("info", "Minimum level of log messages.", choices=LOG_LEVELS)
+    log_format: Literal["json", "text"] = setting("json", "Format of log lines.", choices=LOG_FORMATS)
     api_keys_file: Path | None = setting(
-        None, "File of API keys, without one of which no request is answered; `active-query keys new` makes it."
+        None, "Path of the API-key file; when set, every request needs a key. `active-query keys new` creates the file."
     )
     allow_anonymous: bool = setting(
-        False, "1 = serve beyond loopback without API keys, although anybody who reaches the port may do anything."
+        False, "1 = serve other machines without API keys; everyone who can reach the port has full access."
     )
 
     cors_origins: str = setting(
-        NO_ORIGINS, "Origins whose pages may call the service from a browser, separated by commas; none = no other."
+        NO_ORIGINS, "Origins whose pages may call the service from a browser, separated by commas."
     )
 
     @property
@@ -104,7 +106,7 @@ class Settings:
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
         """Read the settings from a mapping such as `os.environ`.
 
-        Raises SettingsError naming every variable that starts with `AQ_` and is unknown or cannot be read.
+        Raises SettingsError, which names every `AQ_*` variable that is unknown or invalid.
         """
         declared = {variable_name(item): item for item in fields(cls)}
         values: dict[str, Any] = {}
@@ -133,30 +135,29 @@ class Settings:
         return cls.from_env(os.environ)
 
     def require_access_control(self) -> None:
-        """Raise SettingsError when the service would be open to a network without having been told to."""
+        """Raise SettingsError if other machines could reach the service without API keys, unless that is allowed."""
         if self.api_keys_file is None and not self.allow_anonymous and not is_loopback(self.host):
             raise SettingsError(
-                f"AQ_HOST={self.host!r} can be reached from other machines, and whoever reaches it may read, change "
-                "and delete every project: name a file of API keys in AQ_API_KEYS_FILE (`active-query keys new` makes "
-                "it), listen on 127.0.0.1, or set AQ_ALLOW_ANONYMOUS=1 where a proxy or a private network guards the "
-                "port"
+                f"AQ_HOST={self.host!r} can be reached from other machines, and everyone who reaches it may read, "
+                "change and delete every project: set AQ_API_KEYS_FILE (`active-query keys new` creates the file), "
+                "listen on 127.0.0.1, or set AQ_ALLOW_ANONYMOUS=1 if a proxy or a private network guards the port"
             )
 
 
 def backend_problems(settings: Settings) -> list[str]:
-    """Say what is wrong with the address of a cluster: that it is missing, say, or that there is no cluster."""
+    """Return the problems of `backend_address`."""
     backend, address = settings.backend, settings.backend_address
     if backend in SCHEMES:
         is_right = address.startswith(SCHEMES[backend]) and re.fullmatch(r"\w+://[^/]+:\d+", address)
         forms = " or ".join(f"{scheme}host:port" for scheme in SCHEMES[backend])
         return [] if is_right else [f"AQ_BACKEND_ADDRESS={address!r}: with AQ_BACKEND={backend} it must be {forms}"]
     if address != NO_ADDRESS:
-        return [f"AQ_BACKEND_ADDRESS={address!r}: there is no cluster to reach unless AQ_BACKEND is dask or ray"]
+        return [f"AQ_BACKEND_ADDRESS={address!r}: an address is only used if AQ_BACKEND is dask or ray"]
     return []
 
 
 def origin_problems(settings: Settings) -> list[str]:
-    """Say which entries of `cors_origins` are no origins."""
+    """Return the problems of `cors_origins`."""
     return [
         f"AQ_CORS_ORIGINS: {origin!r} is not an origin such as https://labels.example or http://localhost:3000 "
         "(scheme, host and port in lower case, without a path; wildcards are not supported)"
@@ -166,14 +167,14 @@ def origin_problems(settings: Settings) -> list[str]:
 
 
 def variable_name(item: Field[Any]) -> str:
-    """Return the name of the environment variable behind a field of Settings."""
+    """Return the environment variable of a field of Settings."""
     return PREFIX + item.name.upper()
 
 
 def parse_value(item: Field[Any], text: str) -> Any:
-    """Turn the text of a variable into the type of its setting, or raise ValueError saying what it must be."""
+    """Convert the text of a variable to the type of its setting. Raises ValueError, which says what it must be."""
     text = text.strip()
-    # `from __future__ import annotations` leaves the annotation as its own text.
+    # `from __future__ import annotations` turns annotations into strings.
     match cast("str", item.type):
         case "int":
             return parse_integer(text, item.metadata["minimum"], item.metadata["maximum"])
@@ -196,8 +197,8 @@ def parse_value(item: Field[Any], text: str) -> Any:
 
 
 def parse_integer(text: str, minimum: int, maximum: int | None) -> int:
-    """Read an integer of at least `minimum` and at most `maximum`."""
-    must = f"must be an integer from {minimum} " + ("up" if maximum is None else f"to {maximum}")
+    """Parse an integer from `minimum` to `maximum`."""
+    must = f"must be an integer from {minimum} " + ("upwards" if maximum is None else f"to {maximum}")
     try:
         number = int(text)
     except ValueError:
@@ -208,24 +209,24 @@ def parse_integer(text: str, minimum: int, maximum: int | None) -> int:
 
 
 def suggest_setting(name: str, known: list[str]) -> str:
-    """Say which setting was probably meant, and list them all."""
+    """Return the closest setting and the list of all."""
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {close[0]}? " if close else ""
-    return f"{guess}There are: {', '.join(sorted(known))}"
+    return f"{guess}The settings are: {', '.join(sorted(known))}"
 
 
 def kubernetes_hint(name: str, text: str) -> str:
-    """Explain variables that Kubernetes makes up from a service called `aq`."""
+    """Return an explanation of variables that Kubernetes derives from a service named `aq`."""
     if "://" not in text and "_SERVICE_" not in name and "_PORT_" not in name:
         return ""
     return (
-        "\n  (Kubernetes sets such variables in every pod of a namespace that has a service called 'aq': "
-        "give the pod `enableServiceLinks: false`, or the service another name)"
+        "\n  (Kubernetes sets such variables in every pod of a namespace with a service named 'aq': "
+        "set `enableServiceLinks: false` for the pod, or rename the service)"
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

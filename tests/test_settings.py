@@ -55,7 +55,7 @@ def test_a_setting_is_read_as_its_type(name: str, text: str, attribute: str, val
         ("AQ_API_KEYS_FILE", "", ["must be a file, or none"]),
         ("AQ_HOST", " ", ["must not be empty"]),
         ("AQ_PORT", "tcp://10.0.0.1:80", ["Kubernetes", "enableServiceLinks: false"]),
-        ("AQ_SERVICE_HOST", "10.0.0.1", ["Kubernetes", "service called 'aq'"]),
+        ("AQ_SERVICE_HOST", "10.0.0.1", ["Kubernetes", "service named 'aq'"]),
         ("AQ_PORT_8000_TCP_ADDR", "10.0.0.1", ["Kubernetes"]),
     ],
 )

@@ -1,1 +1,1 @@
-"""API keys: who may call, and what each caller may do."""
+"""API keys, roles and the key file."""

@@ -1,4 +1,4 @@
-"""The file of API keys: read again whenever it changes, and changed by one rename."""
+"""The key file: reloaded whenever it changes, and replaced atomically."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Signature = tuple[int, ...]
 
 
 def read_keys(path: Path) -> Keys:
-    """Read a file of keys. Raises KeysError, which names the file."""
+    """Read a key file. Raises KeysError, which names the file."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise KeysError("is not a file")
         if status.st_mode & stat.S_IWOTH:
-            raise KeysError("may be written by anybody, who could give themselves a key: chmod 600")
+            raise KeysError("is writable by all users: chmod 600")
         return parse_keys(path.read_bytes())
     except OSError as error:
         raise KeysError(f"{str(path)!r} cannot be read: {error.strerror}") from error
@@ -35,17 +35,16 @@ def read_keys(path: Path) -> Keys:
 
 
 def change_keys(path: Path, change: Callable[[Keys], Keys]) -> Keys:
-    """Put other keys in the place of those of a file, or make the file; return the keys that it holds now.
+    """Replace the keys of a file, or create it, and return the new keys.
 
-    The file is the old one or the new one at any instant, and on disk when this returns; it keeps its owner, and nobody
-    else may read it. Raises KeysError, and OSError.
+    The replacement is atomic and durable; the file keeps its owner and has mode 0600. Raises KeysError and OSError.
     """
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # replace the target of a link, not the link
     with locked_directory(path.parent):
         owner = path.stat() if path.exists() else None
         keys = change(read_keys(path) if owner else Keys())
         new = path.with_name(f".{path.name}.new")
-        new.unlink(missing_ok=True)  # of a command that was killed
+        new.unlink(missing_ok=True)  # left by a killed command
         try:
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 created = os.fstat(file.fileno())
@@ -64,7 +63,7 @@ def change_keys(path: Path, change: Callable[[Keys], Keys]) -> Keys:
 
 @contextmanager
 def locked_directory(path: Path) -> Iterator[None]:
-    """Keep other commands from changing the same file meanwhile, without a file for the lock."""
+    """Lock out other commands that change the file; the directory itself serves as the lock file."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -74,7 +73,7 @@ def locked_directory(path: Path) -> Iterator[None]:
 
 
 class KeyRing:
-    """The keys of a file as it is now, for any number of threads."""
+    """The current keys of a file. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -84,33 +83,33 @@ class KeyRing:
         self.current()
 
     def current(self) -> Keys | None:
-        """Return the keys of the file, or those of before where it can no longer be read; None where it never could.
+        """Return the keys of the file, the last valid ones if it has become invalid, None if it never was valid.
 
-        A look at the file's status is all that this costs while nothing changes.
+        While the file does not change this costs one `stat`.
         """
-        status = read_signature(self._path)
-        if status != self._signature:
-            self._read(status)
+        signature = read_signature(self._path)
+        if signature != self._signature:
+            self._read(signature)
         return self._keys
 
-    def _read(self, status: Signature | None) -> None:
+    def _read(self, signature: Signature | None) -> None:
         with self._lock:
-            if status == self._signature:
-                return  # another thread was quicker
+            if signature == self._signature:
+                return  # another thread has read it
             try:
                 self._keys = read_keys(self._path)
             except KeysError as error:
-                stays = "no key is known" if self._keys is None else "the keys of before stay"
-                log.error("AQ_API_KEYS_FILE: %s; %s until it is mended", error, stays)
-            # After the keys: whoever finds this status finds its keys, too. It was taken before they were read, so what
-            # is written meanwhile has another.
-            self._signature = status
+                consequence = "no key is valid" if self._keys is None else "the previous keys stay valid"
+                log.error("AQ_API_KEYS_FILE: %s; %s until the file is repaired", error, consequence)
+            # Set after the keys, so that a thread that finds it finds its keys, too. It was taken before reading
+            # them, so a later change has another.
+            self._signature = signature
 
 
 def read_signature(path: Path) -> Signature | None:
-    """Return what differs between two states of a file, None where there is no file."""
+    """Return what distinguishes versions of a file, None if it does not exist."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - at every request, and twice as quick
+        status = os.stat(path)  # noqa: PTH116 - runs at every request, twice as fast
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

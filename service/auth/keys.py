@@ -1,7 +1,7 @@
-"""Who may do what: roles, API keys, and the projects that a key may touch.
+"""Roles, API keys, and the projects that a key may access.
 
-A token is 256 random bits, and its SHA-256 is all that is kept of it. A hash that is slow on purpose protects what can
-be guessed, such as a password; nobody guesses 256 bits, and a quick one costs each request a microsecond.
+A token is 256 random bits, stored as its SHA-256. Deliberately slow hashes protect secrets that can be guessed, such as
+passwords; 256 random bits cannot, and a fast hash costs each request a microsecond.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALL_PROJECTS = "*"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 MAX_ANNOTATOR_LENGTH = 256
 
-TOKEN_PREFIX = "aq_"  # noqa: S105 - by which people, and those who look for leaked keys, know what it is
+TOKEN_PREFIX = "aq_"  # noqa: S105 - by which people and secret scanners recognize a token
 TOKEN_BYTES = 32
 
 REQUIRED_FIELDS = {"name", "role", "projects", "sha256"}
@@ -32,7 +32,7 @@ KEY_FIELDS = REQUIRED_FIELDS | {"annotator", "created_at"}
 
 
 class Role(IntEnum):
-    """What a key may do; each role may do all that those before it may."""
+    """Role of a key; each may do what those before it may."""
 
     READER = 1
     ANNOTATOR = 2
@@ -46,14 +46,14 @@ ROLES = {str(role): role for role in Role}
 
 
 class KeysError(ValueError):
-    """The file of keys cannot be read, or does not say what it should; or there is no such key to revoke."""
+    """The key file is unreadable or invalid, or a key to be added or revoked is not possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is. `projects` are names, beginnings of names (`team-*`), or EVERYTHING.
+    """Who sent a request. `projects` are names, prefixes (`team-*`), or ALL_PROJECTS.
 
-    `name` is None for whoever calls a service without keys. With an `annotator` the caller answers as this one alone.
+    `name` is None for callers of a service without keys. A caller with an `annotator` may label only as this one.
     """
 
     name: str | None
@@ -69,17 +69,17 @@ class Caller:
         object.__setattr__(self, "_beginnings", beginnings)
 
     def may_access(self, project_id: str) -> bool:
-        """Tell whether a project is one of the caller's, whether or not there is such a project."""
+        """Return whether the caller may access a project of this name, existing or not."""
         return project_id in self._names or project_id.startswith(self._beginnings)
 
 
 ANONYMOUS = Caller(None, Role.ADMIN, (ALL_PROJECTS,))
-"""Whoever calls a service that has no keys."""
+"""The caller of a service without keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A caller, and the hash of the token by which it is known; when it was made, as RFC 3339 tells."""
+    """A caller, the SHA-256 of its token, and the time of creation (RFC 3339)."""
 
     caller: Caller
     digest: bytes
@@ -87,7 +87,7 @@ class Key:
 
 
 class Keys:
-    """Some keys, of which no two have a name or a token in common. Raises KeysError."""
+    """Keys with unique names and tokens. Raises KeysError."""
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self.all = tuple(keys)
@@ -101,10 +101,10 @@ class Keys:
             self._by_prefix[hash_prefix(key.digest)].append(key)
 
     def caller_of(self, token: str) -> Caller | None:
-        """Return whom a token belongs to, None where it is nobody's.
+        """Return the caller with this token, None if there is none.
 
-        How long this takes tells nothing: hashes are compared in constant time, and nobody can steer the start of a
-        hash, by which the few that are compared are found, towards that of a key.
+        The duration reveals nothing: digests are compared in constant time, and an attacker cannot choose a token by
+        the prefix of its hash, which selects the keys to compare.
         """
         digest = hash_token(token)
         for key in self._by_prefix.get(hash_prefix(digest), ()):
@@ -113,27 +113,27 @@ class Keys:
         return None
 
     def with_key(self, key: Key) -> Keys:
-        """Return these keys and one more. Raises KeysError for a name that is taken."""
+        """Return these keys and one more. Raises KeysError if its name is taken."""
         if any(key.caller.name == other.caller.name for other in self.all):
             raise KeysError(f"there is a key {key.caller.name!r}; choose another name, or revoke that one first")
         return Keys((*self.all, key))
 
     def without_key(self, name: str) -> Keys:
-        """Return these keys without one. Raises KeysError where there is none of this name."""
+        """Return these keys without one. Raises KeysError if there is no key with this name."""
         kept = [key for key in self.all if key.caller.name != name]
         if len(kept) == len(self.all):
             there = ", ".join(str(key.caller.name) for key in self.all) or "none"
-            raise KeysError(f"there is no key {name!r}; there are: {there}")
+            raise KeysError(f"there is no key {name!r}; the keys are: {there}")
         return Keys(kept)
 
 
 def new_token() -> str:
-    """Make a token that nobody guesses."""
+    """Return a new random token."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def new_key(token: str, name: str, role: str, projects: Iterable[str], annotator: str | None) -> Key:
-    """Return the key of a token, made now. Raises KeysError for what a key cannot be."""
+    """Return a new key for a token. Raises KeysError for an invalid name, role, project or annotator."""
     entry = {
         "name": name,
         "role": role,
@@ -145,17 +145,17 @@ def new_key(token: str, name: str, role: str, projects: Iterable[str], annotator
 
 
 def hash_token(token: str) -> bytes:
-    """Return what is kept of a token."""
+    """Return the SHA-256 of a token."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def hash_prefix(digest: bytes) -> bytes:
-    """Return the part of a hash by which it is found."""
+    """Return the part of a digest by which keys are looked up."""
     return digest[:8]
 
 
 def parse_keys(text: str | bytes) -> Keys:
-    """Read keys as `write_text` writes them, or people by hand. Raises KeysError saying which is wrong, and how."""
+    """Parse the key file, which people may edit. Raises KeysError with the pointer of the wrong field."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -172,12 +172,12 @@ def parse_keys(text: str | bytes) -> Keys:
 
 
 def dump_keys(keys: Keys) -> str:
-    """Write keys as JSON that people can read."""
+    """Return the key file as indented JSON."""
     return json.dumps({"keys": [key_to_dict(key) for key in keys.all]}, indent=2, ensure_ascii=False) + "\n"
 
 
 def key_to_dict(key: Key) -> dict[str, Any]:
-    """Return what the file says of a key."""
+    """Return a key as an entry of the key file."""
     caller = key.caller
     entry = {
         "name": caller.name,
@@ -191,34 +191,36 @@ def key_to_dict(key: Key) -> dict[str, Any]:
 
 
 def parse_key(entry: Any) -> Key:
-    """Read one key. Raises KeysError that begins with the pointer of the field that is wrong."""
+    """Parse one key. The text of its KeysError begins with the pointer of the wrong field."""
     if not isinstance(entry, dict):
         raise KeysError(" must be an object")
     if missing := REQUIRED_FIELDS - entry.keys():
         raise KeysError(f" lacks {', '.join(sorted(missing))}")
     if unknown := entry.keys() - KEY_FIELDS:
-        raise KeysError(f" has {', '.join(sorted(map(repr, unknown)))}; there are {', '.join(sorted(KEY_FIELDS))}")
+        raise KeysError(f" has {', '.join(sorted(map(repr, unknown)))}; the fields are {', '.join(sorted(KEY_FIELDS))}")
     projects, annotator = entry["projects"], entry.get("annotator")
     require(matches(entry["name"], NAME), "/name", "must be 1 to 64 letters, digits, '.', '_' or '-'")
     require(matches(entry["role"], "|".join(ROLES)), "/role", f"must be one of {', '.join(ROLES)}")
     is_list = isinstance(projects, list) and all(matches(pattern, rf"\*|{PROJECT_ID}\*?") for pattern in projects)
-    require(is_list, "/projects", "must be a list of project ids, of beginnings of them such as team-*, or of *")
+    require(is_list, "/projects", "must be a list of project ids, prefixes such as team-*, or *")
     require(matches(entry["sha256"], "[0-9a-f]{64}"), "/sha256", "must be the SHA-256 of a token, in hexadecimal")
     require("created_at" not in entry or isinstance(entry["created_at"], str), "/created_at", "must be a time")
     if annotator is not None:
         is_name = isinstance(annotator, str) and 1 <= len(annotator) <= MAX_ANNOTATOR_LENGTH
         require(is_name, "/annotator", f"must be 1 to {MAX_ANNOTATOR_LENGTH} characters long")
-        require(entry["role"] == str(Role.ANNOTATOR), "/annotator", "must be left out: only an annotator's key has it")
+        require(
+            entry["role"] == str(Role.ANNOTATOR), "/annotator", "must be left out: only keys of role annotator have it"
+        )
     caller = Caller(entry["name"], ROLES[entry["role"]], tuple(projects), annotator)
     return Key(caller, bytes.fromhex(entry["sha256"]), entry.get("created_at"))
 
 
 def require(is_right: bool, pointer: str, what: str) -> None:
-    """Raise KeysError unless a field is right."""
+    """Raise KeysError unless a field is valid."""
     if not is_right:
         raise KeysError(f"{pointer} {what}")
 
 
 def matches(value: Any, pattern: str) -> bool:
-    """Tell whether a value is a text of a pattern."""
+    """Return whether a value is a string that matches a pattern."""
     return isinstance(value, str) and re.fullmatch(pattern, value) is not None

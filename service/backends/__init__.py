@@ -1,4 +1,4 @@
-"""Who scores the chunks of a pool: threads of this process, or the workers of a cluster that see the same directory."""
+"""Backends that score a pool: threads of this process, or a cluster whose workers see the same data directory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.settings import Settings, SettingsError
 LIBRARIES = {"dask": "distributed", "ray": "ray"}
 
 BackendFactory = Callable[[Project], Backend]
-"""Says who scores the pool of a project as it is in one state."""
+"""Returns the backend for a project in its current state."""
 
 
 def make_backend_factory(settings: Settings) -> BackendFactory:
-    """Return what the settings choose. Nothing is connected before it is needed, in the process that needs it."""
+    """Return the backend that the settings choose. A process connects to the cluster when it first needs it."""
     refuse_missing_extra(settings)
     if settings.backend == "threads":
         return lambda project: THREADS
@@ -29,7 +29,7 @@ def make_backend_factory(settings: Settings) -> BackendFactory:
 
 
 def refuse_missing_extra(settings: Settings) -> None:
-    """Raise SettingsError when the library of the chosen cluster is not installed."""
+    """Raise SettingsError if the library of the chosen cluster is not installed."""
     library = LIBRARIES.get(settings.backend)
     if library is not None and find_spec(library) is None:
         raise SettingsError(
@@ -38,14 +38,14 @@ def refuse_missing_extra(settings: Settings) -> None:
 
 
 def connect_dask(address: str) -> Connection:
-    """Connect to a scheduler of Dask."""
+    """Connect to a Dask scheduler."""
     from service.backends.dask import DaskConnection  # noqa: PLC0415 - an optional extra
 
     return DaskConnection(address)
 
 
 def connect_ray(address: str) -> Connection:
-    """Connect to a head of Ray."""
+    """Connect to a Ray head node."""
     from service.backends.ray import RayConnection  # noqa: PLC0415 - an optional extra
 
     return RayConnection(address)

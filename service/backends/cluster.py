@@ -1,4 +1,4 @@
-"""A pass over the pool on a cluster. Whatever becomes of the cluster, the answer comes, and is the same."""
+"""Scoring on a cluster. If the cluster fails, threads score the rest, with the same results."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 TaskResult = tuple[Task, Scores | None]
 TaskMaker = Callable[[int], Sequence[Task]]
-"""Makes tasks for a number of cores."""
+"""Returns tasks for a number of cores."""
 
 MIN_CHUNKS = 32
-"""Fewer chunks are scored here: that takes no longer than to ask a cluster. 32 are 260,000 rows of 64 features."""
+"""Fewer chunks are scored in this process, as fast as on a cluster. 32 chunks are 260,000 rows of 64 features."""
 
 TASKS_A_CORE = 4
-"""Enough for a slow worker to be helped out by the others."""
+"""Enough for the others to take over work of a slow worker."""
 
 TASK_CHUNKS = (8, 64)
-"""The smallest and the largest task: a task costs the cluster milliseconds, and a large forest takes long for one."""
+"""Minimum and maximum chunks per task: a task has an overhead of milliseconds, and takes long with a large forest."""
 
 STALL_SECONDS = 60.0
-"""A cluster that gives no answer for so long is left alone: longer than a task takes, or a worker to start."""
+"""A cluster without a result for this time has failed: longer than a task takes, or a worker needs to start."""
 
 RETRY_SECONDS = 30.0
-"""How long a cluster is left alone that failed."""
+"""Pause before a failed cluster is tried again."""
 
 
 class Connection(Protocol):
-    """A running cluster. All methods may raise what its library raises, and may block."""
+    """A running cluster. All methods may block and may raise the library's exceptions."""
 
     def n_cores(self) -> int:
-        """Return how many tasks are worked on at the same time."""
+        """Return the number of tasks that run at the same time."""
 
     def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
-        """Have `work` done on each task and yield the answers as they come; `n_at_once` tasks are out at a time."""
+        """Run `score_task` for each task and yield results as they come, with `n_at_once` tasks submitted at a time."""
 
     def close(self) -> None:
-        """Let go of the cluster."""
+        """Disconnect."""
 
 
 class ClusterFailed(Exception):
-    """The cluster gave no answer."""
+    """The cluster gave no result."""
 
 
 class ClusterLink:
-    """This process's one way to a cluster: connected when first needed, and after a failure again some time later."""
+    """The connection of this process to a cluster, made when first needed and renewed some time after a failure."""
 
     def __init__(self, name: str, connect: Callable[[], Connection]) -> None:
         self.name = name
@@ -70,12 +70,12 @@ class ClusterLink:
         self._resume_at = 0.0
 
     def results(self, make_tasks: TaskMaker) -> Iterator[TaskResult]:
-        """Yield the answers to the tasks as they come. Where the cluster fails they end early: never an error."""
+        """Yield results as they come. They end early if the cluster fails, without an error."""
         if time.monotonic() < self._resume_at:
             return
         try:
             yield from watch_for_stalls(lambda: self._run(make_tasks), STALL_SECONDS)
-        except Exception as error:  # noqa: BLE001 - libraries fail in many ways; a fault of our own shows in the threads
+        except Exception as error:  # noqa: BLE001 - libraries fail in many ways; our own bugs also fail in threads
             self._pause(error)
 
     def _run(self, make_tasks: TaskMaker) -> Iterator[TaskResult]:
@@ -100,14 +100,14 @@ class ClusterLink:
             *(self.name, type(error).__name__, reason, self.name, RETRY_SECONDS),
         )
         if failed is not None:
-            Thread(target=failed.close, daemon=True).start()  # which may block, like all that the library does
+            Thread(target=failed.close, daemon=True).start()  # which may block
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Scores chunks of a project as it is in one state on a cluster, and what is left over in threads of its own.
+    """Scores chunks of a project in one state on a cluster, and the rest in threads of this process.
 
-    The workers open what the state names themselves; the model and the pool at hand are what is left over scored with.
+    The workers open the files of the state themselves; `model` and `pool` are for the rest.
     """
 
     link: ClusterLink
@@ -115,12 +115,12 @@ class Cluster:
     project: Project
 
     def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: KeepScores) -> None:
-        """Hand the scores of each chunk to `keep`."""
+        """Pass the scores of each chunk to `keep`."""
         basis = ScoringState.of(self.root, self.project)
         missing = {chunk.rows.start: chunk for chunk in chunks}
         if basis is not None and len(chunks) >= MIN_CHUNKS:
             for task, scores in self.link.results(lambda n_cores: make_tasks(basis, scorer, chunks, n_cores)):
-                if scores is None:  # another model came, say: all the other answers will say the same
+                if scores is None:  # the state has changed, so all other results will be None, too
                     break
                 for chunk, of_chunk in zip(task.chunks, split_scores(scores, task.chunks), strict=True):
                     keep(chunk, of_chunk)
@@ -131,21 +131,21 @@ class Cluster:
 
 
 def make_tasks(basis: ScoringState, scorer: Scorer, chunks: Sequence[Chunk], n_cores: int) -> list[Task]:
-    """Deal chunks out to so many cores. Which task a chunk is part of does not change its scores."""
+    """Split chunks into tasks for a number of cores. The split does not change any score."""
     size = int(np.clip(len(chunks) // (TASKS_A_CORE * n_cores), *TASK_CHUNKS))
     return [Task(basis, scorer, tuple(chunks[start : start + size])) for start in range(0, len(chunks), size)]
 
 
 def split_scores(scores: Scores, chunks: Sequence[Chunk]) -> list[Scores]:
-    """Cut scores that lie one behind the other into those of each chunk."""
+    """Split concatenated scores into those of each chunk."""
     lengths = [chunk.rows.stop - chunk.rows.start for chunk in chunks]
     return np.split(scores, np.cumsum(lengths)[:-1])
 
 
 def watch_for_stalls(items: Callable[[], Iterator[Item]], seconds: float) -> Iterator[Item]:
-    """Yield what an iterator gives that may block for ever; raise ClusterFailed when nothing comes for `seconds`.
+    """Yield from an iterator that may block for ever. Raises ClusterFailed if no item comes for `seconds`.
 
-    It is drawn from in a thread of its own, which stays behind when it blocks, and its error is raised here.
+    A thread reads the iterator, and stays behind if it blocks; an error of the iterator is raised here.
     """
     queue: SimpleQueue[tuple[str, Any]] = SimpleQueue()
     is_abandoned = Event()
@@ -157,7 +157,7 @@ def watch_for_stalls(items: Callable[[], Iterator[Item]], seconds: float) -> Ite
                 if is_abandoned.is_set():
                     return
             queue.put(("end", None))
-        except Exception as error:  # noqa: BLE001 - it is raised where somebody sees it
+        except Exception as error:  # noqa: BLE001 - raised in the caller's thread
             queue.put(("error", error))
 
     Thread(target=draw, daemon=True, name="cluster").start()
@@ -170,6 +170,6 @@ def watch_for_stalls(items: Callable[[], Iterator[Item]], seconds: float) -> Ite
                 raise value
             yield value
     except Empty:
-        raise ClusterFailed(f"no answer for {seconds:.0f} seconds") from None
+        raise ClusterFailed(f"no result for {seconds:.0f} seconds") from None
     finally:
         is_abandoned.set()

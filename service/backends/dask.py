@@ -1,4 +1,4 @@
-"""A cluster of Dask. Importing this module needs the extra 'dask'."""
+"""Dask clusters. Importing this module needs the extra 'dask'."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ CONNECT_SECONDS = 3
 
 
 class DaskConnection:
-    """A client of a scheduler; it may be used from many threads."""
+    """A client of a Dask scheduler. Thread-safe."""
 
     def __init__(self, address: str) -> None:
         self._client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
 
     def n_cores(self) -> int:
-        """Return how many threads all workers have."""
+        """Return the number of threads of all workers."""
         if self._client.status != "running":
-            # Dask itself would wait for the scheduler to come back.
+            # Dask would wait for the scheduler to come back.
             raise ConnectionError("the scheduler is gone")
         return sum(self._client.nthreads().values())
 
     def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
-        """Have `work` done on each task and yield the answers as they come."""
+        """Run `score_task` for each task and yield results as they come."""
         waiting = iter(tasks)
         running = {}
         done = distributed.as_completed(loop=self._client.loop, with_results=True)
@@ -44,5 +44,5 @@ class DaskConnection:
             send(islice(waiting, 1))
 
     def close(self) -> None:
-        """Leave the scheduler."""
+        """Disconnect from the scheduler."""
         self._client.close()

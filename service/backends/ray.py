@@ -1,7 +1,7 @@
-"""A cluster of Ray, by way of Ray Client. Importing this module needs the extra 'ray'.
+"""Ray clusters, through Ray Client. Importing this module needs the extra 'ray'.
 
-A driver of Ray that is no such client ends its whole process, here a worker of gunicorn, a minute after the cluster's
-head is gone; and there must be a node of the cluster on its machine.
+Any other Ray driver needs a node of the cluster on its machine, and ends its process, here a gunicorn worker, a minute
+after the head node has gone.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ CONNECT_SECONDS = 3
 
 
 class RayConnection:
-    """A client of the server beside a cluster's head; it may be used from many threads."""
+    """A client of the Ray Client server of a head node. Thread-safe."""
 
     def __init__(self, address: str) -> None:
         url = urlsplit(address)
-        # Ray itself takes half a minute to find out that nobody listens.
+        # Ray takes half a minute to notice that nothing listens.
         with socket.create_connection((url.hostname, url.port), CONNECT_SECONDS):
             self._context = ray.init(address, log_to_driver=False)
         self._work = ray.remote(score_task)
 
     def n_cores(self) -> int:
-        """Return how many processors all nodes offer."""
+        """Return the number of CPUs of all nodes."""
         return int(ray.cluster_resources().get("CPU", 0))
 
     def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
-        """Have `work` done on each task and yield the answers as they come."""
+        """Run `score_task` for each task and yield results as they come."""
         waiting = iter(tasks)
         running = {self._work.remote(task): task for task in islice(waiting, n_at_once)}
         while running:
@@ -43,5 +43,5 @@ class RayConnection:
             running |= {self._work.remote(task): task for task in islice(waiting, 1)}
 
     def close(self) -> None:
-        """Leave the cluster."""
+        """Disconnect from the cluster."""
         self._context.disconnect()

@@ -1,4 +1,4 @@
-"""What a worker of a cluster does: scores a run of chunks that it reads from the shared data directory itself."""
+"""The task of a cluster worker: to score chunks that it reads from the shared data directory."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from service.learning.scoring import Scorer, Scores, predictor_for, score_rows
 from service.store import Part, Store
 
 WORKER_CACHE_BYTES = 2**28
-"""What each process of the cluster may keep at hand of models and mapped pools."""
+"""Cache of models and mapped pools in each process of the cluster."""
 
 
 class WorkerMismatch(Exception):
-    """A worker that must not score: its numbers could differ from the service's own, or it does not see the data."""
+    """The worker cannot see the data directory, or its results could differ from the service's."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringState:
-    """What scores follow from, beside the scorer: the files of one state of one project, and who computes with them."""
+    """All that determines scores besides the scorer: the files of a project's state, and the platform."""
 
     root: Path
     project_id: str
@@ -40,7 +40,7 @@ class ScoringState:
 
     @classmethod
     def of(cls, root: Path, project: Project) -> ScoringState | None:
-        """Describe a project's pool and model; None without a model."""
+        """Return that of a project, None without a model."""
         if project.model is None:
             return None
         segments = tuple(segment.number for segment in project.segments)
@@ -49,7 +49,7 @@ class ScoringState:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Some chunks to be scored, all in one go. It is pickled with its scorer by reference: a function of a module."""
+    """Chunks to score. Tasks are pickled, with the scorer by reference: it is a function of a module."""
 
     basis: ScoringState
     scorer: Scorer
@@ -57,9 +57,9 @@ class Task:
 
 
 def score_task(task: Task) -> Scores | None:
-    """Return the scores of a task's chunks, one behind the other; None when the project has moved on.
+    """Return the concatenated scores of a task's chunks, None if the project has changed.
 
-    The numbers are those that `Threads` hands out. Raises WorkerMismatch, or the store's errors.
+    The scores are the same as those of `Threads`. Raises WorkerMismatch, or the store's errors.
     """
     basis = task.basis
     if describe_platform() != basis.platform:
@@ -79,13 +79,13 @@ def score_task(task: Task) -> Scores | None:
 
 @cache
 def open_store(root: Path) -> Store:
-    """Open the data directory once in each process."""
+    """Return this process's store of a data directory."""
     return Store(root, cache_bytes=WORKER_CACHE_BYTES)
 
 
 @cache
 def describe_platform() -> str:
-    """Name all that numbers depend on: the versions of what computes, and what BLAS takes the processor for."""
+    """Return all that floating-point results depend on: versions, and the processor type that BLAS detects."""
     processors = {pool["architecture"] for pool in thread_pools().info() if "architecture" in pool}
     return (
         f"active-query {__version__}, numpy {np.__version__}, scipy {scipy.__version__}, "

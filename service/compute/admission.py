@@ -1,4 +1,4 @@
-"""Places for work that holds a thread for long: fewer than there are threads, which leaves some to quick requests."""
+"""Limit of concurrent heavy requests, below the number of threads, so that quick requests always find one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from service.errors import TooBusy
 from service.telemetry.metrics import HEAVY_REQUESTS, time_wait
 
 ADMISSION_WAIT_SECONDS = 1.0
-"""How long a request waits for a place: long enough for a burst of short work, too short to hold a thread."""
+"""How long a request waits to be admitted: long enough for a burst of short work, too short to block a thread."""
 
 
 class AdmissionLimit:
-    """So many places, which threads of this process share."""
+    """The number of heavy requests that this process runs at once."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -22,7 +22,7 @@ class AdmissionLimit:
 
     @contextmanager
     def try_enter(self) -> Iterator[bool]:
-        """Take a place until the end, and tell whether there was one."""
+        """Yield whether the request is admitted."""
         with time_wait("place"):
             is_admitted = self._free.acquire(timeout=ADMISSION_WAIT_SECONDS)
         HEAVY_REQUESTS.inc(is_admitted)
@@ -35,7 +35,7 @@ class AdmissionLimit:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Hold a place until the end, or raise TooBusy where there is none."""
+        """Admit the request, or raise TooBusy."""
         with self.try_enter() as is_admitted:
             if not is_admitted:
                 raise TooBusy(self._limit)

@@ -1,4 +1,4 @@
-"""A limit to the time that a request may take, looked at wherever its work falls into parts."""
+"""The time limit of a request, checked between the parts of its work."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from service.errors import OutOfTime
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When work must have ended, on the monotonic clock, and how many seconds it had."""
+    """A moment on the monotonic clock, and the time limit in seconds that led to it."""
 
     at: float
     seconds: float
 
     def check(self) -> None:
-        """Raise OutOfTime when it has passed."""
+        """Raise OutOfTime if the deadline has passed."""
         if time.monotonic() > self.at:
             raise OutOfTime(self.seconds)
 
@@ -30,7 +30,7 @@ DEADLINE: ContextVar[Deadline] = ContextVar("DEADLINE", default=NO_DEADLINE)
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Give what this thread does so many seconds, also in the threads that it hands parts to."""
+    """Limit the time of the block, including the work that it hands to other threads."""
     token = DEADLINE.set(Deadline(time.monotonic() + seconds, seconds))
     try:
         yield
@@ -39,5 +39,5 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def check_deadline() -> None:
-    """Raise OutOfTime when the time of this thread's work is over."""
+    """Raise OutOfTime if this request's deadline has passed."""
     DEADLINE.get().check()

@@ -1,6 +1,6 @@
-"""One thread for each computation, and a pool of as many threads as there are cores for work that falls into parts.
+"""Threads: one for each BLAS or OpenMP computation, and one pool, of a thread per core, for work in parts.
 
-Requests run side by side, and pools of threads of their own, such as those of BLAS, would starve one another.
+Requests run side by side, and a thread pool for each of them, as in BLAS, would starve the others.
 """
 
 from __future__ import annotations
@@ -21,47 +21,46 @@ Item = TypeVar("Item")
 
 
 def use_one_thread() -> None:
-    """Make BLAS and OpenMP compute in the calling thread alone, from now on.
+    """Make BLAS and OpenMP compute in the calling thread only.
 
-    A sum split over threads rounds differently, and the answer must not depend on the number of cores. The limit is
-    never lifted: OpenBLAS has one for the whole process, so lifting it would hand more threads to a request at work in
-    another thread; threadpoolctl lets one thread at a time change it, which is no matter while all of them want 1.
-    OpenMP has one a thread, so it is set before every computation and not once.
+    A sum split over threads rounds differently, and results must not depend on the number of cores. The limit is never
+    lifted: OpenBLAS has one limit per process, so lifting it would affect requests in other threads. OpenMP has one per
+    thread, so it is set before every computation.
     """
     thread_pools().limit(limits=1)
 
 
 @cache
 def thread_pools() -> ThreadpoolController:
-    """Find the BLAS and OpenMP libraries of the process: a search that takes milliseconds, so it is done once."""
+    """Return the controller of the process's BLAS and OpenMP libraries; finding them takes milliseconds."""
     return ThreadpoolController()
 
 
 def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
-    """Do the work for each item, in any order: in the calling thread, and in as many others as there are cores free.
+    """Call `work` for each item, in any order, in the calling thread and on all free cores.
 
-    Whoever has much to do keeps nobody waiting who has little. The first error ends it, and so does the end of the
-    caller's time, with OutOfTime.
+    A request with many items does not delay one with few. The first error ends the work; raises OutOfTime at the
+    caller's deadline.
     """
-    waiting, turn, deadline = iter(items), Lock(), DEADLINE.get()
+    remaining, lock, deadline = iter(items), Lock(), DEADLINE.get()
 
-    def work_off() -> None:
+    def take_items() -> None:
         while True:
-            with turn:
-                item = next(waiting, None)
+            with lock:
+                item = next(remaining, None)
             if item is None:
                 return
             try:
                 deadline.check()
                 work(item)
             except BaseException:
-                with turn:
-                    deque(waiting, maxlen=0)  # nobody takes another
+                with lock:
+                    deque(remaining, maxlen=0)  # no thread takes another
                 raise
 
-    helpers = [shared_threads().submit(work_off) for _ in range(min(n_cores(), len(items)) - 1)]
+    helpers = [shared_threads().submit(take_items) for _ in range(min(n_cores(), len(items)) - 1)]
     try:
-        work_off()
+        take_items()
     finally:
         begun = [helper for helper in helpers if not helper.cancel()]
         wait(begun)
@@ -71,11 +70,11 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
 
 @cache
 def shared_threads() -> ThreadPoolExecutor:
-    """Start the process's own threads, one for each core that it may use; made when first needed, after any fork."""
+    """Return the process's thread pool, one thread per core; it is made when first needed, after any fork."""
     return ThreadPoolExecutor(n_cores(), thread_name_prefix="core")
 
 
 @cache
 def n_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))

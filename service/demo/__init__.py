@@ -1,7 +1,6 @@
-"""The demo: does asking well-chosen questions beat asking random ones? Measured over HTTP, and drawn.
+"""The demo: compares active queries with random ones, over HTTP, and plots both. Needs the extra `demo`.
 
-Nothing here knows the service from the inside: `client.py`, and `learn` in `comparisons.py`, are what a labeling tool
-would write, so copy them. Needs matplotlib, the extra `demo`.
+It uses only the HTTP API: copy `client.py`, and `run_comparison` in `comparisons.py`, into a labeling tool.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from service.demo.serving import run_service
 
 
 def run(out: Path, seeds: int | None, url: str | None) -> None:
-    """Measure both comparisons, print them, and write their pictures and numbers to the directory `out`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped politely is like Ctrl-C: it tidies up
+    """Run both comparisons, print them, and write plots and numbers to the directory `out`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM cleans up like Ctrl-C
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     measured = {}

@@ -1,4 +1,4 @@
-"""A client of the service: all that a labeling tool needs, to be copied. Standard library and numpy, nothing else."""
+"""A client for labeling tools, to be copied. Needs only numpy."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Matrix = NDArray[np.float64]
 
 
 class ServiceError(Exception):
-    """The service refused a request, or cannot be reached."""
+    """The service rejected a request or cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a project knows: how many labels, and its model's accuracy on the held-out rows (NaN without a model)."""
+    """Number of labels of a project, and its model's accuracy on the held-out rows (NaN without a model)."""
 
     n_labeled: int
     accuracy: float
 
 
 class Client:
-    """The service at a URL, for any number of threads; `key` is the token of an API key, if the service asks for one.
+    """A service at a URL. Thread-safe; `key` is the token of an API key, if the service requires one.
 
-    Every call raises ServiceError saying what was wrong.
+    Every method raises ServiceError.
     """
 
     def __init__(self, url: str, timeout: float = 60.0, key: str | None = None) -> None:
@@ -51,7 +51,7 @@ class Client:
         estimator: Mapping[str, Any],
         random_state: int,
     ) -> Progress:
-        """Create a project of the pool `X` (n, d) and its labels `y` (n), None where there is none yet."""
+        """Create a project with the pool `X` (n, d) and labels `y` (n,), None = unlabelled."""
         body = {
             "project_id": project_id,
             "X": X.tolist(),
@@ -64,22 +64,22 @@ class Client:
         return progress_of(self.send("POST", "/fit", body))
 
     def query(self, project_id: str, strategy: str, batch_size: int) -> list[int]:
-        """Return the rows of the pool to ask about next, most useful first."""
+        """Return the indices of the samples to label next, most useful first."""
         body = {"project_id": project_id, "strategy": strategy, "batch_size": batch_size}
         indices: list[int] = self.send("POST", "/query", body)["indices"]
         return indices
 
-    def label(self, project_id: str, answers: Mapping[int, int]) -> Progress:
-        """Hand in the label of each row, and wait for the model that has learnt from them."""
-        records = [{"index": index, "label": label} for index, label in answers.items()]
+    def label(self, project_id: str, labels: Mapping[int, int]) -> Progress:
+        """Send the labels by index, and wait for the new model."""
+        records = [{"index": index, "label": label} for index, label in labels.items()]
         return progress_of(self.send("POST", "/label", {"project_id": project_id, "labels": records}))
 
     def delete(self, project_id: str) -> None:
-        """Delete the project with its labels and models."""
+        """Delete the project."""
         self.send("DELETE", f"/projects/{project_id}")
 
     def send(self, method: str, path: str, body: object = None) -> Any:
-        """Send one request on a connection of its own and return the parsed reply, None where it has no body."""
+        """Send a request on a new connection and return the parsed reply, None if it has no body."""
         secure = self.url.scheme == "https"
         connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         content = None if body is None else json.dumps(body).encode()
@@ -97,13 +97,13 @@ class Client:
 
 
 def progress_of(reply: Mapping[str, Any]) -> Progress:
-    """Read the reply to /fit and to /label."""
+    """Return the progress in a reply to /fit or /label."""
     score = reply["test_score"]
     return Progress(reply["n_labeled"], score["accuracy"] if score else float("nan"))
 
 
 def problem_detail(reply: bytes) -> str:
-    """Return the `detail` of a problem document, or the beginning of whatever else it is."""
+    """Return the `detail` of a problem document, or the beginning of another body."""
     try:
         return str(json.loads(reply)["detail"])
     except (ValueError, KeyError, TypeError):

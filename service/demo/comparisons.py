@@ -1,4 +1,4 @@
-"""What is compared, and one run of it: ask, label, learn."""
+"""The comparisons, and one run of them: query, label, fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """A pool with the answers to all its rows, of which the first `n_labeled` are known, and the held-out rows."""
+    """A pool with true labels, of which the first `n_labeled` are known at the start, and held-out rows."""
 
     X: Matrix
     y: Labels
@@ -29,9 +29,9 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A strategy against random questions: what `start(seed)` offers, and how it is asked.
+    """A strategy compared with random queries on the dataset `start(seed)`.
 
-    `active_seeds` None = the strategy starts from as many different splits as the random questions do.
+    `active_seeds` None = the strategy runs with the same seeds as the random queries.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Who asks, how often, and from which seed."""
+    """A strategy, its number of queries, and a seed."""
 
     strategy: str
     n_queries: int
@@ -55,16 +55,16 @@ class Run:
 
 
 def run_comparison(
-    client: Client, project_id: str, comparison: Comparison, run: Run, after_answer: Callable[[], None]
+    client: Client, project_id: str, comparison: Comparison, run: Run, after_query: Callable[[], None]
 ) -> list[Progress]:
-    """Ask, label what was asked, and return what was known at the start and after each answer.
+    """Query and label in turns. Return the progress at the start and after each turn.
 
-    Once it is made, the project is deleted again, however this ends.
+    The project is deleted at the end, also after an error.
     """
     start = comparison.start(run.seed)
-    answers: list[int] = start.y.tolist()
-    known = [*answers[: start.n_labeled], *[None] * (len(answers) - start.n_labeled)]
-    # Every question follows from the project's seed and its labels: random ones differ, and a run can be repeated.
+    truth: list[int] = start.y.tolist()
+    known = [*truth[: start.n_labeled], *[None] * (len(truth) - start.n_labeled)]
+    # Each query is determined by the project's seed and labels, so a run can be repeated.
     steps = [
         client.fit(
             project_id, start.X, known, start.X_test, start.y_test.tolist(), comparison.estimator, random_state=run.seed
@@ -73,17 +73,17 @@ def run_comparison(
     try:
         for _ in range(run.n_queries):
             indices = client.query(project_id, run.strategy, comparison.batch_size)
-            steps.append(client.label(project_id, {index: answers[index] for index in indices}))
-            after_answer()
+            steps.append(client.label(project_id, {index: truth[index] for index in indices}))
+            after_query()
     finally:
         client.delete(project_id)
     return steps
 
 
 def yardstick(seed: int) -> Dataset:
-    """Return two classes with a tenth of the labels drawn by lot: 90 rows labelled, 810 not, 100 held out. One split.
+    """Return two classes with a tenth of the labels random: 90 rows labelled, 810 not, 100 held out.
 
-    The seed changes nothing here but which random questions are asked.
+    The split does not depend on the seed, which only changes the random queries.
     """
     X, y = make_classification(
         n_samples=1000,
@@ -103,9 +103,9 @@ def yardstick(seed: int) -> Dataset:
 
 
 def digits(seed: int) -> Dataset:
-    """Return scikit-learn's 1,797 handwritten digits: a quarter held out, and of the rest, 20 labels drawn by lot.
+    """Return scikit-learn's 1,797 handwritten digits: a quarter held out, and 20 random rows of the rest labelled.
 
-    Every seed gives another split and another 20, which need not show all ten classes.
+    The split depends on the seed, and the 20 rows need not contain all ten classes.
     """
     X, y = load_digits(return_X_y=True)
     X_pool, X_test, y_pool, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)

@@ -1,4 +1,4 @@
-"""Many runs side by side, and the learning curves that they give."""
+"""Runs in parallel, and their learning curves."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from service.demo.comparisons import Comparison, Labels, Run, run_comparison
 
 CLIENT_THREADS = 4
 RANDOM_QUERY_FACTOR = 2
-"""Random questions go on for so many times as long, to see how many of them buy the same accuracy."""
+"""Random runs have this many times the queries, to find how many they need for the same accuracy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """Accuracies of several runs, shape (runs, p), at the numbers of labels that all of them had, shape (p,)."""
+    """Accuracies of runs, shape (runs, p), at numbers of labels, shape (p,)."""
 
     labels: Labels
     accuracy: Matrix
 
     @classmethod
     def of(cls, runs: Sequence[Sequence[Progress]]) -> Curves:
-        """Collect runs, all of which had the same numbers of labels."""
+        """Collect runs with the same numbers of labels."""
         labels = np.array([[step.n_labeled for step in run] for run in runs], np.int64)
         if (labels != labels[0]).any():
-            raise ValueError("runs can be averaged only where all had the same numbers of labels")
+            raise ValueError("runs can only be averaged if all have the same numbers of labels")
         return cls(labels[0], np.array([[step.accuracy for step in run] for run in runs], np.float64))
 
     @property
@@ -45,14 +45,14 @@ class Curves:
         return np.asarray(self.accuracy.std(axis=0))
 
     def labels_needed(self, accuracy: float) -> int | None:
-        """Return after how many labels the mean first was that high, None if it never was."""
+        """Return the number of labels at which the mean first reached an accuracy, None if it never did."""
         reached = np.flatnonzero(self.mean >= accuracy - 1e-9)
         return int(self.labels[reached[0]]) if len(reached) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a comparison has shown. Both curves begin with the same numbers of labels; the random one goes on."""
+    """The curves of a comparison. Both begin at the same number of labels; the random one is longer."""
 
     comparison: Comparison
     active: Curves
@@ -60,11 +60,11 @@ class Outcome:
 
 
 class Cancelled(Exception):
-    """Another run has failed, or somebody has pressed Ctrl-C."""
+    """Another run has failed, or Ctrl-C was pressed."""
 
 
 def measure_comparison(client: Client, comparison: Comparison, n_seeds: int) -> Outcome:
-    """Run everything side by side in a few threads, with a progress bar."""
+    """Run a comparison in a few threads, with a progress bar."""
     seeds = tuple(range(n_seeds))
     active_seeds = seeds if comparison.active_seeds is None else comparison.active_seeds
     runs = [Run(comparison.strategy, comparison.n_queries, seed) for seed in active_seeds]
@@ -74,7 +74,7 @@ def measure_comparison(client: Client, comparison: Comparison, n_seeds: int) -> 
     lock = threading.Lock()
     stop = threading.Event()
 
-    def after_answer() -> None:
+    def after_query() -> None:
         if stop.is_set():
             raise Cancelled
         with lock:
@@ -84,7 +84,7 @@ def measure_comparison(client: Client, comparison: Comparison, n_seeds: int) -> 
         try:
             futures = [
                 threads.submit(
-                    run_comparison, client, f"{prefix}-{run.strategy}-{run.seed}", comparison, run, after_answer
+                    run_comparison, client, f"{prefix}-{run.strategy}-{run.seed}", comparison, run, after_query
                 )
                 for run in runs
             ]

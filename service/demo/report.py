@@ -1,4 +1,4 @@
-"""What is shown of a measurement: sentences, a table, a picture, and all the numbers."""
+"""Reports of a comparison: sentences, a table, a plot, and all numbers as JSON."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from service.demo.measurement import Curves, Outcome
 
 ACTIVE_COLOUR, RANDOM_COLOUR = "#0b6e99", "#7d828a"
 LEGEND = """\
-Labels saved: the labels that random questions needed until their mean accuracy first was that of the line, less those
-of the line. "> s": with s labels more than the line they still had not reached it."""
+Labels saved: how many more labels random queries needed for the mean accuracy of the line. "> s": they had not
+reached it with s labels more."""
 
 
 def describe_comparison(outcome: Outcome) -> str:
-    """Return what is compared, in one sentence."""
+    """Return a sentence on the setup of the comparison."""
     comparison = outcome.comparison
     start = comparison.start(0)
     n_runs = len(outcome.active.accuracy)
     return (
-        f"{comparison.strategy} asks {comparison.n_queries} times for {comparison.batch_size}, starting with "
+        f"{comparison.strategy} makes {comparison.n_queries} queries of {comparison.batch_size}, starting with "
         f"{start.n_labeled} labels in a pool of {len(start.y)}; accuracy on {len(start.y_test)} held-out rows"
         + (f", the mean of {n_runs} runs" if n_runs > 1 else "")
     )
 
 
 def format_table(outcome: Outcome, every: int = 4) -> str:
-    """Return every so manieth point of the strategy's curve, and the last, as lines of text; LEGEND explains them."""
+    """Return a text table of every `every`-th point of the strategy's curve, and the last; see LEGEND."""
     active, random = outcome.active, outcome.random
     last = len(active.labels) - 1
-    lines = [f"{'labels':>8}{'accuracy':>12}{'at random':>12}{'labels saved':>15}"]
+    lines = [f"{'labels':>8}{'accuracy':>12}{'random':>12}{'labels saved':>15}"]
     lines += [
         f"{active.labels[point]:>8}{percent(active.mean[point]):>12}{percent(random.mean[point]):>12}"
         f"{format_labels_saved(random, int(active.labels[point]), active.mean[point]):>15}"
@@ -44,28 +44,28 @@ def format_table(outcome: Outcome, every: int = 4) -> str:
 
 
 def format_labels_saved(random: Curves, n_labels: int, accuracy: float) -> str:
-    """Return how many labels more than `n_labels` random questions needed to reach an accuracy on average."""
+    """Return how many labels more than `n_labels` random queries needed to reach an accuracy on average."""
     needed = random.labels_needed(accuracy)
     return f"> {random.labels[-1] - n_labels}" if needed is None else str(needed - n_labels)
 
 
 def summarize(outcome: Outcome) -> str:
-    """Return the comparison's outcome in one sentence."""
+    """Return a sentence on the result of the comparison."""
     active, random = outcome.active, outcome.random
     last = len(active.labels) - 1
     return (
         f"{percent(active.mean[0])} -> {percent(active.mean[last])} with {active.labels[last] - active.labels[0]} "
-        f"questions; random questions: {percent(random.mean[last])} on average over {len(random.accuracy)} seeds"
+        f"queries; random queries: {percent(random.mean[last])} on average over {len(random.accuracy)} seeds"
     )
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, to one decimal."""
+    """Format a share as a percentage with one decimal."""
     return f"{100 * share:.1f} %"
 
 
 def draw_curves(outcome: Outcome, path: Path) -> None:
-    """Draw both learning curves: means, bands of one standard deviation, and the numbers of the table's last line."""
+    """Plot both learning curves: means, bands of one standard deviation, and the values at the last query."""
     comparison, start = outcome.comparison, outcome.comparison.start(0)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -74,7 +74,7 @@ def draw_curves(outcome: Outcome, path: Path) -> None:
     last = len(outcome.active.labels) - 1
     mark_point(axes, outcome.random, last, RANDOM_COLOUR, -17)
     mark_point(axes, outcome.active, last, ACTIVE_COLOUR, 8)
-    axes.set_title(f"{comparison.title}: {comparison.strategy} against random questions\n", loc="left", weight="bold")
+    axes.set_title(f"{comparison.title}: {comparison.strategy} against random queries\n", loc="left", weight="bold")
     offer = f"{start.n_labeled} labels to start, pool of {len(start.y):,}, batches of {comparison.batch_size}"
     axes.text(0, 1.02, offer, transform=axes.transAxes, color="#555555")
     axes.set_xlabel("labels")
@@ -88,7 +88,7 @@ def draw_curves(outcome: Outcome, path: Path) -> None:
 
 
 def draw_curve(axes: Axes, curves: Curves, name: str, colour: str) -> None:
-    """Draw the mean of some runs, and how far they lie apart."""
+    """Plot the mean of runs with a band of one standard deviation."""
     n_runs = len(curves.accuracy)
     label = f"{name}: mean of {n_runs} runs ± standard deviation" if n_runs > 1 else f"{name}: one run"
     axes.plot(curves.labels, curves.mean, color=colour, linewidth=2, label=label)
@@ -98,7 +98,7 @@ def draw_curve(axes: Axes, curves: Curves, name: str, colour: str) -> None:
 
 
 def mark_point(axes: Axes, curves: Curves, point: int, colour: str, height: int) -> None:
-    """Write the mean at one point of a curve `height` typographic points above it."""
+    """Annotate a point of a curve with its mean, `height` points above it."""
     labels, accuracy = int(curves.labels[point]), float(curves.mean[point])
     axes.plot(labels, accuracy, "o", color=colour, markersize=5)
     text = axes.annotate(
@@ -108,7 +108,7 @@ def mark_point(axes: Axes, curves: Curves, point: int, colour: str, height: int)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """Return everything that was measured."""
+    """Return all measurements."""
     comparison = outcome.comparison
     return {
         "title": comparison.title,

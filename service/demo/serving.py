@@ -1,4 +1,4 @@
-"""A service of the demo's own, for as long as it measures."""
+"""The service that the demo starts for itself."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STOP_SECONDS = 40.0
 
 @contextmanager
 def run_service() -> Iterator[str]:
-    """Serve on a free loopback port with a temporary data directory, and yield the URL; nothing stays behind.
+    """Serve on a free loopback port with a temporary data directory, and yield the URL.
 
-    A ServiceError inside is raised again with the end of the service's log.
+    A ServiceError in the block is raised with the end of the service's log.
     """
     with tempfile.TemporaryDirectory(prefix="aq-demo-") as directory:
         log = Path(directory, "log")
@@ -30,7 +30,7 @@ def run_service() -> Iterator[str]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
-                cwd=Path(__file__).parents[2],  # where the caller stands may be another package called `service`
+                cwd=Path(__file__).parents[2],  # the caller's directory may hold another package `service`
                 env={
                     **{name: value for name, value in os.environ.items() if not name.startswith("AQ_")},
                     "AQ_PORT": str(port),
@@ -38,7 +38,7 @@ def run_service() -> Iterator[str]:
                 },
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the demo, which first deletes its projects
+                start_new_session=True,  # Ctrl-C is for the demo, which deletes its projects first
             )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -57,7 +57,7 @@ def run_service() -> Iterator[str]:
 
 
 def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
-    """Return as soon as the service is there, or raise ServiceError when it has ended or takes too long."""
+    """Wait until the service responds. Raises ServiceError if it exits or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None:
         try:
@@ -67,11 +67,11 @@ def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-    raise ServiceError(f"the service ended with status {process.returncode} instead of starting")
+    raise ServiceError(f"the service exited with status {process.returncode} instead of starting")
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,1 +1,1 @@
-"""gunicorn: the worker, its hooks, and how it treats slow clients."""
+"""gunicorn: the adapter to it, its hooks, and slow clients."""

@@ -1,7 +1,7 @@
-"""Clients that take their time: a thread that waits for one lends its turn to others, and waits for nobody for ever.
+"""Slow clients: a thread that waits for its client gives its slot to another, and no wait lasts for ever.
 
-A worker has few turns, so that no more requests compute at once, and as many threads as it takes. Whoever drips a byte
-now and then, or takes a large reply as slowly, holds a thread, which costs little, and a turn only to look at the byte.
+A worker has few slots, which limit how many requests compute at once, and as many threads as it needs. A client that
+sends or reads very slowly occupies a thread, which is cheap, and a slot only while its bytes are processed.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 CLIENT_IDLE_SECONDS = 20.0
-"""How long a client is waited for in all, from the first byte of a request to the last of its reply."""
+"""Time that a client has in all, from the first byte of a request to the last byte of its reply."""
 
 BYTES_PER_SECOND = 1024
-"""So many bytes, sent or taken, buy a second more."""
+"""Bytes, sent or received, that extend this time by a second."""
 
 MAX_WAITING_CLIENTS = 256
-"""How many clients a worker waits for at once."""
+"""Maximum number of clients that a worker waits for at once."""
 
 T = TypeVar("T")
 Work = Callable[[], None]
 
 
 class ClientTooSlow(TimeoutError):
-    """A client used up the patience with it; to gunicorn it is one that went away."""
+    """A client used up its time; to gunicorn it looks like a reset connection."""
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNRESET, "the client was too slow")
 
 
 class YieldingExecutor:
-    """Threads, so many of which have a turn, and work. It has what gunicorn uses of an Executor.
+    """An executor with a limited number of slots; a thread that waits for its client yields its slot.
 
-    A turn goes to a thread that waited for its client before it goes to what came since.
+    A free slot goes to a thread that has waited for its client before it goes to new work. It has the methods of
+    `concurrent.futures.Executor` that gunicorn uses.
     """
 
     def __init__(self, n_slots: int, max_waiting: int = MAX_WAITING_CLIENTS) -> None:
@@ -55,13 +56,13 @@ class YieldingExecutor:
         self._parked: deque[ParkedThread] = deque()
         self._work: deque[Work] = deque()
         self._idle: list[ParkedThread] = []
-        self._n_starting = 0  # threads on their way to work, which another may have done before they come
+        self._n_starting = 0  # threads that were started or woken for work and have not begun
         self._waiting: dict[ClientSocket, float] = {}
         self._is_ending = False
         self._lock = Lock()
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
-        """Have something done as soon as it has a turn."""
+        """Call a function as soon as a slot is free."""
         future: Future[T] = Future()
         with self._lock:
             self._work.append(partial(resolve_future, future, partial(function, *arguments)))
@@ -69,10 +70,10 @@ class YieldingExecutor:
         return future
 
     def shutdown(self, *, wait: bool) -> None:
-        """Let what is at work go on; no thread outlives the process."""
+        """Return at once: running work continues, and daemon threads end with the process."""
 
     def drop_silent_clients(self) -> None:
-        """Wait no longer for clients that have said nothing, from now on."""
+        """Disconnect clients that have sent nothing, now and from now on."""
         with self._lock:
             self._is_ending = True
             for client in self._waiting:
@@ -80,16 +81,16 @@ class YieldingExecutor:
 
     @contextmanager
     def yield_slot_until(self, client: ClientSocket, until: float) -> Iterator[None]:
-        """Lend this thread's turn to others while it waits for a client, until a moment at the latest.
+        """Yield this thread's slot while it waits for a client, at the latest until `until` (monotonic time).
 
-        Where too many are waited for, the one whose time is up first loses its connection.
+        If too many clients are waited for, the one with the least time left is disconnected.
         """
         with self._lock:
             self._waiting[client] = until
             if self._is_ending:
                 client.cut_off_if_silent()
             if len(self._waiting) > self._max_waiting:
-                # Its socket is open: nobody closes it who has not left here before.
+                # Its socket is open: a thread closes it only after it has returned from here.
                 first = min(self._waiting, key=self._waiting.__getitem__)
                 del self._waiting[first]
                 first.cut_off()
@@ -102,7 +103,7 @@ class YieldingExecutor:
             self._take_slot_back(client)
 
     def _take_slot_back(self, client: ClientSocket) -> None:
-        """Take a turn again."""
+        """Take a slot again, and wait for one if necessary."""
         with self._lock:
             self._waiting.pop(client, None)
             if self._n_free:
@@ -113,13 +114,13 @@ class YieldingExecutor:
         me.sleep()
 
     def _hand_out_slots(self) -> None:
-        """Give free turns to threads that waited."""
+        """Give free slots to parked threads."""
         while self._n_free and self._parked:
             self._n_free -= 1
             self._parked.popleft().wake()
 
     def _start_thread(self) -> None:
-        """Call a thread to the work there is, unless enough are on their way."""
+        """Start or wake a thread for pending work, unless enough are starting."""
         if self._n_starting >= min(self._n_free, len(self._work)):
             return
         self._n_starting += 1
@@ -128,11 +129,11 @@ class YieldingExecutor:
             return
         try:
             Thread(target=self._run_thread, daemon=True).start()
-        except RuntimeError:  # the system has none left: those there are do the work after their own
+        except RuntimeError:  # out of threads: the running ones take the work
             self._n_starting -= 1
 
     def _run_thread(self) -> None:
-        """Do what is asked for, and sleep in between."""
+        """Take work until there is none, and sleep in between."""
         me = ParkedThread()
         while True:
             work = self._next_work(me, n_started=1)
@@ -144,7 +145,7 @@ class YieldingExecutor:
             me.sleep()
 
     def _next_work(self, me: ParkedThread, *, n_started: int = 0, n_free: int = 0) -> Work | None:
-        """Return what a thread is to do that was called, or gives its turn back; None where there is nothing to do."""
+        """Return the next work for a thread that has started or frees its slot, None if there is none."""
         with self._lock:
             self._n_starting -= n_started
             self._n_free += n_free
@@ -159,7 +160,7 @@ class YieldingExecutor:
 
 
 class ParkedThread:
-    """A thread that sleeps until somebody wakes it."""
+    """A thread that sleeps until another wakes it."""
 
     is_idle = False
 
@@ -170,19 +171,19 @@ class ParkedThread:
 
 
 def resolve_future(future: Future[T], function: Callable[[], T]) -> None:
-    """Let a future know what a function returns or raises."""
+    """Set a future to the result or the exception of a function."""
     try:
         result = function()
-    except BaseException as error:  # noqa: BLE001 - it is for whoever asks for the result
+    except BaseException as error:  # noqa: BLE001 - raised to the caller of result()
         future.set_exception(error)
     else:
         future.set_result(result)
 
 
 class ClientSocket(socket.socket):
-    """The connection to a client, for a thread that has a slot. Raises ClientTooSlow when the client's time is up.
+    """A client's connection, for threads that hold a slot. Raises ClientTooSlow when the client's time is up.
 
-    It keeps to its timeout, too. The system is never asked to wait, for that would be with the turn.
+    The socket's own timeout counts as well. The underlying socket never blocks, since that would keep the slot.
     """
 
     def __init__(self, accepted: socket.socket, executor: YieldingExecutor) -> None:
@@ -193,35 +194,35 @@ class ClientSocket(socket.socket):
         self.begin_request()
 
     def begin_request(self) -> None:
-        """Be as patient as with a stranger: another request begins."""
+        """Give the client its full time again for another request."""
         self._seconds_left = CLIENT_IDLE_SECONDS
         self._is_silent = True
 
     def cut_off_if_silent(self) -> None:
-        """Cut the connection off unless a request has begun."""
+        """Shut the connection down unless a request has begun."""
         if self._is_silent:
             self.cut_off()
 
     def cut_off(self) -> None:
-        """Cut the connection off, whatever it waits for."""
+        """Shut the connection down."""
         self._seconds_left = 0.0
         with suppress(OSError):
             self.shutdown(socket.SHUT_RDWR)
 
     def settimeout(self, value: float | None, /) -> None:
-        """Wait so many seconds for anything, as long as it takes without, and not at all with 0."""
+        """Set the timeout in seconds; None = no timeout, 0 = do not wait."""
         self._timeout = value
 
     def gettimeout(self) -> float | None:
-        """Return what was set."""
+        """Return the timeout."""
         return self._timeout
 
     def setblocking(self, flag: bool, /) -> None:
-        """Wait as long as it takes, or not at all."""
+        """Wait without a timeout, or not at all."""
         self._timeout = None if flag else 0.0
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Return up to `size` bytes as soon as there are any, none at the end."""
+        """Return up to `size` bytes as soon as any arrive; none at the end."""
         while True:
             try:
                 data = super().recv(size, flags)
@@ -232,7 +233,7 @@ class ClientSocket(socket.socket):
                 return data
 
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
-        """Send what can be sent, at least a byte."""
+        """Send at least one byte and return how many were sent."""
         while True:
             try:
                 n_bytes = super().send(data, flags)
@@ -253,14 +254,14 @@ class ClientSocket(socket.socket):
         self._seconds_left = min(CLIENT_IDLE_SECONDS, self._seconds_left + n_bytes / BYTES_PER_SECOND)
 
     def _wait(self, event: int) -> None:
-        """Wait until the client sends or takes something."""
+        """Wait until the client sends or receives bytes."""
         timeout = self._timeout
         if timeout == 0:
-            raise BlockingIOError(errno.EAGAIN, "the client has to be waited for")
+            raise BlockingIOError(errno.EAGAIN, "the client is not ready")
         began = time.monotonic()
         seconds = max(
             0.0, min(self._seconds_left, inf if timeout is None else timeout)
-        )  # less is for ever to the system
+        )  # a negative timeout means forever
         poll = select.poll()
         poll.register(self, event)
         with self._executor.yield_slot_until(self, began + self._seconds_left):

@@ -1,7 +1,7 @@
-"""The log: a line for each thing that happened, on standard error, for programs (JSON) or for people (text).
+"""The log on standard error, as JSON or text.
 
-It tells where and when, and never what was sent: no label, no number, no body, no path, no header but a request id
-that is one. The text of an exception may quote any of them, so that only those of the service's own making keep theirs.
+It holds nothing of what clients send (labels, numbers, bodies, paths, headers) except valid request ids. The text of an
+exception may quote any of these, so only the service's own errors keep theirs.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ LogFields = Mapping[str, str | int | float | None]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 MAX_CHARACTERS = 4_000
-"""How long a message may be."""
+"""Maximum length of a message."""
 
 SAFE_ERRORS = (ServiceError, SettingsError, OSError)
-"""Errors whose text is the service's or the operating system's, and quotes no request. InvalidRequest is another."""
+"""Errors whose text never quotes a request; the subclass InvalidRequest does."""
 
 CONTROL_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
-"""What a terminal would obey, or take for the end of a line, and what is shown for it."""
+"""Escapes of control characters and line separators."""
 
 PROJECT: ContextVar[str | None] = ContextVar("PROJECT", default=None)
 
 
 def default_fields() -> LogFields:
-    """Return what is known of a request where there is none."""
+    """Return the fields of a line that belongs to no request."""
     return {"request_id": None, "project_id": PROJECT.get()}
 
 
 @contextmanager
 def project_context(project_id: str) -> Iterator[None]:
-    """Give the lines of this thread a project, outside of any request."""
+    """Set the project of this thread's log lines, outside of a request."""
     token = PROJECT.set(project_id)
     try:
         yield
@@ -54,14 +54,14 @@ def project_context(project_id: str) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line. ASCII alone: what is no letter comes escaped, whatever a terminal makes of it."""
+    """One JSON object per line, in ASCII, with all other characters escaped."""
 
     def __init__(self, fields: Callable[[], LogFields] = default_fields) -> None:
         super().__init__()
         self._fields = fields
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as JSON."""
+        """Return a record as JSON."""
         line: dict[str, object] = {
             "time": format_time(record),
             "level": record.levelname.lower(),
@@ -77,14 +77,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for a person to read, and below it where an exception came from."""
+    """One line of text, followed by the traceback of an exception."""
 
     def __init__(self, fields: Callable[[], LogFields] = default_fields) -> None:
         super().__init__()
         self._fields = fields
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as text."""
+        """Return a record as text."""
         known = {**self._fields(), **extra_fields(record)}
         fields = "".join(f" {name}={value}" for name, value in known.items() if value is not None)
         head = f"{format_time(record)} {record.levelname} {record.name} [{record.process}]{fields}"
@@ -93,19 +93,19 @@ class TextFormatter(logging.Formatter):
 
 
 def make_formatter(log_format: LogFormat, fields: Callable[[], LogFields] = default_fields) -> logging.Formatter:
-    """Return the formatter of a format; `facts` tells what is known of the request at work."""
+    """Return the formatter of a format; `fields` returns those of the current request."""
     return JsonFormatter(fields) if log_format == "json" else TextFormatter(fields)
 
 
 def log_to_stderr(level: str, log_format: LogFormat, fields: Callable[[], LogFields]) -> None:
-    """Send the service's log to standard error."""
+    """Configure logging to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(make_formatter(log_format, fields))
-    # What cannot be written is not shown elsewhere instead, as it is.
+    # A record that cannot be formatted must not be printed raw.
     logging.raiseExceptions = False
-    # No line tells these, and each record would ask for them.
+    # No line shows these, and looking them up takes time.
     logging.logThreads = logging.logMultiprocessing = False
-    # A library's warning (an optimiser that stopped at its limit of steps, say) belongs to a request, too.
+    # Warnings of libraries (that an optimiser did not converge, for example) belong to a request, too.
     logging.captureWarnings(True)
     for name in ("service", "py.warnings"):
         logger = logging.getLogger(name)
@@ -115,18 +115,18 @@ def log_to_stderr(level: str, log_format: LogFormat, fields: Callable[[], LogFie
 
 
 def format_time(record: logging.LogRecord) -> str:
-    """Return when a record was made, as RFC 3339 tells, in UTC."""
+    """Return the time of a record in UTC (RFC 3339)."""
     return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def extra_fields(record: logging.LogRecord) -> LogFields:
-    """Return what whoever logged knows of the request or the fit: `extra={"fields": {...}}`."""
+    """Return the fields passed to the logger by `extra={"fields": {...}}`."""
     fields: LogFields = getattr(record, "fields", {})
     return fields
 
 
 def format_message(record: logging.LogRecord) -> str:
-    """Return a record's message, in which an exception that is not our own is told by its kind."""
+    """Return a record's message, with exceptions as `describe_error` has them."""
     if record.name == "py.warnings":
         message = describe_warning(record)
     elif isinstance(record.msg, BaseException):
@@ -142,9 +142,9 @@ def format_message(record: logging.LogRecord) -> str:
 
 
 def as_ascii(line: Mapping[str, object]) -> str:
-    """Write an object of JSON in ASCII, without a control character."""
+    """Return a JSON object in ASCII, without control characters."""
     with suppress(orjson.JSONEncodeError):
-        # Nearly every line is of letters, and takes a tenth of the time this way.
+        # Nearly every line is plain ASCII, and takes a tenth of the time this way.
         quick = orjson.dumps(line)
         if quick.isascii() and b"\x7f" not in quick:
             return quick.decode()
@@ -152,18 +152,18 @@ def as_ascii(line: Mapping[str, object]) -> str:
 
 
 def replace_surrogates(value: Any) -> Any:
-    """Return a text without what was no UTF-8, which a string can hold and a line cannot; other values as they are."""
+    """Return a string without surrogates, which cannot be encoded; other values unchanged."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def describe_warning(record: logging.LogRecord) -> str:
-    """Return where a library's warning comes from, without the line of code that follows it."""
+    """Return the first line of a library's warning, without the source code that follows."""
     first = record.args[0] if isinstance(record.args, tuple) and record.args else record.msg
     return str(first).split("\n", 1)[0]
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what may be told of an error: its text where it quotes no request, else its kind."""
+    """Return the text of an error if it cannot quote a request, else its class name."""
     kind = type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         return f"{kind}: {error.strerror}"
@@ -172,7 +172,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def traceback_of(info: ExcInfo | bool) -> str:
-    """Return where an exception came from, and those before it, without what they say of the values at work."""
+    """Return the traceback of an exception and its causes, without texts that may quote a request."""
     error = (info if isinstance(info, tuple) else sys.exc_info())[1]
     parts: list[str] = []
     seen: set[int] = set()
@@ -187,18 +187,18 @@ def traceback_of(info: ExcInfo | bool) -> str:
 
 
 QUOTING_PREFIXES = ("Invalid request from", "Error handling request")
-"""How the lines begin in which gunicorn quotes a request."""
+"""Beginnings of gunicorn's messages that quote a request."""
 
 
 class ServerLogFilter(logging.Filter):
-    """Takes out of gunicorn's lines what they quote of requests: paths, and what could not be read."""
+    """Removes quotes of requests from gunicorn's messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the record may pass, which quotes nothing from then on."""
+        """Redact the record and return whether to log it."""
         message = str(record.msg)
         if record.levelno <= logging.DEBUG:
             return not record.args and not message.startswith("Current configuration:")
         if message.startswith(QUOTING_PREFIXES):
             error = sys.exc_info()[1]
-            record.msg, record.args = "a request could not be read or answered: %s", (type(error).__name__,)
+            record.msg, record.args = "a request could not be parsed or answered: %s", (type(error).__name__,)
         return True

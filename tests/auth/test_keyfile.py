@@ -77,7 +77,7 @@ def test_what_is_written_is_read_again() -> None:
         ('{"keys": [], "more": 1}', '{"keys": [...]}'),
         (text_of(ADA, "bob"), "/keys/1 must be an object"),
         (text_of({}), "/keys/0 lacks name, projects, role, sha256"),
-        (text_of(ADA | {"project": "*"}), "/keys/0 has 'project'; there are annotator, created_at"),
+        (text_of(ADA | {"project": "*"}), "/keys/0 has 'project'; the fields are annotator, created_at"),
         (text_of(ADA | {"name": "a b"}), "/keys/0/name must be 1 to 64 letters"),
         (text_of(ADA | {"name": "ada\n"}), "/keys/0/name must be 1 to 64 letters"),
         (text_of(ADA | {"role": "Admin"}), "/keys/0/role must be one of reader, annotator, admin"),
@@ -215,7 +215,7 @@ def fail_at(patches: pytest.MonkeyPatch, nth: int) -> list[str]:
         (lambda path: None, "cannot be read: No such file or directory"),
         (lambda path: path.mkdir(), "is not a file"),
         (lambda path: os.mkfifo(path), "is not a file"),
-        (lambda path: (path.write_text(text_of(ADA)), path.chmod(0o602)), "may be written by anybody"),
+        (lambda path: (path.write_text(text_of(ADA)), path.chmod(0o602)), "is writable by all users"),
         (lambda path: path.write_text("{"), "is not JSON"),
         (lambda path: path.write_text(text_of()), "holds no key"),
     ],
@@ -261,7 +261,7 @@ def test_keys_stay_while_their_file_cannot_be_read(spoil: Any, path: Path, heard
     spoil(path)
     assert all(known(ring, ada) for _ in range(3))
     (record,) = heard.records
-    assert (record.levelname, "the keys of before stay" in record.getMessage()) == ("ERROR", True)
+    assert (record.levelname, "the previous keys stay valid" in record.getMessage()) == ("ERROR", True)
     path.write_text(text_of())
     assert not known(ring, ada)
 
@@ -304,7 +304,7 @@ def test_keys_are_listed_and_revoked(run: Any, path: Path) -> None:
     add(path, "ada", "admin")
     add(path, "bob", "reader", "birds", "team-*")
     lines = run("list").stdout.splitlines()
-    assert [line.split(", made")[0] for line in lines] == [
+    assert [line.split(", created")[0] for line in lines] == [
         "ada: admin for all projects",
         "bob: reader for birds, team-*",
     ]
@@ -315,7 +315,7 @@ def test_keys_are_listed_and_revoked(run: Any, path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["revoke", "eve"], "there is no key 'eve'; there are: ada"),
+        (["revoke", "eve"], "there is no key 'eve'; the keys are: ada"),
         (["new", "--name", "ada", "--role", "reader"], "there is a key 'ada'"),
         (["new", "--name", "a b", "--role", "reader"], "/name must be"),
         (["new", "--name", "b", "--role", "reader", "--project", "x y"], "/projects must be"),
@@ -340,7 +340,7 @@ def test_a_broken_file_is_not_written_over(run: Any, path: Path) -> None:
 
 def test_without_a_file_the_command_says_where_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AQ_API_KEYS_FILE", raising=False)
-    assert "set it to where the keys are to lie" in CliRunner().invoke(main, ["keys", "list"]).stderr
+    assert "set it to the path of the key file" in CliRunner().invoke(main, ["keys", "list"]).stderr
 
 
 def test_the_commands_in_the_guide_make_keys(run: Any, path: Path) -> None:

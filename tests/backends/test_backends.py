@@ -171,7 +171,7 @@ def refused() -> Here:
     [
         (Here, 4, None),
         (Dying, 1, "ConnectionResetError: the head is gone"),
-        (Silent, 0, "no answer for 0 seconds"),
+        (Silent, 0, "no result for 0 seconds"),
         (refused, 0, "ConnectionRefusedError: nobody listens"),
         (lambda: Here(n_cores=0), 0, "it has no workers"),
     ],
@@ -254,7 +254,7 @@ def test_a_cluster_and_its_address_are_read(backend, address):
         ({"AQ_BACKEND": "ray", "AQ_BACKEND_ADDRESS": "head:6379"}, "it must be ray://host:port"),
         ({"AQ_BACKEND": "ray", "AQ_BACKEND_ADDRESS": "ray://head"}, "it must be ray://host:port"),
         ({"AQ_BACKEND": "dask", "AQ_BACKEND_ADDRESS": "ray://head:1"}, "it must be tcp://host:port"),
-        ({"AQ_BACKEND_ADDRESS": "tcp://a:1"}, "there is no cluster to reach unless AQ_BACKEND is dask or ray"),
+        ({"AQ_BACKEND_ADDRESS": "tcp://a:1"}, "an address is only used if AQ_BACKEND is dask or ray"),
     ],
 )
 def test_a_cluster_that_cannot_be_stops_the_start(environment, words):

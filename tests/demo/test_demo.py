@@ -64,13 +64,13 @@ def test_labels_saved_are_those_random_questions_need_more(n_labels: int, accura
 def test_the_table_shows_every_so_manieth_line_and_the_last() -> None:
     outcome = Outcome(COMPARISONS[0], curves([10, 20, 30, 40], [0.5, 0.8, 0.75, 0.9]), RANDOM)
     assert format_table(outcome, every=2).splitlines() == [
-        "  labels    accuracy   at random   labels saved",
+        "  labels    accuracy      random   labels saved",
         "      10      50.0 %      50.0 %              0",
         "      30      75.0 %      70.0 %             20",
         "      40      90.0 %      65.0 %           > 10",
     ]
     assert summarize(outcome) == (
-        "50.0 % -> 90.0 % with 30 questions; random questions: 65.0 % on average over 2 seeds"
+        "50.0 % -> 90.0 % with 30 queries; random queries: 65.0 % on average over 2 seeds"
     )
 
 
@@ -139,7 +139,7 @@ def test_terminated_it_leaves_nothing_running(tmp_path: Path) -> None:
 def test_the_demo_shows_that_chosen_questions_beat_random_ones(tmp_path: Path) -> None:
     done = subprocess.run([*DEMO, "--seeds", "2", "--out", str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "88.0 % -> 91.0 % with 20 questions" in done.stdout
+    assert "88.0 % -> 91.0 % with 20 queries" in done.stdout
 
     measured = json.loads((tmp_path / "curves.json").read_text())
     assert measured["yardstick"]["active"]["labels"] == list(range(90, 111))
@@ -148,6 +148,6 @@ def test_the_demo_shows_that_chosen_questions_beat_random_ones(tmp_path: Path) -
     assert measured["digits"]["active"]["labels"] == list(range(20, 301, 10))
     chosen, at_random = (np.mean(measured["digits"][who]["accuracy"], axis=0)[28] for who in ("active", "random"))
     assert chosen > at_random
-    assert f"-> {percent(chosen)} with 280 questions; random questions: {percent(at_random)}" in done.stdout
+    assert f"-> {percent(chosen)} with 280 queries; random queries: {percent(at_random)}" in done.stdout
     for name in measured:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)

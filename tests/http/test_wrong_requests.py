@@ -934,7 +934,7 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (fit(X=[[0] * 26] * 40), "has 40 x 26 cells; AQ_MAX_POOL_CELLS allows 1000"),
         (fit(y=[1, "1"]), "is a string, but the first label is an integer"),
         (fit(ids=["a", "a"]), "is the same as entry 0"),
-        (fit(), "AQ_MAX_PROJECTS allows no more"),
+        (fit(), "as many as AQ_MAX_PROJECTS allows"),
         (again("dogs"), "there is no project 'dogs' yet"),
         (again("digits", classes=[0, 1]), "may only grow; the project already has 2"),
         (label({"index": 3, "label": 3}, project_id="digits"), "not among the declared classes (0, 1, 2)"),
