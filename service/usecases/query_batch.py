@@ -30,10 +30,13 @@ def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int],
     `seed` is that of the strategy; samples for exploration come in the random order of `order_seed`.
     """
     leased = question.leased[: request.batch_size]
-    partly_labeled = question.partly_labeled[: request.batch_size - len(leased)]
-    n_wanted = min(request.batch_size - len(leased) - len(partly_labeled), question.n_open)
+    unlabeled, partly_labeled = unlabeled_rows(question), question.partly_labeled[: request.batch_size - len(leased)]
+    n_open = question.n_open
+    if request.purpose == "evaluation":
+        partly_labeled, n_open = partly_labeled[:0], int(np.count_nonzero(unlabeled))
+    n_wanted = min(request.batch_size - len(leased) - len(partly_labeled), n_open)
     n_explored = int(request.share_explored * n_wanted + 0.5)
-    drawn = next_in_random_order(unlabeled_rows(question), n_explored, order_seed)
+    drawn = next_in_random_order(unlabeled, n_explored, order_seed)
     is_left = question.is_open.copy()
     is_left[drawn] = False
     rng = np.random.default_rng(seed)

@@ -25,6 +25,7 @@ def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
         request.batch_size,
         request.random_state,
         request.share_explored,
+        request.purpose,
         request.overlap,
         request.annotator if request.asks_again else None,
         [None if indices is None else len(indices) for indices in lists],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class QueryRequest:
     candidates: NDArray[np.int64] | None = None
     random_state: int | None = None
     explore: float | None = None
+    purpose: Literal["training", "evaluation"] = "training"
     given: ExternalPredictions | None = None
     X: Rows | None = None
     y: EncodedLabels | None = None
@@ -53,6 +55,8 @@ class QueryRequest:
     @property
     def share_explored(self) -> float:
         """Share of the batch that is drawn at random: the one requested, or the default of the strategy."""
+        if self.purpose == "evaluation":
+            return 1.0
         if self.explore is not None:
             return self.explore
         return AUTO_SHARE if self.strategy.name == "auto" and self.batch_size >= AUTO_FROM else 0.0

@@ -135,3 +135,22 @@ def test_a_confidence_that_says_nothing_leaves_the_plain_share() -> None:
     found = prediction_powered_accuracy(right, np.full(40, 0.9), 0.9, 0.0, 1_000)
     assert found.value == 0.75
     assert found.low < 0.75 < found.high
+
+
+def test_questions_for_evaluation_are_the_next_samples_of_the_random_order_and_nothing_else(client) -> None:
+    labels = make_project(client)
+    first = label_next(client, labels, 8, purpose="evaluation")
+    again = post(client, "/query", project_id="p", batch_size=8, purpose="evaluation", strategy="margin")["indices"]
+    assert again == post(client, "/query", project_id="p", batch_size=8, explore=1.0, strategy="entropy")["indices"]
+    post(client, "/label", project_id="p", labels=[{"index": first[0], "label": 1, "annotator": "ada"}])
+    asked = post(client, "/query", project_id="p", batch_size=8, purpose="evaluation", overlap=2, annotator="bob")
+    assert asked["indices"] == again, "samples that need a second label are for another question"
+    label_next(client, labels, 20, purpose="evaluation")
+    assert get(client, PATH)["n"] >= 28
+
+
+def test_explore_and_evaluation_do_not_go_together(client: FlaskClient) -> None:
+    make_project(client)
+    problem = post(client, "/query", 422, project_id="p", purpose="evaluation", explore=0.5)
+    assert problem["errors"][0]["pointer"] == "/explore"
+    assert post(client, "/query", 422, project_id="p", purpose="test")["errors"][0]["pointer"] == "/purpose"

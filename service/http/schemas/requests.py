@@ -150,6 +150,12 @@ class QuerySchema(BaseSchema):
         "The share of the batch that is drawn, in the random order of the project; 0 without, and 0.1 for `auto` in "
         "batches of 10 and more.",
     )
+    purpose = RuleField(
+        fields.one_of("training", "evaluation"),
+        "With evaluation the whole batch is the next unlabelled samples in the random order of the project, which "
+        "GET /projects/{project_id}/evaluation measures the model on.",
+        load_default="training",
+    )
     explain = RuleField(
         fields.boolean(),
         "Say of each sample why: what the model makes of it, what lies around it, and what it stands for. It chooses "
@@ -283,6 +289,8 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         refuse_own_samples(data)
     else:
         refuse_without_project(data)
+    if data["purpose"] == "evaluation" and "explore" in data:
+        raise InvalidRequest.at("/explore", "must be left out with purpose 'evaluation', which draws the whole batch")
     if data["lease_seconds"] and "annotator" not in data:
         raise InvalidRequest.at("/annotator", "is required with 'lease_seconds': for whom are the samples held?")
     strategy, params = strategies.resolve_strategy(data["strategy"], data["params"])
@@ -295,6 +303,7 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         candidates=data.get("candidates"),
         random_state=data.get("random_state"),
         explore=data.get("explore"),
+        purpose=data["purpose"],
         given=given(data, limits),
         X=opened("X", data, limits),
         y=data.get("y"),
