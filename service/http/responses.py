@@ -14,19 +14,19 @@ from service.http.media_types import JSON
 
 
 def json_response(document: Any, status: int = 200) -> Response:
-    """Build a reply of JSON."""
+    """Return a JSON response."""
     return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, mimetype=JSON)
 
 
 def empty_response() -> Response:
-    """Build a reply that says nothing, of no media type."""
+    """Return a 204 response, which has no media type."""
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response
 
 
 def json_list(name: str, items: Iterator[Any]) -> Iterator[bytes]:
-    """Write an object with one list, of frozen dataclasses say, a thousand items at a time."""
+    """Yield the JSON of an object with one list, a thousand items at a time; items may be frozen dataclasses."""
     yield b'{"' + name.encode() + b'":['
     separator = b""
     while batch := list(islice(items, 1000)):
@@ -36,7 +36,7 @@ def json_list(name: str, items: Iterator[Any]) -> Iterator[bytes]:
 
 
 def json_page(name: str, items: Iterable[bytes], following: int | None) -> Iterator[bytes]:
-    """Write an object with a list of what is JSON already, one by one, and where the next page starts."""
+    """Yield the JSON of an object with a list of items, which are JSON already, and the start of the next page."""
     yield b'{"' + name.encode() + b'":['
     separator = b""
     for item in items:
@@ -46,8 +46,8 @@ def json_page(name: str, items: Iterable[bytes], following: int | None) -> Itera
 
 
 def choose_media_type(request: Request, *offered: str) -> str:
-    """Return the offered media type that the caller likes best, the first where there is no difference."""
+    """Return the offered media type that the client prefers, the first of equals. Raises NotAcceptable."""
     chosen = request.accept_mimetypes.best_match(offered) if request.headers.get("Accept") else offered[0]
     if chosen is None:
-        raise NotAcceptable(f"this is to be had as {' or '.join(offered)}")
+        raise NotAcceptable(f"this is available as {' or '.join(offered)}")
     return chosen

@@ -256,7 +256,7 @@ def test_a_body_that_nobody_read_is_not_taken_for_the_next_request(service, medi
         assert_problem(next_reply(connection), 415)
         with suppress(ConnectionError):  # or the connection is closed, which is as good
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert next_reply(connection).json == {"status": "ok"}
+            assert next_reply(connection).json["status"] == "ok"
 
 
 def test_requests_that_come_together_are_answered_one_after_the_other(service):
@@ -504,7 +504,7 @@ def test_the_text_of_all_parts_of_a_form_counts_together(tmp_path, limit, status
     reply = send(create_app(small).test_client(), **parts)
     assert reply.status_code == status
     if status == 413:
-        assert "part 'X_test' makes the text more than AQ_MAX_JSON_BYTES allows" in reply.json["detail"]
+        assert "bytes that AQ_MAX_JSON_BYTES leaves for it" in reply.json["detail"]
 
 
 class Input(io.BytesIO):

@@ -434,7 +434,7 @@ def test_an_archive_in_order_is_taken(client, sound):
 def test_two_members_of_one_name_are_refused(client, sound):
     with pytest.warns(UserWarning, match="Duplicate"):
         data = packed(sound, extra=[("votes.at.npy", sound["votes.at.npy"])])
-    assert take_in(client, data, 422)["errors"][0]["detail"] == "holds two members of one name"
+    assert take_in(client, data, 422)["errors"][0]["detail"] == "has two members of the same name"
 
 
 def test_a_pool_of_more_cells_than_allowed_is_refused(tmp_path, sound):

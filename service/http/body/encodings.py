@@ -1,4 +1,4 @@
-"""Content-Encoding: bodies that come compressed, decoded a piece at a time."""
+"""Decode compressed bodies (Content-Encoding) a piece at a time."""
 
 from __future__ import annotations
 
@@ -16,64 +16,64 @@ else:
     from backports import zstd
 
 PIECE_BYTES = 2**18
-"""How much is decoded at a time: 4 kB of zstd or 125 kB of gzip may stand for 128 MB."""
+"""Decoded bytes of a piece: 4 kB of zstd or 125 kB of gzip can decode to 128 MB."""
 
 ZSTD_WINDOW_LOG = 23
-"""A frame may look back 8 MB, which is what RFC 9659 asks of a decoder: the window is held in memory."""
+"""Largest window, 8 MB as RFC 9659 recommends: the decoder holds it in memory."""
 
 GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 MAX_MEMBERS = 2**16
-"""How many members or frames may follow one another: an empty one costs its sender nothing, and the decoder a start."""
+"""Largest number of members or frames: an empty one is free to send, but starts a decoder."""
 
 
 class Decoder(Protocol):
-    """Decodes one gzip member or zstd frame, as the decompressors of Python's own library do."""
+    """Decodes one gzip member or zstd frame, like the decompressors of the standard library."""
 
     @property
     def eof(self) -> bool:
-        """Whether the member has come to its end, its checksum included."""
+        """Whether the member is complete, with its checksum."""
 
     @property
     def needs_input(self) -> bool:
-        """Whether it takes more data to go on."""
+        """Whether more data is needed."""
 
     @property
     def unused_data(self) -> bytes:
-        """What came behind its end."""
+        """Bytes after the end of the member."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Take all of `data`, and return at most `max_length` bytes of what it stands for."""
+        """Add `data`, and return at most `max_length` decoded bytes."""
 
 
 class GzipDecoder:
-    """Gives zlib, which leaves what it has not looked at to its caller, the manners of the others."""
+    """Decodes a gzip member; zlib itself leaves input that it has not used to its caller."""
 
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj(GZIP_WBITS)
 
     @property
     def eof(self) -> bool:
-        """Whether the member has come to its end, its checksum included."""
+        """Whether the member is complete, with its checksum."""
         return self._decoder.eof
 
     @property
     def needs_input(self) -> bool:
-        """Whether it takes more data to go on."""
+        """Whether more data is needed."""
         return not self._decoder.unconsumed_tail
 
     @property
     def unused_data(self) -> bytes:
-        """What came behind its end."""
+        """Bytes after the end of the member."""
         return self._decoder.unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Take `data`, which must be empty unless input is needed, and return at most `max_length` bytes."""
+        """Add `data`, empty unless input is needed, and return at most `max_length` decoded bytes."""
         return self._decoder.decompress(data or self._decoder.unconsumed_tail, max_length)
 
 
 def zstd_decoder() -> Decoder:
-    """Return a decoder of one zstd frame."""
+    """Return a decoder for a zstd frame."""
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG})
 
 
@@ -82,27 +82,27 @@ IDENTITY = ("", "identity")
 
 
 class UnknownCoding(UnsupportedMediaType):
-    """The body is encoded in a way that is not understood; the reply names those that are (RFC 9110, 12.5.3)."""
+    """Unknown Content-Encoding; the response lists those supported (RFC 9110, 12.5.3)."""
 
     def get_headers(self, *args: Any, **keywords: Any) -> list[tuple[str, str]]:
-        """Return the headers of the reply."""
+        """Return the headers of the response."""
         return [*super().get_headers(*args, **keywords), ("Accept-Encoding", "gzip, zstd")]
 
 
 def content_coding(request: Request) -> str:
-    """Return the name of the body's encoding, empty for none. Raises UnknownCoding."""
+    """Return the Content-Encoding, empty if there is none. Raises UnknownCoding."""
     coding = request.headers.get("Content-Encoding", "").strip().lower()
     if coding in IDENTITY:
         return ""
     if coding not in DECODERS:
-        raise UnknownCoding(f"the Content-Encoding {coding[:100]!r} is not understood; send gzip or zstd, or none")
+        raise UnknownCoding(f"the Content-Encoding {coding[:100]!r} is not supported; send gzip or zstd, or none")
     return coding
 
 
 def decode_body(coding: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    """Decode a body piece by piece, counting what comes out.
+    """Decode a body piece by piece.
 
-    Raises RequestEntityTooLarge past `limit` bytes, and BadRequest where the body breaks off or is no such thing.
+    Raises RequestEntityTooLarge for more than `limit` decoded bytes, BadRequest for a broken or incomplete body.
     """
     if not coding:
         yield from chunks
@@ -119,7 +119,7 @@ def decode_body(coding: str, chunks: Iterator[bytes], limit: int) -> Iterator[by
 
 
 def decode_members(start: Callable[[], Decoder], chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Decode members or frames that follow one another; EOFError where the last one breaks off."""
+    """Decode consecutive members or frames. Raises EOFError if the last one is incomplete."""
     decoder, n_members = start(), 1
     for chunk in chunks:
         rest = chunk
@@ -127,9 +127,9 @@ def decode_members(start: Callable[[], Decoder], chunks: Iterator[bytes]) -> Ite
             if decoder.eof:
                 decoder, n_members = start(), n_members + 1
             if n_members > MAX_MEMBERS:
-                raise EOFError(f"more than {MAX_MEMBERS} parts follow one another")
+                raise EOFError(f"it has more than {MAX_MEMBERS} members or frames")
             if piece := decoder.decompress(rest, PIECE_BYTES):
                 yield piece
             rest = decoder.unused_data if decoder.eof else b""
     if not decoder.eof:
-        raise EOFError("it ends too soon")
+        raise EOFError("it is incomplete")

@@ -1,7 +1,7 @@
-"""multipart/form-data (RFC 7578) as it comes: the head of each part, then its bytes, hardly ever copied.
+"""Split multipart/form-data (RFC 7578) as it arrives into the heads of parts and their bytes, with few copies.
 
-A general decoder appends every piece of a body to a buffer and searches that twice; most of a pool's bytes are looked
-at here once, by a search for the delimiter.
+A general decoder appends every piece of a body to a buffer and searches that twice. Here, most bytes are read once, by
+a search for the delimiter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLANK_LINE = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class PartHead:
-    """How a part begins: the name of its field, None where it has none, and its media type, empty without."""
+    """Name (None if missing) and media type (empty if missing) of a part."""
 
     name: str | None
     media_type: str
@@ -37,14 +37,14 @@ class PartEnd:
 
 
 class Source:
-    """The chunks of a body, of which what was read too far can be given back."""
+    """Chunks of a body; `rest` holds bytes that were read but not used yet."""
 
     def __init__(self, first: bytes, chunks: Iterator[bytes]) -> None:
         self.rest = first
         self._chunks = chunks
 
     def next(self) -> bytes:
-        """Return what was given back, and what follows it. Raises BadRequest at the end of the body."""
+        """Return the rest and the next chunk. Raises BadRequest at the end of the body."""
         chunk = next(self._chunks, None)
         if chunk is None:
             raise BadRequest("the form cannot be read: its last boundary is missing")
@@ -53,7 +53,7 @@ class Source:
         return data
 
     def until(self, mark: bytes, limit: int, what: str) -> bytes:
-        """Return the bytes before `mark`, and pass over it. Raises BadRequest when they are more than `limit`."""
+        """Return the bytes before `mark`, and skip it. Raises RequestEntityTooLarge for more than `limit` bytes."""
         data = self.rest
         while (at := data.find(mark, 0, limit + len(mark))) < 0:
             if len(data) >= limit + len(mark):
@@ -64,7 +64,7 @@ class Source:
         return data[:at]
 
     def take(self, size: int) -> bytes:
-        """Return some bytes."""
+        """Return the next `size` bytes."""
         while len(self.rest) < size:
             self.rest = self.next()
         data, self.rest = self.rest[:size], self.rest[size:]
@@ -74,14 +74,14 @@ class Source:
 def split_form(boundary: str, chunks: Iterator[bytes]) -> Generator[PartHead | bytes | PartEnd]:
     """Yield the head of each part, its bytes in pieces, and its end.
 
-    Raises BadRequest for what is no form, and RequestEntityTooLarge for a form of too many parts.
+    Raises BadRequest if the body is not a form, RequestEntityTooLarge for too many parts.
     """
     if not BOUNDARY.fullmatch(boundary):
-        raise BadRequest("the Content-Type names no usable boundary")
+        raise BadRequest("the Content-Type has no valid boundary")
     delimiter = b"\r\n--" + boundary.encode()
-    # The first delimiter may be the beginning of the body, where no line ends.
+    # The body may begin with the first delimiter, without a line break.
     source = Source(b"\r\n", chunks)
-    source.until(delimiter, MAX_PREAMBLE_BYTES, "what stands before the first part")
+    source.until(delimiter, MAX_PREAMBLE_BYTES, "the preamble of the form")
     n_parts = 0
     while not is_last(source):
         n_parts += 1
@@ -90,27 +90,27 @@ def split_form(boundary: str, chunks: Iterator[bytes]) -> Generator[PartHead | b
         yield read_part_head(source.until(BLANK_LINE, MAX_HEAD_BYTES, "the head of a part"))
         yield from part_data(source, delimiter)
         yield PartEnd()
-    deque(chunks, maxlen=0)  # whether all that was announced comes is seen at its end
+    deque(chunks, maxlen=0)  # the last chunk is checked against the Content-Length
 
 
 def is_last(source: Source) -> bool:
-    """Read the rest of a delimiter's line: two dashes where no part follows."""
+    """Read the rest of a delimiter's line, and return whether it ends the form."""
     mark = source.take(2)
     if mark == b"--":
         return True
-    # The line break is left: a part without headers has a blank line at once.
+    # Keep the line break: a part without headers begins with a blank line.
     source.rest = mark + source.rest
     padding = source.until(b"\r\n", MAX_HEAD_BYTES, "the line of a boundary")
     if padding.strip(b" \t"):
-        raise BadRequest("the form cannot be read: a line begins with the boundary and goes on")
+        raise BadRequest("the form cannot be read: text follows a boundary on its line")
     source.rest = b"\r\n" + source.rest
     return False
 
 
 def part_data(source: Source, delimiter: bytes) -> Iterator[bytes]:
-    """Yield the bytes of a part up to the delimiter behind them, which is passed over."""
+    """Yield the bytes of a part up to the next delimiter, and skip that."""
     data = source.rest or source.next()
-    # From the right, Python searches with three times the speed; only a chunk that has one is searched for the first.
+    # Python searches three times as fast from the right.
     while (at := data.rfind(delimiter)) < 0:
         kept = partial_delimiter_at(data, delimiter)
         if kept:
@@ -124,8 +124,8 @@ def part_data(source: Source, delimiter: bytes) -> Iterator[bytes]:
 
 
 def partial_delimiter_at(data: bytes, delimiter: bytes) -> int:
-    """Return where the end of `data` may be the beginning of a delimiter; its length where it is none."""
-    # A delimiter begins with the only \r that it holds.
+    """Return where a delimiter may begin at the end of `data`; the length of `data` if none does."""
+    # A delimiter has one \r, at its beginning.
     at = data.rfind(b"\r", max(0, len(data) - len(delimiter) + 1))
     return at if at >= 0 and delimiter.startswith(data[at:]) else len(data)
 
@@ -142,5 +142,5 @@ def read_part_head(head: bytes) -> PartHead:
         headers.setdefault(name.strip().lower(), value.strip())
     disposition, options = parse_options_header(headers.get("content-disposition"))
     if disposition.lower() != "form-data":
-        raise BadRequest("the form cannot be read: a part without 'Content-Disposition: form-data'")
+        raise BadRequest("the form cannot be read: a part has no 'Content-Disposition: form-data'")
     return PartHead(options.get("name"), parse_options_header(headers.get("content-type"))[0].lower())

@@ -1,6 +1,6 @@
-"""From bytes to a document: one reader of bodies, for JSON, for forms with arrays and for records.
+"""Read request bodies into documents: JSON, forms with arrays, and NDJSON.
 
-Nothing is read past a limit, and nothing large is ever held in memory.
+No limit is exceeded, and no large array is held in memory.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MAGIC = {
     b"ARROW1": ARROW_FILE,
     b"PAR1": PARQUET,
 }
-"""How files begin whose sender does not say, or does not know, what they are."""
+"""First bytes of the binary formats, for parts without a media type or with a general one."""
 
 LONGEST_MAGIC = max(map(len, MAGIC))
 
 
 @dataclass(frozen=True, slots=True)
 class PartTarget:
-    """Where a part belongs, and what it may take."""
+    """Where a part is written, and its limits."""
 
     name: str
     limits: Limits
@@ -49,62 +49,62 @@ class PartTarget:
 
     @property
     def pointer(self) -> str:
-        """The field in the document that the part stands in for."""
+        """Pointer to the field that the part is the value of."""
         return f"/{self.name}"
 
     def file_sink(self, read: Callable[[Path], Any], limit: int | None = None) -> FileSink:
-        """Return a sink that reads a file of at most `limit` bytes when all of it has come."""
+        """Return a sink that writes at most `limit` bytes to a file and reads it once it is complete."""
         return FileSink(self.pointer, self.staging.new_path(), read, limit)
 
 
 def open_json(target: PartTarget) -> Sink:
-    """Take JSON."""
+    """Return a sink for JSON."""
     what = f"part {target.name!r}"
     return target.file_sink(lambda path: parse_json(path.read_bytes(), what), target.limits.json_bytes)
 
 
 def open_npy_matrix(target: PartTarget) -> Sink:
-    """Take a matrix as .npy."""
+    """Return a sink for a matrix as .npy."""
     return npy.MatrixSink(target.pointer, target.staging, target.limits.cells)
 
 
 def open_npy_members(target: PartTarget) -> Sink:
-    """Take a matrix of each member as .npy."""
+    """Return a sink for one matrix per committee member as .npy."""
     return npy.MembersSink(target.pointer, target.staging, target.limits.cells)
 
 
 def open_npy_column(target: PartTarget) -> Sink:
-    """Take a column as .npy."""
+    """Return a sink for a column as .npy."""
     return target.file_sink(npy.read_column)
 
 
 def open_npz_matrix(target: PartTarget) -> Sink:
-    """Take a sparse matrix as scipy's .npz."""
+    """Return a sink for a sparse matrix as scipy's .npz."""
     read = partial(csr.read_csr, pointer=target.pointer, staging=target.staging, max_cells=target.limits.cells)
     return target.file_sink(read)
 
 
 def open_table_matrix(kind: str, target: PartTarget) -> Sink:
-    """Take a matrix as a table of Arrow or Parquet."""
+    """Return a sink for a matrix as a table of Arrow or Parquet."""
     tables.check_library(target.pointer)
     read = partial(tables.read_matrix, kind=kind, pointer=target.pointer, staging=target.staging)
     return target.file_sink(partial(read, max_cells=target.limits.cells))
 
 
 def open_table_column(kind: str, target: PartTarget) -> Sink:
-    """Take a column as a table of Arrow or Parquet."""
+    """Return a sink for a column as a table of Arrow or Parquet."""
     tables.check_library(target.pointer)
     read = partial(tables.read_column, kind=kind, pointer=target.pointer, max_bytes=target.limits.body_bytes)
     return target.file_sink(read)
 
 
 def open_line_matrix(target: PartTarget) -> Sink:
-    """Take a matrix of which each line is a row."""
+    """Return a sink for a matrix with a row per line."""
     return ndjson.LineMatrix(target.pointer, target.staging, target.limits.cells, target.limits.json_bytes)
 
 
 def open_line_column(target: PartTarget) -> Sink:
-    """Take a column of which each line is a value."""
+    """Return a sink for a column with a value per line."""
     return target.file_sink(ndjson.read_values, target.limits.json_bytes)
 
 
@@ -131,23 +131,23 @@ FORMATS: Mapping[str, Mapping[str, OpenSink]] = {
     "probabilities": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
     "member_probabilities": {NPY: open_npy_members, JSON: open_json},
 }
-"""How each part of a form may come, the formats that are told of first in front."""
+"""Media types of each part, in the order in which errors and the contract list them."""
 
 
 def has_body(request: Request) -> bool:
-    """Tell whether anything was sent behind the headers."""
+    """Return whether the request has a body."""
     return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
 def read_json(request: Request, limits: Limits) -> dict[str, Any]:
-    """Read a JSON object from the body. Raises the 4xx of werkzeug that fits."""
+    """Read a JSON object from the body. Raises HTTPException (4xx) or InvalidRequest."""
     refuse_media_type(request, JSON)
     chunks = body_chunks(request, limits.body_bytes, limits.json_bytes)
     return json_object(whole_body(chunks, limits.folder))
 
 
 def read_document(request: Request, limits: Limits, staging: Staging | None = None) -> dict[str, Any]:
-    """Read a JSON object, or a form, which needs a target to stage the arrays that stand in for fields."""
+    """Read a JSON object or, given a staging directory for its arrays, a form."""
     refuse_media_type(request, JSON, MULTIPART)
     if request.mimetype == MULTIPART and staging is not None:
         return read_form(request, limits, staging)
@@ -155,7 +155,7 @@ def read_document(request: Request, limits: Limits, staging: Staging | None = No
 
 
 def read_samples(request: Request, limits: Limits, staging: Staging) -> dict[str, Any]:
-    """Read samples: a JSON object, a form, which needs no part `config` here, or NDJSON with a sample on each line."""
+    """Read samples: a JSON object, a form (without `config` if need be), or NDJSON with a sample per line."""
     refuse_media_type(request, JSON, MULTIPART, NDJSON, *ALSO_NDJSON)
     if request.mimetype == JSON:
         return read_json(request, limits)
@@ -171,7 +171,7 @@ def read_samples(request: Request, limits: Limits, staging: Staging) -> dict[str
 
 
 def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Iterator[bytes]:
-    """Read the body in pieces that go to disk. Raises StoreFull before it comes where it would not fit."""
+    """Read the body in pieces that go to disk. Raises StoreFull at once if its announced length does not fit."""
     length = request.content_length
     if length is not None and length <= limits.body_bytes:
         staging.check_room(length)
@@ -179,7 +179,7 @@ def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Itera
 
 
 def spool_archive(request: Request, limits: Limits, staging: Staging) -> Path:
-    """Write a body that is a zip archive to a file, as it comes."""
+    """Write a zip archive in the body to a file, and return its path."""
     refuse_media_type(request, ZIP)
     spool = SpoolFile(staging.new_path())
     try:
@@ -191,7 +191,7 @@ def spool_archive(request: Request, limits: Limits, staging: Staging) -> Path:
 
 
 def refuse_media_type(request: Request, *accepted: str) -> None:
-    """Raise UnsupportedMediaType unless the body is of a type that is understood."""
+    """Raise UnsupportedMediaType unless the media type of the body is one of those accepted."""
     if request.mimetype not in accepted:
         given = f"not {request.mimetype[:100]!r}" if request.mimetype else "and none was given"
         raise UnsupportedMediaType(f"the Content-Type must be {' or '.join(accepted)}, {given}")
@@ -206,7 +206,7 @@ def json_object(data: bytes | bytearray) -> dict[str, Any]:
 
 
 def parse_json(data: bytes | bytearray, what: str = "the body") -> Any:
-    """Parse a JSON document, or raise BadRequest saying where it breaks off."""
+    """Parse a JSON document, or raise BadRequest with the position of the error."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -214,7 +214,7 @@ def parse_json(data: bytes | bytearray, what: str = "the body") -> Any:
 
 
 class Part:
-    """One part of a form: looks at how it begins, and sends its bytes where they belong."""
+    """A part of a form: finds its format, and passes its bytes to the sink for it."""
 
     def __init__(self, name: str, media_type: str, limits: Limits, staging: Staging) -> None:
         self.name = name
@@ -224,7 +224,7 @@ class Part:
         self._sink: Sink | None = None
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         if self._sink is None:
             self._head += data
             if len(self._head) < LONGEST_MAGIC:
@@ -234,7 +234,7 @@ class Part:
         self._sink.write(data)
 
     def close(self) -> Any:
-        """Return the field's value: parsed JSON, a column, or a matrix in its staged files."""
+        """Return the value of the part: parsed JSON, a column, or staged arrays."""
         if self._sink is None:
             self._sink = self._open(self._head)
             self._sink.write(self._head)
@@ -242,11 +242,11 @@ class Part:
 
     @property
     def n_bytes_of_text(self) -> int:
-        """How much of the form's text this part is."""
+        """Bytes of the part that are parsed as a whole."""
         return self._sink.n_bytes_of_text if isinstance(self._sink, FileSink) else 0
 
     def abandon(self) -> None:
-        """Close what is open, when an error ends the form within or behind this part."""
+        """Close the files of the part after an error."""
         if self._sink is not None:
             self._sink.abandon()
 
@@ -254,40 +254,39 @@ class Part:
         formats = FORMATS[self.name]
         media_type = self._detect_media_type(head)
         if media_type not in formats:
-            problem = f"comes as {media_type[:100]!r}, which is not understood here; send {' or '.join(formats)}"
+            problem = f"has the media type {media_type[:100]!r}; send {' or '.join(formats)}"
             raise InvalidRequest.at(f"/{self.name}", problem)
         return formats[media_type](self.target)
 
     def _detect_media_type(self, head: bytes) -> str:
-        """Return the media type of the part: as it is told, where it is one of a binary format, or as it looks."""
+        """Return the declared media type if it is a binary format, otherwise the one that the first bytes show."""
         if self.media_type in MAGIC.values() or self.media_type == ARROW_STREAM:
             return self.media_type
-        looks = next((found for magic, found in MAGIC.items() if head.startswith(magic)), self.media_type)
-        return JSON if looks in ("", "text/plain") else looks
+        detected = next((found for magic, found in MAGIC.items() if head.startswith(magic)), self.media_type)
+        return JSON if detected in ("", "text/plain") else detected
 
 
 def read_form(request: Request, limits: Limits, staging: Staging, *, needs_config: bool = True) -> dict[str, Any]:
-    """Read a form: the part `config` and the arrays. Raises BadRequest or InvalidRequest."""
+    """Read a form: the part `config`, and arrays. Raises BadRequest or InvalidRequest."""
     parts: dict[str, Any] = {}
-    with closing(read_parts(request, limits, staging)) as complete:
-        for part in complete:
+    with closing(read_parts(request, limits, staging)) as complete_parts:
+        for part in complete_parts:
             if part.name in parts:
-                raise InvalidRequest.at(f"/{part.name}", "came as two parts; send one")
+                raise InvalidRequest.at(f"/{part.name}", "was sent as two parts; send one")
             parts[part.name] = part.close()
     config = parts.pop("config", None if needs_config else {})
     if not isinstance(config, dict):
         need = "is required: a JSON object" if needs_config else "must be a JSON object"
         raise InvalidRequest.at("/config", f"the part 'config' {need}, of type {JSON}")
-    twice = [
-        FieldError(f"/{name}", "came in the part 'config' and as a part of its own") for name in parts.keys() & config
-    ]
-    if twice:
-        raise InvalidRequest(twice)
+    problem = "was sent in the part 'config' and as a part of its own"
+    repeated = [FieldError(f"/{name}", problem) for name in parts.keys() & config]
+    if repeated:
+        raise InvalidRequest(repeated)
     return config | parts
 
 
 def read_parts(request: Request, limits: Limits, staging: Staging) -> Generator[Part]:
-    """Decode a form, yielding each part when all its bytes have been written to where they belong."""
+    """Yield each part of a form when all its bytes have been written."""
     boundary = request.mimetype_params.get("boundary", "")
     with ExitStack() as files:
         part: Part | None = None
@@ -297,17 +296,17 @@ def read_parts(request: Request, limits: Limits, staging: Staging) -> Generator[
                 files.callback(part.abandon)
             elif part and isinstance(event, PartEnd):
                 yield part
-                # Parsed text takes ten times as much memory, in one part or in many.
+                # Parsed text takes ten times the memory: all parts together have one limit.
                 limits = replace(limits, json_bytes=limits.json_bytes - part.n_bytes_of_text)
             elif part and isinstance(event, bytes):
                 part.write(event)
 
 
 def open_part(head: PartHead, limits: Limits, staging: Staging) -> Part:
-    """Return the part that a head announces, or raise InvalidRequest for a name that is not a field."""
-    there = f"there are {', '.join(FORMATS)}"
+    """Return the part that a head announces. Raises InvalidRequest for an unknown name."""
+    known = f"parts are {', '.join(FORMATS)}"
     if not head.name:
-        raise InvalidRequest.at("", f"a part has no name; {there}")
+        raise InvalidRequest.at("", f"a part has no name; {known}")
     if head.name not in FORMATS:
-        raise InvalidRequest.at(f"/{pointer_token(head.name)}", f"is not a part; {there}")
+        raise InvalidRequest.at(f"/{pointer_token(head.name)}", f"is not a part; {known}")
     return Part(head.name, head.media_type, limits, staging)

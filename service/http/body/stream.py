@@ -1,7 +1,6 @@
-"""The bytes of a body as they come: counted, decoded, and never read past a limit.
+"""Read the bytes of a body in pieces: counted, decoded, and within a limit.
 
-gunicorn hands a body that is shorter than announced to the application as if it were complete, so every byte is
-counted here.
+gunicorn passes on a body that is shorter than its Content-Length as if it were complete, so bytes are counted here.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from service.store.files import convert_disk_errors
 READ_BYTES = 2**20
 
 BODY_DIGEST_KEY = "active-query.body_digest"
-"""Where the environment of a request has a hash, every byte of the body goes into it as it is read."""
+"""Key of the WSGI environment: a hash to update with every byte of the body as it is read."""
 
 MAX_IN_MEMORY_BYTES = 2**20
-"""How much of a document is held in memory before all of it has come."""
+"""A longer document is buffered in a file until it is complete."""
 
 
 def body_chunks(request: Request, *limits: int) -> Iterator[bytes]:
-    """Read the body in pieces, decoded: neither what is sent nor what it stands for may pass the smallest limit.
+    """Read and decode the body in pieces. The smallest limit applies to the bytes sent and to the decoded bytes.
 
-    Raises LengthRequired, RequestEntityTooLarge, UnknownCoding, and BadRequest for a body that breaks off.
+    Raises LengthRequired, RequestEntityTooLarge, UnknownCoding, or BadRequest for an incomplete body.
     """
     limit = min(limits)
     return decode_body(content_coding(request), sent_chunks(request, limit), limit)
 
 
 def whole_body(chunks: Iterator[bytes], folder: Path | None) -> bytes | bytearray:
-    """Return all of a body. Raises StoreFull.
+    """Return the whole body. Raises StoreFull.
 
-    A long one comes to a file without a name, in a folder: hundreds of slow clients may be sending one each.
+    A long one is buffered in an unnamed file in a folder: hundreds of slow clients may be sending at once.
     """
     data = bytearray()
     for chunk in chunks:
@@ -63,7 +62,7 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
     if length is None and not chunked:
         raise LengthRequired("send a Content-Length, or Transfer-Encoding: chunked")
     too_large = RequestEntityTooLarge(
-        f"the body is larger than {limit} bytes; a large pool comes as multipart/form-data with .npy parts"
+        f"the body is larger than {limit} bytes; send a large pool as multipart/form-data with .npy parts"
     )
     if length is not None and length > limit:
         raise too_large
@@ -82,14 +81,14 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
         elif length is None:
             return
         else:
-            raise BadRequest(f"the body ends after {n_read} of the {length} bytes that its Content-Length announces")
+            raise BadRequest(f"the body ends after {n_read} of the {length} bytes in its Content-Length")
 
 
 def read_some(stream: BinaryIO, size: int) -> bytes:
-    """Read from the server's stream. Raises RequestTimeout, and BadRequest for a body that breaks off."""
+    """Read from the server's stream. Raises RequestTimeout, or BadRequest for an incomplete body."""
     try:
         return stream.read(size)
     except TimeoutError as error:
-        raise RequestTimeout("the body came too slowly; on a slow line, send less at once") from error
+        raise RequestTimeout("the body arrived too slowly; on a slow connection, send less at once") from error
     except OSError as error:
         raise BadRequest("the body could not be read to its end") from error

@@ -1,4 +1,4 @@
-"""Zip archives of .npy arrays and text, written and read in pieces; nothing in them is compressed or pickled."""
+"""Write and read zip archives of .npy arrays and text in pieces, without compression or pickles."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ MANIFEST = "manifest.json"
 
 Chunks = Iterable[bytes]
 Sums = Mapping[str, tuple[int, int]]
-"""How many bytes each member has, and their CRC-32."""
+"""Size in bytes and CRC-32 of each member."""
 
 
 class ChunkBuffer:
-    """A file that gives away what is written to it."""
+    """A file whose written bytes can be taken out."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> int:
-        """Take bytes."""
+        """Append bytes."""
         self._pieces.append(bytes(data))
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: whoever wants the bytes takes them."""
+        """Do nothing, as the bytes are in memory."""
 
     def drain(self) -> bytes:
-        """Give what came since the last time."""
+        """Return and forget the bytes written since the last call."""
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
 
 
 def write_archive(members: Iterable[tuple[str, Chunks]], manifest: Callable[[Sums], bytes]) -> Iterator[bytes]:
-    """Write an archive as its members come; the manifest, made of what they came to, is the last."""
+    """Yield an archive in pieces, with the manifest, made from the sums of all members, at its end."""
     buffer = ChunkBuffer()
     sums: dict[str, tuple[int, int]] = {}
 
@@ -62,7 +62,7 @@ def write_archive(members: Iterable[tuple[str, Chunks]], manifest: Callable[[Sum
                 yield buffer.drain()
         sums[name] = member.file_size, member.CRC
 
-    # It asks for no more than to write.
+    # zipfile only needs `write` and `flush`.
     with zipfile.ZipFile(buffer, "w") as archive:  # type: ignore[call-overload]
         for name, chunks in members:
             yield from write(name, chunks)
@@ -71,7 +71,7 @@ def write_archive(members: Iterable[tuple[str, Chunks]], manifest: Callable[[Sum
 
 
 def npy_chunks(array: NDArray[Any]) -> Chunks:
-    """Return an array as a .npy file in pieces."""
+    """Yield an array as a .npy file in pieces."""
     head = BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
     np.lib.format.write_array_header_1_0(head, description)
@@ -82,7 +82,7 @@ def npy_chunks(array: NDArray[Any]) -> Chunks:
 
 
 def rows_members(name: str, rows: Rows) -> Iterator[tuple[str, Chunks]]:
-    """Return rows as members: one matrix, or the three arrays of CSR."""
+    """Yield rows as members: one matrix, or the three arrays of CSR."""
     if isinstance(rows, SparseRows):
         yield from ((f"{name}.{part}.npy", npy_chunks(getattr(rows, part))) for part in SPARSE)
     else:
@@ -90,19 +90,19 @@ def rows_members(name: str, rows: Rows) -> Iterator[tuple[str, Chunks]]:
 
 
 class ArchiveFile(BoundedReads):
-    """A file whose list of members may be longer: a pool has up to 2,000 segments."""
+    """A file with a higher limit, for a list of members that names up to 2,000 segments."""
 
     most_bytes = 2**21
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Archive:
-    """An archive that a stranger sent. What is wrong is InvalidRequest at its member."""
+    """An untrusted archive. Raises InvalidRequest at the wrong member."""
 
     archive: zipfile.ZipFile
 
     def sums(self) -> Sums:
-        """Return what the archive says of its members."""
+        """Return the size and CRC-32 of each member as the archive states them."""
         return {member.filename: (member.file_size, member.CRC) for member in self.archive.infolist()}
 
     def pieces(self, name: str) -> Iterator[bytes]:
@@ -118,14 +118,14 @@ class Archive:
         return b"".join(self.pieces(name))
 
     def array(self, name: str, kind: str, most: int, item_bytes: int = 8) -> NDArray[Any]:
-        """Return an array of one dimension, of a kind of dtype, and of at most so many items of so many bytes each."""
+        """Return a one-dimensional array of a kind of dtype, with at most `most` items of `item_bytes` each."""
         with errors_at_member(name), self.archive.open(name) as file:
             member = Member(name, file)
             header = member.header
             if header.dtype.kind != kind or len(header.shape) != 1:
                 raise ValueError(f"holds {header.dtype} of {len(header.shape)} dimensions; {kind} of one is taken")
             if header.shape[0] > most or header.dtype.itemsize > item_bytes:
-                raise ValueError(f"holds {header.shape[0]} of {header.dtype}, and {most} there can be at most")
+                raise ValueError(f"holds {header.shape[0]} of {header.dtype}; at most {most} are allowed")
             array = member.take(member.n_left)
             member.check_end()
             return array
@@ -158,13 +158,13 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Open an archive whose members are each there once and not compressed. Raises InvalidRequest."""
+    """Open an archive of unique, uncompressed members. Raises InvalidRequest."""
     try:
         with ArchiveFile(path) as file, zipfile.ZipFile(file) as archive:
             listed = archive.infolist()
             names = {member.filename for member in listed}
             if len(names) < len(listed):
-                raise InvalidRequest.at("", "holds two members of one name")
+                raise InvalidRequest.at("", "has two members of the same name")
             for member in listed:
                 if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
                     raise InvalidRequest.at(
@@ -179,7 +179,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 @contextmanager
 def errors_at_member(name: str) -> Iterator[None]:
-    """Say of which member something is wrong."""
+    """Turn ValueError and ValidationError into InvalidRequest at a member."""
     try:
         yield
     except ValidationError as error:

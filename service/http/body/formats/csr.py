@@ -1,7 +1,6 @@
-"""Sparse matrices as scipy saves them: a zip archive of the three arrays of CSR, read row by row.
+"""Read sparse matrices of `scipy.sparse.save_npz`: a zip archive with the three arrays of CSR, read row by row.
 
-Whatever the archive says of itself may be a lie. Each member is read from its beginning in pieces, and what counts is
-what comes: an archive of 5 kB may stand for terabytes.
+An archive of 5 kB may announce terabytes, so each member is read in pieces and only the bytes read count.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from service.store.staging import SPARSE, StagedRows, Staging
 MAGIC = b"PK\x03\x04"
 
 MAX_COLUMNS = 2**22
-"""A vocabulary or a hash of 22 bits; a model holds a few numbers for every column and class."""
+"""A vocabulary or a hash of 22 bits; a model holds a few numbers per column and class."""
 
 MEMBERS = ("format.npy", "shape.npy", "data.npy", "indices.npy", "indptr.npy")
 OPTIONAL_MEMBERS = {"_is_array.npy"}
@@ -35,11 +34,11 @@ MAX_FORMAT_BYTES = 16
 
 BLOCK_ROWS = 4096
 BLOCK_VALUES = 2**17
-"""How much is read at a time: so many rows, and at least one, of so many values."""
+"""Largest number of rows, and of their values, that are read at a time; a single row may be longer."""
 
 MAX_READ_BYTES = 2**17
 
-# What Python's reader of archives raises on bytes that are none, beyond ValueError.
+# Exceptions of `zipfile` for broken archives, beside ValueError.
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -54,26 +53,26 @@ LENGTHS = "the lengths of indices, data and the end of indptr differ"
 
 
 class BoundedReads(FileIO):
-    """A file that is read in short pieces: the list of an archive's members is read whole, however long it is."""
+    """A file with a limit on each read: `zipfile` reads the list of members whole, however long it is."""
 
     most_bytes = MAX_READ_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to `most_bytes`; zipfile.BadZipFile when more are asked for."""
+        """Read up to `most_bytes`. Raises zipfile.BadZipFile if `size` is larger."""
         if size is not None and size > self.most_bytes:
             raise zipfile.BadZipFile("its list of members is too long")
         return super().read(self.most_bytes if size is None or size < 0 else size)
 
     def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
-        """Go to a place; zipfile.BadZipFile for one before the file."""
+        """Set the position. Raises zipfile.BadZipFile for one before the start."""
         try:
             return super().seek(offset, whence)
         except OSError as error:
-            raise zipfile.BadZipFile("it names a place outside of itself") from error
+            raise zipfile.BadZipFile("it refers to a position outside of it") from error
 
 
 class Member:
-    """A .npy of an archive, read in pieces. ValueError says what is wrong with it."""
+    """A .npy file in an archive, read in pieces. Errors are ValueError."""
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name = name
@@ -90,7 +89,7 @@ class Member:
         self._head = head[header.size :]
 
     def take(self, count: int) -> NDArray[Any]:
-        """Return the next numbers, in the byte order of this machine."""
+        """Return the next numbers in native byte order."""
         if count > self.n_left:
             raise ValueError(LENGTHS)
         size = count * self.header.dtype.itemsize
@@ -103,7 +102,7 @@ class Member:
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
     def check_end(self) -> None:
-        """Raise ValueError unless all has been read."""
+        """Raise ValueError unless everything has been read."""
         if self.n_left:
             raise ValueError(LENGTHS)
         if self._head or self._file.read(1):
@@ -111,7 +110,7 @@ class Member:
 
 
 def read_pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
-    """Read some bytes, or fewer at the end of the file; nothing is set aside for what is only announced."""
+    """Yield `size` bytes in pieces, or fewer at the end of the file; nothing is allocated in advance."""
     while size > 0 and (piece := file.read(min(size, MAX_READ_BYTES))):
         size -= len(piece)
         yield piece
@@ -119,7 +118,7 @@ def read_pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows in CSR: how many values each has, and the columns and values of all."""
+    """Rows in CSR: the number of values of each, and the columns and values of all."""
 
     lengths: NDArray[np.int64]
     columns: NDArray[np.int64]
@@ -131,10 +130,10 @@ class Block:
 
 
 def read_csr(path: Path, pointer: str, staging: Staging, max_cells: int) -> StagedRows:
-    """Read a spooled archive into three staged files, the columns of each row in order and each once.
+    """Read an archive into three staged files, with the columns of each row sorted and unique.
 
-    At most `max_cells` rows and values together are taken. Raises InvalidRequest at the value that is wrong, or
-    ValueError for what is wrong with the whole.
+    The number of rows and values together is at most `max_cells`. Raises InvalidRequest at a wrong value, or
+    ValueError.
     """
     try:
         with BoundedReads(path) as file, zipfile.ZipFile(file) as archive, ExitStack() as files:
@@ -146,7 +145,7 @@ def read_csr(path: Path, pointer: str, staging: Staging, max_cells: int) -> Stag
 
 
 def open_members(archive: zipfile.ZipFile, files: ExitStack) -> dict[str, Member]:
-    """Open the arrays of a sparse matrix by name. Raises ValueError for an archive of anything else."""
+    """Open the arrays of a sparse matrix by name. Raises ValueError for any other archive."""
     listed = archive.infolist()
     names = {member.filename for member in listed}
     if "format.npy" not in names:
@@ -167,7 +166,7 @@ def open_members(archive: zipfile.ZipFile, files: ExitStack) -> dict[str, Member
 
 
 def check_format(member: Member) -> None:
-    """Raise ValueError unless an archive says that its matrix is in CSR."""
+    """Raise ValueError unless the format of the matrix is CSR."""
     dtype, shape = member.header.dtype, member.header.shape
     if dtype.kind not in "SU" or shape not in ((), (1,)) or dtype.itemsize > MAX_FORMAT_BYTES:
         raise ValueError("has a format.npy that cannot be read")
@@ -178,7 +177,7 @@ def check_format(member: Member) -> None:
 
 
 def read_shape(member: Member) -> tuple[int, int]:
-    """Return how many rows and columns an archive announces. Raises ValueError."""
+    """Return the number of rows and columns. Raises ValueError."""
     if member.header.dtype.kind not in "iu" or member.header.shape != (2,):
         raise ValueError("has a shape.npy that is not two integers")
     rows, columns = member.take(2).tolist()
@@ -190,7 +189,7 @@ def read_shape(member: Member) -> tuple[int, int]:
 
 
 class CsrReader:
-    """Reads the three arrays of CSR side by side, some rows at a time, and checks them."""
+    """Reads and checks the three arrays of CSR together, some rows at a time."""
 
     def __init__(self, pointer: str, members: Mapping[str, Member], shape: tuple[int, int], max_cells: int) -> None:
         self.pointer = pointer
@@ -200,7 +199,9 @@ class CsrReader:
             if member.header.dtype.kind not in kinds or len(member.header.shape) != 1:
                 raise ValueError(f"{member.name} holds {member.header.dtype} of {len(member.header.shape)} dimensions")
         if self.indptr.n_left != self.n_rows + 1 or self.indices.n_left != self.data.n_left:
-            raise ValueError("has arrays whose lengths do not fit one another: indptr has one entry more than rows")
+            raise ValueError(
+                "has arrays whose lengths do not fit one another: indptr has one entry more than there are rows"
+            )
         if self.n_rows + self.data.n_left > max_cells:
             problem = f"has {self.n_rows} rows and {self.data.n_left} values; AQ_MAX_POOL_CELLS allows {max_cells}"
             raise ValueError(problem)
@@ -209,7 +210,7 @@ class CsrReader:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type in which values are kept: scipy does not compute with float16, and nobody with booleans."""
+        """Dtype of the staged values: float16 and booleans are widened to types that scipy and models support."""
         dtype = self.data.header.dtype.newbyteorder("=")
         if dtype == np.bool_:
             return np.dtype(np.uint8)
@@ -217,12 +218,12 @@ class CsrReader:
 
     @property
     def index_dtype(self) -> np.dtype[Any]:
-        """The type for indices and indptr, which scipy wants to be one."""
+        """Dtype of indices and indptr, which must be the same for scipy."""
         largest = max(self.data.n_left, self.n_columns)
         return np.dtype(np.int32 if largest <= np.iinfo(np.int32).max else np.int64)
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the rows. Raises ValueError, or InvalidRequest at the value that is wrong."""
+        """Yield the rows. Raises ValueError, or InvalidRequest at a wrong value."""
         row, last = 0, 0
         while row < self.n_rows:
             ends = self.indptr.take(min(BLOCK_ROWS, self.n_rows - row)).astype(np.int64)
@@ -243,7 +244,7 @@ class CsrReader:
     def _block(self, lengths: NDArray[np.int64], row: int) -> Block:
         most = max(BLOCK_VALUES, self.n_columns)
         block = self._read(np.minimum(lengths, most), row)
-        # A row in which columns repeat may be too long for memory; it is in a block of its own.
+        # A row with repeated columns may be too long for memory. It is the only one of its block.
         for n_read in range(most, int(lengths[0]), most):
             block = merge_repeated(
                 join_rows(block, self._read(np.minimum(lengths - n_read, most), row)), self.n_columns
@@ -271,7 +272,7 @@ class CsrReader:
 
 
 def runs(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Cut rows into runs of at most BLOCK_VALUES values, or of one row."""
+    """Split rows into runs of at most BLOCK_VALUES values, or of one row."""
     ends = np.cumsum(lengths)
     start = 0
     while start < len(lengths):
@@ -288,7 +289,7 @@ def join_rows(block: Block, more: Block) -> Block:
 
 
 def merge_repeated(block: Block, n_columns: int) -> Block:
-    """Return rows with their columns in order and each once: values of the same cell are added. Raises ValueError."""
+    """Return rows with sorted, unique columns: repeated ones are summed. Raises ValueError."""
     rows = np.repeat(np.arange(len(block.lengths)), block.lengths)
     cells = rows * n_columns + block.columns
     if (cells[1:] > cells[:-1]).all():
@@ -304,13 +305,13 @@ def merge_repeated(block: Block, n_columns: int) -> Block:
 
 
 def sum_runs(values: NDArray[Any], first: NDArray[np.int64]) -> NDArray[Any]:
-    """Add the values from each of the positions `first` up to the next, or raise ValueError where they overflow."""
+    """Return the sums of the values from each position in `first` to the next. Raises ValueError on overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
         added = np.add.reduceat(values, first, dtype=values.dtype)
     if values.dtype.kind != "f":
         limits, exact = np.iinfo(values.dtype), np.add.reduceat(values.astype(np.float64), first)
         if (exact < float(limits.min)).any() or (exact >= float(limits.max) + 1).any():
-            raise ValueError(f"has several values for a cell, whose sum {values.dtype} does not hold")
+            raise ValueError(f"has several values for a cell, whose sum does not fit {values.dtype}")
     return added
 
 

@@ -1,4 +1,4 @@
-"""NDJSON: a JSON value on each line, read as the lines come."""
+"""Read NDJSON, a JSON value per line, as it arrives."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from service.store.staging import StagedRows, Staging
 
 RECORD_FIELDS = ("x", "id", "y")
 KEPT_BYTES = 8
-"""What an id or a label takes in a list, beyond its own text."""
+"""Memory of an id or a label in a list, beyond its text."""
 
 
 class Lines:
-    """Cuts bytes into lines and parses each, holding no more than a piece and the line that it breaks off in.
+    """Splits bytes into lines and parses each, holding at most one piece and one incomplete line.
 
-    A line of more than `max_bytes` is refused with RequestEntityTooLarge, one that is not JSON with BadRequest.
+    Raises RequestEntityTooLarge for a line longer than `max_bytes`, BadRequest for one that is not JSON.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -35,7 +35,7 @@ class Lines:
         self._n_lines = 0
 
     def feed(self, data: bytes) -> list[Any]:
-        """Return the values of the lines that end within the next bytes."""
+        """Add bytes, and return the values of the lines that they complete."""
         end = data.rfind(b"\n") + 1
         if not end:
             self._keep(data)
@@ -48,7 +48,7 @@ class Lines:
         return [self._parse(line) for line in whole[:-1].split(b"\n")]
 
     def end(self) -> list[Any]:
-        """Return the value of the last line, where no line break ends it."""
+        """Return the value of the last line if no line break ended it."""
         return [self._parse(bytes(self._rest))] if self._rest else []
 
     def _keep(self, data: bytes) -> None:
@@ -70,9 +70,9 @@ class Lines:
 
 
 class RowWriter:
-    """Checks rows of numbers and writes them to a staged file as float64. Errors are InvalidRequest.
+    """Checks rows of numbers and writes them to a staged file as float64. Raises InvalidRequest.
 
-    The pointer of row i is `pointer`/i, with `below` behind it.
+    The pointer to row i is `pointer`/i followed by `below`.
     """
 
     def __init__(self, pointer: str, staging: Staging, max_cells: int, below: str = "") -> None:
@@ -102,7 +102,7 @@ class RowWriter:
         return StagedRows({"rows": rows}, self.n_rows, self.n_columns)
 
     def abandon(self) -> None:
-        """Close the file of rows that will not be finished."""
+        """Close the unfinished file."""
         self._spool.abandon()
 
     def _wrong(self, row: Any, number: int) -> Iterator[FieldError]:
@@ -118,38 +118,37 @@ class RowWriter:
 
 
 class LineMatrix:
-    """A sink for a matrix of which each line is a row."""
+    """A sink for a matrix with a row per line."""
 
     def __init__(self, pointer: str, staging: Staging, max_cells: int, max_line_bytes: int) -> None:
         self._lines = Lines(max_line_bytes)
         self._rows = RowWriter(pointer, staging, max_cells)
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         self._rows.write(self._lines.feed(data))
 
     def close(self) -> StagedRows:
-        """Return the staged matrix, now that all bytes have come."""
+        """Return the staged matrix, after the last bytes."""
         self._rows.write(self._lines.end())
         return self._rows.close()
 
     def abandon(self) -> None:
-        """Close the file of a matrix that will not be finished."""
+        """Close the unfinished file."""
         self._rows.abandon()
 
 
 def read_values(path: Path) -> list[Any]:
-    """Read a spooled column of which each line is a value. Raises BadRequest."""
+    """Read a column with a value per line. Raises BadRequest."""
     data = path.read_bytes()
     lines = Lines(len(data))
     return lines.feed(data) + lines.end()
 
 
 class Records:
-    """Samples of which each line is one: an object with its numbers `x`, and maybe its name `id` and its label `y`.
+    """Reads samples, one per line: an object with features `x` and optionally `id` and label `y`.
 
-    Ids and labels are held in memory, so `max_kept_bytes` bounds what they take. Errors are InvalidRequest at
-    /<line>/<field>.
+    Ids and labels are held in memory, at most `max_kept_bytes`. Raises InvalidRequest at /<line>/<field>.
     """
 
     def __init__(self, staging: Staging, max_cells: int, max_line_bytes: int, max_kept_bytes: int) -> None:
@@ -161,12 +160,12 @@ class Records:
         self._n_kept_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         if records := self._lines.feed(data):
             self._take(records)
 
     def close(self) -> dict[str, Any]:
-        """Return the document that JSON would have been: X, and ids and y where the lines have them."""
+        """Return the equivalent JSON document: X, and ids and y if the lines have them."""
         if records := self._lines.end():
             self._take(records)
         document: dict[str, Any] = {"X": self._rows.close()}
@@ -178,7 +177,7 @@ class Records:
         return document
 
     def abandon(self) -> None:
-        """Close the file of samples that will not be finished."""
+        """Close the unfinished file."""
         self._rows.abandon()
 
     def _take(self, records: list[Any]) -> None:
@@ -213,19 +212,19 @@ class Records:
 
 
 def refuse(errors: Iterable[FieldError]) -> None:
-    """Raise InvalidRequest with the first of some errors, where there are any."""
+    """Raise InvalidRequest with the first errors, if there are any."""
     if wrong := list(islice(errors, MAX_ERRORS + 1)):
         raise InvalidRequest(wrong)
 
 
 def wrong_fields(record: Any, pointer: str, *, with_ids: bool) -> Iterator[FieldError]:
-    """Find what is wrong with a record, but for its numbers."""
+    """Yield the errors of a record, except those of its numbers."""
     if not isinstance(record, dict):
-        yield FieldError(pointer, "must be an object with 'x', and 'id' and 'y' where the sample has them")
+        yield FieldError(pointer, "must be an object with 'x' and, if the sample has them, 'id' and 'y'")
         return
     for name in record:
         if name not in RECORD_FIELDS:
-            yield FieldError(f"{pointer}/{pointer_token(name)}", "is not a field here; there are x, id, y")
+            yield FieldError(f"{pointer}/{pointer_token(name)}", "is not a field here; fields are x, id, y")
     if "x" not in record:
         yield FieldError(f"{pointer}/x", "is required")
     if with_ids != ("id" in record):

@@ -1,4 +1,4 @@
-"""The .npy format as it comes from strangers: a header that may lie, and bytes that are written as they come."""
+"""Read .npy from untrusted clients: the header may lie, and the data is staged as it arrives."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from service.store.staging import StagedArray, StagedRows, Staging
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000
 
-# A header is a literal of Python. It is matched and never parsed: Python's parser answers 10 kB of brackets or signs
-# with MemoryError, RecursionError or SystemError, and numpy's reader adds TokenError and warnings to that.
+# A header is a Python literal. It is matched, not parsed: for 10 kB of brackets or signs, Python's parser raises
+# MemoryError, RecursionError or SystemError, and numpy's reader also TokenError and warnings.
 MEMBER = r"'(\w+)'\s*:\s*('[^']*'|\[[^\[\]]*\]|True|False|\(\s*(?:\d{1,18}L?\s*(?:,\s*|(?=\))))*\))"
 HEADER = re.compile(rf"\{{(?:\s*{MEMBER}(?:\s*,)?){{3}}\s*\}}\s*", re.ASCII)
 
-# Types that a matrix or a column may have. An empty one, as U0, would announce a trillion texts in no bytes.
+# Types of a matrix or a column. An empty one such as U0 would announce a trillion texts in no bytes.
 PLAIN_DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,5})", re.ASCII)
 
 NUMBERS = {2: "two", 3: "three"}
 
 TRANSPOSE_ROWS = 4096
-"""How many rows of a Fortran-ordered matrix are turned at a time."""
+"""Rows of a Fortran-ordered matrix that are transposed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a .npy file says it holds; `size` is the length of the header in bytes."""
+    """Contents of a .npy header; `size` is its own length in bytes."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -45,14 +45,14 @@ class Header:
 
     @property
     def n_bytes(self) -> int:
-        """How many bytes of data must follow."""
+        """Bytes of data that must follow."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(data: bytes) -> Header | None:
-    """Read the header at the start of a .npy file, or return None when there are too few bytes for it yet.
+    """Return the header at the start of a .npy file, or None if `data` is too short for it.
 
-    Raises ValueError saying what is wrong. Nothing is unpickled, and no memory is taken for what is announced.
+    Raises ValueError. Nothing is unpickled, and no memory is allocated for the data.
     """
     if not data.startswith(MAGIC[: len(data)]):
         raise ValueError("is not a .npy file: it does not begin with the magic string")
@@ -60,7 +60,7 @@ def read_header(data: bytes) -> Header | None:
         return None
     version = data[6], data[7]
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"is a .npy file of version {version[0]}.{version[1]}; 1.0 and 2.0 are understood")
+        raise ValueError(f"is a .npy file of version {version[0]}.{version[1]}; 1.0 and 2.0 are supported")
     length_format = "<H" if version == (1, 0) else "<I"
     begin = 8 + struct.calcsize(length_format)
     if len(data) < begin:
@@ -74,7 +74,7 @@ def read_header(data: bytes) -> Header | None:
 
 
 def parse_header(text: str, size: int) -> Header:
-    """Read the text of a header, or raise ValueError saying what is wrong."""
+    """Parse the text of a header. Raises ValueError."""
     text = text.replace('"', "'")
     members = dict(re.findall(MEMBER, text, re.ASCII)) if HEADER.fullmatch(text) else {}
     descr, order, shape = (members.get(name, "") for name in ("descr", "fortran_order", "shape"))
@@ -86,12 +86,12 @@ def parse_header(text: str, size: int) -> Header:
             "holds pickled Python objects, and nothing is unpickled: save plain numbers or fixed-width text"
         )
     if not PLAIN_DTYPE.fullmatch(descr):
-        raise ValueError(f"holds {descr[:64]!r}; plain numbers up to 64 bits and fixed-width text are understood")
+        raise ValueError(f"holds {descr[:64]!r}; plain numbers up to 64 bits and fixed-width text are supported")
     return Header(np.dtype(descr), tuple(map(int, re.findall(r"\d+", shape, re.ASCII))), order == "True", size)
 
 
 def read_column(path: Path) -> NDArray[Any]:
-    """Read a spooled .npy file of one dimension, or raise ValueError saying what is wrong."""
+    """Read a one-dimensional .npy file. Raises ValueError."""
     with path.open("rb") as file:
         header = read_header(file.read(MAX_HEADER_BYTES + 16))
         if header is None:
@@ -103,17 +103,17 @@ def read_column(path: Path) -> NDArray[Any]:
 
 
 def check_length(n_bytes: int, header: Header) -> None:
-    """Raise ValueError unless as many bytes of data came as the header says."""
+    """Raise ValueError unless the data has as many bytes as the header says."""
     if n_bytes != header.n_bytes:
         more_or_fewer = "more" if n_bytes > header.n_bytes else "fewer"
         raise ValueError(f"has {more_or_fewer} bytes than its header says ({n_bytes}, not {header.n_bytes})")
 
 
 class ArraySink:
-    """Takes the bytes of a .npy file as they come and writes the array they hold to a staged file.
+    """Writes the array of a .npy file to a staged file as its bytes arrive, with one chunk in memory.
 
-    Only the header and a chunk are ever in memory. Errors are InvalidRequest at `pointer`: as many dimensions as there
-    are `axes`, numbers of a kind that is kept, at most `max_cells` of them, every one finite.
+    Raises InvalidRequest at `pointer` unless the array has the `axes`, holds finite numbers of a supported type, and
+    at most `max_cells` of them.
     """
 
     axes: tuple[str, ...]
@@ -126,7 +126,7 @@ class ArraySink:
         self._body: ArrayBody | None = None
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         if self._body is not None:
             self._body.write(data)
             return
@@ -142,14 +142,14 @@ class ArraySink:
             self._body.write(rest)
 
     def finish_body(self) -> ArrayBody:
-        """Return what came behind the header, now that all bytes have come."""
+        """Complete the staged file, and return the body."""
         if self._body is None:
             raise InvalidRequest.at(self.pointer, "ends within its .npy header")
         self._body.finish()
         return self._body
 
     def abandon(self) -> None:
-        """Close the file of an array that will not be finished."""
+        """Close the file of an unfinished array."""
         if self._body is not None:
             self._body.writer.abandon()
 
@@ -167,19 +167,19 @@ class ArraySink:
 
 
 class MatrixSink(ArraySink):
-    """Takes a matrix."""
+    """Sink for a matrix."""
 
     axes = ("rows", "columns")
 
     def close(self) -> StagedRows:
-        """Return the staged matrix, row by row."""
+        """Return the staged matrix, transposed if it came in Fortran order."""
         body = self.finish_body()
         file = transpose_file(body.writer.path, self.staging) if body.header.fortran_order else body.writer.staged
         return StagedRows({"rows": file}, *body.header.shape)
 
 
 class MembersSink(ArraySink):
-    """Takes a matrix of each member of a committee."""
+    """Sink for one matrix per committee member."""
 
     axes = ("members", "rows", "columns")
 
@@ -190,7 +190,7 @@ class MembersSink(ArraySink):
 
 
 def transpose_file(path: Path, staging: Staging) -> StagedFile:
-    """Write a matrix that came column by column again, row by row."""
+    """Write a matrix whose file has its columns one after another in row-major order, and remove that file."""
     columns = load(path, mapped=True)
     n_rows = columns.shape[1]
     with staging.array_writer(columns.dtype, (n_rows, columns.shape[0])) as writer:
@@ -202,7 +202,7 @@ def transpose_file(path: Path, staging: Staging) -> StagedFile:
 
 
 class ArrayBody:
-    """The part of a .npy array behind its header."""
+    """Data of a .npy file."""
 
     def __init__(self, pointer: str, header: Header, staging: Staging) -> None:
         self.pointer = pointer
@@ -214,11 +214,11 @@ class ArrayBody:
         self._n_numbers = 0
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         self._n_bytes += len(data)
         if self._n_bytes > self.header.n_bytes:
             raise InvalidRequest.at(self.pointer, f"has more bytes than its header says ({self.header.n_bytes})")
-        # The number that two pieces share is looked at by itself, so that neither piece has to be copied.
+        # Only a number that two pieces share is copied.
         size = self.header.dtype.itemsize
         missing = -len(self._pending) % size
         self._pending += data[:missing]
@@ -238,7 +238,7 @@ class ArrayBody:
         self._n_numbers += len(numbers)
 
     def finish(self) -> None:
-        """End the staged file."""
+        """Complete the staged file."""
         try:
             check_length(self._n_bytes, self.header)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Where the bytes of a part go: into a sink, which gives the field's value when all of them have come."""
+"""Sinks: they take the bytes of a part, and return the value of the field at the end."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from service.store.staging import Staging
 
 
 class Sink(Protocol):
-    """Takes the bytes of a part as they come."""
+    """Takes the bytes of a part as they arrive."""
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
 
     def close(self) -> Any:
-        """Return the field's value, now that all bytes have come."""
+        """Return the value of the field, after the last bytes."""
 
     def abandon(self) -> None:
-        """Close the files of a part that will not be finished."""
+        """Close the files of an unfinished part."""
 
 
 class SpoolFile:
-    """Takes bytes into a file that nothing names: those of a part that has to be seen whole, say."""
+    """A new file in the staging directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,22 +45,22 @@ class SpoolFile:
             self._file.write(data)
 
     def close(self) -> Path:
-        """Return the file, now that all bytes have come."""
+        """Close the file, and return its path."""
         with convert_disk_errors():
             self._file.close()
         return self.path
 
     def abandon(self) -> None:
-        """Close the file of a part that will not be finished; nobody misses what it lacks."""
+        """Close the file of an unfinished part, ignoring errors."""
         with suppress(OSError):
             self._file.close()
 
 
 class FileSink:
-    """A sink for a format that is read when all of it is there.
+    """A sink for a format that is read when it is complete.
 
-    `read` says with ValueError what is wrong with the whole, and with InvalidRequest where. More than `limit` bytes
-    are not spooled.
+    `read` raises ValueError for an error of the whole part, or InvalidRequest at a place in it. `limit` is the largest
+    number of bytes.
     """
 
     def __init__(self, pointer: str, path: Path, read: Callable[[Path], Any], limit: int | None = None) -> None:
@@ -70,15 +70,17 @@ class FileSink:
         self._spool = SpoolFile(path)
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         self._spool.write(data)
         if self.limit is not None and self._spool.n_bytes > self.limit:
-            problem = f"makes the text more than AQ_MAX_JSON_BYTES allows, by which {self.limit} bytes are left for it"
-            raise RequestEntityTooLarge(f"part {self.pointer[1:]!r} {problem}; send it as application/x-npy")
+            problem = (
+                f"part {self.pointer[1:]!r} has more than the {self.limit} bytes that AQ_MAX_JSON_BYTES leaves for it"
+            )
+            raise RequestEntityTooLarge(f"{problem}; send it as application/x-npy")
 
     @property
     def n_bytes_of_text(self) -> int:
-        """How much came of what is limited, which is parsed as a whole."""
+        """Bytes written so far, if they are limited because they are parsed as a whole."""
         return 0 if self.limit is None else self._spool.n_bytes
 
     def close(self) -> Any:
@@ -92,12 +94,12 @@ class FileSink:
             path.unlink()
 
     def abandon(self) -> None:
-        """Close the file of a part that will not be finished."""
+        """Close the file of an unfinished part."""
         self._spool.abandon()
 
 
 class ArraySpool:
-    """Takes an array whose length is known only at its end."""
+    """A staged array whose length is known only at the end."""
 
     def __init__(self, staging: Staging, dtype: np.dtype[Any]) -> None:
         self.staging = staging
@@ -105,7 +107,7 @@ class ArraySpool:
         self._spool = SpoolFile(staging.new_path())
 
     def write(self, array: NDArray[Any]) -> None:
-        """Append numbers, as the dtype of the whole."""
+        """Append numbers, converted to the dtype of the array."""
         self._spool.write(np.ascontiguousarray(array, self.dtype).reshape(-1).view(np.uint8).data)
 
     def close(self, shape: tuple[int, ...]) -> StagedFile:
@@ -118,12 +120,12 @@ class ArraySpool:
         return writer.staged
 
     def abandon(self) -> None:
-        """Close the file of an array that will not be finished."""
+        """Close the file of an unfinished array."""
         self._spool.abandon()
 
 
 def check_finite(pointer: str, block: NDArray[Any], first_row: int) -> None:
-    """Raise InvalidRequest at the first cell of some rows (k, d) that is not a finite number."""
+    """Raise InvalidRequest at the first cell of a block of rows (k, d) that is not finite."""
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         row, column = divmod(int(np.argmin(np.isfinite(block))), block.shape[1])
         raise InvalidRequest.at(f"{pointer}/{first_row + row}/{column}", "must be a finite number")
