@@ -13,11 +13,11 @@ from types import ModuleType
 
 import click
 
-from tests.torture import annotators, contract, crash_points, damage, full_disk, fuzz, machine, slow, storm
+from tests.torture import annotators, contract, crash_points, damage, full_disk, fuzz, machine, remake, slow, storm
 from tests.torture.outcome import Tally
 from tests.torture.sizes import LONG, QUICK, Sizes
 
-MODULES = (storm, annotators, machine, crash_points, damage, full_disk, fuzz, slow, contract)
+MODULES = (storm, annotators, machine, crash_points, damage, full_disk, remake, fuzz, slow, contract)
 TRIALS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 SIZES = [field.name for field in fields(Sizes)]
 

@@ -31,6 +31,7 @@ class Sizes:
     examples: int = 150  # of the state machine
     steps: int = 60  # in each example
     contract_examples: int = 1_000
+    remaking_requests: int = 200_000
     fuzz_inputs: int = 20_000  # for each reader
     fuzz_seconds: int = 120  # for each reader, with atheris
 
@@ -58,6 +59,7 @@ QUICK = Sizes(
     examples=2,
     steps=25,
     contract_examples=3,
+    remaking_requests=300,
     fuzz_inputs=40,
     fuzz_seconds=0,
 )
