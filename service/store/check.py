@@ -15,6 +15,7 @@ from service.domain.events import JsonObject, replay, votes_of
 from service.domain.project import Project, contradictions
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store.cache import Cache
+from service.store.directory import open_directory
 from service.store.events import events_in
 from service.store.files import check_sum
 from service.store.layout import (
@@ -30,7 +31,6 @@ from service.store.layout import (
 from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_state
 from service.store.snapshot import PartLoader, Stamp
-from service.store.store import open_directory
 
 TRIES = 5
 """How often a project is checked again that was written meanwhile: files that its old state names may be gone."""

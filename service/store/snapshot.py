@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -18,8 +19,8 @@ from service.errors import ModelDamaged, StoreDamaged
 from service.learning.pool import Pool, Rows
 from service.store.cache import Cache
 from service.store.events import Page, read_page
-from service.store.files import check_size, check_sum, load
-from service.store.layout import first_file, ids_file, model_file, rows_files
+from service.store.files import check_size, check_sum, load, path_in_project
+from service.store.layout import LOG, first_file, ids_file, model_file, rows_files
 from service.store.staging import open_rows
 
 
@@ -182,3 +183,26 @@ class PartLoader:
 
     def _cached(self, file: str, make: Callable[[], tuple[Any, int]], kind: str) -> Any:
         return self.cache.get_or_make((self.project.pool_id, file), make, kind)
+
+
+def same_files(one: Project, other: Project) -> bool:
+    """Tell whether two states of a project name the same files."""
+    names = ("pool_id", "segments", "has_ids", "held_out", "model")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+@contextmanager
+def error_context(project: Project) -> Iterator[None]:
+    """Say of which project a file is damaged."""
+    try:
+        yield
+    except StoreDamaged as error:
+        raise type(error).of(project.project_id, str(error)) from error
+
+
+def missing_file_error(project: Project, error: FileNotFoundError) -> StoreDamaged:
+    """Return the error for a project that names a file that is not there."""
+    path = Path(error.filename)
+    kind = ModelDamaged if path.parent.name == "models" else StoreDamaged
+    name = LOG if path.name == LOG else path_in_project(path)
+    return kind.of(project.project_id, f"{name} is missing")

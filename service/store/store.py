@@ -31,24 +31,20 @@ still has its name has found damage; one that finds that it does not starts agai
 from __future__ import annotations
 
 import errno
-import os
-import re
 import shutil
-import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from service.domain.events import JsonObject
 from service.domain.leases import NO_LEASES, Leases
-from service.domain.preconditions import UNCONDITIONAL, Preconditions, RequestFingerprint
-from service.domain.project import PROJECT_ID, Project
+from service.domain.preconditions import UNCONDITIONAL, Preconditions
+from service.domain.project import Project
 from service.errors import (
-    ModelDamaged,
     ProjectNotFound,
     ServiceError,
     StoreBusy,
@@ -57,20 +53,29 @@ from service.errors import (
     TooManyProjects,
 )
 from service.store.cache import Cache, Key
-from service.store.events import Page, append_events, event_of, read_page
-from service.store.files import StagedFile, convert_disk_errors, fsync_directory, path_in_project, write_small
+from service.store.directory import check_name, check_owner, make_directory, open_directory, sweep_project
+from service.store.events import Page, event_of, read_page
+from service.store.files import convert_disk_errors, fsync_directory
 from service.store.fit_marker import mark_running, remove_stale_marks, running_since
 from service.store.idempotency import Replies
-from service.store.layout import FOLDERS, LEASES, LOG, STATE, UNBORN, files_of, first_file, held_out_labels_file
-from service.store.leases import read_leases, write_leases
+from service.store.layout import LEASES, STATE, files_of, first_file, held_out_labels_file
+from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_state
-from service.store.locks import FIT_SECONDS, acquire_lock, has_path, locked, try_lock
-from service.store.snapshot import CachedState, NotCached, Part, PartLoader, Snapshot, Stamp
+from service.store.locks import FIT_SECONDS, acquire_lock, locked, try_lock
+from service.store.snapshot import (
+    CachedState,
+    NotCached,
+    Part,
+    PartLoader,
+    Snapshot,
+    Stamp,
+    error_context,
+    missing_file_error,
+    same_files,
+)
 from service.store.staging import Staging
-from service.store.state_format import to_record
+from service.store.transaction import Transaction
 from service.telemetry.metrics import count_cache_lookup
-
-__all__ = ["Page", "Part", "Snapshot", "Stamp", "Store", "Transaction"]
 
 FIT_MARK = "fit.running"
 FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
@@ -87,89 +92,6 @@ Found = TypeVar("Found")
 
 class FilesChanged(Exception):
     """A file that a state names was removed because there is a newer state."""
-
-
-class Transaction:
-    """A project under its lock: `project` is its state, None for a new one, whose directory is built elsewhere."""
-
-    def __init__(
-        self,
-        store: Store,
-        project_id: str,
-        directory: Path,
-        project: Project | None,
-        fingerprint: RequestFingerprint | None,
-    ) -> None:
-        self.project = project
-        self._fingerprint = None if fingerprint is None else str(fingerprint)
-        self._store = store
-        self._project_id = project_id
-        self._directory = directory
-
-    def commit(
-        self, project: Project, staged: Mapping[str, StagedFile] | None = None, kind: str | None = None
-    ) -> Project:
-        """Make `project` the state, with those of the staged files (target -> where it is now) that only it names.
-
-        A file that the state named before is never written again: it belongs to a model that came first, say. `kind`
-        is that of the event, where it cannot be told from what changed.
-        """
-        before, named = files_of(self.project) if self.project else set(), files_of(project)
-        new_names = (named | {LOG} if self.project is None else named) - before
-        moved = {target: file for target, file in (staged or {}).items() if target in new_names}
-        sums = {**(self.project.checksums if self.project else {}), **{t: file.checksum for t, file in moved.items()}}
-        project = replace(project, checksums={name: sums[name] for name in sorted(named) if name in sums})
-        new = self._directory / f"{STATE}.new"
-        with convert_disk_errors(), ExitStack() as undo:
-            undo.callback(new.unlink, missing_ok=True)
-            new.unlink(missing_ok=True)
-            folders = {(self._directory / target).parent for target in moved}
-            made = {folder for folder in folders if not folder.exists()}
-            for folder in made:
-                folder.mkdir(mode=0o700)
-            for target, file in moved.items():
-                undo.callback((self._directory / target).unlink, missing_ok=True)
-                file.path.rename(self._directory / target)
-            for folder in (*folders, *([self._directory] if made else [])):
-                fsync_directory(folder)
-            project = replace(
-                project, event_log=append_events(self._directory, self.project, project, kind, self._fingerprint)
-            )
-            write_small(new, to_record(project))
-            # The moment of a commit never comes again, so that a state is told from every other by its file's status:
-            # the clock of a file system ticks every few milliseconds.
-            os.utime(new, ns=(project.updated_at * 1000,) * 2)
-            stamp = Stamp.of(new)
-            new.rename(self._directory / STATE)
-            undo.pop_all()
-            fsync_directory(self._directory)
-            if self.project is None:
-                self._directory = self._directory.rename(self._store.directory(self._project_id))
-                fsync_directory(self._directory.parent)
-        self.project = project
-        self._store.cache_state(CachedState(stamp, project, is_durable=True))
-        if moved or before - named:
-            # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
-            with suppress(OSError):
-                sweep_project(self._directory, project)
-        return project
-
-    def leases(self) -> Leases:
-        """Return the leases as they are, or raise StoreDamaged."""
-        return self._store.leases(self._project_id)
-
-    def keep_leases(self, leases: Leases) -> None:
-        """Put leases in the place of those that there are. The project's version stays."""
-        write_leases(self._directory, leases)
-
-    def read(self, *parts: Part) -> Snapshot:
-        """Open parts of the project as it is; nothing changes under the lock."""
-        if self.project is None:
-            raise ProjectNotFound(self._project_id)
-        try:
-            return self._store.open_parts(self._directory, self.project, parts)
-        except FileNotFoundError as error:
-            raise missing_file_error(self.project, error) from error
 
 
 class Store:
@@ -549,98 +471,3 @@ class Store:
         """Return where a project lies. No name can lead elsewhere."""
         check_name(project_id)
         return self.projects / project_id
-
-
-def check_name(project_id: str) -> None:
-    """Raise ProjectNotFound for a name that no project can have."""
-    if not re.fullmatch(PROJECT_ID, project_id):
-        raise ProjectNotFound(project_id[:64])
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory and those above it that there are not, so that their names survive a power cut."""
-    if not path.is_dir():
-        make_directory(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
-        fsync_directory(path.parent)
-
-
-def check_owner(root: Path) -> None:
-    """Keep everybody else out of our own directory, and raise PermissionError for one that anybody may write to.
-
-    What lies in it is unpickled. A volume may be lent by its group, though.
-    """
-    status = root.stat()
-    if status.st_uid == os.geteuid():
-        if stat.S_IMODE(status.st_mode) != 0o700:
-            root.chmod(0o700)
-    elif status.st_mode & 0o002:
-        raise PermissionError(errno.EPERM, "it is another user's, and anybody may write to it", str(root))
-
-
-def sweep_project(directory: Path, project: Project) -> None:
-    """Remove the files that a project's state does not name. The caller holds its lock."""
-    named = files_of(project)
-    for name in (f"{STATE}.new", f"{LEASES}.new", UNBORN):
-        (directory / name).unlink(missing_ok=True)
-    for folder in FOLDERS:
-        for path in (directory / folder).glob("*"):
-            if f"{folder}/{path.name}" in named:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
-
-
-def same_files(one: Project, other: Project) -> bool:
-    """Tell whether two states of a project name the same files."""
-    names = ("pool_id", "segments", "has_ids", "held_out", "model")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
-
-
-@contextmanager
-def error_context(project: Project) -> Iterator[None]:
-    """Say of which project a file is damaged."""
-    try:
-        yield
-    except StoreDamaged as error:
-        raise type(error).of(project.project_id, str(error)) from error
-
-
-def missing_file_error(project: Project, error: FileNotFoundError) -> StoreDamaged:
-    """Return the error for a project that names a file that is not there."""
-    path = Path(error.filename)
-    kind = ModelDamaged if path.parent.name == "models" else StoreDamaged
-    name = LOG if path.name == LOG else path_in_project(path)
-    return kind.of(project.project_id, f"{name} is missing")
-
-
-@dataclass(frozen=True, slots=True)
-class OpenDirectory:
-    """A directory that is kept open: `path` leads to it even after it was moved away and another took its name."""
-
-    name: Path
-    descriptor: int
-
-    @property
-    def path(self) -> Path:
-        """A path to the directory, as long as it is open."""
-        return Path(f"/proc/self/fd/{self.descriptor}")
-
-    def has_its_name(self) -> bool:
-        """Return whether the directory was not moved away since it was loader."""
-        return has_path(self.descriptor, self.name)
-
-
-@contextmanager
-def open_directory(name: Path, project_id: str) -> Iterator[OpenDirectory]:
-    """Keep a project's directory open, or raise ProjectNotFound."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ProjectNotFound(project_id) from None
-    try:
-        yield OpenDirectory(name, descriptor)
-    finally:
-        os.close(descriptor)

@@ -69,9 +69,7 @@ def test_the_table_shows_every_so_manieth_line_and_the_last() -> None:
         "      30      75.0 %      70.0 %             20",
         "      40      90.0 %      65.0 %           > 10",
     ]
-    assert summarize(outcome) == (
-        "50.0 % -> 90.0 % with 30 queries; random queries: 65.0 % on average over 2 seeds"
-    )
+    assert summarize(outcome) == ("50.0 % -> 90.0 % with 30 queries; random queries: 65.0 % on average over 2 seeds")
 
 
 def test_the_yardstick_is_as_agreed() -> None:

@@ -487,7 +487,9 @@ def test_a_project_restored_without_its_empty_folders_works(store):
 def test_a_failed_sweep_does_not_undo_the_commit(store, monkeypatch):
     fit(store)
     with monkeypatch.context() as patches:
-        patches.setattr(store_module, "sweep_project", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        patches.setattr(
+            "service.store.transaction.sweep_project", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no"))
+        )
         assert fit(store, X=None, y=None, names=None).model.version == 2
     assert everything(store).project.model.version == 2
 
