@@ -1,4 +1,4 @@
-"""Settings: what the environment may say, and how the start is refused."""
+"""Settings: their values in the environment, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be listened on unasked
 ANYWHERE = (EVERYWHERE, "::", "192.168.1.5", "example", "127.0.0.1.example")
 
 
-def test_without_a_word_the_defaults_hold() -> None:
+def test_an_empty_environment_gives_the_defaults() -> None:
     assert Settings.from_env({"PATH": "/bin"}) == Settings()
 
 
-def test_every_setting_can_be_read_and_says_what_it_does() -> None:
+def test_every_setting_can_be_read_and_has_a_description() -> None:
     for item in fields(Settings):
         default = getattr(Settings(), item.name)
         text = str(int(default)) if isinstance(default, bool) else str(default)
@@ -59,13 +59,13 @@ def test_a_setting_is_read_as_its_type(name: str, text: str, attribute: str, val
         ("AQ_PORT_8000_TCP_ADDR", "10.0.0.1", ["Kubernetes"]),
     ],
 )
-def test_what_cannot_be_understood_stops_the_start(name: str, text: str, words: list[str]) -> None:
+def test_an_invalid_variable_is_an_error(name: str, text: str, words: list[str]) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({name: text})
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({"AQ_PORT": "x", "AQ_NOPE": "1", "AQ_THREADS": "0"})
     assert len(str(caught.value).splitlines()) == 3
@@ -76,11 +76,11 @@ def test_all_faults_are_told_at_once() -> None:
     [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("[::1]", True), ("localhost", True),
      *((host, False) for host in ANYWHERE)],
 )  # fmt: skip
-def test_loopback_is_told_from_a_network(host: str, only_here: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, only_here: bool) -> None:
     assert is_loopback(host) is only_here
 
 
-def test_an_open_door_must_be_asked_for() -> None:
+def test_access_without_keys_from_other_machines_must_be_allowed() -> None:
     with pytest.raises(SettingsError, match="AQ_ALLOW_ANONYMOUS=1"):
         Settings(host=EVERYWHERE).require_access_control()
     Settings(host=EVERYWHERE, allow_anonymous=True).require_access_control()

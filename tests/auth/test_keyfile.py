@@ -1,4 +1,4 @@
-"""API keys in their file: what it may say, who sees a change, and how it survives faults; and the command for them."""
+"""The key file: its format, changes, faults; and `active-query keys`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def names(path: Path) -> list[str | None]:
 # What the file says.
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_a_written_key_file_can_be_read() -> None:
     (key,) = parse_keys(text_of(ADA)).all
     assert (key.caller.role, key.caller.annotator, key.digest) == (Role.ANNOTATOR, "Ada L.", bytes(32))
     assert parse_keys(dump_keys(Keys([key]))).all == (key,)
@@ -95,7 +95,7 @@ def test_what_is_written_is_read_again() -> None:
         (text_of(ADA, ADA | {"name": "bob"}), f"has two keys of the sha256 '{DIGEST}'"),
     ],
 )
-def test_what_the_file_must_not_say(text: str | bytes, words: str) -> None:
+def test_an_invalid_key_file_is_an_error(text: str | bytes, words: str) -> None:
     with pytest.raises(KeysError) as caught:
         parse_keys(text)
     assert words in str(caught.value)
@@ -110,12 +110,12 @@ def test_what_the_file_must_not_say(text: str | bytes, words: str) -> None:
         (["a", "b*"], ["a", "b", "ba"], ["aa", "c"]),
     ],
 )
-def test_which_projects_a_key_may_touch(projects: list[str], seen: list[str], hidden: list[str]) -> None:
+def test_which_projects_a_key_may_access(projects: list[str], seen: list[str], hidden: list[str]) -> None:
     caller = new_key(new_token(), "k", "reader", projects, None).caller
     assert [name for name in [*seen, *hidden] if caller.may_access(name)] == seen
 
 
-def test_a_token_is_256_random_bits_and_known_by_its_hash_alone() -> None:
+def test_a_token_is_256_random_bits_and_stored_as_a_hash() -> None:
     token, other = new_token(), new_token()
     assert token != other
     assert len(token) == 46
@@ -129,7 +129,7 @@ def test_a_token_is_256_random_bits_and_known_by_its_hash_alone() -> None:
 # The file.
 
 
-def test_nobody_else_may_read_the_file_whatever_the_umask(path: Path) -> None:
+def test_only_the_owner_may_read_the_file_whatever_the_umask(path: Path) -> None:
     before = os.umask(0)
     try:
         add(path, "ada")
@@ -149,7 +149,7 @@ def test_the_file_keeps_its_owner(path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (10001, 10002)
 
 
-def test_a_link_to_the_file_stays_one(path: Path, tmp_path: Path) -> None:
+def test_a_link_to_the_file_is_kept(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(path)
     add(link, "ada")
@@ -157,14 +157,14 @@ def test_a_link_to_the_file_stays_one(path: Path, tmp_path: Path) -> None:
     assert names(path) == ["ada"]
 
 
-def test_keys_that_are_made_at_the_same_time_are_all_kept(path: Path) -> None:
+def test_concurrent_commands_lose_no_key(path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         tokens = list(threads.map(lambda n: add(path, f"k{n}"), range(16)))
     keys = read_keys(path)
     assert {caller.name for token in tokens if (caller := keys.caller_of(token))} == {f"k{n}" for n in range(16)}
 
 
-def test_what_a_killed_command_left_is_no_hindrance(path: Path) -> None:
+def test_a_file_left_by_a_killed_command_is_replaced(path: Path) -> None:
     path.with_name(".keys.json.new").write_text("half")
     add(path, "ada")
     assert names(path) == ["ada"]
@@ -220,7 +220,7 @@ def fail_at(patches: pytest.MonkeyPatch, nth: int) -> list[str]:
         (lambda path: path.write_text(text_of()), "holds no key"),
     ],
 )
-def test_a_service_does_not_start_where_nobody_could_be_let_in(make: Any, words: str, path: Path) -> None:
+def test_a_service_does_not_start_without_a_valid_key(make: Any, words: str, path: Path) -> None:
     make(path)
     with pytest.raises(click.ClickException) as caught:
         check_keys(path)
@@ -237,7 +237,7 @@ def known(ring: KeyRing, token: str) -> bool:
     return keys.caller_of(token) is not None
 
 
-def test_a_key_is_known_as_soon_as_it_is_made_and_unknown_as_soon_as_it_is_revoked(path: Path) -> None:
+def test_new_and_revoked_keys_take_effect_at_once(path: Path) -> None:
     ada = add(path, "ada")
     ring = KeyRing(path)
     assert known(ring, ada)
@@ -254,7 +254,7 @@ def test_a_file_that_did_not_change_is_not_read_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_text("{"), lambda path: path.unlink()])
-def test_keys_stay_while_their_file_cannot_be_read(spoil: Any, path: Path, heard: pytest.LogCaptureFixture) -> None:
+def test_keys_stay_valid_while_the_file_is_unreadable(spoil: Any, path: Path, heard: pytest.LogCaptureFixture) -> None:
     ada = add(path, "ada")
     ring = KeyRing(path)
     assert known(ring, ada)
@@ -266,7 +266,7 @@ def test_keys_stay_while_their_file_cannot_be_read(spoil: Any, path: Path, heard
     assert not known(ring, ada)
 
 
-def test_a_worker_that_starts_while_the_file_is_broken_knows_no_key_until_it_is_mended(path: Path) -> None:
+def test_a_worker_that_starts_with_a_broken_file_accepts_no_key_until_it_is_repaired(path: Path) -> None:
     path.write_text("{")
     ring = KeyRing(path)
     assert ring.current() is None
@@ -287,7 +287,7 @@ def run(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield run
 
 
-def test_a_new_key_is_told_once_and_kept_as_a_hash(run: Any, path: Path) -> None:
+def test_a_new_token_is_printed_once_and_stored_as_a_hash(run: Any, path: Path) -> None:
     done = run("new", "--name", "ada", "--role", "annotator", "--project", "team-*", "--annotator", "Ada L.")
     assert done.exit_code == 0, done.output
     token = done.stdout.strip()
@@ -332,13 +332,13 @@ def test_a_wrong_command_changes_nothing(arguments: list[str], words: str, run: 
     assert path.read_bytes() == before
 
 
-def test_a_broken_file_is_not_written_over(run: Any, path: Path) -> None:
+def test_a_broken_file_is_not_overwritten(run: Any, path: Path) -> None:
     path.write_text("{")
     assert run("new", "--name", "ada", "--role", "reader").exit_code == 1
     assert path.read_text() == "{"
 
 
-def test_without_a_file_the_command_says_where_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_setting_the_command_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AQ_API_KEYS_FILE", raising=False)
     assert "set it to the path of the key file" in CliRunner().invoke(main, ["keys", "list"]).stderr
 

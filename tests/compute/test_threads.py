@@ -1,4 +1,4 @@
-"""Work in threads: all of it is done, errors come out, and nobody waits behind another's."""
+"""Work in threads: every item runs, errors are raised, and little work does not wait for much."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_item_is_worked_on_once(n_items):
     assert sorted(seen) == list(range(n_items))
 
 
-def test_an_error_ends_the_work_and_comes_out():
+def test_an_error_ends_the_work_and_is_raised():
     seen: list[int] = []
 
     def work(item):

@@ -41,7 +41,7 @@ def test_curves_are_averaged_over_runs() -> None:
     assert both.deviation == pytest.approx([0.1, 0.0])
 
 
-def test_runs_with_other_numbers_of_labels_are_not_averaged() -> None:
+def test_runs_with_different_numbers_of_labels_are_not_averaged() -> None:
     with pytest.raises(ValueError, match="same numbers of labels"):
         Curves.of([[Progress(10, 0.5)], [Progress(11, 0.5)]])
 
@@ -49,7 +49,7 @@ def test_runs_with_other_numbers_of_labels_are_not_averaged() -> None:
 @pytest.mark.parametrize(
     ("accuracy", "needed"), [(0.4, 10), (0.5, 10), (0.55, 20), (0.7, 30), (0.71, 50), (0.8, 50), (0.81, None)]
 )
-def test_labels_are_needed_until_the_mean_is_first_that_high(accuracy: float, needed: int | None) -> None:
+def test_labels_needed_is_where_the_mean_first_reaches_an_accuracy(accuracy: float, needed: int | None) -> None:
     assert RANDOM.labels_needed(accuracy) == needed
 
 
@@ -57,11 +57,11 @@ def test_labels_are_needed_until_the_mean_is_first_that_high(accuracy: float, ne
     ("n_labels", "accuracy", "saved"),
     [(10, 0.5, "0"), (20, 0.7, "10"), (20, 0.8, "30"), (20, 0.9, "> 30"), (30, 0.6, "-10"), (50, 0.9, "> 0")],
 )
-def test_labels_saved_are_those_random_questions_need_more(n_labels: int, accuracy: float, saved: str) -> None:
+def test_labels_saved_is_how_many_more_random_queries_need(n_labels: int, accuracy: float, saved: str) -> None:
     assert format_labels_saved(RANDOM, n_labels, accuracy) == saved
 
 
-def test_the_table_shows_every_so_manieth_line_and_the_last() -> None:
+def test_the_table_has_every_second_point_and_the_last() -> None:
     outcome = Outcome(COMPARISONS[0], curves([10, 20, 30, 40], [0.5, 0.8, 0.75, 0.9]), RANDOM)
     assert format_table(outcome, every=2).splitlines() == [
         "  labels    accuracy      random   labels saved",
@@ -86,7 +86,7 @@ def test_every_seed_gives_the_digits_another_split() -> None:
     assert (digits(0).X_test == start.X_test).all()
 
 
-def test_no_project_stays_behind(serve: Callable[..., Service]) -> None:
+def test_the_demo_deletes_its_projects(serve: Callable[..., Service]) -> None:
     client = Client(f"http://127.0.0.1:{serve().port}/")
     outcome = measure_comparison(client, replace(COMPARISONS[0], n_queries=1), n_seeds=2)
     assert outcome.active.labels.tolist() == [90, 91]
@@ -96,14 +96,14 @@ def test_no_project_stays_behind(serve: Callable[..., Service]) -> None:
     assert client.send("GET", "/projects")["projects"] == []
 
 
-def test_the_client_can_be_copied_where_numpy_is() -> None:
+def test_the_client_imports_only_numpy() -> None:
     nodes = [node for node in ast.walk(ast.parse(Path(copied.__file__).read_text())) if isinstance(node, ast.stmt)]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     assert {module.split(".")[0] for module in modules} - sys.stdlib_module_names == {"numpy"}
 
 
-def test_a_url_without_a_scheme_is_refused() -> None:
+def test_a_url_without_a_scheme_is_an_error() -> None:
     with pytest.raises(ServiceError, match="http://"):
         Client("localhost:8000")
 
@@ -121,7 +121,7 @@ def test_without_matplotlib_it_says_what_to_install() -> None:
     assert "pip install 'active-query[demo]'" in done.stderr
 
 
-def test_terminated_it_leaves_nothing_running(tmp_path: Path) -> None:
+def test_a_terminated_demo_stops_its_service(tmp_path: Path) -> None:
     # SIGTERM has the handler of SIGINT.
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [*DEMO, "--out", str(tmp_path / "out")]
@@ -134,7 +134,7 @@ def test_terminated_it_leaves_nothing_running(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_the_demo_shows_that_chosen_questions_beat_random_ones(tmp_path: Path) -> None:
+def test_active_queries_beat_random_ones(tmp_path: Path) -> None:
     done = subprocess.run([*DEMO, "--seeds", "2", "--out", str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "88.0 % -> 91.0 % with 20 queries" in done.stdout

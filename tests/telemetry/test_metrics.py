@@ -1,11 +1,10 @@
-"""What is counted, and that no count is lost or made up: in one process, and in files of processes that are gone."""
+"""Metrics: each event is counted once, also those of dead workers."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from service.telemetry.procfs import read_usage
 from service.usecases.totals import Totals, TotalsCounter
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.prometheus import lint_metrics, metric_families, metric_value
+from tests.support.serving import wait_until
 
 
 def scrape(client: FlaskClient) -> str:
@@ -33,14 +33,14 @@ def grown(client: FlaskClient, before: str, name: str, **labels: str) -> float:
     return metric_value(scrape(client), name, **labels) - metric_value(before, name, **labels)
 
 
-def test_a_process_alone_counts_for_itself(client: FlaskClient) -> None:
+def test_a_single_process_counts_in_memory(client: FlaskClient) -> None:
     assert worker_number() is None
     before = scrape(client)
     get(client, "/healthz")
     assert grown(client, before, "active_query_requests_total", route="/healthz", status="200", method="GET") == 1
 
 
-def test_it_is_as_prometheus_wants_it(client: FlaskClient) -> None:
+def test_the_linter_of_prometheus_has_no_complaint(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/query", project_id="p")
     text = scrape(client)
@@ -62,7 +62,7 @@ def test_the_linter_reports_each_problem(text: str, complaint: str) -> None:
     assert [each for each in lint_metrics(text) if complaint in each]
 
 
-def test_callers_cannot_make_up_series(client: FlaskClient) -> None:
+def test_callers_cannot_create_time_series(client: FlaskClient) -> None:
     for number in range(20):
         client.open(f"/made-up-{number}", method=f"MADE{number}")
         client.open(f"/projects/made-up-{number}", method=f"MADE{number}")
@@ -74,13 +74,13 @@ def test_callers_cannot_make_up_series(client: FlaskClient) -> None:
     assert metric_value(text, "active_query_requests_total", method="other", route="none", status="404") >= 20
 
 
-def test_no_project_is_named(client: FlaskClient) -> None:
+def test_metrics_name_no_project(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="secret-plan", X=line_pool(), y=end_labels())
     post(client, "/query", project_id="secret-plan")
     assert "secret-plan" not in scrape(client)
 
 
-def test_a_query_is_timed_by_the_strategy_that_ran_and_not_when_it_is_at_hand(client: FlaskClient) -> None:
+def test_a_query_is_timed_by_its_strategy_unless_it_is_cached(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     before = scrape(client)
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_a_query_is_timed_by_the_strategy_that_ran_and_not_when_it_is_at_hand(cl
     assert grown(client, before, "active_query_cache_hits_total", kind="state") >= 3
 
 
-def test_a_question_without_a_project_is_timed(client: FlaskClient) -> None:
+def test_a_query_without_a_project_is_timed(client: FlaskClient) -> None:
     before = scrape(client)
     post(client, "/query", probabilities=[[0.5, 0.5], [0.9, 0.1]], strategy="ratio")
     assert grown(client, before, "active_query_query_seconds_count", strategy="ratio") == 1
@@ -105,7 +105,7 @@ def test_a_fit_is_timed(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(FitFailed("no"), "failed"), (MemoryError(), "error")])
-def test_a_fit_that_fails_is_told_apart(client: FlaskClient, error: Exception, outcome: str) -> None:
+def test_a_failed_fit_has_its_own_outcome(client: FlaskClient, error: Exception, outcome: str) -> None:
     before = scrape(client)
     with pytest.raises(type(error)), metrics.in_background(), metrics.time_fit("svc"):
         assert metric_value(scrape(client), "active_query_background_fits") == 1
@@ -114,13 +114,13 @@ def test_a_fit_that_fails_is_told_apart(client: FlaskClient, error: Exception, o
     assert metric_value(scrape(client), "active_query_background_fits") == 0
 
 
-def test_what_is_refused_is_counted_by_its_reason(client: FlaskClient) -> None:
+def test_refusals_are_counted_by_reason(client: FlaskClient) -> None:
     before = scrape(client)
     metrics.count_refusal(TooBusy(4))
     assert grown(client, before, "active_query_refused_total", reason="too_busy") == 1
 
 
-def test_locks_are_waited_for_by_kind(client: FlaskClient) -> None:
+def test_waits_for_locks_are_timed_by_kind(client: FlaskClient) -> None:
     before = scrape(client)
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/label", project_id="p", labels=[{"index": 3, "label": 1}])
@@ -129,7 +129,7 @@ def test_locks_are_waited_for_by_kind(client: FlaskClient) -> None:
     assert grown(client, before, "active_query_lock_wait_seconds_count", kind="gate") >= 3
 
 
-def test_a_scrape_is_the_only_request_at_work(client: FlaskClient) -> None:
+def test_a_scrape_is_the_only_request_in_progress(client: FlaskClient) -> None:
     context = client.application.test_request_context()
     context.push()
     context.pop()  # a request that ended before it was counted
@@ -149,7 +149,7 @@ def test_the_totals_are_those_of_all_projects(client: FlaskClient) -> None:
     assert metric_value(scrape(client), "active_query_samples") == 30
 
 
-def test_leases_are_counted_until_they_end(client: FlaskClient, store: Store) -> None:
+def test_current_leases_are_counted(client: FlaskClient, store: Store) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     for annotator, batch_size in (("ada", 2), ("bob", 3)):
         lease = {"annotator": annotator, "lease_seconds": 60, "batch_size": batch_size}
@@ -162,16 +162,15 @@ def test_leases_are_counted_until_they_end(client: FlaskClient, store: Store) ->
     assert (counter.count().leases, counter.count().leased_samples) == (1, 2)
 
 
-def test_a_lease_that_expires_is_counted_no_more(client: FlaskClient, store: Store) -> None:
+def test_an_expired_lease_is_not_counted(client: FlaskClient, store: Store) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
-    post(client, "/query", project_id="p", annotator="ada", lease_seconds=1)
+    post(client, "/query", project_id="p", annotator="ada", lease_seconds=2)
     counter = TotalsCounter(store)
     assert counter.count().leases == 1
-    time.sleep(1.0)
-    assert counter.count().leases == 0
+    wait_until(lambda: counter.count().leases == 0)
 
 
-def test_a_project_that_cannot_be_read_is_counted_as_such(client: FlaskClient, tmp_path: Path) -> None:
+def test_unreadable_projects_are_counted(client: FlaskClient, tmp_path: Path) -> None:
     for name in ("one", "two"):
         post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels())
     (tmp_path / "data/projects/one/state.joblib").write_bytes(b"rubbish")
@@ -181,7 +180,7 @@ def test_a_project_that_cannot_be_read_is_counted_as_such(client: FlaskClient, t
     assert metric_value(text, "active_query_samples") == 20
 
 
-def test_a_state_is_read_once_for_all_scrapes(
+def test_an_unchanged_state_is_read_for_one_scrape_only(
     client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
@@ -195,7 +194,7 @@ def test_a_state_is_read_once_for_all_scrapes(
     assert counter.count().labeled_samples == 3
 
 
-def test_a_scrape_has_no_time_for_everything(client: FlaskClient, store: Store) -> None:
+def test_a_scrape_with_too_little_time_says_so(client: FlaskClient, store: Store) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     assert TotalsCounter(store, seconds=-1).count() == Totals(projects_passed_over=1)
 
@@ -250,7 +249,7 @@ def test_an_empty_file_of_a_starting_worker_is_not_read(shared: Path) -> None:
     assert total(shared) == 1
 
 
-def test_processes_tell_what_they_take() -> None:
+def test_the_usage_of_this_process_is_plausible() -> None:
     taken = read_usage(os.getpid(), [os.getpid()])
     assert taken.workers == 1
     assert taken.memory_bytes > 2**20
@@ -259,7 +258,7 @@ def test_processes_tell_what_they_take() -> None:
     assert abs(taken.start_time_seconds - Path(f"/proc/{os.getpid()}").stat().st_ctime) < 60
 
 
-def test_the_time_of_a_child_that_ended_is_kept() -> None:
+def test_the_cpu_time_of_an_exited_child_is_included() -> None:
     work = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.2: sum(range(1000))"]
     before = read_usage(os.getpid(), [os.getpid()]).cpu_seconds
     subprocess.run(work, check=True)
