@@ -459,6 +459,7 @@ FOREST = {"name": "random_forest", "params": {"n_estimators": 500}}
 BOOSTING = {"name": "hist_gradient_boosting", "params": {"max_iter": 1000}}
 
 
+@pytest.mark.timeout(300)
 def test_a_fit_that_dies_with_its_worker_is_taken_up_and_made_once(service: Service) -> None:
     make(service, "p", FOREST)
     wait_until(lambda: look(service, "p")["fit"]["running_since"])
@@ -484,7 +485,7 @@ def test_a_service_that_is_stopped_does_not_wait_for_a_fit_which_is_taken_up(ser
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", service.port)):  # and says nothing
         assert service.stop() == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 18  # the silent client alone would have 20 seconds
     assert "Traceback" not in service.log.read_text()
     service.start()
     assert look(service, "q")["fit"] == {"due": True, "running_since": None, "last_error": None}
