@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from scipy.sparse import csr_array
+from sklearn.datasets import make_classification
 
 from service.domain.labels import Votes
 from service.learning import weigh_votes
+from service.learning.crowdlab import VoteTable
 from service.learning.estimators import resolve_estimator
-from service.learning.weigh_votes import choose_rows, folds, unseen_probabilities
+from service.learning.weigh_votes import choose_rows, folds, training_labels, unseen_probabilities
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.edge_case_pools import POOLS
 
@@ -134,7 +136,7 @@ def test_the_same_votes_give_the_same_consensus(client: FlaskClient) -> None:
 
 FEW = [
     ("two samples, one with two votes", [(0, "a", ADA), (0, "a", BOB), (1, "b", ADA)]),
-    ("two who never agree", [(0, "a", ADA), (0, "b", BOB), (1, "b", ADA), (1, "a", BOB), (2, "a", ADA)]),
+    ("two who never agree", [(0, "a", ADA), (0, "b", BOB), (1, "b", ADA), (1, "a", BOB), (2, "a", ADA), (3, "b", BOB)]),
     ("a class of one sample", [(0, "a", ADA), (1, "a", ADA), (2, "b", ADA), (3, "c", ADA), (3, "c", BOB)]),
     ("a class that never wins", [(0, "a", ADA), (1, "b", ADA), (2, "a", ADA), (2, "a", BOB), (2, "z", EVE)]),
     ("every class once", [(i, "abcdef"[i], who) for i in range(6) for who in (ADA, BOB)]),
@@ -172,25 +174,68 @@ def test_a_wrong_consensus_is_refused(client: FlaskClient) -> None:
 # Probabilities of rows that a model has not seen.
 
 
+def table_of(votes: list[list[int]], n_classes: int) -> VoteTable:
+    """The votes on each row, one annotator a column."""
+    row = np.repeat(np.arange(len(votes)), [len(some) for some in votes])
+    who = np.concatenate([np.arange(len(some)) for some in votes])
+    said = np.concatenate([np.array(some) for some in votes])
+    return VoteTable(row, who, said, len(votes), int(who.max()) + 1, n_classes)
+
+
+def judge(spec: Any, X: Any, codes: Any, n_classes: int) -> Any:
+    """The probabilities of rows that have one vote each."""
+    return unseen_probabilities(spec, X, codes, table_of([[code] for code in codes.tolist()], n_classes), 0)
+
+
+def test_models_learn_from_the_labels_that_tie_at_half_weight() -> None:
+    rows, labels = training_labels(table_of([[0], [1, 1], [0, 1], [0, 1, 2]], 3))
+    assert list(zip(rows.tolist(), labels.tolist(), strict=True)) == [
+        (0, 0), (0, 0), (1, 1), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)
+    ]  # fmt: skip
+    rows, labels = training_labels(table_of([[0], [1, 1, 0]], 2))
+    assert (rows.tolist(), labels.tolist()) == ([0, 1], [0, 1])
+
+
+def test_votes_of_one_request_favour_no_class(client: FlaskClient) -> None:
+    X, truth = make_classification(400, 10, n_informative=5, class_sep=1.5, random_state=0)
+    rng = np.random.default_rng(0)
+    said = np.where(rng.random((400, 2)) < 0.3, 1 - truth[:, np.newaxis], truth[:, np.newaxis])
+    post(client, "/fit", 201, project_id="p", X=X.tolist())
+    votes = [(i, int(said[i, who]), name) for i in range(400) for who, name in enumerate((ADA, BOB))]
+    label(client, *votes)
+    labels = get(client, "/projects/p/labels")["labels"]
+    consensus = {record["index"]: record["consensus"] for record in labels}
+    right = np.mean([consensus[i] == truth[i] for i in range(400)])
+    assert right > 0.8
+    assert 0.4 < np.mean(list(consensus.values())) < 0.6
+
+
+def test_a_declared_class_without_votes_counts_among_the_classes(client: FlaskClient, project: str) -> None:
+    label(client, *CROWD)
+    store = client.application.extensions["active-query"].store
+    assert store.read("p").project.consensus.n_classes == 2
+    post(client, "/fit", project_id="p", classes=[0, 1, 2, 3])
+    label(client, (3, 0, BOB))
+    assert store.read("p").project.consensus.n_classes == 4
+
+
 def test_no_row_is_judged_by_a_model_that_has_seen_it() -> None:
     X, codes = np.arange(40.0)[:, np.newaxis], (np.arange(40) > 19).astype(np.int64)
     codes[7] = 1  # its nearest neighbour but itself is of class 0
     nearest = resolve_estimator("k_neighbors", {"n_neighbors": 1})
-    assert unseen_probabilities(nearest, X, codes, 2, 0)[7].tolist() == [1, 0]
+    assert judge(nearest, X, codes, 2)[7].tolist() == [1, 0]
 
 
 def test_of_a_class_that_it_has_not_met_a_model_has_no_opinion() -> None:
     X, codes = np.arange(12.0)[:, np.newaxis], np.array([0] * 6 + [1] * 5 + [2])
-    found = unseen_probabilities(resolve_estimator("logistic_regression", {}), X, codes, 3, 0)
+    found = judge(resolve_estimator("logistic_regression", {}), X, codes, 3)
     assert found[11].tolist() == [1 / 3] * 3
     assert found.sum(axis=1) == pytest.approx(1)
 
 
 def test_sparse_rows_are_judged_as_dense_ones_are() -> None:
     X, codes = np.arange(40.0)[:, np.newaxis], np.arange(40) // 20
-    dense, thin = (
-        unseen_probabilities(resolve_estimator("k_neighbors", {}), rows, codes, 2, 0) for rows in (X, csr_array(X))
-    )
+    dense, thin = (judge(resolve_estimator("k_neighbors", {}), rows, codes, 2) for rows in (X, csr_array(X)))
     assert dense.tolist() == thin.tolist()
 
 
@@ -205,7 +250,7 @@ def test_a_model_learns_from_so_many_rows_at_most(monkeypatch: Any) -> None:
     X, codes = np.arange(60.0)[:, np.newaxis], np.arange(60) % 2
     # The nearest of as many neighbours as there are: the probabilities are the shares of the classes among all rows.
     everybody = resolve_estimator("k_neighbors", {"n_neighbors": 1000})
-    shares = unseen_probabilities(everybody, X, codes, 2, 0) * 30
+    shares = judge(everybody, X, codes, 2) * 30
     assert shares == pytest.approx(shares.round())
 
 
