@@ -313,8 +313,8 @@ def assert_tidy(store):
         beside = {"lock", "fit.lock", "events.log"}
         assert files_below(store.directory("p")) - beside == files_of(project) | {"state.joblib"}
         assert check_project(store.directory("p")) == []
-        label(store, 4, "a")
-        assert label(store, 5, "b", "wait").n_labels_since_fit == 0
+        two_classes = [SubmittedLabel(4, None, "a"), SubmittedLabel(5, None, "b")]
+        assert label_project(store, LabelRequest("p", two_classes, "wait")).project.n_labels_since_fit == 0
     assert files_below(store.staging) <= {"lock"}
     assert {path.name for path in store.projects.iterdir()} == set(store.project_ids())
 
