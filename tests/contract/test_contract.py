@@ -12,7 +12,7 @@ from tests.contract.run import run_schemathesis
 from tests.support.serving import Service
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_schemathesis_finds_no_failure(serve: Callable[..., Service], tmp_path: Path) -> None:
     found = run_schemathesis(serve, tmp_path, 30, 1)
     assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]

@@ -14,6 +14,8 @@ from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import QUICK
 
+pytestmark = pytest.mark.timeout(300)  # starting processes takes long on a busy machine
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
