@@ -1,4 +1,4 @@
-"""What was found out about the people behind the votes, kept with the model that it was worked out for."""
+"""Annotator consensus and quality estimates, stored with the model they were computed for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consensus:
-    """The consensus of some samples, and what each annotator counts, in two sets of parallel columns, sorted.
+    """The consensus of some samples and the weight of each annotator: two sets of parallel columns, sorted.
 
-    Of a sample: its `index`, the class code of the consensus, how likely that is right (0 to 1), and the ballots that
-    it was found from (`Votes.vote_hashes`); as long as these are what they were, it is what is trained on. Of an
-    annotator: the code, the weight, and an estimate of the accuracy, NaN where nobody else labelled the same samples.
+    Of a sample: its `index`, the class code of the consensus, the probability that this is right, and the hash of the
+    votes it was computed from (`Votes.vote_hashes`); the consensus holds as long as these votes do. Of an annotator:
+    the code, the weight, and the estimated accuracy, NaN for one who shares no sample with another.
     """
 
     index: NDArray[np.int64]
@@ -34,25 +34,25 @@ class Consensus:
 
     @property
     def n_bytes(self) -> int:
-        """How much memory it takes."""
+        """Memory used, in bytes."""
         columns = self.index, self.code, self.quality, self.vote_hashes, self.annotator, self.weight, self.accuracy
         return sum(column.nbytes for column in columns)
 
     def match(self, votes: Votes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return where it knows a sample whose votes are still the same: among its own, and among the labelled ones."""
+        """Return the positions of samples whose votes are unchanged, in the consensus and among the labelled samples."""
         rows, found = look_up(votes.majority.labeled, self.index)
         found[found] = votes.vote_hashes[rows[found]] == self.vote_hashes[found]
         return np.flatnonzero(found), rows[found]
 
     def apply_to(self, votes: Votes) -> SampleLabels:
-        """Return what the votes come to: the consensus where it is known, the majority elsewhere."""
+        """Return the label of each sample: the consensus where its votes are unchanged, the majority elsewhere."""
         own, labeled = self.match(votes)
         codes = votes.majority.codes.copy()
         codes[labeled] = self.code[own]
         return replace(votes.majority, codes=codes)
 
     def quality_of(self, votes: Votes) -> Numbers:
-        """Return how likely each labelled sample's consensus is right (l,), NaN where it is not known."""
+        """Return the probability that each labelled sample's consensus is right (l,), NaN where unknown."""
         own, labeled = self.match(votes)
         quality = np.full(len(votes.majority.labeled), np.nan)
         quality[labeled] = self.quality[own]

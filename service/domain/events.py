@@ -1,4 +1,4 @@
-"""What a commit changed, as plain values, and the votes that a project's events come to."""
+"""Events: the changes of each commit as plain values, and the votes that a sequence of events adds up to."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ JsonObject = dict[str, Any]
 
 VoteKey = tuple[int, str | None]
 VoteValue = tuple[Any, str | None, str]
-"""A vote is of a sample by an annotator: its label (None for a skip), the query that asked, and when it was kept."""
+"""A vote, by sample and annotator: its label (None for a skip), its query, and its time."""
 
 MAX_LABELS = 100_000
-"""How many labels an event holds, at most: those of one POST /label."""
+"""Maximum number of labels in an event, as in one POST /label."""
 
 BASELINE = "baseline"
-"""The kind of the event that holds all there is, where those before it are not kept."""
+"""The kind of an event that holds the whole state, if earlier events are missing."""
 
 IMPORT = "import"
 
 BEGINNINGS = ("create", "replace", IMPORT, BASELINE)
-"""Kinds of events that hold all labels there are."""
+"""Kinds of events that hold all labels."""
 
 KINDS = (*BEGINNINGS, "append", "label", "retract", "fit", "change")
 
@@ -34,10 +34,10 @@ KINDS = (*BEGINNINGS, "append", "label", "retract", "fit", "change")
 def events_of(
     before: Project | None, after: Project, kind: str | None = None, request: str | None = None
 ) -> Iterator[JsonObject]:
-    """Yield what a commit changed: one event, and more of its version for labels that would make it too long.
+    """Yield the event of a commit, and more of the same version for labels that exceed `MAX_LABELS`.
 
-    `kind` is told from that, unless it is given; `request` is the mark of what was asked. A project that comes in the
-    place of another (`replace`) begins anew, and so does one after nothing.
+    `kind` is inferred from the change unless given; `request` is the fingerprint of the request. A project with a new
+    pool starts from nothing, also when it replaces another.
     """
     same = before if before is not None and before.pool_id == after.pool_id else None
     facts, known = describe_project(after), describe_project(same) if same is not None else {}
@@ -61,12 +61,12 @@ def events_of(
 
 
 def baseline_events(project: Project) -> Iterator[JsonObject]:
-    """Yield the events that stand for all that came before."""
+    """Yield events that hold the whole state of a project."""
     return events_of(None, project, BASELINE)
 
 
 def describe_project(project: Project) -> JsonObject:
-    """Return what is told of a project beside its labels."""
+    """Return the values of a project that its events report, besides the labels."""
     model, held_out, score = project.model, project.held_out, project.test_score
     return {
         "n_samples": project.n_samples,
@@ -83,7 +83,7 @@ def describe_project(project: Project) -> JsonObject:
 def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
     """Return the votes that were given or changed, and those that are gone.
 
-    What is new is later than the commit before; to compare vote by vote takes longer than all else that is computed.
+    New votes are those later than the previous commit: comparing vote by vote would cost more than the commit.
     """
     if before is None:
         return after.votes, Votes.empty()
@@ -99,7 +99,7 @@ def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
 
 
 def vote_columns(project: Project, votes: Votes) -> JsonObject:
-    """Return votes as columns."""
+    """Return votes as columns of an event."""
     times, which = np.unique(votes.at, return_inverse=True)
     shown = format_times(times).tolist()
     return {
@@ -111,14 +111,14 @@ def vote_columns(project: Project, votes: Votes) -> JsonObject:
 
 
 def vote_keys(project: Project, votes: Votes) -> JsonObject:
-    """Return the samples and the annotators of votes."""
+    """Return the samples and annotators of votes, as columns of an event."""
     names = project.annotators
     who = [None if code == ANONYMOUS else names[code] for code in votes.annotator.tolist()]
     return {"index": votes.index.tolist(), "annotator": who}
 
 
 def kind_of(before: Project | None, same: Project | None, details: Mapping[str, Any]) -> str:
-    """Name what a commit is mainly about."""
+    """Return the kind of event that describes a commit best."""
     if before is None:
         return "create"
     if same is None:
@@ -133,7 +133,7 @@ def kind_of(before: Project | None, same: Project | None, details: Mapping[str, 
 
 
 def replay(events: Iterable[JsonObject]) -> dict[VoteKey, VoteValue]:
-    """Return the votes that events come to, in order, from the first or from a baseline on."""
+    """Return the votes after a sequence of events that begins with the first one or a baseline."""
     votes: dict[VoteKey, VoteValue] = {}
     for event in events:
         details = event["details"]
@@ -151,5 +151,5 @@ def replay(events: Iterable[JsonObject]) -> dict[VoteKey, VoteValue]:
 
 
 def votes_of(project: Project) -> dict[VoteKey, VoteValue]:
-    """Return a project's votes as `replay` does."""
+    """Return the votes of a project as `replay` returns them."""
     return replay(baseline_events(project))

@@ -1,7 +1,7 @@
-"""Labels as votes: who said what of which sample, in columns, and what the votes of a sample come to.
+"""Labels as votes of annotators, in columns, and the label of each sample that follows from its votes.
 
-A label that came without an annotator stands alone: it replaces whatever the sample had, and any later vote replaces
-it. Annotators who give their names each have one vote a sample.
+An anonymous label replaces all votes of its sample, and any later vote replaces it. Each named annotator has one vote a
+sample.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MAX_LABEL_LENGTH = 256
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 SKIP = -1
-"""The class code of a vote that says: this sample cannot be labelled."""
+"""The class code of a vote that the sample cannot be labelled."""
 
 ANONYMOUS = -1
-"""The annotator code of a label that came without an annotator."""
+"""The annotator code of a label without an annotator."""
 
 EVERYBODY = 2**31
-"""The number of people that a skip without an annotator counts for."""
+"""The number of annotators that an anonymous skip counts for."""
 
 ANNOTATOR_BITS = 20
-"""A project knows at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
+"""A project has at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
 
 
 def wrong_label(value: Any) -> str | None:
@@ -62,9 +62,9 @@ class EncodedLabels:
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """Who said what of which sample: parallel columns, sorted by sample and annotator, unique in both together.
+    """Votes in parallel columns, sorted by sample and annotator, with one row for each pair.
 
-    `at` is in microseconds since 1970 UTC; `query` is the ASCII id of the query that asked, empty without.
+    `at` is in microseconds since 1970 UTC; `query` is the ASCII id of the query that asked, or empty.
     """
 
     index: NDArray[np.int64]
@@ -75,20 +75,20 @@ class Votes:
 
     @classmethod
     def empty(cls) -> Votes:
-        """Return no votes at all."""
+        """Return no votes."""
         return cls.anonymous(np.array([], np.int64), np.array([], np.int32), 0)
 
     @classmethod
     def anonymous(cls, index: NDArray[np.int64], code: NDArray[np.int32], at: int) -> Votes:
-        """Return votes of nobody in particular, given the samples in order."""
+        """Return anonymous votes on samples, given in order."""
         n = len(index)
         return cls(index, code, np.full(n, ANONYMOUS, np.int32), np.full(n, at, np.int64), np.zeros(n, "S1"))
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[int, int, int, bytes]], at: int) -> Votes:
-        """Return votes of rows (index, class code, annotator code, query id).
+        """Return votes from rows (index, class code, annotator code, query id) in any order.
 
-        The votes of one sample come one microsecond after the other, in the order of the rows, the first of them `at`.
+        The votes on a sample get consecutive times in the order of the rows, a microsecond apart, starting with `at`.
         """
         index, code, annotator, query = zip(*rows, strict=True)
         votes = cls(
@@ -105,55 +105,55 @@ class Votes:
 
     @cached_property
     def majority(self) -> SampleLabels:
-        """What the votes come to; worked out once, however many states of a project share the votes."""
+        """The majority label of each sample, computed once for all states of a project that share the votes."""
         return resolve_votes(self)
 
     @cached_property
     def shared_samples(self) -> NDArray[np.int64]:
-        """The samples that were given two labels or more, sorted."""
+        """The samples with two labels or more, sorted."""
         given = self.index[self.code != SKIP]
         again: NDArray[np.int64] = given[~run_starts(given)]
         return again[run_starts(again)]
 
     @cached_property
     def n_labels(self) -> NDArray[np.intp]:
-        """How many labels each labelled sample has (l,)."""
+        """Number of labels of each labelled sample (l,)."""
         given = self.index[self.code != SKIP]
         return np.diff(np.append(np.flatnonzero(run_starts(given)), len(given)))
 
     @cached_property
     def skip_counts(self) -> NDArray[np.int64]:
-        """How many people skipped each of `majority.skipped` (k,); EVERYBODY for a skip without an annotator."""
+        """Number of annotators who skipped each of `majority.skipped` (k,); EVERYBODY for an anonymous skip."""
         rows, found = look_up(self.majority.skipped, self.index)
         counts = np.where(self.annotator[found] == ANONYMOUS, EVERYBODY, 1)
         return np.bincount(rows[found], counts, minlength=len(self.majority.skipped)).astype(np.int64)
 
     @cached_property
     def vote_hashes(self) -> NDArray[np.uint64]:
-        """A number for each labelled sample that tells who gave it which label: as good as never the same for two."""
+        """A 64-bit hash of the votes of each labelled sample (l,): who gave it which label."""
         given = self.code != SKIP
-        said = ((self.annotator[given].astype(np.int64) + 1) << 32) + self.code[given] + 1
+        votes = ((self.annotator[given].astype(np.int64) + 1) << 32) + self.code[given] + 1
         first = np.flatnonzero(run_starts(self.index[given]))
-        return np.add.reduceat(mix(said.astype(np.uint64) * GOLDEN), first)  # modulo 2**64
+        return np.add.reduceat(mix(votes.astype(np.uint64) * GOLDEN), first)  # modulo 2**64
 
     @property
     def n_bytes(self) -> int:
-        """How much memory they take."""
+        """Memory used, in bytes."""
         columns = (self.index, self.code, self.annotator, self.at, self.query)
-        # And, once they are asked for, the key, what the votes come to, the ballots and the numbers of labels.
+        # The cached properties count too: key, majority, hashes and numbers of labels.
         return sum(column.nbytes for column in columns) + 4 * self.index.nbytes + self.code.nbytes
 
     @cached_property
     def key(self) -> NDArray[np.int64]:
-        """One integer per vote that orders votes by sample, then annotator."""
+        """An integer for each vote, in the order of samples, then annotators."""
         return (self.index << ANNOTATOR_BITS) + (self.annotator + 1)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Votes:
-        """Return some of the votes, in the order given."""
+        """Return some of the votes, in the given order."""
         return Votes(self.index[rows], self.code[rows], self.annotator[rows], self.at[rows], self.query[rows])
 
     def merge(self, other: Votes) -> Votes:
-        """Return the votes of both, in order."""
+        """Return the votes of both, sorted."""
         both = Votes(
             np.concatenate([self.index, other.index]),
             np.concatenate([self.code, other.code]),
@@ -166,14 +166,14 @@ class Votes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleLabels:
-    """What the votes come to: the labelled samples with one class code each, and the skipped ones, both sorted."""
+    """The labelled samples with one class code each, and the skipped samples, both sorted."""
 
     labeled: NDArray[np.int64]
     codes: NDArray[np.int32]
     skipped: NDArray[np.int64]
 
     def code_of(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the class code of each sample, SKIP for a sample without a label."""
+        """Return the class code of each sample, SKIP without a label."""
         rows, found = look_up(self.labeled, index)
         codes = np.full(len(index), SKIP, np.int32)
         codes[found] = self.codes[rows[found]]
@@ -181,19 +181,19 @@ class SampleLabels:
 
 
 def resolve_votes(votes: Votes) -> SampleLabels:
-    """Derive each sample's label from its votes: the majority of its labels, the latest of those that tie.
+    """Return the label of each sample: the majority of its votes, the latest one on a tie.
 
-    Labels that tie and were given at one time win by a hash of the sample and the class, so that no class is favoured.
-    A sample is skipped when it has votes and every one of them is a skip.
+    Labels that tie and have the same time win by a hash of the sample and the class, so that no class is favoured. A
+    sample is skipped if all of its votes are skips.
     """
     given = votes.take(votes.code != SKIP)
-    asked_in_vain = votes.index[votes.code == SKIP]
-    skipped = asked_in_vain[run_starts(asked_in_vain) & ~contains(given.index, asked_in_vain)]
+    skips = votes.index[votes.code == SKIP]
+    skipped = skips[run_starts(skips) & ~contains(given.index, skips)]
     if run_starts(given.index).all():
         return SampleLabels(given.index, given.code, skipped)
     order = np.lexsort((given.at, given.code, given.index))
     index, code, at = given.index[order], given.code[order], given.at[order]
-    # A run is one label of one sample: how many gave it, and when it was last given.
+    # A run is one label of one sample: its length counts the votes, its last row is the latest.
     first = np.flatnonzero(np.r_[True, (np.diff(index) != 0) | (np.diff(code) != 0)])
     last = np.r_[first[1:], len(index)] - 1
     lots = mix((index[first].astype(np.uint64) + np.uint64(1)) * GOLDEN + code[first].astype(np.uint64))
@@ -204,18 +204,18 @@ def resolve_votes(votes: Votes) -> SampleLabels:
 
 
 def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> tuple[Votes, int]:
-    """Return the votes after `new` were given, and how many of these changed anything.
+    """Return the votes after `new` ones, and the number of new votes that are changes.
 
-    `new` holds at most one vote per sample and annotator, and no other beside an anonymous one. The same label again
-    is no change; of nobody in particular it is what the sample is taken to have, as `before` tells, or the majority.
-    A skip by an annotator takes the label of nobody else away.
+    `new` has at most one vote for each sample and annotator, and an anonymous vote is the only one on its sample. The
+    same label again is no change; an anonymous one is compared with the sample's label in `before`. A named skip does
+    not take an anonymous label away.
     """
     before = before or votes.majority
     rows, repeated = look_up(votes.key, new.key)
     repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
     anonymous = new.annotator == ANONYMOUS
-    said = np.where(new.code == SKIP, contains(before.skipped, new.index), before.code_of(new.index) == new.code)
-    changes = ~(repeated | (anonymous & said))
+    is_same = np.where(new.code == SKIP, contains(before.skipped, new.index), before.code_of(new.index) == new.code)
+    changes = ~(repeated | (anonymous & is_same))
     if not changes.any():
         return votes, 0
     new = new.take(changes)
@@ -230,7 +230,7 @@ def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> 
 
 
 def misplaced_anonymous(votes: Votes) -> NDArray[np.int64]:
-    """Return the samples that have a vote without an annotator beside others; such a label goes with named skips."""
+    """Return the samples with an anonymous vote and others; an anonymous label may only have named skips beside it."""
     after = np.flatnonzero(votes.index[1:] == votes.index[:-1]) + 1
     first = after[votes.annotator[after - 1] == ANONYMOUS] - 1
     named_labels = votes.index[(votes.code != SKIP) & (votes.annotator != ANONYMOUS)]
@@ -240,7 +240,7 @@ def misplaced_anonymous(votes: Votes) -> NDArray[np.int64]:
 
 
 def nth_of_value(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how often the value of each row stands in the rows before it."""
+    """Return how many earlier rows have the value of each row."""
     order = np.argsort(values, kind="stable")
     first = np.flatnonzero(run_starts(values[order]))
     nth = np.empty(len(values), np.int64)
@@ -248,18 +248,18 @@ def nth_of_value(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return nth
 
 
-# The columns are sorted. numpy's own set operations do not know that, and take a hundred times as long.
+# The columns are sorted: numpy's own set operations do not use that, and take a hundred times as long.
 
 
 def run_starts(column: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which rows of a sorted column are the first of their value."""
+    """Return a mask of the rows of a sorted column that are the first with their value."""
     first = np.ones(len(column), np.bool_)
     np.not_equal(column[1:], column[:-1], out=first[1:])
     return first
 
 
 def look_up(column: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return the row of each value in a sorted column, and whether it stands there; without, the row means nothing."""
+    """Return the row of each value in a sorted column, and a mask of the values found there."""
     rows = np.searchsorted(column, values)
     found = rows < len(column)
     found[found] = column[rows[found]] == values[found]
@@ -267,12 +267,12 @@ def look_up(column: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[NDArr
 
 
 def contains(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which values stand in a sorted column."""
+    """Return a mask of the values that a sorted column contains."""
     return look_up(column, values)[1]
 
 
 def rows_with(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which rows of a sorted column hold one of a few values."""
+    """Return a mask of the rows of a sorted column that hold one of a few values."""
     edges = np.zeros(len(column) + 1, np.int64)
     np.add.at(edges, np.searchsorted(column, values, "left"), 1)
     np.add.at(edges, np.searchsorted(column, values, "right"), -1)

@@ -1,7 +1,7 @@
-"""Leases: which samples are held for whom, and until when. Frozen values, and the pure transitions between them.
+"""Leases of samples to annotators: frozen values, and pure functions that change them.
 
-A sample has one holder at a time. It is held until somebody labels or skips it, the lease is released, or it expires.
-That a sample was answered is not written down here: the project's votes tell, by when they were given.
+A sample is leased to one annotator at a time, until it is labelled or skipped, or the lease is released or expires.
+Whether a sample was labelled since is derived from the times of the project's votes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service.domain.project import MICROSECONDS, Project, now
 from service.errors import LeaseNotFound
 
 MAX_LEASE_SECONDS = 7 * 24 * 3600
-"""Nobody works on one batch for longer than a week."""
+"""One week."""
 
 Indices = NDArray[np.int64]
 NO_INDICES: Indices = np.empty(0, np.int64)
@@ -26,10 +26,10 @@ NO_INDICES: Indices = np.empty(0, np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """Samples that one question gave to one annotator, in the order of asking. Times are microseconds since 1970 UTC.
+    """The samples of one query, leased to one annotator, in the order of the query. Times are in microseconds.
 
-    `known_at` is when the last commit was made that is known to have left the samples open: an answer to one of them
-    that came later ends its lease.
+    `known_at` is the time of the last commit known to have left the samples open: a later vote ends the lease of its
+    sample.
     """
 
     query_id: str
@@ -43,7 +43,7 @@ class Lease:
 
 @dataclass(frozen=True, eq=False)
 class Leases:
-    """All leases of a pool, which its `incarnation` names; `changed_at` is later with each change."""
+    """All leases of the pool `pool_id`; `changed_at` grows with each change."""
 
     pool_id: str
     all: tuple[Lease, ...] = ()
@@ -51,23 +51,23 @@ class Leases:
 
     @cached_property
     def index(self) -> Indices:
-        """The samples of all leases, one lease after the other."""
+        """The samples of all leases, lease by lease."""
         return samples_of(self.all)
 
     @property
     def n_bytes(self) -> int:
-        """How much memory they take, nearly."""
+        """Approximate memory used, in bytes."""
         return 2 * self.index.nbytes + 500 * len(self.all)
 
     def find(self, query_id: str) -> Lease:
-        """Return the lease of a question, or raise LeaseNotFound."""
+        """Return the lease of a query, or raise LeaseNotFound."""
         for lease in self.all:
             if lease.query_id == query_id:
                 return lease
         raise LeaseNotFound(query_id)
 
     def with_leases(self, leases: tuple[Lease, ...]) -> Leases:
-        """Return the leases in place of these, those without any samples left out."""
+        """Return these leases with others in their place; empty ones are dropped."""
         kept = tuple(lease for lease in leases if len(lease.index))
         return Leases(self.pool_id, kept, max(now(), self.changed_at + 1))
 
@@ -77,9 +77,9 @@ NO_LEASES = Leases("")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Holdings:
-    """What is held as one annotator sees it: `own` in the order in which it was given out, and `others` sorted.
+    """The leased samples from one annotator's view: `own` in the order they were leased, `others` sorted.
 
-    `free_at` (k,) is when the lease of each of the others expires.
+    `free_at` (k,) are the expiry times of the others.
     """
 
     own: Indices
@@ -94,7 +94,7 @@ NO_HOLDINGS = Holdings(NO_INDICES, NO_INDICES, NO_INDICES)
 
 
 def live_leases(leases: Leases, project: Project, moment: int) -> Leases:
-    """Return what is held at a moment: without what has expired, was answered since, or is of another pool."""
+    """Return the leases without samples that have expired, were labelled or skipped since, or are of another pool."""
     if leases.pool_id != project.pool_id:
         return Leases(project.pool_id, (), leases.changed_at)
     if not leases.all:
@@ -112,12 +112,12 @@ def live_leases(leases: Leases, project: Project, moment: int) -> Leases:
 
 
 def n_samples(leases: Sequence[Lease]) -> list[int]:
-    """Return how many samples each lease holds."""
+    """Return the number of samples of each lease."""
     return [len(lease.index) for lease in leases]
 
 
 def samples_of(leases: Sequence[Lease]) -> Indices:
-    """Return the samples of some leases, one lease after the other."""
+    """Return the samples of some leases, lease by lease."""
     return np.concatenate([NO_INDICES, *(lease.index for lease in leases)])
 
 
@@ -130,7 +130,7 @@ def deciding_votes(project: Project) -> Votes:
 
 
 def last_vote_times(votes: Votes, index: Indices, after: int) -> Indices:
-    """Return when each sample (k,) was last answered, 0 where not after a time."""
+    """Return the time of the last vote on each sample (k,), 0 if it is not later than `after`."""
     is_late = votes.at > after
     late, at = votes.index[is_late], votes.at[is_late]
     answered = np.zeros(len(index), np.int64)
@@ -152,7 +152,7 @@ def skipped_by_holder(leases: Leases, project: Project, known_at: Indices) -> ND
 
 
 def holdings_of(leases: Leases, annotator: str | None) -> Holdings:
-    """Return what is held for an annotator, and for all others; for nobody in particular all is held by others.
+    """Return the samples leased to an annotator and those leased to others, which are all if it is None.
 
     The leases must be live.
     """
@@ -167,10 +167,10 @@ def holdings_of(leases: Leases, annotator: str | None) -> Holdings:
 
 
 def with_lease(leases: Leases, new: Lease) -> Leases:
-    """Return the leases with another, which takes over those of its samples that its annotator held before."""
+    """Return the leases with another one; its samples leave the earlier leases of its annotator."""
 
     def without(lease: Lease) -> Lease:
-        if lease.annotator != new.annotator:  # of thousands of leases, nearly all
+        if lease.annotator != new.annotator:  # nearly all of thousands
             return lease
         return replace(lease, index=lease.index[~np.isin(lease.index, new.index)])
 
@@ -178,7 +178,7 @@ def with_lease(leases: Leases, new: Lease) -> Leases:
 
 
 def renew(leases: Leases, query_id: str, moment: int, seconds: int | None) -> tuple[Leases, Lease]:
-    """Return the leases with one that counts anew from a moment, for as long as before or so many seconds.
+    """Return the leases with one that starts again at `moment`, and that lease. `seconds` None keeps its duration.
 
     Raises LeaseNotFound.
     """

@@ -1,4 +1,4 @@
-"""Declared parameters: how estimators and strategies say what they can be given, and how it is checked."""
+"""Declared parameters of estimators and strategies, and the checks of given values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parameters = Mapping[str, ParameterValue]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter: its type, range and default, and one sentence for the person who sets it.
+    """One parameter: its type, range, default, and a sentence of help.
 
     `minimum` and `maximum` are inclusive unless `above_minimum`; for a list of integers they bound each entry,
     and the list holds 1 to 10 of them.
@@ -33,7 +33,7 @@ class Parameter:
     nullable: bool = False
 
     def expected(self) -> str:
-        """Say in words what a right value is."""
+        """Describe the valid values."""
         what = {
             "boolean": "true or false",
             "integer": f"an integer{self._range()}",
@@ -44,7 +44,7 @@ class Parameter:
         return f"{what}, or null" if self.nullable else what
 
     def check(self, value: object) -> ParameterValue:
-        """Return `value` as the function behind wants it, or raise ValueError saying what would have been right."""
+        """Return `value` as the declared type, or raise ValueError that describes the valid values."""
         if value is None and self.nullable:
             return None
         match self.kind:
@@ -77,7 +77,7 @@ class Parameter:
 def check_parameters(owner: str, declared: Iterable[Parameter], given: Mapping[str, object]) -> Parameters:
     """Return every declared parameter with its given or default value.
 
-    Raises InvalidRequest with a pointer `/<name>` for each unknown name and each value out of range.
+    Raises InvalidRequest, with the pointer `/<name>`, for each unknown name and invalid value.
     """
     known = {parameter.name: parameter for parameter in declared}
     values: dict[str, ParameterValue] = {name: parameter.default for name, parameter in known.items()}
@@ -103,7 +103,7 @@ def not_listed(what: str, name: str, known: Iterable[str], listed_at: str) -> st
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """Say that `name` is not on offer, what is, and which one was probably meant."""
+    """Return an error text for an unknown name, with the known ones and the closest match."""
     names = sorted(known)
     text = f"{name[:64]!r} is not a {what}: {', '.join(names) if names else 'it takes none'}"
     close = difflib.get_close_matches(name[:64], names, n=1)
@@ -111,5 +111,5 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def pointer_token(name: str) -> str:
-    """Escape a name for use in a JSON pointer (RFC 6901), cut to a length fit for an error message."""
+    """Return a name escaped for a JSON pointer (RFC 6901), cut for use in an error message."""
     return name[:64].replace("~", "~0").replace("/", "~1")

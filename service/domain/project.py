@@ -1,7 +1,7 @@
-"""What a project is: frozen values, and the pure transitions between them. Nothing here touches a disk or a network.
+"""The state of a project: frozen values, and pure functions that change them.
 
-What a sample is trained on is derived from its votes (`Project.labels`), and whether a fit is due is derived from the
-labels and the model (`Project.fit_is_due`), so that no second truth has to survive a crash.
+The label of a sample is derived from its votes (`Project.labels`), and whether a fit is due from the labels and the
+model (`Project.fit_is_due`): neither is stored, so neither can contradict the state after a crash.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from service.domain.parameters import Parameters
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
 MICROSECONDS = 1_000_000
-"""In a second: all times are so many since 1970 UTC."""
+"""Microseconds in a second: times are integers in microseconds since 1970 UTC."""
 
 MAX_CLASSES = 10_000
-"""More classes than anybody tells apart; what has more is a number or a name that was taken for a label."""
+"""Maximum number of classes; more of them are probably numbers or ids sent as labels."""
 
 PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-"""What a project may be called."""
+"""Pattern of a project id."""
 
-GROW_CLASSES = "POST /fit with a longer list of 'classes' declares it"
+GROW_CLASSES = "declare it by POST /fit with a longer list of 'classes'"
 
 
 ConsensusMethod = Literal["crowdlab", "majority"]
-"""How the votes of several people on one sample become one label."""
+"""How the votes of several annotators on one sample become one label."""
 
 DEFAULT_CONSENSUS_METHOD: ConsensusMethod = "crowdlab"
 
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSpec:
-    """Which estimator a project trains: a name of `estimators.ESTIMATORS` and all its parameters."""
+    """The estimator that a project trains: a name in `estimators.ESTIMATORS`, and all its parameters."""
 
     name: str
     params: Parameters
@@ -58,7 +58,7 @@ class EstimatorSpec:
 
 @dataclass(frozen=True, slots=True)
 class TestScore:
-    """How well a model does on the held-out set. Log loss is in nats, the others are shares of 1."""
+    """Scores of a model on the held-out set. Log loss is in nats, the others are between 0 and 1."""
 
     accuracy: float
     balanced_accuracy: float
@@ -70,10 +70,10 @@ class TestScore:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A fitted model: the file of its number, what it was fitted with and on, and how well it does.
+    """A fitted model: its file number, the settings and labels that it was fitted with, and its scores.
 
-    `held_out` is the number of the held-out set that it was scored on, None without one. `consensus` is what was found
-    out about the votes that it was fitted to, None where there was nothing to weigh.
+    `held_out` is the number of the held-out set that it was scored on, None without one. `consensus` is that of the
+    votes that it was fitted to, None if there were none to weigh.
     """
 
     version: int
@@ -88,7 +88,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of the pool's rows, kept in the files of its number."""
+    """Consecutive rows of the pool, stored in the files of its number."""
 
     number: int
     n_rows: int
@@ -97,7 +97,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The held-out set, kept in the files of its number."""
+    """The held-out set, stored in the files of its number."""
 
     number: int
     n_rows: int
@@ -106,7 +106,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What tells a file from nearly every other: how many bytes it has, and their CRC-32 (as in zip archives)."""
+    """The size of a file in bytes, and its CRC-32 (as in zip archives)."""
 
     n_bytes: int
     crc: int
@@ -114,7 +114,7 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """Where the events of a project lie: in its log, of which so many bytes count, and behind those in `tail`."""
+    """The events of a project: the first `n_bytes` of its log file, followed by `tail`."""
 
     n_bytes: int = 0
     tail: tuple[bytes, ...] = ()
@@ -122,14 +122,12 @@ class EventLog:
 
 @dataclass(frozen=True, eq=False)
 class Project:
-    """The whole state of a project. `version` counts its commits; `incarnation` is new with every new pool.
+    """The whole state of a project. `version` counts its commits; each new pool has its own `pool_id`.
 
-    `changed_since_fit` (k,) are the samples whose labels changed since the current model's snapshot, sorted; None in a
-    state of an earlier version that did not record them.
-    `fit_asked` is the revision of the labels that a model was last asked of, None when nobody asks; `fit_error` says
-    why the last fit failed, until one succeeds.
-    `checksums` are of the files that lie beside the state, by name. A state that an earlier version of the service
-    wrote has neither them nor a history.
+    `labels_revision` counts the changes of labels. `fit_asked` is its value when a fit was last requested, None if no
+    request is open; `fit_error` says why the last fit failed, until one succeeds. `changed_since_fit` (k,) are the
+    samples whose label changed since the current model's snapshot, sorted. `checksums` are those of the files beside
+    the state, by name. States of earlier versions may lack `changed_since_fit` (None), `checksums` and `event_log`.
     """
 
     project_id: str
@@ -161,34 +159,34 @@ class Project:
 
     @property
     def n_samples(self) -> int:
-        """How many rows the pool has."""
+        """Number of rows of the pool."""
         return sum(segment.n_rows for segment in self.segments)
 
     @property
     def commit(self) -> tuple[str, int]:
-        """Name this state among all that there ever were."""
+        """The id of this state, unique over all projects and times."""
         return self.pool_id, self.version
 
     @property
     def tag(self) -> str:
-        """Tell this state from all others that a project of this name has or had, briefly."""
+        """The entity tag of this state."""
         return f"{self.pool_id[:8]}-{self.version}"
 
     @property
     def is_sparse(self) -> bool:
-        """Whether the pool is kept as CSR."""
+        """Whether the pool is stored as CSR."""
         return self.segments[0].sparse
 
     @property
     def consensus(self) -> Consensus | None:
-        """What is known about the people behind the votes, None where it plays no part."""
+        """The consensus of the current model, None without one or if the majority counts."""
         return self.model.consensus if self.model is not None and self.consensus_method == "crowdlab" else None
 
     @cached_property
     def labels(self) -> SampleLabels:
-        """What the votes come to: the consensus found with the model, the majority where votes are newer.
+        """The label of each sample: the model's consensus, or the majority of votes that are newer.
 
-        A sample without a label is skipped once `skips_to_drop` annotators skipped it, or one without a name.
+        A sample without a label is skipped once `skips_to_drop` annotators skipped it, or an anonymous one did.
         """
         labels = self.votes.majority if self.consensus is None else self.consensus.apply_to(self.votes)
         if self.skips_to_drop == 1:
@@ -197,24 +195,24 @@ class Project:
 
     @property
     def n_bytes(self) -> int:
-        """How much memory it takes, nearly."""
+        """Approximate memory used, in bytes."""
         consensus = self.model.consensus if self.model else None
         n_bytes = self.votes.n_bytes + sum(map(len, self.event_log.tail if self.event_log else ()))
         return n_bytes + (consensus.n_bytes + self.labels.codes.nbytes if consensus else 0)
 
     @property
     def n_labeled(self) -> int:
-        """How many samples have a label."""
+        """Number of samples with a label."""
         return len(self.labels.labeled)
 
     @property
     def n_skipped(self) -> int:
-        """How many samples were skipped."""
+        """Number of skipped samples."""
         return len(self.labels.skipped)
 
     @property
     def n_unlabeled(self) -> int:
-        """How many samples can still be asked about."""
+        """Number of samples that can still be asked about."""
         return self.n_samples - self.n_labeled - self.n_skipped
 
     @property
@@ -232,34 +230,34 @@ class Project:
 
     @property
     def class_counts(self) -> list[int]:
-        """How many samples are labelled with each of `classes`."""
+        """Number of samples labelled with each of `classes`."""
         counts: list[int] = np.bincount(self.labels.codes, minlength=len(self.classes)).tolist()
         return counts
 
     @property
     def n_classes_labeled(self) -> int:
-        """How many classes have at least one labelled sample."""
+        """Number of classes with at least one labelled sample."""
         return int(np.count_nonzero(self.class_counts))
 
     @property
     def can_fit(self) -> bool:
-        """Whether there is something to learn: two classes, also by the majority that the next fit starts from."""
+        """Whether two classes are labelled, also by the majority, which the next fit starts from."""
         has_two = self.n_classes_labeled >= 2
         return has_two and (self.consensus is None or len(np.unique(self.votes.majority.codes)) >= 2)
 
     @property
     def fit_is_due(self) -> bool:
-        """Whether a fit would give another model than the current one."""
+        """Whether a fit would give a model other than the current one."""
         return (self.model is None or not self.matches(self.model, self.labels_revision)) and self.can_fit
 
     @property
     def fit_is_wanted(self) -> bool:
-        """Whether somebody asked for a model that is still to be made: without that, a fit that is due can wait."""
+        """Whether a requested model is still missing; a fit that is due but not wanted can wait."""
         is_open = self.fit_asked is not None and not (self.model and self.matches(self.model, self.fit_asked))
         return is_open and self.can_fit
 
     def matches(self, model: ModelRef, labels_revision: int) -> bool:
-        """Tell whether a model is of this project's estimator, seed and held-out set, and has seen a revision."""
+        """Return whether a model has this project's estimator, seed and held-out set, and has seen a revision."""
         return (
             model.estimator == self.estimator
             and model.random_state == self.random_state
@@ -275,21 +273,21 @@ class Project:
 
     @property
     def test_score(self) -> TestScore | None:
-        """How well the current model does on the current held-out set, None without either."""
+        """Scores of the current model on the current held-out set, None without either."""
         return self.model.test_score if self.model and self.model.held_out == self.held_out_number else None
 
     def next_moment(self) -> int:
-        """Return the time in microseconds since 1970 UTC, later than the last commit even if the clock was set back."""
+        """Return the current time, or a later one if the clock was set back: it is after the last commit."""
         return max(now(), self.updated_at + 1)
 
     def next_version(self) -> Project:
-        """Return the project as its next version, later than the last and no earlier than any of its votes."""
+        """Return the next version of the project, committed after the last one and after all votes."""
         # The clock may be set back between a vote and its commit.
         moment = max(self.next_moment(), int(self.votes.at.max(initial=0)))
         return replace(self, version=self.version + 1, updated_at=moment)
 
     def continuing(self, old: Project) -> Project:
-        """Return the project as the successor of another: its counters go on, so that no file name comes again."""
+        """Return the project with the counters of the one it replaces, so that no file name is used twice."""
         return replace(
             self,
             version=old.version,
@@ -321,7 +319,7 @@ class Project:
         return np.unique(np.concatenate([given, retracted, reweighed]))
 
     def with_fit_asked(self) -> Project:
-        """Return the project with a model asked for of the labels that there are; as it is where none is due."""
+        """Return the project with a fit to its current labels requested, unchanged if none is due."""
         if not self.fit_is_due or self.fit_asked == self.labels_revision:
             return self
         return replace(self, fit_asked=self.labels_revision)
@@ -329,7 +327,7 @@ class Project:
     def with_failed_fit(self, before: Project, error: str, *, is_final: bool) -> Project:
         """Return the project after a fit of the state `before` failed.
 
-        A final failure would come again, so that it settles what was asked up to then, until somebody asks anew.
+        A final failure would repeat itself, so the request for a fit is dropped.
         """
         is_settled = is_final and self.fit_asked == before.fit_asked and self.estimator == before.estimator
         asked = None if is_settled else self.fit_asked
@@ -354,12 +352,12 @@ class Project:
             fit_error=None,
             changed_since_fit=self.changed_samples(self.votes if votes is None else votes, self.votes),
         )
-        # Votes that came meanwhile may leave a single class beside the consensus of the others.
+        # With votes given during the fit, the new consensus may leave a single class.
         return fitted if fitted.can_fit else self
 
 
 def reweighed_samples(before: Votes, after: Votes) -> NDArray[np.int64]:
-    """Return the samples with several labels, before or after, whose ballots are not what they were."""
+    """Return the samples with several labels, before or after, whose votes changed."""
     several = np.concatenate(
         [before.shared_samples, after.shared_samples[~contains(before.shared_samples, after.shared_samples)]]
     )
@@ -369,7 +367,7 @@ def reweighed_samples(before: Votes, after: Votes) -> NDArray[np.int64]:
 
 
 def vote_hashes_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return the ballots of each sample, 0 for one without a label."""
+    """Return the hash of each sample's votes, 0 without a label."""
     rows, found = look_up(votes.majority.labeled, index)
     hashes = np.zeros(len(index), np.uint64)
     hashes[found] = votes.vote_hashes[rows[found]]
@@ -377,25 +375,25 @@ def vote_hashes_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]
 
 
 def now() -> int:
-    """Return the time in microseconds since 1970 UTC."""
+    """Return the current time in microseconds since 1970 UTC."""
     return int(datetime.now(UTC).timestamp() * MICROSECONDS)
 
 
 def format_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Show microseconds since 1970 UTC as RFC 3339 tells."""
+    """Return times in RFC 3339 format."""
     return np.datetime_as_string(microseconds.astype("M8[us]"), timezone="UTC")
 
 
 def format_time(microseconds: int) -> str:
-    """Show a single time as `show_times` does."""
+    """Return a time in RFC 3339 format."""
     return str(format_times(np.array(microseconds)))
 
 
 def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[[int], str]) -> Project:
-    """Return the project with those of `values` that it does not know added to its classes, sorted, behind the others.
+    """Return the project with new classes of `values` appended to its own, sorted.
 
-    Raises InvalidRequest, at `pointer(position)` of each value that is of another type than the project's labels, or
-    that is not among the classes that were declared.
+    Raises InvalidRequest, at `pointer(position)`, for each value that has another type than the project's labels or is
+    not among its declared classes.
     """
     errors = []
     new: list[Label] = []
@@ -403,7 +401,7 @@ def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[
     for position, value in enumerate(values):
         if project.classes and type(value) is not type(project.classes[0]):
             wanted = type_name(project.classes[0])
-            problem = f"{quote_label(value)} is {type_name(value)}; this project's labels are each {wanted}"
+            problem = f"{quote_label(value)} is {type_name(value)}; each label of this project is {wanted}"
             errors.append(FieldError(pointer(position), problem))
         elif value in known:
             continue
@@ -412,7 +410,7 @@ def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[
             problem = f"{quote_label(value)} is not among the declared classes ({declared}): {GROW_CLASSES}"
             errors.append(FieldError(pointer(position), problem))
         elif len(known) + len(new) == MAX_CLASSES:
-            errors.append(FieldError(pointer(position), f"is one class too many; a project has at most {MAX_CLASSES}"))
+            errors.append(FieldError(pointer(position), f"is a new class, and a project has at most {MAX_CLASSES}"))
         else:
             new.append(value)
         if len(errors) > MAX_ERRORS:
@@ -423,53 +421,53 @@ def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[
 
 
 def declare_classes(project: Project, classes: Sequence[Label]) -> Project:
-    """Return the project with its classes declared: no label outside them is taken from now on.
+    """Return the project with its classes declared: other labels are refused from now on.
 
-    Raises InvalidRequest at `/classes` when one that the project has is missing, or is of another type.
+    Raises InvalidRequest at `/classes` if a class of the project is missing.
     """
     declared = {(type(label), label) for label in classes}  # True is not 1
     missing = [label for label in project.classes if (type(label), label) not in declared]
     if missing:
         names = ", ".join(quote_label(label) for label in missing[:10])
-        raise InvalidRequest.at("/classes", f"may only grow; the project already has {names}")
+        raise InvalidRequest.at("/classes", f"must include all classes of the project; {names} missing")
     known = set(project.classes)
     new = tuple(label for label in classes if label not in known)
     return replace(project, classes=project.classes + new, classes_declared=True)
 
 
 def encode_labels(project: Project, labels: EncodedLabels) -> NDArray[np.int32]:
-    """Return labels as codes of the project's classes, which must have them all; -1 for unlabelled."""
+    """Return the class codes of labels, which must all be classes of the project; -1 if unlabelled."""
     code_of = {label: code for code, label in enumerate(project.classes)}
     table = np.array([code_of[value] for value in labels.values] + [-1], np.int32)
     return table[labels.codes]
 
 
 def contradictions(project: Project) -> Iterator[str]:
-    """Yield what cannot be true of a project at once."""
+    """Yield a description of each contradiction in a project's votes."""
     votes = project.votes
     columns = {len(column) for column in (votes.index, votes.code, votes.annotator, votes.at, votes.query)}
     if len(columns) > 1:
-        yield "holds columns of votes that are not of one length"
+        yield "has vote columns of different lengths"
         return
     if not (np.diff(votes.key) > 0).all():
-        yield "holds votes that are not in order, or twice"
+        yield "has votes that are out of order or duplicated"
     elif len(misplaced_anonymous(votes)):
-        yield "holds votes beside one without an annotator"
+        yield "has other votes on a sample with an anonymous one"
     if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
-        yield "holds votes on samples that there are not"
+        yield "has votes on samples beyond the pool"
     if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():
-        yield "holds votes for classes that there are not"
+        yield "has votes for unknown classes"
     if not ((votes.annotator >= ANONYMOUS) & (votes.annotator < len(project.annotators))).all():
-        yield "holds votes of annotators that there are not"
+        yield "has votes of unknown annotators"
 
 
 def type_name(label: Label) -> str:
-    """Name the type of a label as a caller of JSON knows it."""
+    """Return the JSON type of a label, with its article."""
     return {bool: "a boolean", int: "an integer", str: "a string"}[type(label)]
 
 
 def quote_label(label: Label) -> str:
-    """Show a label in an error message as it stands in JSON, cut to a length fit for reading."""
+    """Return a label as JSON for an error message, cut if it is long."""
     if isinstance(label, bool):
         return "true" if label else "false"
     return str(label) if isinstance(label, int) else f'"{label[:64]}"'

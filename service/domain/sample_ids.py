@@ -1,4 +1,4 @@
-"""The caller's own names of the samples, kept so that a few can be looked up without reading them all."""
+"""The caller's own ids of the samples, stored for looking up a few without reading them all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleIds:
-    """n unique names: their UTF-8 bytes one after the other, where each starts, and their order by a hash of 64 bits.
+    """n unique ids: their concatenated UTF-8 bytes, where each starts, and their order by a 64-bit hash.
 
-    The arrays may be mapped from disk: a look-up by name costs a few short reads, one by position a single one.
+    The arrays may be mapped from disk: finding an id takes a few short reads, reading one at a position takes one.
     """
 
     text: NDArray[np.uint8]
@@ -27,7 +27,7 @@ class SampleIds:
 
     @classmethod
     def build(cls, names: Sequence[str]) -> SampleIds:
-        """Build the look-up from unique names, in the order of the pool's rows."""
+        """Build the index of unique ids, given in the order of the pool's rows."""
         encoded = [name.encode() for name in names]
         starts = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(name) for name in encoded], out=starts[1:])
@@ -36,14 +36,14 @@ class SampleIds:
         return cls(np.frombuffer(b"".join(encoded), np.uint8), starts, hashes[order], order)
 
     def pack(self) -> NDArray[np.uint8]:
-        """Return all of it as one array, which takes one open file where it is mapped, and not four."""
+        """Return everything as one array, so that mapping it takes one open file instead of four."""
         n = np.array([len(self)], np.int64)
         return np.concatenate([part.view(np.uint8) for part in (n, self.starts, self.hashes, self.order, self.text)])
 
     @classmethod
     def unpack(cls, packed: NDArray[np.uint8]) -> SampleIds:
-        """Return what `pack` was made of, over the same memory."""
-        packed = packed.view(np.ndarray)  # to read a number of a mapping takes five times as long
+        """Return the ids of a packed array, sharing its memory."""
+        packed = packed.view(np.ndarray)  # reading a number from a memmap takes five times as long
         n = int(packed[:8].view(np.int64)[0])
         starts, hashes, order, end = np.cumsum([8, 8 * (n + 1), 8 * n, 8 * n]).tolist()
         return cls(
@@ -57,17 +57,17 @@ class SampleIds:
         return len(self.order)
 
     def names_at(self, positions: Iterable[int]) -> list[str]:
-        """Return the names of some rows."""
+        """Return the ids of some rows."""
         return [self._encoded(position).decode() for position in positions]
 
     def find(self, name: str) -> int | None:
-        """Return the position of a name, None where there is none."""
+        """Return the position of an id, None if it is unknown."""
         wanted = name.encode()
         rank = int(np.searchsorted(self.hashes, np.uint64(hash_of(wanted))))
         return next((at for at in self._positions_from(rank, hash_of(wanted)) if self._encoded(at) == wanted), None)
 
     def _positions_from(self, rank: int, hash_: int) -> Iterator[int]:
-        """Yield the positions of the names of one hash: nearly always a single one."""
+        """Yield the positions of the ids with one hash, nearly always a single one."""
         while rank < len(self) and int(self.hashes[rank]) == hash_:
             yield int(self.order[rank])
             rank += 1
@@ -77,23 +77,23 @@ class SampleIds:
 
 
 def hash_of(encoded: bytes) -> int:
-    """Hash a name to 64 bits, the same in every process."""
+    """Return a 64-bit hash of an id, the same in every process."""
     return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True, eq=False)
 class PoolIds:
-    """The names of a whole pool, which came in one or more parts; unique over all of them."""
+    """The ids of a whole pool, in one or more parts; unique over all parts."""
 
     parts: tuple[SampleIds, ...]
 
     @cached_property
     def starts(self) -> list[int]:
-        """The position of each part's first name, and behind them the number of names."""
+        """The position of each part's first id, followed by the number of ids."""
         return [0, *accumulate(map(len, self.parts))]
 
     def names_at(self, positions: Sequence[int]) -> list[str]:
-        """Return the names of some rows."""
+        """Return the ids of some rows."""
         starts = self.starts
         homes = [bisect.bisect_right(starts, position) - 1 for position in positions]
         return [
@@ -102,14 +102,14 @@ class PoolIds:
         ]
 
     def find(self, name: str) -> int | None:
-        """Return the position of a name, None where there is none."""
+        """Return the position of an id, None if it is unknown."""
         for part, start in zip(self.parts, self.starts, strict=False):
             if (found := part.find(name)) is not None:
                 return start + found
         return None
 
     def find_known(self, names: Sequence[str]) -> Iterator[int]:
-        """Yield which of some names are there already, by their position in `names`, as they are found."""
+        """Yield the positions in `names` of those that exist already."""
         hashes = np.fromiter((hash_of(name.encode()) for name in names), np.uint64, len(names))
         alike = np.zeros(len(names), np.bool_)
         for part in self.parts:

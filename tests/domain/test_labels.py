@@ -215,7 +215,7 @@ def slow_cast(said, rows, at, resolved):
 
 
 def without_clashes(rows):
-    """At most one vote per sample and annotator, and no other beside one of nobody in particular."""
+    """At most one vote for each sample and annotator, and no other on a sample with an anonymous one."""
     kept = {}
     for index, code, annotator, query in rows:
         if (index, ANONYMOUS) in kept or (annotator == ANONYMOUS and any(index == other for other, _ in kept)):

@@ -316,10 +316,10 @@ def test_classes_grow_as_labels_come(classes, values, expected):
 
 
 WRONG = [
-    ("text for integers", (1, 2), False, ["1"], "is a string; this project's labels are each an integer"),
-    ("an integer for text", ("1",), False, [1], "1 is an integer; .* each a string"),
-    ("true for an integer", (1, 0), False, [True], "true is a boolean; .* each an integer"),
-    ("an integer for booleans", (True, False), False, [1], "1 is an integer; .* each a boolean"),
+    ("text for integers", (1, 2), False, ["1"], "is a string; each label of this project is an integer"),
+    ("an integer for text", ("1",), False, [1], "1 is an integer; .* is a string"),
+    ("true for an integer", (1, 0), False, [True], "true is a boolean; .* is an integer"),
+    ("an integer for booleans", (True, False), False, [1], "1 is an integer; .* is a boolean"),
     ("not declared", ("a", "b"), True, ["c"], r'"c" is not among the declared classes \("a", "b"\)'),
 ]
 
@@ -343,7 +343,7 @@ def test_declared_classes_come_behind_those_there_are():
     ("classes", "declared"), [(("a", "b"), ["a"]), ((1, 0), [True, False]), ((True,), [1]), (("1",), [1])]
 )
 def test_declared_classes_only_grow(classes, declared):
-    with pytest.raises(InvalidRequest, match="may only grow; the project already has") as caught:
+    with pytest.raises(InvalidRequest, match="must include all classes of the project") as caught:
         declare_classes(project(classes=classes), declared)
     assert caught.value.errors[0].pointer == "/classes"
 
@@ -353,7 +353,7 @@ def test_ten_thousand_classes_are_no_work():
     grown = extend_classes(project(classes=()), names, str)
     assert declare_classes(grown, [*names, "new"]).classes[-1] == "new"
     assert extend_classes(grown, names, str) is grown
-    with pytest.raises(InvalidRequest, match="one class too many"):
+    with pytest.raises(InvalidRequest, match="is a new class, and a project has at most"):
         extend_classes(grown, ["new"], str)
 
 

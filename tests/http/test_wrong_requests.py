@@ -936,11 +936,11 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (fit(ids=["a", "a"]), "is the same as entry 0"),
         (fit(), "as many as AQ_MAX_PROJECTS allows"),
         (again("dogs"), "there is no project 'dogs' yet"),
-        (again("digits", classes=[0, 1]), "may only grow; the project already has 2"),
+        (again("digits", classes=[0, 1]), "must include all classes of the project; 2 missing"),
         (label({"index": 3, "label": 3}, project_id="digits"), "not among the declared classes (0, 1, 2)"),
         (
             label({"index": 3, "label": True}, project_id="digits"),
-            "true is a boolean; this project's labels are each an",
+            "true is a boolean; each label of this project is an",
         ),
         (label({"index": 2, "label": "cat"}), "DELETE /projects/cats/labels/2 takes the skip back"),
         (label({"index": 8, "label": "cat"}), "must be from 0 to 7"),

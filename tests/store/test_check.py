@@ -144,7 +144,7 @@ def test_a_vote_beside_one_of_nobody_is_named(projects):
     project = label_by(projects, "ann", "bob")
     votes = replace(project.votes, annotator=project.votes.annotator - 1)
     write_state(projects, replace(project, votes=votes))
-    assert check(projects)[1] == ["p: state.joblib: holds votes beside one of nobody in particular"]
+    assert check(projects)[1] == ["p: state.joblib: has other votes on a sample with an anonymous one"]
 
 
 def label_by(store, *annotators):
