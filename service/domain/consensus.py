@@ -39,7 +39,7 @@ class Consensus:
         return sum(column.nbytes for column in columns)
 
     def match(self, votes: Votes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the positions of samples whose votes are unchanged, in the consensus and among the labelled samples."""
+        """Return the positions of samples with unchanged votes, in the consensus and among the labelled samples."""
         rows, found = look_up(votes.majority.labeled, self.index)
         found[found] = votes.vote_hashes[rows[found]] == self.vote_hashes[found]
         return np.flatnonzero(found), rows[found]

@@ -1,4 +1,4 @@
-"""Who answered, how much, and how well."""
+"""GET /projects/{id}/annotators: how much each annotator labelled, and how well."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.store import Store
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorRecord:
-    """What somebody did; None for nobody in particular, and for what is not known. Times as RFC 3339 tells."""
+    """The work of an annotator, None if anonymous. Unknown values are None, times in RFC 3339 format."""
 
     annotator: str | None
     n_labels: int
@@ -28,7 +28,7 @@ class AnnotatorRecord:
 
 
 def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[AnnotatorRecord]]:
-    """Return a project and all whose answers stand, nobody first, the others in the order of their first answer."""
+    """Return a project and its annotators, anonymous first, the others in the order of their first vote."""
     project = store.read(project_id).project
     votes = project.votes
     codes, who = np.unique(votes.annotator, return_inverse=True)
@@ -71,7 +71,7 @@ def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[An
 
 
 def accuracy_of(project: Project, annotators: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the estimated accuracy of each annotator, NaN where it is not known."""
+    """Return the estimated accuracy of each annotator, NaN if unknown."""
     accuracy = np.full(len(annotators), np.nan)
     if project.consensus is not None:
         rows, found = look_up(project.consensus.annotator.astype(np.int64), annotators.astype(np.int64))

@@ -1,4 +1,4 @@
-"""POST /projects/{id}/pool: more samples for a pool, behind those that it has."""
+"""POST /projects/{id}/pool: append samples to the pool of a project."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from service.usecases.run_once import run_once
 from service.usecases.uploads import check_lengths, first_entry, refuse_other_kind, target_files
 
 MAX_SEGMENTS = 2_000
-"""Each is up to four mapped files, and a process may not have any number open."""
+"""Each segment has up to four mapped files, and a process has a limited number of open files."""
 
 MERGED_ROWS = 2**16
 MERGED_CELLS = 2**22
-"""Segments up to this size are put together with what comes behind them: 32 MB of float64."""
+"""Segments up to this size are merged with the rows appended to them: 32 MB of float64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AppendRequest:
-    """What POST /projects/{id}/pool was asked; None where a field was not sent."""
+    """The request of POST /projects/{id}/pool; None where a field was not sent."""
 
     project_id: str
     X: StagedRows
@@ -42,10 +42,10 @@ class AppendRequest:
 def append_samples(
     store: Store, staging: Staging, request: AppendRequest, max_cells: int, preconditions: Preconditions = UNCONDITIONAL
 ) -> Project:
-    """Put samples behind those of the pool, and return the project. Indices of old samples stay as they are.
+    """Append samples to the pool, and return the project. The indices of earlier samples stay the same.
 
-    Labels that come with them are kept, and make a fit due. Raises InvalidRequest, ProjectNotFound,
-    PreconditionFailed and the store's errors.
+    Labels of the new samples make a fit due. Raises InvalidRequest, ProjectNotFound, PreconditionFailed and the store's
+    errors.
     """
     return run_once(
         store,
@@ -64,14 +64,16 @@ def append_rows(
     names = None if request.ids is None else SampleIds.build(request.ids)
     before = store.read(request.project_id, Part.POOL, Part.IDS)
     preconditions.check(before.project)
-    # To look for a million names takes a second: not under the lock, unless somebody else was quicker.
+    # Looking up a million ids takes a second: do it before locking, and again only if the pool has changed since.
     check_samples(before, request, max_cells)
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         snapshot = transaction.read(Part.POOL, Part.IDS)
         if pool_of(snapshot.project) != pool_of(before.project):
             check_samples(snapshot, request, max_cells)
         if len(snapshot.project.segments) == MAX_SEGMENTS:
-            problem = f"finds a pool of {MAX_SEGMENTS} pieces, and no more can be kept open; send fewer and larger ones"
+            problem = (
+                f"cannot be appended: the pool has {MAX_SEGMENTS} segments, the maximum; append more rows at a time"
+            )
             raise InvalidRequest.at("/X", problem)
         project = with_new_labels(snapshot.project, request)
         segments, rows, names = merge_segments(snapshot, request.X, names)
@@ -86,12 +88,12 @@ def append_rows(
 
 
 def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:
-    """Name the rows that a project has."""
+    """Return a value that identifies the rows of a project."""
     return project.pool_id, project.segments
 
 
 def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> None:
-    """Raise InvalidRequest for samples that the pool cannot take."""
+    """Raise InvalidRequest for samples that do not fit the pool."""
     project, X = snapshot.project, request.X
     refuse_other_kind("/X", X, project)
     if snapshot.pool is not None:
@@ -101,7 +103,7 @@ def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) ->
     if project.has_ids and request.ids is None:
         raise InvalidRequest.at("/ids", "is required: this project was made with ids")
     if not project.has_ids and request.ids is not None:
-        raise InvalidRequest.at("/ids", "must be left out: this project was made without ids")
+        raise InvalidRequest.at("/ids", "must be omitted: this project was made without ids")
     if request.ids is not None and snapshot.ids is not None:
         known = list(islice(snapshot.ids.find_known(request.ids), MAX_ERRORS + 1))
         if known:
@@ -109,7 +111,7 @@ def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) ->
 
 
 def with_new_labels(project: Project, request: AppendRequest) -> Project:
-    """Return the project with the labels of the new samples, given by nobody in particular."""
+    """Return the project with the anonymous labels of the new samples."""
     if request.y is None:
         return project
     project = extend_classes(project, request.y.values, first_entry("y", request.y))
@@ -122,10 +124,10 @@ def with_new_labels(project: Project, request: AppendRequest) -> Project:
 def merge_segments(
     snapshot: Snapshot, X: StagedRows, names: SampleIds | None
 ) -> tuple[tuple[Segment, ...], Rows, SampleIds | None]:
-    """Return the segments that stay, and the rows and names of the one behind them: the new ones, or more.
+    """Return the segments that stay, and the rows and ids of the segment that follows them.
 
-    Small segments that are no larger than what comes behind them go into it, so that a pool which grows by single
-    samples has few segments, and a row is written again a few times and not each time.
+    That holds the new rows and those of small segments before them, so a pool that grows by single samples has few
+    segments, and each row is rewritten only a few times.
     """
     if snapshot.pool is None:
         raise ValueError("an append needs a snapshot with its pool")
@@ -141,6 +143,6 @@ def merge_segments(
 
 
 def can_merge(last: Rows, new: Rows) -> bool:
-    """Tell whether a segment is written again together with the rows behind it, in a dtype that holds all of both."""
+    """Return whether to rewrite a segment with the rows after it: it is small, and one dtype holds both."""
     is_small = len(last) <= min(MERGED_ROWS, len(new)) and count_cells(last) + count_cells(new) <= MERGED_CELLS
     return is_small and common_dtype(last.dtype, new.dtype) is not None

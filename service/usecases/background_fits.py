@@ -1,7 +1,7 @@
-"""Fits that nobody waits for: one at a time in a project, whoever asked, and a few at a time in a process.
+"""Fits in background threads: one at a time for each project, a few at a time in a process.
 
-That a fit is wanted stands in the project's state (`Project.fit_is_wanted`). What is kept here is only which projects
-this process has met in that state, so that it may be lost at any time: the next request that meets one brings it back.
+A project's state says whether a fit is wanted (`Project.fit_is_wanted`). A process only keeps the projects that it has
+seen in that state, and may lose them: the next request that meets such a project brings it back.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from service.telemetry.metrics import in_background
 from service.usecases.training import fit_in_turn
 
 TURN_SECONDS = 0.1
-"""How soon to look again at a project that somebody else fits just now."""
+"""Pause before looking again at a project that another process is fitting."""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
-"""How soon to try again where a fit could not be made, such as on a full disk; twice as long after each time."""
+"""Pause after a fit that could not be made, on a full disk for example; it doubles with each try."""
 
 log = logging.getLogger(__name__)
 
 
 class BackgroundFits:
-    """Makes the fits that projects want, in threads that last as long as there are any.
+    """Fits projects in daemon threads, which end when no project is left.
 
-    The threads are daemons: a process that is told to stop does not wait for them, and the fit stays wanted.
+    A process that shuts down does not wait for them: the fit stays wanted.
     """
 
     def __init__(self, store: Store, n_threads: int) -> None:
         self._store = store
         self._n_threads = n_threads
         self._n_alive = 0
-        self._waiting: dict[str, float] = {}  # when each project may be looked at, on the monotonic clock
+        self._waiting: dict[str, float] = {}  # when to look at each project, by the monotonic clock
         self._at_work: set[str] = set()
         self._n_failures: dict[str, int] = {}
         self._changed = Condition()
 
     def start_if_wanted(self, project: Project) -> None:
-        """See to it that the project gets the fit that it wants, if it does. Returns at once."""
+        """Make sure that the project gets its fit if it wants one. Returns at once."""
         if not project.fit_is_wanted:
             return
         with self._changed:
@@ -51,7 +51,7 @@ class BackgroundFits:
             if self._n_alive < self._n_threads:
                 try:
                     Thread(target=self._work_off, name="background fit", daemon=True).start()
-                except RuntimeError as error:  # no more threads are to be had; the next request tries again
+                except RuntimeError as error:  # no more threads; the next request tries again
                     log.warning("project %s waits for its fit: %s", project.project_id, error)
                 else:
                     self._n_alive += 1
@@ -68,7 +68,7 @@ class BackgroundFits:
                 self._changed.notify()
 
     def _next(self) -> str | None:
-        """Wait for a project that may be looked at; None when there is none that another thread does not see to."""
+        """Wait for a project to look at; return None if other threads have all of them."""
         with self._changed:
             while True:
                 open_ = {name: at for name, at in self._waiting.items() if name not in self._at_work}
@@ -84,11 +84,11 @@ class BackgroundFits:
                 self._changed.wait(seconds)
 
     def _attempt(self, project_id: str) -> float | None:
-        """Make the fit, and return after how many seconds to look again; None when nothing is left to do."""
+        """Make the fit. Return the seconds until the project needs another look, None if it needs none."""
         try:
             pause = fit_if_wanted(self._store, project_id)
         except Exception:
-            log.exception("the background fit of project %s could not be made; it is tried again", project_id)
+            log.exception("background fit of project %s failed and will be tried again", project_id)
             n_failures = self._n_failures[project_id] = self._n_failures.get(project_id, 0) + 1
             return float(min(FIRST_PAUSE_SECONDS * 2 ** (n_failures - 1), LONGEST_PAUSE_SECONDS))
         self._n_failures.pop(project_id, None)
@@ -96,10 +96,9 @@ class BackgroundFits:
 
 
 def fit_if_wanted(store: Store, project_id: str) -> float | None:
-    """Make the fit that a project wants, unless somebody else is at it.
+    """Make the fit that a project wants, unless another process is making it.
 
-    Returns after how many seconds to look again, None when nothing is left to do. Raises whatever kept the fit from
-    being made and may be gone another time.
+    Returns the seconds until the project needs another look, None if it needs none. Raises errors that may not recur.
     """
     try:
         with ExitStack() as turn:
@@ -118,7 +117,7 @@ def fit_if_wanted(store: Store, project_id: str) -> float | None:
         return 0.0  # the new pool may want a fit, too
     except FitFailed as error:
         if store.read(project_id).project.fit_asked == before.fit_asked:
-            raise  # the state could not be made to tell, on a full disk, say: it would be tried at once
+            raise  # the failure is not stored, on a full disk for example: a retry must wait
         log.warning("project %s keeps its model: %s", project_id, error)
-        return 0.0  # labels that came meanwhile may be learnt from
+        return 0.0  # newer labels may be fittable
     return 0.0 if after.fit_is_wanted else None

@@ -1,4 +1,4 @@
-"""Why these samples: what the model makes of each, what lies around it, and what it stands for."""
+"""Explanations of a batch: predictions, nearest labelled samples and clusters."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from service.usecases.query_batch import Batch
 from service.usecases.query_request import QueryRequest
 
 MAX_PROBABILITIES = 2**20
-"""A reply holds so many probabilities at most: some 20 MB of JSON."""
+"""Maximum number of probabilities in a reply: about 20 MB of JSON."""
 
 MAX_CANDIDATES = 10_000
-"""What a sample stands for is counted among so many candidates at most, drawn by the seed."""
+"""Clusters are counted over at most this many candidates, drawn at random."""
 
 WORK = 2 * 10**10
-"""So many multiplications find what is nearest: a second or two."""
+"""Maximum number of multiplications of a nearest-neighbour search: a second or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """The labelled sample nearest to another; the distance is Euclidean, in the units of the features."""
+    """The labelled sample nearest to another, by Euclidean distance in the units of the features."""
 
     index: int
     id: str | None
@@ -44,7 +44,7 @@ class Neighbor:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """How many candidates are nearer to a sample than to all others of its batch, out of how many, and their share."""
+    """The number of candidates nearest to a sample of the batch, of how many, and their share."""
 
     n_candidates: int
     n_looked_at: int
@@ -53,7 +53,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why one sample. A number that there is none for is NaN, which JSON shows as null."""
+    """Why a sample was chosen. Undefined numbers are NaN, which become null in JSON."""
 
     chosen_by: str
     predicted_label: Label | None
@@ -65,7 +65,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Names:
-    """What things are called: the columns of the probabilities, the codes of labels, and samples, None without ids."""
+    """The labels of the probabilities' columns and of class codes, and the ids of samples, None without ids."""
 
     classes: Sequence[Label] | None
     labels: Sequence[Label]
@@ -75,9 +75,9 @@ class Names:
 def explain(
     question: Question, batch: Batch, request: QueryRequest, seed: Sequence[int], names: Names
 ) -> list[Explanation]:
-    """Explain each sample of a batch; the same state and the same request give the same answer.
+    """Explain each sample of a batch; the same state and the same request give the same result.
 
-    Raises InvalidRequest for a batch whose probabilities would be too many.
+    Raises InvalidRequest for a batch with too many probabilities.
     """
     rows = batch.selection.indices
     P, scores = model_view(question, batch, request, names)
@@ -101,23 +101,23 @@ def explain(
 
 
 def check_explainable(request: QueryRequest, n_classes: int) -> None:
-    """Raise InvalidRequest for a batch whose probabilities would be too many."""
+    """Raise InvalidRequest for a batch with too many probabilities."""
     if request.batch_size * n_classes > MAX_PROBABILITIES:
         most = f"at most {MAX_PROBABILITIES // n_classes} samples of {n_classes} classes are explained"
         raise InvalidRequest.at("/batch_size", f"is too large with 'explain': {most}")
 
 
 def likeliest_class(p: NDArray[np.float64], classes: Sequence[Label]) -> Label | None:
-    """Return the likeliest class, None where the probabilities are broken."""
+    """Return the most likely class, None if the probabilities are not finite."""
     return classes[int(p.argmax())] if np.isfinite(p).all() else None
 
 
 def model_view(
     question: Question, batch: Batch, request: QueryRequest, names: Names
 ) -> tuple[NDArray[np.float64] | None, dict[str, NDArray[np.float64]]]:
-    """Return the probabilities of all classes (b, c), 0 of those that the model does not know, and all scores (b,).
+    """Return the probabilities of all classes (b, c), 0 for those the model does not know, and all scores (b,).
 
-    Those of committees are among them where the strategy asked one.
+    Scores of a committee are included if the strategy uses one.
     """
     rows, strategy = batch.selection.indices, STRATEGIES[batch.selection.strategy]
     if question.model is None or names.classes is None:
@@ -135,7 +135,7 @@ def model_view(
 def nearest_labeled(
     question: Question, rows: NDArray[np.int64], rng: np.random.Generator, names: Names
 ) -> list[Neighbor | None]:
-    """Find the labelled sample nearest to each row; of very many labelled ones, among those that the seed draws."""
+    """Return the nearest labelled sample of each row, among randomly drawn ones if there are very many."""
     n_labeled, codes = len(question.labeled), question.codes
     if n_labeled == 0 or len(rows) == 0 or codes is None or not question.has_features:
         return [None] * len(rows)
@@ -153,7 +153,7 @@ def nearest_labeled(
 
 
 def clusters_of(question: Question, batch: Batch, rng: np.random.Generator) -> list[Cluster | None]:
-    """Count what each sample stands for in the batch of a set strategy; a tie goes to the earlier of the batch."""
+    """Return the cluster of each sample of a set strategy's batch; a tie goes to the earlier sample."""
     rows, candidates = batch.selection.indices, question.candidates
     is_set = STRATEGIES[batch.selection.strategy].kind == "set"
     if not is_set or len(rows) == 0 or len(candidates) == 0 or not question.has_features:
@@ -166,5 +166,5 @@ def clusters_of(question: Question, batch: Batch, rng: np.random.Generator) -> l
 
 
 def affordable(question: Question, rows: NDArray[np.int64]) -> int:
-    """Return how many other rows those of a batch can be compared to in the time there is."""
+    """Return the number of other rows that those of a batch can be compared with in reasonable time."""
     return max(WORK // (len(rows) * question.pool.cells_per_row), 100)

@@ -1,4 +1,4 @@
-"""POST /fit: create a project, or train it again."""
+"""POST /fit: create a project, or fit its model again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_ESTIMATOR = "logistic_regression"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutUpload:
-    """m rows and their m labels."""
+    """The m rows of a held-out set, and their labels."""
 
     X: StagedRows
     y: EncodedLabels
@@ -47,7 +47,10 @@ class HeldOutUpload:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitRequest:
-    """What POST /fit was asked; None where a field was not sent. `in_background` leaves the fit to others."""
+    """The request of POST /fit; None where a field was not sent.
+
+    `in_background` leaves the fit to background threads.
+    """
 
     project_id: str
     X: StagedRows | None = None
@@ -66,10 +69,10 @@ class FitRequest:
 def fit_project(
     store: Store, staging: Staging, request: FitRequest, preconditions: Preconditions = UNCONDITIONAL
 ) -> tuple[Project, bool]:
-    """Create the project, or train it again. Return it, and whether it is new.
+    """Create the project, or fit it again. Return it, and whether it is new.
 
-    One commit brings everything: until then nothing has changed, whatever goes wrong. Raises InvalidRequest,
-    ProjectExists, ProjectReplaced, PreconditionFailed, TooManyProjects, FitFailed and the store's errors.
+    Everything is one commit: nothing changes before, whatever fails. Raises InvalidRequest, ProjectExists,
+    ProjectReplaced, PreconditionFailed, TooManyProjects, FitFailed and the store's errors.
     """
 
     def change() -> tuple[Project, bool]:
@@ -85,7 +88,7 @@ def fit_project(
 def create_project(
     store: Store, staging: Staging, request: FitRequest, X: StagedRows, preconditions: Preconditions
 ) -> tuple[Project, bool]:
-    """Make a project of a new pool, or put the new pool in place of the old one."""
+    """Make a project of a new pool, or replace the pool of an existing one."""
     refuse_existing(store, request, preconditions)
     check_lengths(X.n_rows, request.y, request.ids)
     project = with_initial_labels(with_changes(new_project(request, X), request), request.y)
@@ -104,23 +107,23 @@ def create_project(
 
 
 def refit_project(store: Store, staging: Staging, request: FitRequest, preconditions: Preconditions) -> Project:
-    """Train an existing project again, with what the request changes."""
+    """Fit an existing project again, with the changes of the request."""
     try:
         snapshot = store.read(request.project_id, Part.POOL, Part.HELD_OUT)
     except ProjectNotFound:
         preconditions.check(None)
-        problem = f"is required: there is no project {request.project_id!r} yet, and its pool makes it"
+        problem = f"is required: there is no project {request.project_id!r} yet, and a pool creates it"
         raise InvalidRequest.at("/X", problem) from None
     preconditions.check(snapshot.project)
     fitted = fit_staged(staging, request, replace(snapshot, project=with_changes(snapshot.project, request)))
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
-        # Labels may have come while the model was fitted; they stay, and make the next fit due.
+        # Labels given during the fit stay, and make the next fit due.
         current = with_changes(check_same_pool(transaction.project, snapshot.project), request)
         return commit_fit(transaction, staging, request, current, fitted, {})
 
 
 def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditions) -> None:
-    """Raise ProjectExists or PreconditionFailed before any work is done, rather than only at the commit."""
+    """Raise ProjectExists or PreconditionFailed before any work is done, not only at the commit."""
     try:
         project = store.read(request.project_id).project
     except ProjectNotFound:
@@ -132,7 +135,7 @@ def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditi
 
 
 def new_project(request: FitRequest, X: StagedRows) -> Project:
-    """Return a project with a pool and nothing else, before its first commit."""
+    """Return a project that has only a pool, before its first commit."""
     at = now()
     return Project(
         project_id=request.project_id,
@@ -161,7 +164,7 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
 
 
 def with_changes(project: Project, request: FitRequest) -> Project:
-    """Return the project with the estimator, the consensus, the seed and the classes that the request brings."""
+    """Return the project with the estimator, consensus method, seed and classes of the request."""
     project = replace(
         project,
         estimator=request.estimator or project.estimator,
@@ -181,7 +184,7 @@ def with_changes(project: Project, request: FitRequest) -> Project:
 
 
 def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
-    """Return the project with the labels that came with its pool, given by nobody in particular."""
+    """Return the project with the anonymous labels that came with its pool."""
     if y is None:
         return project
     codes = encode_labels(project, y)
@@ -190,7 +193,7 @@ def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
 
 
 def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> StagedModel | None:
-    """Fit the snapshot's project into a staged file, or return None when there is nothing to fit yet, or not here."""
+    """Fit the project of a snapshot into a staged file; return None if it cannot be fitted, or not in this request."""
     if request.held_out is not None:
         snapshot = with_held_out(snapshot, request.held_out)
     if request.in_background or not snapshot.project.can_fit:
@@ -199,7 +202,7 @@ def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> Sta
 
 
 def with_held_out(snapshot: Snapshot, held_out: HeldOutUpload) -> Snapshot:
-    """Return the snapshot with the uploaded held-out set, or raise InvalidRequest when it does not fit."""
+    """Return the snapshot with the uploaded held-out set, or raise InvalidRequest if it does not fit."""
     X, project = held_out.X, snapshot.project
     refuse_other_kind("/X_test", X, project)
     if len(held_out.y.codes) != X.n_rows:
@@ -215,13 +218,13 @@ def commit_fit(
     fitted: StagedModel | None,
     files: dict[str, StagedFile | None],
 ) -> Project:
-    """Commit the project with its new files, the held-out set and the model among them."""
+    """Commit the project with its new files, including the held-out set and the model."""
     if request.held_out is not None:
         X, codes = request.held_out.X, encode_labels(project, request.held_out.y)
         held_out = HeldOut(project.last_file + 1, len(codes), X.is_sparse)
         project = replace(project, held_out=held_out, last_file=held_out.number)
         files |= target_files(rows_files(held_out), X) | {held_out_labels_file(held_out): staging.dump(codes)}
-        # It was scored on the set that came with the request, which has its number only now.
+        # The model was scored on this set before the set had a number.
         fitted = fitted and replace(fitted, ref=replace(fitted.ref, held_out=held_out.number))
     if fitted is not None:
         with_model = project.with_model(fitted.ref, fitted.votes)

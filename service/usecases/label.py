@@ -1,4 +1,4 @@
-"""POST /label: what people answered; and retracting what they did."""
+"""POST /label: store labels and skips; and DELETE, which retracts them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.usecases.run_once import run_once
 from service.usecases.training import fit_if_due
 
 MAX_ANNOTATORS = 2**ANNOTATOR_BITS - 1
-"""How many annotators a project knows at most; a vote's key has no room for more."""
+"""Maximum number of annotators of a project: a vote's key has no room for more."""
 
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SubmittedLabel:
-    """One record: a sample by index or by id, and its label, or None for a skip."""
+    """A record of POST /label: a sample by index or id, and its label, None for a skip."""
 
     index: int | None
     sample_id: str | None
@@ -39,7 +39,7 @@ class SubmittedLabel:
 
 @dataclass(frozen=True, slots=True)
 class LabelRequest:
-    """What POST /label was asked."""
+    """The request of POST /label."""
 
     project_id: str
     labels: Sequence[SubmittedLabel]
@@ -48,7 +48,7 @@ class LabelRequest:
 
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """The project after the labels, how many there were, and how many of them changed anything."""
+    """The project with the labels, the number of records, and the number that changed anything."""
 
     project: Project
     n_accepted: int
@@ -61,10 +61,10 @@ def label_project(
     try_enter: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
     preconditions: Preconditions = UNCONDITIONAL,
 ) -> LabelResult:
-    """Keep all the labels, or none; then fit, if the caller wants to wait for it and `try_enter` says there is room.
+    """Store all labels, or none; then fit if the request waits for that and `try_enter` admits it.
 
-    The project's state says that a fit is wanted, in the same commit, unless the caller wants none. Raises
-    InvalidRequest naming each record that is wrong, ProjectNotFound, PreconditionFailed and the store's errors.
+    Unless `refit` is "never", the same commit requests the fit. Raises InvalidRequest for each wrong record,
+    ProjectNotFound, PreconditionFailed and the store's errors.
     """
     project, n_changed = run_once(
         store,
@@ -80,11 +80,11 @@ def label_project(
 
 
 def store_labels(store: Store, request: LabelRequest, preconditions: Preconditions) -> tuple[Project, int]:
-    """Keep all the labels, or none. Return the project, and how many of them changed anything."""
+    """Store all labels, or none. Return the project, and the number of labels that are changes."""
     parts = [Part.IDS] if any(record.index is None for record in request.labels) else []
     before = store.read(request.project_id, *parts)
     preconditions.check(before.project)
-    # Worked out before the lock is taken, and again only if somebody else was quicker: most of the time nobody waits.
+    # Computed before locking, and again only if another commit came first: mostly, no request waits for another.
     project, n_changed = apply_labels(before, request)
     is_new = project is not before.project
     if is_new:
@@ -100,7 +100,7 @@ def store_labels(store: Store, request: LabelRequest, preconditions: Preconditio
 
 
 def apply_labels(snapshot: Snapshot, request: LabelRequest) -> tuple[Project, int]:
-    """Return the project after the labels, and how many of them changed anything. Raises InvalidRequest."""
+    """Return the project with the labels, and the number that are changes. Raises InvalidRequest."""
     project, labels = snapshot.project, request.labels
     indices = find_samples(project, snapshot.ids, labels)
     refuse_repeated(labels, indices)
@@ -111,10 +111,9 @@ def apply_labels(snapshot: Snapshot, request: LabelRequest) -> tuple[Project, in
 
 
 def try_fit(store: Store, project: Project) -> Project:
-    """Return the project with a model that has seen its labels, or as it is when that cannot be had.
+    """Return the project with an up-to-date model, or unchanged if the fit fails.
 
-    The labels are kept by now, and no trouble with the model makes them unkept: the reply's `n_labels_since_fit` tells
-    that the model lags behind.
+    The labels are stored already and stay; `n_labels_since_fit` in the reply shows that the model is older.
     """
     try:
         return fit_if_due(store, project.project_id)
@@ -130,9 +129,9 @@ def retract_label(
     annotator: str | None = None,
     preconditions: Preconditions = UNCONDITIONAL,
 ) -> Project:
-    """Take back every label and skip of a sample, or raise LabelNotFound, or PreconditionFailed.
+    """Retract all labels and skips of a sample. Raises LabelNotFound or PreconditionFailed.
 
-    With an `annotator` all of them must be this one's: raises LabeledByOthers where they are not.
+    With an `annotator`, all of them must be this one's: raises LabeledByOthers otherwise.
     """
     with store.transaction(project_id, preconditions=preconditions) as transaction:
         project = transaction.read().project
@@ -146,13 +145,13 @@ def retract_label(
 
 
 def annotators_of(project: Project, index: int) -> set[str | None]:
-    """Name all who answered a sample; None is nobody in particular."""
+    """Return the annotators of a sample; None is anonymous."""
     codes = project.votes.annotator[project.votes.index == index].tolist()
     return {None if code == ANONYMOUS else project.annotators[code] for code in codes}
 
 
 def find_samples(project: Project, ids: PoolIds | None, labels: Sequence[SubmittedLabel]) -> list[int]:
-    """Return the index of each answer's sample, or raise InvalidRequest for those that there are not."""
+    """Return the index of each record's sample, or raise InvalidRequest for unknown ones."""
     indices = []
     errors = []
     for position, record in enumerate(labels):
@@ -161,10 +160,10 @@ def find_samples(project: Project, ids: PoolIds | None, labels: Sequence[Submitt
             problem = FieldError(f"/labels/{position}/index", f"must be from 0 to {project.n_samples - 1}")
         elif ids is None:
             index = None
-            problem = FieldError(f"/labels/{position}/id", "this project was made without ids; name samples by index")
+            problem = FieldError(f"/labels/{position}/id", "this project has no ids; use index")
         else:
             index = ids.find(record.sample_id or "")
-            problem = FieldError(f"/labels/{position}/id", "is not among the ids that came with the pool")
+            problem = FieldError(f"/labels/{position}/id", "is not an id of the pool")
         if index is None:
             errors.append(problem)
         else:
@@ -175,7 +174,7 @@ def find_samples(project: Project, ids: PoolIds | None, labels: Sequence[Submitt
 
 
 def refuse_repeated(labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:
-    """Raise InvalidRequest where one request holds two labels of one person to one sample."""
+    """Raise InvalidRequest if a request has two labels of one annotator for one sample."""
     first: dict[tuple[int, str | None], int] = {}
     errors = []
     times = Counter(indices)
@@ -184,18 +183,18 @@ def refuse_repeated(labels: Sequence[SubmittedLabel], indices: Sequence[int]) ->
             continue
         if record.annotator is None:
             errors.append(
-                sample_error(position, record, f"sample {index} is answered {times[index]} times; send one answer")
+                sample_error(position, record, f"sample {index} is labelled {times[index]} times; send one label")
             )
         elif first.setdefault((index, record.annotator), position) != position:
             errors.append(
-                sample_error(position, record, f"sample {index} is answered twice by this annotator; send one")
+                sample_error(position, record, f"sample {index} is labelled twice by this annotator; send one label")
             )
     if errors:
         raise InvalidRequest(errors)
 
 
 def refuse_skipped(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:
-    """Raise InvalidRequest where a label is given to a sample that was skipped without an annotator."""
+    """Raise InvalidRequest for labels of samples with an anonymous skip."""
     votes = project.votes
     skipped = set(votes.index[(votes.code == SKIP) & (votes.annotator == ANONYMOUS)].tolist())
     if not skipped:
@@ -204,7 +203,7 @@ def refuse_skipped(project: Project, labels: Sequence[SubmittedLabel], indices: 
         sample_error(
             position,
             record,
-            f"sample {index} was skipped: DELETE /projects/{project.project_id}/labels/{index} takes the skip back",
+            f"sample {index} was skipped: DELETE /projects/{project.project_id}/labels/{index} retracts the skip",
         )
         for position, (record, index) in enumerate(zip(labels, indices, strict=True))
         if record.label is not None and index in skipped
@@ -214,12 +213,12 @@ def refuse_skipped(project: Project, labels: Sequence[SubmittedLabel], indices: 
 
 
 def sample_error(position: int, record: SubmittedLabel, problem: str) -> FieldError:
-    """Return an error at the field by which an answer names its sample."""
+    """Return an error at the field that identifies the sample of a record."""
     return FieldError(f"/labels/{position}/{'id' if record.index is None else 'index'}", problem)
 
 
 def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> tuple[Project, int]:
-    """Return the project after the labels, and how many of them changed anything. Raises InvalidRequest."""
+    """Return the project with the labels, and the number that are changes. Raises InvalidRequest."""
     firsts: dict[Label, int] = {}
     for position, record in enumerate(labels):
         if record.label is not None:
@@ -233,7 +232,7 @@ def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Seq
             record.annotator is not None
             and annotator_code.setdefault(record.annotator, len(annotator_code)) == MAX_ANNOTATORS
         ):
-            problem = f"is new, and this project knows {MAX_ANNOTATORS} annotators already; no more are taken"
+            problem = f"is new, and a project has at most {MAX_ANNOTATORS} annotators"
             raise InvalidRequest.at(f"/labels/{position}/annotator", problem)
     project = replace(project, annotators=tuple(annotator_code))
     rows = (

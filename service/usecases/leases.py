@@ -1,4 +1,4 @@
-"""Samples that are held for one annotator: given out by POST /query, looked at, renewed and released."""
+"""Leases of samples to an annotator: created by POST /query, listed, renewed and released."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from service.usecases.query_result import QueryResult
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """A lease as it is shown: the samples that are still held by it, and times as RFC 3339 tells."""
+    """A lease with its remaining samples; times in RFC 3339 format."""
 
     query_id: str
     annotator: str
@@ -45,15 +45,15 @@ def lease_samples(
     backend_of: Callable[[Project], Backend] = lambda project: THREADS,
     enter: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> QueryResult:
-    """Choose the next samples, and hold them for who asked. What this annotator holds already comes first.
+    """Choose the next samples and lease them to the annotator, whose current leases come first.
 
-    Those who ask for leases of one project choose one after the other, so that no two choose the same; labels go on
-    meanwhile, and what was answered before it could be held is chosen anew. Raises what `query_project` raises.
+    Requests for leases of a project choose one after another, so no two choose the same samples. Labels go on
+    meanwhile: samples labelled before they are leased are chosen again. Raises what `query_project` raises.
     """
     if request.project_id is None or request.annotator is None:
         raise ValueError("a lease is of a project's samples, for an annotator")
     project = store.read(request.project_id).project
-    # The place comes first: a request that waits for its turn with one keeps no thread from quick requests.
+    # Admission first: a request that waits for its turn afterwards counts as heavy, and leaves threads for quick ones.
     with enter_if_heavy(request, project.n_samples, enter), store.lease_turn(request.project_id):
         while True:
             answered = query_project(store, request, backend_of)
@@ -67,7 +67,7 @@ def lease_samples(
 
 
 def create_lease(transaction: Transaction, annotator: str, seconds: int, answered: QueryResult) -> Lease | None:
-    """Hold what was chosen, unless some of it is no longer to be had."""
+    """Lease the chosen samples; return None if one of them is no longer available."""
     project, seen, moment = transaction.read().project, answered.project, now()
     if seen is None or seen.pool_id != project.pool_id:
         return None
@@ -90,7 +90,7 @@ def create_lease(transaction: Transaction, annotator: str, seconds: int, answere
 
 
 def list_leases(store: Store, project_id: str) -> list[LeaseRecord]:
-    """Return what is held, the lease that expires first first. Raises ProjectNotFound and the store's errors."""
+    """Return the leases, the first to expire first. Raises ProjectNotFound and the store's errors."""
     leases = store.leases(project_id)
     snapshot = store.read(project_id, Part.IDS)
     held = live_leases(leases, snapshot.project, now()).all
@@ -101,10 +101,9 @@ def list_leases(store: Store, project_id: str) -> list[LeaseRecord]:
 def renew_lease(
     store: Store, project_id: str, query_id: str, seconds: int | None, check_holder: Callable[[str], object]
 ) -> LeaseRecord:
-    """Let a lease count anew from now, for as long as before or for so many seconds.
+    """Let a lease start again now, for `seconds` or as long as before.
 
-    `check_holder` is told whose it is, and may raise. Raises LeaseNotFound for one that is over, and the store's
-    errors.
+    `check_holder` gets its annotator and may raise. Raises LeaseNotFound for an expired lease, and the store's errors.
     """
     with store.transaction(project_id) as transaction:
         snapshot, moment = transaction.read(Part.IDS), now()
@@ -116,7 +115,7 @@ def renew_lease(
 
 
 def release_lease(store: Store, project_id: str, query_id: str, check_holder: Callable[[str], object]) -> None:
-    """Give back what is still held by a lease. Raises as `renew_lease` does."""
+    """Release the remaining samples of a lease. Raises as `renew_lease` does."""
     with store.transaction(project_id) as transaction:
         leases = live_leases(transaction.leases(), transaction.read().project, now())
         check_holder(leases.find(query_id).annotator)
@@ -124,7 +123,7 @@ def release_lease(store: Store, project_id: str, query_id: str, check_holder: Ca
 
 
 def drop_ended_leases(transaction: Transaction, index: int) -> None:
-    """See to it that a sample whose answer is taken back is not held by a lease that this answer ended."""
+    """Drop the samples that labels have freed, so that a retracted label does not revive a lease of its sample."""
     leases = transaction.leases()
     alive = live_leases(leases, transaction.read().project, now())
     if index in leases.index and index not in alive.index:
@@ -132,7 +131,7 @@ def drop_ended_leases(transaction: Transaction, index: int) -> None:
 
 
 def lease_record(lease: Lease, names: Callable[[Sequence[int]], list[str]] | None) -> LeaseRecord:
-    """Return a lease as it is shown."""
+    """Return a lease as a record."""
     indices = lease.index.tolist()
     return LeaseRecord(
         query_id=lease.query_id,

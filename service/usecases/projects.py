@@ -1,4 +1,4 @@
-"""The project as a resource: look at one, list them, list the labels."""
+"""Projects as a resource: get one, list them, list events and labels, delete one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 
 RECORDS_AT_ONCE = 1_000
-"""So many answers are made together, and sent together."""
+"""Number of label records that are built and sent together."""
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FitStatus:
-    """How things stand with a project's fit; `running_since` in microseconds since 1970 UTC, None while none runs."""
+    """The state of a project's fit; `running_since` in microseconds since 1970 UTC, None if none runs."""
 
     due: bool
     running_since: int | None
@@ -37,7 +37,7 @@ class FitStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """A project, and what goes on with it just now, which no state tells."""
+    """A project and the status of its fit, which is not part of the state."""
 
     project: Project
     fit: FitStatus
@@ -45,7 +45,7 @@ class ProjectStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProjectPage:
-    """Some projects, and the name after which the next page starts, None on the last."""
+    """Some projects, and the name after which the next page starts, None on the last page."""
 
     projects: list[ProjectStatus]
     next: str | None
@@ -53,7 +53,7 @@ class ProjectPage:
 
 @dataclass(frozen=True, slots=True)
 class StoredLabel:
-    """One answer as it is kept; `labeled_at` as RFC 3339 tells."""
+    """A stored label or skip; `labeled_at` in RFC 3339 format."""
 
     index: int
     id: str | None
@@ -72,7 +72,7 @@ def get(store: Store, project_id: str) -> Project:
 
 
 def with_fit_status(store: Store, project: Project) -> ProjectStatus:
-    """Return a project with what goes on with it just now."""
+    """Return a project with the current status of its fit."""
     is_due = project.fit_is_due
     # A fit that is at work is one that is due.
     since = store.fitting_since(project.project_id) if is_due else None
@@ -80,9 +80,9 @@ def with_fit_status(store: Store, project: Project) -> ProjectStatus:
 
 
 def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str], bool]) -> ProjectPage:
-    """Return up to `limit` of the projects that may be seen, in order of their names, from the first behind `after`.
+    """Return up to `limit` of the projects that may be seen, in order of their names, from the first after `after`.
 
-    One that cannot be read is left out, and the log tells of it: the others are unharmed.
+    Damaged projects are left out and logged.
     """
     names = [name for name in store.project_ids() if (after is None or name > after) and may_see(name)]
     projects = []
@@ -90,24 +90,24 @@ def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str
         try:
             projects.append(with_fit_status(store, get(store, name)))
         except ProjectNotFound:
-            continue  # deleted while the list is made
+            continue  # deleted meanwhile
         except StoreDamaged as error:
             log.error("left out of the list: %s", error)
     return ProjectPage(projects, names[limit - 1] if len(names) > limit else None)
 
 
 def delete(store: Store, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
-    """Take a project away, or raise ProjectNotFound, or PreconditionFailed."""
+    """Delete a project, or raise ProjectNotFound or PreconditionFailed."""
     store.delete(project_id, preconditions)
 
 
 def list_events(store: Store, project_id: str, limit: int, after: int) -> tuple[Project, Page]:
-    """Return a project and up to `limit` of its events behind a version, or raise ProjectNotFound or StoreDamaged."""
+    """Return a project and up to `limit` of its events after a version. Raises ProjectNotFound or StoreDamaged."""
     return store.events(project_id, after, limit)
 
 
 def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[StoredLabel]]:
-    """Return a project and all its answers in order of their samples, made as they are asked for."""
+    """Return a project and its stored labels in order of their samples, built as they are consumed."""
     snapshot = store.read(project_id, Part.IDS)
     project = snapshot.project
     quality, n_votes = quality_of(project, project.votes.index), len(project.votes)
@@ -116,7 +116,7 @@ def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[Stored
 
 
 def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.float64]) -> Iterator[StoredLabel]:
-    """Return the answers of some rows of the votes, whose consensus is right as likely as this, NaN = not known."""
+    """Return the stored labels of some rows of the votes, given the quality of their consensus, NaN if unknown."""
     project, votes = snapshot.project, snapshot.project.votes.take(rows)
     indices = votes.index.tolist()
     return map(
@@ -134,12 +134,12 @@ def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.
 
 
 def decode(codes: NDArray[np.int32], names: Sequence[T], none: int) -> list[T | None]:
-    """Return what codes stand for, None for the one that stands for nothing."""
+    """Return the names of codes, None for the code `none`."""
     return [None if code == none else names[code] for code in codes.tolist()]
 
 
 def quality_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how likely the consensus of each sample is right, NaN where that is not known."""
+    """Return the probability that the consensus of each sample is right, NaN if unknown."""
     quality = np.full(len(index), np.nan)
     if project.consensus is not None:
         rows, found = look_up(project.labels.labeled, index)

@@ -1,4 +1,4 @@
-"""What POST /query answers, from a project or without one."""
+"""The result of POST /query, with or without a project."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from service.usecases.explain import Explanation
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryResult:
-    """The samples to ask about, ask-first first, and what was known when they were chosen.
+    """The samples to ask about, most useful first, and the state of the project when they were chosen.
 
-    Those that were drawn come last, and their scores are None. What only a project has is None without one, and
-    `model_version` also where a caller's model took the place of the project's. Unless it was asked to explain, there
-    are no `classes`, the labels of the explanations' probabilities, and no `explanations`. `project` is as it was read.
-    `lease_expires_at` is as RFC 3339 tells, None without a lease; `retry_after` tells in how many seconds there may be
-    something, None where there is, or never will be.
+    Samples drawn for exploration come last and have no score. Fields of a project are None without one, and
+    `model_version` also if the caller sent predictions. `classes` are the columns of the explanations' probabilities;
+    both are None unless an explanation was requested. `project` is the state that was read. `lease_expires_at` is in
+    RFC 3339 format, None without a lease. `retry_after` is set if all candidates are leased: the seconds until one is
+    free.
     """
 
     project_id: str | None
@@ -42,7 +42,7 @@ class QueryResult:
 
 
 def scores_to_json(selection: Selection) -> list[float | None] | None:
-    """Return the scores as JSON has them."""
+    """Return the scores for JSON: a list with None for NaN, or None without scores."""
     if selection.scores is None:
         return None
     return [None if math.isnan(score) else score for score in selection.scores.tolist()]

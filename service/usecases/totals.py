@@ -1,4 +1,4 @@
-"""How much there is in all projects together, counted when somebody asks."""
+"""Totals over all projects, counted on request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Stamp, Store
 
 COUNT_SECONDS = 0.5
-"""How long a count reads projects that changed since the last one; those that are left keep what they had then."""
+"""Time limit for reading projects that changed since the last count; the others keep their last values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How much there is of everything. What holds for a project itself is 0 or 1 of it."""
+    """Counts over all projects. A property of a project itself counts 0 or 1."""
 
     projects: int = 0
     samples: int = 0
@@ -48,9 +48,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class ProjectTotals:
-    """What a project has, as long as its files are those of these stamps; of leases when each expires, and how many
-    samples it holds until then.
-    """
+    """The totals of a project while its files have these stamps; of each lease, the expiry and number of samples."""
 
     stamps: tuple[Stamp, Stamp | None]
     totals: Totals
@@ -58,7 +56,7 @@ class ProjectTotals:
 
 
 class TotalsCounter:
-    """Counts all projects of a store. What a project has is counted once for each state that it is met in."""
+    """Counts all projects of a store. Each state of a project is counted once."""
 
     def __init__(self, store: Store, seconds: float = COUNT_SECONDS) -> None:
         self._store = store
@@ -67,7 +65,7 @@ class TotalsCounter:
         self._lock = Lock()
 
     def count(self) -> Totals:
-        """Count all projects; of those that changed only as many as there is time for."""
+        """Count all projects; of those that changed, as many as time allows."""
         with self._lock:
             deadline = time.monotonic() + self._seconds
             found: dict[str, ProjectTotals] = {}
@@ -90,12 +88,12 @@ class TotalsCounter:
 
 
 def count_project(store: Store, project_id: str, stamps: tuple[Stamp, Stamp | None]) -> ProjectTotals:
-    """Count what a project has."""
+    """Return the totals of a project."""
     try:
         leases = store.leases(project_id)
         project = store.peek(project_id)
     except ProjectNotFound:
-        return ProjectTotals(stamps, Totals())  # deleted just now
+        return ProjectTotals(stamps, Totals())  # deleted meanwhile
     except StoreDamaged:
         return ProjectTotals(stamps, Totals(projects=1, projects_unreadable=1))
     held = tuple((lease.expires_at, len(lease.index)) for lease in live_leases(leases, project, now()).all)
@@ -103,6 +101,6 @@ def count_project(store: Store, project_id: str, stamps: tuple[Stamp, Stamp | No
 
 
 def add_totals(parts: Iterable[Totals]) -> Totals:
-    """Add up everything."""
+    """Return the sum of totals."""
     counts = zip(*([getattr(each, field.name) for field in fields(Totals)] for each in parts), strict=True)
     return Totals(*map(sum, counts))

@@ -1,4 +1,4 @@
-"""Training: a model from a snapshot, and the fit that is due after labels have come."""
+"""Training: fit a model to a snapshot, and bring a project's model up to date."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from service.telemetry.metrics import time_fit
 log = logging.getLogger(__name__)
 
 FIT_TRIES = 3
-"""How often a fit is made again because the project has changed under it."""
+"""Number of fits to try while the project changes during each."""
 
 
 def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
-    """Fit the project's estimator on its labelled rows, and score it on the held-out set where there is one.
+    """Fit the project's estimator to its labelled rows, and score it on the held-out set if there is one.
 
     The model's classes are the project's class codes. Raises FitFailed.
     """
@@ -47,7 +47,7 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
         if snapshot.X_test is not None and snapshot.y_test is not None:
             score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
     model = ModelRef(
-        version=0,  # given by Project.with_model
+        version=0,  # set by Project.with_model
         estimator=project.estimator,
         random_state=project.random_state,
         labels_revision=project.labels_revision,
@@ -75,9 +75,10 @@ def stage_model(staging: Staging, snapshot: Snapshot) -> StagedModel:
 
 
 def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, SampleLabels]:
-    """Return what is found out about the votes on the labelled rows (l, d), and the labels that they come to.
+    """Return the consensus of the votes on the labelled rows (l, d), and the labels that follow from it.
 
-    Nothing where no sample has several, where the majority is asked for, and where the weights would leave one class.
+    Without a consensus the majority counts: if no sample has several labels, if the project asks for it, or if the
+    weighed votes would leave a single class.
     """
     majority = project.votes.majority
     if (
@@ -93,10 +94,10 @@ def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, Samp
 
 
 def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee:
-    """Fit so many of the project's estimator, each to a bootstrap sample of the labels (Breiman 1996).
+    """Fit `n_members` of the project's estimator, each to a bootstrap sample of the labels (Breiman 1996).
 
-    The same state gives the same committee. A member that cannot learn from its sample is left out, and without any
-    the current model stands alone.
+    The same state gives the same committee. Members that fail to fit are left out; without any, the current model is
+    the only member.
     """
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
@@ -114,39 +115,39 @@ def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee:
 
 
 def fit_if_due(store: Store, project_id: str) -> Project:
-    """Bring a project's model up to its labels, and return the project.
+    """Bring a project's model up to date, and return the project.
 
-    The fit runs outside the project's lock, one at a time: whoever waited for another's fit mostly finds the work
-    done. Raises FitFailed, ProjectReplaced, ProjectNotFound and the store's errors; the project keeps its model then,
-    and its `fit_error` tells of a failure.
+    The fit runs outside the project's lock, one at a time: after waiting for another fit, there is mostly nothing to
+    do. Raises FitFailed, ProjectReplaced, ProjectNotFound and the store's errors; the project then keeps its model, and
+    `fit_error` has the reason.
     """
     with store.fit_turn(project_id):
         return fit_in_turn(store, project_id)
 
 
 def fit_in_turn(store: Store, project_id: str) -> Project:
-    """Do what `fit_if_due` does, for a caller who has the project's turn."""
+    """Do the same as `fit_if_due` for a caller that holds the project's fit lock."""
     snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
-    # Once more where another estimator or held-out set came in between, and the model is not of this project.
+    # Again if the estimator or the held-out set changed meanwhile, and the model was not adopted.
     for _ in range(FIT_TRIES):
         if not snapshot.project.fit_is_due:
             break
         model = fit_snapshot(store, snapshot)
         snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
         if snapshot.project.labels_revision > model.labels_revision:
-            break  # labels that came meanwhile have asked for a fit of their own, where they want one
+            break  # newer labels have requested a fit of their own if they want one
     return snapshot.project
 
 
 def fit_snapshot(store: Store, snapshot: Snapshot) -> ModelRef:
-    """Fit a project as it is in a snapshot, and commit the model, or else why there is none."""
+    """Fit the project of a snapshot, and commit the model, or else the reason for the failure."""
     project = snapshot.project
     try:
         with store.fitting(project.project_id):
             classifier, model = train(snapshot)
             commit_model(store, project, classifier, model)
     except (NotFound, Conflict):
-        raise  # there is nobody left to be told
+        raise  # the project is gone
     except Exception as error:
         commit_failure(store, project, describe_failure(error), is_final=isinstance(error, FitFailed))
         raise
@@ -154,16 +155,16 @@ def fit_snapshot(store: Store, snapshot: Snapshot) -> ModelRef:
 
 
 def describe_failure(error: Exception) -> str:
-    """Say for callers why a fit failed; what a bug says may hold what is none of their business."""
+    """Return why a fit failed, for callers; the message of a bug is not for them."""
     if isinstance(error, ServiceError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "the memory does not suffice for this fit"
-    return "this is a fault of the service; its log has more"
+        return "there is not enough memory for this fit"
+    return "internal error; see the log of the service"
 
 
 def commit_model(store: Store, before: Project, classifier: Classifier, model: ModelRef) -> None:
-    """Commit a model that was fitted to a snapshot, unless the project has one by now that is newer."""
+    """Commit a model fitted to a snapshot, unless the project has a newer one."""
     with store.stage() as staging:
         file = staging.dump(classifier)
         with store.transaction(before.project_id) as transaction:
@@ -174,7 +175,7 @@ def commit_model(store: Store, before: Project, classifier: Classifier, model: M
 
 
 def commit_failure(store: Store, before: Project, error: str, *, is_final: bool) -> None:
-    """Commit that a fit of a project failed, as far as that can be: whoever asked for it is told in any case."""
+    """Commit the reason why a fit failed, if the store allows it: the caller is told in any case."""
     with suppress(ServiceError, OSError), store.transaction(before.project_id) as transaction:
         current = check_same_pool(transaction.project, before)
         failed = current.with_failed_fit(before, error, is_final=is_final)
@@ -183,21 +184,21 @@ def commit_failure(store: Store, before: Project, error: str, *, is_final: bool)
 
 
 def check_same_pool(current: Project | None, before: Project) -> Project:
-    """Return the current state of a project, or raise ProjectReplaced when it has another pool than before."""
+    """Return the current state of a project, or raise ProjectReplaced if its pool is another than before."""
     if current is None or current.pool_id != before.pool_id:
         raise ProjectReplaced(before.project_id)
     return current
 
 
 def read_with_model(store: Store, project_id: str, *parts: Part) -> Snapshot:
-    """Open a project with its model. One whose file is lost or damaged is fitted again: its labels are there.
+    """Open a project with its model. A model whose file is lost or damaged is fitted again.
 
-    Where that cannot be done either, the project has no model. Raises ProjectNotFound and the store's errors.
+    If that fails, the project has no model. Raises ProjectNotFound and the store's errors.
     """
     try:
         return store.read(project_id, Part.MODEL, *parts)
     except ModelDamaged as error:
-        log.error("the model is given up and fitted again: %s", error)
+        log.error("the model is discarded and fitted again: %s", error)
     try:
         give_up_model(store, project_id)
         fit_if_due(store, project_id)
@@ -209,7 +210,7 @@ def read_with_model(store: Store, project_id: str, *parts: Part) -> Snapshot:
 
 
 def give_up_model(store: Store, project_id: str) -> None:
-    """Commit a project without its model, so that a fit is due, unless somebody else was quicker."""
+    """Commit a project without its damaged model, so that a fit is due; another process may have done so already."""
     with store.transaction(project_id) as transaction:
         try:
             transaction.read(Part.MODEL)

@@ -1,4 +1,4 @@
-"""What use cases that take samples have in common: checks of what came, and where it goes."""
+"""Checks and file names that the use cases with uploaded samples share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.store.staging import StagedRows
 
 
 def check_lengths(n_samples: int, y: EncodedLabels | None, ids: Sequence[str] | None) -> None:
-    """Raise InvalidRequest when labels or names are not one for each row of X."""
+    """Raise InvalidRequest unless X has one label and one id for each row, if any."""
     given = {"/y": None if y is None else len(y.codes), "/ids": None if ids is None else len(ids)}
     errors = [
         FieldError(pointer, f"has {length} entries, but X has {n_samples} rows")
@@ -28,12 +28,12 @@ def check_lengths(n_samples: int, y: EncodedLabels | None, ids: Sequence[str] | 
 
 
 def first_entry(field: str, labels: EncodedLabels) -> Callable[[int], str]:
-    """Return a function from a label's code to a pointer to where it first stands."""
+    """Return a function from a label's code to a pointer to its first entry."""
 
     @cache
     def positions() -> NDArray[np.int64]:
-        first = np.empty(len(labels.values) + 1, np.int64)  # one more, for the -1 of unlabelled
-        # Going backwards, the assignment that stays is the first.
+        first = np.empty(len(labels.values) + 1, np.int64)  # the last one is for -1, unlabelled
+        # In reverse order, the first position is assigned last.
         first[labels.codes[::-1]] = np.arange(len(labels.codes))[::-1]
         return first
 
@@ -41,7 +41,7 @@ def first_entry(field: str, labels: EncodedLabels) -> Callable[[int], str]:
 
 
 def refuse_other_kind(pointer: str, X: StagedRows, project: Project) -> None:
-    """Raise InvalidRequest for rows that are not as wide as the pool's, or sparse where those are dense."""
+    """Raise InvalidRequest for rows with another width than the pool's, or sparse rows for a dense pool."""
     if X.n_columns != project.n_features:
         raise InvalidRequest.at(pointer, f"has {X.n_columns} columns, but the pool has {project.n_features}")
     if X.is_sparse != project.is_sparse:
@@ -50,5 +50,5 @@ def refuse_other_kind(pointer: str, X: StagedRows, project: Project) -> None:
 
 
 def target_files(targets: Mapping[str, str], rows: StagedRows) -> dict[str, StagedFile]:
-    """Tell where in a project each staged file of rows belongs."""
+    """Return the staged files of rows by their names in the project."""
     return {target: rows.files[name] for name, target in targets.items()}

@@ -942,7 +942,7 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
             label({"index": 3, "label": True}, project_id="digits"),
             "true is a boolean; each label of this project is an",
         ),
-        (label({"index": 2, "label": "cat"}), "DELETE /projects/cats/labels/2 takes the skip back"),
+        (label({"index": 2, "label": "cat"}), "DELETE /projects/cats/labels/2 retracts the skip"),
         (label({"index": 8, "label": "cat"}), "must be from 0 to 7"),
         (label({"index": 3, "labl": "cat"}), "did you mean 'label'?"),
         (Sent("PUT", "/fit"), "use OPTIONS, POST"),

@@ -124,12 +124,12 @@ def test_every_file_that_a_state_names_has_a_checksum(store):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"index": np.array([0, 6])}, "samples that there are not"),
-        ({"index": np.array([1, 0])}, "not in order"),
-        ({"index": np.array([0, 0])}, "not in order"),
-        ({"index": np.array([0])}, "not of one length"),
-        ({"code": np.array([0, 2], np.int32)}, "classes that there are not"),
-        ({"annotator": np.array([0, -1], np.int32)}, "annotators that there are not"),
+        ({"index": np.array([0, 6])}, "samples beyond the pool"),
+        ({"index": np.array([1, 0])}, "out of order"),
+        ({"index": np.array([0, 0])}, "out of order"),
+        ({"index": np.array([0])}, "different lengths"),
+        ({"code": np.array([0, 2], np.int32)}, "unknown classes"),
+        ({"annotator": np.array([0, -1], np.int32)}, "unknown annotators"),
     ],
 )
 def test_a_state_that_contradicts_itself_is_named(projects, change, problem):

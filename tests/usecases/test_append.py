@@ -174,7 +174,7 @@ def test_a_pool_of_too_many_pieces_says_what_to_do(client, project, monkeypatch)
     monkeypatch.setattr(append, "MAX_SEGMENTS", 1)
     [error] = more(client, project, 422, X=ROWS)["errors"]
     assert error["pointer"] == "/X"
-    assert "fewer and larger" in error["detail"]
+    assert "append more rows at a time" in error["detail"]
 
 
 def test_samples_a_line(client, named) -> None:

@@ -298,8 +298,8 @@ def test_a_failure_is_told_until_a_fit_succeeds(client: FlaskClient, hopeless: s
     ("trouble", "words"),
     [
         (StoreFull("no space is left"), "no space is left"),
-        (MemoryError(), "memory does not suffice"),
-        (RuntimeError("the secret"), "a fault of the service"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("the secret"), "internal error"),
     ],
 )
 def test_what_may_be_better_later_is_told_and_tried_again(
