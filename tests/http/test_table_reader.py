@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -105,17 +106,25 @@ def test_a_table_that_takes_long_ends_its_reader(tmp_path, staging, monkeypatch)
     assert not is_running(reader.pid)
 
 
-def test_a_batch_that_needs_more_memory_than_allowed_is_refused(tmp_path, staging, monkeypatch):
+def one_page(path, n_rows):
+    options = {"use_dictionary": False, "data_page_size": 2**30, "compression": "zstd", "row_group_size": n_rows}
+    pa.parquet.write_table(pa.table({"a": np.zeros(n_rows)}), path, **options)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["stream", "parquet"])
+def test_a_batch_that_needs_more_memory_than_allowed_is_refused(tmp_path, staging, monkeypatch, kind):
     monkeypatch.setattr(tables, "MEMORY_BYTES", 2**26)
-    path = stream_file(tmp_path / "t", 2**24, "zstd")
+    path = tmp_path / "t"
+    path = stream_file(path, 2**24, "zstd") if kind == "stream" else one_page(path, 2**24)
     assert path.stat().st_size < 2**20
     pid = pid_of_reader()
     with pytest.raises(InvalidRequest, match="bytes of memory"):
-        read(path, staging)
+        read_matrix(path, kind, "/X", staging, CELLS)
     peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
     assert int(peak.split()[1]) < 2**18  # kB
     monkeypatch.undo()
-    assert read(path, staging).n_rows == 2**24
+    assert read_matrix(path, kind, "/X", staging, CELLS).n_rows == 2**24
     assert pid_of_reader() == pid
 
 

@@ -50,7 +50,6 @@ def main() -> None:
     # A service manager signals all processes at once, while the worker still completes its requests.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
-    pa.set_memory_pool(pa.system_memory_pool())  # others reserve more address space than they use
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     n_bytes_at_start = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -37,7 +37,13 @@ READ_SECONDS = 120
 WAIT_SECONDS = 30.0
 """How long a request waits for a reader that is free."""
 
-START = "import sys; sys.path[:] = sys.argv[1:]; from service.http.body.formats.table_reader import main; main()"
+START = """\
+import os, sys
+os.putenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # others reserve more address space than they use
+sys.path[:] = sys.argv[1:]
+from service.http.body.formats.table_reader import main
+main()
+"""
 
 PIPE_BYTES = 2**20
 VALUE_BYTES = 64
