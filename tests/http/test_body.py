@@ -1,4 +1,4 @@
-"""From bytes to a document: over a real gunicorn where its way with bodies matters, else in this process."""
+"""Request bodies over a real gunicorn where its reading matters, otherwise in this process."""
 
 import gzip
 import http.client
@@ -138,7 +138,7 @@ SHORT = [
 
 
 @pytest.mark.parametrize(("before", "body"), SHORT)
-def test_a_body_that_ends_too_soon_is_not_taken_for_complete(service, before, body):
+def test_a_body_shorter_than_its_content_length_is_refused(service, before, body):
     assert_problem(exchange(service, before, body, hang_up=True), 400)
 
 
@@ -181,15 +181,15 @@ def test_chunks_up_to_the_limit_are_taken(service):
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, 10**12, 10**30])
-def test_too_large_a_body_is_refused_before_it_comes(service, length):
+def test_a_body_too_large_is_refused_before_it_is_sent(service, length):
     assert_problem(exchange(service, head(Content_Length=length)), 413)
 
 
-def test_whoever_asks_first_is_told_that_a_body_is_too_large(service):
+def test_expect_100_continue_is_answered_with_413_for_a_body_too_large(service):
     assert_problem(exchange(service, head(Content_Length=LIMIT + 1, Expect="100-continue")), 413)
 
 
-def test_whoever_asks_first_may_go_on(service):
+def test_expect_100_continue_is_answered_with_100(service):
     before = head(Content_Length=len(QUESTION), Expect="100-continue")
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
         connection.sendall(before)
@@ -217,7 +217,7 @@ def test_a_body_of_unknown_length_is_refused(service, path):
     ],
     ids=str,
 )
-def test_a_length_that_can_be_read_in_two_ways_is_refused(service, headers):
+def test_an_ambiguous_content_length_is_refused(service, headers):
     assert exchange(service, head(**headers), chunked(QUESTION), hang_up=True).status in (400, 411, 501)
 
 
@@ -249,7 +249,7 @@ def test_a_million_unknown_fields_get_a_short_reply(service):
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", MULTIPART])
-def test_a_body_that_nobody_read_is_not_taken_for_the_next_request(service, media_type):
+def test_an_unread_body_is_not_parsed_as_the_next_request(service, media_type):
     inner = b"DELETE /projects/cats HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
         connection.sendall(head("/label", media_type, Content_Length=len(inner)) + inner)
@@ -259,7 +259,7 @@ def test_a_body_that_nobody_read_is_not_taken_for_the_next_request(service, medi
             assert next_reply(connection).json["status"] == "ok"
 
 
-def test_requests_that_come_together_are_answered_one_after_the_other(service):
+def test_pipelined_requests_are_answered_in_order(service):
     wrong = b'{"project_id": "dogs"}'
     requests = [head(Content_Length=len(body)) + body for body in (QUESTION, wrong, QUESTION)]
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
@@ -272,13 +272,13 @@ def test_requests_that_come_together_are_answered_one_after_the_other(service):
 
 
 @pytest.mark.parametrize("name", ["a" * 5_000, "a b", "ä"])
-def test_an_evil_request_id_is_replaced(service, name):
+def test_an_invalid_request_id_is_replaced(service, name):
     reply = exchange(service, head(X_Request_ID=name, Content_Length=2), b"{}")
     assert_problem(reply, 422)
     assert len(reply.json["request_id"]) == 32
 
 
-def test_a_request_id_cannot_bring_a_header(service):
+def test_a_request_id_cannot_inject_a_header(service):
     reply = exchange(service, head(X_Request_ID="a\r\n X-Evil: 1", Content_Length=2), b"{}")
     assert "X-Evil" not in reply.headers
 
@@ -300,7 +300,7 @@ def send(client, **parts):
 
 @pytest.mark.parametrize("dtype", ["f2", ">f4", "f8", "i1", ">u8"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_form_makes_the_project_that_json_makes(tmp_path, dtype, order):
+def test_a_form_creates_the_same_project_as_json(tmp_path, dtype, order):
     client = create_app(Settings(data_dir=tmp_path, log_level="error")).test_client()
     pool = np.arange(40).reshape(10, 4)
     y, ids = ["a", "b"] * 4 + [None, None], [f"s{i}" for i in range(10)]
@@ -344,7 +344,7 @@ WAYS = {
 
 @pytest.mark.parametrize(("media_type", "encode"), WAYS.items(), ids=WAYS)
 @pytest.mark.parametrize("y", [["a", None, "b", "a"], [1, None, 0, 1], [True, False, True, False]], ids=str)
-def test_every_format_makes_the_project_that_json_makes(tmp_path, media_type, encode, y):
+def test_every_format_creates_the_same_project_as_json(tmp_path, media_type, encode, y):
     client = create_app(Settings(data_dir=tmp_path, log_level="error")).test_client()
     test = [y[0], y[2], y[3]]
     fields = {"X": [[0, 1], [2, 3], [4, 5], [6, 7]], "y": y, "X_test": [[0, 1], [4, 5], [6, 7]], "y_test": test}
@@ -362,12 +362,12 @@ def test_every_format_makes_the_project_that_json_makes(tmp_path, media_type, en
 
 
 @pytest.mark.parametrize("header", ["Application/JSON", "application/json; charset=utf-8", "APPLICATION/JSON;a=b"])
-def test_a_media_type_is_read_as_rfc_9110_tells(client, header):
+def test_a_media_type_is_parsed_as_in_rfc_9110(client, header):
     assert client.post("/query", data=QUESTION, content_type=header).status_code == 200
 
 
 @pytest.mark.parametrize("header", ["Application/X-NPY", "application/octet-stream", "application/x-npy; version=1"])
-def test_a_parts_media_type_is_read_as_rfc_9110_tells(client, header):
+def test_a_parts_media_type_is_parsed_as_in_rfc_9110(client, header):
     data = form(config=b'{"project_id": "cats"}', X_test=npy(np.zeros((2, 3))), y_test=b'["a", "b"]')
     data = data.replace(b'"X_test"; filename="f"', b'"X_test"; filename="f"\r\nContent-Type: ' + header.encode())
     data = data.replace(b'"config"; filename="f"', b'"config"\r\nContent-Type: Application/JSON;charset=utf-8')
@@ -392,7 +392,7 @@ def test_a_parts_media_type_is_read_as_rfc_9110_tells(client, header):
         ("nonsense", None),
     ],
 )
-def test_the_caller_chooses_the_media_type(accept, chosen):
+def test_the_accept_header_chooses_the_media_type(accept, chosen):
     headers = {} if accept is None else {"Accept": accept}
     with Flask(__name__).test_request_context(headers=headers):
         if chosen:
@@ -402,7 +402,7 @@ def test_the_caller_chooses_the_media_type(accept, chosen):
             choose_media_type(request, "application/json", "text/csv")
 
 
-def test_a_full_disk_under_a_part_is_told_as_such(tmp_path):
+def test_a_full_disk_while_writing_a_part_is_store_full(tmp_path):
     spool = SpoolFile(tmp_path / "part")
     os.dup2(os.open("/dev/full", os.O_WRONLY), spool._file.fileno())
     with pytest.raises(StoreFull):
@@ -410,7 +410,7 @@ def test_a_full_disk_under_a_part_is_told_as_such(tmp_path):
     spool.abandon()
 
 
-def test_a_full_disk_under_a_matrix_is_told_as_such(tmp_path):
+def test_a_full_disk_while_writing_a_matrix_is_store_full(tmp_path):
     sink = MatrixSink("/X", Staging(tmp_path), 10**9)
     sink.write(npy(np.zeros((10**4, 10)))[:1000])
     os.dup2(os.open("/dev/full", os.O_WRONLY), sink._body.writer._file._file.fileno())
@@ -420,7 +420,7 @@ def test_a_full_disk_under_a_matrix_is_told_as_such(tmp_path):
 
 
 @pytest.mark.parametrize("size", [2**18 - 1, 2**18, 2**18 + 1, 2**20 + 7])
-def test_a_part_that_spans_pieces_of_the_body_arrives_whole(tmp_path, size):
+def test_a_part_split_over_pieces_of_the_body_is_complete(tmp_path, size):
     """The decoder holds back what may be the beginning of a boundary: a pool full of line breaks and dashes."""
     client = create_app(Settings(data_dir=tmp_path, log_level="error")).test_client()
     pool = np.resize(np.frombuffer(b"\r\n--boundarx\r\n--bound\r\r\n\n-", np.uint8), (size // 8, 8))
@@ -454,14 +454,14 @@ def mutations(draw):
 
 @settings(max_examples=300)
 @given(mutations())
-def test_a_mutated_form_is_answered(client, data):
+def test_a_mutated_form_is_never_a_500(client, data):
     reply = client.post("/fit", data=data or b" ", content_type=MULTIPART)
     assert reply.status_code in (200, 201, 400, 409, 413, 422), reply.text
 
 
 @settings(max_examples=100)
 @given(st.text(max_size=50), st.binary(max_size=50))
-def test_a_strange_head_of_a_part_is_answered(client, text, data):
+def test_a_strange_part_head_is_never_a_500(client, text, data):
     head = f"--boundary\r\nContent-Disposition: form-data; {text}\r\nContent-Type: {text}\r\n\r\n"
     reply = client.post("/fit", data=head.encode() + data + b"\r\n--boundary--\r\n", content_type=MULTIPART)
     assert reply.status_code in (400, 422), reply.text
@@ -489,7 +489,7 @@ FIELDS = {
 @pytest.mark.parametrize("path", FIELDS)
 @settings(max_examples=150)
 @given(data=st.data())
-def test_a_strange_document_is_answered(client, path, data):
+def test_a_strange_document_is_never_a_500(client, path, data):
     document = data.draw(st.dictionaries(st.sampled_from(FIELDS[path]), values, max_size=4))
     document = orjson.dumps({"project_id": "cats"} | document)
     reply = client.post(path, data=document, content_type="application/json")
@@ -497,7 +497,7 @@ def test_a_strange_document_is_answered(client, path, data):
 
 
 @pytest.mark.parametrize(("limit", "status"), [(2000, 413), (3000, 201)])
-def test_the_text_of_all_parts_of_a_form_counts_together(tmp_path, limit, status):
+def test_all_json_parts_of_a_form_share_one_limit(tmp_path, limit, status):
     small = Settings(data_dir=tmp_path, log_level="error", max_json_bytes=limit)
     rows = json.dumps([[0.25] * 40] * 5).encode()  # 1,200 bytes
     parts = {"config": b'{"project_id": "p"}', "X": rows, "X_test": rows, "y_test": b"[1, 1, 1, 1, 2]"}
@@ -524,7 +524,7 @@ class Input(io.BytesIO):
 @pytest.mark.parametrize(
     ("error", "status"), [(TimeoutError(), 408), (ConnectionResetError(), 400)], ids=["slow", "gone"]
 )
-def test_a_body_whose_client_is_too_slow_or_gone_is_refused(client, error, status):
+def test_a_slow_or_disconnected_client_gets_a_4xx(client, error, status):
     stream = Input(b'{"project_id"', error)
     length = {"CONTENT_LENGTH": "99"}
     reply = client.post("/fit", input_stream=stream, content_type="application/json", environ_overrides=length)
@@ -533,14 +533,14 @@ def test_a_body_whose_client_is_too_slow_or_gone_is_refused(client, error, statu
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 2**20])
-def test_a_document_longer_than_is_held_in_memory_arrives_whole(tmp_path, more):
+def test_a_long_document_is_buffered_in_a_file(tmp_path, more):
     data = os.urandom(MAX_IN_MEMORY_BYTES + more)
     pieces = iter([data[:10], data[10:MAX_IN_MEMORY_BYTES], data[MAX_IN_MEMORY_BYTES:]])
     assert whole_body(pieces, tmp_path) == data
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_under_a_long_document_is_told_as_such(tmp_path):
+def test_a_full_disk_while_buffering_a_document_is_store_full(tmp_path):
     def chunks():
         yield bytes(MAX_IN_MEMORY_BYTES + 1)
         links = list(Path("/proc/self/fd").iterdir())

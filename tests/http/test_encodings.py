@@ -1,4 +1,4 @@
-"""Compressed bodies: decoded a piece at a time, counted on both sides, and never taken for whole when they are not."""
+"""Compressed bodies are decoded in pieces, within limits on both sides, and must be complete."""
 
 import gzip
 import io
@@ -35,18 +35,18 @@ def decode(coding, data, size=2**16, limit=10**9):
 @each_coding
 @pytest.mark.parametrize("size", [1, 7, 1000, 2**20])
 @pytest.mark.parametrize("data", [b"a", os.urandom(20_000), bytes(3 * PIECE_BYTES), bytes(PIECE_BYTES) + b"\x01"])
-def test_what_was_encoded_arrives(coding, size, data):
+def test_an_encoded_body_is_decoded(coding, size, data):
     assert decode(coding, ENCODE[coding](data), size) == data
 
 
 @each_coding
 @pytest.mark.parametrize("size", [1, 7, 2**20])
-def test_members_that_follow_one_another_are_one_body(coding, size):
+def test_consecutive_members_are_one_body(coding, size):
     data = b"".join(ENCODE[coding](part) for part in (b"one, ", b"", b"two"))
     assert decode(coding, data, size) == b"one, two"
 
 
-def test_a_frame_may_look_back_as_far_as_rfc_9659_allows_and_no_farther():
+def test_the_window_of_a_frame_is_limited_as_in_rfc_9659():
     def frame(log):
         options = {zstd.CompressionParameter.window_log: log, zstd.CompressionParameter.content_size_flag: 0}
         encoder = zstd.ZstdCompressor(options=options)
@@ -62,7 +62,7 @@ def test_a_frame_may_look_back_as_far_as_rfc_9659_allows_and_no_farther():
 
 @each_coding
 @pytest.mark.parametrize("size", [1, 2**20])
-def test_what_breaks_off_is_refused(coding, size):
+def test_truncated_data_is_refused(coding, size):
     data = ENCODE[coding](b"hello, hello, hello")
     for length in range(len(data)):
         with pytest.raises(BadRequest):
@@ -81,14 +81,14 @@ def test_what_breaks_off_is_refused(coding, size):
         lambda data: b"plain text",
     ],
 )
-def test_what_is_damaged_is_refused(coding, damage):
+def test_damaged_data_is_refused(coding, damage):
     options = {zstd.CompressionParameter.checksum_flag: 1}
     data = zstd.compress(b"hello", options=options) if coding == "zstd" else gzip.compress(b"hello")
     with pytest.raises(BadRequest, match="Content-Encoding"):
         decode(coding, damage(data))
 
 
-def test_zlib_without_the_frame_of_gzip_is_refused():
+def test_zlib_without_a_gzip_header_is_refused():
     with pytest.raises(BadRequest):
         decode("gzip", zlib.compress(b"hello"))
 
@@ -100,7 +100,7 @@ def test_empty_members_without_end_are_refused(coding):
 
 
 @each_coding
-def test_the_limit_counts_what_comes_out(coding):
+def test_the_limit_applies_to_decoded_bytes(coding):
     data = ENCODE[coding](bytes(1000))
     assert len(decode(coding, data, limit=1000)) == 1000
     with pytest.raises(RequestEntityTooLarge, match="when it is decoded"):
@@ -108,7 +108,7 @@ def test_the_limit_counts_what_comes_out(coding):
 
 
 @each_coding
-def test_a_little_that_stands_for_much_is_never_held(coding):
+def test_a_decompression_bomb_is_decoded_in_pieces(coding):
     data = ENCODE[coding](bytes(2**27))
     assert len(data) < 140_000
     tracemalloc.start()
@@ -136,13 +136,13 @@ def send(client, path, body, coding, media_type="application/json"):
 
 
 @pytest.mark.parametrize("coding", [*ENCODE, "GZIP", " zstd ", "identity", ""])
-def test_json_may_come_encoded(client, coding):
+def test_json_may_be_encoded(client, coding):
     body = ENCODE.get(coding.strip().lower(), bytes)(json.dumps({"project_id": "cats"}).encode())
     assert send(client, "/query", body, coding).status_code == 200
 
 
 @each_coding
-def test_a_form_may_come_encoded(client, coding):
+def test_a_form_may_be_encoded(client, coding):
     file = io.BytesIO()
     np.save(file, np.arange(40_000.0).reshape(-1, 4))
     parts = [(b"config", json.dumps({"project_id": coding}).encode()), (b"X", file.getvalue())]
@@ -153,7 +153,7 @@ def test_a_form_may_come_encoded(client, coding):
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "gzip, zstd", "gzip,gzip", "identity, gzip", "*", "x" * 1000])
-def test_an_encoding_that_is_not_understood_is_told_which_are(client, coding):
+def test_an_unknown_encoding_gets_a_list_of_those_supported(client, coding):
     reply = send(client, "/query", b"{}", coding)
     assert reply.status_code == 415
     assert reply.headers["Accept-Encoding"] == "gzip, zstd"
@@ -162,17 +162,17 @@ def test_an_encoding_that_is_not_understood_is_told_which_are(client, coding):
 
 @each_coding
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413), (2**27, 413)])
-def test_a_document_is_as_large_as_it_is_decoded(client, coding, size, status):
+def test_the_json_limit_applies_to_decoded_bytes(client, coding, size, status):
     body = b'{"project_id": "cats"}'.ljust(size)
     assert send(client, "/query", ENCODE[coding](body), coding).status_code == status
 
 
 @each_coding
-def test_a_document_is_as_large_as_it_is_sent(client, coding):
+def test_the_json_limit_applies_to_sent_bytes(client, coding):
     assert send(client, "/query", ENCODE[coding](os.urandom(LIMIT)), coding).status_code == 413
 
 
 @each_coding
-def test_a_body_that_is_not_encoded_as_it_says_is_refused(client, coding):
+def test_a_body_that_does_not_match_its_encoding_is_refused(client, coding):
     assert send(client, "/query", b'{"project_id": "cats"}', coding).status_code == 400
     assert send(client, "/query", ENCODE[coding](b"{}")[:-1], coding).status_code == 400

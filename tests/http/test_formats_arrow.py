@@ -1,4 +1,4 @@
-"""Arrow and Parquet as they come from strangers: what was written arrives, and what lies is refused."""
+"""Arrow and Parquet from untrusted clients: right tables are read, wrong ones refused."""
 
 import io
 import sys
@@ -95,7 +95,7 @@ def lists(rows, kind=None):
     return pa.table({"x": pa.array(list(rows), kind)})
 
 
-# What was written arrives.
+# Right tables.
 
 NUMBERS = np.random.default_rng(0).normal(size=(10, 3)).astype("f4")
 
@@ -115,7 +115,7 @@ def test_a_matrix_arrives(staging, media_type, write, form):
     ("dtypes", "kept"),
     [(["f4", "f4"], "f4"), (["f2", "i1"], "f2"), (["i8", "u8"], "f8"), (["i4", "f4"], "f8"), (["u1", "i2"], "i2")],
 )
-def test_columns_of_several_types_arrive_in_one_that_holds_them(staging, media_type, write, dtypes, kept):
+def test_columns_of_several_types_get_a_common_dtype(staging, media_type, write, dtypes, kept):
     table = pa.table({f"c{i}": np.array([1, 2], dtype) for i, dtype in enumerate(dtypes)})
     rows = read(staging, media_type, write(table)).open()
     assert rows.dtype == kept
@@ -239,7 +239,7 @@ def test_columns_longer_than_a_block_arrive(staging, media_type, write):
     assert read(staging, media_type, write(table), "ids") == table["y"].to_pylist()
 
 
-# What is wrong is refused.
+# Wrong tables.
 
 WRONG_MATRICES = [
     (pa.table({}), "/X", "has no columns"),
@@ -290,7 +290,7 @@ def test_a_wrong_column_is_refused(staging, media_type, write, table, pointer, e
 
 
 @each_kind
-def test_a_wrong_cell_behind_the_first_batch_is_found(staging, media_type, write):
+def test_a_wrong_cell_after_the_first_batch_is_found(staging, media_type, write):
     column = np.zeros(300_000)
     column[299_998] = np.nan
     assert refused(staging, media_type, write(pa.table({"a": column})))[0] == "/X/299998/0"
@@ -317,12 +317,12 @@ SOURCES = [
 
 
 @pytest.mark.parametrize(("media_type", "data", "name"), SOURCES)
-def test_what_breaks_off_is_refused(staging, media_type, data, name):
+def test_truncated_data_is_refused(staging, media_type, data, name):
     for length in [*range(0, len(data), 29), len(data) - 1]:
         assert refused(staging, media_type, data[:length], name)[0] == f"/{name}"
 
 
-def test_bytes_that_were_changed_are_read_or_refused(staging):
+def test_mutated_files_are_read_or_refused(staging):
     rng = np.random.default_rng(0)
     n_refused = 0
     for n in range(2_000):
@@ -390,7 +390,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize(("media_type", "make", "name"), BOMBS.values(), ids=BOMBS)
-def test_a_little_that_unpacks_to_much_takes_little_memory(staging, media_type, make, name):
+def test_decompression_bombs_take_little_memory(staging, media_type, make, name):
     data = make()
     assert len(data) < 400_000
     pa.default_memory_pool().release_unused()  # of what was freed here, reading could take much unseen
@@ -409,7 +409,7 @@ def test_a_large_table_takes_little_memory(staging, tmp_path):
 
 
 @each_kind
-def test_without_the_extra_a_part_is_told_what_to_install(staging, media_type, write, monkeypatch):
+def test_without_the_extra_the_error_says_what_to_install(staging, media_type, write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     pointer, detail = refused(staging, media_type, write(SMALL)[:100])
     assert pointer == "/X"

@@ -1,4 +1,4 @@
-"""scipy's .npz as it comes from strangers: what was saved arrives in order, and what lies is refused."""
+"""scipy's .npz from untrusted clients: right archives are read, wrong ones refused."""
 
 import io
 import tracemalloc
@@ -65,7 +65,7 @@ def refused(staging, data, **options):
     return error.pointer, error.detail
 
 
-# What was saved arrives.
+# Right archives.
 
 
 def as_scipy(staged):
@@ -76,7 +76,7 @@ def as_scipy(staged):
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix])
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "i4", "u8"])
-def test_what_was_saved_arrives(staging, kind, compressed, dtype):
+def test_a_saved_matrix_is_read(staging, kind, compressed, dtype):
     matrix = kind(sparse.random_array((500, 40), density=0.1, rng=np.random.default_rng(0)) * 100).astype(dtype)
     staged = read(staging, npz(matrix, compressed=compressed))
     assert staged.is_sparse
@@ -95,7 +95,7 @@ def test_a_type_that_scipy_cannot_compute_with_is_widened(staging, dtype, kept):
     assert as_scipy(staged).toarray().tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
-def test_rows_arrive_in_order_and_each_column_once(staging):
+def test_columns_are_sorted_and_repeated_ones_summed(staging):
     arrays = {
         "data": np.array([1.0, 2, 4, 8, 16, 32]),
         "indices": np.array([2, 0, 2, 1, 1, 0]),
@@ -108,14 +108,14 @@ def test_rows_arrive_in_order_and_each_column_once(staging):
     assert rows.indices.dtype == rows.indptr.dtype == np.int32
 
 
-def test_a_matrix_of_zeros_is_a_matrix(staging):
+def test_a_matrix_without_values_is_read(staging):
     rows = read(staging, npz(sparse.csr_array((5, 3)))).open()
     assert rows.part(slice(1, 4)).toarray().tolist() == [[0, 0, 0]] * 3
     assert rows.take(np.array([4, 0])).nnz == 0
 
 
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
-def test_rows_that_span_blocks_arrive_whole(staging, order):
+def test_rows_over_several_blocks_are_read(staging, order):
     rng = np.random.default_rng(1)
     matrix = sparse.csr_array(sparse.random_array((3 * csr.BLOCK_ROWS + 7, 500), density=0.08, rng=rng))
     if order == "shuffled":
@@ -146,7 +146,7 @@ def test_a_row_with_repeated_columns_may_have_more_entries_than_columns(staging,
     assert "AQ_MAX_POOL_CELLS" in refused(staging, archive(**arrays), max_cells=n_values + 4)[1]
 
 
-# What lies is refused.
+# Wrong archives.
 
 WRONG = [
     (archive(format=np.array(b"csc")), "/X", "send .tocsr()"),
@@ -197,7 +197,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("data", "pointer", "excerpt"), WRONG)
-def test_what_is_wrong_is_refused(staging, data, pointer, excerpt):
+def test_a_wrong_archive_is_refused(staging, data, pointer, excerpt):
     where, detail = refused(staging, data)
     assert where == pointer
     assert excerpt in detail.replace("that can be read", "cannot")
@@ -219,13 +219,13 @@ def test_a_matrix_of_too_many_values_or_rows_is_refused(staging):
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_an_archive_that_breaks_off_is_refused(staging, compressed):
+def test_a_truncated_archive_is_refused(staging, compressed):
     data = npz(MATRIX, compressed=compressed)
     for length in range(len(data)):
         assert refused(staging, data[:length])[0] == "/X"
 
 
-def test_an_archive_with_bytes_changed_is_read_or_refused(staging):
+def test_mutated_archives_are_read_or_refused(staging):
     rng = np.random.default_rng(2)
     sources = [np.frombuffer(npz(MATRIX, compressed=compressed), np.uint8) for compressed in (True, False)]
     n_refused = 0
@@ -240,7 +240,7 @@ def test_an_archive_with_bytes_changed_is_read_or_refused(staging):
     assert n_refused > 1_000
 
 
-def test_a_member_that_unpacks_to_more_than_it_should_takes_little_memory(staging):
+def test_a_member_longer_than_its_header_says_takes_little_memory(staging):
     bomb = archive(data=npy(ARRAYS["data"]) + bytes(2**27), indices=npy(ARRAYS["indices"]) + bytes(2**27))
     one_cell = archive(data=npy(np.zeros(2**23)), indices=npy(np.zeros(2**23, "i4")), indptr=np.array([0, 1, 1, 2**23]))
     assert len(bomb) < 300_000

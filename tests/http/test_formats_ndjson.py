@@ -1,4 +1,4 @@
-"""NDJSON: as parts of a form and as a body of samples, a line at a time."""
+"""NDJSON, as parts of a form and as a body of samples."""
 
 import gzip
 import json
@@ -181,7 +181,7 @@ def test_ids_and_labels_are_kept_up_to_a_limit(staging, record):
         read_records(staging, lines(record) * (most + 1), limits=limits)
 
 
-def test_what_stands_for_labels_that_are_missing_counts(staging):
+def test_nulls_for_missing_labels_count_toward_the_limit(staging):
     limits = Limits(2**30, LIMITS.json_bytes, 10**6)
     data = lines({"x": [1], "y": 1}) + lines({"x": [1]}) * (LIMITS.json_bytes // KEPT_BYTES)
     with pytest.raises(RequestEntityTooLarge, match="several requests"):
@@ -242,7 +242,7 @@ SAME = [
 
 
 @pytest.mark.parametrize(("data", "content_type", "headers"), SAME)
-def test_samples_may_come_in_every_way(staging, data, content_type, headers):
+def test_samples_are_read_from_json_forms_and_ndjson(staging, data, content_type, headers):
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     document = samples(staging, data, content_type, **headers)
     X = document.pop("X")
@@ -250,10 +250,10 @@ def test_samples_may_come_in_every_way(staging, data, content_type, headers):
     assert document == {"ids": ["a", "b"]}
 
 
-def test_samples_of_another_type_are_refused(staging):
+def test_samples_of_another_media_type_are_refused(staging):
     with pytest.raises(UnsupportedMediaType, match="application/x-ndjson"):
         samples(staging, b"", "text/csv")
 
 
-def test_a_config_that_is_no_object_is_refused(staging):
+def test_a_config_must_be_an_object(staging):
     assert refusal(samples, staging, form(config=("application/json", b"null")), MULTIPART) == ["/config"]

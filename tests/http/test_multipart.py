@@ -1,4 +1,4 @@
-"""Forms, split: however they are cut into chunks, the same parts come out."""
+"""Forms are split into the same parts for any chunk size."""
 
 import pytest
 from hypothesis import given
@@ -33,12 +33,12 @@ def split(form, size=2**20, boundary="boundary"):
 
 
 @pytest.mark.parametrize("size", range(1, 40))
-def test_parts_arrive_however_the_form_is_cut(size):
+def test_parts_are_the_same_for_any_chunk_size(size):
     assert {head.name: data for head, data in split(FORM, size)} == PARTS
 
 
 @given(st.lists(st.text("\r\n-boundary", max_size=30), max_size=4), st.integers(1, 50))
-def test_whatever_a_part_holds_arrives(texts, size):
+def test_a_part_may_hold_any_bytes(texts, size):
     texts = [text for text in texts if "\r\n--boundary" not in f"\r\n{text}"]
     form = b"".join(part("x", text.encode()) for text in texts) + b"--boundary--"
     assert [data.decode() for _, data in split(form, size)] == texts
@@ -68,7 +68,7 @@ def test_the_head_of_a_part_is_read(more, media_type):
         FORM.replace(b"--boundary\r\n", b"--boundary \t\r\n"),
     ],
 )
-def test_what_stands_around_the_parts_is_passed_over(form):
+def test_preamble_and_epilogue_are_ignored(form):
     assert [data for _, data in split(form)] == list(PARTS.values())
 
 
@@ -77,7 +77,7 @@ def test_a_form_may_have_no_parts():
 
 
 @pytest.mark.parametrize("size", [1, 1000])
-def test_a_form_that_breaks_off_is_refused(size):
+def test_a_truncated_form_is_refused(size):
     for length in range(len(FORM) - 2):
         with pytest.raises(BadRequest):
             split(FORM[:length], size)
@@ -100,19 +100,19 @@ def test_a_form_that_breaks_off_is_refused(size):
     ],
 )
 @pytest.mark.parametrize("size", [100, 2**20])
-def test_what_is_no_form_is_refused(form, error, size):
+def test_a_body_that_is_not_a_form_is_refused(form, error, size):
     with pytest.raises(error):
         split(form, size)
 
 
 @pytest.mark.parametrize("boundary", ["", "a" * 101, "a ", "ä", "a\r\n", "\x00"])
-def test_a_boundary_that_is_none_is_refused(boundary):
+def test_an_invalid_boundary_is_refused(boundary):
     with pytest.raises(BadRequest, match="boundary"):
         split(FORM, boundary=boundary)
 
 
 @given(st.binary(max_size=200), st.integers(1, 50))
-def test_whatever_comes_is_split_or_refused(data, size):
+def test_random_bytes_are_split_or_refused(data, size):
     form = FORM[:100] + data + FORM[100:]
     try:
         split(form, size)
