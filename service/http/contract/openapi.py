@@ -1,4 +1,4 @@
-"""From the endpoints and their schemas to openapi.yaml (OpenAPI 3.1). Needs the extra `dev`; the service does not."""
+"""Build openapi.yaml (OpenAPI 3.1) from the endpoints and their schemas. Needs the extra `dev`."""
 
 from __future__ import annotations
 
@@ -29,42 +29,41 @@ from service.http.schemas.label_fields import LABEL_SCHEMA
 from service.settings import Settings
 
 DESCRIPTION = """\
-Which samples should be labelled next? Send a pool of feature vectors and the few labels there are to `POST /fit`, ask
-`POST /query` for the next batch, hand back what people answered to `POST /label`, and repeat.
+Which samples should be labelled next? Send a pool of feature vectors and its first labels to `POST /fit`, ask
+`POST /query` for the next batch, send the new labels to `POST /label`, and repeat.
 
 Indices are positions in the project's pool; labelling never shifts them. Labels are strings, integers or booleans, of
-one type in a project, and come back with the type they came in. Unknown fields are refused. Every error is a problem
-document (RFC 9457) that names each wrong field and what would have been right, and nothing was changed.\
+one type per project, and are returned with the type they came in. Unknown fields are refused. Every error is a problem
+document (RFC 9457) that names each wrong field and says what would be right; the request has then changed nothing.\
 """
 
 SECURITY_SCHEME = "apiKey"
 SECURITY = """\
-A service that was given API keys (`AQ_API_KEYS_FILE`) answers only with one: `Authorization: Bearer <key>`. A service
-without keys asks nobody for one.
+If API keys are configured (`AQ_API_KEYS_FILE`), every request needs one: `Authorization: Bearer <key>`.
 
-A key has a role. A `reader` looks and asks: every GET, and `POST /query` without a lease. An `annotator` also hands
-back labels, holds samples and takes answers back. An `admin` also makes, trains, grows and deletes projects. A key may
-touch all projects or some of them; any other is answered like one that there is not. A key that belongs to an
-annotator answers as this one: `annotator` may be left out and must not name another.\
+A key has a role. A `reader` may send every GET, and `POST /query` without a lease. An `annotator` may also send and
+retract labels and lease samples. An `admin` may also create, train, extend, import and delete projects. A key may
+access all projects or some; others look as if they did not exist. A key may belong to an annotator: its requests then
+count as this annotator's, and `annotator` may be left out but must not name another.\
 """
 
 PATH_PARAMETERS = {
     "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
-    "query_id": ({"type": "string", "minLength": 1}, "The question that the lease was given for."),
+    "query_id": ({"type": "string", "minLength": 1}, "The query that made the lease."),
     "page": ({"type": "string", "enum": list(GUIDES)}, "The page's name."),
     "index": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "The sample's position in the pool."),
 }
 
 REQUEST_ID_HEADER = {
     problem_document.REQUEST_ID_HEADER: {
-        "description": "Names the request in the log.",
+        "description": "Id of the request, also in the log.",
         "schema": {"type": "string"},
         "required": True,
     }
 }
 ETAG_HEADER = {
     "ETag": {
-        "description": "Tells this version of the project from all others.",
+        "description": "Identifies this version of the project.",
         "schema": {"type": "string"},
         "required": True,
     }
@@ -72,7 +71,7 @@ ETAG_HEADER = {
 CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}, "required": True}}
 REPLAYED_HEADER = {
     REPLAYED: {
-        "description": "`true` where an earlier reply is given again.",
+        "description": "`true` if this is the stored reply to an earlier request with the same key.",
         "schema": {"type": "string"},
         "required": False,
     }
@@ -80,54 +79,54 @@ REPLAYED_HEADER = {
 """Headers of replies."""
 
 HEADER_PARAMETERS = {
-    "Prefer": "`respond-async`: reply before the fit, which follows (RFC 7240).",
-    "If-Match": "ETags, or `*`: only if the project has one of these, or is there at all; else 412.",
-    "If-None-Match": "ETags, or `*`: only if the project has none of these, or is not there at all; else 412.",
+    "Prefer": "`respond-async`: do not wait for the fit (RFC 7240).",
+    "If-Match": "ETags: proceed only if the project has one of them. `*`: only if it exists. Else 412.",
+    "If-None-Match": "ETags: proceed only if the project has none of them. `*`: only if it does not exist. Else 412.",
 }
 """Headers of requests."""
 
 KEY = """\
-Names this request, for a day: what is sent again under the same key is answered as the first was, and not done again. 1
-to 255 visible ASCII characters, such as a UUID. The method, path, query, body, what the caller may do and the headers
-that the answer follows from must be the same, else 422; while the first is at work, 409 with `Retry-After`. Refusals
-and failures are not kept.\
+Makes the request safe to repeat for a day: sent again with the same key, it gets the stored reply and changes nothing.
+1 to 255 visible ASCII characters, such as a UUID. Method, path, query, body, the key's rights and the headers that
+matter must be the same, else 422; while the first request is running, 409 with `Retry-After`. Replies to refused and
+failed requests are not stored.\
 """
 
-UNLESS_KNOWN = "The ETags of what the caller has: 304 instead of the same again."
+UNLESS_KNOWN = "ETags the caller has: the reply is 304 if one of them is current."
 
 HEADERS = {
     SAFE_HEADER: "How the cells of CSV are written: the value of `safe`.",
-    "Location": "Where the project is.",
+    "Location": "Path of the project.",
     "Preference-Applied": "`respond-async`.",
-    "Retry-After": "In how many seconds to ask again: others hold all that is left.",
+    "Retry-After": "Seconds until a leased sample may be free again.",
 }
-"""What some replies carry beside those."""
+"""Headers of some replies."""
 
 
 MAXIMA = {"batch_size": Settings().max_batch}
 """Default maxima of the fields that a setting limits."""
 
 EVERY_BODY = (400, 408)
-"""Statuses that every request with a body may get."""
+"""Statuses of every request with a body."""
 
 MEANINGS = {
-    400: "The body cannot be read: it is cut short, or not JSON, or not a form.",
-    401: "The API key is missing, or is not known.",
-    403: "The key may not do this: by its role, its projects or its annotator.",
+    400: "The body cannot be parsed: it is incomplete, or not JSON, or not a form.",
+    401: "The API key is missing or unknown.",
+    403: "The key's role, projects or annotator do not allow this.",
     404: "There is no such project, label, lease or page.",
-    406: "It is not to be had as any media type that was asked for.",
-    408: "The body comes too slowly.",
-    409: "The project is not in the state that this needs, there are too many, or the same request is still at work.",
-    411: "The request says neither how long its body is nor that it comes in chunks.",
-    412: "The project is not at the version that the request is meant for; the ETag that it has is told.",
-    413: "The body is larger than the service was told to take.",
-    415: "The body is of a media type or an encoding that is not understood.",
-    422: "The request can be read but not followed; each wrong field is named.",
-    503: "Heavy requests hold the service, another holds the project, or the disk cannot be written; try again.",
-    504: "The selection takes longer than the service was told to allow.",
+    406: "No media type in `Accept` is available.",
+    408: "The body arrives too slowly.",
+    409: "The state of the project does not allow this, there are too many projects, or this request is still running.",
+    411: "The request has neither Content-Length nor Transfer-Encoding: chunked.",
+    412: "The project has another version than the conditions require; the detail names its ETag.",
+    413: "The body is larger than the configured limit.",
+    415: "The media type or the encoding of the body is not supported.",
+    422: "The request has wrong values; each wrong field is named.",
+    503: "The service is busy with heavy requests, the project is locked, or the disk is read-only; try again.",
+    504: "The query takes longer than the configured limit.",
     507: "The disk is full.",
 }
-"""What each error status means."""
+"""The meaning of each error status."""
 
 
 def render() -> str:
@@ -140,11 +139,11 @@ class Plain(yaml.SafeDumper):
     """Writes every value where it stands, without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Say that no value is worth an anchor."""
+        """Write no anchors."""
         return True
 
     def write_text(self, text: str) -> yaml.Node:
-        """Write text of several lines as such."""
+        """Write text of several lines as a block."""
         return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
     def write_list(self, values: list[Any]) -> yaml.Node:
@@ -166,7 +165,7 @@ def build() -> dict[str, Any]:
         openapi_version="3.1.0",
         plugins=[plugin],
         info={"description": DESCRIPTION, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
-        servers=[{"url": "/", "description": "The service that answers this."}],
+        servers=[{"url": "/", "description": "This service."}],
     )
     converter: Any = plugin.converter
     converter.add_attribute_function(schema_of_rule)
@@ -216,7 +215,7 @@ def describe(operation: Operation) -> dict[str, Any]:
 
 
 def path_parameters(operation: Operation) -> list[dict[str, Any]]:
-    """Return the parameters that stand in the path."""
+    """Return the path parameters."""
     return [
         {"in": "path", "name": name, "required": True, "schema": schema, "description": description}
         for name in re.findall(r"<(\w+)>", operation.path)
@@ -225,7 +224,7 @@ def path_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def header_parameter(name: str, description: str) -> dict[str, Any]:
-    """Return a header that an operation looks at."""
+    """Return a request header."""
     return {
         "in": "header",
         "name": name,
@@ -236,12 +235,12 @@ def header_parameter(name: str, description: str) -> dict[str, Any]:
 
 
 def is_cached(operation: Operation) -> bool:
-    """Tell whether a caller may keep what an operation answers, and ask whether it is still so."""
+    """Return whether an operation supports conditional GET."""
     return operation.method == "GET" and any(reply.etag for reply in operation.replies.values())
 
 
 def request_content(operation: Operation) -> dict[str, Any]:
-    """Return the media types of a body, with the examples that the story has of each."""
+    """Return the media types of a body, each with its examples from the story."""
     told = [example for example in STORY if example.operation == operation.name]
     content: dict[str, Any] = {JSON: {"schema": operation.body}}
     bodies = examples((example.title, example.body) for example in told if example.body is not None)
@@ -258,7 +257,7 @@ def request_content(operation: Operation) -> dict[str, Any]:
 
 
 def form(operation: Operation) -> dict[str, Any]:
-    """Return the form of an operation: a configuration where it has other fields than arrays, and arrays as files."""
+    """Return the form of an operation: arrays as files, and all other fields in `config`."""
     schema = cast("type[Schema]", operation.body)
     described = {
         name: {
@@ -285,17 +284,17 @@ def form(operation: Operation) -> dict[str, Any]:
 
 
 def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema] | None:
-    """Return the fields of a request that no part of its form brings, None where there are none."""
+    """Return the schema of the part `config`: the fields that have no part of their own, None if all have one."""
     options = type("Meta", (schema.Meta,), {"exclude": parts})
     config = type(schema.__name__.replace("Schema", "ConfigSchema"), (schema,), {"Meta": options})
     return config if config().fields else None
 
 
 def responses(operation: Operation) -> dict[str, Any]:
-    """Return what an operation may answer."""
+    """Return the responses of an operation."""
     answered = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
     if is_cached(operation):
-        answered["304"] = {"description": "It is as the caller has it.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
+        answered["304"] = {"description": "The caller's copy is current.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
     has_body = operation.body or operation.file
     conditions = (412, 422) if is_cached(operation) else ()
     keys = (409, 422) if operation.method == "POST" else ()
@@ -304,19 +303,19 @@ def responses(operation: Operation) -> dict[str, Any]:
     )
     for status in statuses:
         answered[str(status)] = failure(MEANINGS[status], operation, status)
-    answered["default"] = failure("Any other error, a fault of the service (500) among them.", operation, None)
+    answered["default"] = failure("Any other error, such as an internal error (500).", operation, None)
     return answered
 
 
 def refusals(operation: Operation) -> tuple[int, ...]:
-    """Return the statuses of those who may not: without a key, and with one of too low a role."""
+    """Return the statuses for a missing key and for a key of too low a role."""
     if operation.role is None:
         return ()
     return (401,) if operation.role == min(Role) else (401, 403)
 
 
 def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
-    """Return one way to succeed."""
+    """Return a response of success."""
     described: dict[str, Any] = {
         "description": reply.description,
         "headers": REQUEST_ID_HEADER
@@ -345,7 +344,7 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
 
 
 def failure(description: str, operation: Operation, status: int | None) -> dict[str, Any]:
-    """Return one way to fail."""
+    """Return an error response."""
     body: dict[str, Any] = {"schema": problem_document.ProblemSchema}
     shown = examples(
         (example.title, example.reply)
@@ -366,7 +365,7 @@ def examples(titled: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def add_examples(parameter: dict[str, Any], operation: str) -> None:
-    """Give a parameter the values that the story has of it, under the names of the examples that they belong to."""
+    """Add to a parameter its values in the story, under the names of their examples."""
     read = int if parameter["schema"].get("type") == "integer" else str
     told = [
         (example.title, {**example.path, **example.query, **example.headers})

@@ -1,4 +1,4 @@
-"""The objects that endpoints work with: the store, the settings and what else the application is made of."""
+"""The objects that all endpoints share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.usecases.totals import TotalsCounter
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a request works with."""
+    """The store, the settings and the services of the application."""
 
     store: Store
     settings: Settings
@@ -28,12 +28,12 @@ class Context:
 
     @property
     def limits(self) -> Limits:
-        """How much of a body is read."""
-        most = self.settings
-        return Limits(most.max_body_bytes, most.max_json_bytes, most.max_pool_cells, self.store.staging)
+        """Limits of request bodies."""
+        settings = self.settings
+        return Limits(settings.max_body_bytes, settings.max_json_bytes, settings.max_pool_cells, self.store.staging)
 
 
 def current_context() -> Context:
-    """Return what the request at work works with."""
+    """Return the context of the current application."""
     context: Context = current_app.extensions["active-query"]
     return context

@@ -37,7 +37,7 @@ operations = Operations()
         200: Reply("The project, trained again.", responses.ProjectSchema, etag=True),
         201: Reply("The new project.", responses.ProjectSchema, etag=True),
         202: Reply(
-            "The project, whose fit follows.",
+            "The project; its fit follows.",
             responses.ProjectSchema,
             etag=True,
             headers=("Location", "Preference-Applied"),
@@ -49,11 +49,11 @@ operations = Operations()
 def fit_project() -> Response:
     """Create a project, or train it again.
 
-    With X it makes a project of a pool and what labels there are; with `replace` it puts them in the place of the old
-    ones. Without X it trains the project again, with another estimator or held-out set if they are given. Nothing
-    changes unless all of it succeeds. With fewer than two classes labelled there is nothing to fit: the project is
-    kept, and `model_version` is null. With `Prefer: respond-async` the reply comes when all but the fit is done, and
-    the fit follows: `fit` in GET /projects/{project_id} tells how it goes.
+    With X, this creates a project from a pool and the labels it has so far; with `replace`, they replace the pool and
+    labels of an existing project. Without X, it trains the project again, with a new estimator or held-out set if
+    given. A request that fails changes nothing. With fewer than two labelled classes there is nothing to fit: the
+    project is stored and `model_version` is null. With `Prefer: respond-async` the reply does not wait for the fit;
+    `fit` in GET /projects/{project_id} shows its progress.
     """
     context = current_context()
     in_background = prefers("respond-async")
@@ -72,6 +72,6 @@ def fit_project() -> Response:
 
 
 def prefers(preference: str) -> bool:
-    """Tell whether the request has a preference, which is a word that may come with a value and parameters."""
+    """Return whether the request has a preference (RFC 7240), whatever its value and parameters."""
     given = parse_list_header(",".join(request.headers.getlist("Prefer")))
     return preference in (re.split(r"[;=]", each)[0].strip().lower() for each in given)

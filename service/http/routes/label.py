@@ -33,18 +33,18 @@ operations = Operations()
     "/label",
     role=Role.ANNOTATOR,
     body=LabelSchema,
-    replies={200: Reply("What is known now.", responses.LabelReplySchema, etag=True)},
+    replies={200: Reply("The project after the request.", responses.LabelReplySchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 409, 411, 412, 413, 415, 422, 503, 507),
 )
 def label_project() -> Response:
-    """Hand back what people answered.
+    """Send labels and skips.
 
-    All records are kept, or none. The same label again is no change; another label by the same annotator replaces it,
-    and a label without an annotator replaces whatever the sample has. A skip by an annotator takes nothing from
-    others, and a label that comes for the sample counts; after one without an annotator the sample takes no label until
-    the skip is taken back. Where too many wait for fits already, or a fit takes long, a reply that was to wait comes
-    with the model there is, as with `background`: `n_labels_since_fit` says how many labels that one lacks.
+    All records are stored, or none. The same label again changes nothing; another label by the same annotator replaces
+    it, and a label without an annotator replaces all labels of the sample. A skip by an annotator removes no labels of
+    others, and a label sent later counts; after a skip without an annotator the sample takes no label until the skip
+    is retracted. If too many requests wait for fits, or the fit takes long, the reply carries the current model even
+    with `refit: wait`; `n_labels_since_fit` counts the labels it has not seen.
     """
     context, request = current_context(), request_ctx.request
     order = auth.visible(label_request(LABEL.load(read_json(request, context.limits))))
@@ -93,14 +93,14 @@ def list_project_labels(project_id: str) -> Response:
     "DELETE",
     "/projects/<project_id>/labels/<index>",
     role=Role.ANNOTATOR,
-    replies={204: Reply("The sample can be asked about again.", etag=True)},
+    replies={204: Reply("The sample can be queried again.", etag=True)},
     headers=CONDITIONS,
     problems=(404, 412, 422, 503, 507),
 )
 def retract_label(project_id: str, index: str) -> Response:
-    """Take back every label and skip of a sample.
+    """Retract all labels and skips of a sample.
 
-    The next request that waits for a fit trains without it.
+    The next fit trains without them.
     """
     if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
         projects.get(current_context().store, project_id)

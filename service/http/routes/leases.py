@@ -23,13 +23,13 @@ operations = Operations()
     "GET",
     "/projects/<project_id>/leases",
     role=Role.READER,
-    replies={200: Reply("What is held.", responses.LeaseListSchema)},
+    replies={200: Reply("The leases.", responses.LeaseListSchema)},
     problems=(404,),
 )
 def list_project_leases(project_id: str) -> Response:
-    """List what is held for whom.
+    """List the leases of a project.
 
-    Leases that expired or were released are not listed, nor are samples that were answered.
+    Leases that expired or were released are not listed, nor are samples labelled since.
     """
     return json_response(LEASES_REPLY.dump({"leases": leases.list_leases(current_context().store, project_id)}))
 
@@ -40,13 +40,13 @@ def list_project_leases(project_id: str) -> Response:
     role=Role.ANNOTATOR,
     body=RenewSchema,
     optional=True,
-    replies={200: Reply("The lease, which counts anew.", responses.LeaseSchema)},
+    replies={200: Reply("The lease with its new end.", responses.LeaseSchema)},
     problems=(404, 413, 415, 422, 503, 507),
 )
 def renew_lease(project_id: str, query_id: str) -> Response:
-    """Hold samples for longer.
+    """Renew a lease.
 
-    A lease that is over cannot be renewed: its samples may be somebody else's by now.
+    A lease that has ended cannot be renewed: its samples may be leased to another annotator.
     """
     data = RENEW.load(read_json(request, current_context().limits) if has_body(request) else {})
     lease = leases.renew_lease(
@@ -59,10 +59,10 @@ def renew_lease(project_id: str, query_id: str) -> Response:
     "DELETE",
     "/projects/<project_id>/leases/<query_id>",
     role=Role.ANNOTATOR,
-    replies={204: Reply("Its samples are given to whoever asks next.")},
+    replies={204: Reply("Its samples can be leased again.")},
     problems=(404, 422, 503, 507),
 )
 def release_lease(project_id: str, query_id: str) -> Response:
-    """Give samples back unanswered."""
+    """Release a lease."""
     leases.release_lease(current_context().store, project_id, query_id, auth.check_lease_holder)
     return empty_response()

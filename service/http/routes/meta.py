@@ -38,9 +38,9 @@ def list_estimators() -> Response:
     return json_response(ESTIMATORS_REPLY.dump({"estimators": estimators.ESTIMATORS.values()}))
 
 
-@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process lives.", responses.HealthSchema)})
+@operations.add("GET", "/healthz", role=None, replies={200: Reply("The process is alive.", responses.HealthSchema)})
 def get_health() -> Response:
-    """Tell whether the process lives."""
+    """Check that the process is alive."""
     return json_response({"status": "ok", "version": __version__})
 
 
@@ -48,11 +48,11 @@ def get_health() -> Response:
     "GET",
     "/readyz",
     role=None,
-    replies={200: Reply("The data directory can be written.", responses.StatusSchema)},
+    replies={200: Reply("The data directory is writable.", responses.StatusSchema)},
     problems=(503,),
 )
 def get_readiness() -> Response:
-    """Tell whether the data directory can be written."""
+    """Check that the data directory is writable."""
     try:
         current_context().store.check_writable()
     except (OSError, StoreUnwritable) as error:
@@ -65,16 +65,16 @@ def get_readiness() -> Response:
     "GET",
     "/metrics",
     role=Role.READER,
-    replies={200: Reply("Counters and histograms over all workers.", media_types=("text/plain",))},
+    replies={200: Reply("Metrics over all workers.", media_types=("text/plain",))},
 )
 def get_metrics() -> Response:
-    """Show what the service did, for Prometheus."""
+    """Get the metrics in Prometheus' text format."""
     return Response(metrics.render_metrics(current_context().totals), content_type=metrics.CONTENT_TYPE)
 
 
 @operations.add("GET", "/openapi.yaml", role=None, replies={200: Reply("The contract.", media_types=(YAML,))})
 def get_openapi() -> Response:
-    """Fetch this contract."""
+    """Get this contract."""
     return Response(docs.openapi_text(), mimetype=YAML)
 
 

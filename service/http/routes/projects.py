@@ -26,11 +26,11 @@ operations = Operations()
 
 
 def project_response(project: Project, status: int = 200) -> Response:
-    """Reply with a project and its ETag, and see to the fit that it may want."""
+    """Return a response with a project and its ETag, and start the fit that the project waits for, if any."""
     context = current_context()
     response = json_response(PROJECT_REPLY.dump(projects.with_fit_status(context.store, project)), status)
     context.fits.start_if_wanted(project)
-    # Since when a fit is at work is no part of the state.
+    # The start of a running fit is not part of the state, so the ETag does not cover it.
     return with_etag(request, response, project, cached=not project.fit_is_due)
 
 
@@ -43,7 +43,7 @@ def project_response(project: Project, status: int = 200) -> Response:
     problems=(422,),
 )
 def list_projects() -> Response:
-    """List the projects that the caller may touch, in order of their names."""
+    """List the projects that the caller may access, in order of their names."""
     data = read_query(PAGE)
     page = projects.list_all(current_context().store, data["limit"], data.get("after"), auth.caller().may_access)
     return json_response(PAGE_REPLY.dump(page))
@@ -57,7 +57,7 @@ def list_projects() -> Response:
     problems=(404,),
 )
 def get_project(project_id: str) -> Response:
-    """Look at a project."""
+    """Get a project."""
     return project_response(projects.get(current_context().store, project_id))
 
 
@@ -67,16 +67,16 @@ def get_project(project_id: str) -> Response:
     role=Role.ADMIN,
     body=AppendSchema,
     parts=("X", "y", "ids"),
-    lines='an object: {"x": [numbers], "id": its name, "y": its label or null}, `id` and `y` as in `ids` and `y`',
+    lines='an object: {"x": [numbers], "id": string, "y": label or null}, `id` and `y` as in `ids` and `y`',
     replies={200: Reply("The project with its larger pool.", responses.ProjectSchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 411, 412, 413, 415, 422, 503, 507),
 )
 def append_samples(project_id: str) -> Response:
-    """Put more samples behind those of the pool.
+    """Append samples to the pool.
 
-    Indices of the samples that are there stay as they are, and the pool can be asked in between: one that is larger
-    than a request may be comes in pieces. Labels among them are trained on by the next request that fits.
+    Indices of existing samples do not change, and the project can be queried between appends, so a pool that is too
+    large for one request can be sent in several. The next fit trains on labels sent with the samples.
     """
     context = current_context()
     with context.store.stage() as staging:
@@ -92,7 +92,7 @@ def append_samples(project_id: str) -> Response:
     "DELETE",
     "/projects/<project_id>",
     role=Role.ADMIN,
-    replies={204: Reply("The project is gone, and all its files with it.")},
+    replies={204: Reply("The project and its files are deleted.")},
     headers=CONDITIONS,
     problems=(404, 412, 422, 503, 507),
 )
@@ -111,12 +111,11 @@ def delete_project(project_id: str) -> Response:
     problems=(404, 422),
 )
 def list_project_events(project_id: str) -> Response:
-    """List what changed.
+    """List the events of a project.
 
-    Every commit of the project is an event, in the order of the versions that they led to. They are kept until the
-    project is deleted, over `replace` too, and the labels can be rebuilt from them: take away what is `retracted`, and
-    put down what `labels` holds, by sample and annotator. A commit of more than 100,000 labels is several events of one
-    version, which are never on two pages.
+    Every commit is an event, in order of versions. Events are kept until the project is deleted, even across `replace`.
+    The labels can be rebuilt from them: by sample and annotator, remove what `retracted` lists and then set what
+    `labels` lists. A commit of more than 100,000 labels is several events of one version, which share a page.
     """
     data = read_query(EVENT_PAGE)
     project, page = projects.list_events(current_context().store, project_id, data["limit"], data["after"])
@@ -127,13 +126,13 @@ def list_project_events(project_id: str) -> Response:
     "GET",
     "/projects/<project_id>/annotators",
     role=Role.READER,
-    replies={200: Reply("Who answered.", responses.AnnotatorListSchema, etag=True)},
+    replies={200: Reply("The annotators.", responses.AnnotatorListSchema, etag=True)},
     problems=(404,),
 )
 def list_project_annotators(project_id: str) -> Response:
-    """List who answered, and how well.
+    """List the annotators and the estimated quality of their labels.
 
-    Estimates are CROWDLAB's, as of the last fit: they need samples that several people labelled.
+    The estimates are CROWDLAB's, as of the last fit; they need samples that several annotators labelled.
     """
     project, records = annotators.list_annotators(current_context().store, project_id)
     return with_etag(request, Response(json_list("annotators", records), mimetype=JSON), project)

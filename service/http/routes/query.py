@@ -31,22 +31,25 @@ operations = Operations()
     role=Role.READER,
     body=QuerySchema,
     parts=(*PREDICTIONS, "X", "y"),
-    replies={200: Reply("The samples, ask-first first.", responses.QueryReplySchema, some_headers=("Retry-After",))},
+    replies={
+        200: Reply(
+            "The samples, in the order in which to ask.", responses.QueryReplySchema, some_headers=("Retry-After",)
+        )
+    },
     problems=(403, 404, 411, 413, 415, 422, 503, 504, 507),
 )
 def query_project() -> Response:
     """Ask which samples to label next.
 
-    Always answers: where the strategy cannot run, `strategy` names the one that did and `fallback_reason` says why.
-    The same state and the same request give the same answer.
+    A query always succeeds: if the strategy cannot run, `strategy` names the one that ran instead and
+    `fallback_reason` says why. The same state and the same request give the same samples.
 
-    With `lease_seconds` the samples are held for `annotator`, and given to nobody else until somebody answers them, the
-    lease is released or it expires. Where others hold all that is left there is nothing to give for now, and
+    With `lease_seconds` the samples are leased to `annotator`: no other annotator gets them until they are labelled,
+    or the lease is released or expires. If all remaining samples are leased to others, the reply is empty and
     `Retry-After` says when to ask again.
 
-    Probabilities of a model of your own take the place of the project's model for this question. Without a project
-    the question is about the samples that are sent, and nothing is kept of them; a strategy that needs more than was
-    sent is refused.
+    Probabilities from your own model replace the project's model for this query. Without a project, the query is about
+    the samples in the request, which are not stored; a strategy that needs more than was sent is refused.
     """
     context, request = current_context(), request_ctx.request
     if request.mimetype != MULTIPART:
@@ -56,7 +59,7 @@ def query_project() -> Response:
 
 
 def answer_query(document: dict[str, Any]) -> Response:
-    """Reply to a question, its arrays at hand or staged."""
+    """Run the query of a document whose arrays are in memory or staged."""
     context = current_context()
     data = auth.with_query_annotator(QUERY.load(document))
     asked = query_request(data, context.settings.max_batch, context.limits)

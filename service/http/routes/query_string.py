@@ -14,12 +14,12 @@ from service.http.problems import flatten
 
 
 def read_query(schema: Schema) -> dict[str, Any]:
-    """Read the query string. Raises InvalidRequest with pointers below `/query`."""
+    """Load the query string. Raises InvalidRequest with pointers below `/query`."""
     repeated = [
         name for name, times in Counter((key for key, _ in request.args.items(multi=True))).items() if times > 1
     ]
     if repeated:
-        raise InvalidRequest.at(f"/query/{pointer_token(repeated[0])}", "is given twice")
+        raise InvalidRequest.at(f"/query/{pointer_token(repeated[0])}", "is given more than once")
     try:
         data: dict[str, Any] = schema.load(request.args.to_dict())
     except ValidationError as error:

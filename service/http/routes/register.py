@@ -32,7 +32,7 @@ OPERATIONS = Operations(
 
 
 def register(app: Flask, context: Context) -> None:
-    """Make the application answer at every endpoint."""
+    """Add every endpoint to the application."""
     app.extensions["active-query"] = context
     blueprint = Blueprint("api", __name__)
     for operation in OPERATIONS.all:
@@ -40,30 +40,32 @@ def register(app: Flask, context: Context) -> None:
         if operation.method == "POST":
             view = answer_once(view, context.store.replies, context.settings.max_body_bytes)
         blueprint.add_url_rule(operation.path, operation.name, view, methods=[operation.method])
-    blueprint.before_request(refuse_unread)
+    blueprint.before_request(refuse_ignored)
     app.register_blueprint(blueprint)
 
 
-def refuse_unread() -> None:
-    """Refuse what an endpoint would not look at: a condition, say, that a write would happen in spite of."""
+def refuse_ignored() -> None:
+    """Raise InvalidRequest for conditions and query parameters that the endpoint would ignore."""
     request = request_ctx.request
     if has_conditions(request) and request.method not in ("GET", "HEAD", "OPTIONS"):
         for header in CONDITIONS:
             if header in request.headers and request.endpoint not in endpoints_with_conditions():
-                raise InvalidRequest.at(f"/headers/{header}", "must be left out: this changes no version of a project")
+                raise InvalidRequest.at(
+                    f"/headers/{header}", "must be left out: this request does not change the version of a project"
+                )
     if request.args and request.endpoint not in endpoints_with_query():
         raise InvalidRequest(
-            FieldError(f"/query/{pointer_token(name)}", "is not a parameter here") for name in request.args
+            FieldError(f"/query/{pointer_token(name)}", "is not a parameter of this endpoint") for name in request.args
         )
 
 
 @cache
 def endpoints_with_query() -> frozenset[str]:
-    """Name the endpoints that look at their query string, as Flask knows them."""
+    """Return Flask's names of the endpoints with query parameters."""
     return frozenset(f"api.{operation.name}" for operation in OPERATIONS.all if operation.query)
 
 
 @cache
 def endpoints_with_conditions() -> frozenset[str]:
-    """Name the endpoints that change a project on conditions, as Flask knows them."""
+    """Return Flask's names of the endpoints that honour If-Match and If-None-Match."""
     return frozenset(f"api.{operation.name}" for operation in OPERATIONS.all if set(CONDITIONS) <= {*operation.headers})

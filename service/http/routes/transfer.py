@@ -35,10 +35,10 @@ operations = Operations()
     problems=(404,),
 )
 def export_project(project_id: str) -> Response:
-    """Take a project with you, as one file.
+    """Export a project as one file.
 
-    All of it as of one commit, but for its model, which its labels give again: a zip archive of `.npy` arrays, without
-    pickles. Whatever happens to the project meanwhile, the file is of that one commit.
+    A zip archive of `.npy` arrays, without pickles. It holds all of the project as of one commit, whatever is written
+    meanwhile, except the model: an import fits that again.
     """
     snapshot = transfer.export_project(current_context().store, project_id)
     body = write_archive(exported(snapshot), partial(manifest, snapshot))
@@ -58,11 +58,11 @@ def export_project(project_id: str) -> Response:
     problems=(409, 411, 412, 413, 415, 422, 503, 507),
 )
 def import_project() -> Response:
-    """Make a project of an exported one.
+    """Import an exported project.
 
-    Its indices, ids, labels, annotators, times, held-out set, classes, estimator, seed, version and events are the
-    same, so the copy asks about the same samples. Every part is checked as `POST /fit` checks its own; a pointer names
-    the member that is wrong. The model is fitted again.
+    Indices, ids, labels, annotators, times, held-out set, classes, estimator, seed, version and events stay the same,
+    so the copy selects the same samples. Each member is checked as `POST /fit` checks its fields; a pointer names the
+    member that is wrong. The model is fitted again.
     """
     context, project_id = current_context(), read_query(IMPORT).get("project_id")
     if project_id is not None:

@@ -1,4 +1,4 @@
-"""What requests and replies look like: the contract, from which openapi.yaml is made."""
+"""The schemas of requests, and the use cases' requests made from them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ESTIMATOR_SCHEMA = {
 
 
 def project_id_field(description: str = "The project's name.", *, required: bool = True) -> RuleField:
-    """Return the field by which a request names its project."""
+    """Return the field for the name of a project."""
     return RuleField(fields.pattern(PROJECT_ID), description, required=required)
 
 
@@ -60,13 +60,13 @@ class FitSchema(BaseSchema):
     """Create a project, or train it again."""
 
     project_id = project_id_field()
-    X = RuleField(fields.matrix(), "The pool: n rows of d numbers. Required for a new project.")
+    X = RuleField(fields.matrix(), "The pool, n rows of d numbers. Required for a new project.")
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
-    ids = RuleField(fields.sample_ids(), "n unique strings: the caller's own names of the samples.")
-    X_test = RuleField(fields.matrix(), "The held-out set: scored after every fit, never trained on.")
+    ids = RuleField(fields.sample_ids(), "n unique strings: the caller's own ids of the samples.")
+    X_test = RuleField(fields.matrix(), "The held-out set, scored after every fit and never trained on.")
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
     classes = RuleField(
-        label_fields.class_list(), "All labels that may occur; without it they are discovered as they come."
+        label_fields.class_list(), "All labels that may occur. Without it, classes are discovered as labels come in."
     )
     estimator = RuleField(
         fields.estimator().documented(**ESTIMATOR_SCHEMA),
@@ -74,26 +74,26 @@ class FitSchema(BaseSchema):
     )
     consensus = RuleField(
         fields.one_of(*get_args(ConsensusMethod)),
-        "How several people's labels of one sample become the one that is trained on: weighed by CROWDLAB, the default "
-        "of a new project, or by their majority.",
+        "How the labels of several annotators become the one that is trained on: weighted by CROWDLAB, the default "
+        "for a new project, or by majority.",
     )
     skips_to_drop = RuleField(
         fields.integer(1, MAX_SKIPS_TO_DROP),
-        "How many annotators must skip a sample before the others are not asked about it; 1 for a new project.",
+        "How many annotators must skip a sample before no others are asked about it; 1 for a new project.",
     )
-    random_state = seed_field("The project's seed; 0 without.")
+    random_state = seed_field("The project's seed; default 0.")
     replace = RuleField(
         fields.boolean(),
-        "Make the project anew: its pool, labels and models, and what else is not sent again, are thrown away.",
+        "Replace the project: its pool, labels and models are deleted, and fields that are not sent are reset.",
         load_default=False,
     )
 
     @validates_schema
     def check_together(self, data: Mapping[str, Any], **_: Any) -> None:
-        """Refuse fields that need each other."""
+        """Raise ValidationError for fields that are missing their counterpart."""
         wrong: dict[str, list[str]] = {}
         if "X" not in data:
-            wrong |= {name: ["comes only together with X"] for name in ("y", "ids") if name in data}
+            wrong |= {name: ["is allowed only together with X"] for name in ("y", "ids") if name in data}
             if data.get("replace"):
                 wrong["X"] = ["is required with 'replace': true"]
         for name, other in (("X_test", "y_test"), ("y_test", "X_test")):
@@ -104,51 +104,51 @@ class FitSchema(BaseSchema):
 
 
 class AppendSchema(BaseSchema):
-    """Put more samples behind those of a pool."""
+    """Append samples to a pool."""
 
-    X = RuleField(fields.matrix(), "The new samples: rows as wide as the pool's.", required=True)
-    y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them, null = unlabelled.")
-    ids = RuleField(fields.sample_ids(), "The caller's own names of them; required where the pool has names.")
+    X = RuleField(fields.matrix(), "The new samples, with as many columns as the pool.", required=True)
+    y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them; null = unlabelled.")
+    ids = RuleField(fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids.")
 
 
 class QuerySchema(BaseSchema):
-    """Ask which samples to label next: those of a project, or of what is sent in its place."""
+    """Ask which samples to label next, of a project or of the samples sent."""
 
     project_id = project_id_field(
-        "The project's name. Without it the samples are those of `probabilities`, `member_probabilities` or `X`, at "
-        "least one of which is then required.",
+        "The project's name. Without it, the samples are those of `probabilities`, `member_probabilities` or `X`, one "
+        "of which is then required.",
         required=False,
     )
     probabilities = RuleField(
         fields.matrix(),
-        "What a model of yours says: a row of c probabilities for each sample, in the place of the project's model. "
+        "Predictions of your own model, used instead of the project's model: a row of c probabilities for each sample. "
         f"Each row sums to 1, within {SUM_TOLERANCE:g}.",
     )
     member_probabilities = RuleField(
         fields.members(),
-        "The same of each member of a committee: m matrices. Without `probabilities`, their mean is the model.",
+        "The same for each member of a committee: m matrices. Without `probabilities`, their mean is used.",
     )
-    X = RuleField(fields.matrix(), "Features of the samples, such as embeddings; without a project only.")
+    X = RuleField(fields.matrix(), "Features of the samples, such as embeddings; only without a project.")
     y = RuleField(
         label_fields.label_list(unlabeled=True),
-        "A label for each sample, null = unlabelled: the others are never asked about. Without a project only.",
+        "A label for each sample, null = unlabelled. Labelled samples are not returned. Only without a project.",
     )
     batch_size = RuleField(
         fields.integer(1, INT64_MAX),
-        "How many samples, up to AQ_MAX_BATCH; more than are left returns what is left.",
+        "Number of samples, up to AQ_MAX_BATCH. If fewer are left, all of these are returned.",
         load_default=1,
     )
     strategy = RuleField(
         fields.text(1, 64).documented(enum=sorted(strategies.STRATEGIES)), "See GET /strategies.", load_default="auto"
     )
     params = RuleField(fields.json_object(), "The strategy's parameters; see GET /strategies.", load_default=dict)
-    excluded = RuleField(fields.indices(), "Indices never to return.", data_key="exclude")
+    excluded = RuleField(fields.indices(), "Indices to leave out.", data_key="exclude")
     candidates = RuleField(fields.indices(), "The only indices to consider.")
-    random_state = seed_field("A seed for this question; without it the project's seed and state give one.")
+    random_state = seed_field("A seed for this query; by default it is derived from the project's seed and state.")
     explore = RuleField(
         fields.number(0, 1),
-        "The share of the batch that is drawn, in the random order of the project; 0 without, and 0.1 for `auto` in "
-        "batches of 10 and more.",
+        "Share of the batch that is drawn at random instead, in an order fixed for the project. Default: 0.1 for "
+        "`auto` in batches of 10 or more, else 0.",
     )
     purpose = RuleField(
         fields.one_of("training", "evaluation"),
@@ -158,44 +158,45 @@ class QuerySchema(BaseSchema):
     )
     explain = RuleField(
         fields.boolean(),
-        "Say of each sample why: what the model makes of it, what lies around it, and what it stands for. It chooses "
-        "no other samples, and `query_id` stays.",
+        "Explain each sample: what the model predicts, which labelled sample is nearest, and which samples it "
+        "represents. The samples and `query_id` stay the same.",
         load_default=False,
     )
     overlap = RuleField(
         fields.integer(1, INT64_MAX),
-        "How many people must label each sample of the project. Those that have a label and need more come first.",
+        "How many annotators must label each sample of the project. Samples that lack some labels come first.",
         load_default=1,
     )
     annotator = RuleField(
-        label_fields.ANNOTATOR, "Who will answer: never given a sample of the project that they have answered already."
+        label_fields.ANNOTATOR,
+        "Who will label the samples. Samples that this annotator has answered already are left out.",
     )
     lease_seconds = RuleField(
         fields.integer(0, MAX_LEASE_SECONDS),
-        "For so long the samples are held for `annotator` and given to nobody else; what this annotator holds already "
-        "comes first, and from now on counts anew. 0: a pure read.",
+        "Lease the samples to `annotator` for this long; no other annotator gets them. Samples that they "
+        "hold already come first, in a new lease. 0: no lease, and the query changes nothing.",
         load_default=0,
     )
 
 
 class RenewSchema(BaseSchema):
-    """Let a lease count anew from now."""
+    """Renew a lease."""
 
     lease_seconds = RuleField(
         fields.integer(1, MAX_LEASE_SECONDS),
-        "For how many seconds from now; without it for as many as it was given for.",
+        "Seconds from now; by default as many as the lease was made for.",
     )
 
 
 class LabelSchema(BaseSchema):
-    """Hand back what people answered."""
+    """Send labels and skips."""
 
     project_id = project_id_field()
-    labels = RuleField(label_fields.answers(), "The answers; all are kept, or none.", required=True)
+    labels = RuleField(label_fields.answers(), "The labels and skips. All are stored, or none.", required=True)
     refit = RuleField(
         fields.one_of("wait", "background", "never"),
-        '"wait": the reply carries the new model; "background": it comes at once, and the fit follows; "never": it '
-        "waits until somebody asks for one.",
+        "`wait`: the reply waits for the fit and carries the new model. `background`: the fit follows the reply. "
+        "`never`: no fit until a later request asks for one.",
         load_default="wait",
     )
 
@@ -217,27 +218,27 @@ class LabelListQuerySchema(BaseSchema):
 
 
 class PageSchema(BaseSchema):
-    """Which page of a list."""
+    """A page of a list."""
 
-    limit = RuleField(fields.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
-    after = RuleField(fields.pattern(PROJECT_ID), "The last name of the page before.")
+    limit = RuleField(fields.integer_text(1, MAX_PAGE), "Largest number of entries on the page.", load_default=100)
+    after = RuleField(fields.pattern(PROJECT_ID), "The last name of the previous page.")
 
 
 class EventPageSchema(BaseSchema):
-    """Which page of a project's events."""
+    """A page of a project's events."""
 
-    limit = RuleField(fields.integer_text(1, MAX_PAGE), "How many at most.", load_default=100)
-    after = RuleField(fields.integer_text(0, INT64_MAX), "The last version of the page before.", load_default=0)
+    limit = RuleField(fields.integer_text(1, MAX_PAGE), "Largest number of entries on the page.", load_default=100)
+    after = RuleField(fields.integer_text(0, INT64_MAX), "The last version of the previous page.", load_default=0)
 
 
 class ImportSchema(BaseSchema):
-    """Under which name a project is imported."""
+    """The name of an imported project."""
 
-    project_id = RuleField(fields.pattern(PROJECT_ID), "The project's name here; the one that it had without.")
+    project_id = RuleField(fields.pattern(PROJECT_ID), "The project's new name; default: the name in the archive.")
 
 
 def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> FitRequest:
-    """Turn what FitSchema loaded into a request, its matrices staged. Raises InvalidRequest."""
+    """Return the request of a loaded FitSchema, with its matrices staged. Raises InvalidRequest."""
     held_out = None
     if "X_test" in data:
         held_out = HeldOutUpload(staged("X_test", data["X_test"], staging, limits), data["y_test"])
@@ -257,12 +258,12 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
 
 
 def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, limits: Limits) -> AppendRequest:
-    """Turn what AppendSchema loaded into a request, its matrix staged. Raises InvalidRequest."""
+    """Return the request of a loaded AppendSchema, with its matrix staged. Raises InvalidRequest."""
     return AppendRequest(project_id, staged("X", data["X"], staging, limits), data.get("y"), data.get("ids"))
 
 
 def staged(name: str, matrix: StagedRows | NDArray[np.float64], staging: Staging, limits: Limits) -> StagedRows:
-    """Return the staged rows of a matrix, which are written now if it came as JSON. Raises InvalidRequest."""
+    """Return a matrix as staged rows; one that came as JSON is written now. Raises InvalidRequest."""
     if isinstance(matrix, StagedRows):
         return matrix
     check_cells(f"/{name}", matrix.shape, limits.cells)
@@ -270,7 +271,7 @@ def staged(name: str, matrix: StagedRows | NDArray[np.float64], staging: Staging
 
 
 def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:
-    """Return the estimator of a name, or of a name and parameters. Raises InvalidRequest."""
+    """Return the estimator with this name, or this name and parameters. Raises InvalidRequest."""
     try:
         if isinstance(spec, str):
             return estimators.resolve_estimator(spec, {})
@@ -282,7 +283,7 @@ def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:
 
 
 def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> QueryRequest:
-    """Turn what QuerySchema loaded into a request. Raises InvalidRequest."""
+    """Return the request of a loaded QuerySchema. Raises InvalidRequest."""
     if data["batch_size"] > max_batch:
         raise InvalidRequest.at("/batch_size", f"must be an integer from 1 to {max_batch} (AQ_MAX_BATCH)")
     if "project_id" in data:
@@ -292,7 +293,7 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
     if data["purpose"] == "evaluation" and "explore" in data:
         raise InvalidRequest.at("/explore", "must be left out with purpose 'evaluation', which draws the whole batch")
     if data["lease_seconds"] and "annotator" not in data:
-        raise InvalidRequest.at("/annotator", "is required with 'lease_seconds': for whom are the samples held?")
+        raise InvalidRequest.at("/annotator", "is required with 'lease_seconds': it says who gets the lease")
     strategy, params = strategies.resolve_strategy(data["strategy"], data["params"])
     return QueryRequest(
         project_id=data.get("project_id"),
@@ -315,9 +316,9 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
 
 
 def refuse_without_project(data: Mapping[str, Any]) -> None:
-    """Raise InvalidRequest for what says who has labelled what, or holds it: that is kept nowhere without a project."""
+    """Raise InvalidRequest for fields about annotators, whose labels and leases need a project."""
     wrong = [
-        FieldError(f"/{name}", f"must be {nothing} or left out: without project_id nobody keeps who labels what")
+        FieldError(f"/{name}", f"must be {nothing} or left out: without project_id no labels and leases are stored")
         for name, nothing in (("overlap", 1), ("lease_seconds", 0))
         if data[name] != nothing
     ]
@@ -326,10 +327,11 @@ def refuse_without_project(data: Mapping[str, Any]) -> None:
 
 
 def refuse_own_samples(data: Mapping[str, Any]) -> None:
-    """Raise InvalidRequest for samples that come with a project, which has samples of its own."""
+    """Raise InvalidRequest for samples sent with a project, which has its own."""
     wrong = [
         FieldError(
-            f"/{name}", f"must be left out: the project has its own {what}; without project_id it is asked about"
+            f"/{name}",
+            f"must be left out: the project has its own {what}. Leave out project_id to query the samples sent",
         )
         for name, what in (("X", "pool"), ("y", "labels"))
         if name in data
@@ -339,13 +341,13 @@ def refuse_own_samples(data: Mapping[str, Any]) -> None:
 
 
 def given(data: Mapping[str, Any], limits: Limits) -> ExternalPredictions | None:
-    """Return what a caller's own model says, None where nothing was sent of it. Raises InvalidRequest."""
+    """Return the predictions of a caller's own model, None if none were sent. Raises InvalidRequest."""
     probabilities, members = (opened(name, data, limits) for name in PREDICTIONS)
     return None if probabilities is None and members is None else ExternalPredictions(probabilities, members)
 
 
 def opened(name: str, data: Mapping[str, Any], limits: Limits) -> Any:
-    """Return an array that was sent, mapped where it lies in staged files. Raises InvalidRequest."""
+    """Return an array of the request, mapped if it is staged, None if it was not sent. Raises InvalidRequest."""
     array: StagedRows | StagedArray | NDArray[np.float64] | None = data.get(name)
     if isinstance(array, StagedRows | StagedArray):
         return array.open()
@@ -355,5 +357,5 @@ def opened(name: str, data: Mapping[str, Any], limits: Limits) -> Any:
 
 
 def label_request(data: Mapping[str, Any]) -> LabelRequest:
-    """Turn what LabelSchema loaded into a request."""
+    """Return the request of a loaded LabelSchema."""
     return LabelRequest(data["project_id"], data["labels"], data["refit"])
