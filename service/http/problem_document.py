@@ -1,6 +1,6 @@
-"""The document that tells of a problem (RFC 9457), whoever answers: the application, or the server before it is asked.
+"""Problem documents (RFC 9457), for the application and for the server.
 
-The server's master process imports this, and so nothing here that counts, or computes.
+gunicorn's master process imports this module, so it must not import metrics or numerical libraries.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ class FieldErrorSchema(Schema):
 
     pointer = fields.String(
         required=True,
-        metadata={"description": "JSON pointer into the body; below `/query` or `/headers` for what stands elsewhere."},
+        metadata={"description": "JSON pointer into the body, or below `/query` or `/headers`."},
     )
-    detail = fields.String(required=True, metadata={"description": "What would have been right."})
+    detail = fields.String(required=True, metadata={"description": "What is wrong, or what would be right."})
 
 
 class ProblemSchema(Schema):
-    """What went wrong (RFC 9457)."""
+    """A problem (RFC 9457)."""
 
-    type = fields.String(required=True, metadata={"description": "`about:blank`: the status says what kind it is."})
-    title = fields.String(required=True, metadata={"description": "The status in words."})
+    type = fields.String(required=True, metadata={"description": "`about:blank`: the status is the type."})
+    title = fields.String(required=True, metadata={"description": "The name of the status."})
     status = fields.Integer(required=True, metadata={"description": "The HTTP status."})
-    detail = fields.String(required=True, metadata={"description": "What is wrong here, and what would have worked."})
+    detail = fields.String(required=True, metadata={"description": "What is wrong, and what would work."})
     errors = fields.List(
         fields.Nested(FieldErrorSchema),
-        metadata={"description": f"Each wrong field, {MAX_ERRORS} at most.", "maxItems": MAX_ERRORS},
+        metadata={"description": f"The wrong fields, at most {MAX_ERRORS}.", "maxItems": MAX_ERRORS},
     )
-    request_id = fields.String(required=True, metadata={"description": "The same as in the header `X-Request-ID`."})
+    request_id = fields.String(required=True, metadata={"description": "The id in the header `X-Request-ID`."})
 
 
-# Made once: to make a schema takes longer than all else that a refusal costs.
+# Made once, because making a schema is slow.
 PROBLEM = ProblemSchema()
 
 
 def document(status: int, detail: str, request_id: str, wrong: tuple[FieldError, ...] = ()) -> bytes:
-    """Write the body of a problem."""
+    """Return the body of a problem."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES[status],

@@ -1,4 +1,4 @@
-"""Every error as one kind of body: application/problem+json (RFC 9457), built in one place."""
+"""Every error as a response of application/problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ()) -> Response:
-    """Build the reply to a request that went wrong."""
+    """Return the response for an error."""
     if len(wrong) > errors.MAX_ERRORS:
-        # Whoever found them may have stopped looking.
-        detail += f" (at least {len(wrong) - errors.MAX_ERRORS} more wrong fields are not listed)"
+        # At least, because validation may stop early.
+        detail += f" (and at least {len(wrong) - errors.MAX_ERRORS} more wrong fields)"
     body = document(status, detail, current_request_id(), wrong[: errors.MAX_ERRORS])
     response = Response(body, status, mimetype=MEDIA_TYPE, headers=[NO_SNIFFING])
     if status in (429, 503):
@@ -49,14 +49,14 @@ def problem(status: int, detail: str, wrong: tuple[errors.FieldError, ...] = ())
     return response
 
 
-def status_of(kind: type[errors.ServiceError]) -> int:
-    """Return the status of a kind of error, or of the nearest of its parents that has one."""
+def status_for(kind: type[errors.ServiceError]) -> int:
+    """Return the status of an error class, or of its nearest base class with one."""
     return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
 
 
 def from_service_error(error: errors.ServiceError) -> Response:
-    """Answer an error of the domain."""
-    status = status_of(type(error))
+    """Return the response for a service error, and log it if it is the server's."""
+    status = status_for(type(error))
     if status > 500:
         count_refusal(error)
     if status >= 500:
@@ -69,41 +69,41 @@ def from_service_error(error: errors.ServiceError) -> Response:
 
 
 def from_validation_error(error: ValidationError) -> Response:
-    """Answer what a schema refused."""
+    """Return the response for an error of a schema."""
     return from_service_error(errors.InvalidRequest(flatten(error.messages)))
 
 
 def from_http_exception(error: HTTPException) -> Response:
-    """Answer what Flask refused, keeping headers that belong to it, such as Allow."""
+    """Return the response for an error of Flask, with its headers, such as Allow."""
     if error.code is None or error.code < 400:
         response = error.get_response()
         return Response(response.get_data(), error.code, dict(response.headers))
-    response = problem(error.code, explanation(error))
+    response = problem(error.code, http_error_detail(error))
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
     return response
 
 
-def explanation(error: HTTPException) -> str:
-    """Say what would have worked; werkzeug's own words for these speak of manual spelling."""
+def http_error_detail(error: HTTPException) -> str:
+    """Return the detail of an error of Flask; werkzeug's own texts for 404 and 405 are written for people."""
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         return f"{request.method} is not allowed here; use {', '.join(sorted(error.valid_methods))}"
     if type(error) is NotFound:
-        return f"there is nothing at {request.path[:100]!r}; GET /docs shows what there is"
-    return error.description or "this cannot be answered"
+        return f"no endpoint has the path {request.path[:100]!r}; GET /docs lists the endpoints"
+    return error.description or "the request failed"
 
 
 def from_bug(error: Exception) -> Response:
-    """Answer a bug, without its message, which may hold what is none of the caller's business."""
+    """Return the response for a bug, without its message, which may hold private data."""
     log.error("request %s failed", current_request_id(), exc_info=error)
-    return problem(500, "this is a fault of the service; its log has more under the request id")
+    return problem(500, "internal error; the log of the service has more under this request id")
 
 
 def flatten(messages: Any, pointer: str = "") -> list[errors.FieldError]:
-    """Turn marshmallow's tree of messages into pointers."""
+    """Return marshmallow's tree of messages as a list of errors with pointers."""
     if isinstance(messages, dict):
-        # Sorted, for marshmallow finds unknown fields in the order of a set.
+        # Sorted, because marshmallow lists unknown fields in the order of a set.
         return [
             found
             for key, below in sorted(messages.items())
@@ -113,7 +113,7 @@ def flatten(messages: Any, pointer: str = "") -> list[errors.FieldError]:
 
 
 def register(app: Flask) -> None:
-    """Make the application answer every error with a problem."""
+    """Register the error handlers of the application."""
     app.register_error_handler(errors.ServiceError, from_service_error)
     app.register_error_handler(ValidationError, from_validation_error)
     app.register_error_handler(HTTPException, from_http_exception)

@@ -1,12 +1,12 @@
-"""A project as one file: an archive (`formats.archive`) of these members.
+"""Export and import of a project as one file, a zip archive (`formats.archive`) of these members:
 
 pool-1.npy                         the first segment of the pool
 pool-1.data.npy, .indices.npy, .indptr.npy    a sparse one
-ids-1.text.npy, ids-1.starts.npy   the names of its samples in UTF-8, one after the other, and where each starts
-held_out.npy, held_out.y.npy       the held-out set, and the positions of its labels among the classes
-votes.index.npy, ...               who said what of which sample, column by column
+ids-1.text.npy, ids-1.starts.npy   the ids of its samples, concatenated in UTF-8, and the start of each
+held_out.npy, held_out.y.npy       the held-out set, and the codes of its labels
+votes.index.npy, ...               labels and skips, as columns
 events.log                         "checksum version event" on each line
-manifest.json                      what the project is beside that, and the size and CRC-32 of every other member
+manifest.json                      the rest of the project, and the size and CRC-32 of every other member
 """
 
 from __future__ import annotations
@@ -65,31 +65,31 @@ LAST_MOMENT = 253_402_300_799_999_999
 MAX_NAME_BYTES = 4 * MAX_LABEL_LENGTH
 MAX_QUERY_BYTES = 64
 QUERY = re.compile(rb"[A-Za-z0-9_-]{0,%d}" % MAX_QUERY_BYTES)
-KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}
-"""The columns of votes, and what kind of numbers or text each holds."""
+COLUMN_KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}
+"""The columns of labels and skips, and the kind of each dtype."""
 
 
 def list_or_empty(rule: Rule, most: int) -> Rule:
-    """A list as a rule reads it, or an empty one."""
+    """A list read by a rule, or an empty list."""
 
     def read(value: Any) -> list[Any]:
         if value == []:
             return []
         found: list[Any] = rule.read(value)
         if len(found) > most:
-            raise ValidationError(f"has {len(found)} entries; {most} are allowed")
+            raise ValidationError(f"has {len(found)} entries; at most {most} are allowed")
         return found
 
     return Rule(read, rule.schema)
 
 
 def count_field(minimum: int = 0, maximum: int = MAX_COUNT) -> RuleField:
-    """Return a field for a number."""
+    """Return a field for a count."""
     return RuleField(fields.integer(minimum, maximum), required=True)
 
 
 class FactsSchema(BaseSchema):
-    """What a project is, beside its arrays."""
+    """A project without its arrays."""
 
     project_id = project_id_field()
     version = count_field(1)
@@ -109,14 +109,14 @@ class FactsSchema(BaseSchema):
 
 
 class RowsSchema(BaseSchema):
-    """What some rows are."""
+    """The number of rows of a matrix, and whether it is sparse."""
 
     n_rows = count_field(1)
     sparse = RuleField(fields.boolean(), required=True)
 
 
-class SumSchema(BaseSchema):
-    """What tells a member from others."""
+class ChecksumSchema(BaseSchema):
+    """The size and checksum of a member."""
 
     n_bytes = count_field(0, INT64_MAX)
     crc32 = count_field(0, 2**32 - 1)
@@ -132,14 +132,14 @@ class ManifestSchema(BaseSchema):
     segments = RuleField(list_of(nested(RowsSchema), 1, MAX_SEGMENTS), required=True)
     has_ids = RuleField(fields.boolean(), required=True)
     held_out = RuleField(nested(RowsSchema), required=True, allow_none=True)
-    members = RuleField(map_of(nested(SumSchema)), required=True)
+    members = RuleField(map_of(nested(ChecksumSchema)), required=True)
 
 
 MANIFEST_RULE = nested(ManifestSchema)
 
 
-def exported(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
-    """Yield the members of a project's archive but for the manifest."""
+def archive_members(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
+    """Yield the members of a project's archive except the manifest."""
     if snapshot.pool is None or snapshot.events is None:
         raise ValueError("an export needs a snapshot with its pool and its events")
     for number, rows in enumerate(snapshot.pool.segments, 1):
@@ -151,12 +151,12 @@ def exported(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
         yield from rows_members("held_out", snapshot.X_test.segments[0])
         yield "held_out.y.npy", npy_chunks(snapshot.y_test)
     votes = snapshot.project.votes
-    yield from ((f"votes.{name}.npy", npy_chunks(getattr(votes, name))) for name in KINDS)
+    yield from ((f"votes.{name}.npy", npy_chunks(getattr(votes, name))) for name in COLUMN_KINDS)
     yield "events.log", snapshot.events.lines()
 
 
 def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
-    """Write the manifest of a project's archive."""
+    """Return the manifest of a project's archive."""
     project = snapshot.project
     held_out = project.held_out
     document = {
@@ -173,14 +173,14 @@ def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
 
 
 def read_project(path: Path, project_id: str | None, limits: Limits, staging: Staging) -> ImportRequest:
-    """Read the archive of a project, under another name if one is given. Raises InvalidRequest."""
+    """Read the archive of a project, renamed if `project_id` is given. Raises InvalidRequest."""
     with open_archive(path) as archive:
         described = read_manifest(archive, limits)
         check_members(archive, described)
         facts = read_facts(described["project"], project_id)
         segments = list(read_segments(archive, described["segments"], facts.n_features, staging, limits.cells))
         if len({rows.is_sparse for rows in segments}) > 1:
-            raise InvalidRequest.at(member_pointer(MANIFEST) + "/segments", "are sparse in part; all are, or none is")
+            raise InvalidRequest.at(member_pointer(MANIFEST) + "/segments", "must be all sparse or all dense")
         held_out = described["held_out"]
         X_test = y_test = None
         if held_out is not None:
@@ -210,11 +210,11 @@ def read_manifest(archive: Archive, limits: Limits) -> dict[str, Any]:
 
 
 def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
-    """Raise InvalidRequest unless the archive holds the members that it must, each as its manifest says."""
+    """Raise InvalidRequest unless the archive has exactly the members that its manifest implies."""
     held_out = described["held_out"]
     wanted = {
         "events.log",
-        *(f"votes.{name}.npy" for name in KINDS),
+        *(f"votes.{name}.npy" for name in COLUMN_KINDS),
         *chain.from_iterable(names_of_rows(f"pool-{n}", rows) for n, rows in enumerate(described["segments"], 1)),
     }
     if described["has_ids"]:
@@ -225,25 +225,26 @@ def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
     there, listed = archive.sums(), described["members"]
     for name in sorted((there.keys() - {MANIFEST}) ^ wanted):
         raise InvalidRequest.at(
-            member_pointer(name), "is missing" if name in wanted else "is no member of such a project"
+            member_pointer(name), "is missing" if name in wanted else "does not belong to this project"
         )
     for name in sorted(listed.keys() ^ wanted):
         raise InvalidRequest.at(
-            member_pointer(MANIFEST) + f"/members{member_pointer(name)}", "is missing, or is no member"
+            member_pointer(MANIFEST) + f"/members{member_pointer(name)}",
+            "is missing, or does not belong to this project",
         )
     for name in sorted(wanted):
         if there[name] != (listed[name]["n_bytes"], listed[name]["crc32"]):
-            raise InvalidRequest.at(member_pointer(name), "has another size or checksum than the manifest says")
+            raise InvalidRequest.at(member_pointer(name), "has another size or checksum than in the manifest")
 
 
 def names_of_rows(name: str, rows: Mapping[str, Any]) -> Iterable[str]:
-    """Return the members that rows are kept in."""
+    """Return the members of a matrix."""
     parts = SPARSE if rows["sparse"] else ()
     return [f"{name}.{part}.npy" for part in parts] or [f"{name}.npy"]
 
 
 def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts:
-    """Return the facts of a manifest."""
+    """Return the project of a manifest."""
     try:
         estimator = estimator_spec(plain["estimator"])
     except InvalidRequest as error:
@@ -254,7 +255,7 @@ def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts
 def read_segments(
     archive: Archive, segments: Iterable[Mapping[str, Any]], n_features: int, staging: Staging, max_cells: int
 ) -> Iterator[StagedRows]:
-    """Read the pool, segment by segment, and no more than `max_cells` in all."""
+    """Yield the segments of the pool, at most `max_cells` cells in all."""
     for number, described in enumerate(segments, 1):
         shape = described["n_rows"], n_features
         rows = archive.rows(f"pool-{number}", shape, staging, max_cells, sparse=described["sparse"])
@@ -263,7 +264,7 @@ def read_segments(
 
 
 def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[SampleIds]:
-    """Read the names of samples, each segment's as many as it has rows, and each unique in all."""
+    """Yield the ids of each segment, one for each row and unique in the project."""
     known: set[str] = set()
     for number, rows in enumerate(segments, 1):
         starts, text = f"ids-{number}.starts.npy", f"ids-{number}.text.npy"
@@ -272,14 +273,14 @@ def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[Sampl
             raise InvalidRequest.at(member_pointer(starts), f"must have {rows.n_rows + 1} entries, one more than rows")
         lengths = np.diff(edges)
         if edges[0] != 0 or not ((lengths >= 1) & (lengths <= MAX_NAME_BYTES)).all():
-            raise InvalidRequest.at(member_pointer(starts), "must grow from 0, name by name")
+            raise InvalidRequest.at(member_pointer(starts), "must start at 0 and increase with every id")
         data = archive.array(text, "u", int(edges[-1]), 1).tobytes()
         if len(data) != edges[-1]:
-            raise InvalidRequest.at(member_pointer(starts), "must grow to the length of the text")
+            raise InvalidRequest.at(member_pointer(starts), "must end at the length of the text")
         with errors_at_member(text):
             names = fields.sample_ids().read([data[a:b].decode() for a, b in pairwise(edges.tolist())])
             if not known.isdisjoint(names):
-                raise ValueError("holds a name that another segment has; names are unique")
+                raise ValueError("repeats an id of another segment; ids must be unique")
         known.update(names)
         yield SampleIds.build(names)
 
@@ -289,13 +290,15 @@ def read_codes(archive: Archive, n_rows: int, n_classes: int) -> Any:
     name = "held_out.y.npy"
     codes = archive.array(name, "i", n_rows)
     if len(codes) != n_rows or not ((codes >= 0) & (codes < n_classes)).all():
-        raise InvalidRequest.at(member_pointer(name), f"must have one of {n_classes} classes for each of {n_rows} rows")
+        raise InvalidRequest.at(member_pointer(name), f"must have a code below {n_classes} for each of {n_rows} rows")
     return codes.astype(np.int32)
 
 
 def read_votes(archive: Archive, most: int) -> Votes:
-    """Read the votes, at most so many; whether they fit one another and the project is looked at later."""
-    columns = {name: archive.array(f"votes.{name}.npy", kind, most, MAX_QUERY_BYTES) for name, kind in KINDS.items()}
+    """Read at most `most` labels and skips; whether they are consistent is checked later."""
+    columns = {
+        name: archive.array(f"votes.{name}.npy", kind, most, MAX_QUERY_BYTES) for name, kind in COLUMN_KINDS.items()
+    }
     of_32_bits = np.iinfo(np.int32)
     for name in ("code", "annotator"):
         if ((columns[name] < of_32_bits.min) | (columns[name] > of_32_bits.max)).any():
@@ -306,12 +309,12 @@ def read_votes(archive: Archive, most: int) -> Votes:
             raise InvalidRequest.at(member_pointer(f"votes.{name}.npy"), f"must be from 0 to {most}")
         columns[name] = columns[name].astype(np.int64)
     if not all(QUERY.fullmatch(query) for query in np.unique(columns["query"]).tolist()):
-        raise InvalidRequest.at(member_pointer("votes.query.npy"), "must be ids of queries: letters, digits, - and _")
+        raise InvalidRequest.at(member_pointer("votes.query.npy"), "must be query ids of letters, digits, - and _")
     return Votes(**{field.name: columns[field.name] for field in dataclass_fields(Votes)})
 
 
 def read_events(archive: Archive, last_version: int, limits: Limits, staging: Staging) -> Any:
-    """Read the log of events to a staged file."""
+    """Write the log of events to a staged file."""
     name = "events.log"
     with errors_at_member(name):
         return stage_log(staging.new_path(), archive.pieces(name), last_version, limits.json_bytes)

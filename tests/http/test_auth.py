@@ -140,7 +140,7 @@ def test_what_is_open_is_open(someone: Callable[..., As]) -> None:
 
 def test_a_role_that_is_too_low_is_told_which_would_do(admin: As, someone: Callable[..., As]) -> None:
     problem = someone("reader", "*").post("/label", 403, project_id="team-a", labels=[{"index": 3, "label": 0}])
-    assert "needs a key of role annotator or admin; key 'reader-" in problem["detail"]
+    assert "needs a key with role annotator or admin; key 'reader-" in problem["detail"]
     assert admin.open("GET", "/projects/team-a").json["version"] == 1
 
 
@@ -313,7 +313,7 @@ def test_nobody_makes_or_trains_a_project_outside_their_own(
     project_id: str, body: dict[str, Any], admin: As, someone: Callable[..., As]
 ) -> None:
     problem = someone("admin", "team-*", "ant").post("/fit", 403, project_id=project_id, **body)
-    assert f"may not make or train project '{project_id}'; it may touch: team-*, ant" in problem["detail"]
+    assert f"may not create or train project '{project_id}'; it may access: team-*, ant" in problem["detail"]
     assert [each["project_id"] for each in admin.open("GET", "/projects").json["projects"]] == ["birds", "team-a"]
     assert admin.open("GET", "/projects/birds").json["version"] == 1
 

@@ -919,7 +919,7 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (again(estimator="svm"), "'svm' is not an estimator: did you mean 'svc'? GET /estimators lists all"),
         (again(estimator={"name": "svc", "params": {"gama": 1}}), "did you mean 'gamma'?"),
         (query(batch_size=51), "from 1 to 50 (AQ_MAX_BATCH)"),
-        (query(lease_seconds=60), "for whom are the samples held?"),
+        (query(lease_seconds=60), "it says who gets the lease"),
         (label({"index": 3, "label": "cat"}, refit="foreground"), "'wait' or 'background' or 'never'"),
         (with_header(again(), "If-Match", '"1"'), "project 'cats' has the ETag \""),
         (with_header(query(), "If-Match", '"1"'), "must be left out"),

@@ -28,7 +28,7 @@ PAGE = 4096
 DISK_BYTES = 2**25
 N_SAMPLES = 200
 FULL = 507
-BUG = "this is a fault of the service"
+BUG = "internal error"
 number = count()
 
 

@@ -20,7 +20,7 @@ from service.domain.events import replay
 from service.errors import ProjectNotFound, StoreFull
 from service.http.body.formats.archive import write_archive
 from service.http.body.limits import Limits
-from service.http.project_archive import exported, manifest, read_project
+from service.http.project_archive import archive_members, manifest, read_project
 from service.settings import Settings
 from service.store import Part, Store
 from service.store.check import check_project
@@ -209,7 +209,7 @@ def test_an_export_is_of_one_commit_whatever_happens_meanwhile(store):
 
 def archive_of(store, name="p"):
     snapshot = export_project(store, name)
-    return write_archive(exported(snapshot), partial(manifest, snapshot))
+    return write_archive(archive_members(snapshot), partial(manifest, snapshot))
 
 
 def test_a_damaged_pool_is_not_exported(client, app):

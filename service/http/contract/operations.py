@@ -1,4 +1,4 @@
-"""What an endpoint is: its function, and beside it all that a caller must know; openapi.yaml is made from these."""
+"""The declaration of an endpoint beside its function; openapi.yaml is built from these."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ View = Callable[..., ResponseReturnValue]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One way to succeed: its schema where it has a JSON body, and other media types it may come as.
+    """A response of success: its schema if it has a JSON body, and its other media types.
 
-    It always has its `headers`, and `some_headers` now and then.
+    It always has its `headers`, and sometimes `some_headers`.
     """
 
     description: str
@@ -32,12 +32,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One endpoint. `path` is Flask's rule; `problems` are the error statuses of its own, beside those of all.
+    """An endpoint. `path` is Flask's rule; `problems` are its error statuses beyond those of all endpoints.
 
-    `role` is what a caller's key must be of at least; None = open to everybody, with a key or without.
-    `parts` are the fields that may come as parts of a form, the others in its part `config`. With `lines` the body may
-    also be NDJSON, of which each line is as this text says. `headers` name what else is looked at.
-    With `file` the body is a file of this media type. A body that is `optional` may be left out.
+    `role` is the lowest role that may call it; None = no key is needed. `parts` are the fields that may be parts of a
+    form; the others are in its part `config`. With `lines` the body may also be NDJSON, each line as this text says.
+    `headers` are the request headers it reads. With `file` the body is a file of this media type. An `optional` body
+    may be left out.
     """
 
     method: str
@@ -56,31 +56,30 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """The operation's id: the name of its function."""
+        """The operation's id, the name of its function."""
         return self.view.__name__
 
     @property
     def summary(self) -> str:
-        """One line: the head of its function's docstring."""
+        """The first line of the function's docstring."""
         return (self.view.__doc__ or "").split("\n", 1)[0].rstrip(".")
 
     @property
     def description(self) -> str:
-        """What follows the summary in the docstring."""
+        """The rest of the docstring."""
         _, _, rest = (self.view.__doc__ or "").partition("\n")
         return " ".join(rest.split())
 
 
 @cache
-@cache
 def route_of_contract(rule: str) -> str:
-    """Return a rule of Flask's as the contract writes it: `/projects/{project_id}`."""
+    """Return Flask's rule in the contract's form, such as `/projects/{project_id}`."""
     return re.sub(r"<(\w+)>", r"{\1}", rule)
 
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The endpoints in the order in which they are documented."""
+    """Endpoints in the order of the documentation."""
 
     all: list[Operation] = field(default_factory=list)
 
@@ -100,7 +99,7 @@ class Operations:
         file: str | None = None,
         optional: bool = False,
     ) -> Callable[[View], View]:
-        """Register the endpoint that the decorated function answers."""
+        """Register the decorated function as an endpoint."""
 
         def register(view: View) -> View:
             operation = Operation(

@@ -9,13 +9,14 @@ from __future__ import annotations
 from flask import Flask, Response
 from flask.globals import request_ctx
 
+from service.http.csv_writer import SAFE_HEADER
 from service.http.middleware.etags import CONDITIONS
 from service.http.middleware.idempotency import HEADER as IDEMPOTENCY_KEY
 from service.http.middleware.idempotency import REPLAYED
 from service.http.problem_document import REQUEST_ID_HEADER
 
 ALLOWED_HEADERS = ("Authorization", "Content-Encoding", "Content-Type", IDEMPOTENCY_KEY, *CONDITIONS, "Prefer")
-EXPOSED_HEADERS = ("ETag", REQUEST_ID_HEADER, "Retry-After", "Location", "Preference-Applied", REPLAYED)
+EXPOSED_HEADERS = ("ETag", REQUEST_ID_HEADER, "Retry-After", "Location", "Preference-Applied", REPLAYED, SAFE_HEADER)
 
 PREFLIGHT_SECONDS = 600
 """How long a browser may keep the answer to a preflight."""

@@ -1,8 +1,8 @@
-"""Idempotency-Key: a POST that is sent again is answered as the first was, and not done again.
+"""Idempotency-Key: a POST that is sent again gets the reply to the first.
 
-The key belongs to its caller, and to one request: its method, path, query, body, and the headers below. What is kept
-are the replies of requests that were followed. A refusal or a failure is not: nothing was changed, or whatever was
-stands in the events of the project, so that another try is judged by the state as it is then.
+A key belongs to its caller and to one request: its method, path, query, body and the headers below. Only replies of
+success are stored. After a refusal or a failure the request is run again; `usecases.run_once` then finds in the events
+of the project whether the first try changed it after all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPLAYED = "Idempotent-Replayed"
 VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
 
 DIGESTED_HEADERS = ("Content-Type", "Content-Encoding", "Accept", "Prefer", *etags.CONDITIONS)
-"""The headers that an answer follows from."""
+"""Headers that the reply depends on."""
 
 DIGEST_BYTES = 16
 
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 
 def answer_once(view: View, replies: Replies, max_body_bytes: int) -> View:
-    """Return a view that answers each key once, and all else as before."""
+    """Return a view that runs once for each key, and always for requests without one."""
 
     @wraps(view)
-    def answer(**arguments: Any) -> ResponseReturnValue:
+    def run(**arguments: Any) -> ResponseReturnValue:
         if "HTTP_IDEMPOTENCY_KEY" not in request.environ:
             return view(**arguments)
         me = auth.caller()
@@ -54,50 +54,50 @@ def answer_once(view: View, replies: Replies, max_body_bytes: int) -> View:
         with replies.claim(key) as claim:
             digest = request.environ[BODY_DIGEST_KEY] = blake2b(digest_input(request, me), digest_size=DIGEST_BYTES)
             if claim.reply is not None:
-                with suppress(LengthRequired):  # there is none
+                with suppress(LengthRequired):  # a request without a body
                     deque(sent_chunks(request, max_body_bytes), maxlen=0)
                 return replay(claim.reply, digest.hexdigest())
             g.idempotency_key = key
             response = make_response(view(**arguments))
-            if "Retry-After" not in response.headers:  # that asks for another try
+            if "Retry-After" not in response.headers:  # which asks for another request
                 keep_reply(claim, response, digest.hexdigest())
             return response
 
-    return answer
+    return run
 
 
 def key_of(request: Request, me: Caller) -> str:
-    """Return the digest of a caller's key, or raise InvalidRequest."""
+    """Return the digest of a caller's idempotency key, or raise InvalidRequest."""
     key = request.headers[HEADER]
     if not VISIBLE_ASCII.fullmatch(key):
-        raise InvalidRequest.at(f"/headers/{HEADER}", "must be 1 to 255 visible characters of ASCII, and no space")
+        raise InvalidRequest.at(f"/headers/{HEADER}", "must be 1 to 255 visible ASCII characters without spaces")
     return blake2b(orjson.dumps([me.name, key]), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def digest_input(request: Request, me: Caller) -> bytes:
-    """Return what a request says but for its body. What its caller may do is part of it."""
+    """Return all of a request but its body, including the rights of its caller."""
     headers = [request.headers.get(name) for name in DIGESTED_HEADERS]
     caller = [me.role, me.projects, me.annotator]
     return orjson.dumps([request.method, request.path, request.query_string.hex(), headers, caller])
 
 
-def replay(kept: StoredReply, content: str) -> Response:
-    """Return the reply that was kept, or raise IdempotencyKeyReused if another request was sent with its key."""
-    if kept.request != content:
+def replay(stored: StoredReply, content: str) -> Response:
+    """Return the stored reply, or raise IdempotencyKeyReused if another request was sent with its key."""
+    if stored.request != content:
         raise IdempotencyKeyReused
-    return Response(kept.body, kept.status, [*kept.headers, (REPLAYED, "true")])
+    return Response(stored.body, stored.status, [*stored.headers, (REPLAYED, "true")])
 
 
 def keep_reply(claim: Claim, response: Response, content: str) -> None:
-    """Keep a reply. It goes out in any case: what it tells of was done, and the events know of it."""
+    """Store a reply. It is sent even if that fails: the change is made, and the events record it."""
     try:
         claim.store(StoredReply(content, response.status_code, tuple(response.headers), response.get_data()))
     except (OSError, StoreFull) as error:
-        log.error("a reply could not be kept for its Idempotency-Key: %s", error)
+        log.error("cannot store the reply to an Idempotency-Key: %s", error)
 
 
 def read_preconditions(request: Request) -> Preconditions:
-    """Return the conditions of a request, and its mark where it came with a key. Its body must have been read."""
+    """Return the conditions of a request, and its fingerprint if it has a key. Its body must have been read."""
     preconditions = etags.read_conditions(request)
     if "idempotency_key" not in g:
         return preconditions

@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests by route and status, and all that the layers below count, over all workers."""
+"""Metrics for Prometheus: requests by route and status, and the counts of all layers, over all workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 
 
 def render_metrics(totals: TotalsCounter) -> bytes:
-    """Return all numbers, of all workers, in Prometheus' text format."""
+    """Return the metrics of all workers in Prometheus' text format."""
     taken = asdict(current_usage())
     taken["cpu_seconds_total"] = taken.pop("cpu_seconds")
     found = asdict(totals.count()) | taken
@@ -29,23 +29,23 @@ def render_metrics(totals: TotalsCounter) -> bytes:
 
 
 def current_usage() -> Usage:
-    """Return what the service takes of the machine: all its workers, or this process alone."""
+    """Return the resource usage of all workers, or of this process alone."""
     if worker_number() is None:
         return read_usage(os.getpid(), [os.getpid()])
     return read_usage(os.getppid(), worker_pids(shared_directory()))
 
 
 def route_of(request: Request) -> str | None:
-    """Return the route of the contract that the request takes, None where there is no such.
+    """Return the contract's route of a request, None without one.
 
-    The rule and not the path: a caller could otherwise make up as many time series as there are paths.
+    The route, not the path: callers could otherwise create any number of time series.
     """
     rule = request.url_rule
     return route_of_contract(rule.rule) if rule else None
 
 
 def method_of(request: Request) -> str:
-    """Return the request's method, one of a few."""
+    """Return the request's method, or `other`."""
     method = request.method
     return method if method in METHODS else "other"
 
@@ -60,7 +60,7 @@ def register(app: Flask) -> None:
 
     @app.teardown_request
     def end(_error: BaseException | None) -> None:
-        if "in_flight" in app_ctx.g:  # it may have ended before it began to be counted
+        if "in_flight" in app_ctx.g:  # missing if the request ended before `begin`
             metrics.IN_FLIGHT.dec()
 
     @app.after_request

@@ -1,4 +1,4 @@
-"""The request id: taken from the caller or made up, and present in every reply and log line."""
+"""The request id, taken from the caller or generated, in every reply and log line; and the access log."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ ENVIRON = "HTTP_" + REQUEST_ID_HEADER.upper().replace("-", "_")
 ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 MOST_BYTES = 2**63 - 1
-"""The largest number that the readers of logs know; a Content-Length may have thousands of digits."""
+"""Largest number that log readers accept; a Content-Length may have thousands of digits."""
 
 log = logging.getLogger("service.access")
 
 
 def current_request_id() -> str:
-    """Return the id of the request at work, a dash outside of one."""
+    """Return the id of the current request, or a dash outside a request."""
     return str(g.request_id) if has_request_context() and "request_id" in g else "-"
 
 
 def request_log_fields() -> LogFields:
-    """Return what a line of the log tells of the request at work, whatever it is about."""
+    """Return the log fields of the current request."""
     if not has_request_context():
         return default_fields()
     here = app_ctx.g
@@ -39,14 +39,14 @@ def request_log_fields() -> LogFields:
 
 
 def log_project(project_id: str) -> None:
-    """Give the lines of this request a project, if that is a name that a project may have."""
+    """Add a project to the log fields of this request if its name is valid."""
     if re.fullmatch(PROJECT_ID, project_id):
         g.project_id = project_id
 
 
 def register(app: Flask) -> None:
     """Give every request an id and a log line."""
-    # What stands in `request` and `g` is looked for anew at each use, which adds up.
+    # Flask's proxies resolve on every access, so this hot path uses the contexts directly.
 
     @app.before_request
     def begin() -> None:
@@ -59,7 +59,7 @@ def register(app: Flask) -> None:
         here = app_ctx.g
         response.headers[REQUEST_ID_HEADER] = here.request_id
         if log.isEnabledFor(logging.INFO):
-            # Where in the code that was is of no interest, and takes long to find out.
+            # Logger.info would look up the calling line, which is slow and not logged.
             record = logging.LogRecord(log.name, logging.INFO, "", 0, "answered", None, None)
             record.fields = access_log_fields(request_ctx.request, here, response)
             log.handle(record)
@@ -67,9 +67,9 @@ def register(app: Flask) -> None:
 
 
 def access_log_fields(request: Request, here: Any, response: Response) -> LogFields:
-    """Return what the log tells of a request: the route of the contract, since a path and its query may hold anything.
+    """Return the access log's fields of a request, with its route: a path and its query may hold anything.
 
-    The sizes are None where they are not known beforehand.
+    Sizes that are unknown in advance are None.
     """
     caller, n_bytes = here.get("caller"), request.content_length
     return {

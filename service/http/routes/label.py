@@ -47,7 +47,8 @@ def label_project() -> Response:
     with `refit: wait`; `n_labels_since_fit` counts the labels it has not seen.
     """
     context, request = current_context(), request_ctx.request
-    order = auth.visible(label_request(LABEL.load(read_json(request, context.limits))))
+    order = label_request(LABEL.load(read_json(request, context.limits)))
+    auth.check_visible(order.project_id)
     labeled = label.label_project(
         context.store, auth.with_label_annotator(order), context.admission.try_enter, read_preconditions(request)
     )

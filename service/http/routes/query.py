@@ -66,7 +66,7 @@ def answer_query(document: dict[str, Any]) -> Response:
     with time_limit(context.settings.query_seconds):
         if asked.project_id is None:
             return json_response(QUERY_REPLY.dump(query_arrays.query_arrays(asked, context.admission.enter)))
-        auth.check_visible(auth.caller(), asked.project_id)
+        auth.check_visible(asked.project_id)
         ask = leases.lease_samples if asked.lease_seconds else query.query_project
         answered = ask(context.store, asked, context.backend_of, context.admission.enter)
     if answered.project is not None:

@@ -14,7 +14,7 @@ from service.http.media_types import ZIP
 from service.http.middleware import auth
 from service.http.middleware.etags import CONDITIONS, with_etag
 from service.http.middleware.idempotency import read_preconditions
-from service.http.project_archive import exported, manifest, read_project
+from service.http.project_archive import archive_members, manifest, read_project
 from service.http.routes.context import current_context
 from service.http.routes.projects import project_response
 from service.http.routes.query_string import read_query
@@ -41,7 +41,7 @@ def export_project(project_id: str) -> Response:
     meanwhile, except the model: an import fits that again.
     """
     snapshot = transfer.export_project(current_context().store, project_id)
-    body = write_archive(exported(snapshot), partial(manifest, snapshot))
+    body = write_archive(archive_members(snapshot), partial(manifest, snapshot))
     response = Response(body, mimetype=ZIP)
     response.headers["Content-Disposition"] = f'attachment; filename="{project_id}.zip"'
     return with_etag(request, response, snapshot.project)

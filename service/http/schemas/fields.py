@@ -1,7 +1,7 @@
-"""The rules by which fields of a request are read: each turns what JSON gives into a value, or says what is wrong.
+"""The rules of request fields: each converts a JSON value, or raises ValidationError.
 
-A rule and the JSON Schema that documents it are made together. marshmallow's own fields are too kind for a contract
-(they take "1" and true for an integer) and too slow for a million numbers.
+A rule comes with the JSON Schema that documents it. marshmallow's own fields are too lenient for a contract (they
+accept "1" and true as an integer) and too slow for a million numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_MEMBERS = 100
 
 
 def integer(minimum: int, maximum: int) -> Rule:
-    """An integer of a range; neither 1.0 nor true is one."""
+    """An integer in a range, but not 1.0 or true."""
     must = f"must be an integer from {minimum} " + ("up" if maximum == INT64_MAX else f"to {maximum}")
 
     def read(value: Any) -> int:
@@ -36,7 +36,7 @@ def integer(minimum: int, maximum: int) -> Rule:
 
 
 def number(minimum: float, maximum: float) -> Rule:
-    """A number of a range."""
+    """A number in a range."""
 
     def read(value: Any) -> float:
         if type(value) not in (int, float) or not minimum <= value <= maximum:
@@ -47,7 +47,7 @@ def number(minimum: float, maximum: float) -> Rule:
 
 
 def integer_text(minimum: int, maximum: int) -> Rule:
-    """An integer of a range as it stands in a URL."""
+    """An integer in a range, written in a URL."""
     number = integer(minimum, maximum)
 
     def read(value: Any) -> Any:
@@ -68,7 +68,7 @@ def boolean() -> Rule:
 
 
 def text(minimum: int, maximum: int) -> Rule:
-    """A string of some characters."""
+    """A string with a length in a range."""
 
     def read(value: Any) -> str:
         if not isinstance(value, str) or not minimum <= len(value) <= maximum:
@@ -79,18 +79,18 @@ def text(minimum: int, maximum: int) -> Rule:
 
 
 def pattern(expression: str) -> Rule:
-    """A string that a regular expression matches from end to end."""
+    """A string that matches a regular expression completely."""
 
     def read(value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(expression, value):
-            raise ValidationError(f"must be a string that matches {expression}")
+            raise ValidationError(f"must be a string that matches ^{expression}$")
         return value
 
     return Rule(read, {"type": "string", "pattern": f"^{expression}$"})
 
 
 def one_of(*choices: str) -> Rule:
-    """One of some strings."""
+    """One of a few strings."""
 
     def read(value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
@@ -101,27 +101,27 @@ def one_of(*choices: str) -> Rule:
 
 
 def json_object() -> Rule:
-    """An object whose members are checked later, against what somebody declared."""
+    """An object whose members are checked later against declared parameters."""
 
     def read(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValidationError("must be an object")
-        if len(value) > MAX_MEMBERS:  # whoever declared them would look for what was meant by each
-            raise ValidationError(f"has {len(value)} members; {MAX_MEMBERS} are allowed")
+        if len(value) > MAX_MEMBERS:  # each unknown name is later compared with all known ones
+            raise ValidationError(f"has {len(value)} members; at most {MAX_MEMBERS} are allowed")
         return value
 
     return Rule(read, {"type": "object", "additionalProperties": True})
 
 
 def estimator() -> Rule:
-    """An estimator's name, or an object with its name and parameters; which there are is looked up later."""
+    """An estimator's name, or an object with name and parameters; whether it exists is checked later."""
     parameters = json_object()
 
     def read(value: Any) -> str | dict[str, Any]:
         if isinstance(value, str):
             return value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            raise ValidationError("must be an estimator's name, or an object with 'name' and 'params'")
+            raise ValidationError("must be the name of an estimator, or an object with 'name' and 'params'")
         unknown = [key for key in value if key not in ("name", "params")]
         if unknown:
             raise ValidationError({key: ["is not a field here"] for key in unknown[: MAX_ERRORS + 1]})
@@ -143,7 +143,7 @@ def indices() -> Rule:
         if set(map(type, value)) <= {int} and (not value or (min(value) >= 0 and max(value) <= INT64_MAX)):
             return np.array(value, np.int64)
         wrong = (
-            (position, "must be an index, an integer from 0 up")
+            (position, "must be an index: an integer from 0 up")
             for position, item in enumerate(value)
             if type(item) is not int or not 0 <= item <= INT64_MAX
         )
@@ -153,7 +153,7 @@ def indices() -> Rule:
 
 
 def first_few(wrong: Iterable[tuple[int, Any]]) -> dict[Any, Any]:
-    """Collect errors by position, a few more than a reply lists and no more: there may be millions."""
+    """Return the first errors by position, one more than a reply lists: there may be millions."""
     messages: dict[Any, Any] = {}
     for position, problem in wrong:
         messages[position] = problem if isinstance(problem, dict) else [problem]
@@ -163,17 +163,17 @@ def first_few(wrong: Iterable[tuple[int, Any]]) -> dict[Any, Any]:
 
 
 def matrix() -> Rule:
-    """A list of rows of finite numbers, all of one length -> float64 (n, d); or a matrix that lies in staged files."""
+    """A list of rows of finite numbers, all of one length -> float64 (n, d); or a staged matrix."""
 
     def read(value: Any) -> NDArray[np.float64] | StagedMatrix:
         if isinstance(value, StagedMatrix):
             return value
         if not isinstance(value, list) or not value:
-            raise ValidationError("must be a list of rows, each a list of numbers, and not empty")
+            raise ValidationError("must be a non-empty list of rows, each a list of numbers")
         wrong = first_few(wrong_rows(value))
         if wrong:
             raise ValidationError(wrong)
-        # Told a type, numpy takes "2" and true for numbers; the rows are known to hold int and float alone.
+        # With a dtype, numpy accepts "2" and true as numbers, but wrong_rows has found only int and float.
         return np.array(value, np.float64)
 
     row = {"type": "array", "minItems": 1, "items": {"type": "number"}}
@@ -181,14 +181,14 @@ def matrix() -> Rule:
 
 
 def members() -> Rule:
-    """A list of matrices, all of one shape -> float64 (m, n, c); or such an array that lies in a staged file."""
+    """A list of matrices of one shape -> float64 (m, n, c); or a staged array."""
     of_member = matrix()
 
     def read(value: Any) -> NDArray[np.float64] | StagedMatrix:
         if isinstance(value, StagedMatrix):
             return value
         if not isinstance(value, list) or not value:
-            raise ValidationError("must be a list of matrices, one of each member, and not empty")
+            raise ValidationError("must be a non-empty list of matrices, one for each member")
         matrices: list[NDArray[np.float64]] = []
         for number, rows in enumerate(value):
             try:
@@ -197,19 +197,19 @@ def members() -> Rule:
                 raise ValidationError({number: error.messages}) from None
             if matrices[-1].shape != matrices[0].shape:
                 shapes = [" x ".join(map(str, matrices[which].shape)) for which in (-1, 0)]
-                raise ValidationError({number: [f"has {shapes[0]} numbers, but member 0 has {shapes[1]}"]})
+                raise ValidationError({number: [f"is {shapes[0]}, but member 0 is {shapes[1]}"]})
         return np.stack(matrices)
 
     return Rule(read, {"type": "array", "minItems": 1, "items": of_member.schema})
 
 
 def wrong_rows(rows: list[Any]) -> Iterable[tuple[int, Any]]:
-    """Find the rows that are not lists of as many numbers as the first. JSON has no other numbers than finite ones."""
+    """Yield the rows that are not lists of as many numbers as the first. Numbers in JSON are finite."""
     first = next((position for position, row in enumerate(rows) if isinstance(row, list) and row), 0)
     width = len(rows[first]) if isinstance(rows[first], list) else 0
     for position, row in enumerate(rows):
         if not isinstance(row, list) or not row:
-            yield position, "must be a list of numbers, and not empty"
+            yield position, "must be a non-empty list of numbers"
         elif len(row) != width:
             yield position, f"has {len(row)} numbers, but row {first} has {width}"
         elif not set(map(type, row)) <= {int, float}:
@@ -220,11 +220,11 @@ def wrong_rows(rows: list[Any]) -> Iterable[tuple[int, Any]]:
 
 
 def refuse_broken_text(column: NDArray[Any]) -> None:
-    """Raise ValidationError for a column of fixed-width text that UTF-8 cannot hold."""
-    # Looked at as numbers: CPython answers one that is no character with a SystemError.
+    """Raise ValidationError for a column of fixed-width text that is not valid Unicode."""
+    # Checked as numbers: CPython raises SystemError for a number that is not a character.
     points = column.view(f"{column.dtype.byteorder}u4")
     if (points > sys.maxunicode).any() or ((points >= 0xD800) & (points <= 0xDFFF)).any():
-        raise ValidationError("holds text that is not valid Unicode")
+        raise ValidationError("has text that is not valid Unicode")
 
 
 def sample_ids() -> Rule:
@@ -233,11 +233,11 @@ def sample_ids() -> Rule:
     def read(value: Any) -> list[str]:
         if isinstance(value, np.ndarray):
             if value.dtype.kind != "U":
-                raise ValidationError(f"holds {value.dtype}; fixed-width text is taken")
+                raise ValidationError(f"has dtype {value.dtype}; send fixed-width text")
             refuse_broken_text(value)
             value = value.tolist()
         if not isinstance(value, list) or not value:
-            raise ValidationError("must be a list of strings, and not empty")
+            raise ValidationError("must be a non-empty list of strings")
         wrong = first_few(
             (at, f"must be a string of 1 to {MAX_LABEL_LENGTH} characters")
             for at, name in enumerate(value)
@@ -254,8 +254,8 @@ def sample_ids() -> Rule:
 
 
 def repeated_names(names: list[str]) -> Iterable[tuple[int, str]]:
-    """Find the names that stood before."""
+    """Yield the names that occur earlier in the list."""
     first: dict[str, int] = {}
     for position, name in enumerate(names):
         if first.setdefault(name, position) != position:
-            yield position, f"is the same as entry {first[name]}; ids are unique"
+            yield position, f"is the same as entry {first[name]}; ids must be unique"

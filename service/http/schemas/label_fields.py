@@ -1,4 +1,4 @@
-"""The rules for labels: lists of them, columns of them, and the records by which they are handed back."""
+"""The rules of labels: lists, columns, and the records of POST /label."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from service.http.schemas.fields import (
 from service.usecases.label import SubmittedLabel
 
 MAX_RECORDS = 100_000
-LABEL_MISSING = "must be a label; every row of the held-out set has one"
+LABEL_MISSING = "must be a label: every row of the held-out set needs one"
 
 LABEL: JsonSchema = {"$ref": "#/components/schemas/LabelValue"}
 LABEL_OR_NULL: JsonSchema = {"anyOf": [LABEL, {"type": "null"}]}
 LABEL_SCHEMA: JsonSchema = {
-    "description": "A string of 1 to 256 characters, an integer of 64 bits or a boolean; one type per project.",
+    "description": "A string of 1 to 256 characters, a 64-bit integer or a boolean; one type per project.",
     "oneOf": [
         {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
         {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
@@ -40,11 +40,11 @@ LABEL_SCHEMA: JsonSchema = {
 
 
 def label_list(*, unlabeled: bool) -> Rule:
-    """A list of labels of one type -> EncodedLabels (n,); null stands for unlabelled where that is allowed."""
+    """A list of labels of one type -> EncodedLabels (n,); null means unlabelled if that is allowed."""
 
     def read(value: Any) -> EncodedLabels:
         if not isinstance(value, list | np.ndarray) or not len(value):
-            raise ValidationError("must be a list of labels, and not empty")
+            raise ValidationError("must be a non-empty list of labels")
         if isinstance(value, np.ndarray):
             return encode_column(value, unlabeled=unlabeled)
         wrong = first_few(wrong_labels(value, unlabeled=unlabeled))
@@ -56,9 +56,9 @@ def label_list(*, unlabeled: bool) -> Rule:
 
 
 def wrong_labels(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, str]]:
-    """Find what is no label, or of another type than the first."""
+    """Yield the values that are not labels, or of another type than the first."""
     first: Any = next((value for value in values if value is not None), None)
-    # Checked by distinct value and type: a million labels are a handful of classes.
+    # Each distinct value is checked once: a million labels have few classes.
     checked: dict[tuple[type, Any], str | None] = {}
     for position, value in enumerate(values):
         if value is None:
@@ -78,13 +78,13 @@ def wrong_labels(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, s
 
 
 def class_list() -> Rule:
-    """A list of different labels of one type -> list."""
+    """A list of distinct labels of one type -> list."""
     labels = label_list(unlabeled=False)
 
     def read(value: Any) -> list[Label]:
         encoded: EncodedLabels = labels.read(value)
         if len(encoded.codes) > MAX_CLASSES:
-            raise ValidationError(f"has {len(encoded.codes)} classes; {MAX_CLASSES} are allowed")
+            raise ValidationError(f"has {len(encoded.codes)} classes; at most {MAX_CLASSES} are allowed")
         seen: set[int] = set()
         repeated = []
         for position, code in enumerate(encoded.codes.tolist()):
@@ -99,7 +99,7 @@ def class_list() -> Rule:
 
 
 def encode_column(column: NDArray[Any], *, unlabeled: bool) -> EncodedLabels:
-    """Encode a column that came as .npy; NaN and the empty text stand for unlabelled where that is allowed."""
+    """Encode a column of .npy; NaN and empty text mean unlabelled if that is allowed."""
     given = given_in_column(column)
     if not unlabeled and not given.all():
         raise ValidationError(first_few((at, LABEL_MISSING) for at in np.flatnonzero(~given).tolist()))
@@ -115,7 +115,7 @@ def encode_column(column: NDArray[Any], *, unlabeled: bool) -> EncodedLabels:
 
 
 def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which rows of a column have a label, or raise ValidationError for a column that holds something else."""
+    """Return which rows of a column have a label. Raises ValidationError for a wrong dtype or value."""
     kind = column.dtype.kind
     if kind == "U":
         refuse_broken_text(column)
@@ -123,8 +123,8 @@ def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
     if kind in "iub":
         return np.ones(len(column), np.bool_)
     if kind != "f":
-        raise ValidationError(f"holds {column.dtype}; integers, booleans, fixed-width text or whole numbers are taken")
-    numbers = column.astype(np.float64, copy=False)  # the limits of 64 bits are beyond float16
+        raise ValidationError(f"has dtype {column.dtype}; send integers, booleans, fixed-width text or whole numbers")
+    numbers = column.astype(np.float64, copy=False)  # float16 cannot represent the limits of int64
     given = ~np.isnan(numbers)
     wrong = np.flatnonzero(given & ~((np.abs(numbers) < 2.0**63) & (numbers == np.floor(numbers)))).tolist()
     if wrong:
@@ -170,7 +170,7 @@ def answers() -> Rule:
 
 
 def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
-    """Say what is wrong with a record, None when nothing is."""
+    """Return what is wrong with a record, or None."""
     if not isinstance(record, dict):
         return "must be an object with 'index' or 'id', and 'label' or 'skip': true"
     wrong: dict[str, list[str]] = {}
@@ -189,14 +189,14 @@ def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
     if wrong:
         return wrong
     if ("index" in record) == ("id" in record):
-        return "must name its sample by 'index' or by 'id', and not by both"
+        return "must have either 'index' or 'id'"
     if ("label" in record) == bool(record.get("skip", False)):
         return "must have either a 'label' or 'skip': true"
     return None
 
 
 def mixed_types(records: list[dict[str, Any]]) -> Iterable[tuple[int, dict[str, list[str]]]]:
-    """Find the labels that are of another type than the first."""
+    """Yield the labels of another type than the first."""
     first: Any = None
     for position, record in enumerate(records):
         label = record.get("label")
@@ -210,17 +210,17 @@ def answer_schema() -> JsonSchema:
     """Return the JSON Schema of one record."""
     descriptions = {
         "index": "The sample's position in the pool.",
-        "id": "The sample's name, for a project that was made with ids.",
-        "skip": "true = it cannot be labelled, never ask again.",
-        "annotator": "Who answered.",
-        "query_id": "Which query asked.",
+        "id": "The sample's id, for a project with ids.",
+        "skip": "true = the sample cannot be labelled and is not returned again.",
+        "annotator": "The annotator.",
+        "query_id": "The query that returned the sample.",
     }
     properties = {
         name: {**rule.schema, **({"description": descriptions[name]} if name in descriptions else {})}
         for name, rule in ANSWER_RULES.items()
     }
     named = [{"required": ["index"]}, {"required": ["id"]}]
-    told = [
+    answered = [
         {"required": ["label"], "properties": {"skip": {"const": False}}},
         {"required": ["skip"], "properties": {"skip": {"const": True}}, "not": {"required": ["label"]}},
     ]
@@ -228,5 +228,5 @@ def answer_schema() -> JsonSchema:
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
-        "allOf": [{"oneOf": named}, {"oneOf": told}],
+        "allOf": [{"oneOf": named}, {"oneOf": answered}],
     }
