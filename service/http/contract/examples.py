@@ -1,7 +1,7 @@
-"""A story in requests, each with the reply it gets: shown in openapi.yaml and on /docs, and told by a test.
+"""Examples: a story in requests with their replies, shown in openapi.yaml and at /docs, and executed by a test.
 
-The story is of eight flowers, measured twice each. Numbers of a model are as near as floating point allows; ids and
-times differ from run to run.
+The story is about eight flowers with two measurements each. A model's numbers hold up to rounding; ids and times differ
+from run to run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service import __version__
+from service.errors import ImportTargetExists, LabelNotFound, LeaseNotFound, ProjectExists, ProjectNotFound
 from service.usecases.evaluation import BIAS, MEASURED_ON, METHOD
 
 Json = Any
@@ -187,8 +188,7 @@ STORY = (
         reply=problem(
             409,
             "Conflict",
-            "project 'flowers' exists: leave out X, y and ids to train it again, "
-            "or send 'replace': true to throw its pool, labels and models away",
+            str(ProjectExists("flowers")),
         ),
     ),
     Example(
@@ -245,8 +245,7 @@ STORY = (
         reply=problem(
             404,
             "Not Found",
-            f"there is no lease {QUERY_ID!r}: it has expired or was released, or all its samples were answered; "
-            "ask again with POST /query",
+            str(LeaseNotFound(QUERY_ID)),
         ),
     ),
     Example(
@@ -291,7 +290,7 @@ STORY = (
         "A project that there is not",
         404,
         body={"project_id": "trees"},
-        reply=problem(404, "Not Found", "there is no project 'trees': POST /fit with X creates one"),
+        reply=problem(404, "Not Found", str(ProjectNotFound("trees"))),
     ),
     Example(
         "label_project",
@@ -423,7 +422,7 @@ STORY = (
         "A sample without an answer",
         404,
         path={"project_id": "flowers", "index": "7"},
-        reply=problem(404, "Not Found", "sample 7 has no label and no skip to retract"),
+        reply=problem(404, "Not Found", str(LabelNotFound(7))),
     ),
     Example(
         "list_project_events",
@@ -522,7 +521,7 @@ STORY = (
         reply=problem(
             409,
             "Conflict",
-            "project 'flowers' exists: delete it, or import under another name with ?project_id=",
+            str(ImportTargetExists("flowers")),
         ),
     ),
     Example(
@@ -548,7 +547,7 @@ STORY = (
         "A project that is gone",
         404,
         path=LOOK_AT,
-        reply=problem(404, "Not Found", "there is no project 'flowers': POST /fit with X creates one"),
+        reply=problem(404, "Not Found", str(ProjectNotFound("flowers"))),
     ),
 )
 """In the order in which it happened."""
