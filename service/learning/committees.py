@@ -1,4 +1,4 @@
-"""Committees: several models of one question, whose disagreement tells what none of them knows."""
+"""Committees: several models trained for one task, whose disagreement shows what they have not learnt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.learning.pool import Features
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaggedCommittee:
-    """Models that were each fitted to labels of their own; `classes_` (c,) are those that any of them knows."""
+    """Models that were each fitted to their own labels; `classes_` (c,) holds every class that any of them knows."""
 
     members: tuple[Classifier, ...]
     classes_: NDArray[np.int64]
@@ -23,17 +23,17 @@ class BaggedCommittee:
 
     @classmethod
     def of(cls, members: Sequence[Classifier], revision: int = 0) -> BaggedCommittee:
-        """Put models together that saw the labels of a revision; not all of them need to know every class."""
+        """Combine models fitted to the labels of one revision; a member may lack some of the classes."""
         return cls(tuple(members), np.unique(np.concatenate([member.classes_ for member in members])), revision)
 
     @property
     def n_members(self) -> int:
-        """How many models there are."""
+        """The number of models."""
         return len(self.members)
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What tells this committee from others of the same model."""
+        """A key that differs between committees beside the same model."""
         return "bag", self.n_members, self.revision
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:
@@ -64,12 +64,12 @@ class ForestCommittee:
 
     @property
     def n_members(self) -> int:
-        """How many trees there are."""
+        """The number of trees."""
         return len(self.forest.estimators_)
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What tells this committee from others of the same model."""
+        """A key that differs between committees beside the same model."""
         return "trees", self.n_members, 0
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ class ForestCommittee:
 
 
 def bootstrap(codes: NDArray[np.integer[Any]], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw as many of the labelled rows (l,) as there are, with replacement, and one more of each class left out."""
+    """Return a bootstrap sample of the labelled rows (l,), plus one row of each class that it left out."""
     drawn = rng.integers(len(codes), size=len(codes))
     left_out = np.setdiff1d(codes, codes[drawn])
     return np.concatenate([drawn, *([rng.choice(np.flatnonzero(codes == code))] for code in left_out)])

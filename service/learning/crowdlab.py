@@ -90,40 +90,40 @@ def weigh_votes(ballots: VoteTable, probabilities: Numbers, latest: Codes) -> Co
     can be said of anybody: all weights are 1, the temperature too, and the quality is what the model gives the label.
     """
     single = ballots.sizes == 1
-    majority = majority_of(ballots, probabilities, latest)
+    majority = majority_vote(ballots, probabilities, latest)
     if single.all():
         ones, unknown = np.ones(ballots.n_annotators), np.full(ballots.n_annotators, np.nan)
-        return ConsensusEstimate(majority, at(probabilities, majority), 1.0, ones, unknown, 1.0)
+        return ConsensusEstimate(majority, pick_columns(probabilities, majority), 1.0, ones, unknown, 1.0)
     temperature = best_temperature(ballots, probabilities)
-    probabilities = tempered(probabilities, temperature)
-    posterior, _, _ = combine(ballots, probabilities, majority)
-    consensus = np.where(single, majority, likeliest(posterior, majority))
+    probabilities = apply_temperature(probabilities, temperature)
+    posterior, _, _ = combine_votes(ballots, probabilities, majority)
+    consensus = np.where(single, majority, most_likely(posterior, majority))
     # Once more with the better consensus, as the authors do.
-    posterior, model_weight, weights = combine(ballots, probabilities, consensus)
+    posterior, model_weight, weights = combine_votes(ballots, probabilities, consensus)
     return ConsensusEstimate(
         consensus,
-        at(posterior, consensus),
+        pick_columns(posterior, consensus),
         model_weight,
         weights,
-        accuracy_of(ballots, posterior, consensus, model_weight, weights),
+        estimate_accuracy(ballots, posterior, consensus, model_weight, weights),
         temperature,
     )
 
 
-def majority_of(ballots: VoteTable, probabilities: Numbers, latest: Codes) -> Codes:
+def majority_vote(ballots: VoteTable, probabilities: Numbers, latest: Codes) -> Codes:
     """Return the class with the most votes (n,); of those that tie the model's likeliest, then `latest`."""
     counts = ballots.counts
     leads = counts == counts.max(axis=1, keepdims=True)
-    return likeliest(np.where(leads, probabilities, -1.0), latest)
+    return most_likely(np.where(leads, probabilities, -1.0), latest)
 
 
-def likeliest(probabilities: Numbers, otherwise: Codes) -> Codes:
+def most_likely(probabilities: Numbers, otherwise: Codes) -> Codes:
     """Return the class of the highest number in each row, and `otherwise` where there are several."""
     is_highest = probabilities == probabilities.max(axis=1, keepdims=True)
     return np.where(is_highest.sum(axis=1) == 1, is_highest.argmax(axis=1), otherwise)
 
 
-def combine(ballots: VoteTable, probabilities: Numbers, consensus: Codes) -> tuple[Numbers, float, Numbers]:
+def combine_votes(ballots: VoteTable, probabilities: Numbers, consensus: Codes) -> tuple[Numbers, float, Numbers]:
     """Return the probabilities (n, c) by all voices together, the model's weight and the annotators' (m,)."""
     sizes = ballots.sizes
     several = sizes > 1
@@ -146,7 +146,7 @@ def combine(ballots: VoteTable, probabilities: Numbers, consensus: Codes) -> tup
     return (model_weight * probabilities + heard) / (model_weight + weight), model_weight, weights
 
 
-def accuracy_of(
+def estimate_accuracy(
     ballots: VoteTable, posterior: Numbers, consensus: Codes, model_weight: float, weights: Numbers
 ) -> Numbers:
     """Return an estimate of each annotator's accuracy (m,): of being likely right, and of agreeing with the consensus.
@@ -177,11 +177,11 @@ def best_temperature(ballots: VoteTable, probabilities: Numbers) -> float:
     return 1.0 / float(found.x)
 
 
-def tempered(probabilities: Numbers, temperature: float) -> Numbers:
+def apply_temperature(probabilities: Numbers, temperature: float) -> Numbers:
     """Return probabilities (n, c) to the power 1 / temperature, and their sum as 1 again."""
     return np.asarray(np.exp(log_softmax(np.log(np.maximum(probabilities, SMALLEST)) / temperature, axis=1)))
 
 
-def at(matrix: Numbers, columns: Codes) -> Numbers:
+def pick_columns(matrix: Numbers, columns: Codes) -> Numbers:
     """Return the number of each row (n,) that stands in its column."""
     return np.asarray(matrix[np.arange(len(matrix)), columns])

@@ -179,7 +179,7 @@ def estimator(
         "scale",
         "boolean",
         scale,
-        "Standardise every feature inside the model, by the mean and deviation of the labelled rows.",
+        "Standardise every feature inside the model, by mean and standard deviation of the labelled rows.",
     )
 
     def register(factory: Factory) -> Factory:
@@ -235,11 +235,11 @@ CLASS_WEIGHT = choice(
 
 @estimator(
     "logistic_regression",
-    summary="A linear model of the classes' log-odds: fast to train and to ask, and hard to beat on good embeddings.",
+    summary="A linear model of the classes' log-odds: fast, and hard to beat on good embeddings.",
     source="sklearn.linear_model.LogisticRegression; Cox 1958, doi:10.1111/j.2517-6161.1958.tb00292.x",
     parameters=(
-        positive("C", 1.0, 1e6, "The inverse of the strength of the L2 penalty: smaller is simpler."),
-        integer("max_iter", 1000, 1, 100_000, "The most steps the optimiser takes."),
+        positive("C", 1.0, 1e6, "Inverse strength of the L2 penalty: smaller values give a simpler model."),
+        integer("max_iter", 1000, 1, 100_000, "Largest number of optimiser steps."),
         CLASS_WEIGHT,
     ),
     model_type=LogisticRegression,
@@ -256,10 +256,10 @@ def logistic_regression(params: Parameters, random_state: int, shape: TrainingSh
 
 
 FOREST = (
-    integer("n_estimators", 200, 10, 1000, "The number of trees."),
-    integer("max_depth", None, 1, 1000, "The most splits from the root to a leaf; null: no limit."),
-    integer("min_samples_leaf", 1, 1, 1000, "The fewest labelled rows in a leaf."),
-    choice("max_features", "sqrt", ("sqrt", "log2", "all"), "How many features each split may choose from."),
+    integer("n_estimators", 200, 10, 1000, "Number of trees."),
+    integer("max_depth", None, 1, 1000, "Largest depth of a tree; null: no limit."),
+    integer("min_samples_leaf", 1, 1, 1000, "Smallest number of labelled rows in a leaf."),
+    choice("max_features", "sqrt", ("sqrt", "log2", "all"), "Number of features that each split chooses from."),
     choice(
         "class_weight",
         None,
@@ -311,24 +311,30 @@ def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> 
     summary="Small trees on binned features, each correcting those before: strong on tables with many labels.",
     source="sklearn.ensemble.HistGradientBoostingClassifier; Friedman 2001, doi:10.1214/aos/1013203451",
     parameters=(
-        integer("max_iter", 100, 1, 1000, "The number of rounds; a round adds one tree, or one a class above two."),
+        integer(
+            "max_iter",
+            100,
+            1,
+            1000,
+            "Number of rounds; each adds one tree, or one per class above two.",
+        ),
         Parameter(
             "learning_rate",
             "number",
             0.1,
-            "The share of each tree's correction that is taken.",
+            "Share of each tree's correction that is applied.",
             minimum=0.001,
             maximum=1,
         ),
-        integer("max_leaf_nodes", 31, 2, 1000, "The most leaves a tree may have."),
+        integer("max_leaf_nodes", 31, 2, 1000, "Largest number of leaves of a tree."),
         integer(
             "min_samples_leaf",
             5,
             1,
             1000,
-            "The fewest labelled rows in a leaf, never more than half of them: beyond, no tree could split.",
+            "Smallest number of labelled rows in a leaf, at most half of all rows.",
         ),
-        Parameter("l2_regularization", "number", 0.0, "The L2 penalty on the leaves' values.", minimum=0, maximum=1e6),
+        Parameter("l2_regularization", "number", 0.0, "L2 penalty on the leaf values.", minimum=0, maximum=1e6),
         CLASS_WEIGHT,
     ),
     sparse=False,
@@ -352,14 +358,14 @@ def hist_gradient_boosting(params: Parameters, random_state: int, shape: Trainin
 
 @estimator(
     "gaussian_nb",
-    summary="One normal distribution a class and feature: learns from a handful of rows, too sure of what it says.",
+    summary="One normal distribution per class and feature: works with few rows, but is overconfident.",
     source="sklearn.naive_bayes.GaussianNB; John & Langley 1995, arXiv:1302.4964",
     parameters=(
         Parameter(
             "var_smoothing",
             "number",
             1e-9,
-            "The share of the largest feature's variance that is added to all variances.",
+            "Share of the largest feature variance that is added to all variances.",
             minimum=1e-12,
             maximum=1,
         ),
@@ -374,12 +380,12 @@ def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> 
 
 @estimator(
     "k_neighbors",
-    summary="The shares of the classes among the nearest labelled rows.",
+    summary="Class shares among the nearest labelled rows.",
     source="sklearn.neighbors.KNeighborsClassifier; Cover & Hart 1967, doi:10.1109/TIT.1967.1053964",
     parameters=(
-        integer("n_neighbors", 5, 1, 1000, "How many labelled rows are asked, never more than there are."),
+        integer("n_neighbors", 5, 1, 1000, "Number of neighbours, at most the number of labelled rows."),
         choice("weights", "uniform", ("uniform", "distance"), "'distance' weighs a neighbour by 1 / its distance."),
-        choice("metric", "euclidean", ("euclidean", "manhattan", "cosine"), "The distance between two rows."),
+        choice("metric", "euclidean", ("euclidean", "manhattan", "cosine"), "Distance between two rows."),
     ),
     prepare=squarable,
 )
@@ -423,11 +429,11 @@ class DecisionSVC(ClassifierMixin, BaseEstimator):
 
 @estimator(
     "svc",
-    summary="A support vector machine; probabilities are calibrated once every class has five rows, rough before.",
+    summary="A support vector machine; probabilities are calibrated once every class has five labelled rows.",
     source="sklearn.svm.SVC; Cortes & Vapnik 1995, doi:10.1007/BF00994018; calibration: Platt 1999",
     parameters=(
-        positive("C", 1.0, 1e6, "The inverse of the strength of the L2 penalty: smaller is simpler."),
-        choice("kernel", "rbf", ("rbf", "linear", "poly", "sigmoid"), "The kernel: the similarity of two rows."),
+        positive("C", 1.0, 1e6, "Inverse strength of the L2 penalty: smaller values give a simpler model."),
+        choice("kernel", "rbf", ("rbf", "linear", "poly", "sigmoid"), "Kernel function."),
         positive("gamma", None, 1e6, "The kernel's width; null: 1 / (number of features x their variance)."),
         CLASS_WEIGHT,
     ),
@@ -462,14 +468,14 @@ def svc(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
             "hidden_layer_sizes",
             "integers",
             (100,),
-            "The number of units in each hidden layer.",
+            "Number of units in each hidden layer.",
             minimum=1,
             maximum=1000,
         ),
-        Parameter("alpha", "number", 1e-4, "The strength of the L2 penalty.", minimum=0, maximum=1000),
-        Parameter("learning_rate_init", "number", 1e-3, "The size of the optimiser's steps.", minimum=1e-6, maximum=1),
-        integer("max_iter", 300, 1, 10_000, "The most passes over the labelled rows."),
-        choice("activation", "relu", ("relu", "tanh", "logistic", "identity"), "What a hidden unit does to its sum."),
+        Parameter("alpha", "number", 1e-4, "Strength of the L2 penalty.", minimum=0, maximum=1000),
+        Parameter("learning_rate_init", "number", 1e-3, "Learning rate of the optimiser.", minimum=1e-6, maximum=1),
+        integer("max_iter", 300, 1, 10_000, "Largest number of passes over the labelled rows."),
+        choice("activation", "relu", ("relu", "tanh", "logistic", "identity"), "Activation of the hidden units."),
     ),
     scale=True,
 )

@@ -16,7 +16,7 @@ from service.errors import FitFailed
 from service.learning.estimators import fit
 from service.learning.models import predict_probabilities
 from service.learning.pool import Features
-from service.learning.weigh_votes import FOLD_ROWS, folds
+from service.learning.weigh_votes import FOLD_ROWS, assign_folds
 
 Numbers = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
@@ -49,7 +49,7 @@ def out_of_fold_probabilities(
     """
     rng = np.random.default_rng(random_state)
     probabilities = np.full((len(codes), n_classes), np.nan)
-    fold = folds(codes.astype(np.int64), rng)
+    fold = assign_folds(codes.astype(np.int64), rng)
     for nth in np.unique(fold):
         check_deadline()
         held_out, others = np.flatnonzero((fold == nth) & wanted), np.flatnonzero(fold != nth)

@@ -1,4 +1,4 @@
-"""What a caller's own model says of the samples: arrays of probabilities in the place of a model."""
+"""Probabilities from the caller's own model, used in place of a fitted one."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from service.learning.models import Classifier, Committee
 from service.learning.pool import CHUNK_CELLS, Features, Matrix, Pool
 
 SUM_TOLERANCE = 0.01
-"""A row may sum to so much more or less than 1: a softmax in float16 does, and so do numbers rounded to two digits."""
+"""Largest deviation of a row's sum from 1: float16 and two-digit rounding cause such deviations."""
 
 MAX_PREDICTIONS = 2**16
-"""So many probabilities there may be of a sample, by all members together: hundreds of samples are read at a time."""
+"""Largest allowed members x classes."""
 
 ROUNDING = 1e-6
-"""Of the sums themselves: 0.33 + 0.33 + 0.33 is a little less than 0.99."""
+"""Rounding error of the sums: 0.33 + 0.33 + 0.33 is slightly below 0.99."""
 
 
 class PassthroughClassifier:
-    """The model whose input are its own answers (n, c). What is above 1 by rounding counts as 1."""
+    """Classifier whose `predict_proba` returns the probabilities (n, c) it is given, clipped to 1."""
 
     def __init__(self, n_classes: int) -> None:
         self.classes_ = np.arange(n_classes)
 
     def predict_proba(self, X: Features, /) -> Matrix:
-        """Return the rows as they are."""
+        """Return the rows, clipped to 1."""
         rows: Matrix = np.minimum(X, 1)
         return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeanOfMembers:
-    """The mean (n, c) of members' answers (m, n, c), worked out for the rows that are read: a matrix to a pool."""
+    """Mean (n, c) of the members' probabilities (m, n, c), computed for the rows that a pool reads."""
 
     members: Matrix
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns there are."""
+        """The number of rows and columns."""
         return self.members.shape[1], self.members.shape[2]
 
     @property
@@ -66,14 +66,14 @@ class MeanOfMembers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassthroughCommittee:
-    """The committee whose input are its members' answers (n, m, c)."""
+    """Committee that returns the members' probabilities (n, m, c) it is given."""
 
     n_members: int
     classes_: NDArray[np.int64]
 
     @property
     def identity(self) -> tuple[str, int]:
-        """What tells this committee from others of the same model: nothing that could be remembered."""
+        """A key that all such committees share: their scores are not cached."""
         return "given", self.n_members
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ class PassthroughCommittee:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExternalPredictions:
-    """The probabilities (n, c) of n samples, or those (m, n, c) of m members, or both; maybe mapped from disk.
+    """Probabilities (n, c) of n samples, or (m, n, c) of m members, or both; possibly mapped from disk.
 
     Without the former, the mean member is the model.
     """
@@ -94,35 +94,35 @@ class ExternalPredictions:
 
     @property
     def arrays(self) -> dict[str, Matrix]:
-        """What was sent, by the names of the fields."""
+        """The arrays by the names of their request fields."""
         sent = {"probabilities": self.probabilities, "member_probabilities": self.members}
         return {name: array for name, array in sent.items() if array is not None}
 
     @property
     def n_rows(self) -> dict[str, int]:
-        """How many samples each of them is about."""
+        """The number of samples in each array."""
         return {name: array.shape[-2] for name, array in self.arrays.items()}
 
     @property
     def n_classes(self) -> int:
-        """How many classes there are: columns."""
+        """The number of classes."""
         return int(next(iter(self.arrays.values())).shape[-1])
 
     @property
     def model(self) -> Classifier:
-        """What answers in the place of a model."""
+        """The model that returns these probabilities."""
         return PassthroughClassifier(self.n_classes)
 
     @property
     def model_pool(self) -> Pool | None:
-        """What that model reads of each sample."""
+        """The rows that `model` reads."""
         if self.probabilities is not None:
             return Pool.of(self.probabilities)
         return None if self.members is None else Pool.of(cast(Matrix, MeanOfMembers(self.members)))
 
     @property
     def committee(self) -> Callable[[int], Committee] | None:
-        """What answers in the place of a committee, of however many members one is asked for."""
+        """The committee of these members, whatever number is requested."""
         if self.members is None:
             return None
         committee = PassthroughCommittee(len(self.members), np.arange(self.n_classes))
@@ -130,11 +130,11 @@ class ExternalPredictions:
 
     @property
     def committee_pool(self) -> Pool | None:
-        """What that committee reads of each sample: (m, c) numbers."""
+        """The rows that the committee reads, each (m, c)."""
         return None if self.members is None else Pool.of(np.moveaxis(self.members, 1, 0))
 
     def check(self) -> None:
-        """Raise InvalidRequest for the first rows that are no probabilities, for fields that disagree, or too much."""
+        """Raise InvalidRequest for rows that are no probabilities, arrays that disagree, or too many of them."""
         if self.n_classes > MAX_CLASSES:
             field = next(iter(self.arrays))
             raise InvalidRequest.at(f"/{field}", f"has {self.n_classes} columns; {MAX_CLASSES} classes are allowed")
@@ -145,23 +145,23 @@ class ExternalPredictions:
             most = f"of {self.n_classes} classes, {MAX_PREDICTIONS // self.n_classes} members are allowed"
             raise InvalidRequest.at("/member_probabilities", f"has {len(self.members)} members; {most}")
         if self.probabilities is not None:
-            refuse_wrong(wrong_rows("/probabilities", self.probabilities))
+            raise_errors(find_invalid_rows("/probabilities", self.probabilities))
         if self.members is not None:
-            refuse_wrong(
+            raise_errors(
                 error
                 for number, of_member in enumerate(self.members)
-                for error in wrong_rows(f"/member_probabilities/{number}", of_member)
+                for error in find_invalid_rows(f"/member_probabilities/{number}", of_member)
             )
 
 
-def refuse_wrong(errors: Iterator[FieldError]) -> None:
-    """Raise InvalidRequest with the first of some errors, where there are any."""
+def raise_errors(errors: Iterator[FieldError]) -> None:
+    """Raise InvalidRequest with the first errors, if any."""
     if wrong := list(islice(errors, MAX_ERRORS + 1)):
         raise InvalidRequest(wrong)
 
 
-def wrong_rows(pointer: str, P: Matrix) -> Iterator[FieldError]:
-    """Find the cells and rows (n, c) that are no probabilities, looking at some rows at a time."""
+def find_invalid_rows(pointer: str, P: Matrix) -> Iterator[FieldError]:
+    """Yield an error for each cell or row of (n, c) that is not a probability, reading the rows in blocks."""
     step = max(1, CHUNK_CELLS // P.shape[1])
     for start in range(0, len(P), step):
         block = np.asarray(P[start : start + step], np.float64)

@@ -149,7 +149,7 @@ class Pool:
 
     def _edges_of(self, number: int, n_outputs: int) -> Sequence[int]:
         if (number, n_outputs) not in self._edges:
-            self._edges[number, n_outputs] = edges_of(self.segments[number], n_outputs)
+            self._edges[number, n_outputs] = chunk_edges(self.segments[number], n_outputs)
         return self._edges[number, n_outputs]
 
     @cached_property
@@ -176,12 +176,12 @@ class Pool:
         """Return some rows, in the order given, copied into memory: dense (k, d), or a csr_array."""
         positions = np.asarray(positions)
         if len(self.segments) == 1 or len(positions) == 0:
-            return taken(self.segments[0], positions)
+            return take_rows(self.segments[0], positions)
         home = np.searchsorted(self.starts, positions, side="right") - 1
         numbers = np.unique(home)
-        parts = [taken(self.segments[n], positions[home == n] - self.starts[n]) for n in numbers.tolist()]
+        parts = [take_rows(self.segments[n], positions[home == n] - self.starts[n]) for n in numbers.tolist()]
         order = np.argsort(np.argsort(home, kind="stable"), kind="stable")
-        return stacked(parts, self.dtype, self.n_columns)[order]
+        return stack_rows(parts, self.dtype, self.n_columns)[order]
 
 
 def part(rows: Rows, within: slice) -> Features:
@@ -189,12 +189,12 @@ def part(rows: Rows, within: slice) -> Features:
     return rows.part(within) if isinstance(rows, SparseRows) else np.asarray(rows[within])
 
 
-def taken(rows: Rows, positions: NDArray[np.integer[Any]]) -> Features:
+def take_rows(rows: Rows, positions: NDArray[np.integer[Any]]) -> Features:
     """Return some rows of a segment, copied into memory."""
     return rows.take(positions) if isinstance(rows, SparseRows) else np.asarray(rows[positions])
 
 
-def stacked(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) -> Features:
+def stack_rows(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) -> Features:
     """Put matrices of one kind one below the other."""
     if not parts:
         return np.empty((0, n_columns), dtype)
@@ -203,7 +203,7 @@ def stacked(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) -> 
     return np.concatenate(parts, dtype=dtype)
 
 
-def edges_of(rows: Rows, n_outputs: int) -> Sequence[int]:
+def chunk_edges(rows: Rows, n_outputs: int) -> Sequence[int]:
     """Return where the chunks of a segment begin, and behind them its number of rows.
 
     Sparse rows may be of very different lengths, so what is counted is the numbers that are in them.

@@ -29,7 +29,7 @@ class Standardizer(StandardScaler):
         _, exponents = np.frexp(largest_magnitudes(X))
         # Powers beyond 2**±1022 have no inverse in full precision; what is beyond comes near enough to 1 with these.
         self.unit_ = np.ldexp(1.0, -np.clip(exponents, -1022, 1022))
-        super().fit(scaled(X, self.unit_), y, sample_weight)
+        super().fit(scale_columns(X, self.unit_), y, sample_weight)
         return self
 
     def transform(self, X: Features, copy: object = None) -> Features:
@@ -38,7 +38,7 @@ class Standardizer(StandardScaler):
         A sparse matrix keeps its zeros: it is divided by the deviations, and not moved.
         """
         with np.errstate(over="ignore"):  # infinity is clipped at once
-            units = scaled(as_float64(X), self.unit_)
+            units = scale_columns(as_float64(X), self.unit_)
         values = units.data if sparse.issparse(units) else units
         np.clip(values, -(2.0**60), 2.0**60, out=values)
         return super().transform(units, copy=False)
@@ -53,39 +53,39 @@ def largest_magnitudes(X: Features) -> Matrix:
     return largest
 
 
-def scaled(X: Features, unit: Matrix) -> Features:
+def scale_columns(X: Features, unit: Matrix) -> Features:
     """Return `X` (n, d) with each column multiplied by its entry of `unit` (d,), a new matrix of the same kind."""
-    return with_values(X, X.data * unit[X.indices]) if sparse.issparse(X) else X * unit
+    return replace_values(X, X.data * unit[X.indices]) if sparse.issparse(X) else X * unit
 
 
-def with_values(X: Features, values: Matrix) -> Features:
+def replace_values(X: Features, values: Matrix) -> Features:
     """Return a sparse matrix with other values in the same places."""
     return sparse.csr_array((values, X.indices, X.indptr), shape=X.shape)
 
 
-def on_values(change: Callable[[Matrix], Matrix]) -> Callable[[Features], Features]:
+def apply_to_values(change: Callable[[Matrix], Matrix]) -> Callable[[Features], Features]:
     """Make a function of numbers that leaves 0 as it is work on dense and on sparse features."""
 
     @wraps(change)
     def changed(X: Features) -> Features:
-        return with_values(X, change(X.data)) if sparse.issparse(X) else change(X)
+        return replace_values(X, change(X.data)) if sparse.issparse(X) else change(X)
 
     return changed
 
 
-@on_values
+@apply_to_values
 def as_float64(X: Matrix) -> Matrix:
     """Return `X` in float64; no copy when it is."""
     return np.asarray(X, dtype=np.float64)
 
 
-@on_values
+@apply_to_values
 def squarable(X: Matrix) -> Matrix:
     """Return `X` in float64 within ±1e100, for estimators that would square in the dtype given, and overflow."""
     return np.clip(np.asarray(X, dtype=np.float64), -1e100, 1e100)
 
 
-@on_values
+@apply_to_values
 def as_float32(X: Matrix) -> Matrix:
     """Return `X` in float32, in which forests compare, with what lies beyond it at its ends instead of an error."""
     largest = np.finfo(np.float32).max

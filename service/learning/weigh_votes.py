@@ -85,7 +85,7 @@ def unseen_probabilities(
     """
     rng = np.random.default_rng(random_state)
     probabilities = np.full((len(codes), ballots.n_classes), 1.0 / ballots.n_classes)
-    fold = folds(codes, rng)
+    fold = assign_folds(codes, rng)
     rows, labels = training_labels(ballots)
     for nth in np.unique(fold):
         check_deadline()
@@ -118,7 +118,7 @@ def training_labels(ballots: VoteTable) -> tuple[Codes, Codes]:
     return np.repeat(rows, copies), np.repeat(labels, copies)
 
 
-def folds(codes: Codes, rng: np.random.Generator) -> NDArray[np.intp]:
+def assign_folds(codes: Codes, rng: np.random.Generator) -> NDArray[np.intp]:
     """Deal rows (n,) out to `FOLDS` parts, those of each class evenly; it may be a single one.
 
     scikit-learn's StratifiedKFold refuses classes of fewer rows than parts.

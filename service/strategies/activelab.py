@@ -1,4 +1,4 @@
-"""Strategies that weigh another label of a labelled row against the first of a new one."""
+"""Strategies that choose between another label for a labelled row and the first label of a new one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.learning.scoring import Probabilities, Scores
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.uncertainty import widened
+from service.strategies.uncertainty import as_float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,14 @@ class ValueOfFirst:
         total = np.zeros_like(first)
         for column in probabilities.T:
             total += (column / first) ** (1.0 / self.temperature)
-        sure = self.model_weight / widened(total) + self.usual_weight / self.n_classes
+        sure = self.model_weight / as_float64(total) + self.usual_weight / self.n_classes
         return 1.0 - sure / (self.model_weight + self.usual_weight)
 
 
 @set_strategy(
     "activelab",
-    summary="New rows and labelled ones on one scale: asks again where another label is worth more than a first one.",
+    summary="Ranks new and labelled rows on one scale, and asks again where another label is worth more than a first "
+    "one.",
     source="Goh & Mueller 2023, ActiveLab: Active Learning with Re-Labeling by Multiple Annotators, arXiv:2301.11856",
     needs=frozenset({Need.PROBABILITIES, Need.LABELS, Need.MODEL, Need.VOTES}),
 )

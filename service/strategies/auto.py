@@ -1,4 +1,4 @@
-"""The default: which strategy suits the situation."""
+"""The default policy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from service.strategies.engine.question import Question
 from service.strategies.engine.registry import Choice, policy
 
 LARGEST_HERD = 1000
-"""Larger batches take a herd seconds of work, and none was compared."""
+"""Largest batch for herding: larger ones take seconds and were not benchmarked."""
 
 
 @policy(
     "auto",
-    summary="The strategy that suits the situation: max_herding while there is no model, then uherding; power for "
-    "batches of more than 1,000, and margin or power where there are no features.",
+    summary="Chooses the strategy: max_herding without a model, then uherding; power for batches above 1,000, and "
+    "margin or power without features.",
     source="this project's own policy",
 )
 def auto(question: Question, batch_size: int) -> Choice:
@@ -29,7 +29,7 @@ def auto(question: Question, batch_size: int) -> Choice:
 
 
 def choose_without_features(batch_size: int) -> Choice:
-    """Choose what needs probabilities alone."""
+    """Return a strategy that needs only probabilities."""
     if batch_size == 1:
         return Choice("margin", "auto: without features there is no telling which row stands for others")
     return Choice("power", "auto: without features a batch cannot be made diverse, so it is drawn by the margin")

@@ -1,4 +1,4 @@
-"""What every other strategy has to beat."""
+"""The baseline that every other strategy should beat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import set_strategy
 
 
-@set_strategy("random", summary="Rows drawn uniformly.", source="the baseline of every comparison", needs=frozenset())
+@set_strategy(
+    "random", summary="Rows drawn uniformly at random.", source="the baseline of every comparison", needs=frozenset()
+)
 def random(view: PoolView, batch_size: int, rng: np.random.Generator) -> tuple[Positions, Scores, None]:
     """Give every candidate a uniform score from [0, 1)."""
     scores = rng.random(len(view.candidates))

@@ -1,4 +1,4 @@
-"""What a batch as a whole tells of a committee: rows that its members contradict one another on, each in its own way.
+"""BatchBALD: the mutual information between the labels of a whole batch and the committee member.
 
 A row's information only shrinks as the batch grows, so an old one is a bound, as in `greedy`.
 """
@@ -15,7 +15,7 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
 from service.strategies.committee import bald
-from service.strategies.engine.greedy import BLOCK_CELLS, cut, highest, rows_per_block
+from service.strategies.engine.greedy import BLOCK_CELLS, cut, find_highest, rows_per_block
 from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import hash_positions, top
@@ -41,7 +41,7 @@ SCORE_OF_CHOSEN = 2 * INVALID_SCORE
 
 @set_strategy(
     "batch_bald",
-    summary="One row after another, each the one that tells most of which member is right beyond what the batch does.",
+    summary="Greedy: the batch with the highest mutual information between its labels and the members of a committee.",
     source="Kirsch, van Amersfoort & Gal 2019, BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian "
     "Active Learning, arXiv:1906.08158",
     needs=frozenset({Need.MEMBERS}),
@@ -53,8 +53,8 @@ SCORE_OF_CHOSEN = 2 * INVALID_SCORE
             default=1000,
             minimum=10,
             maximum=10_000,
-            summary="How many joint answers to the batch are told apart; where more can occur, so many are drawn, and "
-            "fewer where there are many classes or members.",
+            summary="Number of joint labels of the batch that are enumerated; above it, as many are sampled. Fewer "
+            "with many classes or members.",
         ),
         Parameter(
             "sample",
@@ -62,8 +62,8 @@ SCORE_OF_CHOSEN = 2 * INVALID_SCORE
             default=10_000,
             minimum=100,
             maximum=100_000,
-            summary="How many candidates are looked at, those of the highest `bald` score; fewer where there are many "
-            "classes or members.",
+            summary="Number of candidates considered, those with the highest `bald` scores; fewer with many classes "
+            "or members.",
         ),
     ),
 )
@@ -85,14 +85,14 @@ def batch_bald(
     kept = top(scores, min(n, sample, max(HELD_CELLS // (m * c), 1)), rng)
     kept = kept[scores[kept] > 0]
     limit = min(configurations, max(HELD_CELLS // max(m, c), 10))
-    growth = BatchGains(members_of(view, kept, m, c), scores[kept], limit)
-    chosen = kept[growth.grown(batch_size, rng)]
+    growth = BatchGains(read_members(view, kept, m, c), scores[kept], limit)
+    chosen = kept[growth.select_rows(batch_size, rng)]
     notes, is_cut = [], len(kept) < np.count_nonzero(scores > 0)
     if is_cut:
         notes.append(f"looked at the {len(kept)} of the {n} candidates that have the highest scores by themselves")
     n_left = batch_size - len(chosen)
     if n_left:
-        takes_long = growth.is_spent or (is_cut and len(chosen) == len(kept))
+        takes_long = growth.is_over_budget or (is_cut and len(chosen) == len(kept))
         why = "more take long" if takes_long else "by then no row adds anything"
         notes.append(f"chose {n_left} of the batch by their scores alone: {why}")
         scores[chosen] = SCORE_OF_CHOSEN
@@ -100,7 +100,7 @@ def batch_bald(
     return chosen, None, add_invalid_note(format_notes("batch_bald", notes), is_broken, "come last")
 
 
-def members_of(view: PoolView, positions: Positions, m: int, c: int) -> Probabilities:
+def read_members(view: PoolView, positions: Positions, m: int, c: int) -> Probabilities:
     """Return the members' probabilities (m, k, c) of some candidates, read in blocks."""
     P = np.empty((m, len(positions), c))
 
@@ -172,17 +172,17 @@ class BatchGains:
         self.gains = gains
         self.limit = limit
         self.answers = LabelConfigurations.of_none(len(P))
-        self.is_due = np.zeros(len(gains), np.bool_)
+        self.is_stale = np.zeros(len(gains), np.bool_)
         self.work = 0
 
     @property
-    def is_spent(self) -> bool:
+    def is_over_budget(self) -> bool:
         """Tell whether it was as much work as is allowed."""
         return self.work > WORK
 
     def refresh(self, positions: Positions) -> None:
         """Bring the gains of some rows up to date."""
-        due = positions[self.is_due[positions] & (self.gains[positions] > 0)]
+        due = positions[self.is_stale[positions] & (self.gains[positions] > 0)]
         (m, _, c), n_answers = self.P.shape, len(self.answers.likelihoods)
         self.work += len(due) * n_answers * c * (m + LOG_COST)
 
@@ -190,19 +190,19 @@ class BatchGains:
             self.gains[rows] = np.round(self.answers.gains(self.P[:, rows]), DIGITS)
 
         run_in_threads(look, list(cut(due, BLOCK_CELLS // (n_answers * c))))
-        self.is_due[due] = False
+        self.is_stale[due] = False
 
-    def grown(self, batch_size: int, rng: np.random.Generator) -> Positions:
+    def select_rows(self, batch_size: int, rng: np.random.Generator) -> Positions:
         """Take one row after another into the batch, while any adds to it, and return them; lots decide on equals."""
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen: list[int] = []
-        while len(chosen) < min(batch_size, len(self.gains)) and not self.is_spent:
-            level = highest(self.gains, self.refresh)
+        while len(chosen) < min(batch_size, len(self.gains)) and not self.is_over_budget:
+            level = find_highest(self.gains, self.refresh)
             choice = int(level[hash_positions(level, seed).argmin()])
             if self.gains[choice] <= 0:
                 break
             chosen.append(choice)
             self.answers = self.answers.with_row(self.P[:, choice], self.limit, rng)
             self.gains[choice] = -1.0
-            self.is_due[:] = True
+            self.is_stale[:] = True
         return np.array(chosen, np.int64)

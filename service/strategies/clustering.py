@@ -1,4 +1,4 @@
-"""Strategies that cluster rows the model is unsure of: each hesitation is asked about once, not by the dozen."""
+"""Strategies that cluster rows, mostly uncertain ones, and take one from each cluster."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from service.learning.scoring import INVALID_SCORE, Scores, score_rows
 from service.strategies.engine.features import (
     SAMPLE,
     SAMPLE_CELLS,
-    affordable,
-    clustered,
-    comparable,
-    dense_rows,
+    center_and_scale,
+    dense_width,
+    draw_sample,
+    fit_k_means,
+    limit_clusters,
     notes_of_folding,
-    ranks_within,
-    sampled,
-    spread,
-    width,
+    pick_cluster_middles,
+    rank_within_clusters,
+    read_dense,
 )
 from service.strategies.engine.greedy import blocks_of, cells_of, scores_at
 from service.strategies.engine.notes import format_notes
@@ -41,14 +41,15 @@ BETA = Parameter(
     default=10,
     minimum=1,
     maximum=100,
-    summary=f"The batch is chosen from so many times as many rows, those of least margin; from {MAX_UNSURE} at most "
+    summary=f"The batch is chosen from `beta` times as many rows, those of smallest margin; from at most {MAX_UNSURE} "
     "unless the batch is larger.",
 )
 
 
 @set_strategy(
     "k_means",
-    summary="The row nearest each of as many k-means centres as the batch has places, biggest cluster first.",
+    summary="The row nearest to each k-means centre, with as many centres as the batch has rows; biggest cluster "
+    "first.",
     source="Xu et al. 2003, Representative Sampling for Text Classification Using Support Vector Machines, "
     "doi:10.1007/3-540-36618-0_28",
     needs=frozenset({Need.FEATURES}),
@@ -61,15 +62,14 @@ def k_means(
 
     The paper does so among the rows inside the margin of a support vector machine; here it is done among all.
     """
-    drawn, notes = sampled(view, sample, batch_size, rng)
-    positions, more = spread(view, drawn, batch_size, rng)
+    drawn, notes = draw_sample(view, sample, batch_size, rng)
+    positions, more = pick_cluster_middles(view, drawn, batch_size, rng)
     return positions, None, format_notes("k_means", notes + more)
 
 
 @set_strategy(
     "margin_k_means",
-    summary="Of the rows whose two likeliest classes are closest, the middles of as many clusters as the batch has "
-    "places.",
+    summary="Clusters the rows whose two most likely classes are closest, and takes the row nearest to each centre.",
     source="Zhdanov 2019, Diverse Mini-Batch Active Learning, arXiv:1901.05954",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
     parameters=(BETA,),
@@ -81,15 +81,18 @@ def margin_k_means(
 
     From each cluster comes the row nearest its centre, heaviest cluster first; the paper leaves the order open.
     """
-    unsure, scores, notes = least_margins(view, batch_size, beta, rng)
+    unsure, scores, notes = find_least_margins(view, batch_size, beta, rng)
     otherwise = "took {} of the batch by their margin alone"
-    positions, more = spread(view, unsure, batch_size, rng, weights=np.maximum(scores, LIGHTEST), otherwise=otherwise)
+    positions, more = pick_cluster_middles(
+        view, unsure, batch_size, rng, weights=np.maximum(scores, LIGHTEST), otherwise=otherwise
+    )
     return positions, None, format_notes("margin_k_means", notes + more)
 
 
 @set_strategy(
     "cluster_margin",
-    summary="Of the rows whose two likeliest classes are closest, one of each cluster in turn, smallest cluster first.",
+    summary="Clusters the rows whose two most likely classes are closest, and takes one of each cluster in turn, "
+    "smallest cluster first.",
     source="Citovsky et al. 2021, Batch Active Learning at Scale, arXiv:2107.14263",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
     parameters=(BETA, SAMPLE),
@@ -103,22 +106,22 @@ def cluster_margin(
     the whole pool. Here nothing is kept from one query to the next, so k-means finds them anew in a drawn sample of the
     candidates, as many as the batch has places.
     """
-    unsure, _, notes = least_margins(view, batch_size, beta, rng)
+    unsure, _, notes = find_least_margins(view, batch_size, beta, rng)
     if len(unsure) == batch_size:
         return unsure, None, format_notes("cluster_margin", notes)
-    drawn, more = sampled(view, sample, batch_size, rng)
-    Z = comparable(dense_rows(view.pool, view.candidates[np.concatenate([drawn, unsure])]))
-    n_clusters = affordable(batch_size, len(drawn), width(view.pool))
+    drawn, more = draw_sample(view, sample, batch_size, rng)
+    Z = center_and_scale(read_dense(view.pool, view.candidates[np.concatenate([drawn, unsure])]))
+    n_clusters = limit_clusters(batch_size, len(drawn), dense_width(view.pool))
     if n_clusters < batch_size:
         more.append(f"found {n_clusters} clusters: more take long")
-    labels = clustered(Z[: len(drawn)], n_clusters, rng).predict(Z[len(drawn) :])
-    turn = ranks_within(labels, rng.permutation(len(unsure)))
+    labels = fit_k_means(Z[: len(drawn)], n_clusters, rng).predict(Z[len(drawn) :])
+    turn = rank_within_clusters(labels, rng.permutation(len(unsure)))
     order = np.lexsort((rng.permutation(n_clusters)[labels], np.bincount(labels)[labels], turn))
     notes += more + notes_of_folding(view.pool)
     return unsure[order[:batch_size]], None, format_notes("cluster_margin", notes)
 
 
-def least_margins(
+def find_least_margins(
     view: PoolView, batch_size: int, beta: int, rng: np.random.Generator
 ) -> tuple[Positions, Scores, list[str]]:
     """Return the rows of least margin and their scores, best first, and what to tell of it.
@@ -128,18 +131,18 @@ def least_margins(
     """
     scores = view.scores(margin)
     n_wanted = min(beta * batch_size, len(scores))
-    n_looked_at = max(min(n_wanted, MAX_UNSURE, SAMPLE_CELLS // width(view.pool)), batch_size)
+    n_looked_at = max(min(n_wanted, MAX_UNSURE, SAMPLE_CELLS // dense_width(view.pool)), batch_size)
     notes = notes_of_broken(scores)
     if n_looked_at < n_wanted:
         notes.append(f"looked at the {n_looked_at} rows of least margin and not at {n_wanted}")
     unsure = top(scores, n_looked_at, rng)
-    unsure = broken_last(unsure, scores[unsure], batch_size)
+    unsure = put_invalid_last(unsure, scores[unsure], batch_size)
     return unsure, scores[unsure], notes
 
 
 @set_strategy(
     "clue",
-    summary="The middles of as many clusters as the batch has places, where rows weigh as much as they are unsure.",
+    summary="Clusters rows weighted by their uncertainty, and takes the row nearest to each centre.",
     source="Prabhu et al. 2021, Active Domain Adaptation via Clustering Uncertainty-weighted Embeddings, "
     "arXiv:2010.08666",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
@@ -152,16 +155,16 @@ def clue(
 
     Heaviest cluster first. The paper clusters a network's last hidden layer; here these are the features as they came.
     """
-    drawn, notes = sampled(view, sample, batch_size, rng)
+    drawn, notes = draw_sample(view, sample, batch_size, rng)
     scores = scores_at(view, view.candidates[drawn], entropy)
     notes += notes_of_broken(scores)
-    of_drawn = broken_last(np.arange(len(drawn)), scores, batch_size)
+    of_drawn = put_invalid_last(np.arange(len(drawn)), scores, batch_size)
     weights = np.maximum(scores[of_drawn], LIGHTEST)
-    positions, more = spread(view, drawn[of_drawn], batch_size, rng, weights=weights)
+    positions, more = pick_cluster_middles(view, drawn[of_drawn], batch_size, rng, weights=weights)
     return positions, None, format_notes("clue", notes + more)
 
 
-def broken_last(positions: Positions, scores: Scores, batch_size: int) -> Positions:
+def put_invalid_last(positions: Positions, scores: Scores, batch_size: int) -> Positions:
     """Return the positions of finite probabilities; where these are fewer than the batch, filled up with others."""
     is_broken = scores == INVALID_SCORE
     whole, broken = positions[~is_broken], positions[is_broken]
@@ -176,8 +179,8 @@ def notes_of_broken(scores: Scores) -> list[str]:
 
 @set_strategy(
     "drop_query",
-    summary="The middles of as many clusters as the batch has places, of rows whose predicted class flips when "
-    "features are left out.",
+    summary="Clusters the rows whose predicted class changes when features are dropped, and takes the row nearest to "
+    "each centre.",
     source="Gupte et al. 2024, Revisiting Active Learning in the Era of Vision Foundation Models, arXiv:2401.14555",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.MODEL}),
     parameters=(
@@ -188,7 +191,7 @@ def notes_of_broken(scores: Scores) -> list[str]:
             minimum=0.0,
             maximum=0.99,
             above_minimum=True,
-            summary="The share of the features that is set to 0 each time; the others are scaled up to make up for it.",
+            summary="Share of the features set to 0 each time; the others are scaled up to compensate.",
         ),
         Parameter(
             "times",
@@ -196,7 +199,7 @@ def notes_of_broken(scores: Scores) -> list[str]:
             default=3,
             minimum=1,
             maximum=100,
-            summary="How often each row is predicted with features left out.",
+            summary="Number of predictions with dropped features for each row.",
         ),
         SAMPLE,
     ),
@@ -209,18 +212,18 @@ def drop_query(
     It is made for embeddings, where 0 says nothing of a feature. The paper does not say what to do where too few rows
     flip: here those that flip most often come first, and of these those of least margin.
     """
-    drawn, notes = sampled(view, sample, batch_size, rng)
-    flips, scores = flips_of(view, drawn, rate, times, rng)
+    drawn, notes = draw_sample(view, sample, batch_size, rng)
+    flips, scores = count_flips(view, drawn, rate, times, rng)
     notes += notes_of_broken(scores)
     unstable = drawn[flips > times / 2]
     if len(unstable) > batch_size:
-        positions, more = spread(view, unstable, batch_size, rng)
+        positions, more = pick_cluster_middles(view, unstable, batch_size, rng)
         return positions, None, format_notes("drop_query", notes + more)
     notes.append(f"found {len(unstable)} rows that flip and filled the batch with those that do so less, by margin")
     return drawn[top(flips + scores / 2, batch_size, rng)], None, format_notes("drop_query", notes)
 
 
-def flips_of(
+def count_flips(
     view: PoolView, positions: Positions, rate: float, times: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], Scores]:
     """Return how often the predicted class of some candidates flips under dropout, and their margin scores.
@@ -238,7 +241,7 @@ def flips_of(
         P = view.predict(X)
         scores[rows] = score_rows(lambda p: p, margin, P)
         for _ in range(times):
-            Q = view.predict(dropped(X, rate, draws))
+            Q = view.predict(drop_features(X, rate, draws))
             is_whole = np.isfinite(P).all(axis=1) & np.isfinite(Q).all(axis=1)
             flips[rows] += is_whole & (P.argmax(axis=1) != Q.argmax(axis=1))
 
@@ -246,7 +249,7 @@ def flips_of(
     return flips, scores
 
 
-def dropped(X: Features, rate: float, rng: np.random.Generator) -> Features:
+def drop_features(X: Features, rate: float, rng: np.random.Generator) -> Features:
     """Return rows of which each feature is 0 with probability `rate`, and else divided by 1 - `rate`.
 
     They keep their type if it has fractions, and no number leaves its range.

@@ -20,19 +20,19 @@ from service.strategies.uncertainty import entropy
 
 @committee_scorer(
     "vote_entropy",
-    summary="Rows on whose class the members' votes are spread most evenly.",
+    summary="Rows where the members' votes are spread most evenly over the classes.",
     source="Dagan & Engelson 1995, Committee-Based Sampling for Training Probabilistic Classifiers, "
     "doi:10.1016/B978-1-55860-377-6.50027-X",
 )
 def vote_entropy(members: Probabilities) -> Scores:
     """Return the entropy of the members' hard votes, / ln min(m, c)."""
-    votes = shares_of_votes(members)
-    return as_scores(entr(votes).sum(axis=0) / math.log(max(min(len(members), len(votes)), 2)))
+    votes = vote_shares(members)
+    return clip_at_zero(entr(votes).sum(axis=0) / math.log(max(min(len(members), len(votes)), 2)))
 
 
 @committee_scorer(
     "consensus_entropy",
-    summary="Rows where the mean of the members is spread most evenly over all classes.",
+    summary="Rows where the mean of the members' probabilities is spread most evenly over the classes.",
     source="Settles 2009, Active Learning Literature Survey, University of Wisconsin-Madison, report 1648",
 )
 def consensus_entropy(members: Probabilities) -> Scores:
@@ -42,37 +42,37 @@ def consensus_entropy(members: Probabilities) -> Scores:
 
 @committee_scorer(
     "bald",
-    summary="Rows where each member is sure of itself and they contradict one another: H(mean p) - mean H(p).",
+    summary="Rows where the members are certain but disagree: H(mean p) - mean H(p).",
     source="McCallum & Nigam 1998, Employing EM and Pool-Based Active Learning for Text Classification; "
     "Houlsby et al. 2011, Bayesian Active Learning for Classification and Preference Learning, arXiv:1112.5745",
 )
 def bald(members: Probabilities) -> Scores:
     """Return the mutual information of the label and the member, in nats: the mean KL divergence to the consensus."""
     consensus = members.mean(axis=0)
-    return as_scores(entr(consensus).sum(axis=1) - entr(members).sum(axis=2).mean(axis=0))
+    return clip_at_zero(entr(consensus).sum(axis=1) - entr(members).sum(axis=2).mean(axis=0))
 
 
 @committee_scorer(
     "max_disagreement",
-    summary="Rows where one member is farthest from what all think together: the largest KL(p_i, mean p).",
+    summary="Rows where one member differs most from the mean of all: the largest KL(p_i, mean p).",
     source="McCallum & Nigam 1998; named as in modAL, Danka & Horvath 2018, arXiv:1805.00979",
 )
 def max_disagreement(members: Probabilities) -> Scores:
     """Return the largest KL divergence of a member from the consensus, in nats."""
-    return as_scores(rel_entr(members, members.mean(axis=0)).sum(axis=2).max(axis=0))
+    return clip_at_zero(rel_entr(members, members.mean(axis=0)).sum(axis=2).max(axis=0))
 
 
 @committee_scorer(
     "variation_ratio",
-    summary="Rows where the fewest members vote for the class that wins: 1 - its share of the votes.",
+    summary="Rows where the winning class has the smallest share of the members' votes: 1 - that share.",
     source="Freeman 1965, Elementary Applied Statistics",
 )
 def variation_ratio(members: Probabilities) -> Scores:
     """Return 1 - the winner's share of the members' hard votes."""
-    return as_scores(1.0 - shares_of_votes(members).max(axis=0))
+    return clip_at_zero(1.0 - vote_shares(members).max(axis=0))
 
 
-def shares_of_votes(members: Probabilities) -> NDArray[np.float64]:
+def vote_shares(members: Probabilities) -> NDArray[np.float64]:
     """Return the share of the members that hold each class the likeliest (c, n), NaN where one has no probabilities."""
     favourite = members.argmax(axis=2)
     shares = np.stack([(favourite == code).mean(axis=0) for code in range(members.shape[2])])
@@ -80,7 +80,7 @@ def shares_of_votes(members: Probabilities) -> NDArray[np.float64]:
     return shares
 
 
-def as_scores(differences: NDArray[np.floating[Any]]) -> Scores:
+def clip_at_zero(differences: NDArray[np.floating[Any]]) -> Scores:
     """Return scores that are 0 where rounding made a little less of it."""
     scores: Scores = np.maximum(differences, 0.0, dtype=np.float64)
     return scores

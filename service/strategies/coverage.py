@@ -1,4 +1,4 @@
-"""Strategies that look for the rows which stand for most of what no label stands for yet, whatever a model thinks."""
+"""Strategies that cover the pool with representative rows, without a model."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from service.domain.parameters import Parameter
 from service.strategies.engine.features import (
     SAMPLE,
     SAMPLE_CELLS,
-    affordable,
-    clustered,
-    comparable,
-    dense_rows,
+    center_and_scale,
+    dense_width,
+    draw_sample,
+    fit_k_means,
+    limit_clusters,
     notes_of_folding,
-    ranks_within,
-    sampled,
-    width,
+    rank_within_clusters,
+    read_dense,
 )
 from service.strategies.engine.greedy import Points, cut
 from service.strategies.engine.notes import format_notes
 from service.strategies.engine.pairs import (
     Squares,
-    as_they_are,
-    ground_of,
+    identity,
     max_pairs,
-    over_pairs,
-    some_of,
+    reduce_over_pairs,
+    sample_points,
+    take_points,
 )
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import hash_positions
@@ -48,7 +48,7 @@ CLUSTER_CELLS = 2**18
 
 @set_strategy(
     "typiclust",
-    summary="The most typical row of each of the biggest clusters that hold no label yet.",
+    summary="The most typical row of each of the biggest clusters without a label.",
     source="Hacohen, Dekel & Weinshall 2022, Active Learning on a Budget: Opposite Strategies Suit High and Low "
     "Budgets, arXiv:2202.02794",
     needs=frozenset({Need.FEATURES, Need.LABELED}),
@@ -65,19 +65,19 @@ def typiclust(
     are fewer. The paper clusters the whole pool; here it is a drawn sample of the candidates with all labelled rows, or
     with a draw of as many.
     """
-    at_most = min(sample, math.isqrt(max_pairs(width(view.pool))))  # all may be in one cluster
-    drawn, notes = sampled(view, at_most, batch_size, rng)
+    at_most = min(sample, math.isqrt(max_pairs(dense_width(view.pool))))  # all may be in one cluster
+    drawn, notes = draw_sample(view, at_most, batch_size, rng)
     labeled, more = sampled_labels(view, at_most, rng)
     rows = np.concatenate([view.candidates[drawn], view.covered[labeled]])
-    Z = comparable(dense_rows(view.pool, rows))
+    Z = center_and_scale(read_dense(view.pool, rows))
     n_wanted = min(len(view.covered) + batch_size, MAX_CLUSTERS, len(Z))
-    n_clusters = affordable(n_wanted, *Z.shape)
+    n_clusters = limit_clusters(n_wanted, *Z.shape)
     if n_clusters < n_wanted:
         more.append(f"found {n_clusters} clusters: more take long")
-    labels = clustered(Z, n_clusters, rng).labels_
+    labels = fit_k_means(Z, n_clusters, rng).labels_
     of_drawn, of_labeled = labels[: len(drawn)], labels[len(drawn) :]
-    typical = np.lexsort((rng.permutation(len(drawn)), isolation(Z, labels)[: len(drawn)]))
-    turn = np.bincount(of_labeled, minlength=n_clusters)[of_drawn] + ranks_within(of_drawn, typical)
+    typical = np.lexsort((rng.permutation(len(drawn)), mean_neighbor_distances(Z, labels)[: len(drawn)]))
+    turn = np.bincount(of_labeled, minlength=n_clusters)[of_drawn] + rank_within_clusters(of_drawn, typical)
     sizes = np.bincount(labels)[of_drawn]
     is_small = sizes < min(MIN_CLUSTER_ROWS, len(Z) / (2 * n_clusters))
     order = np.lexsort((rng.permutation(n_clusters)[of_drawn], -sizes, turn, is_small))
@@ -87,13 +87,13 @@ def typiclust(
 def sampled_labels(view: PoolView, sample: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
     """Return which of the labelled rows to look at, and what to tell of it."""
     n = len(view.covered)
-    n_drawn = min(n, sample, SAMPLE_CELLS // width(view.pool))
+    n_drawn = min(n, sample, SAMPLE_CELLS // dense_width(view.pool))
     if n_drawn == n:
         return np.arange(n), []
     return rng.choice(n, n_drawn, replace=False), [f"looked at a sample of {n_drawn} of the {n} labelled rows"]
 
 
-def isolation(Z: NDArray[np.float64], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+def mean_neighbor_distances(Z: NDArray[np.float64], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Return the mean distance of each row (n,) from its nearest neighbours in its cluster, 0 where there is none."""
     means = np.empty(len(Z))
 
@@ -113,7 +113,7 @@ def isolation(Z: NDArray[np.float64], labels: NDArray[np.integer[Any]]) -> NDArr
 
 @set_strategy(
     "prob_cover",
-    summary="One row after another, each the one with the most rows near it that are near no labelled or chosen one.",
+    summary="Greedy: each row has the most rows near it that are not near a labelled or chosen row.",
     source="Yehuda et al. 2022, Active Learning Through a Covering Lens, arXiv:2205.11320",
     needs=frozenset({Need.FEATURES, Need.LABELED}),
     parameters=(
@@ -123,7 +123,7 @@ def isolation(Z: NDArray[np.float64], labels: NDArray[np.integer[Any]]) -> NDArr
             default=None,
             minimum=0.0,
             nullable=True,
-            summary="Rows within this Euclidean distance are near; null for the rule by `coverage`.",
+            summary="Rows within this Euclidean distance are near; null derives it from `coverage`.",
         ),
         Parameter(
             "coverage",
@@ -131,8 +131,7 @@ def isolation(Z: NDArray[np.float64], labels: NDArray[np.integer[Any]]) -> NDArr
             default=0.5,
             minimum=0.01,
             maximum=0.99,
-            summary="The share of the rows that would be near a labelled one, had as many been drawn at random as will "
-            "be labelled after the batch.",
+            summary="Share of the rows that random rows would cover, as many as will be labelled after the batch.",
         ),
         SAMPLE,
     ),
@@ -147,22 +146,22 @@ def prob_cover(
     labels come in: so that balls around rows drawn at random, as many as there will be labels, would cover half.
     Where nothing is left to cover, the rest of the batch is drawn at random.
     """
-    ground = ground_of(view, sample, batch_size, rng)
+    sampled = sample_points(view, sample, batch_size, rng)
     if delta is None:
-        limit = limit_for(ground.points, coverage, len(view.covered) + batch_size)
+        limit = squared_radius_for(sampled.points, coverage, len(view.covered) + batch_size)
     else:
-        limit = (delta / ground.scale) * (delta / ground.scale)
+        limit = (delta / sampled.scale) * (delta / sampled.scale)
     seed = rng.integers(2**64, dtype=np.uint64)
-    chosen = covered_by(ground.points, ground.from_labeled(ground.points) <= limit, limit, batch_size, seed)
-    notes = list(ground.notes)
+    chosen = cover_greedily(sampled.points, sampled.from_labeled(sampled.points) <= limit, limit, batch_size, seed)
+    notes = list(sampled.notes)
     if len(chosen) < batch_size:
         notes.append(f"had all covered after {len(chosen)} rows and drew the other {batch_size - len(chosen)}")
-    rest = np.delete(np.arange(len(ground)), chosen)
+    rest = np.delete(np.arange(len(sampled)), chosen)
     positions = np.concatenate([chosen, rest[np.argsort(hash_positions(rest, seed))][: batch_size - len(chosen)]])
-    return ground.positions[positions], None, format_notes("prob_cover", notes)
+    return sampled.positions[positions], None, format_notes("prob_cover", notes)
 
 
-def limit_for(points: Points, coverage: float, n_centers: int) -> float:
+def squared_radius_for(points: Points, coverage: float, n_centers: int) -> float:
     """Return the squared radius at which the first `n_centers` rows cover that share of the others.
 
     Rows must come in an order drawn at random; at most half of them are centres.
@@ -172,11 +171,11 @@ def limit_for(points: Points, coverage: float, n_centers: int) -> float:
     if n_centers == 0:
         return 0.0
     centers, others = points.part(slice(n_centers)), points.part(slice(n_centers, None))
-    nearest = over_pairs(others, centers, as_they_are, np.minimum, np.inf)
+    nearest = reduce_over_pairs(others, centers, identity, np.minimum, np.inf)
     return float(np.quantile(nearest, coverage, method="higher"))
 
 
-def covered_by(
+def cover_greedily(
     points: Points, is_covered: NDArray[np.bool_], limit: float, batch_size: int, seed: np.uint64
 ) -> Positions:
     """Choose greedily the rows within whose reach most is not covered, until the batch is full or all is covered.
@@ -187,7 +186,7 @@ def covered_by(
     def is_near(squares: Squares, _: slice) -> NDArray[np.bool_]:
         return squares <= limit
 
-    counts = over_pairs(points, some_of(points, ~is_covered), is_near, np.add, 0.0)
+    counts = reduce_over_pairs(points, take_points(points, ~is_covered), is_near, np.add, 0.0)
     chosen: list[int] = []
     while len(chosen) < batch_size and (most := counts.max()) > 0:
         check_deadline()
@@ -197,6 +196,6 @@ def covered_by(
         away = points.squared_distances(points.part(slice(choice, choice + 1)))[:, 0]
         newly = (away <= limit) & ~is_covered
         is_covered = is_covered | newly
-        counts -= over_pairs(points, some_of(points, newly), is_near, np.add, 0.0)
+        counts -= reduce_over_pairs(points, take_points(points, newly), is_near, np.add, 0.0)
         counts[choice] = -1.0
     return np.array(chosen, np.int64)

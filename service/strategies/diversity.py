@@ -1,17 +1,17 @@
-"""Strategies that look for what is unlike anything labelled, whatever a model thinks of it."""
+"""Strategies that choose rows far from all labelled ones, without a model."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from service.strategies.engine.greedy import SAMPLE, draw, nearest_labeled, pick
+from service.strategies.engine.greedy import SAMPLE, draw, nearest_labeled, select_greedily
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.registry import Need, set_strategy
 
 
 @set_strategy(
     "k_center",
-    summary="One row after another, each the farthest from all that are labelled or in the batch: outliers come first.",
+    summary="Greedy: each row is the farthest from all labelled and chosen rows, so outliers come first.",
     source="Sener & Savarese 2018, Active Learning for Convolutional Neural Networks: A Core-Set Approach, "
     "arXiv:1708.00489",
     needs=frozenset({Need.FEATURES, Need.LABELED}),
@@ -27,5 +27,5 @@ def k_center(
     """
     drawn, note = draw("k_center", view, len(view.covered) + batch_size, sample, batch_size, rng)
     nearest = nearest_labeled(view, view.candidates[drawn], batch_size, rng)
-    positions = pick(nearest, [], batch_size, rng, lambda _: lambda distances, _: distances.copy())
+    positions = select_greedily(nearest, [], batch_size, rng, lambda _: lambda distances, _: distances.copy())
     return drawn[positions], None, note

@@ -1,4 +1,4 @@
-"""A model's doubt about a row, times what the features say of it."""
+"""Strategies that weight the model's uncertainty by a property of the features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from service.strategies.engine.pairs import REFERENCES, TILE_ROWS
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.uncertainty import SCORERS, scorer_parameter, widened
+from service.strategies.uncertainty import SCORERS, as_float64, scorer_parameter
 
 Matrix = NDArray[np.float64]
 
@@ -42,8 +42,8 @@ LARGEST = float(np.finfo(np.float64).max)
 
 @set_strategy(
     "expected_gradient_length",
-    summary="Rows that are likely to change a linear model most, whatever their label: unsure, and large in their "
-    "features, so scale these.",
+    summary="Rows that are likely to change a linear model most: uncertain, with large features. Scale the features "
+    "first.",
     source="Settles, Craven & Ray 2007, Multiple-Instance Active Learning, NIPS",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
 )
@@ -80,7 +80,7 @@ def expected_error(probabilities: Probabilities) -> Scores:
     for column in probabilities.T:
         rest = 1.0 - column
         total += column * np.sqrt(np.where(column == first, others + rest * rest, squares + 1.0 - 2.0 * column))
-    return widened(total)
+    return as_float64(total)
 
 
 def norms_of(X: Features) -> NDArray[np.float64]:
@@ -111,14 +111,14 @@ def divide_rows(Z: Features, divisors: NDArray[np.float64]) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Likeness:
+class Similarity:
     """How rows of a pool are read, and how alike (k, m) rows are to others, from 0 to 1."""
 
     read: Callable[[Positions], Points]
     between: Callable[[Points, Points], Matrix]
 
 
-def by_distance(pool: Pool, rows: Positions, references: Positions) -> Likeness:
+def distance_similarity(pool: Pool, rows: Positions, references: Positions) -> Similarity:
     """Return 1 / (1 + Euclidean distance), where the unit is the median distance between two references."""
     space = centered_space(pool, rows)
     unit = median_distance(space.read(references[: 2 * WIDTH_ROWS]))
@@ -130,25 +130,25 @@ def by_distance(pool: Pool, rows: Positions, references: Positions) -> Likeness:
         away += 1.0
         return np.asarray(np.reciprocal(away, out=away))
 
-    return Likeness(space.read, between)
+    return Similarity(space.read, between)
 
 
-def by_cosine(pool: Pool, rows: Positions, references: Positions) -> Likeness:
+def cosine_similarity(pool: Pool, rows: Positions, references: Positions) -> Similarity:
     """Return the cosine of the angle at the origin, or 0 where it is less, and for a row of zeros."""
 
     def between(points: Points, others: Points) -> Matrix:
         cosines = points.features @ others.features.T
         return np.asarray(np.maximum(cosines.toarray() if sparse.issparse(cosines) else cosines, 0.0))
 
-    return Likeness(lambda rows: Points(unit_rows(pool.take(rows))[0]), between)
+    return Similarity(lambda rows: Points(unit_rows(pool.take(rows))[0]), between)
 
 
-LIKENESSES = {"distance": by_distance, "cosine": by_cosine}
+SIMILARITIES = {"distance": distance_similarity, "cosine": cosine_similarity}
 
 
 @set_strategy(
     "information_density",
-    summary="Rows that are unsure and like many others, never far from all of them.",
+    summary="Uncertain rows that are similar to many others.",
     source="Settles & Craven 2008, An Analysis of Active Learning Strategies for Sequence Labeling Tasks, ACL D08-1112",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
     parameters=(
@@ -159,15 +159,15 @@ LIKENESSES = {"distance": by_distance, "cosine": by_cosine}
             default=1.0,
             minimum=0.0,
             maximum=100.0,
-            summary="The power of the mean similarity: 0 leaves the scorer alone, more counts what is like others.",
+            summary="Power of the mean similarity: with 0 the scorer alone decides.",
         ),
         Parameter(
             "similarity",
             kind="choice",
             default="distance",
-            choices=tuple(LIKENESSES),
-            summary="What makes rows alike: to be close, or to point the same way from the origin, however far, which "
-            "suits counts of words.",
+            choices=tuple(SIMILARITIES),
+            summary="'distance': close rows are similar. 'cosine': rows in the same direction from the origin are, "
+            "which suits word counts.",
         ),
         REFERENCES,
         SAMPLE,
@@ -198,20 +198,20 @@ def information_density(
     is_broken = scores == INVALID_SCORE
     rows = view.candidates[drawn]
     chosen = rng.choice(rows, min(len(rows), n_references), replace=False)
-    likeness = LIKENESSES[similarity](view.pool, rows, chosen)
-    scores[~is_broken] *= densities(view.pool, likeness, rows[~is_broken], chosen) ** beta
+    measure_of = SIMILARITIES[similarity](view.pool, rows, chosen)
+    scores[~is_broken] *= mean_similarities(view.pool, measure_of, rows[~is_broken], chosen) ** beta
     positions = top(scores, batch_size, rng)
     return drawn[positions], scores[positions], add_invalid_note(note, is_broken, "come last")
 
 
-def densities(pool: Pool, likeness: Likeness, rows: Positions, references: Positions) -> Scores:
+def mean_similarities(pool: Pool, measure_of: Similarity, rows: Positions, references: Positions) -> Scores:
     """Return the mean similarity of each row to the references, rounded to float32 so that equal rows are level."""
     found = np.empty(len(rows), np.float32)
-    centers = [likeness.read(block) for block in cut(references, TILE_ROWS)]
+    centers = [measure_of.read(block) for block in cut(references, TILE_ROWS)]
 
     def measure(positions: Positions) -> None:
-        points = likeness.read(rows[positions])
-        total = sum(likeness.between(points, block).sum(axis=1) for block in centers)
+        points = measure_of.read(rows[positions])
+        total = sum(measure_of.between(points, block).sum(axis=1) for block in centers)
         found[positions] = total / len(references)
 
     run_in_threads(measure, list(cut(np.arange(len(rows)), min(rows_per_block(pool, 1), TILE_ROWS))))

@@ -1,4 +1,4 @@
-"""Herding where the model is unsure."""
+"""Herding: greedy choice of rows that are similar to as many others as possible."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import numpy as np
 from service.compute.deadline import check_deadline
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE
-from service.strategies.engine.features import SAMPLE, SAMPLE_CELLS
-from service.strategies.engine.features import width as columns
-from service.strategies.engine.greedy import Points, cut, highest, scores_at
+from service.strategies.engine.features import SAMPLE, SAMPLE_CELLS, dense_width
+from service.strategies.engine.greedy import Points, cut, find_highest, scores_at
 from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.pairs import (
     REFERENCES,
     TILE_ROWS,
-    Ground,
+    SampledPoints,
     Squares,
-    ground_of,
     max_pairs,
-    over_pairs,
-    points_in,
-    some_of,
+    read_points,
+    reduce_over_pairs,
+    sample_points,
+    take_points,
 )
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import hash_positions
@@ -53,14 +52,13 @@ STANDARDIZE = Parameter(
     "standardize",
     kind="boolean",
     default=True,
-    summary="Compare rows after every feature is brought to the same deviation; sparse ones always as they came.",
+    summary="Scale every feature to unit variance before rows are compared; sparse features are never scaled.",
 )
 
 
 @set_strategy(
     "max_herding",
-    summary="One row after another, each the one that raises most the similarity of all rows to their most similar "
-    "labelled or chosen one.",
+    summary="Greedy: each row raises most the similarity of all rows to their most similar labelled or chosen row.",
     source="Bae, Noh & Sutherland 2024, Generalized Coverage for More Robust Low-Budget Active Learning, "
     "arXiv:2407.12212",
     needs=frozenset({Need.FEATURES, Need.LABELED}),
@@ -71,7 +69,7 @@ STANDARDIZE = Parameter(
             default=0.5,
             minimum=0.001,
             maximum=1000.0,
-            summary="The width of the kernel, as a share of the median distance between two rows.",
+            summary="Kernel width, as a share of the median distance between two rows.",
         ),
         STANDARDIZE,
         REFERENCES,
@@ -93,14 +91,14 @@ def max_herding(
     Candidates are a drawn sample, and references the first of it. The paper takes a width of 1 for embeddings of length
     1, and all rows as references; here the width follows from the distances.
     """
-    ground = ground_of(view, sample, batch_size, rng, standardize=standardize)
-    n, d = ground.points.features.shape
+    sampled = sample_points(view, sample, batch_size, rng, standardize=standardize)
+    n, d = sampled.points.features.shape
     n_references = min(n, references, max(max_pairs(d) // (n + N_REFRESHED * batch_size), 1))
-    notes = list(ground.notes)
+    notes = list(sampled.notes)
     if n_references < min(n, references):
         notes.append(f"summed up over {n_references} references: more take long")
-    herd = Herd(ground, n_references, bandwidth * median_pair_distance(ground.points, rng))
-    return ground.positions[herd.grown(batch_size, rng)], None, format_notes("max_herding", notes)
+    herd = Herd(sampled, n_references, bandwidth * median_pair_distance(sampled.points, rng))
+    return sampled.positions[herd.select_rows(batch_size, rng)], None, format_notes("max_herding", notes)
 
 
 def median_pair_distance(points: Points, rng: np.random.Generator) -> float:
@@ -120,14 +118,14 @@ class Herd:
     first rows of the ground, and count by their `weights` (n_references,), or all the same.
     """
 
-    def __init__(self, ground: Ground, n_references: int, width: float, weights: Squares | None = None) -> None:
-        self.points = ground.points
+    def __init__(self, sampled: SampledPoints, n_references: int, width: float, weights: Squares | None = None) -> None:
+        self.points = sampled.points
         self.weights = np.ones(n_references) if weights is None else weights
-        self.references = ground.points.part(slice(n_references))
+        self.references = sampled.points.part(slice(n_references))
         self.width = width
-        self.similarity = self.similar(ground.from_labeled(self.references))
-        self.gains = np.full(len(ground), np.inf)
-        self.is_due = np.ones(len(ground), np.bool_)
+        self.similarity = self.similar(sampled.from_labeled(self.references))
+        self.gains = np.full(len(sampled), np.inf)
+        self.is_stale = np.ones(len(sampled), np.bool_)
 
     def similar(self, squares: Squares) -> Squares:
         """Return the kernel of squared distances."""
@@ -138,29 +136,29 @@ class Herd:
 
     def refresh(self, positions: Positions) -> None:
         """Bring the gains of some rows up to date. One that is 0 cannot shrink."""
-        due = positions[self.is_due[positions] & (self.gains[positions] > 0)]
+        due = positions[self.is_stale[positions] & (self.gains[positions] > 0)]
 
         def gain(squares: Squares, run: slice) -> Squares:
             gains: Squares = np.maximum(self.similar(squares) - (self.similarity[run] + NOTHING), 0.0)
             return self.weights[run] * gains
 
-        self.gains[due] = over_pairs(some_of(self.points, due), self.references, gain, np.add, 0.0)
-        self.is_due[due] = False
+        self.gains[due] = reduce_over_pairs(take_points(self.points, due), self.references, gain, np.add, 0.0)
+        self.is_stale[due] = False
 
     def add(self, choice: int) -> None:
         """Take a row into the herd."""
         squares = self.references.squared_distances(self.points.part(slice(choice, choice + 1)))[:, 0]
         np.maximum(self.similarity, self.similar(squares), out=self.similarity)
-        self.is_due[:] = True
+        self.is_stale[:] = True
         self.gains[choice] = -1.0
 
-    def grown(self, batch_size: int, rng: np.random.Generator) -> Positions:
+    def select_rows(self, batch_size: int, rng: np.random.Generator) -> Positions:
         """Take in one row after another, and return them; equal gains are decided by lots."""
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen = np.empty(batch_size, np.int64)
         for turn in range(batch_size):
             check_deadline()
-            level = highest(self.gains, self.refresh)
+            level = find_highest(self.gains, self.refresh)
             chosen[turn] = level[hash_positions(level, seed).argmin()]
             self.add(chosen[turn])
         return chosen
@@ -168,8 +166,7 @@ class Herd:
 
 @set_strategy(
     "uherding",
-    summary="One row after another, each the one that best stands for what is both unsure and unlike all labelled or "
-    "chosen rows.",
+    summary="Greedy: as max_herding, but each row counts by the model's uncertainty about it.",
     source="Bae et al. 2025, Uncertainty Herding: One Active Learning Method for All Label Budgets, arXiv:2412.20644",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
     parameters=(
@@ -179,8 +176,8 @@ class Herd:
             default=0.5,
             minimum=0.001,
             maximum=1000.0,
-            summary="The width of the kernel as a share of the median distance between two rows, until two rows that "
-            "differ are labelled.",
+            summary="Kernel width, as a share of the median distance between two rows, until two different rows are "
+            "labelled.",
         ),
         STANDARDIZE,
         REFERENCES,
@@ -204,38 +201,38 @@ def uherding(
     labelled rows that are nearly equal would leave nothing but margin. The paper also calibrates the probabilities by a
     temperature; here they are taken as they are. Where the model is sure of all, all weigh the same.
     """
-    ground = ground_of(view, sample, batch_size, rng, standardize=standardize)
-    n, d = ground.points.features.shape
+    sampled = sample_points(view, sample, batch_size, rng, standardize=standardize)
+    n, d = sampled.points.features.shape
     n_references = min(n, references, max(PAIRS_A_TURN // (d * n), 1))
-    notes = list(ground.notes)
+    notes = list(sampled.notes)
     if n_references < min(n, references):
         notes.append(f"summed up over {n_references} references: more take long")
-    rows = view.candidates[ground.positions[:n_references]]
+    rows = view.candidates[sampled.positions[:n_references]]
     weights = scores_at(view, rows, margin)
     is_broken = weights == INVALID_SCORE
     weights = np.maximum(weights, 0.0)
-    usual = median_pair_distance(ground.points, rng.spawn(1)[0])
-    radius = radius_of_labeled(ground, rng)
+    usual = median_pair_distance(sampled.points, rng.spawn(1)[0])
+    radius = smallest_label_distance(sampled, rng)
     width = max(radius, LEAST_WIDTH * usual) if radius else bandwidth * usual
-    herd = Herd(ground, n_references, width, weights if weights.any() else None)
+    herd = Herd(sampled, n_references, width, weights if weights.any() else None)
     note = add_invalid_note(format_notes("uherding", notes), is_broken, "count as certain")
-    return ground.positions[herd.grown(batch_size, rng)], None, note
+    return sampled.positions[herd.select_rows(batch_size, rng)], None, note
 
 
-def radius_of_labeled(ground: Ground, rng: np.random.Generator) -> float:
+def smallest_label_distance(sampled: SampledPoints, rng: np.random.Generator) -> float:
     """Return the least distance above 0 between two labelled rows on the ground, 0 where there is none."""
-    labeled = ground.labeled
+    labeled = sampled.labeled
     if len(labeled) < 2:
         return 0.0
-    at_most = max(min(MAX_PAIRED, SAMPLE_CELLS // columns(ground.space.pool)), 2)
+    at_most = max(min(MAX_PAIRED, SAMPLE_CELLS // dense_width(sampled.space.pool)), 2)
     if len(labeled) > at_most:
         labeled = rng.choice(labeled, at_most, replace=False)
-    points = points_in(ground.space, labeled)
-    nearest = over_pairs(points, points, only_apart, np.minimum, np.inf).min(initial=np.inf)
+    points = read_points(sampled.space, labeled)
+    nearest = reduce_over_pairs(points, points, ignore_equal_rows, np.minimum, np.inf).min(initial=np.inf)
     return math.sqrt(nearest) if nearest < np.inf else 0.0
 
 
-def only_apart(squares: Squares, _: slice) -> Squares:
+def ignore_equal_rows(squares: Squares, _: slice) -> Squares:
     """Return the squared distances, infinite for rows that are equal."""
     squares[squares == 0] = np.inf
     return squares

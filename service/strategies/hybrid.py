@@ -1,4 +1,4 @@
-"""Strategies for a batch that is both uncertain and diverse."""
+"""Strategies whose batches are both uncertain and diverse."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from service.strategies.engine.greedy import (
     Turn,
     draw,
     nearest_labeled,
-    pick,
     scale_of,
     scores_at,
+    select_greedily,
 )
 from service.strategies.engine.notes import add_invalid_note
 from service.strategies.engine.question import PoolView, Positions
@@ -29,7 +29,7 @@ from service.strategies.uncertainty import SCORERS, scorer_parameter
 
 @set_strategy(
     "badge",
-    summary="Rows drawn by k-means++ from what each would teach the model's last layer: unsure and unlike one another.",
+    summary="Rows drawn by k-means++ on gradient embeddings: uncertain and different from each other.",
     source="Ash et al. 2020, Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds, arXiv:1906.03671",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES}),
     parameters=(SAMPLE,),
@@ -62,7 +62,7 @@ def badge(
 
         return turn
 
-    positions = pick(nearest, first.tolist(), batch_size, rng, turn_of)
+    positions = select_greedily(nearest, first.tolist(), batch_size, rng, turn_of)
     return drawn[positions], None, add_invalid_note(note, is_broken, "come last")
 
 
@@ -91,7 +91,7 @@ def embedding_norms(space: Space, rows: Positions) -> Scores:
 
 @set_strategy(
     "ranked_batch",
-    summary="One row after another, far from all labelled or chosen; being unsure counts more as labels come in.",
+    summary="Greedy: rows far from all labelled and chosen ones; uncertainty counts more as labels come in.",
     source="Cardoso et al. 2017, Ranked Batch-Mode Active Learning, doi:10.1016/j.ins.2016.10.037",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
     parameters=(
@@ -126,5 +126,5 @@ def ranked_batch(
 
         return turn
 
-    positions = pick(nearest, [], batch_size, rng, turn_of)
+    positions = select_greedily(nearest, [], batch_size, rng, turn_of)
     return drawn[positions], None, add_invalid_note(note, is_broken, "count as certain")

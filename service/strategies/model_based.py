@@ -1,4 +1,4 @@
-"""Strategies that train models to choose: one that tells labelled from unlabelled, or one for each possible answer."""
+"""Strategies that train models in order to choose: labelled against unlabelled, or one per possible label."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.errors import FitFailed
 from service.learning.models import Classifier, predict_probabilities
-from service.learning.pool import Features, stacked
+from service.learning.pool import Features, stack_rows
 from service.learning.scoring import INVALID_SCORE, Scorer, score_rows
-from service.strategies.engine.features import SAMPLE, comparable, dense, notes_of_folding, sampled, width
+from service.strategies.engine.features import (
+    SAMPLE,
+    center_and_scale,
+    dense_width,
+    draw_sample,
+    notes_of_folding,
+    to_dense,
+)
 from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import Codes, FitModel, PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import entropy, least_confidence, margin
 
-TOLD_APART_CELLS = 2**21
+DISCRIMINATED_CELLS = 2**21
 """So many cells of candidates, and as many of labelled rows, are told apart at most: 16 MB each."""
 
 STEPS = 100
@@ -48,7 +55,7 @@ LOSSES: dict[str, Scorer] = {"log": entropy, "zero_one": least_confidence}
 
 @set_strategy(
     "discriminative",
-    summary="Rows that a classifier can tell from the labelled ones, a few at a time: what no label stands for yet.",
+    summary="Rows that a classifier tells apart from the labelled ones, chosen in a few parts.",
     source="Gissin & Shalev-Shwartz 2019, Discriminative Active Learning, arXiv:1907.06347",
     needs=frozenset({Need.FEATURES, Need.LABELED}),
     parameters=(
@@ -58,7 +65,7 @@ LOSSES: dict[str, Scorer] = {"log": entropy, "zero_one": least_confidence}
             default=10,
             minimum=1,
             maximum=100,
-            summary="In how many parts the batch is chosen; after each, its rows count as labelled.",
+            summary="Number of parts in which the batch is chosen; the rows of each part then count as labelled.",
         ),
         SAMPLE,
     ),
@@ -71,28 +78,28 @@ def discriminative(
     The paper trains a small network on a learnt representation; here it is a linear model of the standardised features,
     the two kinds of rows weighing the same in all. While nothing is labelled, the seed draws the first part.
     """
-    n_labeled, n_held = len(view.covered), max(TOLD_APART_CELLS // width(view.pool), 100)
-    drawn, notes = sampled(view, min(sample, n_held), batch_size, rng)
+    n_labeled, n_held = len(view.covered), max(DISCRIMINATED_CELLS // dense_width(view.pool), 100)
+    drawn, notes = draw_sample(view, min(sample, n_held), batch_size, rng)
     held = rng.choice(n_labeled, min(n_labeled, n_held), replace=False)
     if len(held) < n_labeled:
         notes.append(f"compared to a sample of {len(held)} of the {n_labeled} labelled rows")
-    Z = standardized(view.pool.take(np.concatenate([view.candidates[drawn], view.covered[held]])))
+    Z = standardize(view.pool.take(np.concatenate([view.candidates[drawn], view.covered[held]])))
     is_labeled = np.arange(len(Z)) >= len(drawn)
     weights = np.zeros(Z.shape[1] + 1)
     chosen: list[int] = []
     for part in np.array_split(np.arange(batch_size), min(sub_batches, batch_size)):
         check_deadline()
         rest = np.flatnonzero(~is_labeled)
-        weights = tell_apart(Z, is_labeled, weights)
+        weights = fit_discriminator(Z, is_labeled, weights)
         rows = rest[top(Z[rest] @ weights[:-1], len(part), rng)]
         is_labeled[rows] = True
         chosen += rows.tolist()
     return drawn[chosen], None, format_notes("discriminative", notes + notes_of_folding(view.pool))
 
 
-def standardized(X: Features) -> NDArray[np.float64]:
+def standardize(X: Features) -> NDArray[np.float64]:
     """Return rows as a dense matrix, each column brought to mean 0 and deviation 1, or to 0 where it is constant."""
-    Z = comparable(dense(X))
+    Z = center_and_scale(to_dense(X))
     deviations = Z.std(axis=0)
     Z -= Z.mean(axis=0)
     varies = deviations > 1e-12
@@ -100,7 +107,7 @@ def standardized(X: Features) -> NDArray[np.float64]:
     return Z
 
 
-def tell_apart(
+def fit_discriminator(
     Z: NDArray[np.float64], is_labeled: NDArray[np.bool_], start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weights (d + 1,), the intercept last, that are high for unlabelled rows; 0 where none is labelled.
@@ -127,7 +134,7 @@ def tell_apart(
 
 @set_strategy(
     "expected_error_reduction",
-    summary="Rows whose label, whichever it may be, leaves the model surest of the rest of the pool: slow.",
+    summary="Rows whose label, whichever it is, leaves the model most certain about the rest of the pool. Slow.",
     source="Roy & McCallum 2001, Toward Optimal Active Learning through Sampling Estimation of Error Reduction, ICML",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED, Need.LABELS, Need.MODEL}),
     parameters=(
@@ -137,7 +144,7 @@ def tell_apart(
             default=20,
             minimum=2,
             maximum=1000,
-            summary="How many candidates are tried, those of the least margin. Each takes as long as up to three fits.",
+            summary="Number of candidates tried, those with the smallest margin. Each takes up to three fits.",
         ),
         Parameter(
             "evaluated",
@@ -145,14 +152,14 @@ def tell_apart(
             default=500,
             minimum=10,
             maximum=10_000,
-            summary="On how many candidates, drawn by the seed, the error is foreseen.",
+            summary="Number of candidates, drawn at random, on which the expected error is computed.",
         ),
         Parameter(
             "loss",
             kind="choice",
             default="log",
             choices=tuple(LOSSES),
-            summary="What is foreseen: the 'log' loss (the entropy), or the 'zero_one' loss (1 - p(1)).",
+            summary="Expected loss: 'log' (the entropy) or 'zero_one' (1 - p(1)).",
         ),
     ),
 )
@@ -211,7 +218,7 @@ def expected_losses(
 
 def train_with(fit_model: FitModel, X: Features, codes: Codes, x: Features, code: int) -> Classifier:
     """Train on the labelled rows and one more."""
-    return fit_model(stacked([X, x], X.dtype, X.shape[1]), np.append(codes, codes.dtype.type(code)))
+    return fit_model(stack_rows([X, x], X.dtype, X.shape[1]), np.append(codes, codes.dtype.type(code)))
 
 
 def mean_loss(model: Classifier, X: Features, loss: Scorer) -> float:

@@ -1,4 +1,4 @@
-"""Strategies that compare a row to the labelled ones around it."""
+"""Strategies that compare a row with its nearest labelled rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEAST = float(np.finfo(np.float64).eps)
 
 @set_strategy(
     "contrastive",
-    summary="Rows whose probabilities differ most from those of the labelled rows nearest to them.",
+    summary="Rows whose probabilities differ most from those of the nearest labelled rows.",
     source="Margatina et al. 2021, Active Learning by Acquiring Contrastive Examples, arXiv:2109.03764",
     needs=frozenset({Need.PROBABILITIES, Need.FEATURES, Need.LABELED}),
     parameters=(
@@ -38,7 +38,7 @@ LEAST = float(np.finfo(np.float64).eps)
             default=10,
             minimum=1,
             maximum=100,
-            summary="How many labelled rows each is compared to, never more than there are.",
+            summary="Number of labelled rows that each row is compared to.",
         ),
         SAMPLE,
     ),
@@ -63,7 +63,7 @@ def contrastive(
 
     def score(positions: Positions) -> None:
         points, P = space.read(rows[positions]), view.probabilities(rows[positions])
-        near = nearest(points, centers, min(n_neighbors, len(labeled)))
+        near = nearest_centers(points, centers, min(n_neighbors, len(labeled)))
         scores[positions] = mean_divergences(P_labeled, near, P)
 
     run_in_threads(score, list(cut(np.arange(len(rows)), step)))
@@ -87,7 +87,7 @@ def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Pos
     return held[is_good], P[is_good], notes if n_held < n_labeled or not is_good.any() else []
 
 
-def nearest(points: Points, centers: list[Points], k: int) -> NDArray[np.int64]:
+def nearest_centers(points: Points, centers: list[Points], k: int) -> NDArray[np.int64]:
     """Return for each point the numbers of its k nearest centres (m, k), in no order; the centres come in blocks."""
     n_points, start = len(points.squares), 0
     best, numbers = np.empty((n_points, 0)), np.empty((n_points, 0), np.int64)

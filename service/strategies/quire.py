@@ -1,4 +1,4 @@
-"""The least risk in the worst case, by a kernel machine."""
+"""QUIRE: minimum worst-case risk of a kernel machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_BLOCK_ROWS = 1024
 
 @set_strategy(
     "quire",
-    summary="Rows that lower most the worst risk of a kernel machine over labelled and unlabelled rows together.",
+    summary="Rows that reduce most the worst-case risk of a kernel machine over labelled and unlabelled rows.",
     source="Huang, Jin & Zhou 2010, Active Learning by Querying Informative and Representative Examples, NIPS",
     needs=frozenset({Need.FEATURES, Need.LABELED, Need.LABELS}),
     parameters=(
@@ -43,7 +43,7 @@ MAX_BLOCK_ROWS = 1024
             default=1.0,
             minimum=0.001,
             maximum=1000.0,
-            summary="What is added to the kernel's diagonal of ones: more makes the machine simpler.",
+            summary="Number added to the diagonal of the kernel matrix; larger values give a simpler machine.",
         ),
         Parameter(
             "bandwidth",
@@ -51,7 +51,7 @@ MAX_BLOCK_ROWS = 1024
             default=0.5,
             minimum=0.01,
             maximum=100.0,
-            summary="The width of the Gaussian kernel, as a share of the median distance between two rows.",
+            summary="Width of the Gaussian kernel, as a share of the median distance between two rows.",
         ),
         SAMPLE,
     ),
@@ -84,7 +84,7 @@ def quire(
     space = centered_space(view.pool, np.concatenate([rows, labeled]))
     some = rng.choice(rows, min(len(rows), 2 * WIDTH_ROWS), replace=False)
     width = bandwidth * median_distance(space.read(some))
-    machine = Machine(space.read(labeled), one_against_rest(view, held), width, regularization)
+    machine = KernelMachine(space.read(labeled), one_against_rest(view, held), width, regularization)
     scores = np.empty(len(rows))
 
     def score(positions: Positions) -> None:
@@ -108,7 +108,7 @@ def one_against_rest(view: PoolView, held: Positions) -> Matrix:
     return np.where(codes[:, np.newaxis] == np.unique(codes), 1.0, -1.0)
 
 
-class Machine:
+class KernelMachine:
     """A Gaussian process with the kernel exp(-distance^2 / (2 width^2)), for each column of labels (l, c)."""
 
     def __init__(self, points: Points, labels: Matrix, width: float, regularization: float) -> None:

@@ -1,4 +1,4 @@
-"""Strategies that draw the batch at random, the more likely the more a row promises: the draw itself spreads it."""
+"""Strategies that draw the batch at random in proportion to a score, which makes it diverse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DRAW_CELLS = 2**31
 
 @set_strategy(
     "power",
-    summary="Rows drawn at random in proportion to a power of their score: unsure, and seldom the same question twice.",
+    summary="Rows drawn at random in proportion to a power of their score, so that the batch is diverse.",
     source="Kirsch et al. 2023, Stochastic Batch Acquisition: A Simple Baseline for Deep Active Learning, "
     "arXiv:2106.12059",
     needs=frozenset({Need.PROBABILITIES}),
@@ -39,7 +39,8 @@ DRAW_CELLS = 2**31
             default=3.0,
             minimum=0.0,
             maximum=100.0,
-            summary="The power: 0 draws uniformly among rows of any score above 0, much takes the highest scores.",
+            summary="The power: 0 draws uniformly among rows with a score above 0, large values take the highest "
+            "scores.",
         ),
     ),
 )
@@ -52,7 +53,7 @@ def power(
     """
     scores = view.scores(SCORERS[scorer])
     is_broken = scores == INVALID_SCORE
-    keys = race(scores, beta, rng)
+    keys = gumbel_keys(scores, beta, rng)
     keys[is_broken] = 2 * SCORE_OF_CERTAIN
     positions = top(keys, batch_size, rng)
     return positions, keys[positions], add_invalid_note(None, is_broken, "come last")
@@ -60,7 +61,7 @@ def power(
 
 @set_strategy(
     "falcun",
-    summary="Rows drawn one by one that are unsure and whose probabilities are unlike those drawn before.",
+    summary="Rows drawn one by one that are uncertain and whose probabilities differ from those drawn before.",
     source="Gilhuber et al. 2024, FALCUN: A Simple and Efficient Deep Active Learning Strategy, ECML PKDD 2024",
     needs=frozenset({Need.PROBABILITIES}),
     parameters=(
@@ -70,8 +71,8 @@ def power(
             default=10.0,
             minimum=0.0,
             maximum=100.0,
-            summary="How much more likely a more relevant row is drawn: 0 draws uniformly among all that have any "
-            "relevance, much takes the best.",
+            summary="Power of the relevance: 0 draws uniformly among rows with any relevance, large values take the "
+            "most relevant.",
         ),
         Parameter(
             "sample",
@@ -79,8 +80,8 @@ def power(
             default=100_000,
             minimum=100,
             maximum=1_000_000,
-            summary="How many candidates, drawn by the seed, are looked at at most; fewer where there are many "
-            "classes, never fewer than the batch.",
+            summary="Largest number of candidates considered, drawn at random; fewer with many classes, never fewer "
+            "than the batch.",
         ),
     ),
 )
@@ -97,7 +98,7 @@ def falcun(
     n, n_classes = len(view.candidates), len(view.model.classes_)
     n_drawn = min(n, max(min(sample, SAMPLE_CELLS // n_classes), batch_size))
     drawn = np.arange(n) if n_drawn == n else np.sort(rng.choice(n, n_drawn, replace=False, shuffle=False))
-    P, uncertainty = sampled_probabilities(view, drawn)
+    P, uncertainty = read_probabilities(view, drawn)
     is_broken = uncertainty == INVALID_SCORE
     notes = [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
     n_turns = max(DRAW_CELLS // (n_drawn * n_classes), 1)
@@ -107,7 +108,7 @@ def falcun(
     return drawn[positions], None, add_invalid_note(format_notes("falcun", notes), is_broken, "come last")
 
 
-def sampled_probabilities(view: PoolView, positions: Positions) -> tuple[NDArray[np.float32], Scores]:
+def read_probabilities(view: PoolView, positions: Positions) -> tuple[NDArray[np.float32], Scores]:
     """Return the probabilities, class by class (c, k), and the margin scores (k,) of some candidates, read in chunks.
 
     A row without finite probabilities has 0 for each, and INVALID_SCORE.
@@ -141,7 +142,7 @@ def draw_diverse(
     diversity = uncertainty.copy()
     drawn: list[int] = []
     while True:
-        keys = race(uncertainty + stretched(diversity, ~is_broken), gamma, rng)
+        keys = gumbel_keys(uncertainty + rescale(diversity, ~is_broken), gamma, rng)
         keys[is_broken] = 2 * SCORE_OF_CERTAIN
         keys[drawn] = 4 * SCORE_OF_CERTAIN
         if len(drawn) == min(n_turns, batch_size) - 1:
@@ -153,7 +154,7 @@ def draw_diverse(
         np.minimum(diversity, away, out=diversity)
 
 
-def race(weights: Scores, power: float, rng: np.random.Generator) -> Scores:
+def gumbel_keys(weights: Scores, power: float, rng: np.random.Generator) -> Scores:
     """Return keys whose order is a draw without replacement in proportion to weights^power; those up to 0 come last."""
     is_drawn = weights > 0
     keys = np.log(weights, out=np.zeros(len(weights)), where=is_drawn)
@@ -163,7 +164,7 @@ def race(weights: Scores, power: float, rng: np.random.Generator) -> Scores:
     return keys
 
 
-def stretched(values: Scores, counts: NDArray[np.bool_]) -> Scores:
+def rescale(values: Scores, counts: NDArray[np.bool_]) -> Scores:
     """Return values moved and divided so that those that count are from 0 to 1; 0 for all where they are equal."""
     some = values[counts]
     low, high = (some.min(), some.max()) if len(some) else (0.0, 0.0)

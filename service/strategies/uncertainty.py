@@ -21,25 +21,25 @@ from service.strategies.engine.registry import scorer
 
 @scorer(
     "least_confidence",
-    summary="Rows whose likeliest class is least likely: 1 - p(1).",
+    summary="Rows whose most likely class is least likely: 1 - p(1).",
     source="Lewis & Gale 1994, A Sequential Algorithm for Training Text Classifiers, arXiv:cmp-lg/9407020",
 )
 def least_confidence(probabilities: Probabilities) -> Scores:
     """Return 1 - p(1)."""
     first, _ = top_two(probabilities)
-    return widened(1.0 - first)
+    return as_float64(1.0 - first)
 
 
 @scorer(
     "margin",
-    summary="Rows whose two likeliest classes are closest: 1 - (p(1) - p(2)).",
+    summary="Rows whose two most likely classes are closest: 1 - (p(1) - p(2)).",
     source="Scheffer, Decomain & Wrobel 2001, Active Hidden Markov Models for Information Extraction, "
     "doi:10.1007/3-540-44816-0_31",
 )
 def margin(probabilities: Probabilities) -> Scores:
     """Return 1 - (p(1) - p(2))."""
     first, second = top_two(probabilities)
-    return widened(1.0 - (first - second))
+    return as_float64(1.0 - (first - second))
 
 
 @scorer(
@@ -50,7 +50,7 @@ def margin(probabilities: Probabilities) -> Scores:
 def ratio(probabilities: Probabilities) -> Scores:
     """Return p(2) / p(1), and 1 where no class has any probability: the first leads by nothing."""
     first, second = top_two(probabilities)
-    return widened(np.divide(second, first, out=np.ones_like(first), where=first != 0))
+    return as_float64(np.divide(second, first, out=np.ones_like(first), where=first != 0))
 
 
 @scorer(
@@ -77,7 +77,7 @@ def top_two(probabilities: Probabilities) -> tuple[Probabilities, Probabilities]
     return first, second
 
 
-def widened(scores: NDArray[np.floating[Any]]) -> Scores:
+def as_float64(scores: NDArray[np.floating[Any]]) -> Scores:
     """Return scores in float64; what they were worked out in is narrower, and quicker."""
     return scores.astype(np.float64, copy=False)
 
@@ -98,5 +98,5 @@ def scorer_parameter(default: str, choices: Sequence[str] = tuple(SCORERS)) -> P
         kind="choice",
         default=default,
         choices=tuple(choices),
-        summary="The strategy whose scores say how unsure the model is.",
+        summary="Strategy whose scores measure the uncertainty.",
     )

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from service.learning.crowdlab import (
     LEAST,
     VoteTable,
-    accuracy_of,
+    apply_temperature,
     best_temperature,
-    combine,
-    majority_of,
-    tempered,
+    combine_votes,
+    estimate_accuracy,
+    majority_vote,
     weigh_votes,
 )
 
@@ -38,14 +38,14 @@ def test_weights_worked_by_hand():
     # Of the two samples with several votes each class has one, so always saying the same is wrong half of the time.
     # Ann meets three others and agrees with two, and so does Bob; Cy agrees with nobody. The model is right twice, and
     # a sample has two votes on average.
-    _, model_weight, weights = combine(THREE, P, np.array([0, 1, 0]))
+    _, model_weight, weights = combine_votes(THREE, P, np.array([0, 1, 0]))
     assert model_weight == pytest.approx(sqrt(2))
     assert weights == pytest.approx([1 - (1 / 3) / 0.5, 1 / 3, LEAST])
 
 
 def test_probabilities_worked_by_hand():
     # Of the votes on those two samples (2/3 + 1) / 2 agree with the consensus.
-    posterior, _, _ = combine(THREE, P, np.array([0, 1, 0]))
+    posterior, _, _ = combine_votes(THREE, P, np.array([0, 1, 0]))
     w, right, wrong = sqrt(2), 5 / 6, 1 / 6
     expected = [
         (w * 0.8 + 2 / 3 * right + LEAST * wrong) / (w + 2 / 3 + LEAST),
@@ -59,7 +59,7 @@ def test_probabilities_worked_by_hand():
 def test_accuracy_worked_by_hand():
     posterior = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     # Nobody but Ann labelled the third sample, so it says nothing of her agreement.
-    accuracy = accuracy_of(THREE, posterior, np.array([0, 1, 1]), 3.0, np.array([1.0, 0.5, 0.0]))
+    accuracy = estimate_accuracy(THREE, posterior, np.array([0, 1, 1]), 3.0, np.array([1.0, 0.5, 0.0]))
     share = 3 / (3 + 0.5 * 2)
     expected = [share * (0.9 + 0.8 + 0.6) / 3 + (1 - share) * 1, share * 0.85 + (1 - share), share * 0.1]
     assert accuracy == pytest.approx(expected)
@@ -70,13 +70,13 @@ def test_the_temperature_worked_by_hand():
     crowd = ballots(*[{0: 0, 1: 0, 2: 0, 3: 1}, {0: 1, 1: 1, 2: 1, 3: 0}] * 3)
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9]] * 3)
     assert best_temperature(crowd, probabilities) == pytest.approx(2, rel=1e-3)
-    assert tempered(probabilities, 2.0)[0] == pytest.approx([0.75, 0.25])
+    assert apply_temperature(probabilities, 2.0)[0] == pytest.approx([0.75, 0.25])
 
 
 def test_a_tie_goes_to_the_model_and_then_to_the_latest():
     tied = ballots({ANN: 0, BOB: 1}, {ANN: 1, BOB: 0}, {ANN: 0, BOB: 1}, n_classes=3)
     probabilities = np.array([[0.1, 0.2, 0.7], [0.2, 0.1, 0.7], [0.1, 0.1, 0.8]])
-    assert majority_of(tied, probabilities, np.array([0, 1, 1])).tolist() == [1, 0, 1]
+    assert majority_vote(tied, probabilities, np.array([0, 1, 1])).tolist() == [1, 0, 1]
 
 
 def test_without_several_votes_there_is_nothing_to_weigh():
@@ -153,7 +153,7 @@ def test_the_formulas_hold_for_any_votes(samples, seed):
     samples = [{names[who]: said for who, said in sample.items()} for sample in samples]
     probabilities = rng.dirichlet(np.ones(3), len(samples))
     consensus = rng.integers(0, 3, len(samples))
-    fast = combine(ballots(*samples, n_classes=3), probabilities, consensus)
+    fast = combine_votes(ballots(*samples, n_classes=3), probabilities, consensus)
     for found, expected in zip(fast, slow_combine(samples, probabilities, consensus, len(names)), strict=True):
         assert found == pytest.approx(expected)
 

@@ -62,9 +62,9 @@ def test_chunks_cover_every_row_once_and_cross_no_segment(pool, monkeypatch):
     "positions", [[0], [999, 0], [5, 5, 5], [299, 300, 301, 0, 999], [], list(range(1000))[::-7]], ids=len
 )
 def test_any_rows_in_any_order(pool, positions):
-    taken = pool.take(np.array(positions, np.int64))
-    assert np.array_equal(dense(taken), X[positions])
-    assert sparse.issparse(taken) == pool.is_sparse
+    take_rows = pool.take(np.array(positions, np.int64))
+    assert np.array_equal(dense(take_rows), X[positions])
+    assert sparse.issparse(take_rows) == pool.is_sparse
 
 
 def test_what_is_taken_is_a_copy(pool):

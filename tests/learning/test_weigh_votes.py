@@ -14,7 +14,7 @@ from service.domain.labels import Votes
 from service.learning import weigh_votes
 from service.learning.crowdlab import VoteTable
 from service.learning.estimators import resolve_estimator
-from service.learning.weigh_votes import choose_rows, folds, training_labels, unseen_probabilities
+from service.learning.weigh_votes import assign_folds, choose_rows, training_labels, unseen_probabilities
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.edge_case_pools import POOLS
 
@@ -241,7 +241,7 @@ def test_sparse_rows_are_judged_as_dense_ones_are() -> None:
 
 def test_every_part_has_its_share_of_every_class() -> None:
     codes = np.repeat([0, 1, 2], [50, 25, 10])
-    fold = folds(codes, np.random.default_rng(0))
+    fold = assign_folds(codes, np.random.default_rng(0))
     assert np.bincount(codes * 5 + fold).tolist() == [10] * 5 + [5] * 5 + [2] * 5
 
 

@@ -206,7 +206,7 @@ def test_the_work_is_bounded_and_the_reply_says_so(monkeypatch):
 def test_bounds_spare_work_and_change_nothing():
     members = drawn_members(4, 2000, 2)
     growth = BatchGains(members, bald(members).round(12), 4096)
-    lazily = growth.grown(6, np.random.default_rng(0))
+    lazily = growth.select_rows(6, np.random.default_rng(0))
     answers, gains = LabelConfigurations.of_none(4), bald(members)
     for row in lazily:
         assert row == gains.argmax()

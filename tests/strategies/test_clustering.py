@@ -6,7 +6,7 @@ from scipy import sparse
 
 from service.learning.pool import Pool
 from service.strategies import clustering
-from service.strategies.clustering import dropped
+from service.strategies.clustering import drop_features
 from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
 
 NAMES = ["margin_k_means", "cluster_margin", "clue", "drop_query"]
@@ -147,7 +147,7 @@ def test_a_row_that_flips_at_times_comes_before_one_that_never_does():
 
 @pytest.mark.parametrize("matrix", [np.array, sparse.csr_array])
 def test_dropout_keeps_the_mean(matrix):
-    X = dropped(matrix(np.full((400, 50), 2.0)), 0.75, np.random.default_rng(0))
+    X = drop_features(matrix(np.full((400, 50), 2.0)), 0.75, np.random.default_rng(0))
     values, counts = np.unique(X.toarray() if sparse.issparse(X) else X, return_counts=True)
     assert values.tolist() == [0, 8]
     assert counts / counts.sum() == pytest.approx([0.75, 0.25], abs=0.01)
@@ -157,14 +157,14 @@ def test_dropout_keeps_the_mean(matrix):
 def test_dropout_keeps_type_and_range_and_leaves_its_input_alone(dtype):
     limit = np.finfo(dtype).max
     X = np.full((20, 20), -limit, dtype)
-    out = dropped(X, 0.5, np.random.default_rng(0))
+    out = drop_features(X, 0.5, np.random.default_rng(0))
     assert out.dtype == dtype
     assert set(np.unique(out).tolist()) == {-limit, 0}
     assert (-limit == X).all()
 
 
 def test_dropout_of_integers_has_fractions():
-    out = dropped(np.full((9, 9), 1, np.uint8), 0.6, np.random.default_rng(0))
+    out = drop_features(np.full((9, 9), 1, np.uint8), 0.6, np.random.default_rng(0))
     assert sorted(set(out.ravel().tolist())) == [0, 2.5]
 
 

@@ -8,9 +8,9 @@ from scipy import sparse
 
 from service.learning.pool import Pool, SparseRows
 from service.strategies import coverage, herding
-from service.strategies.coverage import covered_by, isolation, limit_for
+from service.strategies.coverage import cover_greedily, mean_neighbor_distances, squared_radius_for
 from service.strategies.engine import greedy, pairs
-from service.strategies.engine.features import ranks_within
+from service.strategies.engine.features import rank_within_clusters
 from service.strategies.engine.greedy import Points
 from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
 
@@ -86,12 +86,12 @@ def test_isolation_is_the_mean_distance_from_the_nearest_of_the_cluster():
     for i in range(1, len(X)):
         others = [math.dist(Z[i], Z[j]) for j in np.flatnonzero(labels == labels[i]) if j != i]
         expected.append(np.mean(sorted(others)[:20]))
-    assert isolation(Z, labels) == pytest.approx(expected)
+    assert mean_neighbor_distances(Z, labels) == pytest.approx(expected)
 
 
 def test_ranks_within_clusters_worked_by_hand():
     labels, order = np.array([4, 1, 4, 4, 1]), np.array([3, 1, 0, 4, 2])
-    assert ranks_within(labels, order).tolist() == [1, 0, 2, 0, 1]
+    assert rank_within_clusters(labels, order).tolist() == [1, 0, 2, 0, 1]
 
 
 def test_typiclust_tells_of_samples_and_of_too_many_clusters(monkeypatch):
@@ -138,11 +138,17 @@ def test_prob_cover_draws_the_rest_where_all_is_covered_and_says_so():
 
 def test_the_radius_covers_half_by_as_many_drawn_rows_as_there_will_be_labels():
     away = sorted(min(math.dist(a, b) for b in X[:10]) for a in X[10:])
-    radius = math.sqrt(limit_for(Points(X), 0.5, 10))
+    radius = math.sqrt(squared_radius_for(Points(X), 0.5, 10))
     assert radius == pytest.approx(away[25])
-    assert limit_for(Points(X), 0.8, 10) > limit_for(Points(X), 0.5, 10) > limit_for(Points(X), 0.5, 20)
-    assert limit_for(Points(X), 0.5, 30) == limit_for(Points(X), 0.5, 1000)  # half of the rows at most
-    assert limit_for(Points(X[:1]), 0.5, 1) == 0
+    assert (
+        squared_radius_for(Points(X), 0.8, 10)
+        > squared_radius_for(Points(X), 0.5, 10)
+        > squared_radius_for(Points(X), 0.5, 20)
+    )
+    assert squared_radius_for(Points(X), 0.5, 30) == squared_radius_for(
+        Points(X), 0.5, 1000
+    )  # half of the rows at most
+    assert squared_radius_for(Points(X[:1]), 0.5, 1) == 0
 
 
 def test_prob_cover_shrinks_its_balls_as_labels_come_in():
@@ -158,7 +164,7 @@ def test_counts_kept_up_to_date_are_those_counted_anew():
     Z = np.random.default_rng(2).normal(size=(700, 2))
     near = ((Z[:, np.newaxis] - Z) ** 2).sum(axis=2) <= 0.04
     covered = np.zeros(700, bool)
-    for choice in covered_by(Points(Z), covered.copy(), 0.04, 60, np.uint64(0)):
+    for choice in cover_greedily(Points(Z), covered.copy(), 0.04, 60, np.uint64(0)):
         counts = (near & ~covered).sum(axis=1)
         assert counts[choice] == counts.max()
         covered |= near[choice]

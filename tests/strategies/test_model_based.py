@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from service.errors import FitFailed
 from service.learning.estimators import fit, resolve_estimator
 from service.learning.pool import Pool
-from service.strategies.model_based import standardized, tell_apart
+from service.strategies.model_based import fit_discriminator, standardize
 from tests.support.calls import end_labels, line_pool, post
 from tests.support.questions import make_question, run_strategy, selected_indices, sparse_pool
 
@@ -42,9 +42,9 @@ def test_discriminative_is_its_definition(kind, n_parts):
 
 def test_the_regression_is_that_of_scikit_learn():
     is_labeled = np.isin(np.arange(60), LABELED)
-    Z = standardized(X)
+    Z = standardize(X)
     model = LogisticRegression(class_weight="balanced", tol=1e-10, max_iter=1000).fit(Z, ~is_labeled)
-    found = tell_apart(Z, is_labeled, np.zeros(4))
+    found = fit_discriminator(Z, is_labeled, np.zeros(4))
     assert found == pytest.approx(np.append(model.coef_, model.intercept_), abs=1e-3)
 
 
@@ -64,17 +64,17 @@ def test_without_a_labelled_row_the_seed_draws_the_first_part():
 
 @pytest.mark.parametrize("scale", [2.0**1000, 2.0**-1000])
 def test_neither_scale_nor_place_of_a_column_matters(scale):
-    Z = standardized(X)
-    assert standardized(X * scale) == pytest.approx(Z)
-    assert standardized(np.add(X, [5, 0, 1])) == pytest.approx(Z)
-    assert standardized(np.c_[X, np.ones(60)])[:, 3].tolist() == [0] * 60
+    Z = standardize(X)
+    assert standardize(X * scale) == pytest.approx(Z)
+    assert standardize(np.add(X, [5, 0, 1])) == pytest.approx(Z)
+    assert standardize(np.c_[X, np.ones(60)])[:, 3].tolist() == [0] * 60
 
 
 def test_discriminative_says_what_it_looked_at(monkeypatch):
     X = np.random.default_rng(0).normal(size=(600, 4))
     answer = run_strategy("discriminative", make_question(X, range(200)), 10, sample=100)
     assert answer.fallback_reason == "discriminative looked at a sample of 100 of the 400 candidates"
-    monkeypatch.setattr("service.strategies.model_based.TOLD_APART_CELLS", 4 * 150)
+    monkeypatch.setattr("service.strategies.model_based.DISCRIMINATED_CELLS", 4 * 150)
     assert run_strategy("discriminative", make_question(X, range(200)), 10).fallback_reason == (
         "discriminative looked at a sample of 150 of the 400 candidates and "
         "compared to a sample of 150 of the 200 labelled rows"

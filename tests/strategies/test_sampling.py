@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from service.learning import scoring
 from service.learning.scoring import SegmentScores
-from service.strategies.sampling import draw_diverse, race, stretched
+from service.strategies.sampling import draw_diverse, gumbel_keys, rescale
 from tests.support.questions import make_question, question_from_probabilities, run_strategy, selected_indices
 
 CERTAIN, BROKEN = [1.0, 0.0], [math.nan, 0.5]
@@ -172,13 +172,13 @@ def test_falcun_draws_the_rest_at_once_where_one_by_one_would_take_long(monkeypa
 
 def test_values_are_stretched_over_those_that_count():
     values, counts = np.array([2.0, 4.0, 3.0, 0.0]), np.array([True, True, True, False])
-    assert stretched(values, counts).tolist() == [0, 1, 0.5, -1]
-    assert stretched(np.ones(3), np.ones(3, bool)).tolist() == [0, 0, 0]
-    assert stretched(values, np.zeros(4, bool)).tolist() == [0, 0, 0, 0]
+    assert rescale(values, counts).tolist() == [0, 1, 0.5, -1]
+    assert rescale(np.ones(3), np.ones(3, bool)).tolist() == [0, 0, 0]
+    assert rescale(values, np.zeros(4, bool)).tolist() == [0, 0, 0, 0]
 
 
 def test_a_race_puts_what_has_no_weight_last():
-    keys = race(np.array([0.0, 5e-324, 1.0, -1.0]), 100, np.random.default_rng(0))
+    keys = gumbel_keys(np.array([0.0, 5e-324, 1.0, -1.0]), 100, np.random.default_rng(0))
     assert np.isfinite(keys).all()
     assert max(keys[[0, 3]]) < min(keys[[1, 2]])
 

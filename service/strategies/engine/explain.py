@@ -1,7 +1,4 @@
-"""What is known of a batch after it was chosen: the doubts about each row, and what lies around it.
-
-Nothing here chooses; everything is read in blocks, and no more than a few numbers a row of the batch are kept.
-"""
+"""Explanations of a chosen batch: scores, nearest rows and distances, read in blocks."""
 
 from __future__ import annotations
 
@@ -40,30 +37,33 @@ def predict_rows(question: Question, rows: Positions) -> Probabilities:
 
 def uncertainty_scores(P: Probabilities) -> dict[str, Scores]:
     """Return what every scorer of a model makes of probabilities (k, c), by its name; NaN where these are broken."""
-    return {name: known(score_rows(lambda rows: rows, function, P)) for name, function in family(Need.PROBABILITIES)}
+    return {
+        name: mark_invalid(score_rows(lambda rows: rows, function, P))
+        for name, function in scorers_needing(Need.PROBABILITIES)
+    }
 
 
 def disagreement_scores(committee: Committee, pool: Pool, rows: Positions) -> dict[str, Scores]:
     """Return what every scorer of a committee makes of some rows that it reads, by its name; NaN where it is broken."""
-    scorers = family(Need.MEMBERS)
+    scorers = scorers_needing(Need.MEMBERS)
     found = {name: np.empty(len(rows)) for name, _ in scorers}
     predict = member_predictor_for(committee)
     step = rows_per_block(pool, committee.n_members * len(committee.classes_))
     for positions in cut(np.arange(len(rows)), step):
         members = predict(pool.take(rows[positions]))
         for name, function in scorers:
-            found[name][positions] = known(score_rows(lambda P: P, function, members))
+            found[name][positions] = mark_invalid(score_rows(lambda P: P, function, members))
     return found
 
 
-def family(need: Need) -> list[tuple[str, Any]]:
+def scorers_needing(need: Need) -> list[tuple[str, Any]]:
     """Return the scorers that need this and nothing else, with their names."""
     return [
         (name, each.function) for name, each in STRATEGIES.items() if each.kind == "scorer" and each.needs == {need}
     ]
 
 
-def known(scores: Scores) -> Scores:
+def mark_invalid(scores: Scores) -> Scores:
     """Return scores with NaN for those of broken rows."""
     return np.where(scores == INVALID_SCORE, np.nan, scores)
 

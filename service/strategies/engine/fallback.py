@@ -7,7 +7,7 @@ from service.strategies.engine.registry import Choice
 
 
 def choose_without_model(question: Question) -> Choice:
-    """Choose what needs no model, and say why there is none."""
+    """Return a strategy that needs no model, and the reason why there is no model."""
     why = {
         0: "no sample is labelled",
         1: "only one class is labelled",

@@ -1,4 +1,4 @@
-"""Strategies that look at the features alone: the batch stands for the pool, whatever a model thinks of it."""
+"""Features as dense matrices of bounded width, drawn samples of them, and their k-means clusters."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ SAMPLE = Parameter(
     default=10_000,
     minimum=100,
     maximum=100_000,
-    summary="How many candidates, drawn by the seed, are looked at; never fewer than the batch.",
+    summary="Number of candidates considered, drawn at random; never fewer than the batch.",
 )
 
 
-def sampled(view: PoolView, sample: int, batch_size: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
+def draw_sample(view: PoolView, sample: int, batch_size: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
     """Return the positions of the candidates to look at, in drawn order, and what to tell of it."""
     n = len(view.candidates)
-    n_drawn = min(n, max(min(sample, SAMPLE_CELLS // width(view.pool)), batch_size))
+    n_drawn = min(n, max(min(sample, SAMPLE_CELLS // dense_width(view.pool)), batch_size))
     drawn = rng.choice(n, n_drawn, replace=False)
     return drawn, [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
 
 
-def spread(
+def pick_cluster_middles(
     view: PoolView,
     positions: Positions,
     batch_size: int,
@@ -61,14 +61,16 @@ def spread(
 
     Where there are fewer clusters than places, the others go to the first of the rest; `otherwise` says what it means.
     """
-    n, d = len(positions), width(view.pool)
+    n, d = len(positions), dense_width(view.pool)
     notes = notes_of_folding(view.pool)
     if batch_size == n:  # every row would be its own cluster
         return positions, notes
-    n_clusters = affordable(batch_size, n, d)
+    n_clusters = limit_clusters(batch_size, n, d)
     if n_clusters < batch_size:
         notes.append(f"{otherwise.format(batch_size - n_clusters)}: more than {n_clusters} clusters take long")
-    rows = cluster_middles(comparable(dense_rows(view.pool, view.candidates[positions])), n_clusters, rng, weights)
+    rows = cluster_middles(
+        center_and_scale(read_dense(view.pool, view.candidates[positions])), n_clusters, rng, weights
+    )
     # Where fewer rows differ than were asked for, clusters stay empty as well.
     rest = np.delete(positions, rows)[: batch_size - len(rows)]
     return np.concatenate([positions[rows], rest]), notes
@@ -76,11 +78,11 @@ def spread(
 
 def notes_of_folding(pool: Pool) -> list[str]:
     """Say whether the features were folded."""
-    d = width(pool)
+    d = dense_width(pool)
     return [f"folded the {pool.n_columns} sparse features into {d}"] if d < pool.n_columns else []
 
 
-def affordable(n_clusters: int, n: int, d: int) -> int:
+def limit_clusters(n_clusters: int, n: int, d: int) -> int:
     """Return how many clusters of n rows can be found in the time there is: so many, or fewer."""
     return min(n_clusters, max(STEP_WORK // (n * d), 1))
 
@@ -92,7 +94,7 @@ def cluster_middles(
 
     Without weights (n,) above 0 each row weighs the same. Of equal rows the first stands for all.
     """
-    found = clustered(Z, n_clusters, rng, weights)
+    found = fit_k_means(Z, n_clusters, rng, weights)
     away = Z - found.cluster_centers_[found.labels_]
     order = np.lexsort((np.einsum("nd,nd->n", away, away), found.labels_))
     labels, starts = np.unique(found.labels_[order], return_index=True)
@@ -100,7 +102,7 @@ def cluster_middles(
     return order[starts[top(sizes.astype(np.float64), n_clusters, rng)]]
 
 
-def clustered(
+def fit_k_means(
     Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator, weights: NDArray[np.float64] | None = None
 ) -> KMeans:
     """Find clusters by k-means, from one start.
@@ -113,7 +115,7 @@ def clustered(
     return KMeans(n_clusters, n_init=1, max_iter=50, random_state=seed).fit(Z, sample_weight=weights)
 
 
-def ranks_within(labels: NDArray[np.integer[Any]], order: Positions) -> Positions:
+def rank_within_clusters(labels: NDArray[np.integer[Any]], order: Positions) -> Positions:
     """Return for each row (n,) how many of its own cluster come before it in an order of all rows (n,)."""
     by_cluster = order[np.argsort(labels[order], kind="stable")]
     _, starts, sizes = np.unique(labels[by_cluster], return_index=True, return_counts=True)
@@ -122,12 +124,12 @@ def ranks_within(labels: NDArray[np.integer[Any]], order: Positions) -> Position
     return ranks
 
 
-def width(pool: Pool) -> int:
+def dense_width(pool: Pool) -> int:
     """Return how many columns the rows of a pool have once they are dense."""
     return min(pool.n_columns, FOLDED) if pool.is_sparse else pool.n_columns
 
 
-def dense(X: Features) -> NDArray[Any]:
+def to_dense(X: Features) -> NDArray[Any]:
     """Return rows (n, d) as a dense matrix; sparse ones of more than FOLDED columns are folded into so many.
 
     Every column is added to one of the new ones, or taken from it, as a fixed draw says: distances stay as they are on
@@ -144,28 +146,28 @@ def dense(X: Features) -> NDArray[Any]:
     return rows
 
 
-def dense_rows(pool: Pool, rows: Positions) -> NDArray[Any]:
-    """Return some rows of a pool as `dense` does; sparse ones are read some at a time, for they may be long."""
+def read_dense(pool: Pool, rows: Positions) -> NDArray[Any]:
+    """Return some rows of a pool as `to_dense` does; sparse ones are read some at a time, for they may be long."""
     if not pool.is_sparse:
-        return dense(pool.take(rows))
+        return to_dense(pool.take(rows))
     step = max(1, CHUNK_CELLS // pool.cells_per_row)
-    blocks = [dense(pool.take(rows[start : start + step])) for start in range(0, len(rows), step)]
-    return np.concatenate(blocks or [np.empty((0, width(pool)))])
+    blocks = [to_dense(pool.take(rows[start : start + step])) for start in range(0, len(rows), step)]
+    return np.concatenate(blocks or [np.empty((0, dense_width(pool)))])
 
 
-def comparable(X: NDArray[Any]) -> NDArray[np.float64]:
+def center_and_scale(X: NDArray[Any]) -> NDArray[np.float64]:
     """Return the rows centred, in float64, and divided by one number that brings the largest cell to 1.
 
     One number for all columns keeps the geometry, and no square of a distance overflows or vanishes afterwards. The
     first division is for the mean, whose sum may overflow; the second for rows that lie close together far away.
     """
     Z = X.astype(np.float64)
-    Z /= largest(Z)
+    Z /= largest_magnitude(Z)
     Z -= Z.mean(axis=0)
-    Z /= largest(Z)
+    Z /= largest_magnitude(Z)
     return Z
 
 
-def largest(Z: NDArray[np.float64]) -> float:
+def largest_magnitude(Z: NDArray[np.float64]) -> float:
     """Return the largest absolute value, or 1 where all are 0."""
     return float(max(np.max(Z), -np.min(Z))) or 1.0

@@ -66,7 +66,7 @@ SAMPLE = Parameter(
     default=1_000_000,
     minimum=100,
     maximum=100_000_000,
-    summary="How many candidates, drawn by the seed, are looked at at most; never fewer than the batch.",
+    summary="Largest number of candidates considered, drawn at random; never fewer than the batch.",
 )
 
 
@@ -278,7 +278,7 @@ def nearest_labeled(view: PoolView, rows: Positions, batch_size: int, rng: np.ra
     return nearest
 
 
-def pick(
+def select_greedily(
     nearest: Nearest, chosen: list[int], batch_size: int, rng: np.random.Generator, turn_of: Callable[[int], Turn]
 ) -> Positions:
     """Return `batch_size` positions: those chosen already, then in each turn the one of the highest key.
@@ -291,7 +291,7 @@ def pick(
         turn = turn_of(len(chosen))
         keys = turn(nearest.distances, slice(None))
         keys[chosen] = -np.inf
-        level = highest(keys, partial(bring_up_to_date, nearest, keys, turn))
+        level = find_highest(keys, partial(bring_up_to_date, nearest, keys, turn))
         chosen.append(int(level[hash_positions(level, seed).argmin()]))
         nearest.add(nearest.rows[chosen[-1:]])
     return np.array(chosen, np.int64)
@@ -303,7 +303,7 @@ def bring_up_to_date(nearest: Nearest, keys: Keys, turn: Turn, positions: Positi
     keys[positions] = turn(nearest.distances[positions], positions)
 
 
-def highest(keys: Keys, refresh: Callable[[Positions], None]) -> Positions:
+def find_highest(keys: Keys, refresh: Callable[[Positions], None]) -> Positions:
     """Return the positions that share the highest key, where `keys` (n,) are bounds of which some may be too high.
 
     Whoever is above a floor is brought up to date, in place, by `refresh`. If the best of them stays above it, nobody

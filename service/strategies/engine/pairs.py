@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
-from service.strategies.engine.features import SAMPLE_CELLS, dense, notes_of_folding, sampled, width
+from service.strategies.engine.features import SAMPLE_CELLS, dense_width, draw_sample, notes_of_folding, to_dense
 from service.strategies.engine.greedy import Points, Space, centered_space, cut, standard_space
 from service.strategies.engine.question import PoolView, Positions
 
@@ -33,13 +33,12 @@ REFERENCES = Parameter(
     default=2000,
     minimum=100,
     maximum=100_000,
-    summary="How many of the candidates looked at stand for all where similarities are summed up; fewer where "
-    "it would take long.",
+    summary="Number of candidates that similarities are summed over; fewer where it would take long.",
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ground:
+class SampledPoints:
     """Some candidates in drawn order, as points in a space; the labelled rows; and what to tell of it."""
 
     positions: Positions
@@ -59,26 +58,26 @@ class Ground:
     def from_labeled(self, points: Points) -> Squares:
         """Return the squared distance of each point from the nearest labelled row, infinite where there is none."""
         least = np.full(len(points.features), np.inf)
-        for some in cut(self.labeled, SAMPLE_CELLS // width(self.space.pool)):
+        for some in cut(self.labeled, SAMPLE_CELLS // dense_width(self.space.pool)):
             np.minimum(
-                least, over_pairs(points, points_in(self.space, some), as_they_are, np.minimum, np.inf), out=least
+                least, reduce_over_pairs(points, read_points(self.space, some), identity, np.minimum, np.inf), out=least
             )
         return least
 
 
-def ground_of(
+def sample_points(
     view: PoolView, sample: int, batch_size: int, rng: np.random.Generator, *, standardize: bool = False
-) -> Ground:
+) -> SampledPoints:
     """Return a drawn sample of the candidates; fewer where all its distances, or those from all labels, take long."""
     use_one_thread()
-    n_pairs = max_pairs(width(view.pool))
+    n_pairs = max_pairs(dense_width(view.pool))
     at_most = min(sample, math.isqrt(n_pairs), n_pairs // max(len(view.covered), 1))
-    positions, notes = sampled(view, at_most, batch_size, rng)
+    positions, notes = draw_sample(view, at_most, batch_size, rng)
     rows = view.candidates[positions]
     # Features that are mostly 0, words say, would count the more the rarer they are.
     space_of = standard_space if standardize and not view.pool.is_sparse else centered_space
     space = space_of(view.pool, np.concatenate([rows, view.covered]))
-    return Ground(positions, points_in(space, rows), space, view.covered, notes + notes_of_folding(view.pool))
+    return SampledPoints(positions, read_points(space, rows), space, view.covered, notes + notes_of_folding(view.pool))
 
 
 def max_pairs(n_columns: int) -> int:
@@ -86,26 +85,28 @@ def max_pairs(n_columns: int) -> int:
     return WORK // (n_columns + PAIR_COST)
 
 
-def some_of(points: Points, rows: Positions | NDArray[np.bool_]) -> Points:
+def take_points(points: Points, rows: Positions | NDArray[np.bool_]) -> Points:
     """Return some of dense points, by position or mask."""
     return Points(points.features[rows])
 
 
-def points_in(space: Space, rows: Positions) -> Points:
+def read_points(space: Space, rows: Positions) -> Points:
     """Return rows of the pool as dense points."""
-    return Points(dense(space.read(rows).features))
+    return Points(to_dense(space.read(rows).features))
 
 
 OfPairs = Callable[[Squares, slice], NDArray[Any]]
 """From the squared distances of some rows from a run of others, and which run, to a number for each pair."""
 
 
-def as_they_are(squares: Squares, _: slice) -> Squares:
+def identity(squares: Squares, _: slice) -> Squares:
     """Return the squared distances."""
     return squares
 
 
-def over_pairs(rows: Points, others: Points, of: OfPairs, combine: np.ufunc, initial: float) -> NDArray[np.float64]:
+def reduce_over_pairs(
+    rows: Points, others: Points, of: OfPairs, combine: np.ufunc, initial: float
+) -> NDArray[np.float64]:
     """Combine for each row what `of` makes of its distances from all others, never holding more than a few tiles."""
     n, n_others = len(rows.features), len(others.features)
     combined = np.full(n, initial)

@@ -1,4 +1,4 @@
-"""What a strategy is asked, and what it gets to see."""
+"""The input of a strategy."""
 
 from __future__ import annotations
 

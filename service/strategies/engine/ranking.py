@@ -1,4 +1,4 @@
-"""The one shared ranking. Nobody sorts again."""
+"""The ranking that all strategies share."""
 
 from __future__ import annotations
 

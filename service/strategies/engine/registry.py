@@ -1,4 +1,4 @@
-"""The strategies on offer: each is registered where it stands, by the decorator on its function."""
+"""The registry of strategies, filled by the decorators on their functions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ PolicyFunction = Callable[[Question, int], Choice]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One strategy: how callers name it, what they are told of it, and the function behind."""
+    """One strategy: its name, its description for callers, and its function."""
 
     name: str
     summary: str
@@ -72,8 +72,8 @@ MEMBERS = Parameter(
     default=7,
     minimum=2,
     maximum=100,
-    summary="How many models the committee has, each fitted to a bootstrap sample of the labels; a forest is its own "
-    "trees, however many.",
+    summary="Number of models in the committee, each fitted to a bootstrap sample of the labels; a forest uses its "
+    "own trees.",
 )
 
 
@@ -81,7 +81,7 @@ def scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer
     """Register a pure function probabilities (n, c) -> scores (n,), 0 or more, higher = ask first."""
 
     def register(function: Scorer) -> Scorer:
-        add(Strategy(name, summary, source, frozenset({Need.PROBABILITIES}), (), "scorer", function))
+        register_strategy(Strategy(name, summary, source, frozenset({Need.PROBABILITIES}), (), "scorer", function))
         return function
 
     return register
@@ -94,7 +94,7 @@ def committee_scorer(name: str, *, summary: str, source: str) -> Callable[[Score
     """
 
     def register(function: Scorer) -> Scorer:
-        add(Strategy(name, summary, source, frozenset({Need.MEMBERS}), (MEMBERS,), "scorer", function))
+        register_strategy(Strategy(name, summary, source, frozenset({Need.MEMBERS}), (MEMBERS,), "scorer", function))
         return function
 
     return register
@@ -109,7 +109,7 @@ def set_strategy(
     """
 
     def register(function: SetFunction) -> SetFunction:
-        add(Strategy(name, summary, source, needs, parameters, "set", function))
+        register_strategy(Strategy(name, summary, source, needs, parameters, "set", function))
         return function
 
     return register
@@ -119,13 +119,13 @@ def policy(name: str, *, summary: str, source: str) -> Callable[[PolicyFunction]
     """Register a function that chooses which other strategy to run."""
 
     def register(function: PolicyFunction) -> PolicyFunction:
-        add(Strategy(name, summary, source, frozenset(), (), "policy", function))
+        register_strategy(Strategy(name, summary, source, frozenset(), (), "policy", function))
         return function
 
     return register
 
 
-def add(strategy: Strategy) -> None:
+def register_strategy(strategy: Strategy) -> None:
     """Put a strategy on offer; two of one name are a mistake in the code."""
     if strategy.name in STRATEGIES:
         raise ValueError(f"there are two strategies named {strategy.name!r}")

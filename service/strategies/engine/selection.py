@@ -1,4 +1,4 @@
-"""From a question to a batch: settle which strategy can run, run it, say what was done."""
+"""Selection of a batch: choose the strategy that can run, run it, and report the reason."""
 
 from __future__ import annotations
 
