@@ -307,7 +307,8 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Let go of all that is at hand of a project."""
         gone = self._pool_ids.pop(project_id, None)
-        self.cache.drop(lambda key: key[0] == gone or key in (("state", project_id), ("leases", project_id)))
+        own = [(kind, project_id) for kind in ("state", "leases", "summary")]
+        self.cache.drop(lambda key: key[0] == gone or key in own)
 
     @contextmanager
     def transaction(
@@ -431,6 +432,23 @@ class Store:
         if held is not None and held.stamp.matches(f"{directory}/{STATE}"):
             return held.project
         return load_state(directory, project_id)
+
+    def summarize(self, project_id: str, make: Callable[[Project], tuple[Found, int]]) -> Found:
+        """Return what `make` returns of a project, with its size, and cache that instead of the state.
+
+        Raises ProjectNotFound or StoreDamaged.
+        """
+        key = ("summary", project_id)
+        try:
+            stamp = Stamp.of(self.directory(project_id) / STATE)
+        except FileNotFoundError:
+            raise ProjectNotFound(project_id) from None
+        cached: tuple[Stamp, Found] | None = self.cache.get(key)
+        if cached is not None and cached[0] == stamp:
+            return cached[1]
+        summary, n_bytes = make(self.peek(project_id))
+        self.cache.put(key, (stamp, summary), n_bytes)
+        return summary
 
     def check_writable(self) -> None:
         """Write and remove a file, or raise OSError or StoreUnwritable."""

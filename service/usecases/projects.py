@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import chain, repeat
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.domain.labels import ANONYMOUS, SKIP, Label, look_up
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
-from service.domain.project import Project, format_times
+from service.domain.project import ConsensusMethod, EstimatorSpec, ModelRef, Project, TestScore, format_times
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 
@@ -36,10 +36,40 @@ class FitStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectSummary:
+    """The attributes of a `Project` that a list shows, without its labels."""
+
+    project_id: str
+    version: int
+    n_samples: int
+    n_features: int
+    n_labeled: int
+    n_unlabeled: int
+    n_skipped: int
+    classes: tuple[Label, ...]
+    class_counts: list[int]
+    estimator: EstimatorSpec
+    consensus_method: ConsensusMethod
+    skips_to_drop: int
+    random_state: int
+    model: ModelRef | None
+    n_labels_since_fit: int
+    test_score: TestScore | None
+    created_at: int
+    updated_at: int
+    fit_is_due: bool
+    fit_error: str | None
+
+
+SUMMARY_BYTES = 2_000
+"""Size of a summary without its classes, roughly."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectStatus:
     """A project and the status of its fit, which is not part of the state."""
 
-    project: Project
+    project: Project | ProjectSummary
     fit: FitStatus
 
 
@@ -71,7 +101,14 @@ def get(store: Store, project_id: str) -> Project:
     return store.read(project_id).project
 
 
-def with_fit_status(store: Store, project: Project) -> ProjectStatus:
+def summarize(project: Project) -> tuple[ProjectSummary, int]:
+    """Return the summary of a project, and its size in bytes."""
+    values = {field.name: getattr(project, field.name) for field in fields(ProjectSummary)}
+    model = project.model and replace(project.model, consensus=None)  # it has an entry for each label
+    return ProjectSummary(**values | {"model": model}), SUMMARY_BYTES + 100 * len(project.classes)
+
+
+def with_fit_status(store: Store, project: Project | ProjectSummary) -> ProjectStatus:
     """Return a project with the current status of its fit."""
     is_due = project.fit_is_due
     # A fit that is at work is one that is due.
@@ -88,7 +125,7 @@ def list_all(store: Store, limit: int, after: str | None, may_see: Callable[[str
     projects = []
     for name in names[:limit]:
         try:
-            projects.append(with_fit_status(store, get(store, name)))
+            projects.append(with_fit_status(store, store.summarize(name, summarize)))
         except ProjectNotFound:
             continue  # deleted meanwhile
         except StoreDamaged as error:

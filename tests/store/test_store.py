@@ -951,6 +951,24 @@ def test_a_clock_that_was_set_back_leaves_the_order_of_commits(store, monkeypatc
     assert after.updated_at > before > after.created_at - 1
 
 
+def test_a_summary_is_made_once_for_each_state_and_leaves_no_state_in_the_cache(quick, tmp_path):
+    fit(Store(tmp_path / "data"))
+    made = []
+
+    def summarize(project):
+        made.append(project.version)
+        return project.n_labeled, 10
+
+    assert [quick.summarize("p", summarize) for _ in range(2)] == [2, 2]
+    label(Store(tmp_path / "data"), 3)
+    assert [quick.summarize("p", summarize) for _ in range(2)] == [3, 3]
+    assert made == [1, 2]
+    assert quick.cache.get(("state", "p")) is None
+    Store(tmp_path / "data").delete("p")
+    with pytest.raises(ProjectNotFound):
+        quick.summarize("p", summarize)
+
+
 # A project that cannot be read harms no other.
 
 DAMAGE = {
