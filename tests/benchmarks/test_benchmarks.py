@@ -59,7 +59,7 @@ def test_the_command_writes_all_numbers_as_json(command_run):
     assert {"measured", "command", "machine", "versions", "rows", "cost", "profile"} == result.keys()
     assert {"numpy", "scikit-learn", "gunicorn"} < result["versions"].keys()
     assert [row["number"] for row in result["rows"]] == [6] * len(result["rows"])
-    assert all(row["measured"] > 0 and len(row["samples"]) > 1 for row in result["rows"])
+    assert all(row["measured"] > 0 and row["samples"] for row in result["rows"])  # a slow library is timed once
     assert all(cost["fit"] > 0 and cost["query_again"] > 0 and cost["label"] > 0 for cost in result["cost"])
 
 
