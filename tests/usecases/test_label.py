@@ -147,6 +147,20 @@ def test_all_records_or_none(client: FlaskClient, project: str) -> None:
     assert get(client, "/projects/p") == before
 
 
+def test_the_query_of_the_request_is_that_of_records_without_their_own(client: FlaskClient, project: str) -> None:
+    records = {"index": 9, "label": 1}, {"index": 10, "skip": True}, {"index": 11, "label": 0, "query_id": "other"}
+    label(client, *records, query_id="batch")
+    label(client, {"index": 12, "label": 0})
+    queries = {index: record(client, index)[0]["query_id"] for index in (9, 10, 11, 12)}
+    assert queries == {9: "batch", 10: "batch", 11: "other", 12: None}
+
+
+def test_a_malformed_query_of_the_request_changes_nothing(client: FlaskClient, project: str) -> None:
+    problem = label(client, {"index": 9, "label": 1}, query_id="no spaces", expect=422)
+    assert [error["pointer"] for error in problem["errors"]] == ["/query_id"]
+    assert not record(client, 9)
+
+
 def test_who_when_and_which_question_are_kept(client: FlaskClient, project: str) -> None:
     query_id = post(client, "/query", project_id="p")["query_id"]
     label(client, {"index": 9, "label": 1, "annotator": "Zoë", "query_id": query_id})

@@ -298,9 +298,10 @@ STORY = (
         200,
         body={
             "project_id": "flowers",
+            "query_id": QUERY_ID,
             "labels": [
-                {"index": 6, "label": "versicolor", "annotator": "ada", "query_id": QUERY_ID},
-                {"index": 7, "skip": True, "annotator": "ada", "query_id": QUERY_ID},
+                {"index": 6, "label": "versicolor", "annotator": "ada"},
+                {"index": 7, "skip": True, "annotator": "ada"},
             ],
         },
         reply={

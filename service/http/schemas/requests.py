@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -193,6 +194,7 @@ class LabelSchema(BaseSchema):
 
     project_id = project_id_field()
     labels = RuleField(label_fields.answers(), "The labels and skips. All are stored, or none.", required=True)
+    query_id = RuleField(label_fields.QUERY_ID, "The query that returned the samples, for records without their own.")
     refit = RuleField(
         fields.one_of("wait", "background", "never"),
         "`wait`: the reply waits for the fit and carries the new model. `background`: the fit follows the reply. "
@@ -357,5 +359,8 @@ def opened(name: str, data: Mapping[str, Any], limits: Limits) -> Any:
 
 
 def label_request(data: Mapping[str, Any]) -> LabelRequest:
-    """Return the request of a loaded LabelSchema."""
-    return LabelRequest(data["project_id"], data["labels"], data["refit"])
+    """Return the request of a loaded LabelSchema; records without a `query_id` get that of the request."""
+    labels, query_id = data["labels"], data.get("query_id")
+    if query_id is not None:
+        labels = [record if record.query_id else replace(record, query_id=query_id) for record in labels]
+    return LabelRequest(data["project_id"], labels, data["refit"])
