@@ -266,8 +266,8 @@ def sent_part(part: str) -> str:
 
 
 def test_an_example_in_another_media_type_sends_accept() -> None:
-    assert options(PAGE.request("list_project_labels-all_answers_as_csv"))[2] == ["Accept: text/csv"]
-    assert options(PAGE.request("list_project_labels-all_answers"))[2] == []
+    assert options(PAGE.request("list_project_labels-all_labels_as_csv"))[2] == ["Accept: text/csv"]
+    assert options(PAGE.request("list_project_labels-all_labels"))[2] == []
 
 
 def test_the_parameters_of_an_example_are_in_its_address() -> None:

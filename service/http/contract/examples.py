@@ -21,7 +21,7 @@ Json = Any
 class Example:
     """One request and its reply. `parts` makes it a form of JSON parts; without a `reply` the body is not shown.
 
-    `upload` names the operation whose last reply is what is sent.
+    `upload` names the operation whose last reply is the body.
     """
 
     operation: str
@@ -56,7 +56,7 @@ def problem(status: int, title: str, detail: str, pointer: str | None = None) ->
 
 
 def project(version: int, **changes: Json) -> Json:
-    """Return the reply that shows the project of the story, as it was made but for some changes."""
+    """Return the project of the story after its first fit, with `changes`."""
     made = {
         "project_id": "flowers",
         "version": version,
@@ -82,7 +82,7 @@ def project(version: int, **changes: Json) -> Json:
 
 
 def record(index: int, label: str | None, annotator: str | None = None, query_id: str | None = None) -> Json:
-    """Return one answer as GET /projects/{project_id}/labels shows it."""
+    """Return one record of GET /projects/{project_id}/labels."""
     return {
         "index": index,
         "id": None,
@@ -97,7 +97,7 @@ def record(index: int, label: str | None, annotator: str | None = None, query_id
 
 
 def annotator(name: str | None, n_labels: int, n_skips: int) -> Json:
-    """Return what somebody did as GET /projects/{project_id}/annotators shows it, where nobody labelled the same."""
+    """Return one record of GET /projects/{project_id}/annotators, without samples that others labelled too."""
     return {
         "annotator": name,
         "n_labels": n_labels,
@@ -110,9 +110,9 @@ def annotator(name: str | None, n_labels: int, n_skips: int) -> Json:
     }
 
 
-def answered(indices: list[int], scores: list[float] | None, strategy: str, **changes: Json) -> Json:
-    """Return the reply to a question about the project of the story, as it was made but for some changes."""
-    told = {
+def query_reply(indices: list[int], scores: list[float] | None, strategy: str, **changes: Json) -> Json:
+    """Return the reply to a query after the first fit of the story, with `changes`."""
+    reply = {
         "project_id": "flowers",
         "query_id": QUERY_ID,
         "indices": indices,
@@ -128,11 +128,11 @@ def answered(indices: list[int], scores: list[float] | None, strategy: str, **ch
         "explanations": None,
         "lease_expires_at": None,
     }
-    return told | changes
+    return reply | changes
 
 
 NO_PROJECT = {"project_id": None, "model_version": None}
-"""What is told otherwise where the samples themselves are sent."""
+"""Fields of the reply to a query without a project."""
 
 LEASE = {
     "query_id": QUERY_ID,
@@ -142,8 +142,8 @@ LEASE = {
     "leased_at": AT,
     "expires_at": TEN_MINUTES_LATER,
 }
-OF_LEASE = {"project_id": "flowers", "query_id": QUERY_ID}
-"""The id is that of the reply before."""
+LEASE_PATH = {"project_id": "flowers", "query_id": QUERY_ID}
+"""`query_id` is that of the previous reply."""
 
 REPLACED = project(
     6,
@@ -164,7 +164,7 @@ GROWN = REPLACED | {
     "class_counts": [1, 1],
 }
 DUE = {"due": True, "running_since": None, "last_error": None}
-LOOK_AT = {"project_id": "flowers"}
+PROJECT_PATH = {"project_id": "flowers"}
 
 STORY = (
     Example(
@@ -182,7 +182,7 @@ STORY = (
     ),
     Example(
         "fit_project",
-        "A pool for a project that has one",
+        "A pool for an existing project",
         409,
         body={"project_id": "flowers", "X": FLOWERS},
         reply=problem(
@@ -196,14 +196,14 @@ STORY = (
         "The next two samples",
         200,
         body={"project_id": "flowers", "batch_size": 2, "strategy": "margin"},
-        reply=answered([6, 7], [0.9825, 0.7851], "margin"),
+        reply=query_reply([6, 7], [0.9825, 0.7851], "margin"),
     ),
     Example(
         "query_project",
         "Why this sample",
         200,
         body={"project_id": "flowers", "strategy": "badge", "explain": True},
-        reply=answered(
+        reply=query_reply(
             [6],
             None,
             "badge",
@@ -222,26 +222,26 @@ STORY = (
     ),
     Example(
         "query_project",
-        "A sample that is held for one person",
+        "A sample leased to an annotator",
         200,
         body={"project_id": "flowers", "strategy": "margin", "annotator": "ada", "lease_seconds": 600},
-        reply=answered([6], [0.9825], "margin", lease_expires_at=TEN_MINUTES_LATER),
+        reply=query_reply([6], [0.9825], "margin", lease_expires_at=TEN_MINUTES_LATER),
     ),
-    Example("list_project_leases", "What is held", 200, path=LOOK_AT, reply={"leases": [LEASE]}),
+    Example("list_project_leases", "All leases", 200, path=PROJECT_PATH, reply={"leases": [LEASE]}),
     Example(
         "renew_lease",
-        "An hour more",
+        "One more hour",
         200,
-        path=OF_LEASE,
+        path=LEASE_PATH,
         body={"lease_seconds": 3600},
         reply=LEASE | {"expires_at": AN_HOUR_LATER},
     ),
-    Example("release_lease", "Given back", 204, path=OF_LEASE),
+    Example("release_lease", "Released early", 204, path=LEASE_PATH),
     Example(
         "release_lease",
-        "A lease that is over",
+        "A lease that was released",
         404,
-        path=OF_LEASE,
+        path=LEASE_PATH,
         reply=problem(
             404,
             "Not Found",
@@ -250,7 +250,7 @@ STORY = (
     ),
     Example(
         "query_project",
-        "A strategy that there is not",
+        "A misspelt strategy",
         422,
         body={"project_id": "flowers", "strategy": "entropi"},
         reply=problem(
@@ -262,10 +262,10 @@ STORY = (
     ),
     Example(
         "query_project",
-        "What a model of your own is unsure of, without a project",
+        "Probabilities of your own model, without a project",
         200,
         body={"probabilities": [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]], "batch_size": 2, "strategy": "margin"},
-        reply=answered([1, 2], [1.0, 0.6], "margin", **NO_PROJECT, n_labeled=0, n_unlabeled=3),
+        reply=query_reply([1, 2], [1.0, 0.6], "margin", **NO_PROJECT, n_labeled=0, n_unlabeled=3),
     ),
     Example(
         "query_project",
@@ -276,18 +276,18 @@ STORY = (
             "probabilities": [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]],
             "y": [None, "rose", None],
         },
-        reply=answered([2], [0.8813], "entropy", **NO_PROJECT, n_labeled=1, n_unlabeled=2),
+        reply=query_reply([2], [0.8813], "entropy", **NO_PROJECT, n_labeled=1, n_unlabeled=2),
     ),
     Example(
         "query_project",
-        "A row that is no probabilities",
+        "A row that does not sum to 1",
         422,
         body={"probabilities": [[0.9, 0.1], [0.9, 0.3]]},
         reply=problem(422, "Unprocessable Entity", "must sum to 1, within 0.01, and sums to 1.2", "/probabilities/1"),
     ),
     Example(
         "query_project",
-        "A project that there is not",
+        "An unknown project",
         404,
         body={"project_id": "trees"},
         reply=problem(404, "Not Found", str(ProjectNotFound("trees"))),
@@ -325,7 +325,7 @@ STORY = (
     ),
     Example(
         "label_project",
-        "What was meant for an earlier version",
+        "A label for an earlier version",
         412,
         body={"project_id": "flowers", "labels": [{"index": 5, "label": "setosa"}]},
         headers={"If-Match": '"0f6d1c52-2"'},
@@ -351,9 +351,9 @@ STORY = (
     ),
     Example(
         "list_project_labels",
-        "All answers",
+        "All labels",
         200,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         reply={
             "labels": [
                 record(0, "setosa"),
@@ -365,9 +365,9 @@ STORY = (
     ),
     Example(
         "list_project_labels",
-        "All answers as CSV",
+        "All labels as CSV",
         200,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         headers={"Accept": "text/csv"},
         media_type="text/csv",
         reply="index,id,label,skip,annotator,query_id,labeled_at,consensus,quality\r\n"
@@ -378,16 +378,16 @@ STORY = (
     ),
     Example(
         "list_project_annotators",
-        "Who answered",
+        "All annotators",
         200,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         reply={"annotators": [annotator(None, 2, 0), annotator("ada", 1, 1)]},
     ),
     Example(
         "list_project_predictions",
         "Two predictions",
         200,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         query={"indices": "4,5", "probabilities": "true"},
         reply={
             "model_version": 3,
@@ -401,9 +401,9 @@ STORY = (
     ),
     Example(
         "evaluate_project",
-        "Too few labels to tell how good the model is",
+        "Too few labels to evaluate the model",
         200,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         reply={
             "n": 2,
             "method": METHOD,
@@ -420,16 +420,16 @@ STORY = (
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),
     Example(
         "retract_label",
-        "A sample without an answer",
+        "A sample without a label",
         404,
         path={"project_id": "flowers", "index": "7"},
         reply=problem(404, "Not Found", str(LabelNotFound(7))),
     ),
     Example(
         "list_project_events",
-        "What happened last",
+        "The latest event",
         200,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         query={"after": "4"},
         reply={
             "events": [
@@ -446,7 +446,7 @@ STORY = (
     ),
     Example(
         "fit_project",
-        "A new pool in the place of the old, as a form",
+        "A new pool that replaces the old one, as a form",
         200,
         parts={
             "config": {"project_id": "flowers", "replace": True, "estimator": "gaussian_nb"},
@@ -459,7 +459,7 @@ STORY = (
         "get_project",
         "The project as it is",
         200,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         reply=REPLACED,
     ),
     Example(
@@ -481,24 +481,24 @@ STORY = (
             "append_samples",
             title,
             200,
-            path=LOOK_AT,
+            path=PROJECT_PATH,
             body={"X": [[1.5, 0.4], [4.6, 1.4]], "y": [None, "versicolor"]},
             headers={"Idempotency-Key": "5f0c-two-more-flowers"},
             reply={**GROWN, "version": 7, "n_labels_since_fit": 2, "fit": DUE},
         )
-        for title in ("Two more flowers, one with a label", "The same again, where no reply came")
+        for title in ("Two more flowers, one with a label", "Sent again because no reply arrived")
     ),
     Example(
         "append_samples",
         "Rows of another width",
         422,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         body={"X": [[1.5]]},
         reply=problem(422, "Unprocessable Entity", "has 1 columns, but the pool has 2", "/X"),
     ),
     Example(
         "fit_project",
-        "A project whose fit follows",
+        "A project that is fitted in the background",
         202,
         body={"project_id": "bees", "X": FLOWERS, "y": ["worker", None, "drone", None, None, None, None, None]},
         headers={"Prefer": "respond-async"},
@@ -512,10 +512,10 @@ STORY = (
             fit=DUE,
         ),
     ),
-    Example("export_project", "All of it", 200, path=LOOK_AT, media_type="application/zip"),
+    Example("export_project", "The whole project", 200, path=PROJECT_PATH, media_type="application/zip"),
     Example(
         "import_project",
-        "The same under the same name",
+        "A name that is taken",
         409,
         query={"project_id": "flowers"},
         upload="export_project",
@@ -527,7 +527,7 @@ STORY = (
     ),
     Example(
         "import_project",
-        "The same under another name",
+        "The project under another name",
         201,
         query={"project_id": "copy"},
         upload="export_project",
@@ -537,18 +537,18 @@ STORY = (
     Example("list_strategies", "All strategies", 200),
     Example("list_estimators", "All estimators", 200),
     Example("get_health", "The process is alive", 200, reply={"status": "ok", "version": __version__}),
-    Example("get_readiness", "It can write", 200, reply={"status": "ok"}),
-    Example("get_metrics", "All numbers", 200, media_type="text/plain"),
+    Example("get_readiness", "The data directory is writable", 200, reply={"status": "ok"}),
+    Example("get_metrics", "All metrics", 200, media_type="text/plain"),
     Example("get_openapi", "The contract", 200, media_type="application/yaml"),
     Example("get_docs", "The reference", 200, media_type="text/html"),
     Example("get_guide", "The guide to training", 200, path={"page": "training"}, media_type="text/html"),
-    Example("delete_project", "The end", 204, path=LOOK_AT),
+    Example("delete_project", "The end", 204, path=PROJECT_PATH),
     Example(
         "get_project",
-        "A project that is gone",
+        "A deleted project",
         404,
-        path=LOOK_AT,
+        path=PROJECT_PATH,
         reply=problem(404, "Not Found", str(ProjectNotFound("flowers"))),
     ),
 )
-"""In the order in which it happened."""
+"""The requests in the order in which they are sent."""
