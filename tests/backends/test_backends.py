@@ -106,7 +106,7 @@ def test_a_worker_gives_the_scores_of_threads_to_the_bit(project, tmp_path, scor
     assert np.array_equal(scores, scored(opened(tmp_path), scorer=scorer))
 
 
-def test_a_worker_sees_that_there_is_another_model(project, client, tmp_path):
+def test_a_worker_notices_a_new_model(project, client, tmp_path):
     task = task_of(tmp_path)
     label_one_more(client)
     assert score_task(task) is None
@@ -133,7 +133,7 @@ def test_a_worker_of_other_versions_refuses(project, tmp_path):
         score_task(replace(task, basis=replace(task.basis, platform="numpy 1.0")))
 
 
-def test_a_worker_without_the_data_directory_refuses_and_makes_none(project, tmp_path):
+def test_a_worker_without_the_data_directory_refuses(project, tmp_path):
     task = task_of(tmp_path)
     with pytest.raises(WorkerMismatch, match=r"has no data directory .*elsewhere"):
         score_task(replace(task, basis=replace(task.basis, root=tmp_path / "elsewhere")))
@@ -176,7 +176,7 @@ def refused() -> Here:
         (lambda: Here(n_cores=0), 0, "it has no workers"),
     ],
 )
-def test_the_scores_are_the_same_whatever_becomes_of_the_cluster(project, tmp_path, busy, connect, n_done, words):
+def test_the_scores_are_the_same_if_the_cluster_fails(project, tmp_path, busy, connect, n_done, words):
     snapshot = opened(tmp_path)
     backend = Cluster(ClusterLink("ray", connect), tmp_path / "data", snapshot.project)
     assert np.array_equal(scored(snapshot, backend), scored(snapshot))
@@ -186,7 +186,7 @@ def test_the_scores_are_the_same_whatever_becomes_of_the_cluster(project, tmp_pa
     assert all(words in warning for warning in warnings)
 
 
-def test_what_a_newer_state_takes_from_the_cluster_is_scored_here(project, client, tmp_path, busy):
+def test_chunks_of_an_outdated_state_are_scored_locally(project, client, tmp_path, busy):
     before = opened(tmp_path)
     backend = Cluster(ClusterLink("ray", Here), tmp_path / "data", before.project)
     label_one_more(client)
@@ -194,7 +194,7 @@ def test_what_a_newer_state_takes_from_the_cluster_is_scored_here(project, clien
     assert "ray scored 0 of 4 chunks" in busy.text
 
 
-def test_a_cluster_that_failed_is_left_alone_for_a_while(project, tmp_path, busy, monkeypatch):
+def test_a_failed_cluster_is_not_used_for_a_while(project, tmp_path, busy, monkeypatch):
     tried = []
 
     def connect() -> Here:
@@ -219,7 +219,7 @@ def test_a_small_pool_is_not_worth_the_way(project, tmp_path):
     assert np.array_equal(scores, scored(snapshot))
 
 
-def test_an_error_of_what_is_watched_is_raised_where_it_is_watched():
+def test_an_error_of_a_watched_iterator_is_raised():
     def broken() -> Iterator[int]:
         yield 1
         raise ZeroDivisionError

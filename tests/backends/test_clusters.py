@@ -198,7 +198,7 @@ def test_a_cluster_answers_as_threads_do(engine: Dask | Ray, estimator: dict[str
 
 
 @pytest.mark.parametrize("engine", [installed(Dask), installed(Ray)], indirect=True)
-def test_a_cluster_that_comes_apart_changes_no_answer(engine: Dask | Ray, serve: Callable[..., Service]):
+def test_a_failing_cluster_changes_no_reply(engine: Dask | Ray, serve: Callable[..., Service]):
     threads = serve()
     make_project(threads, {"name": "random_forest", "params": {"n_estimators": 500}})
     cluster = serve(AQ_WORKERS="1", **on(engine))
@@ -216,7 +216,7 @@ def test_a_cluster_that_comes_apart_changes_no_answer(engine: Dask | Ray, serve:
 
 
 @pytest.mark.parametrize("engine", [installed(Dask), installed(Ray)])
-def test_without_the_cluster_the_answer_comes_in_seconds(engine: type[Dask] | type[Ray], serve: Callable[..., Service]):
+def test_without_the_cluster_the_reply_takes_seconds(engine: type[Dask] | type[Ray], serve: Callable[..., Service]):
     scheme = {"dask": "tcp", "ray": "ray"}[engine.name]
     address = f"{scheme}://127.0.0.1:{free_port()}"
     service = serve(AQ_WORKERS="1", AQ_BACKEND=engine.name, AQ_BACKEND_ADDRESS=address)

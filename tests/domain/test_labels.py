@@ -98,28 +98,28 @@ def test_the_majority_decides_and_the_latest_of_a_tie(votes, expected):
     [row[1:] for row in NOBODY_IN_PARTICULAR],
     ids=[row[0] for row in NOBODY_IN_PARTICULAR],
 )
-def test_a_label_of_nobody_in_particular(votes, expected, n_kept):
+def test_an_anonymous_label(votes, expected, n_kept):
     kept, _ = given_in_turn(*votes)
     assert outcome(kept) == expected
     assert len(kept) == n_kept
 
 
 @pytest.mark.parametrize(("votes", "expected"), [row[1:] for row in SKIPS], ids=[row[0] for row in SKIPS])
-def test_a_sample_is_skipped_when_nobody_labels_it(votes, expected):
+def test_a_sample_is_skipped_if_all_its_votes_are_skips(votes, expected):
     assert outcome(given_in_turn(*votes)[0]) == expected
 
 
 @pytest.mark.parametrize(("votes", "expected"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
-def test_what_is_said_already_changes_nothing(votes, expected):
+def test_a_repeated_vote_changes_nothing(votes, expected):
     assert given_in_turn(*votes)[1] == expected
 
 
-def test_what_changes_nothing_keeps_its_time():
+def test_a_repeated_vote_keeps_its_time():
     kept, _ = given_in_turn((ANN, A), (BOB, B), (ANN, A))
     assert kept.at.tolist() == [0, 1]
 
 
-def test_nothing_said_comes_to_nothing():
+def test_no_votes_give_no_labels():
     resolved = resolve_votes(Votes.empty())
     assert (len(resolved.labeled), len(resolved.skipped)) == (0, 0)
     assert resolved.code_of(np.array([0, 5])).tolist() == [SKIP, SKIP]
@@ -175,7 +175,7 @@ def test_where_times_tie_no_class_is_favoured():
     assert resolve_votes(swapped).codes.tolist() == codes.tolist()
 
 
-def test_a_skip_counts_for_one_person_and_without_a_name_for_all():
+def test_an_anonymous_skip_counts_for_everyone():
     rows = [(0, SKIP, ANN, b""), (0, SKIP, BOB, b""), (1, SKIP, ANONYMOUS, b""), (2, SKIP, ANN, b""), (2, A, BOB, b"")]
     votes, _ = cast_votes(Votes.empty(), Votes.from_rows(rows, 1))
     assert votes.majority.skipped.tolist() == [0, 1]

@@ -90,14 +90,14 @@ REVISIONS = [
 
 
 @pytest.mark.parametrize(("requests", "expected"), [row[1:] for row in REVISIONS], ids=[row[0] for row in REVISIONS])
-def test_a_revision_is_a_label_given_changed_or_taken_away(requests, expected):
+def test_giving_changing_or_retracting_a_label_is_a_revision(requests, expected):
     after = project()
     for at, votes in enumerate(requests):
         after = told(after, *votes, at=at)
     assert after.labels_revision == expected
 
 
-def test_a_second_who_agrees_is_no_revision_where_the_majority_counts():
+def test_an_agreeing_vote_is_no_revision_under_majority():
     assert told(told(project(consensus_method="majority"), (2, A, ANN)), (2, A, BOB), at=2).labels_revision == 1
 
 
@@ -159,19 +159,19 @@ def test_newer_votes_go_by_the_majority_until_the_next_fit():
     assert (since.class_counts, since.n_labels_since_fit) == ([2, 2], 1)
 
 
-def test_votes_that_came_during_the_fit_are_not_taken_for_what_was_weighed():
+def test_votes_during_the_fit_override_its_consensus():
     meanwhile = told(SPLIT, (2, B, ANN), at=3)
     fitted = meanwhile.with_model(replace(model(SPLIT.labels_revision), consensus=crowd_of(SPLIT, (2, A, 0.7))))
     assert (fitted.class_counts, fitted.fit_is_due) == ([1, 3], True)
 
 
-def test_a_word_of_nobody_against_the_consensus_is_a_change():
+def test_an_anonymous_label_against_the_consensus_is_a_change():
     before = weighed((2, A, 0.7))
     votes, n_changed = cast_votes(before.votes, Votes.from_rows([(2, B, ANONYMOUS, b"")], 3), before.labels)
     assert (n_changed, before.with_votes(votes).class_counts) == (1, [1, 3])
 
 
-def test_a_consensus_that_leaves_one_class_is_no_model():
+def test_a_consensus_with_one_class_is_not_adopted():
     only = told(told(project(), (0, B, ANONYMOUS), (2, A, ANN)), (2, A, BOB), at=2)
     assert only.with_model(replace(model(9), consensus=crowd_of(only, (2, B, 0.6)))) is only
 
@@ -253,7 +253,7 @@ ADOPTED = [
 
 
 @pytest.mark.parametrize(("before", "new", "version"), [row[1:] for row in ADOPTED], ids=[row[0] for row in ADOPTED])
-def test_a_model_is_adopted_unless_there_is_a_better(before, new, version):
+def test_a_model_is_adopted_unless_a_newer_one_exists(before, new, version):
     after = before.with_model(new)
     assert (after.model.version if after.model else None) == version
     assert (after is before) == (after.last_model == before.last_model)
@@ -264,7 +264,7 @@ def test_the_numbers_of_models_never_come_again():
     assert [after.model.version for after in numbers] == [1, 2]
 
 
-def test_what_cannot_be_fitted_any_more_has_no_model():
+def test_a_project_that_can_no_longer_be_fitted_has_no_model():
     assert retracted(BOTH.with_model(model(2)), 0).model is None
     assert told(BOTH.with_model(model(2)), (0, B, ANONYMOUS)).model is None
     assert retracted(told(BOTH, (2, A, ANONYMOUS)).with_model(model(3)), 0).model is not None
@@ -281,7 +281,7 @@ def test_a_clock_that_was_set_back_does_not_make_a_later_answer_an_earlier_one()
     assert ahead.next_moment() == ahead.next_version().updated_at == 2**60 + 1
 
 
-def test_a_score_counts_for_the_held_out_set_that_it_was_measured_on():
+def test_a_score_belongs_to_its_held_out_set():
     score = TestScore(1.0, 1.0, 1.0, 0.0)
     scored = replace(model(2), held_out=3, test_score=score)
     with_set = replace(BOTH, held_out=HeldOut(3, 5))
@@ -333,7 +333,7 @@ def test_a_label_that_does_not_belong_is_named(classes, declared, values, proble
     assert [error.pointer for error in caught.value.errors] == ["/y/5"]
 
 
-def test_declared_classes_come_behind_those_there_are():
+def test_declared_classes_follow_the_existing_ones():
     declared = declare_classes(project(classes=("m", "b")), ["z", "b", "a", "m"])
     assert declared.classes == ("m", "b", "z", "a")
     assert declared.classes_declared

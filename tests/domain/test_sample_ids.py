@@ -22,7 +22,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("names", TABLES.values(), ids=TABLES)
-def test_every_name_finds_its_row_and_every_row_its_name(names):
+def test_every_id_has_its_row_and_every_row_its_id(names):
     ids = SampleIds.build(names)
     assert len(ids) == len(names)
     assert [ids.find(name) for name in names] == list(range(len(names)))
@@ -31,7 +31,7 @@ def test_every_name_finds_its_row_and_every_row_its_name(names):
 
 
 @pytest.mark.parametrize("other", ["", "a", "ab", "abcd", "b", "é", "\0", "abc\0", "ABC", "zzz"])
-def test_a_name_that_is_not_there_is_not_found(other):
+def test_an_unknown_id_is_not_found(other):
     assert SampleIds.build(["abc", "abd", "xyz"]).find(other) is None
 
 

@@ -106,7 +106,7 @@ def test_every_endpoint_is_open_or_needs_a_role(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("operation", KEYED, ids=lambda operation: operation.name)
-def test_who_may_do_what(operation: Operation, someone: Callable[..., As]) -> None:
+def test_each_endpoint_requires_its_role(operation: Operation, someone: Callable[..., As]) -> None:
     assert someone().open(operation.method, path_of(operation)).status_code == 401
     for role in Role:
         status = someone(str(role), "*").open(operation.method, path_of(operation)).status_code
@@ -130,7 +130,7 @@ def test_every_get_is_open_or_a_readers() -> None:
     assert {operation.role for operation in OPERATIONS.all if operation.method == "GET"} == {None, Role.READER}
 
 
-def test_what_is_open_is_open(someone: Callable[..., As]) -> None:
+def test_open_endpoints_need_no_key(someone: Callable[..., As]) -> None:
     for path in ("/healthz", "/readyz", "/openapi.yaml", "/docs", "/docs/training"):
         assert someone().open("GET", path).status_code == 200
     assert someone().open("OPTIONS", "/fit").status_code == 200
@@ -138,13 +138,13 @@ def test_what_is_open_is_open(someone: Callable[..., As]) -> None:
     assert someone().open("HEAD", "/projects").status_code == 401
 
 
-def test_a_role_that_is_too_low_is_told_which_would_do(admin: As, someone: Callable[..., As]) -> None:
+def test_a_403_names_the_roles_that_suffice(admin: As, someone: Callable[..., As]) -> None:
     problem = someone("reader", "*").post("/label", 403, project_id="team-a", labels=[{"index": 3, "label": 0}])
     assert "needs a key with role annotator or admin; key 'reader-" in problem["detail"]
     assert admin.open("GET", "/projects/team-a").json["version"] == 1
 
 
-def test_without_keys_everybody_may_do_anything(client: FlaskClient) -> None:
+def test_without_a_key_file_every_request_is_allowed(client: FlaskClient) -> None:
     As(client, None).post("/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     As(client, "nonsense").post("/query", 200, project_id="p")
     assert As(client, None).open("DELETE", "/projects/p").status_code == 204
@@ -183,7 +183,7 @@ def test_without_keys_everybody_may_do_anything(client: FlaskClient) -> None:
     ],
     ids=lambda header: repr(header[:30]),
 )
-def test_what_is_no_key_is_refused(header: bytes, someone: Callable[..., As]) -> None:
+def test_an_invalid_authorization_header_is_refused(header: bytes, someone: Callable[..., As]) -> None:
     caller = someone("admin", "*")
     token = str(caller.token)
     value = header.replace(b"<token>", token.encode()).decode("latin-1")
@@ -203,7 +203,7 @@ def test_without_a_header_the_challenge_names_no_error(someone: Callable[..., As
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR "])
-def test_the_scheme_may_be_written_in_any_way(scheme: str, someone: Callable[..., As]) -> None:
+def test_the_scheme_is_case_insensitive(scheme: str, someone: Callable[..., As]) -> None:
     caller = someone("reader", "*")
     assert caller.client.get("/projects", headers={"Authorization": f"{scheme} {caller.token}"}).status_code == 200
 
@@ -242,7 +242,7 @@ def test_no_token_is_logged(someone: Callable[..., As], caplog: pytest.LogCaptur
     assert SECRET not in caplog.text
 
 
-def test_keys_that_never_could_be_read_are_a_fault_of_the_service(keys_file: Path, tmp_path: Path) -> None:
+def test_an_unreadable_key_file_is_an_internal_error(keys_file: Path, tmp_path: Path) -> None:
     keys_file.write_text("{")
     app = create_app(Settings(data_dir=tmp_path / "data", log_level="error", api_keys_file=keys_file))
     caller = As(app.test_client(), new_token())
@@ -275,7 +275,7 @@ BODIES: dict[str, Any] = {
     OF_A_PROJECT + NAME_A_PROJECT,
     ids=lambda operation: operation.name,
 )
-def test_a_hidden_project_is_one_that_there_is_not(operation: Operation, admin: As, someone: Callable[..., As]) -> None:
+def test_a_hidden_project_looks_like_a_missing_one(operation: Operation, admin: As, someone: Callable[..., As]) -> None:
     caller = someone("admin", "team-*")
     replies = []
     for project_id in ("birds", "stone", "team-z"):  # hidden, hidden if there were one, might be seen if there were one
@@ -289,7 +289,7 @@ def test_a_hidden_project_is_one_that_there_is_not(operation: Operation, admin: 
     assert admin.open("GET", "/projects/birds").json["version"] == 1
 
 
-def test_a_list_shows_what_may_be_seen_and_pages_are_full(admin: As, someone: Callable[..., As]) -> None:
+def test_pages_are_full_although_hidden_projects_are_left_out(admin: As, someone: Callable[..., As]) -> None:
     for name in ("ant", "team-b", "team-c", "zebra"):
         admin.post("/fit", 201, project_id=name, X=line_pool(2))
     caller = someone("reader", "team-*", "ant")
@@ -309,7 +309,7 @@ def test_a_key_of_no_project_sees_none(admin: As, someone: Callable[..., As]) ->
 
 @pytest.mark.parametrize("project_id", ["birds", "stone"])
 @pytest.mark.parametrize("body", [{"X": line_pool(3)}, {"X": line_pool(3), "replace": True}, {}])
-def test_nobody_makes_or_trains_a_project_outside_their_own(
+def test_a_key_cannot_create_or_train_other_projects(
     project_id: str, body: dict[str, Any], admin: As, someone: Callable[..., As]
 ) -> None:
     problem = someone("admin", "team-*", "ant").post("/fit", 403, project_id=project_id, **body)
@@ -318,7 +318,7 @@ def test_nobody_makes_or_trains_a_project_outside_their_own(
     assert admin.open("GET", "/projects/birds").json["version"] == 1
 
 
-def test_one_makes_asks_and_deletes_ones_own(someone: Callable[..., As]) -> None:
+def test_a_key_can_create_query_and_delete_its_projects(someone: Callable[..., As]) -> None:
     caller = someone("admin", "team-*")
     caller.post("/fit", 201, project_id="team-x", X=line_pool(), y=end_labels())
     caller.post("/query", 200, project_id="team-x")
@@ -334,14 +334,14 @@ def labels(caller: As) -> dict[int, str | None]:
     return {record["index"]: record["annotator"] for record in records}
 
 
-def test_a_key_of_an_annotator_answers_as_this_one(admin: As, someone: Callable[..., As]) -> None:
+def test_labels_count_as_the_annotators_of_the_key(admin: As, someone: Callable[..., As]) -> None:
     ada = someone("annotator", "*", annotator="ada")
     records = [{"index": 3, "label": 0}, {"index": 4, "label": 1, "annotator": "ada"}, {"index": 5, "skip": True}]
     ada.post("/label", 200, project_id="team-a", labels=records)
     assert {index: name for index, name in labels(ada).items() if name} == {3: "ada", 4: "ada", 5: "ada"}
 
 
-def test_a_key_of_an_annotator_answers_as_no_other(admin: As, someone: Callable[..., As]) -> None:
+def test_a_key_of_an_annotator_cannot_name_another(admin: As, someone: Callable[..., As]) -> None:
     ada = someone("annotator", "*", annotator="ada")
     records = [{"index": 3, "label": 0}, {"index": 4, "label": 0, "annotator": "bob"}]
     problem = ada.post("/label", 403, project_id="team-a", labels=records)
@@ -351,7 +351,7 @@ def test_a_key_of_an_annotator_answers_as_no_other(admin: As, someone: Callable[
     assert admin.open("GET", "/projects/team-a").json["version"] == 1
 
 
-def test_a_key_of_an_annotator_takes_back_its_own_answers_alone(admin: As, someone: Callable[..., As]) -> None:
+def test_a_key_of_an_annotator_retracts_only_its_own_labels(admin: As, someone: Callable[..., As]) -> None:
     ada, bob = (someone("annotator", "*", annotator=name) for name in ("ada", "bob"))
     ada.post("/label", 200, project_id="team-a", labels=[{"index": 3, "label": 0}, {"index": 4, "label": 0}])
     bob.post("/label", 200, project_id="team-a", labels=[{"index": 4, "label": 1}])
@@ -364,7 +364,7 @@ def test_a_key_of_an_annotator_takes_back_its_own_answers_alone(admin: As, someo
 
 
 @pytest.mark.parametrize(("role", "may"), [(Role.READER, False), (Role.ANNOTATOR, True), (Role.ADMIN, True)])
-def test_to_hold_samples_needs_more_than_to_read(role: Role, may: bool, app: Flask) -> None:
+def test_a_reader_cannot_lease_samples(role: Role, may: bool, app: Flask) -> None:
     with app.test_request_context():
         g.caller = Caller("k", role, ("*",))
         asked = {"lease_seconds": 60, "annotator": "ada"}
@@ -375,13 +375,13 @@ def test_to_hold_samples_needs_more_than_to_read(role: Role, may: bool, app: Fla
                 auth.with_query_annotator(asked)
 
 
-def test_who_holds_samples_is_the_annotator_of_the_key(app: Flask) -> None:
+def test_a_lease_belongs_to_the_annotator_of_the_key(app: Flask) -> None:
     with app.test_request_context():
         g.caller = Caller("k", Role.ANNOTATOR, ("*",), "ada")
         assert auth.with_query_annotator({"lease_seconds": 60})["annotator"] == "ada"
 
 
-def test_a_key_that_answers_as_one_touches_no_lease_of_another(admin: As, someone: Callable[..., As]) -> None:
+def test_a_key_of_an_annotator_cannot_change_leases_of_others(admin: As, someone: Callable[..., As]) -> None:
     ada, bob = (someone("annotator", "*", annotator=name) for name in ("ada", "bob"))
     lease = ada.post("/query", 200, project_id="team-a", lease_seconds=60)
     path = f"/projects/team-a/leases/{lease['query_id']}"
@@ -395,7 +395,7 @@ def test_a_key_that_answers_as_one_touches_no_lease_of_another(admin: As, someon
 # The contract.
 
 
-def test_the_page_tells_of_keys_and_roles() -> None:
+def test_the_page_describes_keys_and_roles() -> None:
     page = docs.reference_page()
     assert "Authorization: Bearer $KEY" in page
     assert page.count("Lowest role of a key: ") == len(KEYED)
@@ -425,7 +425,7 @@ def exchange(port: int, *head: str, body: bytes = b"") -> tuple[bytes, int]:
         return reply, n_sent
 
 
-def test_strangers_cost_nothing_and_keys_change_at_work(
+def test_bodies_without_a_key_are_not_read_and_keys_reload(
     served: tuple[Service, str], keys_file: Path, tmp_path: Path
 ) -> None:
     service, token = served

@@ -516,7 +516,7 @@ def test_the_page_is_rendered_once() -> None:
     assert docs.guide_page("training") is docs.guide_page("training")
 
 
-def test_the_policy_allows_only_what_the_page_brings() -> None:
+def test_the_policy_allows_only_the_parts_of_the_page() -> None:
     directives = dict(directive.split(" ", 1) for directive in docs.CSP.split("; "))
     assert directives["default-src"] == "'none'"
     assert directives["style-src"] == "'unsafe-inline'"

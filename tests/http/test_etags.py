@@ -65,7 +65,7 @@ def tag(client: FlaskClient) -> str:
     ],
     ids=["another", "weak", "newer", "of another project", "known", "weakly known", "must not be", "both"],
 )
-def test_a_condition_that_does_not_hold_changes_nothing(
+def test_a_failed_precondition_changes_nothing(
     client: FlaskClient, tag: str, name: str, condition: Callable[[str], dict[str, str]]
 ) -> None:
     before = get(client, "/projects/p")
@@ -77,7 +77,9 @@ def test_a_condition_that_does_not_hold_changes_nothing(
 
 @pytest.mark.parametrize("name", WRITES)
 @pytest.mark.parametrize("form", ["{}", "*", ' , "a,b" ,{},, W/"c"', '"", {}'])
-def test_a_condition_that_holds_is_no_hindrance(client: FlaskClient, tag: str, name: str, form: str) -> None:
+def test_a_precondition_that_holds_lets_the_request_through(
+    client: FlaskClient, tag: str, name: str, form: str
+) -> None:
     response = WRITES[name](client, **{"If-Match": form.replace("{}", tag), "If-None-Match": '"another"'})
     assert response.status_code in (200, 204), response.json
 
@@ -93,7 +95,7 @@ def test_a_project_that_is_not_there_matches_nothing(client: FlaskClient) -> Non
     assert client.delete("/projects/q", headers={"If-Match": "*"}).status_code == 404
 
 
-def test_an_import_heeds_conditions(client: FlaskClient, tag: str) -> None:
+def test_an_import_checks_preconditions(client: FlaskClient, tag: str) -> None:
     archive = client.get("/projects/p/export").data
 
     def take_in(name: str, **headers: str) -> int:
@@ -107,7 +109,7 @@ def test_an_import_heeds_conditions(client: FlaskClient, tag: str) -> None:
     assert take_in("?project_id=q", **{"If-None-Match": "*"}) == 201
 
 
-def test_a_project_made_anew_has_another_tag(client: FlaskClient, tag: str) -> None:
+def test_a_recreated_project_has_another_tag(client: FlaskClient, tag: str) -> None:
     client.delete("/projects/p")
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     assert client.get("/projects/p").headers["ETag"] != tag
@@ -115,7 +117,7 @@ def test_a_project_made_anew_has_another_tag(client: FlaskClient, tag: str) -> N
 
 
 @pytest.mark.parametrize("path", READERS)
-def test_what_a_caller_has_is_not_sent_again(client: FlaskClient, tag: str, path: str) -> None:
+def test_a_current_copy_gets_a_304(client: FlaskClient, tag: str, path: str) -> None:
     assert client.get(path).headers["ETag"] == tag
     for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
         response = client.get(path, headers={"If-None-Match": known})
@@ -140,7 +142,7 @@ def test_csv_and_json_have_tags_of_their_own(client: FlaskClient, tag: str) -> N
         assert client.get("/projects/p/labels", headers=header | {"If-None-Match": known}).status_code == 200
 
 
-def test_a_fit_that_is_due_is_not_hidden(client: FlaskClient) -> None:
+def test_a_304_does_not_hide_a_due_fit(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     post(client, "/label", project_id="p", labels=[{"index": 5, "label": 0}], refit="never")
     tag = client.get("/projects/p").headers["ETag"]
@@ -155,7 +157,7 @@ def test_other_posts_refuse_conditions(client: FlaskClient, tag: str) -> None:
         assert (problem.status_code, problem.json["errors"][0]["pointer"]) == (422, f"/headers/{header}")
 
 
-def test_of_writers_who_have_seen_the_same_one_wins(client: FlaskClient, tag: str) -> None:
+def test_one_of_concurrent_writers_wins(client: FlaskClient, tag: str) -> None:
     start = Barrier(4)
 
     def write(label: int) -> int:
@@ -190,7 +192,7 @@ def interrupted(store: Store, act: Callable[[Preconditions], object]) -> None:
     assert store.read("p").project.version == seen.version + 1
 
 
-def test_conditions_are_looked_at_under_the_lock(client: FlaskClient, tag: str) -> None:
+def test_preconditions_are_checked_under_the_lock(client: FlaskClient, tag: str) -> None:
     context: Context = client.application.extensions["active-query"]
     store = context.store
     again = fit.FitRequest("p")

@@ -124,12 +124,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("rule", "value"), TAKEN)
-def test_what_a_rule_takes_comes_out_as_it_went_in(rule, value):
+def test_a_rule_returns_valid_values_unchanged(rule, value):
     assert same(rule.read(value), value)
 
 
 @pytest.mark.parametrize(("rule", "value", "pointers"), REFUSED)
-def test_what_a_rule_refuses(rule, value, pointers):
+def test_a_rule_refuses_invalid_values(rule, value, pointers):
     assert refusal(rule, value) == ([pointers] if isinstance(pointers, str) else list(pointers))
 
 
@@ -240,7 +240,7 @@ def test_a_column_that_holds_no_labels_is_refused(column, pointers):
     assert refusal(LABELS_OR_NULL, column) == pointers
 
 
-def test_a_held_out_column_may_lack_no_label():
+def test_a_held_out_column_needs_every_label():
     assert refusal(LABELS, np.array([1, np.nan])) == ["/1"]
     assert refusal(LABELS, np.array(["", "a"])) == ["/0"]
 
@@ -338,7 +338,7 @@ class CountedList(list):
         (ANSWERS, [{"index": i, "label": "a"} for i in range(100)]),
     ],
 )
-def test_a_list_is_gone_through_a_few_times_however_long_it_is(rule, items):
+def test_the_passes_over_a_list_do_not_grow_with_its_length(rule, items):
     counted = CountedList(items)
     rule.read(counted)
     assert counted.walks <= 5
@@ -397,7 +397,7 @@ ALL_RULES = {
 
 @settings(max_examples=400)
 @given(json_values)
-def test_whatever_comes_is_taken_or_refused(value):
+def test_any_json_is_accepted_or_refused(value):
     value = orjson.loads(orjson.dumps(value))
     for name, rule in ALL_RULES.items():
         try:

@@ -99,7 +99,7 @@ def restarted(tmp_path: Path) -> FlaskClient:
 
 
 @pytest.mark.parametrize("name", [*REQUESTS, "query"])
-def test_the_same_again_is_answered_as_before_and_done_once(made: FlaskClient, tmp_path: Path, name: str) -> None:
+def test_a_repeated_request_gets_the_same_reply_and_runs_once(made: FlaskClient, tmp_path: Path, name: str) -> None:
     archive = made.get("/projects/p/export").data
     ask = REQUESTS.get(name, lambda client, _: send(client, "/query", {"project_id": "p", "batch_size": 3}))
     first = ask(made, archive)
@@ -112,7 +112,7 @@ def test_the_same_again_is_answered_as_before_and_done_once(made: FlaskClient, t
     assert changes(made) == done
 
 
-def test_what_came_in_between_is_not_undone(made: FlaskClient) -> None:
+def test_a_repeated_request_does_not_undo_later_changes(made: FlaskClient) -> None:
     first = REQUESTS["label"](made, b"")
     post(made, "/label", project_id="p", labels=[{"index": 5, "label": 1}])
     assert shown(REQUESTS["label"](made, b"")) == shown(first)
@@ -148,14 +148,14 @@ def test_another_request_under_the_same_key_is_refused(
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\tb", "é", "x" * 256, "\x7f"])
-def test_a_key_that_is_none_is_refused(made: FlaskClient, key: str) -> None:
+def test_an_invalid_key_is_refused(made: FlaskClient, key: str) -> None:
     problem = append(made, key)
     assert (problem.status_code, problem.json["errors"][0]["pointer"]) == (422, f"/headers/{HEADER}")
     assert n_samples(made) == 20
 
 
 @pytest.mark.parametrize("key", ["~", "x" * 255, "../../state", '"quoted"', "a,b"])
-def test_any_visible_key_will_do(made: FlaskClient, replies: Path, key: str) -> None:
+def test_any_visible_ascii_key_is_accepted(made: FlaskClient, replies: Path, key: str) -> None:
     assert [REPLAYED in append(made, key).headers for _ in range(2)] == [False, True]
     assert len(list(replies.iterdir())) == 1
     assert n_samples(made) == 22
@@ -178,7 +178,7 @@ def test_a_refusal_is_not_kept(client: FlaskClient) -> None:
     assert (response.status_code, REPLAYED in response.headers, n_samples(client)) == (200, False, 22)
 
 
-def test_a_request_that_is_still_at_work_is_told_so(made: FlaskClient, replies: Path) -> None:
+def test_a_key_of_a_running_request_is_refused(made: FlaskClient, replies: Path) -> None:
     append(made)
     (path,) = replies.iterdir()
     path.write_bytes(b"")
@@ -228,7 +228,7 @@ def lose_reply(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> No
 
 @pytest.mark.parametrize("tail", [2**16, 0], ids=["in the state", "in the log"])
 @pytest.mark.parametrize("name", REQUESTS)
-def test_what_was_done_is_not_done_again_though_its_reply_was_lost(
+def test_a_request_runs_once_although_its_reply_was_lost(
     made: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, tail: int
 ) -> None:
     monkeypatch.setattr("service.store.events.TAIL_BYTES", tail)
@@ -245,9 +245,7 @@ def test_what_was_done_is_not_done_again_though_its_reply_was_lost(
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_what_was_done_is_not_done_again_though_its_reply_was_given_up(
-    made: FlaskClient, replies: Path, name: str
-) -> None:
+def test_a_request_runs_once_although_its_reply_was_removed(made: FlaskClient, replies: Path, name: str) -> None:
     archive = made.get("/projects/p/export").data
     REQUESTS[name](made, archive)
     done = changes(made)
@@ -257,9 +255,7 @@ def test_what_was_done_is_not_done_again_though_its_reply_was_given_up(
     assert changes(made) == done
 
 
-def test_a_label_whose_reply_was_lost_does_not_come_over_a_later_one(
-    made: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_label_does_not_replace_a_later_one(made: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     lose_reply(monkeypatch, lambda: REQUESTS["label"](made, b""))
     post(made, "/label", project_id="p", labels=[{"index": 5, "label": 1}, {"index": 6, "label": 1}])
     reply = REQUESTS["label"](made, b"").json
@@ -267,7 +263,7 @@ def test_a_label_whose_reply_was_lost_does_not_come_over_a_later_one(
     assert [record["label"] for record in get(made, "/projects/p/labels")["labels"]] == [0, 1, 1, 1]
 
 
-def test_a_condition_does_not_fail_for_what_was_done_under_it(
+def test_a_repeated_request_does_not_fail_its_own_precondition(
     made: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     condition = {"If-Match": made.get("/projects/p").headers["ETag"]}
@@ -276,7 +272,7 @@ def test_a_condition_does_not_fail_for_what_was_done_under_it(
     assert n_samples(made) == 22
 
 
-def test_another_request_is_refused_though_the_reply_to_the_first_was_lost(
+def test_another_request_is_refused_although_the_first_reply_was_lost(
     made: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_reply(monkeypatch, lambda: append(made))
@@ -285,7 +281,7 @@ def test_another_request_is_refused_though_the_reply_to_the_first_was_lost(
     assert (append(made).status_code, n_samples(made)) == (200, 22)
 
 
-def test_a_text_that_looks_like_a_mark_is_none(made: FlaskClient, replies: Path) -> None:
+def test_an_annotator_name_cannot_forge_a_fingerprint(made: FlaskClient, replies: Path) -> None:
     """Who knows a mark, from the events of another project, cannot make a request look as if it was done."""
     append(made)
     (path,) = replies.iterdir()
@@ -336,7 +332,7 @@ class Faults:
         pytest.param(Gone(), True, id="dead from then on"),
     ],
 )
-def test_a_fault_at_any_operation_lets_nothing_be_done_twice(
+def test_a_fault_at_any_file_operation_repeats_nothing(
     made: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: BaseException, lasting: bool
 ) -> None:
     n_first = 0
@@ -357,9 +353,7 @@ def test_a_fault_at_any_operation_lets_nothing_be_done_twice(
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1, None])
-def test_a_reply_that_is_not_what_was_written_is_not_replayed(
-    made: FlaskClient, replies: Path, cut: int | None
-) -> None:
+def test_a_damaged_reply_is_not_replayed(made: FlaskClient, replies: Path, cut: int | None) -> None:
     first = append(made)
     (path,) = replies.iterdir()
     whole = path.read_bytes()
@@ -405,7 +399,7 @@ def test_a_reply_is_kept_for_a_day(keeper: Replies) -> None:
         assert len(list(keeper.root.iterdir())) == n_files
 
 
-def test_a_reply_of_yesterday_does_not_come_back(keeper: Replies) -> None:
+def test_an_expired_reply_stays_expired(keeper: Replies) -> None:
     roomy = Replies(keeper.root, 2**20)
     kept(roomy, "k")
     grow_old(roomy.root / "k", RETENTION_SECONDS + 60)
@@ -414,7 +408,7 @@ def test_a_reply_of_yesterday_does_not_come_back(keeper: Replies) -> None:
             assert claim.reply is None
 
 
-def test_what_was_done_yesterday_is_no_answer_to_what_is_sent_today(
+def test_an_expired_key_may_be_used_for_another_request(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patches:
@@ -429,7 +423,7 @@ def test_what_was_done_yesterday_is_no_answer_to_what_is_sent_today(
     assert (append(client, body={"X": [[1, 1]]}).status_code, n_samples(client)) == (200, 23)
 
 
-def test_who_comes_while_a_key_of_yesterday_is_at_work_is_told_so(keeper: Replies) -> None:
+def test_an_expired_key_that_is_in_use_is_refused(keeper: Replies) -> None:
     roomy = Replies(keeper.root, 2**20)
     kept(roomy, "k")
     grow_old(roomy.root / "k", RETENTION_SECONDS + 60)
@@ -437,7 +431,7 @@ def test_who_comes_while_a_key_of_yesterday_is_at_work_is_told_so(keeper: Replie
         pytest.fail("it is in use")
 
 
-def test_where_there_is_no_room_the_oldest_are_given_up(keeper: Replies) -> None:
+def test_the_oldest_replies_are_removed_first(keeper: Replies) -> None:
     for n in range(6):
         kept(keeper, str(n))
         grow_old(keeper.root / str(n), 60 - n)
@@ -448,20 +442,20 @@ def test_where_there_is_no_room_the_oldest_are_given_up(keeper: Replies) -> None
     assert sorted(path.name for path in keeper.root.iterdir()) == ["large"]
 
 
-def test_room_is_made_while_requests_come(keeper: Replies) -> None:
+def test_replies_are_swept_between_requests(keeper: Replies) -> None:
     for n in range(40):
         kept(keeper, str(n))
     assert len(list(keeper.root.iterdir())) <= 5
 
 
-def test_room_is_made_while_requests_are_refused(keeper: Replies) -> None:
+def test_replies_are_swept_between_refused_requests(keeper: Replies) -> None:
     for n in range(40):
         with suppress(ValueError), keeper.claim(str(n)):
             raise ValueError
     assert len(list(keeper.root.iterdir())) <= 5
 
 
-def test_a_key_in_use_is_neither_given_up_nor_had_twice(keeper: Replies) -> None:
+def test_a_key_in_use_is_neither_swept_nor_claimed_again(keeper: Replies) -> None:
     with keeper.claim("k"):
         grow_old(keeper.root / "k", RETENTION_SECONDS + 60)
         keeper.sweep()
@@ -470,9 +464,7 @@ def test_a_key_in_use_is_neither_given_up_nor_had_twice(keeper: Replies) -> None
     assert kept(keeper, "k") is False
 
 
-def test_a_key_that_is_swept_while_it_is_looked_for_is_made_anew(
-    keeper: Replies, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_swept_while_it_is_opened_is_created_again(keeper: Replies, monkeypatch: pytest.MonkeyPatch) -> None:
     first = iter([True])
 
     def swept_first(file: BinaryIO) -> bool:
@@ -485,7 +477,7 @@ def test_a_key_that_is_swept_while_it_is_looked_for_is_made_anew(
     assert kept(keeper, "k") is True
 
 
-def test_replies_are_for_nobody_else(made: FlaskClient, replies: Path) -> None:
+def test_replies_are_readable_only_by_the_owner(made: FlaskClient, replies: Path) -> None:
     append(made)
     (path,) = replies.iterdir()
     assert [oct(each.stat().st_mode & 0o777) for each in (replies, path)] == ["0o700", "0o600"]
@@ -494,7 +486,7 @@ def test_replies_are_for_nobody_else(made: FlaskClient, replies: Path) -> None:
 # What leases and archives have to do with it.
 
 
-def test_a_lease_is_given_once(made: FlaskClient) -> None:
+def test_a_repeated_query_makes_one_lease(made: FlaskClient) -> None:
     question = {"project_id": "p", "annotator": "ada", "lease_seconds": 60, "batch_size": 2}
     first, again = (send(made, "/query", question) for _ in range(2))
     assert shown(again) == shown(first)
@@ -504,7 +496,7 @@ def test_a_lease_is_given_once(made: FlaskClient) -> None:
     assert shown(replayed) == shown(renewed)
 
 
-def test_an_answer_that_asks_for_another_try_is_not_kept(made: FlaskClient) -> None:
+def test_a_reply_with_retry_after_is_not_stored(made: FlaskClient) -> None:
     post(made, "/query", project_id="p", annotator="ada", lease_seconds=60, batch_size=18)
     question = {"project_id": "p", "annotator": "bob", "lease_seconds": 60}
     nothing = send(made, "/query", question)
@@ -514,7 +506,7 @@ def test_an_answer_that_asks_for_another_try_is_not_kept(made: FlaskClient) -> N
     assert len(send(made, "/query", question).json["indices"]) == 1
 
 
-def test_marks_travel_with_their_events(made: FlaskClient) -> None:
+def test_fingerprints_are_exported_with_their_events(made: FlaskClient) -> None:
     append(made)
     done = changes(made)[-1]["details"]["request"]
     archive = made.get("/projects/p/export").data

@@ -23,7 +23,7 @@ COMMITTED = Path(__file__).parents[2] / "openapi.yaml"
 ROUTES = {operation.name: operation for operation in OPERATIONS.all}
 
 
-def test_the_committed_file_is_what_the_code_says() -> None:
+def test_the_committed_file_is_up_to_date() -> None:
     assert COMMITTED.read_text() == openapi.render(), "run `active-query openapi`"
 
 
@@ -46,7 +46,7 @@ def test_every_write_may_find_the_disk_full() -> None:
     assert [operation.name for operation in writers if 507 not in operation.problems] == []
 
 
-def test_a_lease_is_over_after_it_was_given() -> None:
+def test_a_lease_ends_after_it_starts() -> None:
     leases = [example.reply for example in STORY if example.operation == "renew_lease"]
     assert all(lease["leased_at"] < lease["expires_at"] for lease in leases)
 
@@ -56,7 +56,7 @@ def test_every_operation_has_an_example_of_every_way_to_succeed() -> None:
     assert {(operation.name, status) for operation in OPERATIONS.all for status in operation.replies} <= shown
 
 
-def test_the_story_is_told_as_shown(client: FlaskClient) -> None:
+def test_every_example_gets_the_reply_shown(client: FlaskClient) -> None:
     replies: dict[str, bytes] = {}
     for example in STORY:
         response = send(client, example, replies)
@@ -93,7 +93,7 @@ def send(client: FlaskClient, example: Example, replies: dict[str, bytes]) -> An
     return client.open(path, method=operation.method, **options)
 
 
-def test_what_is_on_offer_says_type_range_default_and_source(client: FlaskClient) -> None:
+def test_parameters_have_type_range_default_and_source(client: FlaskClient) -> None:
     offers = client.get("/strategies").json["strategies"] + client.get("/estimators").json["estimators"]
     by_name = {offer["name"]: offer for offer in offers}
     [sample] = by_name["k_means"]["params"]

@@ -116,7 +116,7 @@ def test_every_error_of_the_domain_has_a_status(kind):
 @pytest.mark.parametrize(
     "kind", [errors.NotFound, errors.Conflict, errors.StoreDamaged], ids=lambda kind: kind.__name__
 )
-def test_an_error_of_a_kind_between_has_a_status_too(kind):
+def test_a_base_class_of_errors_has_a_status(kind):
     assert asked(kind("mouse")).json["detail"] == "mouse"
 
 
@@ -135,7 +135,7 @@ def test_every_http_exception_is_a_problem(code):
 
 
 @pytest.mark.parametrize("code", sorted(default_exceptions.keys() - {404}))
-def test_what_an_exception_says_is_the_detail(code):
+def test_the_text_of_an_exception_is_the_detail(code):
     reply = asked(default_exceptions[code](description="mind the gap"))
     assert reply.json["detail"] == "mind the gap"
 
@@ -158,7 +158,7 @@ def test_headers_that_belong_to_an_error_stay(error, name, value):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"])
-def test_a_wrong_method_is_told_the_right_ones(method):
+def test_a_405_lists_the_allowed_methods(method):
     reply = raiser(ZeroDivisionError()).open("/", method=method)
     assert_problem(reply)
     assert reply.status_code == 405
@@ -285,7 +285,7 @@ def test_the_document_itself_can_be_wrong():
         (["bad"], [""]),
     ],
 )
-def test_what_marshmallow_says_becomes_pointers(messages, pointers):
+def test_errors_of_marshmallow_become_pointers(messages, pointers):
     assert [error.pointer for error in problems.flatten(messages)] == pointers
     body = asked(ValidationError(messages)).json
     assert body["status"] == 422

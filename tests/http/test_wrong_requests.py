@@ -883,7 +883,7 @@ def assert_problem(reply, status, pointers):
         pytest.param(get("/projects?limit=1&after=a"), 200, id="a page of projects"),
     ],
 )
-def test_without_what_is_wrong_the_requests_are_right(tmp_path, request_, status):
+def test_the_corrected_requests_succeed(tmp_path, request_, status):
     client = create_app(Settings(data_dir=tmp_path, log_level="error")).test_client()
     cats = {"project_id": "cats", "X": POOL, "ids": [f"s{i}" for i in range(8)], "y": ["cat", "dog"] + [None] * 6}
     client.post("/fit", json=cats)
@@ -893,7 +893,7 @@ def test_without_what_is_wrong_the_requests_are_right(tmp_path, request_, status
 # What a table of requests is too small for.
 
 
-def test_more_annotators_than_a_vote_has_room_for_are_refused(client, data_dir):
+def test_too_many_annotators_are_refused(client, data_dir):
     project = Store(data_dir).read("cats").project
     full = replace(project, annotators=tuple(map(str, range(MAX_ANNOTATORS))))
     known, new = SubmittedLabel(3, None, "cat", "7"), SubmittedLabel(4, None, "cat", "new")
@@ -949,6 +949,6 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (get("/projects/dogs"), "POST /fit with X creates one"),
     ],
 )
-def test_a_wrong_request_is_told_what_would_have_been_right(client, request_, excerpt):
+def test_an_error_says_what_would_be_right(client, request_, excerpt):
     reply = client.open(request_.path, method=request_.method, **request_.options)
     assert excerpt in reply.json["detail"]

@@ -140,7 +140,7 @@ def test_a_state_that_contradicts_itself_is_named(projects, change, problem):
     assert problem in line
 
 
-def test_a_vote_beside_one_of_nobody_is_named(projects):
+def test_a_vote_beside_an_anonymous_one_is_found(projects):
     project = label_by(projects, "ann", "bob")
     votes = replace(project.votes, annotator=project.votes.annotator - 1)
     write_state(projects, replace(project, votes=votes))
@@ -165,7 +165,7 @@ def test_files_of_an_earlier_version_are_opened_for_want_of_checksums(store):
     assert check(store)[1][0].startswith("p: models/000001.joblib: ")
 
 
-def test_a_project_of_an_earlier_version_has_checksums_of_what_comes_from_now_on(store):
+def test_an_old_project_has_checksums_of_new_files(store):
     project = fit(store)
     old = {key: value for key, value in to_record(project).items() if key != "checksums"}
     (store.directory("p") / "state.joblib").write_bytes(pickle.dumps(old | {"schema_version": 1}))
@@ -173,7 +173,7 @@ def test_a_project_of_an_earlier_version_has_checksums_of_what_comes_from_now_on
     assert check(store) == (0, [])
 
 
-def test_what_is_written_while_it_is_checked_is_no_finding(store, monkeypatch):
+def test_a_commit_during_the_check_is_not_a_finding(store, monkeypatch):
     fit(store)
     real, swept = files_of, []
 
@@ -187,7 +187,7 @@ def test_what_is_written_while_it_is_checked_is_no_finding(store, monkeypatch):
     assert swept
 
 
-def test_a_project_that_there_is_not_is_told(store):
+def test_a_missing_project_is_an_error(store):
     fit(store)
     run = CliRunner().invoke(main, ["check", "--project", "q"], env={"AQ_DATA_DIR": str(store.root)})
     assert (run.exit_code, run.stderr) == (1, "Error: there is no project 'q'\n")
@@ -206,7 +206,7 @@ def test_check_names_a_directory_that_holds_no_projects(tmp_path):
     assert run.stderr == f"Error: AQ_DATA_DIR={str(tmp_path)!r} holds no directory 'projects': no data to check\n"
 
 
-def test_what_is_no_project_yet_is_no_finding(store):
+def test_an_unfinished_project_is_not_a_finding(store):
     directory = store.projects / "p"
     (directory / "pool").mkdir(parents=True)
     (directory / "unborn").touch()
@@ -248,7 +248,7 @@ def failing(*_):
     raise OSError(30, "Read-only file system")
 
 
-def test_of_two_that_find_a_model_damaged_one_gives_it_up(store):
+def test_one_of_two_requests_drops_a_damaged_model(store):
     fit(store)
     (store.directory("p") / "models/000001.joblib").unlink()
     with pytest.raises(ModelDamaged):
@@ -277,7 +277,7 @@ def test_a_damaged_project_is_a_problem_of_its_own(client, app, file):
 
 
 @pytest.mark.parametrize("file", ["state.joblib", "leases.joblib", "events.log"])
-def test_a_directory_in_the_place_of_a_file_is_told_and_harms_no_other(client, app, file, monkeypatch):
+def test_a_directory_instead_of_a_file_is_found_and_affects_no_other(client, app, file, monkeypatch):
     monkeypatch.setattr("service.store.events.TAIL_BYTES", 0)
     for name in ("bad", "good"):
         post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels())

@@ -217,7 +217,7 @@ def hand_back_whatever_breaks(service, indices, acknowledged):
         acknowledged.append(index)
 
 
-def test_killing_workers_one_by_one_loses_nothing_and_stops_nobody(serve):
+def test_killing_workers_one_by_one_loses_nothing(serve):
     service = serve(AQ_WORKERS="2")
     create(service)
     acknowledged = []
@@ -352,7 +352,7 @@ def test_deleting_a_project_that_others_work_on_is_never_a_fault(service):
 
 
 @pytest.mark.parametrize(("replace", "second"), [(False, 409), (True, 200)], ids=["create", "replace"])
-def test_of_two_who_create_a_project_one_makes_it(service, replace, second):
+def test_one_of_two_concurrent_requests_creates_a_project(service, replace, second):
     start = Barrier(2)
 
     def create_as(name):
@@ -369,7 +369,7 @@ def test_of_two_who_create_a_project_one_makes_it(service, replace, second):
         assert service.call("DELETE", "/projects/twice").status == 204
 
 
-def test_of_writers_over_all_workers_who_have_seen_the_same_one_wins(service):
+def test_one_of_concurrent_writers_of_all_workers_wins(service):
     service.post("/fit", {"project_id": "c", "X": [[n, 1] for n in range(10)]}, expect=201)
     start = Barrier(4)
 

@@ -61,7 +61,7 @@ def test_every_commit_is_an_event(store, tail_bytes):
     assert check_project(store.directory("p")) == []
 
 
-def test_an_event_tells_what_changed(store):
+def test_an_event_holds_the_changes(store):
     change_all(store)
     create, label, change, fit, append, retract, *_ = (event["details"] for event in events(store))
     assert create["labels"]["index"] == [0, 1]
@@ -141,7 +141,7 @@ def test_the_events_go_with_the_project(store, tail_bytes):
     assert versions(store) == [1]
 
 
-def test_what_lies_beyond_the_state_never_happened(store, monkeypatch):
+def test_events_beyond_the_state_are_ignored(store, monkeypatch):
     monkeypatch.setattr("service.store.events.TAIL_BYTES", 0)
     fit(store)
     before = events(store)
@@ -160,7 +160,7 @@ def cut(data):
 
 
 @pytest.mark.parametrize("damage", [cut, lambda data: b"", None])
-def test_a_log_that_lost_events_begins_anew_with_all_labels(store, monkeypatch, damage):
+def test_a_log_that_lost_events_restarts_with_all_labels(store, monkeypatch, damage):
     monkeypatch.setattr("service.store.events.TAIL_BYTES", 0)
     fit(store)
     label(store, 2)

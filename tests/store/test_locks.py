@@ -40,7 +40,7 @@ def test_threads_pass_a_gate_one_at_a_time_and_leave_nothing_behind(restless):
     assert gates._gates == {}
 
 
-def test_whoever_waits_too_long_leaves_the_gate_as_it_was(tmp_path):
+def test_a_timeout_leaves_the_gate_unchanged(tmp_path):
     with locked(tmp_path / "lock", "this"), pytest.raises(StoreBusy, match="this"):
         acquire_lock(tmp_path / "lock", "this", 0.01)
     acquire_lock(tmp_path / "lock", "this", 1).release()

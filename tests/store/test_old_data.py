@@ -51,7 +51,7 @@ def client(root):
 
 
 @pytest.mark.parametrize(("path", "name"), [(path, each.__name__) for path, moved in MOVED.items() for each in moved])
-def test_an_old_path_leads_to_what_has_moved(path, name):
+def test_an_old_path_leads_to_the_moved_class(path, name):
     found = pickle.loads(f"c{path}\n{name}\n.".encode())
     assert found.__name__ == name
     assert found.__module__.startswith("service.learning.")

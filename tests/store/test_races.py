@@ -105,7 +105,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("period", [1, 2, 3])
 @pytest.mark.parametrize("name", READERS | WRITERS)
-def test_a_project_that_comes_and_goes_between_file_operations_is_no_fault(tmp_path, monkeypatch, name, period):
+def test_creating_and_deleting_between_file_operations_is_no_error(tmp_path, monkeypatch, name, period):
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)
     store, other = Store(tmp_path / "data"), Store(tmp_path / "data")
     for phase in range(2 * period):

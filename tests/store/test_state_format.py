@@ -112,7 +112,7 @@ def test_no_field_is_forgotten():
     ],
     ids=["full", "empty", "no score", "no crowd", "booleans", "integers"],
 )
-def test_what_is_written_is_what_is_read(tmp_path, project):
+def test_a_written_state_is_read_back(tmp_path, project):
     joblib.dump(to_record(project), tmp_path / "state")
     assert plain(from_record(joblib.load(tmp_path / "state"))) == plain(project)
     assert [type(label) for label in project.classes] == [
@@ -120,7 +120,7 @@ def test_what_is_written_is_what_is_read(tmp_path, project):
     ]
 
 
-def test_a_state_of_the_first_schema_is_read_without_what_it_lacks():
+def test_a_state_of_the_first_schema_is_read_with_defaults():
     written = {**to_record(FULL), "schema_version": 1}
     for later in ("checksums", "history", "fit_asked", "fit_error", "consensus", "changed_since_fit"):
         del written[later]

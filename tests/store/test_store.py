@@ -143,7 +143,7 @@ def test_everything_is_read_back(store):
     assert snapshot.model.predict_proba(POOL).shape == (6, 2)
 
 
-def test_only_what_is_asked_for_is_opened(store):
+def test_only_the_requested_parts_are_opened(store):
     fit(store)
     snapshot = store.read("p", Part.POOL)
     assert snapshot.pool is not None
@@ -170,7 +170,7 @@ def test_no_name_leads_out_of_the_directory(store, name):
     assert files_below(store.root) - {"staging/lock"} == before
 
 
-def test_what_names_no_project_makes_no_directory(store):
+def test_an_invalid_name_makes_no_directory(store):
     for act in (store.read, store.delete, lambda name: label(store, 1, project_id=name), partial(fit_if_due, store)):
         with pytest.raises(ProjectNotFound):
             act("p")
@@ -185,7 +185,7 @@ def test_names_that_look_odd_are_names(store, name):
     assert store.project_ids() == []
 
 
-def test_there_are_no_more_projects_than_allowed(tmp_path):
+def test_the_number_of_projects_is_limited(tmp_path):
     store = Store(tmp_path / "data", max_projects=2)
     fit(store, "a")
     fit(store, "b")
@@ -396,7 +396,7 @@ def test_a_full_disk_is_said_and_changes_nothing(store, monkeypatch, rows):
 # What a process that died leaves behind is swept; what lives is left alone.
 
 
-def test_a_sweep_removes_what_the_dead_left(store):
+def test_a_sweep_removes_files_of_dead_processes(store):
     project = fit(store)
     for rubbish in (
         "staging/dead/000001.joblib",
@@ -415,7 +415,7 @@ def test_a_sweep_removes_what_the_dead_left(store):
     assert files_below(store.staging) == {"lock"}
 
 
-def test_a_sweep_leaves_what_the_living_work_on(store):
+def test_a_sweep_keeps_files_in_use(store):
     fit(store)
     with store.stage() as staging, store.transaction("p") as transaction, store.transaction("new", create=True):
         staged = staging.dump(1)
@@ -428,7 +428,7 @@ def test_a_sweep_leaves_what_the_living_work_on(store):
         transaction.commit(transaction.project)
 
 
-def test_a_sweep_removes_what_a_killed_process_held(store):
+def test_a_sweep_removes_the_lock_of_a_killed_process(store):
     code = """
 import os, sys
 from pathlib import Path
@@ -461,7 +461,7 @@ def test_a_directory_among_the_files_is_swept_with_them(store):
     assert_tidy(store)
 
 
-def test_rubbish_that_cannot_be_removed_keeps_nobody_from_starting(store):
+def test_rubbish_that_cannot_be_removed_does_not_prevent_the_start(store):
     fit(store)
     (store.directory("p") / "fit.running").mkdir()
     store.sweep()
@@ -515,7 +515,7 @@ def test_threads_exclude_each_other(store):
     assert store.read("p").project.version == 81
 
 
-def test_a_lock_that_is_not_to_be_had_is_said(store, monkeypatch):
+def test_a_lock_that_is_not_released_raises_store_busy(store, monkeypatch):
     fit(store)
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.02)
     refused = []
@@ -558,7 +558,7 @@ def test_a_reader_starts_again_when_its_files_are_swept(store, monkeypatch):
     assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
 
 
-def test_a_project_made_again_is_another(tmp_path):
+def test_a_recreated_project_is_another(tmp_path):
     store = Store(tmp_path / "data", cache_bytes=2**20)
     old = fit(store)
     old_model = everything(store).model
@@ -577,7 +577,7 @@ def test_a_replaced_project_counts_on(store):
     assert [segment.number for segment in new.segments] == [3]
 
 
-def test_whoever_waits_for_a_project_that_is_deleted_and_made_again_never_writes_to_the_old(store):
+def test_a_writer_that_waited_never_writes_to_a_deleted_project(store):
     outcomes = []
 
     def write(index):
@@ -620,7 +620,7 @@ def test_a_fit_that_was_overtaken_does_not_touch_the_newer_model(store, monkeypa
     assert (store.directory("p") / model_file(2)).read_bytes() == newer[0]
 
 
-def test_a_fit_that_comes_too_late_for_its_project_is_told(store, monkeypatch):
+def test_a_fit_of_a_replaced_project_is_refused(store, monkeypatch):
     fit(store)
     dump = Staging.dump
 
@@ -654,7 +654,7 @@ def rescored(store):
         return fit_project(store, staging, FitRequest("p", held_out=test))[0]
 
 
-def test_a_score_is_of_the_held_out_set_that_came_while_the_model_was_fitted(store, monkeypatch):
+def test_a_held_out_set_sent_during_the_fit_is_scored(store, monkeypatch):
     assert fit(store).test_score.accuracy == 1.0
     overtake(monkeypatch, lambda: rescored(store))
     after = label(store, 2, "a", "wait")
@@ -663,7 +663,7 @@ def test_a_score_is_of_the_held_out_set_that_came_while_the_model_was_fitted(sto
     assert (after.n_labels_since_fit, after.fit_is_due) == (0, False)
 
 
-def test_a_held_out_set_is_scored_although_labels_came_meanwhile(store, monkeypatch):
+def test_a_held_out_set_is_scored_although_labels_changed(store, monkeypatch):
     fit(store)
     overtake(monkeypatch, lambda: label(store, 2, "a", "wait"))
     after = rescored(store)
@@ -673,7 +673,7 @@ def test_a_held_out_set_is_scored_although_labels_came_meanwhile(store, monkeypa
     assert (again.model.held_out, again.n_labels_since_fit) == (after.held_out.number, 0)
 
 
-def test_whoever_waits_gets_a_model_of_the_estimator_that_was_chosen_meanwhile(store, monkeypatch):
+def test_a_waiting_fit_uses_the_latest_estimator(store, monkeypatch):
     fit(store)
     spec = resolve_estimator("gaussian_nb", {"scale": True})
     overtake(monkeypatch, lambda: fit(store, X=None, y=None, names=None, held_out=False, estimator=spec))
@@ -683,7 +683,7 @@ def test_whoever_waits_gets_a_model_of_the_estimator_that_was_chosen_meanwhile(s
 
 
 @pytest.mark.parametrize("trouble", [StoreFull("full"), StoreBusy("p"), StoreDamaged("bad"), ProjectReplaced("p")])
-def test_labels_that_are_kept_are_answered_so_whatever_becomes_of_the_model(store, monkeypatch, trouble):
+def test_stored_labels_are_acknowledged_although_the_fit_fails(store, monkeypatch, trouble):
     fit(store)
     with monkeypatch.context() as patches:
         patches.setattr(Staging, "dump", lambda *_: (_ for _ in ()).throw(trouble))
@@ -699,7 +699,7 @@ def test_a_fit_that_is_not_due_is_not_done(store):
     assert [fit_if_due(store, "p").version for _ in range(2)] == [3, 3]
 
 
-def test_a_directory_that_anybody_may_write_to_is_not_trusted(tmp_path, monkeypatch):
+def test_a_world_writable_directory_is_not_trusted(tmp_path, monkeypatch):
     root = tmp_path / "lent"
     root.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: root.stat().st_uid + 1)
@@ -710,20 +710,20 @@ def test_a_directory_that_anybody_may_write_to_is_not_trusted(tmp_path, monkeypa
         Store(root)
 
 
-def test_a_stray_file_is_no_project(store):
+def test_a_stray_file_is_not_a_project(store):
     (store.projects / "README").write_text("hello")
     assert store.project_ids() == []
     with pytest.raises(ProjectNotFound):
         store.read("README")
 
 
-def test_a_model_that_is_given_up_goes_with_the_commit(store):
+def test_a_dropped_model_is_removed_by_the_commit(store):
     fit(store)
     retract_label(store, "p", 0)
     assert list((store.directory("p") / "models").iterdir()) == []
 
 
-def test_a_project_is_not_made_twice(store):
+def test_a_project_is_not_created_twice(store):
     fit(store)
     with pytest.raises(ProjectExists):
         fit(store)
@@ -763,7 +763,7 @@ def test_a_value_too_large_drives_out_no_other():
     assert [cache.get((key,)) for key in "ab"] == ["a", None]
 
 
-def test_what_was_dropped_makes_room():
+def test_dropped_entries_free_space():
     cache = Cache(2 * (1000 + OVERHEAD))
     for key in "ab":
         cache.put((key,), key, 1000)
@@ -789,7 +789,7 @@ def test_a_commit_of_another_process_is_seen_at_once(quick, tmp_path):
         assert everything(quick).project.version == version
 
 
-def test_what_another_process_put_in_its_place_is_seen_at_once(quick, tmp_path):
+def test_a_state_replaced_by_another_process_is_seen_at_once(quick, tmp_path):
     fit(quick)
     model = everything(quick).model
     fit(Store(tmp_path / "data"), X=POOL + 1, replace=True)
@@ -798,7 +798,7 @@ def test_what_another_process_put_in_its_place_is_seen_at_once(quick, tmp_path):
     assert snapshot.model is not model
 
 
-def test_a_project_made_anew_has_nothing_of_the_old_one(quick, tmp_path):
+def test_a_recreated_project_has_nothing_of_the_old_one(quick, tmp_path):
     other = Store(tmp_path / "data")
     fit(quick, names="abcdef")
     everything(quick)
@@ -809,7 +809,7 @@ def test_a_project_made_anew_has_nothing_of_the_old_one(quick, tmp_path):
     assert np.array_equal(snapshot.pool.segments[0], POOL + 1)
 
 
-def test_commits_within_one_tick_of_the_clock_are_told_apart(quick, tmp_path):
+def test_commits_within_one_clock_tick_are_distinguished(quick, tmp_path):
     fit(quick)
     other = Store(tmp_path / "data")
     for n in range(40):
@@ -821,7 +821,7 @@ def keys_of(store, incarnation):
     return [key for key in store.cache.keys() if key[0] == incarnation]  # noqa: SIM118 - not a mapping
 
 
-def test_what_a_newer_state_does_not_name_is_let_go(quick, tmp_path):
+def test_entries_that_a_newer_state_does_not_name_are_dropped(quick, tmp_path):
     before = everything_of(quick)
     fit(Store(tmp_path / "data"), X=POOL + 1, replace=True)
     quick.read("p")
@@ -836,7 +836,7 @@ def everything_of(store):
     return incarnation
 
 
-def test_what_others_deleted_is_let_go_when_another_project_is_read(quick, tmp_path, monkeypatch):
+def test_projects_deleted_by_others_are_dropped_on_the_next_read(quick, tmp_path, monkeypatch):
     gone = everything_of(quick)
     other = Store(tmp_path / "data")
     fit(other, "q")
@@ -880,7 +880,7 @@ def few_files():
 
 
 @pytest.mark.parametrize("cache_bytes", [2**20, 2**40], ids=["bounded", "told nothing of the limit"])
-def test_many_projects_at_hand_do_not_use_up_the_open_files(tmp_path, few_files, cache_bytes, monkeypatch):
+def test_many_cached_projects_do_not_exhaust_open_files(tmp_path, few_files, cache_bytes, monkeypatch):
     store = Store(tmp_path / "data", cache_bytes=cache_bytes)
     if cache_bytes == 2**40:
         store.cache.n_bytes_of_mapping = 0
@@ -906,7 +906,7 @@ def test_a_project_that_cannot_be_looked_at_harms_no_other(quick, monkeypatch):
     assert quick.read("p").project.version == 1
 
 
-def test_a_deleted_pool_is_let_go_although_its_state_is_not_at_hand(quick, tmp_path, monkeypatch):
+def test_a_deleted_pool_is_dropped_although_its_state_is_not_cached(quick, tmp_path, monkeypatch):
     gone = everything_of(quick)
     quick.cache.drop(lambda key: key[0] == "state")
     other = Store(tmp_path / "data")
@@ -1066,7 +1066,7 @@ def test_a_state_that_lost_its_checksum_is_damaged(store, written):
 
 
 @pytest.mark.parametrize("record", [None, [], {}, {"schema_version": 1}, {"schema_version": 1, "surplus": 2}, 7])
-def test_a_state_that_is_no_record_is_damage(store, record):
+def test_a_state_that_is_not_a_record_is_damage(store, record):
     fit(store)
     joblib.dump(record, store.directory("p") / "state.joblib")
     with pytest.raises(StoreDamaged):

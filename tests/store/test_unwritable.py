@@ -27,7 +27,7 @@ Project = tuple[FlaskClient, Path]
     ("number", "kind"),
     [(errno.ENOSPC, StoreFull), (errno.EDQUOT, StoreFull), (errno.EROFS, StoreReadOnly), (errno.EIO, OSError)],
 )
-def test_what_cannot_be_written_to_is_told_apart(number: int, kind: type[Exception]) -> None:
+def test_errors_of_the_file_system_are_distinguished(number: int, kind: type[Exception]) -> None:
     with pytest.raises(kind), convert_disk_errors():
         raise OSError(number, "as the system says")
 
@@ -44,7 +44,7 @@ def read_only(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> FlaskClie
     return client
 
 
-def test_what_is_there_can_be_read(read_only: FlaskClient) -> None:
+def test_projects_can_be_read(read_only: FlaskClient) -> None:
     for path in ("/projects", "/projects/p", "/projects/p/labels", "/projects/p/events", "/projects/p/export"):
         assert read_only.get(path).status_code == 200
     assert post(read_only, "/query", project_id="p", strategy="margin")["indices"]
@@ -59,7 +59,7 @@ def test_what_is_there_can_be_read(read_only: FlaskClient) -> None:
         ("/projects/p/pool", {"X": line_pool()}),
     ],
 )
-def test_a_write_is_told_that_all_can_only_be_read(read_only: FlaskClient, path: str, body: Any) -> None:
+def test_writes_are_refused_as_read_only(read_only: FlaskClient, path: str, body: Any) -> None:
     before = get(read_only, "/projects/p")
     assert "mounted read-only" in post(read_only, path, 503, **body)["detail"]
     assert get(read_only, "/projects/p") == before
@@ -97,13 +97,13 @@ def roomy(tmp_path: Path) -> Iterator[FlaskClient]:
         ("/projects/import", "application/zip"),
     ],
 )
-def test_a_body_that_would_not_fit_is_refused_before_it_comes(roomy: FlaskClient, path: str, media_type: str) -> None:
+def test_a_body_that_would_not_fit_is_refused_unread(roomy: FlaskClient, path: str, media_type: str) -> None:
     length = {"CONTENT_LENGTH": str(2**61)}
     reply = roomy.post(path, input_stream=Unread(), content_type=media_type, environ_overrides=length)
     assert reply.status_code == 507
     assert f"{2**61} bytes were announced" in reply.json["detail"]
 
 
-def test_there_is_room_for_what_is_small(tmp_path: Path, client: FlaskClient) -> None:
+def test_a_small_body_fits(tmp_path: Path, client: FlaskClient) -> None:
     Staging(tmp_path).check_room(1)
     assert client.post("/query", data=form(config=b'{"strategy": "random"}'), content_type=MULTIPART).status_code == 422

@@ -63,7 +63,7 @@ def test_a_line_stays_one_line(text: str, log_format: Any) -> None:
 
 
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
-def test_json_keeps_what_was_said(text: str) -> None:
+def test_json_lines_hold_the_message(text: str) -> None:
     told = json.loads(JsonFormatter().format(record_of("%s", text)))
     assert told["message"].startswith(text[:MAX_CHARACTERS].encode("utf-8", "replace").decode())
     assert told["level"] == "info"
@@ -79,12 +79,12 @@ def test_json_keeps_what_was_said(text: str) -> None:
         (StoreFull("no space is left"), str(StoreFull("no space is left"))),
     ],
 )
-def test_an_error_is_told_without_what_it_quotes(error: Exception, told: str) -> None:
+def test_an_error_is_logged_without_the_values_it_quotes(error: Exception, told: str) -> None:
     assert describe_error(error) == told
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
-def test_where_it_failed_is_told_and_not_on_what(formatter: logging.Formatter) -> None:
+def test_a_traceback_is_logged_without_values(formatter: logging.Formatter) -> None:
     record = record_of("failed: %s", ValueError(MARK))
     try:
         try:
@@ -123,7 +123,7 @@ def test_lines_of_a_background_fit_name_the_project() -> None:
         (logging.INFO, "%s", (ValueError(MARK),)),
     ],
 )
-def test_what_gunicorn_quotes_is_left_out(level: int, message: str, arguments: tuple[Any, ...]) -> None:
+def test_values_quoted_by_gunicorn_are_left_out(level: int, message: str, arguments: tuple[Any, ...]) -> None:
     record = record_of(message, *arguments, level=level)
     assert not ServerLogFilter().filter(record) or MARK not in TextFormatter().format(record)
 
@@ -166,7 +166,7 @@ def test_a_request_is_one_line(heard: Heard) -> None:
     assert 0 < get["duration_ms"] < 10_000
 
 
-def test_a_length_that_is_no_number_for_others_is_not_told(heard: Heard) -> None:
+def test_a_content_length_that_is_too_long_is_not_logged(heard: Heard) -> None:
     heard.client.post("/query", json={}, environ_overrides={"CONTENT_LENGTH": "9" * 4000})
     assert heard.lines[0]["bytes_in"] is None
 
@@ -189,7 +189,7 @@ def test_a_request_id_that_is_none_is_replaced(heard: Heard, request_id: str) ->
     assert len(told["request_id"]) == 32
 
 
-def test_a_bug_is_told_without_what_was_sent(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_logged_without_the_request(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise ValueError(f"{arguments} {MARK}")
 

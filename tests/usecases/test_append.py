@@ -65,7 +65,7 @@ WRONG_NAMES = {
 
 
 @pytest.mark.parametrize(("body", "pointer", "detail"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_named_and_nothing_changes(client, project, body, pointer, detail) -> None:
+def test_a_wrong_append_names_the_field_and_changes_nothing(client, project, body, pointer, detail) -> None:
     before = get(client, "/projects/p")
     [error] = more(client, project, 422, **body)["errors"]
     assert (error["pointer"], detail in error["detail"]) == (pointer, True), error
@@ -73,13 +73,13 @@ def test_what_is_wrong_is_named_and_nothing_changes(client, project, body, point
 
 
 @pytest.mark.parametrize(("body", "pointer", "detail"), WRONG_NAMES.values(), ids=WRONG_NAMES)
-def test_names_are_of_all_samples_and_unique(client, named, body, pointer, detail) -> None:
+def test_ids_are_complete_and_unique(client, named, body, pointer, detail) -> None:
     [error] = more(client, named, 422, **body)["errors"]
     assert (error["pointer"], detail in error["detail"]) == (pointer, True), error
     assert get(client, "/projects/n")["n_samples"] == 20
 
 
-def test_a_project_that_there_is_not(client) -> None:
+def test_a_missing_project(client) -> None:
     assert "there is no project 'x'" in more(client, "x", 404, X=ROWS)["detail"]
 
 
@@ -91,7 +91,7 @@ def test_a_pool_beyond_the_limit_is_refused(client, project) -> None:
         append.append_samples(context.store, staging, append.AppendRequest("p", rows), 43)
 
 
-def test_new_samples_come_behind_the_old_ones(client, project) -> None:
+def test_new_samples_follow_the_old_ones(client, project) -> None:
     grown = more(client, project, X=ROWS)
     assert (grown["n_samples"], grown["n_unlabeled"], grown["version"]) == (22, 20, 2)
     assert pool_of(client, project)[0].tolist() == line_pool() + ROWS
@@ -99,7 +99,7 @@ def test_new_samples_come_behind_the_old_ones(client, project) -> None:
     assert [(label["index"], label["label"]) for label in labels] == [(0, 0), (19, 1)]
 
 
-def test_they_can_be_asked_about_at_once_under_the_model_there_is(client, project) -> None:
+def test_new_samples_are_queried_with_the_current_model(client, project) -> None:
     far = [[9.6, 1.0]]
     grown = more(client, project, X=far)
     asked = post(client, "/query", project_id=project, strategy="margin", batch_size=3)
@@ -107,7 +107,7 @@ def test_they_can_be_asked_about_at_once_under_the_model_there_is(client, projec
     assert asked["model_version"] == grown["model_version"] == 1
 
 
-def test_they_can_be_labelled_by_index_and_by_name(client, named) -> None:
+def test_new_samples_can_be_labelled_by_index_and_by_id(client, named) -> None:
     more(client, named, X=ROWS, ids=["a", "b"])
     post(client, "/label", project_id=named, labels=[{"id": "b", "label": 1}, {"index": 20, "label": 0}])
     labels = get(client, "/projects/n/labels")["labels"]
@@ -115,14 +115,14 @@ def test_they_can_be_labelled_by_index_and_by_name(client, named) -> None:
     assert post(client, "/query", project_id=named, candidates=[3, 7])["ids"][0] in ("row 3", "row 7")
 
 
-def test_their_labels_are_kept_and_trained_on_by_the_next_fit(client, project) -> None:
+def test_labels_of_new_samples_are_used_by_the_next_fit(client, project) -> None:
     grown = more(client, project, X=ROWS, y=[None, 2])
     assert (grown["classes"], grown["class_counts"], grown["n_labels_since_fit"]) == ([0, 1, 2], [1, 1, 1], 1)
     fitted = post(client, "/fit", project_id=project)
     assert (fitted["model_version"], fitted["n_labels_since_fit"]) == (2, 0)
 
 
-def test_a_pool_in_pieces_gives_the_answers_of_a_whole_one(client) -> None:
+def test_a_segmented_pool_gives_the_same_replies_as_a_single_one(client) -> None:
     X = np.random.default_rng(0).normal(size=(600, 4)).round(3)
     y = [int(row[0] > 0) if n % 10 == 0 else None for n, row in enumerate(X)]
     post(client, "/fit", 201, project_id="whole", X=X.tolist(), y=y)
@@ -157,7 +157,7 @@ def test_npy_parts_without_a_config(client, dtype) -> None:
     ("first", "second", "n_segments"),
     [("u1", "f8", 1), ("f4", "f8", 1), ("i4", "f8", 1), ("i1", "i8", 1), ("i8", "f8", 2), ("f8", "u8", 2)],
 )
-def test_small_segments_are_put_together_where_one_type_holds_both(client, first, second, n_segments) -> None:
+def test_small_segments_are_merged_if_one_dtype_holds_both(client, first, second, n_segments) -> None:
     largest = [[np.iinfo(dtype).max - 1 if dtype[0] in "iu" else 0.1, 2] for dtype in (first, second)]
     one, other = (np.array([row], dtype) for row, dtype in zip(largest, (first, second), strict=True))
     form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (BytesIO(npy(one)), "X.npy")}
@@ -170,14 +170,14 @@ def test_small_segments_are_put_together_where_one_type_holds_both(client, first
     assert cells == [*one[0].tolist(), *other[0].tolist()]
 
 
-def test_a_pool_of_too_many_pieces_says_what_to_do(client, project, monkeypatch) -> None:
+def test_the_error_for_too_many_segments_says_what_to_do(client, project, monkeypatch) -> None:
     monkeypatch.setattr(append, "MAX_SEGMENTS", 1)
     [error] = more(client, project, 422, X=ROWS)["errors"]
     assert error["pointer"] == "/X"
     assert "append more rows at a time" in error["detail"]
 
 
-def test_samples_a_line(client, named) -> None:
+def test_samples_as_ndjson(client, named) -> None:
     lines = [{"x": [20, 1.5], "id": "a", "y": 1}, {"x": [21.0, 2], "id": "b"}, {"x": [0, 0], "id": "c", "y": None}]
     body = "\n".join(map(json.dumps, lines))
     grown = client.post("/projects/n/pool", data=body, content_type="application/x-ndjson")
@@ -185,7 +185,7 @@ def test_samples_a_line(client, named) -> None:
     assert pool_of(client, "n")[0][20:].tolist() == [[20, 1.5], [21, 2], [0, 0]]
 
 
-def test_growing_by_single_samples_makes_few_segments(client, named) -> None:
+def test_appending_single_samples_makes_few_segments(client, named) -> None:
     for n in range(20, 120):
         more(client, named, X=[[float(n), 1.0]], ids=[f"row {n}"])
     rows, n_segments = pool_of(client, named)
@@ -214,7 +214,7 @@ def form_of(X: Any, **config: Any) -> dict[str, Any]:
     return parts | ({"config": (BytesIO(json.dumps(config).encode()), "c", "application/json")} if config else {})
 
 
-def test_sparse_pools_grow_and_are_asked(client) -> None:
+def test_sparse_pools_can_be_extended_and_queried(client) -> None:
     X = np.random.default_rng(0).integers(0, 2, (60, 9)) * np.arange(9.0)
     config = {"project_id": "s", "y": (X[:40, 3] > 0).astype(int).tolist()[:20] + [None] * 20}
     assert client.post("/fit", data=form_of(X[:40], **config)).status_code == 201
@@ -257,7 +257,7 @@ def test_a_restart_finds_the_pool_as_it_was(client, named) -> None:
     assert fresh.pool.take(np.array([21, 0])).tolist() == [[21.0, 1.0], [0.0, 1.0]]
 
 
-def test_scores_of_what_was_there_are_not_worked_out_again(client, project, monkeypatch) -> None:
+def test_scores_of_old_samples_are_not_computed_again(client, project, monkeypatch) -> None:
     post(client, "/query", project_id=project, strategy="margin")
     seen: list[int] = []
     real = scoring.score_rows
@@ -278,7 +278,7 @@ def kept_and_fresh(client: FlaskClient, **asked: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("merged_rows", [0, 2**16], ids=["kept apart", "merged"])
 @pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f8", "f4"), ("i1", "f4"), ("f2", "i8")], ids=" then ".join)
-def test_scores_at_hand_are_those_of_a_fresh_worker(client, monkeypatch, dtypes, merged_rows) -> None:
+def test_cached_scores_equal_those_of_a_new_worker(client, monkeypatch, dtypes, merged_rows) -> None:
     monkeypatch.setattr(append, "MERGED_ROWS", merged_rows)
     rng = np.random.default_rng(0)
     first, second = ((rng.normal(size=(200, 4)) * 9).astype(dtype) for dtype in dtypes)

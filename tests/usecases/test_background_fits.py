@@ -83,7 +83,7 @@ def project(client: FlaskClient) -> str:
 # The reply comes at once, and the fit follows.
 
 
-def test_the_reply_comes_before_the_fit_which_follows(client: FlaskClient, project: str, held: Held) -> None:
+def test_the_reply_is_sent_before_the_fit(client: FlaskClient, project: str, held: Held) -> None:
     reply = answer(client, 3)
     assert (reply["n_labeled"], reply["model_version"], reply["n_labels_since_fit"]) == (3, 1, 1)
     assert held.begun.acquire(timeout=30)
@@ -97,7 +97,7 @@ def test_the_reply_comes_before_the_fit_which_follows(client: FlaskClient, proje
     assert done["fit"] == {"due": False, "running_since": None, "last_error": None}
 
 
-def test_a_burst_of_labels_takes_one_fit_beyond_the_one_at_work(client: FlaskClient, project: str, held: Held) -> None:
+def test_a_burst_of_labels_needs_one_more_fit(client: FlaskClient, project: str, held: Held) -> None:
     answer(client, 3)
     assert held.begun.acquire(timeout=30)
     for index in range(4, 14):
@@ -107,7 +107,7 @@ def test_a_burst_of_labels_takes_one_fit_beyond_the_one_at_work(client: FlaskCli
     assert (held.n_begun, held.most_at_once) == (2, 1)
 
 
-def test_no_more_fits_at_once_than_a_worker_may_make(tmp_path: Path, held: Held) -> None:
+def test_concurrent_fits_are_limited(tmp_path: Path, held: Held) -> None:
     client = create_app(Settings(data_dir=tmp_path, background_fits=2, log_level="error")).test_client()
     for name in "abcd":
         body = {"project_id": name, "X": line_pool(), "y": end_labels()}
@@ -120,9 +120,7 @@ def test_no_more_fits_at_once_than_a_worker_may_make(tmp_path: Path, held: Held)
     assert held.most_at_once == 2
 
 
-def test_whoever_waits_meanwhile_gets_the_model_of_the_fit_at_work(
-    client: FlaskClient, project: str, held: Held
-) -> None:
+def test_a_waiting_request_gets_the_model_of_the_running_fit(client: FlaskClient, project: str, held: Held) -> None:
     answer(client, 3)
     assert held.begun.acquire(timeout=30)
     with ThreadPoolExecutor(1) as threads:
@@ -167,7 +165,7 @@ def test_a_lost_fit_is_taken_up_by_the_next_request(
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_never_stays_never_whoever_comes(app: Flask, client: FlaskClient, project: str, name: str) -> None:
+def test_refit_never_starts_no_fit_on_later_requests(app: Flask, client: FlaskClient, project: str, name: str) -> None:
     answer(client, 3, refit="never")
     assert REQUESTS[name](client).status_code == 200
     fits = app.extensions["active-query"].fits
@@ -176,9 +174,7 @@ def test_never_stays_never_whoever_comes(app: Flask, client: FlaskClient, projec
     assert (found["n_labels_since_fit"], found["fit"]["due"], found["version"]) == (1, True, 2)
 
 
-def test_the_same_label_again_asks_for_the_fit_that_nobody_asked_for(
-    app: Flask, client: FlaskClient, project: str, lost: None
-) -> None:
+def test_a_repeated_label_requests_the_missing_fit(app: Flask, client: FlaskClient, project: str, lost: None) -> None:
     answer(client, 3, refit="never")
     assert answer(client, 3)["n_changed"] == 0
     other = restarted(app)
@@ -207,7 +203,7 @@ def test_who_waited_in_a_process_that_died_is_served_too(
     assert settle(other)["n_labels_since_fit"] == 0
 
 
-def test_a_project_that_goes_away_takes_its_fit_with_it(client: FlaskClient, project: str, held: Held) -> None:
+def test_deleting_a_project_cancels_its_fit(client: FlaskClient, project: str, held: Held) -> None:
     answer(client, 3)
     assert held.begun.acquire(timeout=30)
     assert client.delete("/projects/p").status_code == 204
@@ -245,7 +241,7 @@ def hopeless(client: FlaskClient) -> str:
 
 
 @pytest.mark.parametrize("refit", ["wait", "background"])
-def test_a_fit_that_fails_is_told_and_loses_no_label(client: FlaskClient, hopeless: str, refit: str) -> None:
+def test_a_failed_fit_is_reported_and_loses_no_label(client: FlaskClient, hopeless: str, refit: str) -> None:
     answer(client, 2, 3, refit=refit)
     found = settle(client)
     assert (found["n_labeled"], found["model_version"]) == (2, None)
@@ -253,9 +249,7 @@ def test_a_fit_that_fails_is_told_and_loses_no_label(client: FlaskClient, hopele
     assert "gaussian_nb cannot learn from these numbers" in found["fit"]["last_error"]
 
 
-def test_what_failed_is_tried_again_when_somebody_asks_and_not_before(
-    client: FlaskClient, hopeless: str, held: Held
-) -> None:
+def test_a_failed_fit_is_tried_again_only_on_request(client: FlaskClient, hopeless: str, held: Held) -> None:
     held.let_go.set()
     answer(client, 2, 3)
     version = settle(client)["version"]
@@ -283,7 +277,7 @@ def test_a_failure_that_cannot_be_kept_is_not_repeated_at_once(
     assert held.n_begun == 2
 
 
-def test_a_failure_is_told_until_a_fit_succeeds(client: FlaskClient, hopeless: str) -> None:
+def test_a_failure_is_reported_until_a_fit_succeeds(client: FlaskClient, hopeless: str) -> None:
     answer(client, 2, 3)
     assert settle(client)["fit"]["last_error"] is not None
     answer(client, 4, refit="never")
@@ -302,7 +296,7 @@ def test_a_failure_is_told_until_a_fit_succeeds(client: FlaskClient, hopeless: s
         (RuntimeError("the secret"), "internal error"),
     ],
 )
-def test_what_may_be_better_later_is_told_and_tried_again(
+def test_a_transient_failure_is_reported_and_tried_again(
     client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch, trouble: Exception, words: str
 ) -> None:
     monkeypatch.setattr(background_fits, "FIRST_PAUSE_SECONDS", 0.05)
@@ -327,7 +321,7 @@ def test_what_may_be_better_later_is_told_and_tried_again(
 # Requests that wait hold no more threads than they may.
 
 
-def test_whoever_finds_no_place_to_wait_keeps_labels_and_is_answered(
+def test_labels_are_stored_although_no_slot_for_the_fit_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "ADMISSION_WAIT_SECONDS", 0.01)
@@ -349,7 +343,7 @@ def test_whoever_finds_no_place_to_wait_keeps_labels_and_is_answered(
 
 
 @pytest.mark.parametrize("preference", ["respond-async", "Respond-Async, wait=10", 'a="b,c", respond-async; x=1'])
-def test_a_project_is_made_before_its_fit(client: FlaskClient, held: Held, preference: str) -> None:
+def test_a_project_is_created_before_its_fit(client: FlaskClient, held: Held, preference: str) -> None:
     body = {"project_id": "p", "X": line_pool(), "y": end_labels()}
     made = client.post("/fit", json=body, headers={"Prefer": preference})
     assert (made.status_code, made.headers["Location"]) == (202, "/projects/p")
@@ -368,21 +362,21 @@ def test_another_preference_is_none(client: FlaskClient, preference: str) -> Non
     assert "Preference-Applied" not in made.headers
 
 
-def test_where_there_is_nothing_to_fit_all_is_done(client: FlaskClient, project: str) -> None:
+def test_without_anything_to_fit_the_reply_is_not_202(client: FlaskClient, project: str) -> None:
     made = client.post("/fit", json={"project_id": "q", "X": line_pool()}, headers=BACKGROUND)
     again = client.post("/fit", json={"project_id": "p"}, headers=BACKGROUND)
     assert (made.status_code, again.status_code) == (201, 200)
     assert "Location" not in made.headers
 
 
-def test_a_held_out_set_is_scored_by_the_fit_that_follows(client: FlaskClient, project: str) -> None:
+def test_a_held_out_set_is_scored_by_the_background_fit(client: FlaskClient, project: str) -> None:
     body = {"project_id": "p", "X_test": [[0, 1], [19, 1]], "y_test": [0, 1]}
     sent = client.post("/fit", json=body, headers=BACKGROUND)
     assert (sent.status_code, sent.json["test_score"], sent.json["model_version"]) == (202, None, 1)
     assert settle(client)["test_score"]["accuracy"] == 1.0
 
 
-def test_a_wrong_request_is_told_at_once_and_changes_nothing(client: FlaskClient, project: str) -> None:
+def test_a_wrong_request_is_refused_at_once_and_changes_nothing(client: FlaskClient, project: str) -> None:
     body = {"project_id": "p", "X_test": [[0, 1, 2]], "y_test": [0]}
     assert client.post("/fit", json=body, headers=BACKGROUND).status_code == 422
     assert get(client, "/projects/p")["version"] == 1
@@ -460,7 +454,7 @@ BOOSTING = {"name": "hist_gradient_boosting", "params": {"max_iter": 1000}}
 
 
 @pytest.mark.timeout(300)
-def test_a_fit_that_dies_with_its_worker_is_taken_up_and_made_once(service: Service) -> None:
+def test_a_fit_of_a_killed_worker_is_repeated_once(service: Service) -> None:
     make(service, "p", FOREST)
     wait_until(lambda: look(service, "p")["fit"]["running_since"])
     first = look(service, "p")["fit"]["running_since"]

@@ -80,7 +80,7 @@ def query(client: FlaskClient, batch_size: int = 20, **options: Any) -> Any:
     return post(client, "/query", project_id="p", batch_size=batch_size, **options)
 
 
-def test_activelab_asks_again_about_a_wrong_label_before_what_is_certain(client: FlaskClient, project: str) -> None:
+def test_activelab_asks_about_a_wrong_label_before_certain_samples(client: FlaskClient, project: str) -> None:
     label(client, ADA, *range(3, 8), *range(12, 17))
     label(client, ADA, 2, wrong=True)
     reply = query(client, strategy="activelab", candidates=[1, 2, 18])
@@ -101,7 +101,7 @@ def test_activelab_asks_again_after_a_consensus_too(client: FlaskClient, project
     assert sorted(asked_of_bob) == [0, 8, 9, 10, 11, 19]
 
 
-def test_votes_count_what_the_crowd_was_found_to_be_worth(client: FlaskClient, app: Any, project: str) -> None:
+def test_votes_are_weighted_by_the_quality_of_annotators(client: FlaskClient, app: Any, project: str) -> None:
     label(client, ADA, *range(1, 8), *range(12, 19))
     label(client, BOB, 3, 12, 15)
     label(client, BOB, 4, 13, wrong=True)
@@ -158,7 +158,7 @@ def test_without_a_model_activelab_asks_about_new_samples(client: FlaskClient) -
 # overlap
 
 
-def test_what_was_begun_comes_first(client: FlaskClient, project: str) -> None:
+def test_partly_labelled_samples_come_first(client: FlaskClient, project: str) -> None:
     label(client, ADA, 3)
     label(client, ADA, 7, 5)
     label(client, BOB, 7)
@@ -171,7 +171,7 @@ def test_what_was_begun_comes_first(client: FlaskClient, project: str) -> None:
     assert query(client, 3, strategy="margin")["indices"] == reply["indices"][5:]
 
 
-def test_nobody_is_given_a_sample_twice(client: FlaskClient, project: str) -> None:
+def test_no_annotator_gets_a_sample_twice(client: FlaskClient, project: str) -> None:
     label(client, ADA, 3, 4)
     post(client, "/label", project_id=project, labels=[{"index": 4, "skip": True, "annotator": BOB}])
     assert query(client, 3, overlap=2, annotator=ADA)["indices"][:2] == [0, 19]
@@ -181,7 +181,7 @@ def test_nobody_is_given_a_sample_twice(client: FlaskClient, project: str) -> No
     assert query(client, overlap=2, candidates=[3, 4], exclude=[3])["indices"] == [4]
 
 
-def test_nobody_counts_as_one_until_a_name_takes_the_place(client: FlaskClient, project: str) -> None:
+def test_an_anonymous_label_counts_until_a_named_one_replaces_it(client: FlaskClient, project: str) -> None:
     def is_open() -> bool:
         return query(client, overlap=2, candidates=[0])["indices"] == [0]
 
@@ -222,12 +222,12 @@ def test_everybody_together_labels_everything_as_often_as_asked(client: FlaskCli
         ({"project_id": "p", "probabilities": [[0.5, 0.5]] * 20, "strategy": "activelab"}, "/strategy"),
     ],
 )
-def test_wrong_questions_are_told_so(client: FlaskClient, project: str, body: Any, pointer: str) -> None:
+def test_wrong_queries_are_refused(client: FlaskClient, project: str, body: Any, pointer: str) -> None:
     problem = post(client, "/query", 422, **body)
     assert [error["pointer"] for error in problem["errors"]] == [pointer]
 
 
-def test_overlap_goes_with_probabilities_of_a_callers_own(client: FlaskClient, project: str) -> None:
+def test_overlap_works_with_sent_probabilities(client: FlaskClient, project: str) -> None:
     label(client, ADA, 3)
     P = [[0.5 + i / 50, 0.5 - i / 50] for i in range(20)]
     reply = query(client, 4, overlap=2, annotator=BOB, probabilities=P, strategy="margin")

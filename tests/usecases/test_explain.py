@@ -29,7 +29,7 @@ def test_it_is_not_said_unasked(client: FlaskClient) -> None:
     assert (reply["classes"], reply["explanations"]) == (None, None)
 
 
-def test_what_the_model_makes_of_a_sample(client: FlaskClient) -> None:
+def test_the_prediction_of_the_model(client: FlaskClient) -> None:
     reply = post(client, "/query", probabilities=P, batch_size=4, strategy="margin", explain=True)
     at = reply["indices"].index(1)
     assert reply["classes"] == [0, 1, 2]
@@ -49,7 +49,7 @@ def test_what_the_model_makes_of_a_sample(client: FlaskClient) -> None:
     assert [each["scores"]["margin"] for each in reply["explanations"]] == pytest.approx(reply["scores"])
 
 
-def test_what_a_committee_makes_of_it_where_one_was_asked(client: FlaskClient) -> None:
+def test_the_scores_of_a_committee(client: FlaskClient) -> None:
     members = [[[1.0, 0.0]], [[0.0, 1.0]]]
     [asked] = explained(client, member_probabilities=members, strategy="bald")
     assert asked["scores"]["bald"] == pytest.approx(np.log(2))
@@ -69,7 +69,7 @@ def test_the_nearest_labelled_sample(client: FlaskClient) -> None:
     }
 
 
-def test_what_each_sample_of_a_set_strategy_stands_for(client: FlaskClient) -> None:
+def test_the_clusters_of_a_set_strategy(client: FlaskClient) -> None:
     X = [[0.0], [1.0], [2.0], [10.0], [11.0], [40.0]]
     reply = post(
         client, "/query", X=X, batch_size=2, strategy="k_center", random_state=1, y=["a"] + [None] * 5, explain=True
@@ -81,18 +81,18 @@ def test_what_each_sample_of_a_set_strategy_stands_for(client: FlaskClient) -> N
     ]
 
 
-def test_of_equal_samples_the_earlier_stands_for_all(client: FlaskClient) -> None:
+def test_equal_samples_are_in_the_cluster_of_the_first(client: FlaskClient) -> None:
     found = explained(client, X=[[1.0]] * 6, batch_size=3, strategy="random")
     assert [each["cluster"]["n_candidates"] for each in found] == [6, 0, 0]
 
 
-def test_what_was_drawn_is_marked(client: FlaskClient) -> None:
+def test_samples_drawn_for_exploration_are_marked(client: FlaskClient) -> None:
     found = explained(client, probabilities=P, batch_size=4, strategy="margin", explore=0.5)
     assert [each["chosen_by"] for each in found] == ["strategy", "strategy", "exploration", "exploration"]
 
 
 @pytest.mark.parametrize("strategy", ["auto", "margin", "k_center", "activelab"])
-def test_samples_asked_about_again_are_not_their_own_neighbours(client: FlaskClient, strategy: str) -> None:
+def test_relabelled_samples_are_not_their_own_neighbors(client: FlaskClient, strategy: str) -> None:
     post(client, "/fit", 201, project_id="p", X=PLANE)
     answers = [{"index": index, "label": index % 2, "annotator": "ada"} for index in range(4)]
     post(client, "/label", project_id="p", labels=answers)
@@ -109,7 +109,7 @@ def test_the_only_labelled_sample_has_no_neighbour(client: FlaskClient) -> None:
     assert found[0]["nearest_labeled"] is None
 
 
-def test_a_project_explains_in_its_own_words(client: FlaskClient) -> None:
+def test_explanations_use_the_classes_and_ids_of_the_project(client: FlaskClient) -> None:
     post(
         client,
         "/fit",
@@ -131,7 +131,7 @@ def test_a_project_explains_in_its_own_words(client: FlaskClient) -> None:
     assert found["nearest_labeled"] == {"index": 0, "id": "a", "label": "low", "distance": 1.0}
 
 
-def test_without_a_model_there_is_what_lies_around(client: FlaskClient) -> None:
+def test_without_a_model_the_nearest_label_is_given(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(4), y=["low", None, None, None])
     [found] = explained(client, project_id="p")
     assert (found["predicted_label"], found["probabilities"], found["scores"]) == (None, None, None)
@@ -176,7 +176,7 @@ def test_too_many_probabilities_are_refused(client: FlaskClient, monkeypatch: py
     }
 
 
-def test_it_looks_at_no_more_than_it_says(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_max_candidates_are_compared(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MAX_CANDIDATES", 10)
     found = explained(client, X=line_pool(50), batch_size=2, strategy="random")
     assert [each["cluster"]["n_looked_at"] for each in found] == [10, 10]

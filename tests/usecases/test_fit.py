@@ -14,13 +14,13 @@ from service.settings import Settings
 from tests.support.calls import end_labels, get, line_pool, post, post_form
 
 
-def test_a_project_without_any_label_is_kept_and_has_no_model(client: FlaskClient) -> None:
+def test_a_project_without_labels_is_stored_without_a_model(client: FlaskClient) -> None:
     made = post(client, "/fit", 201, project_id="p", X=line_pool())
     assert (made["n_samples"], made["n_features"], made["n_labeled"], made["n_unlabeled"]) == (20, 2, 0, 20)
     assert (made["model_version"], made["classes"], made["test_score"]) == (None, [], None)
 
 
-def test_one_class_is_nothing_to_fit(client: FlaskClient) -> None:
+def test_one_class_gives_no_model(client: FlaskClient) -> None:
     made = post(client, "/fit", 201, project_id="p", X=line_pool(), y=["a", *[None] * 19])
     assert (made["model_version"], made["n_labeled"], made["classes"], made["n_labels_since_fit"]) == (
         None,
@@ -30,7 +30,7 @@ def test_one_class_is_nothing_to_fit(client: FlaskClient) -> None:
     )
 
 
-def test_everything_of_the_reply(client: FlaskClient) -> None:
+def test_the_reply_describes_the_project(client: FlaskClient) -> None:
     made = post(
         client,
         "/fit",
@@ -78,7 +78,7 @@ def test_another_estimator_later(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
-def test_every_estimator_fits_and_asks(client: FlaskClient, name: str) -> None:
+def test_every_estimator_can_fit_and_query(client: FlaskClient, name: str) -> None:
     made = post(client, "/fit", 201, project_id="p", X=line_pool(12), y=end_labels(12), estimator=name)
     assert made["model_version"] == 1
     assert len(post(client, "/query", project_id="p", batch_size=3, strategy="entropy")["indices"]) == 3
@@ -99,7 +99,7 @@ def test_a_held_out_class_may_be_new(client: FlaskClient) -> None:
     assert made["test_score"]["log_loss"] > 10
 
 
-def test_replace_brings_a_new_pool_and_nothing_of_the_old(client: FlaskClient) -> None:
+def test_replace_keeps_nothing_of_the_old_pool(client: FlaskClient) -> None:
     old = post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), ids=[f"s{i}" for i in range(20)])
     new = post(client, "/fit", project_id="p", X=[[1.0], [2.0], [3.0]], y=["x", None, "y"], replace=True)
     assert (new["n_samples"], new["n_features"], new["classes"]) == (3, 1, ["x", "y"])
@@ -107,7 +107,7 @@ def test_replace_brings_a_new_pool_and_nothing_of_the_old(client: FlaskClient) -
     assert post(client, "/query", project_id="p")["ids"] is None
 
 
-def test_replace_makes_a_project_that_there_is_not(client: FlaskClient) -> None:
+def test_replace_creates_a_missing_project(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), replace=True)
 
 
@@ -158,7 +158,7 @@ def test_a_pool_keeps_the_dtype_it_came_with(client: FlaskClient, tmp_path: Any,
         (np.array([7.0, np.nan, np.nan, -1.0]), [-1, 7]),
     ],
 )
-def test_labels_come_as_npy_of_many_kinds(client: FlaskClient, column: np.ndarray, classes: list[Any]) -> None:
+def test_labels_may_be_npy_of_many_dtypes(client: FlaskClient, column: np.ndarray, classes: list[Any]) -> None:
     made = post_form(client, config={"project_id": "p"}, X=np.array(line_pool(4)), y=column)
     assert made["classes"] == classes
     assert [type(label) for label in made["classes"]] == [type(label) for label in classes]

@@ -54,7 +54,7 @@ def test_a_sample_relabelled_twice_since_the_fit_counts_once(client: FlaskClient
     assert label(client, {"index": 0, "label": 0})["n_labels_since_fit"] == 0
 
 
-def test_the_same_label_again_is_no_change(client: FlaskClient, project: str) -> None:
+def test_a_repeated_label_changes_nothing(client: FlaskClient, project: str) -> None:
     label(client, {"index": 5, "label": 0, "annotator": "ada"})
     version = get(client, "/projects/p")["version"]
     reply = label(client, {"index": 5, "label": 0, "annotator": "ada"}, {"index": 0, "label": 0})
@@ -69,7 +69,7 @@ def test_another_label_by_the_same_annotator_replaces_it(client: FlaskClient, pr
     assert [found["label"] for found in record(client, 5)] == [1]
 
 
-def test_a_label_by_nobody_replaces_all_there_is(client: FlaskClient, project: str) -> None:
+def test_an_anonymous_label_replaces_all_labels(client: FlaskClient, project: str) -> None:
     label(client, {"index": 5, "label": 0, "annotator": "ada"}, {"index": 5, "label": 1, "annotator": "bob"})
     assert len(record(client, 5)) == 2
     label(client, {"index": 5, "label": 1})
@@ -122,7 +122,7 @@ def test_a_skip_is_taken_back_before_a_label(client: FlaskClient, project: str) 
     assert label(client, {"index": 9, "label": 1})["n_skipped"] == 0
 
 
-def test_retracting_makes_a_sample_open_again(client: FlaskClient, project: str) -> None:
+def test_a_retracted_sample_is_unlabelled_again(client: FlaskClient, project: str) -> None:
     label(client, {"index": 5, "label": 0}, {"index": 6, "label": 0})
     response = client.delete("/projects/p/labels/5")
     assert (response.status_code, response.data) == (204, b"")
@@ -133,7 +133,7 @@ def test_retracting_makes_a_sample_open_again(client: FlaskClient, project: str)
     assert client.delete("/projects/p/labels/5").status_code == 404
 
 
-def test_without_two_classes_there_is_no_model_any_more(client: FlaskClient, project: str) -> None:
+def test_a_retraction_that_leaves_one_class_removes_the_model(client: FlaskClient, project: str) -> None:
     client.delete("/projects/p/labels/0")
     assert get(client, "/projects/p")["model_version"] is None
     assert post(client, "/query", project_id="p")["strategy"] == "max_herding"

@@ -75,7 +75,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Any:
 # What is held.
 
 
-def test_what_is_held_is_given_to_nobody_else(client: FlaskClient, project: str) -> None:
+def test_leased_samples_are_not_given_to_others(client: FlaskClient, project: str) -> None:
     ada, bob = ask(client, ADA), ask(client, BOB)
     nobody, eve = ask(client), post(client, "/query", project_id="p", batch_size=20, annotator=EVE)
     taken = {*ada["indices"], *bob["indices"]}
@@ -92,19 +92,19 @@ def test_a_lease_says_when_it_ends(client: FlaskClient, project: str) -> None:
     assert (length, lease["ids"]) == (np.timedelta64(600, "s"), None)
 
 
-def test_a_pure_read_holds_nothing(client: FlaskClient, project: str) -> None:
+def test_a_query_without_a_lease_leases_nothing(client: FlaskClient, project: str) -> None:
     first = post(client, "/query", project_id="p", annotator=ADA)
     assert first["lease_expires_at"] is None
     assert held(client) == {}
     assert post(client, "/query", project_id="p", annotator=BOB)["indices"] == first["indices"]
 
 
-def test_a_lease_is_no_commit(client: FlaskClient, project: str) -> None:
+def test_a_lease_does_not_change_the_version(client: FlaskClient, project: str) -> None:
     ask(client, ADA)
     assert get(client, "/projects/p")["version"] == 1
 
 
-def test_who_asks_again_gets_what_they_hold_first(client: FlaskClient, project: str) -> None:
+def test_leased_samples_come_first_for_their_annotator(client: FlaskClient, project: str) -> None:
     first = ask(client, ADA, 3)
     second = ask(client, ADA, 5)
     assert second["indices"][:3] == first["indices"]
@@ -115,20 +115,20 @@ def test_who_asks_again_gets_what_they_hold_first(client: FlaskClient, project: 
     assert (lease["query_id"], lease["indices"]) == (second["query_id"], second["indices"])
 
 
-def test_what_does_not_fit_the_batch_stays_with_the_question_before(client: FlaskClient, project: str) -> None:
+def test_samples_beyond_the_batch_stay_in_the_earlier_lease(client: FlaskClient, project: str) -> None:
     first, second = ask(client, ADA, 3), ask(client, ADA, 2)
     assert second["indices"] == first["indices"][:2]
     of = {lease["query_id"]: lease["indices"] for lease in get(client, "/projects/p/leases")["leases"]}
     assert of == {second["query_id"]: second["indices"], first["query_id"]: first["indices"][2:]}
 
 
-def test_what_one_holds_comes_first_in_a_pure_read_too(client: FlaskClient, project: str) -> None:
+def test_leased_samples_come_first_without_a_new_lease_too(client: FlaskClient, project: str) -> None:
     first = ask(client, ADA, 2)
     reply = post(client, "/query", project_id="p", annotator=ADA, batch_size=2)
     assert (reply["indices"], reply["lease_expires_at"]) == (first["indices"], None)
 
 
-def test_what_is_excluded_is_not_given_although_it_is_held(client: FlaskClient, project: str) -> None:
+def test_excluded_samples_are_not_given_although_leased(client: FlaskClient, project: str) -> None:
     first = ask(client, ADA, 2)
     again = ask(client, ADA, 2, exclude=first["indices"][:1])["indices"]
     assert again[0] == first["indices"][1]
@@ -136,13 +136,13 @@ def test_what_is_excluded_is_not_given_although_it_is_held(client: FlaskClient, 
     assert len(held(client)[ADA]) == 3
 
 
-def test_samples_that_are_held_are_explained_as_such(client: FlaskClient, project: str) -> None:
+def test_leased_samples_are_explained_as_such(client: FlaskClient, project: str) -> None:
     ask(client, ADA, 1)
     reply = ask(client, ADA, 2, explain=True)
     assert [each["chosen_by"] for each in reply["explanations"]] == ["lease", "strategy"]
 
 
-def test_when_others_hold_all_it_says_when_to_ask_again(client: FlaskClient, project: str, later: Any) -> None:
+def test_retry_after_is_sent_if_others_lease_every_sample(client: FlaskClient, project: str, later: Any) -> None:
     ask(client, ADA, 10, seconds=600)
     ask(client, BOB, 8, seconds=60)
     later(20.5)
@@ -154,7 +154,7 @@ def test_when_others_hold_all_it_says_when_to_ask_again(client: FlaskClient, pro
     assert held(client).keys() == {ADA, BOB}
 
 
-def test_when_nothing_is_left_there_is_nothing_to_wait_for(client: FlaskClient, project: str) -> None:
+def test_retry_after_is_not_sent_if_every_sample_is_labelled(client: FlaskClient, project: str) -> None:
     label(client, *range(1, 19))
     response = client.post("/query", json={"project_id": "p", "annotator": EVE, "lease_seconds": 60})
     assert response.json["indices"] == []
@@ -162,7 +162,7 @@ def test_when_nothing_is_left_there_is_nothing_to_wait_for(client: FlaskClient, 
     assert "held" not in (response.json["fallback_reason"] or "")
 
 
-def test_a_batch_that_others_leave_short_says_so(client: FlaskClient, project: str) -> None:
+def test_a_batch_cut_short_by_leases_says_so(client: FlaskClient, project: str) -> None:
     ask(client, ADA, 15)
     reply = ask(client, BOB, 5)
     assert len(reply["indices"]) == 3
@@ -170,7 +170,7 @@ def test_a_batch_that_others_leave_short_says_so(client: FlaskClient, project: s
 
 
 @pytest.mark.parametrize("strategy", ["max_herding", "k_center", "typiclust", "prob_cover", "discriminative"])
-def test_people_who_ask_side_by_side_look_at_different_parts_of_the_pool(client: FlaskClient, strategy: str) -> None:
+def test_concurrent_annotators_get_different_parts_of_the_pool(client: FlaskClient, strategy: str) -> None:
     heaps = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], 8, axis=0)
     X = heaps + np.random.default_rng(0).normal(size=heaps.shape) / 10
     post(client, "/fit", 201, project_id="p", X=X.tolist())
@@ -182,7 +182,7 @@ def test_people_who_ask_side_by_side_look_at_different_parts_of_the_pool(client:
 # How it ends.
 
 
-def test_answers_end_a_lease(client: FlaskClient, project: str) -> None:
+def test_labels_end_a_lease(client: FlaskClient, project: str) -> None:
     first, second, third = ask(client, ADA, 3)["indices"]
     label(client, first, who=ADA)
     post(client, "/label", project_id="p", labels=[{"index": second, "skip": True, "annotator": ADA}])
@@ -191,7 +191,7 @@ def test_answers_end_a_lease(client: FlaskClient, project: str) -> None:
     assert held(client) == {}
 
 
-def test_a_sample_that_is_taken_back_is_everybodys(client: FlaskClient, project: str) -> None:
+def test_a_retracted_sample_is_available_to_all(client: FlaskClient, project: str) -> None:
     index = ask(client, ADA, 1)["indices"][0]
     label(client, index, who=ADA)
     assert client.delete(f"/projects/p/labels/{index}").status_code == 204
@@ -208,7 +208,7 @@ def test_a_lease_expires(client: FlaskClient, project: str, later: Any) -> None:
     assert ask(client, BOB, 3)["indices"] == first
 
 
-def test_a_lease_that_is_released_is_everybodys(client: FlaskClient, project: str) -> None:
+def test_a_released_sample_is_available_to_all(client: FlaskClient, project: str) -> None:
     first = ask(client, ADA, 3)
     path = f"/projects/p/leases/{first['query_id']}"
     assert client.delete(path).status_code == 204
@@ -228,7 +228,7 @@ def test_a_lease_is_renewed(client: FlaskClient, project: str, later: Any, body:
     assert held(client) == {}
 
 
-def test_a_lease_that_is_over_is_not_renewed(client: FlaskClient, project: str, later: Any) -> None:
+def test_an_expired_lease_is_not_renewed(client: FlaskClient, project: str, later: Any) -> None:
     expired, answered = ask(client, ADA, 2, seconds=60), ask(client, BOB, 1)
     later(60)
     label(client, *answered["indices"], who=BOB)
@@ -248,7 +248,7 @@ def test_replace_and_delete_leave_no_lease(client: FlaskClient, project: str) ->
     assert held(client) == {}
 
 
-def test_a_clock_that_is_set_back_brings_nothing_back(client: FlaskClient, project: str, later: Any) -> None:
+def test_setting_the_clock_back_revives_no_lease(client: FlaskClient, project: str, later: Any) -> None:
     index = ask(client, ADA, 1)["indices"][0]
     later(-3600)
     label(client, index, who=ADA)
@@ -256,7 +256,7 @@ def test_a_clock_that_is_set_back_brings_nothing_back(client: FlaskClient, proje
     assert index not in ask(client, ADA, 20)["indices"]
 
 
-def test_a_clock_that_is_set_back_while_a_label_is_kept_keeps_nobody_from_its_sample(
+def test_setting_the_clock_back_during_a_commit_blocks_no_sample(
     client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The vote is an hour later than its commit would be, and none of what comes after may take it for news."""
@@ -271,7 +271,7 @@ def test_a_clock_that_is_set_back_while_a_label_is_kept_keeps_nobody_from_its_sa
 # Samples that several people label.
 
 
-def test_one_person_after_the_other_is_asked_about_the_same_sample(client: FlaskClient, project: str) -> None:
+def test_with_overlap_annotators_get_a_sample_one_after_another(client: FlaskClient, project: str) -> None:
     options = {"overlap": 2, "candidates": [10]}
     assert ask(client, ADA, 1, **options)["indices"] == [10]
     assert ask(client, BOB, 1, **options)["indices"] == []
@@ -283,7 +283,7 @@ def test_one_person_after_the_other_is_asked_about_the_same_sample(client: Flask
     assert ask(client, EVE, 1, **options)["indices"] == []
 
 
-def test_what_others_hold_elsewhere_is_nothing_to_wait_for(client: FlaskClient, project: str) -> None:
+def test_retry_after_is_not_sent_for_samples_not_open_to_the_caller(client: FlaskClient, project: str) -> None:
     label(client, 10, who=ADA)
     ask(client, BOB, 1, overlap=2, candidates=[10])
     response = client.post("/query", json={"project_id": "p", "candidates": [10], "annotator": EVE})
@@ -317,7 +317,7 @@ def test_leases_survive_a_restart(tmp_path: Path, client: FlaskClient, project: 
     assert not set(first["indices"]) & set(ask(restarted, BOB, 20)["indices"])
 
 
-def test_what_was_answered_while_it_was_chosen_is_chosen_anew(
+def test_samples_labelled_during_the_selection_are_selected_again(
     client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, wanted = leases.query_project, []
@@ -335,7 +335,7 @@ def test_what_was_answered_while_it_was_chosen_is_chosen_anew(
     assert set(wanted[1:]) < set(given)
 
 
-def test_a_pool_that_came_while_it_was_chosen_is_asked_about(
+def test_a_pool_replaced_during_the_selection_is_queried(
     client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, times = leases.query_project, []
@@ -360,7 +360,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_fault_at_any_operation_leaves_the_old_leases_or_the_new(
+def test_a_fault_at_any_file_operation_leaves_the_old_or_new_leases(
     tmp_path: Path, client: FlaskClient, project: str, name: str, number: int
 ) -> None:
     query_id = ask(client, ADA)["query_id"]
@@ -383,7 +383,7 @@ def test_a_fault_at_any_operation_leaves_the_old_leases_or_the_new(
 
 
 @pytest.mark.parametrize("how", ["empty", "cut in the middle", "cut at the end", "zeros", "text"])
-def test_damaged_leases_are_told_of_and_harm_nothing_else(
+def test_damaged_leases_are_reported_and_affect_nothing_else(
     tmp_path: Path, client: FlaskClient, project: str, how: str
 ) -> None:
     post(client, "/fit", 201, project_id="other", X=line_pool(), y=end_labels())
@@ -399,7 +399,7 @@ def test_damaged_leases_are_told_of_and_harm_nothing_else(
     assert ask(client, BOB)["indices"]
 
 
-def test_a_sample_that_is_held_twice_is_damage(tmp_path: Path, client: FlaskClient, project: str) -> None:
+def test_a_sample_leased_twice_is_damage(tmp_path: Path, client: FlaskClient, project: str) -> None:
     store = Store(tmp_path / "data")
     lease = Lease("q", ADA, np.array([3, 99]), 60, 0, 2**60, 2**60)
     for index in ([3, 3], [3, 99]):

@@ -76,7 +76,7 @@ def test_a_page_says_where_the_next_begins(client: FlaskClient, project: list[st
     }  # fmt: skip
 
 
-def test_filters_leave_out_what_they_say(client: FlaskClient, project: list[str]) -> None:
+def test_filters_select_predictions(client: FlaskClient, project: list[str]) -> None:
     P = expected(client)
     sure = [record["index"] for record in walk(client, "min_confidence=0.99&limit=7")]
     assert sure == np.flatnonzero(P.max(axis=1) >= 0.99).tolist()
@@ -87,7 +87,7 @@ def test_filters_leave_out_what_they_say(client: FlaskClient, project: list[str]
     assert walk(client, "indices=6&unlabeled_only=true") == []
 
 
-def test_csv_holds_what_json_holds(client: FlaskClient, project: list[str]) -> None:
+def test_csv_equals_json(client: FlaskClient, project: list[str]) -> None:
     response = client.get(f"{PATH}?probabilities=true", headers={"Accept": "text/csv"})
     rows = list(csv.DictReader(io.StringIO(response.get_data(as_text=True))))
     records = walk(client, "probabilities=true")

@@ -38,7 +38,7 @@ def test_no_projects(client: FlaskClient) -> None:
     assert get(client, "/projects") == {"projects": [], "next": None}
 
 
-def test_a_project_that_cannot_be_read_harms_no_other(client: FlaskClient, tmp_path: Path) -> None:
+def test_an_unreadable_project_does_not_affect_others(client: FlaskClient, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         post(client, "/fit", 201, project_id=name, X=line_pool(), y=end_labels())
     (tmp_path / "data/projects/b/state.joblib").write_bytes(b"\x80")
@@ -95,13 +95,13 @@ def test_labels_as_csv(client: FlaskClient) -> None:
         ("application/json;q=0.2, text/csv", "text/csv"),
     ],
 )
-def test_labels_come_as_what_is_liked_best(client: FlaskClient, accept: str | None, mimetype: str) -> None:
+def test_labels_come_in_the_preferred_media_type(client: FlaskClient, accept: str | None, mimetype: str) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     headers = {"Accept": accept} if accept else {}
     assert client.get("/projects/p/labels", headers=headers).mimetype == mimetype
 
 
-def test_labels_as_a_picture_are_not_to_be_had(client: FlaskClient) -> None:
+def test_an_unavailable_media_type_is_a_406(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     response = client.get("/projects/p/labels", headers={"Accept": "image/png"})
     assert (response.status_code, response.mimetype) == (406, "application/problem+json")

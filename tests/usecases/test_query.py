@@ -26,7 +26,7 @@ def asks_again(strategy: str) -> bool:
 
 
 @pytest.mark.parametrize("strategy", MODEL_STRATEGIES)
-def test_the_middle_is_asked_first(client: FlaskClient, project: str, strategy: str) -> None:
+def test_the_uncertain_middle_comes_first(client: FlaskClient, project: str, strategy: str) -> None:
     reply = post(client, "/query", project_id=project, batch_size=4, strategy=strategy)
     assert set(reply["indices"]) == {8, 9, 10, 11}
     assert reply["scores"] == sorted(reply["scores"], reverse=True)
@@ -40,7 +40,7 @@ def test_auto_is_herding_where_the_model_is_unsure(client: FlaskClient, project:
 
 
 @pytest.mark.parametrize("strategy", ["auto", *MODEL_STRATEGIES])
-def test_without_a_label_it_answers_with_rows_that_stand_for_others(client: FlaskClient, strategy: str) -> None:
+def test_without_labels_representative_rows_are_selected(client: FlaskClient, strategy: str) -> None:
     X = [[0.0, 0.0]] * 5 + [[10.0, 0.0]] * 5 + [[0.0, 10.0]] * 5
     post(client, "/fit", 201, project_id="p", X=X)
     reply = post(client, "/query", project_id="p", batch_size=3, strategy=strategy)
@@ -49,7 +49,7 @@ def test_without_a_label_it_answers_with_rows_that_stand_for_others(client: Flas
     assert "no model yet" in reply["fallback_reason"]
 
 
-def test_with_one_class_a_named_strategy_is_certain_of_everything(client: FlaskClient) -> None:
+def test_with_one_class_all_scores_are_certain(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=[1, *[None] * 19])
     reply = post(client, "/query", project_id="p", batch_size=5, strategy="entropy")
     assert (reply["strategy"], reply["scores"]) == ("entropy", [0.0] * 5)
@@ -58,13 +58,13 @@ def test_with_one_class_a_named_strategy_is_certain_of_everything(client: FlaskC
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_more_than_is_left_returns_what_is_left(client: FlaskClient, project: str, strategy: str) -> None:
+def test_a_batch_beyond_the_pool_returns_the_rest(client: FlaskClient, project: str, strategy: str) -> None:
     reply = post(client, "/query", project_id=project, batch_size=1000, strategy=strategy)
     assert sorted(reply["indices"]) == [index for index in range(20) if index not in (0, 19) or asks_again(strategy)]
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_nothing_left_is_an_empty_list(client: FlaskClient, strategy: str) -> None:
+def test_a_fully_labelled_pool_gives_an_empty_list(client: FlaskClient, strategy: str) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool(4), y=[0, 1, 0, 1])
     assert len(post(client, "/query", project_id="p", strategy=strategy)["indices"]) == asks_again(strategy)
 
@@ -87,7 +87,7 @@ def test_the_same_state_and_request_give_the_same_answer(client: FlaskClient, pr
     assert asked[0] == asked[1] == asked[2]
 
 
-def test_a_seed_of_its_own_gives_other_random_samples(client: FlaskClient, project: str) -> None:
+def test_another_seed_gives_other_random_samples(client: FlaskClient, project: str) -> None:
     asked = [
         tuple(post(client, "/query", project_id=project, batch_size=5, strategy="random", random_state=s)["indices"])
         for s in (1, 1, 2)
@@ -114,7 +114,7 @@ QUESTIONS: list[dict[str, Any]] = [
 ]
 
 
-def test_every_question_has_a_name_of_its_own(client: FlaskClient, project: str) -> None:
+def test_every_query_has_its_own_query_id(client: FlaskClient, project: str) -> None:
     names = [post(client, "/query", project_id=project, **asked)["query_id"] for asked in QUESTIONS]
     assert len(set(names)) == len(QUESTIONS)
     post(client, "/label", project_id=project, labels=[{"index": 5, "label": 0}])
@@ -145,7 +145,7 @@ def test_parameters_of_a_strategy(client: FlaskClient) -> None:
 )
 @pytest.mark.parametrize("y", [[], [0], [0, 1]], ids=["no label", "one class", "two classes"])
 @pytest.mark.parametrize("strategy", ["auto", "random", "margin", "bald", "k_means", "power", "quire"])  # one a family
-def test_query_always_answers(client: FlaskClient, X: Any, y: list[int], strategy: str) -> None:
+def test_a_query_always_succeeds(client: FlaskClient, X: Any, y: list[int], strategy: str) -> None:
     spec = {"name": "logistic_regression", "params": {"scale": True}}
     post(client, "/fit", 201, project_id="p", X=X, y=[*y, *[None] * (30 - len(y))], estimator=spec)
     reply = post(client, "/query", project_id="p", batch_size=7, strategy=strategy)

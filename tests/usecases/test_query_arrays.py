@@ -68,7 +68,7 @@ def as_form(**fields: Any) -> dict[str, Any]:
     return {"data": {"config": (io.BytesIO(json.dumps(config).encode()), "config", "application/json"), **data}}
 
 
-def test_the_reply_knows_no_project(client: FlaskClient) -> None:
+def test_the_reply_has_no_project(client: FlaskClient) -> None:
     reply = post(client, "/query", probabilities=P, batch_size=3, strategy="margin")
     assert reply.pop("query_id") == post(client, "/query", probabilities=P, batch_size=3, strategy="margin")["query_id"]
     assert reply.pop("scores") == pytest.approx([1.0, 0.8, 0.6])
@@ -88,7 +88,7 @@ def test_the_reply_knows_no_project(client: FlaskClient) -> None:
     }
 
 
-def test_labelled_and_excluded_samples_are_not_asked_about(client: FlaskClient) -> None:
+def test_labelled_and_excluded_samples_are_not_selected(client: FlaskClient) -> None:
     reply = post(client, "/query", probabilities=P, y=[None, "a", None, None], exclude=[3], batch_size=9, explore=0)
     assert reply["indices"] == [2, 0]
     assert (reply["n_labeled"], reply["n_unlabeled"]) == (1, 3)
@@ -96,7 +96,7 @@ def test_labelled_and_excluded_samples_are_not_asked_about(client: FlaskClient) 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_come_as_npy_in_any_precision_and_order(client: FlaskClient, dtype: type, order: Any) -> None:
+def test_arrays_may_be_npy_of_any_precision_and_order(client: FlaskClient, dtype: type, order: Any) -> None:
     logits = np.random.default_rng(1).normal(size=(50, 40))
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     members = np.stack([softmax, softmax[::-1]])
@@ -116,7 +116,7 @@ def test_nothing_is_left_on_disk(client: FlaskClient, data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
-def test_the_answer_is_that_of_a_project_whose_model_says_the_same(
+def test_the_reply_equals_that_of_a_project_with_the_same_probabilities(
     client: FlaskClient, said: dict[str, Any], name: str
 ) -> None:
     asked = {"strategy": name, "batch_size": 12, "random_state": 5}
@@ -131,7 +131,7 @@ def test_the_answer_is_that_of_a_project_whose_model_says_the_same(
         assert alone["indices"] == post(client, "/query", project_id="p", **asked)["indices"]
 
 
-def test_a_projects_model_gives_way_and_is_not_forgotten(client: FlaskClient) -> None:
+def test_sent_probabilities_replace_the_projects_for_one_query(client: FlaskClient) -> None:
     own = post(client, "/query", project_id="line", strategy="margin")
     sent = post(client, "/query", project_id="line", strategy="margin", probabilities=P)
     other = post(client, "/query", project_id="line", strategy="margin", probabilities=[P[0], P[2], P[1], P[3]])
@@ -142,7 +142,7 @@ def test_a_projects_model_gives_way_and_is_not_forgotten(client: FlaskClient) ->
 
 
 @pytest.mark.parametrize("strategy", ["margin", "power", "clue", "badge"])
-def test_a_pool_in_pieces_is_one_to_what_was_sent(client: FlaskClient, strategy: str) -> None:
+def test_sent_probabilities_work_with_a_segmented_pool(client: FlaskClient, strategy: str) -> None:
     post(client, "/fit", 201, project_id=strategy, X=line_pool(3))
     post(client, f"/projects/{strategy}/pool", X=[[9.0, 1.0]])
     asked = {"probabilities": P, "strategy": strategy, "batch_size": 2, "random_state": 0}
@@ -150,7 +150,7 @@ def test_a_pool_in_pieces_is_one_to_what_was_sent(client: FlaskClient, strategy:
     assert within["indices"] == post(client, "/query", X=[*line_pool(3), [9.0, 1.0]], **asked)["indices"]
 
 
-def test_members_alone_are_a_model_by_their_mean(client: FlaskClient) -> None:
+def test_without_probabilities_the_mean_of_the_members_is_used(client: FlaskClient) -> None:
     members = [[[1, 0], [0.5, 0.5], [1, 0]], [[0, 1], [0.5, 0.5], [0.8, 0.2]]]
     reply = post(client, "/query", member_probabilities=members, strategy="least_confidence", batch_size=3)
     assert sorted(zip(reply["indices"], reply["scores"], strict=True)) == [
@@ -161,7 +161,7 @@ def test_members_alone_are_a_model_by_their_mean(client: FlaskClient) -> None:
     assert post(client, "/query", member_probabilities=members, strategy="bald")["indices"] == [0]
 
 
-def test_one_column_is_certain(client: FlaskClient) -> None:
+def test_a_single_class_has_no_entropy(client: FlaskClient) -> None:
     reply = post(client, "/query", probabilities=[[1], [1]], strategy="entropy", batch_size=2)
     assert reply["scores"] == [0.0, 0.0]
 
@@ -179,13 +179,15 @@ SENT: list[tuple[dict[str, Any], int, str]] = [
 
 
 @pytest.mark.parametrize(("sent", "batch_size", "ran"), SENT)
-def test_auto_makes_do_with_what_is_there(client: FlaskClient, sent: dict[str, Any], batch_size: int, ran: str) -> None:
+def test_auto_uses_the_arrays_that_were_sent(
+    client: FlaskClient, sent: dict[str, Any], batch_size: int, ran: str
+) -> None:
     reply = post(client, "/query", **sent, batch_size=batch_size)
     assert (reply["strategy"], len(reply["indices"])) == (ran, batch_size)
 
 
 @pytest.mark.parametrize("sent", [{"probabilities": P}, {"X": line_pool(4)}, {"X": line_pool(4), "probabilities": P}])
-def test_what_can_run_is_what_the_refusal_names(client: FlaskClient, sent: dict[str, Any]) -> None:
+def test_the_error_names_the_strategies_that_can_run(client: FlaskClient, sent: dict[str, Any]) -> None:
     detail = post(client, "/query", 422, **sent, strategy="bald")["errors"][0]["detail"]
     named = detail.split("what was sent: ")[1].split(", ")
     for name in STRATEGIES:
@@ -281,7 +283,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_named_and_nothing_is_left(client: FlaskClient, data_dir: Path, what: str) -> None:
+def test_a_wrong_query_names_the_field_and_leaves_no_files(client: FlaskClient, data_dir: Path, what: str) -> None:
     sent, pointers = WRONG[what]
     reply = client.post("/query", **sent)
     assert reply.status_code == 422, reply.text
@@ -297,13 +299,13 @@ def test_what_is_wrong_is_named_and_nothing_is_left(client: FlaskClient, data_di
         (ExternalPredictions(None, np.full((66, 1, 1_000), 0.001)), "/member_probabilities"),
     ],
 )
-def test_there_is_a_limit_of_classes_and_members(given: ExternalPredictions, pointer: str) -> None:
+def test_classes_and_members_are_limited(given: ExternalPredictions, pointer: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         given.check()
     assert [error.pointer for error in caught.value.errors] == [pointer]
 
 
-def test_a_refusal_names_what_would_have_worked(client: FlaskClient) -> None:
+def test_the_error_for_missing_arrays_names_alternatives(client: FlaskClient) -> None:
     [error] = post(client, "/query", 422, probabilities=P, strategy="badge")["errors"]
     assert error["detail"] == (
         "is required for strategy 'badge'; strategies that work with what was sent: "

@@ -99,7 +99,7 @@ def test_a_wrong_number_of_skips_is_refused(client: FlaskClient, wrong: Any) -> 
     assert problem["errors"][0]["pointer"] == "/skips_to_drop"
 
 
-def test_retracting_takes_the_skips_back(client: FlaskClient) -> None:
+def test_retracting_removes_the_skips(client: FlaskClient) -> None:
     make_project(client)
     skip(client, 5, ADA)
     assert client.delete("/projects/p/labels/5").status_code == 204

@@ -110,7 +110,7 @@ def test_a_project_that_moves_is_the_same(client, app, other, low, high, ids, he
     assert check_project(store_of(other).directory("p")) == []
 
 
-def test_a_member_whose_name_is_no_text_is_refused(client):
+def test_a_member_whose_name_is_not_text_is_refused(client):
     make(client)
     data = export(client)
     at = data.rindex(b"events.log")  # in the list of members, at the end
@@ -179,7 +179,7 @@ def test_a_project_whose_fit_fails_is_imported_with_the_reason(client, other):
     assert "gaussian_nb cannot learn from these numbers" in made["fit"]["last_error"]
 
 
-def test_an_import_that_finds_no_room_for_its_fit_is_fitted_later(client, tmp_path, store):
+def test_an_import_without_a_free_slot_is_fitted_later(client, tmp_path, store):
     make(client)
     path = tmp_path / "p.zip"
     path.write_bytes(export(client))
@@ -197,7 +197,7 @@ def test_an_imported_project_can_be_exported_again(client):
     assert everything(client, "again") == everything(client, "p")
 
 
-def test_an_export_is_of_one_commit_whatever_happens_meanwhile(store):
+def test_an_export_is_consistent_during_changes(store):
     fit(store)
     expected = b"".join(archive_of(store))
     pieces = archive_of(store)
@@ -223,7 +223,7 @@ def test_a_damaged_pool_is_not_exported(client, app):
     assert "active-query check" in reply.get_json()["detail"]
 
 
-def test_a_project_that_there_is_not_cannot_be_exported(client):
+def test_a_missing_project_cannot_be_exported(client):
     get(client, "/projects/p/export", 404)
 
 
