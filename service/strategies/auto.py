@@ -17,19 +17,19 @@ LARGEST_HERD = 1000
     source="this project's own policy",
 )
 def auto(question: Question, batch_size: int) -> Choice:
-    """Ask for rows that stand for many of which the model is unsure; how far one reaches shrinks as labels come in."""
+    """Choose `uherding` where possible, whose kernel narrows as labels are added; `power` or `margin` otherwise."""
     if question.model is None:
         return choose_without_model(question)
     if not question.has_features:
         return choose_without_features(batch_size)
     if batch_size <= LARGEST_HERD:
-        return Choice("uherding", "auto: each row is the one that best stands for what the model is unsure of")
-    why = f"auto: herding more than {LARGEST_HERD} rows takes long"
-    return Choice("power", f"{why}, so these are drawn by their margin")
+        return Choice("uherding", "auto: the rows that best represent what the model is unsure of")
+    why = f"auto: herding more than {LARGEST_HERD} rows is slow"
+    return Choice("power", f"{why}, so these are drawn by margin")
 
 
 def choose_without_features(batch_size: int) -> Choice:
     """Return a strategy that needs only probabilities."""
     if batch_size == 1:
-        return Choice("margin", "auto: without features there is no telling which row stands for others")
-    return Choice("power", "auto: without features a batch cannot be made diverse, so it is drawn by the margin")
+        return Choice("margin", "auto: without features, representative rows cannot be found")
+    return Choice("power", "auto: without features, a batch cannot be made diverse, so it is drawn by margin")

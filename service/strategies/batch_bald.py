@@ -89,12 +89,12 @@ def batch_bald(
     chosen = kept[growth.select_rows(batch_size, rng)]
     notes, is_cut = [], len(kept) < np.count_nonzero(scores > 0)
     if is_cut:
-        notes.append(f"looked at the {len(kept)} of the {n} candidates that have the highest scores by themselves")
+        notes.append(f"considered the {len(kept)} of the {n} candidates with the highest bald scores")
     n_left = batch_size - len(chosen)
     if n_left:
         takes_long = growth.is_over_budget or (is_cut and len(chosen) == len(kept))
-        why = "more take long" if takes_long else "by then no row adds anything"
-        notes.append(f"chose {n_left} of the batch by their scores alone: {why}")
+        why = "more would be slow" if takes_long else "no other row adds information"
+        notes.append(f"chose {n_left} of the batch by bald score alone: {why}")
         scores[chosen] = SCORE_OF_CHOSEN
         chosen = np.concatenate([chosen, top(scores, n_left, rng)])
     return chosen, None, add_invalid_note(format_notes("batch_bald", notes), is_broken, "come last")

@@ -82,7 +82,7 @@ def margin_k_means(
     From each cluster comes the row nearest its centre, heaviest cluster first; the paper leaves the order open.
     """
     unsure, scores, notes = find_least_margins(view, batch_size, beta, rng)
-    otherwise = "took {} of the batch by their margin alone"
+    otherwise = "took {} of the batch by margin alone"
     positions, more = pick_cluster_middles(
         view, unsure, batch_size, rng, weights=np.maximum(scores, LIGHTEST), otherwise=otherwise
     )
@@ -113,7 +113,7 @@ def cluster_margin(
     Z = center_and_scale(read_dense(view.pool, view.candidates[np.concatenate([drawn, unsure])]))
     n_clusters = limit_clusters(batch_size, len(drawn), dense_width(view.pool))
     if n_clusters < batch_size:
-        more.append(f"found {n_clusters} clusters: more take long")
+        more.append(f"found {n_clusters} clusters: more would be slow")
     labels = fit_k_means(Z[: len(drawn)], n_clusters, rng).predict(Z[len(drawn) :])
     turn = rank_within_clusters(labels, rng.permutation(len(unsure)))
     order = np.lexsort((rng.permutation(n_clusters)[labels], np.bincount(labels)[labels], turn))
@@ -134,7 +134,7 @@ def find_least_margins(
     n_looked_at = max(min(n_wanted, MAX_UNSURE, SAMPLE_CELLS // dense_width(view.pool)), batch_size)
     notes = notes_of_broken(scores)
     if n_looked_at < n_wanted:
-        notes.append(f"looked at the {n_looked_at} rows of least margin and not at {n_wanted}")
+        notes.append(f"considered the {n_looked_at} rows of smallest margin instead of {n_wanted}")
     unsure = top(scores, n_looked_at, rng)
     unsure = put_invalid_last(unsure, scores[unsure], batch_size)
     return unsure, scores[unsure], notes
@@ -174,7 +174,7 @@ def put_invalid_last(positions: Positions, scores: Scores, batch_size: int) -> P
 def notes_of_broken(scores: Scores) -> list[str]:
     """Say how many rows come last because the model has no finite probabilities for them."""
     n_broken = np.count_nonzero(scores == INVALID_SCORE)
-    return [f"put {n_broken} rows last that the model has no finite probabilities for"] if n_broken else []
+    return [f"put {n_broken} rows last, as the model has no finite probabilities for them"] if n_broken else []
 
 
 @set_strategy(
@@ -219,7 +219,7 @@ def drop_query(
     if len(unstable) > batch_size:
         positions, more = pick_cluster_middles(view, unstable, batch_size, rng)
         return positions, None, format_notes("drop_query", notes + more)
-    notes.append(f"found {len(unstable)} rows that flip and filled the batch with those that do so less, by margin")
+    notes.append(f"found {len(unstable)} rows that flip and filled the batch by number of flips, then by margin")
     return drawn[top(flips + scores / 2, batch_size, rng)], None, format_notes("drop_query", notes)
 
 

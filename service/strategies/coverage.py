@@ -73,7 +73,7 @@ def typiclust(
     n_wanted = min(len(view.covered) + batch_size, MAX_CLUSTERS, len(Z))
     n_clusters = limit_clusters(n_wanted, *Z.shape)
     if n_clusters < n_wanted:
-        more.append(f"found {n_clusters} clusters: more take long")
+        more.append(f"found {n_clusters} clusters: more would be slow")
     labels = fit_k_means(Z, n_clusters, rng).labels_
     of_drawn, of_labeled = labels[: len(drawn)], labels[len(drawn) :]
     typical = np.lexsort((rng.permutation(len(drawn)), mean_neighbor_distances(Z, labels)[: len(drawn)]))
@@ -90,7 +90,7 @@ def sampled_labels(view: PoolView, sample: int, rng: np.random.Generator) -> tup
     n_drawn = min(n, sample, SAMPLE_CELLS // dense_width(view.pool))
     if n_drawn == n:
         return np.arange(n), []
-    return rng.choice(n, n_drawn, replace=False), [f"looked at a sample of {n_drawn} of the {n} labelled rows"]
+    return rng.choice(n, n_drawn, replace=False), [f"considered a sample of {n_drawn} of the {n} labelled rows"]
 
 
 def mean_neighbor_distances(Z: NDArray[np.float64], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -155,7 +155,7 @@ def prob_cover(
     chosen = cover_greedily(sampled.points, sampled.from_labeled(sampled.points) <= limit, limit, batch_size, seed)
     notes = list(sampled.notes)
     if len(chosen) < batch_size:
-        notes.append(f"had all covered after {len(chosen)} rows and drew the other {batch_size - len(chosen)}")
+        notes.append(f"covered all with {len(chosen)} rows and drew the other {batch_size - len(chosen)} at random")
     rest = np.delete(np.arange(len(sampled)), chosen)
     positions = np.concatenate([chosen, rest[np.argsort(hash_positions(rest, seed))][: batch_size - len(chosen)]])
     return sampled.positions[positions], None, format_notes("prob_cover", notes)

@@ -96,7 +96,7 @@ def max_herding(
     n_references = min(n, references, max(max_pairs(d) // (n + N_REFRESHED * batch_size), 1))
     notes = list(sampled.notes)
     if n_references < min(n, references):
-        notes.append(f"summed up over {n_references} references: more take long")
+        notes.append(f"used {n_references} references: more would be slow")
     herd = Herd(sampled, n_references, bandwidth * median_pair_distance(sampled.points, rng))
     return sampled.positions[herd.select_rows(batch_size, rng)], None, format_notes("max_herding", notes)
 
@@ -206,7 +206,7 @@ def uherding(
     n_references = min(n, references, max(PAIRS_A_TURN // (d * n), 1))
     notes = list(sampled.notes)
     if n_references < min(n, references):
-        notes.append(f"summed up over {n_references} references: more take long")
+        notes.append(f"used {n_references} references: more would be slow")
     rows = view.candidates[sampled.positions[:n_references]]
     weights = scores_at(view, rows, margin)
     is_broken = weights == INVALID_SCORE

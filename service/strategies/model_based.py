@@ -82,7 +82,7 @@ def discriminative(
     drawn, notes = draw_sample(view, min(sample, n_held), batch_size, rng)
     held = rng.choice(n_labeled, min(n_labeled, n_held), replace=False)
     if len(held) < n_labeled:
-        notes.append(f"compared to a sample of {len(held)} of the {n_labeled} labelled rows")
+        notes.append(f"used a sample of {len(held)} of the {n_labeled} labelled rows")
     Z = standardize(view.pool.take(np.concatenate([view.candidates[drawn], view.covered[held]])))
     is_labeled = np.arange(len(Z)) >= len(drawn)
     weights = np.zeros(Z.shape[1] + 1)
@@ -177,7 +177,7 @@ def expected_error_reduction(
     n = len(uncertainty)
     ranked = top(uncertainty, max(contenders, batch_size), rng)
     if view.question.fit_model is None or view.question.codes is None or len(view.model.classes_) < 2:
-        note = "expected_error_reduction has no two classes to learn from again: these are the rows of least margin"
+        note = "expected_error_reduction needs an estimator and two classes: these are the rows of smallest margin"
         return ranked[:batch_size], None, add_invalid_note(note, is_broken, "come last")
     tried = ranked[:contenders][~is_broken[ranked[:contenders]]]
     n_evaluated = min(n, evaluated, max(EVALUATED_CELLS // view.pool.cells_per_row, 10))
@@ -186,9 +186,9 @@ def expected_error_reduction(
     losses = expected_losses(view, tried, train, partial(mean_loss, X=X, loss=LOSSES[loss]))
     best = tried[top(-losses, len(tried), rng)]
     positions = np.concatenate([best, ranked[~np.isin(ranked, best)]])[:batch_size]
-    notes = [] if n_evaluated == n else [f"foresaw the error on a sample of {n_evaluated} of the {n} candidates"]
+    notes = [] if n_evaluated == n else [f"estimated the error on a sample of {n_evaluated} of the {n} candidates"]
     if len(tried) < n:
-        notes.append(f"tried the {len(tried)} rows of least margin")
+        notes.append(f"tried the {len(tried)} rows of smallest margin")
     if len(tried) < batch_size:
         notes.append(f"took the last {batch_size - len(tried)} of the batch by margin")
     return positions, None, add_invalid_note(format_notes("expected_error_reduction", notes), is_broken, "come last")

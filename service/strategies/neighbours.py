@@ -81,9 +81,9 @@ def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Pos
         held = view.labeled[np.sort(rng.choice(n_labeled, n_held, replace=False, shuffle=False))]
     P = view.probabilities(held) if n_held else np.empty((0, n_classes))
     is_good = np.isfinite(P).all(axis=1)
-    notes = [f"contrastive compared to a sample of {n_held} of the {n_labeled} labelled rows"]
+    notes = [f"contrastive used a sample of {n_held} of the {n_labeled} labelled rows"]
     if not is_good.any():
-        notes = ["contrastive has no labelled row to compare to, so the seed decided"]
+        notes = ["contrastive has no labelled row to compare to, so rows are drawn at random"]
     return held[is_good], P[is_good], notes if n_held < n_labeled or not is_good.any() else []
 
 

@@ -93,9 +93,9 @@ def quire(
     run_in_threads(score, list(cut(np.arange(len(rows)), min(rows_per_block(view.pool, 1), MAX_BLOCK_ROWS))))
     notes = [note] if note else []
     if len(held) < n_labeled:
-        notes.append(f"quire learnt from a sample of {len(held)} of the {n_labeled} labelled rows")
+        notes.append(f"quire used a sample of {len(held)} of the {n_labeled} labelled rows")
     if n_labeled and view.question.codes is None:
-        notes.append("quire was not told the labels: only the places of the labelled rows count")
+        notes.append("quire has no labels: only the features of the labelled rows count")
     positions = top(scores, batch_size, rng)
     return drawn[positions], scores[positions], "; ".join(notes) or None
 

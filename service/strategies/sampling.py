@@ -100,10 +100,10 @@ def falcun(
     drawn = np.arange(n) if n_drawn == n else np.sort(rng.choice(n, n_drawn, replace=False, shuffle=False))
     P, uncertainty = read_probabilities(view, drawn)
     is_broken = uncertainty == INVALID_SCORE
-    notes = [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
+    notes = [] if n_drawn == n else [f"considered a sample of {n_drawn} of the {n} candidates"]
     n_turns = max(DRAW_CELLS // (n_drawn * n_classes), 1)
     if n_turns < batch_size:
-        notes.append(f"drew the last {batch_size - n_turns} of the batch at once: one by one would take long")
+        notes.append(f"drew the last {batch_size - n_turns} of the batch at once: one by one would be slow")
     positions = draw_diverse(P, uncertainty, is_broken, gamma, batch_size, n_turns, rng)
     return drawn[positions], None, add_invalid_note(format_notes("falcun", notes), is_broken, "come last")
 

@@ -78,7 +78,7 @@ def test_worked_by_hand():
     assert all(sorted(batch.indices[:2] // 2) == [0, 1] and batch.indices[3] == 3 for batch in batches)
     assert (
         batches[0].fallback_reason
-        == "batch_bald chose 2 of the batch by their scores alone: by then no row adds anything"
+        == "batch_bald chose 2 of the batch by bald score alone: no other row adds information"
     )
     assert information(np.array(members), [0, 2]) == pytest.approx(math.log(4))
     assert {batch.indices[0] for batch in batches} == {0, 1, 2}
@@ -175,10 +175,7 @@ def test_batch_bald_looks_at_the_best_by_themselves_and_says_so():
     members = drawn_members(3, 300, 2)
     question = question_of(members)
     answer = run_strategy("batch_bald", question, 10, sample=100)
-    assert (
-        answer.fallback_reason
-        == "batch_bald looked at the 100 of the 300 candidates that have the highest scores by themselves"
-    )
+    assert answer.fallback_reason == "batch_bald considered the 100 of the 300 candidates with the highest bald scores"
     assert set(answer.indices) <= set(selected_indices("bald", question, 100))
     assert run_strategy("batch_bald", question, 10, sample=300).fallback_reason is None
 
@@ -187,8 +184,8 @@ def test_fewer_are_looked_at_where_there_are_many_members_and_the_batch_is_fille
     monkeypatch.setattr(batch_bald, "HELD_CELLS", 3 * 2 * 20)
     answer = run_strategy("batch_bald", question_of(drawn_members(3, 300, 2)), 30)
     assert len(set(answer.indices.tolist())) == 30
-    assert "looked at the 20 of the 300 candidates" in answer.fallback_reason
-    assert answer.fallback_reason.endswith("chose 10 of the batch by their scores alone: more take long")
+    assert "considered the 20 of the 300 candidates" in answer.fallback_reason
+    assert answer.fallback_reason.endswith("chose 10 of the batch by bald score alone: more would be slow")
 
 
 def test_the_work_is_bounded_and_the_reply_says_so(monkeypatch):
@@ -199,7 +196,7 @@ def test_the_work_is_bounded_and_the_reply_says_so(monkeypatch):
     n_chosen = 30 - int(cut.fallback_reason.split()[2])
     assert 5 < n_chosen < 30
     assert cut.indices[:n_chosen].tolist() == whole[:n_chosen]
-    assert cut.fallback_reason.endswith("of the batch by their scores alone: more take long")
+    assert cut.fallback_reason.endswith("of the batch by bald score alone: more would be slow")
     assert len(set(cut.indices.tolist())) == 30
 
 

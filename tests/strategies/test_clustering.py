@@ -92,7 +92,7 @@ def test_margin_k_means_bounds_what_it_looks_at_and_says_so(monkeypatch):
     question = scored(groups(100), np.linspace(0, 1, 100))
     answer = run_strategy("margin_k_means", question, 4)
     assert answer.indices.min() >= 70
-    assert answer.fallback_reason == "margin_k_means looked at the 30 rows of least margin and not at 40"
+    assert answer.fallback_reason == "margin_k_means considered the 30 rows of smallest margin instead of 40"
     assert selected_indices("margin_k_means", question, 35) == list(range(99, 64, -1))
 
 
@@ -100,7 +100,7 @@ def test_margin_k_means_takes_by_margin_what_clusters_take_too_long_for(monkeypa
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 40 * 2)
     answer = run_strategy("margin_k_means", scored(groups(100), np.linspace(0, 1, 100)), 4)
     assert answer.indices[2:].tolist() == [99, 98]
-    reason = "margin_k_means took 2 of the batch by their margin alone: more than 2 clusters take long"
+    reason = "margin_k_means took 2 of the batch by margin alone: more than 2 clusters would be slow"
     assert answer.fallback_reason == reason
 
 
@@ -136,7 +136,7 @@ def test_drop_query_fills_up_by_flips_and_margin_and_says_so():
     answer = run_strategy("drop_query", scored(column(1, 2, 3, 4), scores), 3, rate=1e-9)
     assert answer.indices.tolist() == [3, 1, 2]
     assert answer.fallback_reason == (
-        "drop_query found 0 rows that flip and filled the batch with those that do so less, by margin"
+        "drop_query found 0 rows that flip and filled the batch by number of flips, then by margin"
     )
 
 
@@ -174,7 +174,7 @@ def test_dropout_of_integers_has_fractions():
 @pytest.mark.parametrize("name", ["cluster_margin", "clue", "drop_query"])
 def test_a_sample_is_looked_at_and_the_reply_says_so(name):
     answer = run_strategy(name, scored(groups(300), np.linspace(0, 1, 300)), 5, sample=100)
-    assert answer.fallback_reason.startswith(f"{name} looked at a sample of 100 of the 300 candidates")
+    assert answer.fallback_reason.startswith(f"{name} considered a sample of 100 of the 300 candidates")
     assert len(set(answer.indices.tolist())) == 5
 
 
@@ -184,7 +184,7 @@ def test_rows_without_finite_probabilities_come_last_and_are_told_of(name):
     for batch_size in (3, 5, 6):
         answer = run_strategy(name, scored(groups(6), scores), batch_size)
         assert {0, 2, 4, 5} >= {*answer.indices[:4].tolist()}
-        assert f"{name} put 2 rows last that the model has no finite probabilities for" in answer.fallback_reason
+        assert f"{name} put 2 rows last, as the model has no finite probabilities for them" in answer.fallback_reason
 
 
 @pytest.mark.parametrize("name", NAMES)

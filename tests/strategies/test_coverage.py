@@ -98,8 +98,8 @@ def test_typiclust_tells_of_samples_and_of_too_many_clusters(monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(600, 4)), range(200))
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 200 * 4 * 50)
     assert run_strategy("typiclust", question, 20, sample=100).fallback_reason == (
-        "typiclust looked at a sample of 100 of the 400 candidates and looked at a sample of 100 of the 200 labelled "
-        "rows and found 50 clusters: more take long"
+        "typiclust considered a sample of 100 of the 400 candidates and considered a sample of 100 of the 200 labelled "
+        "rows and found 50 clusters: more would be slow"
     )
 
 
@@ -130,7 +130,7 @@ def test_prob_cover_worked_by_hand():
 def test_prob_cover_draws_the_rest_where_all_is_covered_and_says_so():
     answers = [run_strategy("prob_cover", make_question(blobs(30, 20)), 6, seed, delta=500) for seed in range(20)]
     assert {answer.fallback_reason for answer in answers} == {
-        "prob_cover had all covered after 2 rows and drew the other 4"
+        "prob_cover covered all with 2 rows and drew the other 4 at random"
     }
     assert {tuple(answer.indices[:2] < 30) for answer in answers} == {(True, False)}
     assert len({i for answer in answers for i in answer.indices[2:].tolist()}) > 30
@@ -220,7 +220,7 @@ def test_fewer_references_do_and_are_told_of_where_they_are_fewer_than_wanted(mo
     question = make_question(np.random.default_rng(0).normal(size=(500, 4)))
     assert run_strategy("max_herding", question, 10, references=100).fallback_reason is None
     monkeypatch.setattr(pairs, "WORK", 20 * (500 + 100 * 10) * 300)
-    reason = "max_herding summed up over 300 references: more take long"
+    reason = "max_herding used 300 references: more would be slow"
     answer = run_strategy("max_herding", question, 10)
     assert answer.fallback_reason == reason
     assert len(set(answer.indices.tolist())) == 10
@@ -248,7 +248,7 @@ def test_equal_rows_are_taken_about_equally_often(name):
 def test_a_sample_is_looked_at_and_the_reply_says_so(name, monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(500, 4)), [3])
     answer = run_strategy(name, question, 20, sample=100)
-    assert answer.fallback_reason == f"{name} looked at a sample of 100 of the 499 candidates"
+    assert answer.fallback_reason == f"{name} considered a sample of 100 of the 499 candidates"
     assert len({*answer.indices.tolist()} - {3}) == 20
     monkeypatch.setattr(pairs, "WORK", 20 * 150**2)
     assert "a sample of 150 of the 499 candidates" in run_strategy(name, question, 2).fallback_reason
@@ -271,4 +271,4 @@ def test_wide_sparse_rows_are_folded_and_the_reply_says_so(name):
     pool = Pool.of(SparseRows(rows.data, rows.indices, rows.indptr, 50_000))
     answer = run_strategy(name, make_question(pool, [60]), 3)
     assert sorted(answer.indices // 50) == [0, 2, 3]
-    assert "folded the 50000 sparse features into 1024" in answer.fallback_reason
+    assert "folded the 50000 sparse features into 1024 columns" in answer.fallback_reason

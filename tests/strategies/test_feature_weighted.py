@@ -223,7 +223,7 @@ def test_wide_rows_are_compared_to_fewer(monkeypatch):
 def test_information_density_looks_at_a_sample_and_says_so():
     question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
     answer = run_strategy("information_density", question, 20, sample=100)
-    assert answer.fallback_reason == "information_density looked at a sample of 100 of the 499 candidates"
+    assert answer.fallback_reason == "information_density considered a sample of 100 of the 499 candidates"
     assert len({*answer.indices.tolist()} - {3}) == 20
 
 

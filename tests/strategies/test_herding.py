@@ -129,10 +129,7 @@ def test_uherding_says_what_it_looked_at(monkeypatch):
     X = np.random.default_rng(0).normal(size=(500, 3))
     question = make_question(X, [0, 1], MODEL, 3)
     assert run_strategy("uherding", question, 20, sample=100).fallback_reason == (
-        "uherding looked at a sample of 100 of the 498 candidates"
+        "uherding considered a sample of 100 of the 498 candidates"
     )
     monkeypatch.setattr("service.strategies.herding.PAIRS_A_TURN", 498 * 3 * 150)
-    assert (
-        run_strategy("uherding", question, 20).fallback_reason
-        == "uherding summed up over 150 references: more take long"
-    )
+    assert run_strategy("uherding", question, 20).fallback_reason == "uherding used 150 references: more would be slow"

@@ -73,11 +73,11 @@ def test_neither_scale_nor_place_of_a_column_matters(scale):
 def test_discriminative_says_what_it_looked_at(monkeypatch):
     X = np.random.default_rng(0).normal(size=(600, 4))
     answer = run_strategy("discriminative", make_question(X, range(200)), 10, sample=100)
-    assert answer.fallback_reason == "discriminative looked at a sample of 100 of the 400 candidates"
+    assert answer.fallback_reason == "discriminative considered a sample of 100 of the 400 candidates"
     monkeypatch.setattr("service.strategies.model_based.DISCRIMINATED_CELLS", 4 * 150)
     assert run_strategy("discriminative", make_question(X, range(200)), 10).fallback_reason == (
-        "discriminative looked at a sample of 150 of the 400 candidates and "
-        "compared to a sample of 150 of the 200 labelled rows"
+        "discriminative considered a sample of 150 of the 400 candidates and "
+        "used a sample of 150 of the 200 labelled rows"
     )
 
 
@@ -126,8 +126,8 @@ def test_only_the_rows_of_least_margin_are_tried_and_the_reply_says_so():
     assert set(answer.indices[:5].tolist()) == set(by_margin[:5])
     assert answer.indices[5:].tolist() == by_margin[5:]
     assert answer.fallback_reason == (
-        "expected_error_reduction foresaw the error on a sample of 20 of the 54 candidates and "
-        "tried the 5 rows of least margin and took the last 2 of the batch by margin"
+        "expected_error_reduction estimated the error on a sample of 20 of the 54 candidates and "
+        "tried the 5 rows of smallest margin and took the last 2 of the batch by margin"
     )
 
 
@@ -164,7 +164,7 @@ def test_without_labels_or_learner_the_margin_decides(known):
     question = make_question(X, LABELED, learn(X[LABELED], CODES), 3, **known)
     answer = run_strategy("expected_error_reduction", question, 6)
     assert answer.indices.tolist() == selected_indices("margin", question, 6)
-    assert "these are the rows of least margin" in answer.fallback_reason
+    assert "these are the rows of smallest margin" in answer.fallback_reason
 
 
 def test_a_query_learns_with_the_projects_own_estimator(client):

@@ -93,7 +93,7 @@ def test_without_a_labelled_row_the_seed_decides_and_the_reply_says_so():
     answers = [run_strategy("contrastive", question, 3, seed) for seed in range(40)]
     assert {answer.indices[0] for answer in answers} == {0, 1, 2}
     assert answers[0].scores.tolist() == [0, 0, 0]
-    assert answers[0].fallback_reason == "contrastive has no labelled row to compare to, so the seed decided"
+    assert answers[0].fallback_reason == "contrastive has no labelled row to compare to, so rows are drawn at random"
 
 
 def test_rows_without_finite_probabilities_come_last_and_labelled_ones_do_not_count():
@@ -110,11 +110,11 @@ def test_of_many_labelled_rows_a_sample_counts_and_the_reply_says_so(monkeypatch
     monkeypatch.setattr("service.strategies.neighbours.HELD_CELLS", 100)
     P = np.random.default_rng(0).dirichlet([1, 1], 300)
     answer = run_strategy("contrastive", question_from_probabilities(P, labeled=range(200)), 5)
-    assert answer.fallback_reason == "contrastive compared to a sample of 100 of the 200 labelled rows"
+    assert answer.fallback_reason == "contrastive used a sample of 100 of the 200 labelled rows"
 
 
 def test_contrastive_looks_at_a_sample_and_says_so():
     question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
     answer = run_strategy("contrastive", question, 20, sample=100)
-    assert answer.fallback_reason == "contrastive looked at a sample of 100 of the 499 candidates"
+    assert answer.fallback_reason == "contrastive considered a sample of 100 of the 499 candidates"
     assert len({*selected_indices("contrastive", question, 20, sample=100)} - {3}) == 20

@@ -79,14 +79,14 @@ def test_without_a_labelled_row_the_seed_decides():
 
 def test_without_labels_only_the_places_count_and_the_reply_says_so():
     answer = run_strategy("quire", about(GOOD, LABELED, None), 3)
-    assert answer.fallback_reason == "quire was not told the labels: only the places of the labelled rows count"
+    assert answer.fallback_reason == "quire has no labels: only the features of the labelled rows count"
     assert answer.indices[0] not in LABELED
 
 
 def test_of_many_labelled_rows_a_sample_counts_and_the_reply_says_so(monkeypatch):
     monkeypatch.setattr("service.strategies.quire.MAX_LABELED", 3)
     answer = run_strategy("quire", about(GOOD, LABELED, [0, 1, 2, 0, 1]), 3)
-    assert answer.fallback_reason == "quire learnt from a sample of 3 of the 5 labelled rows"
+    assert answer.fallback_reason == "quire used a sample of 3 of the 5 labelled rows"
 
 
 def test_quire_looks_at_a_sample_and_says_so():
@@ -94,7 +94,7 @@ def test_quire_looks_at_a_sample_and_says_so():
     question = about(X, [3, 4], [0, 1])
     assert (
         run_strategy("quire", question, 20, sample=100).fallback_reason
-        == "quire looked at a sample of 100 of the 498 candidates"
+        == "quire considered a sample of 100 of the 498 candidates"
     )
     assert len({*selected_indices("quire", question, 200, sample=100)} - {3, 4}) == 200
 

@@ -143,7 +143,7 @@ def test_falcun_asks_for_certain_rows_behind_and_broken_ones_last():
 def test_falcun_looks_at_a_sample_and_says_so():
     question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500))
     answer = run_strategy("falcun", question, 20, sample=100)
-    assert answer.fallback_reason == "falcun looked at a sample of 100 of the 500 candidates"
+    assert answer.fallback_reason == "falcun considered a sample of 100 of the 500 candidates"
     assert run_strategy("falcun", question, 200, sample=100).fallback_reason.endswith(
         "a sample of 200 of the 500 candidates"
     )
@@ -154,7 +154,7 @@ def test_the_sample_is_smaller_where_there_are_many_classes(monkeypatch):
     monkeypatch.setattr("service.strategies.sampling.SAMPLE_CELLS", 2000)
     P = np.random.default_rng(0).dirichlet(np.ones(20), 300)
     answer = run_strategy("falcun", question_from_probabilities(P), 10)
-    assert answer.fallback_reason == "falcun looked at a sample of 100 of the 300 candidates"
+    assert answer.fallback_reason == "falcun considered a sample of 100 of the 300 candidates"
 
 
 def test_falcun_draws_the_rest_at_once_where_one_by_one_would_take_long(monkeypatch):
@@ -162,7 +162,7 @@ def test_falcun_draws_the_rest_at_once_where_one_by_one_would_take_long(monkeypa
     whole = selected_indices("falcun", question, 30)
     monkeypatch.setattr("service.strategies.sampling.DRAW_CELLS", 2 * 100 * 12)
     cut = run_strategy("falcun", question, 30)
-    assert cut.fallback_reason == "falcun drew the last 18 of the batch at once: one by one would take long"
+    assert cut.fallback_reason == "falcun drew the last 18 of the batch at once: one by one would be slow"
     assert cut.indices[:12].tolist() == whole[:12]
     assert len(set(cut.indices.tolist())) == 30
 

@@ -300,10 +300,10 @@ def test_rows_without_finite_probabilities_are_told_of_and_come_last_or_count_as
     P = [[0.6, 0.4]] * 4 + [[np.nan, 1.0]] * 2 + [[0.5, np.inf]] * 2
     answer = ask("badge", question_about(X, [], Table(X, P), 2), 8)
     assert set(answer.indices[:4].tolist()) == {0, 1, 2, 3}
-    told = "the model has no finite probabilities for 4 of the 8 candidates looked at (their features overflow): these "
-    assert answer.fallback_reason == told + "come last"
+    reason = "the model has no finite probabilities for 4 of the 8 candidates considered (their features overflow): "
+    assert answer.fallback_reason == reason + "these come last"
     answer = ask("ranked_batch", question_about(X, [0], Table(X, P), 2), 7)
-    assert answer.fallback_reason == told.replace("8", "7") + "count as certain"
+    assert answer.fallback_reason == reason.replace("8", "7") + "these count as certain"
     assert answer.indices[0] == 7  # the farthest: 7/8 * 7/8, where the row at 4 has 7/8 * 3/4 + 1/8 * 0.4
 
 
@@ -320,7 +320,7 @@ def test_a_sample_is_looked_at_where_it_is_asked_for_and_the_reply_says_so(name)
     X = np.random.default_rng(0).normal(size=(500, 3))
     question = question_about(X, [0], learnt(X), 3)
     answer = ask(name, question, 20, sample=100)
-    assert answer.fallback_reason == f"{name} looked at a sample of 100 of the 499 candidates"
+    assert answer.fallback_reason == f"{name} considered a sample of 100 of the 499 candidates"
     assert len({*answer.indices.tolist()} - {0}) == 20
     assert ask(name, question, 200, sample=100).fallback_reason.endswith("a sample of 200 of the 499 candidates")
     assert ask(name, question, 20, sample=499).fallback_reason is None
@@ -331,7 +331,7 @@ def test_the_sample_is_bounded_by_the_work(name, monkeypatch):
     X = np.random.default_rng(0).normal(size=(500, 4))
     monkeypatch.setattr("service.strategies.engine.greedy.WORK", 150 * 10 * (4 + 16))
     answer = ask(name, question_about(X, [3], learnt(X), 3), 10 - (name != "badge"))
-    assert answer.fallback_reason == f"{name} looked at a sample of 150 of the 499 candidates"
+    assert answer.fallback_reason == f"{name} considered a sample of 150 of the 499 candidates"
 
 
 @pytest.mark.parametrize("name", NAMES)

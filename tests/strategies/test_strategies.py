@@ -245,7 +245,7 @@ def test_equal_rows_are_taken_about_equally_often():
 def test_k_means_looks_at_a_sample_and_says_so():
     X = np.random.default_rng(0).normal(size=(1000, 2))
     selection = ask("k_means", question_about(X), 5, sample=300)
-    assert selection.fallback_reason == "k_means looked at a sample of 300 of the 1000 candidates"
+    assert selection.fallback_reason == "k_means considered a sample of 300 of the 1000 candidates"
     assert ask("k_means", question_about(X), 5, sample=1000).fallback_reason is None
     assert ask("k_means", question_about(X), 5).fallback_reason is None
 
@@ -254,7 +254,7 @@ def test_the_sample_grows_with_the_batch():
     X = np.random.default_rng(0).normal(size=(1000, 2))
     selection = ask("k_means", question_about(X), 400, sample=100)
     assert len(np.unique(selection.indices)) == 400
-    assert selection.fallback_reason == "k_means looked at a sample of 400 of the 1000 candidates"
+    assert selection.fallback_reason == "k_means considered a sample of 400 of the 1000 candidates"
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -286,13 +286,13 @@ MODEL = LogisticRegression().fit(GOOD, (GOOD[:, 0] > 2).astype(int) + (GOOD[:, 0
 @pytest.mark.parametrize(
     ("name", "model", "n_classes_labeled", "ran", "reason"),
     [
-        ("auto", None, 0, "max_herding", "no sample is labelled, so these are the rows that best stand for the others"),
-        ("auto", None, 1, "max_herding", "only one class is labelled, so these are the rows that"),
-        ("auto", None, 2, "max_herding", "none was fitted to the labels so far, so these are"),
-        ("auto", MODEL, 3, "uherding", "auto: each row is the one that best stands for what the model is unsure of"),
+        ("auto", None, 0, "max_herding", "no sample is labelled, so these rows best represent the others"),
+        ("auto", None, 1, "max_herding", "only one class is labelled, so these rows best"),
+        ("auto", None, 2, "max_herding", "none has been fitted, so these rows"),
+        ("auto", MODEL, 3, "uherding", "auto: the rows that best represent what the model is unsure of"),
         ("margin", None, 0, "max_herding", "no sample is labelled"),
         ("margin", None, 1, "margin", "'auto' does better"),
-        ("margin", None, 2, "max_herding", "none was fitted"),
+        ("margin", None, 2, "max_herding", "none has been fitted"),
         ("margin", MODEL, 3, "margin", None),
         ("entropy", None, 1, "entropy", "'auto' does better"),
         ("k_means", None, 0, "k_means", None),
@@ -311,10 +311,10 @@ def test_the_strategy_that_ran_and_why(name, model, n_classes_labeled, ran, reas
 @pytest.mark.parametrize(
     ("has_features", "batch_size", "ran", "reason"),
     [
-        (True, 1, "uherding", "best stands for what the model is unsure of"),
-        (True, 1000, "uherding", "best stands for what the model is unsure of"),
-        (True, 1001, "power", "herding more than 1000 rows takes long"),
-        (False, 1, "margin", "no telling which row stands for others"),
+        (True, 1, "uherding", "best represent what the model is unsure of"),
+        (True, 1000, "uherding", "best represent what the model is unsure of"),
+        (True, 1001, "power", "herding more than 1000 rows is slow"),
+        (False, 1, "margin", "representative rows cannot be found"),
         (False, 2, "power", "cannot be made diverse"),
     ],
 )
@@ -335,7 +335,7 @@ def test_one_known_class_is_certain_and_the_seed_decides(name):
 def test_a_reason_tells_of_the_fallback_and_of_the_sample():
     reason = ask("auto", question_about(np.zeros((10_001, 1))), 1).fallback_reason
     assert reason.startswith("no model yet: no sample is labelled")
-    assert reason.endswith("; max_herding looked at a sample of 10000 of the 10001 candidates")
+    assert reason.endswith("; max_herding considered a sample of 10000 of the 10001 candidates")
 
 
 def test_a_strategy_that_breaks_its_promise_is_a_bug():
@@ -544,10 +544,10 @@ def test_k_means_bounds_its_work_and_says_so(monkeypatch):
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 500 * 4 * 10)
     cut = ask("k_means", question, 30)
     assert len(set(cut.indices.tolist())) == 30
-    assert cut.fallback_reason == "k_means drew 20 of the batch at random: more than 10 clusters take long"
+    assert cut.fallback_reason == "k_means drew 20 of the batch at random: more than 10 clusters would be slow"
     monkeypatch.setattr("service.strategies.engine.features.SAMPLE_CELLS", 4 * 100)
     cut = ask("k_means", question, 30)
-    assert cut.fallback_reason == "k_means looked at a sample of 100 of the 500 candidates"
+    assert cut.fallback_reason == "k_means considered a sample of 100 of the 500 candidates"
     assert len(set(cut.indices.tolist())) == 30
 
 
@@ -559,7 +559,7 @@ def test_wide_sparse_features_are_folded_and_the_answer_says_so():
     X = sparse.csr_array(rows + noise)
     selection = ask("k_means", question_about(Pool.of(SparseRows(X.data, X.indices, X.indptr, 50_000))), 4)
     assert sorted(selection.indices // 50) == [0, 1, 2, 3]
-    assert selection.fallback_reason == "k_means folded the 50000 sparse features into 1024"
+    assert selection.fallback_reason == "k_means folded the 50000 sparse features into 1024 columns"
 
 
 def test_folding_keeps_distances_on_average():

@@ -11,5 +11,5 @@ def choose_without_model(question: Question) -> Choice:
     why = {
         0: "no sample is labelled",
         1: "only one class is labelled",
-    }.get(question.n_classes_labeled, "none was fitted to the labels so far")
-    return Choice("max_herding", f"no model yet: {why}, so these are the rows that best stand for the others")
+    }.get(question.n_classes_labeled, "none has been fitted")
+    return Choice("max_herding", f"no model yet: {why}, so these rows best represent the others")

@@ -45,7 +45,7 @@ def draw_sample(view: PoolView, sample: int, batch_size: int, rng: np.random.Gen
     n = len(view.candidates)
     n_drawn = min(n, max(min(sample, SAMPLE_CELLS // dense_width(view.pool)), batch_size))
     drawn = rng.choice(n, n_drawn, replace=False)
-    return drawn, [] if n_drawn == n else [f"looked at a sample of {n_drawn} of the {n} candidates"]
+    return drawn, [] if n_drawn == n else [f"considered a sample of {n_drawn} of the {n} candidates"]
 
 
 def pick_cluster_middles(
@@ -67,7 +67,7 @@ def pick_cluster_middles(
         return positions, notes
     n_clusters = limit_clusters(batch_size, n, d)
     if n_clusters < batch_size:
-        notes.append(f"{otherwise.format(batch_size - n_clusters)}: more than {n_clusters} clusters take long")
+        notes.append(f"{otherwise.format(batch_size - n_clusters)}: more than {n_clusters} clusters would be slow")
     rows = cluster_middles(
         center_and_scale(read_dense(view.pool, view.candidates[positions])), n_clusters, rng, weights
     )
@@ -79,7 +79,7 @@ def pick_cluster_middles(
 def notes_of_folding(pool: Pool) -> list[str]:
     """Say whether the features were folded."""
     d = dense_width(pool)
-    return [f"folded the {pool.n_columns} sparse features into {d}"] if d < pool.n_columns else []
+    return [f"folded the {pool.n_columns} sparse features into {d} columns"] if d < pool.n_columns else []
 
 
 def limit_clusters(n_clusters: int, n: int, d: int) -> int:

@@ -342,4 +342,4 @@ def draw(
         return np.arange(n), None
     n_drawn = max(at_most, batch_size)
     drawn = np.sort(rng.choice(n, n_drawn, replace=False, shuffle=False))
-    return drawn, f"{name} looked at a sample of {n_drawn} of the {n} candidates"
+    return drawn, f"{name} considered a sample of {n_drawn} of the {n} candidates"

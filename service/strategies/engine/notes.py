@@ -15,7 +15,7 @@ def add_invalid_note(note: str | None, is_invalid: NDArray[np.bool_], consequenc
     """Add to a note how many of the rows (n,) the model has no finite probabilities for, and the consequence."""
     n_invalid = np.count_nonzero(is_invalid)
     invalid = (
-        f"the model has no finite probabilities for {n_invalid} of the {len(is_invalid)} candidates looked at "
+        f"the model has no finite probabilities for {n_invalid} of the {len(is_invalid)} candidates considered "
         f"(their features overflow): these {consequence}"
     )
     return "; ".join(part for part in (note, invalid if n_invalid else None) if part) or None

@@ -73,10 +73,7 @@ def choose_plan(strategy: Strategy, params: Parameters, question: Question, batc
     elif question.model is not None or not strategy.needs & {Need.PROBABILITIES, Need.MEMBERS}:
         return Plan(strategy, params, model, None)
     elif question.n_classes_labeled == 1:
-        reason = (
-            "no model yet: only one class is labelled and thus certain, so no sample is less certain than another; "
-            "'auto' does better here"
-        )
+        reason = "no model yet: only one class is labelled, so all samples are equally certain; 'auto' does better here"
         return Plan(strategy, params, model, reason)
     else:
         choice = choose_without_model(question)
