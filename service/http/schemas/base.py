@@ -11,6 +11,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, missing, pre_load
 
+from service.domain.parameters import unknown_name
 from service.errors import MAX_ERRORS
 
 JsonSchema = dict[str, Any]
@@ -89,6 +90,14 @@ class BaseSchema(Schema):
             unknown = islice((name for name in data if name not in known), MAX_ERRORS + 1)
             raise ValidationError({name: [self.error_messages["unknown"]] for name in unknown})
         return data
+
+    def handle_error(self, error: ValidationError, data: Any, *, many: bool, **_: Any) -> None:
+        """Say for each unknown field which fields are known and which one was probably meant."""
+        known = [field.data_key or name for name, field in self.load_fields.items()]
+        unknown = [self.error_messages["unknown"]]
+        messages = error.messages_dict
+        for name in [name for name, errors in messages.items() if errors == unknown]:
+            messages[name] = [unknown_name("field here", name, known)]
 
     def load(self, data: Any, **options: Any) -> Any:
         """Return the values of a document, or raise ValidationError with all of its errors."""

@@ -16,6 +16,7 @@ from marshmallow import ValidationError
 from numpy.typing import NDArray
 
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH
+from service.domain.parameters import unknown_name
 from service.errors import MAX_ERRORS
 from service.http.schemas.base import Rule
 from service.learning.pool import StagedMatrix
@@ -122,9 +123,10 @@ def estimator() -> Rule:
             return value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise ValidationError("must be the name of an estimator, or an object with 'name' and 'params'")
-        unknown = [key for key in value if key not in ("name", "params")]
+        known = "name", "params"
+        unknown = [key for key in value if key not in known][: MAX_ERRORS + 1]
         if unknown:
-            raise ValidationError({key: ["is not a field here"] for key in unknown[: MAX_ERRORS + 1]})
+            raise ValidationError({key: [unknown_name("field here", key, known)] for key in unknown})
         try:
             parameters.read(value.get("params", {}))
         except ValidationError as error:

@@ -12,7 +12,7 @@ import orjson
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from service.domain.labels import MAX_LABEL_LENGTH, wrong_label
-from service.domain.parameters import pointer_token
+from service.domain.parameters import pointer_token, unknown_name
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.formats.spool import ArraySpool
 from service.http.body.limits import check_cells
@@ -224,7 +224,8 @@ def wrong_fields(record: Any, pointer: str, *, with_ids: bool) -> Iterator[Field
         return
     for name in record:
         if name not in RECORD_FIELDS:
-            yield FieldError(f"{pointer}/{pointer_token(name)}", "is not a field here; fields are x, id, y")
+            problem = unknown_name("field here", name, RECORD_FIELDS)
+            yield FieldError(f"{pointer}/{pointer_token(name)}", problem)
     if "x" not in record:
         yield FieldError(f"{pointer}/x", "is required")
     if with_ids != ("id" in record):
