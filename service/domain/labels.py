@@ -6,7 +6,7 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,9 @@ ANONYMOUS = -1
 EVERYBODY = 2**31
 """The number of annotators that an anonymous skip counts for."""
 
+MISSING_SPELLINGS = frozenset({"", "nan", "NaN", "None", "null", "<NA>", "N/A"})
+"""Texts that tables have for a missing label, with or without blanks around them."""
+
 ANNOTATOR_BITS = 20
 """A project has at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
 
@@ -45,6 +48,33 @@ def wrong_label(value: Any) -> str | None:
     return "must be a label: a string, an integer or a boolean"
 
 
+def is_blank(value: Any) -> bool:
+    """Return whether a value is text without a visible character."""
+    return isinstance(value, str) and not value.strip()
+
+
+def is_same_label(label: Label, other: Label) -> bool:
+    """Return whether two labels have one type and are equal, for text apart from blanks around it."""
+    if isinstance(label, str) and isinstance(other, str):
+        return label.strip() == other.strip()
+    return type(label) is type(other) and label == other
+
+
+def missing_spellings(values: Sequence[Label], classes: Sequence[Label]) -> list[int]:
+    """Return the positions of the values that probably mean a missing label and are not among the classes.
+
+    These are MISSING_SPELLINGS, and the integer -1 if no other value or class is negative (scikit-learn's convention).
+    """
+    known = set(classes)
+    only_minus_one = all(value >= 0 for value in {*values, *classes} - {-1} if type(value) is int)
+    return [
+        position
+        for position, value in enumerate(values)
+        if value not in known
+        and (value.strip() in MISSING_SPELLINGS if isinstance(value, str) else value == -1 and only_minus_one)
+    ]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedLabels:
     """n labels as codes: `values[codes[i]]` is the i-th label, and a code of -1 means unlabelled."""
@@ -58,6 +88,15 @@ class EncodedLabels:
         table: dict[Label | None, int] = {None: -1}
         codes = np.fromiter((table.setdefault(label, len(table) - 1) for label in labels), dtype=np.int32)
         return cls(tuple(label for label in table if label is not None), codes)
+
+    def without(self, missing: Label) -> EncodedLabels:
+        """Return the labels with those that are the same as `missing` as unlabelled."""
+        is_kept = np.array([not is_same_label(value, missing) for value in self.values] + [False])
+        if is_kept[:-1].all():
+            return self
+        new_codes = np.where(is_kept, np.cumsum(is_kept) - 1, -1).astype(np.int32)
+        values = tuple(value for value, kept in zip(self.values, is_kept[:-1], strict=True) if kept)
+        return EncodedLabels(values, new_codes[self.codes])
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,13 @@ from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.run_once import run_once
-from service.usecases.uploads import check_lengths, first_entry, refuse_other_kind, target_files
+from service.usecases.uploads import (
+    check_lengths,
+    first_entry,
+    refuse_missing_spellings,
+    refuse_other_kind,
+    target_files,
+)
 
 MAX_SEGMENTS = 2_000
 """Each segment has up to four mapped files, and a process has a limited number of open files."""
@@ -31,12 +37,16 @@ MERGED_CELLS = 2**22
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AppendRequest:
-    """The request of POST /projects/{id}/pool; None where a field was not sent."""
+    """The request of POST /projects/{id}/pool; None where a field was not sent.
+
+    `missing_is_class` takes the spellings of a missing label as classes.
+    """
 
     project_id: str
     X: StagedRows
     y: EncodedLabels | None = None
     ids: Sequence[str] | None = None
+    missing_is_class: bool = False
 
 
 def append_samples(
@@ -114,6 +124,7 @@ def with_new_labels(project: Project, request: AppendRequest) -> Project:
     """Return the project with the anonymous labels of the new samples."""
     if request.y is None:
         return project
+    refuse_missing_spellings("y", request.y, project.classes, missing_is_class=request.missing_is_class)
     project = extend_classes(project, request.y.values, first_entry("y", request.y))
     codes = encode_labels(project, request.y)
     rows = np.flatnonzero(codes >= 0)

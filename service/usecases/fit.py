@@ -32,7 +32,13 @@ from service.store.layout import held_out_labels_file, ids_file, model_file, row
 from service.store.staging import StagedRows, Staging
 from service.usecases.run_once import run_once
 from service.usecases.training import StagedModel, check_same_pool, stage_model
-from service.usecases.uploads import check_lengths, first_entry, refuse_other_kind, target_files
+from service.usecases.uploads import (
+    check_lengths,
+    first_entry,
+    refuse_missing_spellings,
+    refuse_other_kind,
+    target_files,
+)
 
 DEFAULT_ESTIMATOR = "logistic_regression"
 
@@ -49,7 +55,8 @@ class HeldOutUpload:
 class FitRequest:
     """The request of POST /fit; None where a field was not sent.
 
-    `in_background` leaves the fit to background threads.
+    `in_background` leaves the fit to background threads. `missing_is_class` takes the spellings of a missing label as
+    classes.
     """
 
     project_id: str
@@ -63,6 +70,7 @@ class FitRequest:
     skips_to_drop: int | None = None
     random_state: int | None = None
     replace: bool = False
+    missing_is_class: bool = False
     in_background: bool = False
 
 
@@ -176,10 +184,11 @@ def with_changes(project: Project, request: FitRequest) -> Project:
         check_accepts_sparse(project.estimator)
     if request.classes is not None:
         project = declare_classes(project, request.classes)
-    if request.y is not None:
-        project = extend_classes(project, request.y.values, first_entry("y", request.y))
-    if request.held_out is not None:
-        project = extend_classes(project, request.held_out.y.values, first_entry("y_test", request.held_out.y))
+    held_out_labels = None if request.held_out is None else request.held_out.y
+    for field, labels in (("y", request.y), ("y_test", held_out_labels)):
+        if labels is not None:
+            refuse_missing_spellings(field, labels, project.classes, missing_is_class=request.missing_is_class)
+            project = extend_classes(project, labels.values, first_entry(field, labels))
     return project
 
 

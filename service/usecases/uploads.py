@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import EncodedLabels
-from service.domain.project import Project
+from service.domain.labels import EncodedLabels, Label, is_blank, missing_spellings
+from service.domain.project import Project, quote_label
 from service.errors import FieldError, InvalidRequest
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
@@ -38,6 +38,28 @@ def first_entry(field: str, labels: EncodedLabels) -> Callable[[int], str]:
         return first
 
     return lambda code: f"/{field}/{positions()[code]}"
+
+
+def refuse_missing_spellings(
+    field: str, labels: EncodedLabels, classes: Sequence[Label], *, missing_is_class: bool
+) -> None:
+    """Raise InvalidRequest at the first row of each value that probably means a missing label and is no class yet.
+
+    With `missing_is_class` only blank text is refused, which cannot be a class.
+    """
+    pointer_of = first_entry(field, labels)
+    errors = []
+    for code in missing_spellings(labels.values, classes):
+        quoted, blank = quote_label(labels.values[code]), is_blank(labels.values[code])
+        if missing_is_class and not blank:
+            continue
+        as_unlabeled = f'"missing_label": {quoted} reads it as unlabelled'
+        if field == "y_test":
+            as_unlabeled = "leave out rows without a label"
+        as_class = "a blank text cannot be a class" if blank else '"missing_label": null makes it a class'
+        errors.append(FieldError(pointer_of(code), f"{quoted} looks like a missing label; {as_unlabeled}, {as_class}"))
+    if errors:
+        raise InvalidRequest(errors)
 
 
 def refuse_other_kind(pointer: str, X: StagedRows, project: Project) -> None:

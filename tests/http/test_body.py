@@ -312,7 +312,7 @@ def test_a_form_creates_the_same_project_as_json(tmp_path, dtype, order):
         "X": npy(np.asarray(pool.astype(dtype), order=order)),
         "y_test": json.dumps(y[:4]).encode(),
         "X_test": npy(np.asarray(pool[:4].astype(dtype), order=order)),
-        "config": b'{"project_id": "form"}',
+        "config": b'{"project_id": "form", "missing_label": ""}',
     }
     assert send(client, **parts).status_code == 201
     one, other = (client.get(f"/projects/{name}").json for name in ("json", "form"))
@@ -433,7 +433,7 @@ def test_a_part_split_over_pieces_of_the_body_is_complete(tmp_path, size):
 # Whatever comes is answered: with a reply, or as a wrong request, and never as a bug.
 
 VALID = form(
-    config=b'{"project_id": "cats"}',
+    config=b'{"project_id": "cats", "missing_label": ""}',
     X=npy(np.zeros((3, 2))),
     y=npy(np.array(["a", "", "b"])),
     ids=b'["a", "b", "c"]',

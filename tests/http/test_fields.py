@@ -203,7 +203,7 @@ def test_labels_are_encoded_with_their_type(value, values, codes):
         (np.array([3, 1, 3], ">i8"), (1, 3), [1, 0, 1]),
         (np.array([2**63 - 1], "u8"), (2**63 - 1,), [0]),
         (np.array([True, False]), (False, True), [1, 0]),
-        (np.array(["a", "", "b"]), ("a", "b"), [0, -1, 1]),
+        (np.array(["a", "", "b"]), ("", "a", "b"), [1, 0, 2]),
         (np.array(["ä", "😀"], ">U2"), ("ä", "😀"), [0, 1]),
         (np.array([1.0, np.nan, -0.0, 0.0]), (0, 1), [1, -1, 0, 0]),
         (np.array([1, np.nan, 2048], "f2"), (1, 2048), [0, -1, 1]),

@@ -176,7 +176,7 @@ READERS: dict[str, Reader] = {
     "npy of labels": Reader(
         as_part("y", "application/x-npy", {**CONFIG, "X": X.tolist()}),
         lambda _: [
-            npy(np.array(["a", "b", ""] * 4)),
+            npy(np.array(["a", "b", "c"] * 4)),
             npy(np.array([0, 1, np.nan] * 4)),
             npy(np.array([True, False] * 6)),
         ],

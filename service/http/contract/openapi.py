@@ -259,35 +259,34 @@ def request_content(operation: Operation) -> dict[str, Any]:
 def form(operation: Operation) -> dict[str, Any]:
     """Return the form of an operation: arrays as files, and all other fields in `config`."""
     schema = cast("type[Schema]", operation.body)
+    schema_fields = schema().fields
     described = {
         name: {
             "type": "string",
             "contentMediaType": next(iter(FORMATS[name])),
             "description": field.metadata["description"],
         }
-        for name, field in schema().fields.items()
+        for name, field in schema_fields.items()
         if name in operation.parts
     }
-    config = config_of(schema, operation.parts)
     return {
         "schema": {
             "type": "object",
-            "required": ["config"] if config else ["X"],
+            "required": ["X"] if schema_fields["X"].required else ["config"],
             "additionalProperties": False,
-            "properties": {**({"config": config} if config else {}), **described},
+            "properties": {"config": config_of(schema, operation.parts), **described},
         },
         "encoding": {
-            **({"config": {"contentType": JSON}} if config else {}),
+            "config": {"contentType": JSON},
             **{name: {"contentType": ", ".join(FORMATS[name])} for name in operation.parts},
         },
     }
 
 
-def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema] | None:
-    """Return the schema of the part `config`: the fields that have no part of their own, None if all have one."""
+def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema]:
+    """Return the schema of the part `config`: the fields that have no part of their own."""
     options = type("Meta", (schema.Meta,), {"exclude": parts})
-    config = type(schema.__name__.replace("Schema", "ConfigSchema"), (schema,), {"Meta": options})
-    return config if config().fields else None
+    return type(schema.__name__.replace("Schema", "ConfigSchema"), (schema,), {"Meta": options})
 
 
 def responses(operation: Operation) -> dict[str, Any]:

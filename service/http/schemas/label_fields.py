@@ -9,7 +9,7 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH, EncodedLabels, Label, wrong_label
+from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH, EncodedLabels, Label, is_blank, wrong_label
 from service.domain.parameters import unknown_name
 from service.domain.project import MAX_CLASSES, quote_label, type_name
 from service.errors import MAX_ERRORS
@@ -40,7 +40,10 @@ LABEL_SCHEMA: JsonSchema = {
 
 
 def label_list(*, unlabeled: bool) -> Rule:
-    """A list of labels of one type -> EncodedLabels (n,); null means unlabelled if that is allowed."""
+    """A list of labels of one type -> EncodedLabels (n,); null means unlabelled if that is allowed.
+
+    Blank text may then be unlabelled too: it is refused where the request's `missing_label` is known.
+    """
 
     def read(value: Any) -> EncodedLabels:
         if not isinstance(value, list | np.ndarray) or not len(value):
@@ -57,6 +60,10 @@ def label_list(*, unlabeled: bool) -> Rule:
 
 def wrong_labels(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, str]]:
     """Yield the values that are not labels, or of another type than the first."""
+
+    def problem_of(value: Any) -> str | None:
+        return None if unlabeled and is_blank(value) else wrong_label(value)
+
     first: Any = next((value for value in values if value is not None), None)
     # Each distinct value is checked once: a million labels have few classes.
     checked: dict[tuple[type, Any], str | None] = {}
@@ -70,8 +77,8 @@ def wrong_labels(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, s
             continue
         key = (type(value), value)
         if key not in checked:
-            checked[key] = wrong_label(value)
-            if checked[key] is None and type(value) is not type(first) and wrong_label(first) is None:
+            checked[key] = problem_of(value)
+            if checked[key] is None and type(value) is not type(first) and problem_of(first) is None:
                 checked[key] = f"is {type_name(value)}, but the first label is {type_name(first)}"
         if checked[key]:
             yield position, checked[key] or ""
@@ -99,7 +106,7 @@ def class_list() -> Rule:
 
 
 def encode_column(column: NDArray[Any], *, unlabeled: bool) -> EncodedLabels:
-    """Encode a column of .npy; NaN and empty text mean unlabelled if that is allowed."""
+    """Encode a column of .npy; NaN means unlabelled if that is allowed, and blank text may."""
     given = given_in_column(column)
     if not unlabeled and not given.all():
         raise ValidationError(first_few((at, LABEL_MISSING) for at in np.flatnonzero(~given).tolist()))
@@ -107,7 +114,11 @@ def encode_column(column: NDArray[Any], *, unlabeled: bool) -> EncodedLabels:
     values: list[Label] = [int(value) for value in found] if found.dtype.kind == "f" else found.tolist()
     codes = np.full(len(column), -1, np.int32)
     codes[given] = inverse
-    wrong = {code: problem for code, value in enumerate(values) if (problem := wrong_label(value))}
+    wrong = {
+        code: LABEL_MISSING if is_blank(value) else problem
+        for code, value in enumerate(values)
+        if not (unlabeled and is_blank(value)) and (problem := wrong_label(value))
+    }
     if wrong:
         at = np.flatnonzero(np.isin(codes, list(wrong))).tolist()
         raise ValidationError(first_few((position, wrong[int(codes[position])]) for position in at))
@@ -119,8 +130,7 @@ def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
     kind = column.dtype.kind
     if kind == "U":
         refuse_broken_text(column)
-        return np.asarray(column != "", np.bool_)
-    if kind in "iub":
+    if kind in "Uiub":
         return np.ones(len(column), np.bool_)
     if kind != "f":
         raise ValidationError(f"has dtype {column.dtype}; send integers, booleans, fixed-width text or whole numbers")
@@ -130,6 +140,19 @@ def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
     if wrong:
         raise ValidationError(first_few((at, "must be a whole number, or NaN for unlabelled") for at in wrong))
     return given
+
+
+def missing_label() -> Rule:
+    """A label or blank text, which means unlabelled, or null."""
+
+    def read(value: Any) -> Label | None:
+        label: Label | None = value
+        problem = None if value is None or is_blank(value) else wrong_label(value)
+        if problem:
+            raise ValidationError(problem)
+        return label
+
+    return Rule(read, {"type": ["string", "integer", "boolean", "null"], "maxLength": MAX_LABEL_LENGTH})
 
 
 ANNOTATOR = text(1, 256)

@@ -11,10 +11,10 @@ from marshmallow import ValidationError, validates_schema
 from numpy.typing import NDArray
 
 from service import strategies
-from service.domain.labels import INT64_MAX
+from service.domain.labels import INT64_MAX, EncodedLabels
 from service.domain.leases import MAX_LEASE_SECONDS
-from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec
-from service.errors import FieldError, InvalidRequest
+from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, type_name
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, RuleField
@@ -25,6 +25,7 @@ from service.usecases.append import AppendRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest
 from service.usecases.query_request import QueryRequest
+from service.usecases.uploads import refuse_missing_spellings
 
 MAX_SEED = 2**32 - 1
 MAX_PAGE = 1_000
@@ -52,6 +53,17 @@ def project_id_field(description: str = "The project's name.", *, required: bool
     return RuleField(fields.pattern(PROJECT_ID), description, required=required)
 
 
+def missing_label_field() -> RuleField:
+    """Return the field for the label that means unlabelled."""
+    return RuleField(
+        label_fields.missing_label(),
+        "A label of `y` that means unlabelled, such as `nan` or -1. Without it, a label that looks like a missing one "
+        "and is not a class yet is refused: blank text, `nan`, `NaN`, `None`, `null`, `<NA>`, `N/A`, and -1 if no "
+        "other class is negative. null = these are classes, except blank text.",
+        allow_none=True,
+    )
+
+
 def seed_field(description: str) -> RuleField:
     """Return a field for a seed."""
     return RuleField(fields.integer(0, MAX_SEED), description)
@@ -63,6 +75,7 @@ class FitSchema(BaseSchema):
     project_id = project_id_field()
     X = RuleField(fields.matrix(), "The pool, n rows of d numbers. Required for a new project.")
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
+    missing_label = missing_label_field()
     ids = RuleField(fields.sample_ids(), "n unique strings: the caller's own ids of the samples.")
     X_test = RuleField(fields.matrix(), "The held-out set, scored after every fit and never trained on.")
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
@@ -109,6 +122,7 @@ class AppendSchema(BaseSchema):
 
     X = RuleField(fields.matrix(), "The new samples, with as many columns as the pool.", required=True)
     y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them; null = unlabelled.")
+    missing_label = missing_label_field()
     ids = RuleField(fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids.")
 
 
@@ -134,6 +148,7 @@ class QuerySchema(BaseSchema):
         label_fields.label_list(unlabeled=True),
         "A label for each sample, null = unlabelled. Labelled samples are not returned. Only without a project.",
     )
+    missing_label = missing_label_field()
     batch_size = RuleField(
         fields.integer(1, INT64_MAX),
         "Number of samples, up to AQ_MAX_BATCH. If fewer are left, all of these are returned.",
@@ -243,11 +258,15 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
     """Return the request of a loaded FitSchema, with its matrices staged. Raises InvalidRequest."""
     held_out = None
     if "X_test" in data:
-        held_out = HeldOutUpload(staged("X_test", data["X_test"], staging, limits), data["y_test"])
+        y_test = labels_of("y_test", data)
+        unlabeled = np.flatnonzero(y_test.codes < 0)[: MAX_ERRORS + 1].tolist()
+        if unlabeled:
+            raise InvalidRequest(FieldError(f"/y_test/{row}", label_fields.LABEL_MISSING) for row in unlabeled)
+        held_out = HeldOutUpload(staged("X_test", data["X_test"], staging, limits), y_test)
     return FitRequest(
         project_id=data["project_id"],
         X=staged("X", data["X"], staging, limits) if "X" in data else None,
-        y=data.get("y"),
+        y=labels_of("y", data) if "y" in data else None,
         ids=data.get("ids"),
         held_out=held_out,
         classes=data.get("classes"),
@@ -256,12 +275,37 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         skips_to_drop=data.get("skips_to_drop"),
         random_state=data.get("random_state"),
         replace=data["replace"],
+        missing_is_class=missing_is_class(data),
     )
 
 
 def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, limits: Limits) -> AppendRequest:
     """Return the request of a loaded AppendSchema, with its matrix staged. Raises InvalidRequest."""
-    return AppendRequest(project_id, staged("X", data["X"], staging, limits), data.get("y"), data.get("ids"))
+    return AppendRequest(
+        project_id,
+        staged("X", data["X"], staging, limits),
+        labels_of("y", data) if "y" in data else None,
+        data.get("ids"),
+        missing_is_class=missing_is_class(data),
+    )
+
+
+def labels_of(name: str, data: Mapping[str, Any]) -> EncodedLabels:
+    """Return the labels of a request, those that are its missing label as unlabelled. Raises InvalidRequest."""
+    labels: EncodedLabels = data[name]
+    missing = data.get("missing_label")
+    if missing is None or not labels.values:
+        return labels
+    if type(missing) is not type(labels.values[0]):
+        raise InvalidRequest.at(
+            "/missing_label", f"is {type_name(missing)}, but each label of {name} is {type_name(labels.values[0])}"
+        )
+    return labels.without(missing)
+
+
+def missing_is_class(data: Mapping[str, Any]) -> bool:
+    """Return whether a request takes the spellings of a missing label as classes."""
+    return "missing_label" in data and data["missing_label"] is None
 
 
 def staged(name: str, matrix: StagedRows | NDArray[np.float64], staging: Staging, limits: Limits) -> StagedRows:
@@ -296,6 +340,9 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         raise InvalidRequest.at("/explore", "must be left out with purpose 'evaluation', which draws the whole batch")
     if data["lease_seconds"] and "annotator" not in data:
         raise InvalidRequest.at("/annotator", "is required with 'lease_seconds': it says who gets the lease")
+    y = labels_of("y", data) if "y" in data else None
+    if y is not None:
+        refuse_missing_spellings("y", y, (), missing_is_class=missing_is_class(data))
     strategy, params = strategies.resolve_strategy(data["strategy"], data["params"])
     return QueryRequest(
         project_id=data.get("project_id"),
@@ -309,7 +356,7 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         purpose=data["purpose"],
         given=given(data, limits),
         X=opened("X", data, limits),
-        y=data.get("y"),
+        y=y,
         explain=data["explain"],
         annotator=data.get("annotator"),
         overlap=data["overlap"],
