@@ -127,7 +127,8 @@ class Project:
     `labels_revision` counts the changes of labels. `fit_asked` is its value when a fit was last requested, None if no
     request is open; `fit_error` says why the last fit failed, until one succeeds. `changed_since_fit` (k,) are the
     samples whose label changed since the current model's snapshot, sorted. `checksums` are those of the files beside
-    the state, by name. States of earlier versions may lack `changed_since_fit` (None), `checksums` and `event_log`.
+    the state, by name. `feature_names` are None where columns go by
+    position. States of earlier versions may lack `changed_since_fit` (None), `checksums` and `event_log`.
     """
 
     project_id: str
@@ -156,6 +157,7 @@ class Project:
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
     event_log: EventLog | None = EventLog()
     skips_to_drop: int = 1
+    feature_names: tuple[str, ...] | None = None
 
     @property
     def n_samples(self) -> int:

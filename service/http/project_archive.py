@@ -100,7 +100,8 @@ class FactsSchema(BaseSchema):
     classes = RuleField(list_or_empty(label_fields.class_list(), MAX_CLASSES), required=True)
     classes_declared = RuleField(fields.boolean(), required=True)
     annotators = RuleField(list_or_empty(fields.sample_ids(), MAX_ANNOTATORS), required=True)
-    # Archives of earlier versions lack it.
+    # Archives of earlier versions lack these.
+    feature_names = RuleField(fields.feature_names(), load_default=None, allow_none=True)
     skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
     labels_revision = count_field()
     last_model = count_field()
@@ -249,6 +250,10 @@ def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts
         estimator = estimator_spec(plain["estimator"])
     except InvalidRequest as error:
         raise error.with_prefix(member_pointer(MANIFEST) + "/project") from None
+    names, n_features = plain["feature_names"], plain["n_features"]
+    if names is not None and len(names) != n_features:
+        problem = f"has {len(names)} entries, but n_features is {n_features}"
+        raise InvalidRequest.at(member_pointer(MANIFEST) + "/project/feature_names", problem)
     return ProjectFacts(**{**plain, "estimator": estimator, "project_id": project_id or plain["project_id"]})
 
 

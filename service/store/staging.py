@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,21 @@ DENSE = ("rows",)
 SPARSE = ("data", "indices", "indptr")
 """The files that rows are kept in: one matrix, or the three arrays of `SparseRows`."""
 
+COPY_CELLS = 2**20
+"""How many numbers are copied at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class StagedRows:
-    """A checked matrix of features in staged files: one for each name of DENSE or SPARSE."""
+    """A checked matrix of features in staged files: one for each name of DENSE or SPARSE.
+
+    `names` are those of the columns, if they have any.
+    """
 
     files: Mapping[str, StagedFile]
     n_rows: int
     n_columns: int
+    names: tuple[str, ...] | None = None
 
     @property
     def n_cells(self) -> int:
@@ -95,6 +102,17 @@ class Staging:
             arrays = {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr}
             return StagedRows({name: self.array(array) for name, array in arrays.items()}, *rows.shape)
         return StagedRows({"rows": self.array(rows)}, *rows.shape)
+
+    def reorder(self, rows: StagedRows, order: Sequence[int]) -> StagedRows:
+        """Write the columns of dense rows in another order, some rows at a time."""
+        matrix = load(rows.files["rows"].path, mapped=True)
+        step = max(1, COPY_CELLS // rows.n_columns)
+        with self.array_writer(matrix.dtype, matrix.shape) as writer:
+            for begin in range(0, rows.n_rows, step):
+                block = np.ascontiguousarray(matrix[begin : begin + step, order])
+                writer.write(block.reshape(-1).view(np.uint8).data)
+        names = rows.names and tuple(rows.names[position] for position in order)
+        return replace(rows, files={"rows": writer.staged}, names=names)
 
     def dump(self, value: Any) -> StagedFile:
         """Write any value of ours."""

@@ -66,6 +66,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "estimator": from_spec(project.estimator),
         "segments": [(segment.number, segment.n_rows, segment.sparse) for segment in project.segments],
         "n_features": project.n_features,
+        "feature_names": project.feature_names,
         "has_ids": project.has_ids,
         "held_out": None if held_out is None else (held_out.number, held_out.n_rows, held_out.sparse),
         "classes": project.classes,
@@ -104,6 +105,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "history": None if record["history"] is None else EventLog(*record["history"]),
                 "changed_since_fit": record["changed_since_fit"],
                 "skips_to_drop": record["skips_to_drop"],
+                "feature_names": record["feature_names"],
             }
         )
     )
@@ -124,7 +126,7 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
     if written < SCHEMA_VERSION:
         is_current = model is None or model["labels_revision"] == record["labels_revision"]
         changed = np.empty(0, np.int64) if is_current else None
-        record = {**record, "changed_since_fit": changed, "skips_to_drop": 1}
+        record = {**record, "changed_since_fit": changed, "skips_to_drop": 1, "feature_names": None}
     return record
 
 

@@ -18,6 +18,7 @@ from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
+from service.usecases.columns import order_columns
 from service.usecases.run_once import run_once
 from service.usecases.uploads import (
     check_lengths,
@@ -75,10 +76,12 @@ def append_rows(
     before = store.read(request.project_id, Part.POOL, Part.IDS)
     preconditions.check(before.project)
     # Looking up a million ids takes a second: do it before locking, and again only if the pool has changed since.
+    sent, request = request, with_ordered_columns(request, before.project, staging)
     check_samples(before, request, max_cells)
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         snapshot = transaction.read(Part.POOL, Part.IDS)
         if pool_of(snapshot.project) != pool_of(before.project):
+            request = with_ordered_columns(sent, snapshot.project, staging)
             check_samples(snapshot, request, max_cells)
         if len(snapshot.project.segments) == MAX_SEGMENTS:
             problem = (
@@ -95,6 +98,11 @@ def append_rows(
             files = {**files, ids_file(segment): staging.ids(names)}
         project = replace(project, segments=(*segments, segment), last_file=number)
         return transaction.commit(project.next_version(), files)
+
+
+def with_ordered_columns(request: AppendRequest, project: Project, staging: Staging) -> AppendRequest:
+    """Return the request with its columns in the order of the pool."""
+    return replace(request, X=order_columns("/X", request.X, project.feature_names, staging))
 
 
 def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:

@@ -30,6 +30,7 @@ from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
+from service.usecases.columns import name_columns, order_columns
 from service.usecases.run_once import run_once
 from service.usecases.training import StagedModel, check_same_pool, stage_model
 from service.usecases.uploads import (
@@ -63,6 +64,7 @@ class FitRequest:
     X: StagedRows | None = None
     y: EncodedLabels | None = None
     ids: Sequence[str] | None = None
+    feature_names: Sequence[str] | None = None
     held_out: HeldOutUpload | None = None
     classes: Sequence[Label] | None = None
     estimator: EstimatorSpec | None = None
@@ -99,6 +101,8 @@ def create_project(
     """Make a project of a new pool, or replace the pool of an existing one."""
     refuse_existing(store, request, preconditions)
     check_lengths(X.n_rows, request.y, request.ids)
+    X = name_columns(X, request.feature_names, staging)
+    request = with_ordered_columns(request, X.names, staging)
     project = with_initial_labels(with_changes(new_project(request, X), request), request.y)
     fitted = fit_staged(staging, request, Snapshot(project, Pool.of(X.open())))
     ids = None if request.ids is None else staging.ids(SampleIds.build(request.ids))
@@ -123,11 +127,20 @@ def refit_project(store: Store, staging: Staging, request: FitRequest, precondit
         problem = f"is required: there is no project {request.project_id!r} yet, and a pool creates it"
         raise InvalidRequest.at("/X", problem) from None
     preconditions.check(snapshot.project)
+    request = with_ordered_columns(request, snapshot.project.feature_names, staging)
     fitted = fit_staged(staging, request, replace(snapshot, project=with_changes(snapshot.project, request)))
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         # Labels given during the fit stay, and make the next fit due.
         current = with_changes(check_same_pool(transaction.project, snapshot.project), request)
         return commit_fit(transaction, staging, request, current, fitted, {})
+
+
+def with_ordered_columns(request: FitRequest, names: tuple[str, ...] | None, staging: Staging) -> FitRequest:
+    """Return the request with the columns of its held-out set in the order of the pool."""
+    if request.held_out is None:
+        return request
+    X = order_columns("/X_test", request.held_out.X, names, staging)
+    return replace(request, held_out=replace(request.held_out, X=X))
 
 
 def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditions) -> None:
@@ -153,6 +166,7 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
         estimator=resolve_estimator(DEFAULT_ESTIMATOR, {}),
         segments=(Segment(0, X.n_rows, X.is_sparse),),
         n_features=X.n_columns,
+        feature_names=X.names,
         has_ids=request.ids is not None,
         held_out=None,
         classes=(),

@@ -43,6 +43,7 @@ class ProjectSummary:
     version: int
     n_samples: int
     n_features: int
+    feature_names: tuple[str, ...] | None
     n_labeled: int
     n_unlabeled: int
     n_skipped: int
@@ -62,7 +63,7 @@ class ProjectSummary:
 
 
 SUMMARY_BYTES = 2_000
-"""Size of a summary without its classes, roughly."""
+"""Size of a summary without its classes and names of columns, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ def summarize(project: Project) -> tuple[ProjectSummary, int]:
     """Return the summary of a project, and its size in bytes."""
     values = {field.name: getattr(project, field.name) for field in fields(ProjectSummary)}
     model = project.model and replace(project.model, consensus=None)  # it has an entry for each label
-    return ProjectSummary(**values | {"model": model}), SUMMARY_BYTES + 100 * len(project.classes)
+    return ProjectSummary(**values | {"model": model}), SUMMARY_BYTES + 100 * (
+        len(project.classes) + len(project.feature_names or ())
+    )
 
 
 def with_fit_status(store: Store, project: Project | ProjectSummary) -> ProjectStatus:

@@ -50,6 +50,7 @@ class ProjectFacts:
     project_id: str
     version: int
     n_features: int
+    feature_names: Sequence[str] | None
     random_state: int
     estimator: EstimatorSpec
     consensus: ConsensusMethod
@@ -182,6 +183,7 @@ def build_project(request: ImportRequest) -> Project:
         consensus_method=facts.consensus,
         segments=segments,
         n_features=facts.n_features,
+        feature_names=None if facts.feature_names is None else tuple(facts.feature_names),
         has_ids=request.ids is not None,
         held_out=held_out,
         classes=tuple(facts.classes),

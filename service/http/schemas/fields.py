@@ -238,6 +238,22 @@ def sample_ids() -> Rule:
                 raise ValidationError(f"has dtype {value.dtype}; send fixed-width text")
             refuse_broken_text(value)
             value = value.tolist()
+        names: list[str] = unique.read(value)
+        return names
+
+    unique = unique_names("ids")
+    return Rule(read, unique.schema)
+
+
+def feature_names() -> Rule:
+    """A list of unique strings -> list."""
+    return unique_names("names")
+
+
+def unique_names(what: str) -> Rule:
+    """A list of unique strings -> list; `what` says in errors what they are."""
+
+    def read(value: Any) -> list[str]:
         if not isinstance(value, list) or not value:
             raise ValidationError("must be a non-empty list of strings")
         wrong = first_few(
@@ -248,16 +264,16 @@ def sample_ids() -> Rule:
         if wrong:
             raise ValidationError(wrong)
         if len(set(value)) < len(value):
-            raise ValidationError(first_few(repeated_names(value)))
+            raise ValidationError(first_few(repeated_names(value, what)))
         return value
 
     items = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH}
     return Rule(read, {"type": "array", "minItems": 1, "uniqueItems": True, "items": items})
 
 
-def repeated_names(names: list[str]) -> Iterable[tuple[int, str]]:
+def repeated_names(names: list[str], what: str) -> Iterable[tuple[int, str]]:
     """Yield the names that occur earlier in the list."""
     first: dict[str, int] = {}
     for position, name in enumerate(names):
         if first.setdefault(name, position) != position:
-            yield position, f"is the same as entry {first[name]}; ids must be unique"
+            yield position, f"is the same as entry {first[name]}; {what} must be unique"

@@ -77,6 +77,11 @@ class FitSchema(BaseSchema):
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
     missing_label = missing_label_field()
     ids = RuleField(fields.sample_ids(), "n unique strings: the caller's own ids of the samples.")
+    feature_names = RuleField(
+        fields.feature_names(),
+        "d unique names of the columns of X; a table of Arrow or Parquet brings its own. Columns of later tables are "
+        "put in this order by name.",
+    )
     X_test = RuleField(fields.matrix(), "The held-out set, scored after every fit and never trained on.")
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
     classes = RuleField(
@@ -107,7 +112,9 @@ class FitSchema(BaseSchema):
         """Raise ValidationError for fields that are missing their counterpart."""
         wrong: dict[str, list[str]] = {}
         if "X" not in data:
-            wrong |= {name: ["is allowed only together with X"] for name in ("y", "ids") if name in data}
+            wrong |= {
+                name: ["is allowed only together with X"] for name in ("y", "ids", "feature_names") if name in data
+            }
             if data.get("replace"):
                 wrong["X"] = ["is required with 'replace': true"]
         for name, other in (("X_test", "y_test"), ("y_test", "X_test")):
@@ -268,6 +275,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         X=staged("X", data["X"], staging, limits) if "X" in data else None,
         y=labels_of("y", data) if "y" in data else None,
         ids=data.get("ids"),
+        feature_names=data.get("feature_names"),
         held_out=held_out,
         classes=data.get("classes"),
         estimator=estimator_spec(data["estimator"]) if "estimator" in data else None,

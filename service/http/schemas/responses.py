@@ -124,6 +124,9 @@ class ProjectSchema(BaseSchema):
     version = count("Grows by one with every commit.")
     n_samples = count("Rows of the pool.")
     n_features = count("Columns of the pool.")
+    feature_names = RawField(
+        {**or_null("array"), "items": {"type": "string"}}, "Names of the columns; null if they have none."
+    )
     n_labeled = count("Samples with a label.")
     n_unlabeled = count("Samples with neither a label nor a skip.")
     n_skipped = count("Samples that annotators skipped.")

@@ -175,7 +175,8 @@ class MatrixSink(ArraySink):
         """Return the staged matrix, transposed if it came in Fortran order."""
         body = self.finish_body()
         file = transpose_file(body.writer.path, self.staging) if body.header.fortran_order else body.writer.staged
-        return StagedRows({"rows": file}, *body.header.shape)
+        n_rows, n_columns = body.header.shape
+        return StagedRows({"rows": file}, n_rows, n_columns)
 
 
 class MembersSink(ArraySink):

@@ -4,7 +4,8 @@ pyarrow allocates what a file announces: 5 kB may announce gigabytes. A limit on
 requests of others, one on this process ends no more than the file. Little is imported, so that it starts quickly.
 
 A request is a line of JSON on standard input. The reply is a series of frames on standard output, each a line of JSON
-and as many bytes as it says: blocks of numbers, lists of values in JSON, and an error or an empty object at the end.
+and as many bytes as it says: blocks of numbers, the first with the names of the columns, lists of values in JSON, and
+an error or an empty object at the end.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ BLOCK_CELLS = 2**18
 
 BATCH_ROWS = 4096
 """How many lists or labels are read at a time."""
+
+MAX_NAMES_LENGTH = 2**22
+"""How many characters all names of columns may have: each commit of a project writes them."""
 
 NULL = "must be a finite number, not null"
 
@@ -70,8 +74,10 @@ def send_table(request: dict[str, Any]) -> dict[str, Any]:
     try:
         schema, batches = open_table(request["path"], request["kind"])
         if request["is_matrix"]:
+            first = {"names": feature_names(schema)}
             for block in read_blocks(schema, batches):
-                send_array(block)
+                send_array(block, **first)
+                first = {}
         else:
             for values in read_values(schema, batches, request["max_text_length"]):
                 send_values(values)
@@ -94,10 +100,10 @@ def send(header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
     out.flush()
 
 
-def send_array(array: NDArray[Any]) -> None:
-    """Write a frame of numbers."""
+def send_array(array: NDArray[Any], **more: Any) -> None:
+    """Write a frame of numbers, with more values in its header."""
     array = np.ascontiguousarray(array)
-    send({"dtype": array.dtype.str, "shape": array.shape}, array.reshape(-1).view(np.uint8).data)
+    send({"dtype": array.dtype.str, "shape": array.shape, **more}, array.reshape(-1).view(np.uint8).data)
 
 
 def send_values(values: NDArray[Any] | list[Any]) -> None:
@@ -176,6 +182,16 @@ def read_blocks(schema: Any, batches: Batches) -> Iterator[NDArray[Any]]:
             block[:, number] = column.to_numpy(zero_copy_only=False)
         yield block
         row += len(block)
+
+
+def feature_names(schema: Any) -> list[str] | None:
+    """Return the names of the columns, None for a matrix in one column of lists. Raises WrongValue."""
+    if len(schema.names) == 1 and is_list(plain_type(schema.types[0])):
+        return None
+    if sum(map(len, schema.names)) > MAX_NAMES_LENGTH:
+        raise WrongValue("", f"has names of columns of more than {MAX_NAMES_LENGTH} characters in all")
+    names: list[str] = schema.names
+    return names
 
 
 def list_blocks(batches: Iterable[Any]) -> Iterator[NDArray[Any]]:

@@ -64,10 +64,12 @@ def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells
     ServiceUnavailable.
     """
     array: ArraySpool | None = None
+    names: list[str] | None = None
     n_rows = n_columns = 0
     try:
         with table_reader() as reader:
             for frame in reader.read(path, kind, pointer, is_matrix=True):
+                names = frame.get("names", names)
                 block_rows, n_columns = frame["shape"]
                 check_cells(pointer, (n_rows + block_rows, n_columns), max_cells)
                 block = reader.read_array(frame)
@@ -77,7 +79,8 @@ def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells
                 n_rows += block_rows
         if array is None:
             raise ValueError("has no rows")
-        return StagedRows({"rows": array.close((n_rows, n_columns))}, n_rows, n_columns)
+        files = {"rows": array.close((n_rows, n_columns))}
+        return StagedRows(files, n_rows, n_columns, None if names is None else tuple(names))
     finally:
         if array is not None:
             array.abandon()

@@ -1,0 +1,230 @@
+"""The columns of a pool have names, and later tables follow them."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from flask.testing import FlaskClient
+
+from service.http.media_types import ARROW_FILE, ARROW_STREAM, NPY, PARQUET
+from service.store.staging import Staging
+from service.usecases.columns import order_columns
+from tests.support.calls import end_labels, get, line_pool, post
+from tests.support.npy import npy
+from tests.usecases.test_transfer import members_of, packed
+
+AGE = np.r_[np.linspace(-1.5, -0.5, 30), np.linspace(0.5, 1.5, 30)]
+NOISE = np.tile([-0.5, 0.5, 0.0], 20)
+TRUTH = ["young"] * 30 + ["old"] * 30
+Y = [label if i % 3 == 0 else None for i, label in enumerate(TRUTH)]
+POOL = {"age": AGE, "noise": NOISE}
+SWAPPED = {"noise": NOISE, "age": AGE}
+NEW = {"noise": np.array([-2.0, 2.0]), "age": np.array([1.0, -1.0])}
+
+
+def write(columns: Any, media_type: str) -> bytes:
+    """Return a table as a file of a media type."""
+    table, out = pa.table(columns) if isinstance(columns, dict) else columns, io.BytesIO()
+    if media_type == PARQUET:
+        pa.parquet.write_table(table, out)
+    else:
+        make = pa.ipc.new_file if media_type == ARROW_FILE else pa.ipc.new_stream
+        with make(out, table.schema) as writer:
+            writer.write_table(table)
+    return out.getvalue()
+
+
+def send(
+    client: FlaskClient, url: str, expect: int, config: Any = None, media_type: str = PARQUET, **parts: Any
+) -> Any:
+    """Send a form: arrays as .npy, lists as JSON, tables as files of the media type."""
+    data: dict[str, Any] = {}
+    if config is not None:
+        data["config"] = (io.BytesIO(json.dumps(config).encode()), "config", "application/json")
+    for name, value in parts.items():
+        if isinstance(value, list):
+            data[name] = (io.BytesIO(json.dumps(value).encode()), name, "application/json")
+        elif isinstance(value, np.ndarray):
+            data[name] = (io.BytesIO(npy(value)), name, NPY)
+        else:
+            data[name] = (io.BytesIO(write(value, media_type)), name, media_type)
+    response = client.post(url, data=data)
+    assert response.status_code == expect, response.get_data(as_text=True)
+    return response.json
+
+
+def fit(client: FlaskClient, X: Any, expect: int = 201, media_type: str = PARQUET, **parts: Any) -> Any:
+    """Create the project `p` of a table, with labels for a third of it."""
+    config = {"project_id": "p"} | parts.pop("config", {})
+    return send(client, "/fit", expect, config, media_type, X=X, y=Y, **parts)
+
+
+def append(client: FlaskClient, X: Any, expect: int = 200, media_type: str = PARQUET, project_id: str = "p") -> Any:
+    """Append rows to a project."""
+    return send(client, f"/projects/{project_id}/pool", expect, None, media_type, X=X)
+
+
+def pool(client: FlaskClient, project_id: str = "p") -> Any:
+    """Return all rows of a pool."""
+    with ZipFile(io.BytesIO(client.get(f"/projects/{project_id}/export").data)) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("pool-"))
+        return np.concatenate([np.load(io.BytesIO(archive.read(name))) for name in names])
+
+
+@pytest.mark.parametrize("media_type", [PARQUET, ARROW_STREAM, ARROW_FILE])
+def test_columns_of_a_held_out_set_are_put_in_the_order_of_the_pool(client: FlaskClient, media_type: str) -> None:
+    reply = fit(client, POOL, media_type=media_type, X_test=SWAPPED, y_test=TRUTH)
+    assert reply["feature_names"] == ["age", "noise"]
+    assert reply["test_score"]["accuracy"] == 1.0
+    reply = send(client, "/fit", 200, {"project_id": "p"}, media_type, X_test=SWAPPED, y_test=TRUTH)
+    assert reply["test_score"]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("media_type", [PARQUET, ARROW_STREAM, ARROW_FILE])
+def test_columns_of_an_append_are_put_in_the_order_of_the_pool(client: FlaskClient, media_type: str) -> None:
+    fit(client, POOL)
+    reply = append(client, NEW, media_type=media_type)
+    assert (reply["n_samples"], reply["feature_names"]) == (62, ["age", "noise"])
+    assert get(client, "/projects")["projects"][0]["feature_names"] == ["age", "noise"]
+    assert np.array_equal(pool(client)[60:], np.c_[NEW["age"], NEW["noise"]])
+
+
+def test_many_rows_are_put_in_order(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(9_000, 300)).astype("f4")
+    staging, names = Staging(tmp_path), tuple(f"f{i}" for i in range(300))
+    backwards = replace(staging.rows(X[:, ::-1]), names=names[::-1])
+    rows = order_columns("/X", backwards, names, staging)
+    assert rows.names == names
+    assert np.array_equal(rows.open(), X)
+
+
+def test_rows_without_names_go_by_position(client: FlaskClient) -> None:
+    fit(client, POOL, X_test=np.c_[AGE, NOISE], y_test=TRUTH)
+    rows = np.array([[1.0, -2.0], [-1.0, 2.0]])
+    append(client, rows)
+    append(client, {"x": pa.array(rows.tolist())})
+    post(client, "/projects/p/pool", X=rows.tolist())
+    assert np.array_equal(pool(client)[60:], np.tile(rows, (3, 1)))
+
+
+def test_a_pool_without_names_takes_tables_by_position(client: FlaskClient) -> None:
+    assert fit(client, np.c_[AGE, NOISE])["feature_names"] is None
+    append(client, NEW)
+    assert get(client, "/projects/p")["feature_names"] is None
+    assert get(client, "/projects")["projects"][0]["feature_names"] is None
+    assert np.array_equal(pool(client)[60:], np.c_[NEW["noise"], NEW["age"]])
+
+
+def test_a_table_of_one_column_of_lists_has_no_names(client: FlaskClient) -> None:
+    assert fit(client, {"x": pa.array(np.c_[AGE, NOISE].tolist())})["feature_names"] is None
+
+
+WRONG = {
+    "missing": ({"age": NEW["age"]}, ["lacks columns of the pool: 'noise'"]),
+    "additional": ({**NEW, "height": NEW["age"]}, ["has columns that the pool lacks: 'height'"]),
+    "other": (
+        {"height": NEW["age"], "weight": NEW["age"]},
+        ["lacks columns of the pool: 'age', 'noise'", "has columns that the pool lacks: 'height', 'weight'"],
+    ),
+    "repeated": (pa.table([NEW["age"], NEW["age"]], ["age", "age"]), ["repeats column names: 'age'"]),
+}
+
+
+@pytest.mark.parametrize(("table", "details"), WRONG.values(), ids=WRONG)
+def test_other_columns_are_refused_by_name(client: FlaskClient, table: Any, details: list[str]) -> None:
+    fit(client, POOL)
+    before = get(client, "/projects/p")
+    problem = append(client, table, 422)
+    assert problem["errors"] == [{"pointer": "/X", "detail": detail} for detail in details]
+    problem = send(client, "/fit", 422, {"project_id": "p"}, X_test=table, y_test=["young", "old"])
+    assert problem["errors"] == [{"pointer": "/X_test", "detail": detail} for detail in details]
+    assert get(client, "/projects/p") == before
+
+
+def test_a_long_list_of_wrong_columns_is_cut(client: FlaskClient) -> None:
+    fit(client, POOL)
+    (error,) = append(client, {**NEW, **{f"f{i}": NEW["age"] for i in range(50)}}, 422)["errors"]
+    assert error["detail"].endswith("'f18', 'f19' and 30 more")
+
+
+@pytest.mark.parametrize(
+    ("names", "detail"),
+    [
+        (["age", "age"], "repeats column names: 'age'"),
+        (["age", ""], "has a column whose name is not 1 to 256 characters long"),
+        (["age", "n" * 257], "has a column whose name is not 1 to 256 characters long"),
+    ],
+)
+def test_a_pool_with_wrong_names_is_refused(client: FlaskClient, names: list[str], detail: str) -> None:
+    assert fit(client, pa.table([AGE, NOISE], names), 422)["errors"] == [{"pointer": "/X", "detail": detail}]
+    get(client, "/projects/p", 404)
+
+
+def test_names_are_given_in_fit(client: FlaskClient) -> None:
+    given = {"project_id": "p", "X": line_pool(), "y": end_labels(), "feature_names": ["x", "one"]}
+    assert post(client, "/fit", 201, **given)["feature_names"] == ["x", "one"]
+    append(client, {"one": np.array([1.0]), "x": np.array([20.0])})
+    assert np.array_equal(pool(client)[20], [20.0, 1.0])
+    assert post(client, "/fit", project_id="p")["feature_names"] == ["x", "one"]
+    del given["feature_names"]
+    assert post(client, "/fit", **given, replace=True)["feature_names"] is None
+
+
+def test_names_given_beside_a_table_order_it(client: FlaskClient) -> None:
+    reply = fit(client, SWAPPED, config={"feature_names": ["age", "noise"]}, X_test=SWAPPED, y_test=TRUTH)
+    assert (reply["feature_names"], reply["test_score"]["accuracy"]) == (["age", "noise"], 1.0)
+    assert np.array_equal(pool(client), np.c_[AGE, NOISE])
+    (error,) = fit(client, POOL, 422, config={"feature_names": ["age"], "replace": True})["errors"]
+    assert error == {"pointer": "/X", "detail": "has columns that the pool lacks: 'noise'"}
+
+
+@pytest.mark.parametrize(
+    ("names", "pointer", "detail"),
+    [
+        (["x"], "/feature_names", "has 1 entries, but X has 2 columns"),
+        (["x", "x"], "/feature_names/1", "is the same as entry 0; names must be unique"),
+        (["x", ""], "/feature_names/1", "must be a string of 1 to 256 characters"),
+        ("x", "/feature_names", "must be a non-empty list of strings"),
+    ],
+)
+def test_wrong_given_names_are_refused(client: FlaskClient, names: Any, pointer: str, detail: str) -> None:
+    problem = post(client, "/fit", 422, project_id="p", X=line_pool(), feature_names=names)
+    assert problem["errors"] == [{"pointer": pointer, "detail": detail}]
+
+
+def test_names_without_a_pool_are_refused(client: FlaskClient) -> None:
+    fit(client, POOL)
+    problem = post(client, "/fit", 422, project_id="p", feature_names=["a", "b"])
+    assert problem["errors"] == [{"pointer": "/feature_names", "detail": "is allowed only together with X"}]
+
+
+def test_a_copy_keeps_the_names(client: FlaskClient) -> None:
+    fit(client, POOL)
+    archive = client.get("/projects/p/export").data
+    url = "/projects/import?project_id=copy"
+    response = client.post(url, data=io.BytesIO(archive), content_type="application/zip")
+    assert (response.status_code, response.json["feature_names"]) == (201, ["age", "noise"])
+    append(client, NEW, project_id="copy")
+    assert np.array_equal(pool(client, "copy")[60:], np.c_[NEW["age"], NEW["noise"]])
+
+
+def test_an_archive_with_too_few_names_is_refused(client: FlaskClient) -> None:
+    fit(client, POOL)
+    members = members_of(client.get("/projects/p/export").data)
+    manifest = json.loads(members["manifest.json"])
+    manifest["project"]["feature_names"] = ["age"]
+    data = packed(members | {"manifest.json": json.dumps(manifest).encode()})
+    url = "/projects/import?project_id=copy"
+    response = client.post(url, data=data, content_type="application/zip")
+    (error,) = response.json["errors"]
+    assert error["detail"] == "has 1 entries, but n_features is 2"
+    assert error["pointer"].endswith("/project/feature_names")
