@@ -1,4 +1,4 @@
-"""What is wrong with a data directory. Nothing is changed, no lock is taken, and a service may be at work there."""
+"""Check a data directory for damage. Changes nothing and takes no lock; a service may be running on it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from service.store.load_state import has_lost_state, load_state
 from service.store.snapshot import PartLoader, Stamp
 
 TRIES = 5
-"""How often a project is checked again that was written meanwhile: files that its old state names may be gone."""
+"""Maximum number of checks of a project that is written meanwhile: files that its old state names may be gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: in which file of which project, and what."""
+    """A problem with a file of a project."""
 
     project_id: str
     file: str
@@ -46,19 +46,19 @@ class Finding:
 
 
 def project_directories(root: Path) -> list[Path]:
-    """List the directories of projects, of damaged ones too, in order of their names."""
+    """Return the directories of projects, damaged ones included, sorted by name."""
     return sorted(path for path in (root / "projects").iterdir() if (path / STATE).exists() or is_damaged(path))
 
 
 def is_damaged(path: Path) -> bool:
-    """Return whether a directory has lost its state, and not because the project is being deleted."""
+    """Return whether a directory has lost its state; a project that is being deleted has not."""
     with suppress(ProjectNotFound), open_directory(path, path.name) as directory:
         return has_lost_state(directory.path) and directory.has_its_name()
     return False
 
 
 def check_project(path: Path) -> list[Finding]:
-    """Look at every byte of a project that its checksums speak of, and at what its files say of one another."""
+    """Verify all checksums of a project, and that its files are consistent."""
     findings: list[Finding] = []
     for _ in range(TRIES):
         try:
@@ -73,14 +73,14 @@ def check_project(path: Path) -> list[Finding]:
 
 
 def stamp_of(directory: Path) -> Stamp | None:
-    """Tell a project's present state from all others, None where there is none."""
+    """Return the stamp of a project's state file, None if it is missing."""
     with suppress(FileNotFoundError):
         return Stamp.of(directory / STATE)
     return None
 
 
 def findings_in(directory: Path, project_id: str) -> Iterator[Finding]:
-    """Yield what is wrong with a project; of a state that cannot be read, only that."""
+    """Yield the problems of a project; if its state cannot be read, only that one."""
     try:
         project = load_state(directory, project_id)
     except ProjectNotFound:
@@ -95,12 +95,12 @@ def findings_in(directory: Path, project_id: str) -> Iterator[Finding]:
     ]
     wrong = [Finding(project_id, STATE, problem) for problem in contradictions(project)]
     wrong += run_checks(project_id, sums)
-    # A file that is not what was written is not unpickled.
+    # A file with a wrong checksum must not be unpickled.
     yield from wrong or run_checks(project_id, part_checks(PartLoader(Cache(0), directory, project)))
 
 
 def run_checks(project_id: str, checks: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[Finding]:
-    """Run checks, each with the file it is of, and yield what they find."""
+    """Run checks, each given with its file, and yield the problems found."""
     for file, check in checks:
         try:
             check()
@@ -111,7 +111,7 @@ def run_checks(project_id: str, checks: Iterable[tuple[str, Callable[[], object]
 
 
 def part_checks(loader: PartLoader) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield how to open each part of a project, and the file that is named where that fails."""
+    """Yield a check of each part of a project, with the file to name if it fails."""
     project = loader.project
     yield first_file(project.segments[0]), loader.pool
     if project.has_ids:
@@ -134,10 +134,10 @@ def part_checks(loader: PartLoader) -> Iterator[tuple[str, Callable[[], object]]
 
 
 def check_names(loader: PartLoader) -> None:
-    """Raise StoreDamaged unless each sample has a name."""
+    """Raise StoreDamaged unless each sample has an id."""
     for segment, names in zip(loader.project.segments, loader.ids().parts, strict=True):
         if len(names) != segment.n_rows:
-            raise StoreDamaged(f"{ids_file(segment)} holds {len(names)} names for {segment.n_rows} rows")
+            raise StoreDamaged(f"{ids_file(segment)} holds {len(names)} ids for {segment.n_rows} rows")
 
 
 def check_codes(project: Project, n_rows: int, codes: Any) -> None:
@@ -147,21 +147,21 @@ def check_codes(project: Project, n_rows: int, codes: Any) -> None:
 
 
 def check_leases(directory: Path, project: Project) -> None:
-    """Raise StoreDamaged unless each sample that is held is one of the pool, and held once."""
+    """Raise StoreDamaged unless each leased sample exists and is leased once."""
     leases = read_leases(directory / LEASES)
     held = leases.index
     if leases.pool_id == project.pool_id and not (
         len(np.unique(held)) == len(held) and ((held >= 0) & (held < project.n_samples)).all()
     ):
-        raise StoreDamaged("holds a sample twice, or one that there is not")
+        raise StoreDamaged("leases a sample twice, or one that does not exist")
 
 
 def check_events(directory: Path, project: Project) -> None:
-    """Raise StoreDamaged unless the events lead to the state: to its version, and to its votes."""
+    """Raise StoreDamaged unless the events end with the version and the votes of the state."""
     try:
         votes = replay(check_order(events_in(directory, project), project.version))
-    except (LookupError, TypeError, ValueError) as error:  # of a project that was imported with them, say
-        raise StoreDamaged("holds an event that is none") from error
+    except (LookupError, TypeError, ValueError) as error:  # for example, of an imported project
+        raise StoreDamaged("holds an invalid event") from error
     if votes != votes_of(project):
         raise StoreDamaged("holds events that do not lead to the labels of the state")
 
@@ -171,7 +171,7 @@ def check_order(events: Iterable[JsonObject], last: int) -> Iterator[JsonObject]
     version = 0
     for event in events:
         if event["version"] < version:
-            raise StoreDamaged(f"holds version {event['version']} behind {version}")
+            raise StoreDamaged(f"holds version {event['version']} after {version}")
         version = event["version"]
         yield event
     if version != last:
@@ -179,7 +179,7 @@ def check_order(events: Iterable[JsonObject], last: int) -> Iterator[JsonObject]
 
 
 def problem_of(error: Exception, file: str) -> str:
-    """Say what an error says of a file, without naming it."""
+    """Return the text of an error without the name of the file."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
     return str(error).removeprefix(f"{file} ")

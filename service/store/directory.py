@@ -1,4 +1,4 @@
-"""The directories of the store: their names, who owns them, how a reader keeps one open, and what is swept in them."""
+"""The directories of the store: creating, opening and sweeping them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_name(project_id: str) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it that there are not, so that their names survive a power cut."""
+    """Create a directory and its missing parents, durably."""
     if not path.is_dir():
         make_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -34,16 +34,16 @@ def make_directory(path: Path) -> None:
 
 
 def check_owner(root: Path) -> None:
-    """Keep everybody else out of our own directory, and raise PermissionError for one that anybody may write to.
+    """Make our own directory private, and raise PermissionError for another user's that is writable for all.
 
-    What lies in it is unpickled. A volume may be lent by its group, though.
+    Its files are unpickled. Another user's volume that is writable for our group is accepted.
     """
     status = root.stat()
     if status.st_uid == os.geteuid():
         if stat.S_IMODE(status.st_mode) != 0o700:
             root.chmod(0o700)
     elif status.st_mode & 0o002:
-        raise PermissionError(errno.EPERM, "it is another user's, and anybody may write to it", str(root))
+        raise PermissionError(errno.EPERM, "it belongs to another user and is writable for all", str(root))
 
 
 def sweep_project(directory: Path, project: Project) -> None:
@@ -63,18 +63,18 @@ def sweep_project(directory: Path, project: Project) -> None:
 
 @dataclass(frozen=True, slots=True)
 class OpenDirectory:
-    """A directory that is kept open: `path` leads to it even after it was moved away and another took its name."""
+    """An open directory: `path` leads to it even if it was moved away and another took its name."""
 
     name: Path
     descriptor: int
 
     @property
     def path(self) -> Path:
-        """A path to the directory, as long as it is open."""
+        """A path to the directory that is valid while it is open."""
         return Path(f"/proc/self/fd/{self.descriptor}")
 
     def has_its_name(self) -> bool:
-        """Return whether the directory was not moved away since it was loader."""
+        """Return whether the directory is still at the path it was opened with."""
         return has_path(self.descriptor, self.name)
 
 

@@ -1,9 +1,8 @@
-"""The events of a project: one for each commit, in the order of their versions, kept for as long as the project is.
+"""The log of a project's events: one for each commit, in the order of their versions, kept as long as the project.
 
-An event is written with the state that it leads to, in one file: `Project.event_log.tail`. So it is there when its
-commit is, and a commit waits for the disk no oftener for it. When the tail is long it moves to `events.log`, of which
-the state counts so many bytes; what lies beyond them is of a commit that never happened. A line of the log is
-"checksum version event", the event as JSON, the checksum the CRC-32 of what follows it.
+An event is written in the file of the new state, as `Project.event_log.tail`, so it needs no sync of its own. A long
+tail moves to `events.log`. The state holds the length of the log; bytes beyond it belong to a commit that failed. A
+line of the log is "checksum version event": the event is JSON, the checksum the CRC-32 of the rest of the line.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from service.store.files import (
 from service.store.layout import LOG
 
 TAIL_BYTES = 2**16
-"""How much is kept in the state: it is written with every commit."""
+"""Maximum size of the tail, which is written with every commit."""
 
 SEARCH_BYTES = 2**16
-"""A stretch of the log that is read line by line rather than halved again."""
+"""Length from which the binary search reads line by line."""
 
 EVENT = {"version": int, "at": str, "kind": str, "incarnation": str, "details": dict}
-"""What an event has."""
+"""The fields of an event."""
 
 Bytes = bytes | mmap.mmap
 
@@ -50,7 +49,7 @@ Bytes = bytes | mmap.mmap
 class Page:
     """Some events, as JSON, and the version after which the next page starts, None on the last.
 
-    They lie between two places of the log, which is mapped, and behind it in memory.
+    The first are the bytes `start` to `end` of the mapped log, the others are in `tail`.
     """
 
     log: Bytes
@@ -74,8 +73,8 @@ class Page:
 def append_events(
     directory: Path, before: Project | None, after: Project, kind: str | None = None, request: str | None = None
 ) -> EventLog:
-    """Return the history of a project after a commit, whose event lies in its tail, or in the log, durable."""
-    # A project that is imported brings its events along.
+    """Return the event log of a project with the event of a commit, in its tail or durably in the log file."""
+    # An imported project brings its own events.
     history = before.event_log if before is not None else after.event_log
     events = events_of(before, after, kind, request)
     if before is not None and history is None:  # an earlier version of the service wrote its state
@@ -93,7 +92,7 @@ def append_events(
     with path.open("ab") as log:
         begin = n_whole_bytes(log, path, history.n_bytes)
         if before is not None and begin < history.n_bytes:
-            # What the log has lost cannot be had again; from here on the labels can be rebuilt.
+            # Lost events cannot be restored; from here on the labels can be rebuilt.
             tail, lines = [], map(line_of, chain(baseline_events(before), events_of(before, after, kind, request)))
         log.truncate(begin)
         log.writelines(chain(tail, lines))
@@ -105,7 +104,7 @@ def append_events(
 
 
 def n_whole_bytes(log: BinaryIO, path: Path, n_bytes: int) -> int:
-    """Return how much of a log counts: what its state says, or the whole lines of one that is shorter."""
+    """Return the valid length of a log: the one in the state, or the complete lines of a shorter log."""
     size = log.seek(0, SEEK_END)
     if size >= n_bytes or size == 0:
         return min(size, n_bytes)
@@ -113,9 +112,9 @@ def n_whole_bytes(log: BinaryIO, path: Path, n_bytes: int) -> int:
 
 
 def read_page(directory: Path, project: Project, after: int, limit: int) -> Page:
-    """Find up to `limit` events behind a version. Each is looked at, and none is kept in memory.
+    """Find up to `limit` events after a version. Each is verified, and those of the log stay on disk.
 
-    Raises StoreDamaged for a line that is not what was written, or FileNotFoundError.
+    Raises StoreDamaged for a damaged line, or FileNotFoundError.
     """
     history = project.event_log or EventLog()
     log = map_log(directory / LOG, history.n_bytes)
@@ -136,7 +135,7 @@ def read_page(directory: Path, project: Project, after: int, limit: int) -> Page
 def event_of(directory: Path, project: Project, key: str) -> JsonObject | None:
     """Return the last event of a request with this key, None without one. Raises StoreDamaged, or FileNotFoundError."""
     history = project.event_log or EventLog()
-    # No string of a caller's looks so: its quotes would be escaped.
+    # No string from a caller can match, as its quotes are escaped.
     mark = f'"request":"{key}'.encode()
     for line in reversed(history.tail):
         if mark in line:
@@ -156,7 +155,7 @@ def last_version(log: Bytes, history: EventLog) -> int:
 
 
 def map_log(path: Path, n_bytes: int) -> Bytes:
-    """Map the part of a log that counts. Raises StoreDamaged, or FileNotFoundError."""
+    """Map the first `n_bytes` of a log. Raises StoreDamaged, or FileNotFoundError."""
     if n_bytes == 0:
         return b""
     with damage_if_unreadable(LOG):
@@ -164,13 +163,13 @@ def map_log(path: Path, n_bytes: int) -> Bytes:
         try:
             return mmap.mmap(file, n_bytes, access=mmap.ACCESS_READ)
         except ValueError:
-            raise StoreDamaged(f"{LOG} has {os.fstat(file).st_size} bytes, and {n_bytes} were written") from None
+            raise StoreDamaged(f"{LOG} has {os.fstat(file).st_size} bytes instead of {n_bytes}") from None
         finally:
             os.close(file)
 
 
 def first_line_after(log: Bytes, after: int) -> int:
-    """Return where the first line of a later version than `after` begins: versions grow from line to line."""
+    """Return the start of the first line with a version above `after`; versions grow from line to line."""
     low, high = 0, len(log)
     while high - low > SEARCH_BYTES:
         middle = log.find(b"\n", (low + high) // 2, high) + 1
@@ -189,13 +188,13 @@ def first_line_after(log: Bytes, after: int) -> int:
 
 
 def line_of(event: JsonObject) -> bytes:
-    """Write an event as a line of the log."""
+    """Return an event as a line of the log."""
     body = b"%d %s\n" % (event["version"], orjson.dumps(event))
     return b"%08x %s" % (crc32(body), body)
 
 
 def line_at(log: Bytes, begin: int) -> tuple[bytes, int]:
-    """Return the line that begins at a place of the log, and where the next one does, or raise StoreDamaged."""
+    """Return the line of the log at `begin`, and the start of the next line. Raises StoreDamaged."""
     end = log.find(b"\n", begin) + 1
     line = log[begin:end]
     check_line(line)
@@ -203,18 +202,18 @@ def line_at(log: Bytes, begin: int) -> tuple[bytes, int]:
 
 
 def check_line(line: bytes) -> None:
-    """Raise StoreDamaged for a line that is not what was written."""
+    """Raise StoreDamaged if the checksum of a line is wrong."""
     if line[:9] != b"%08x " % crc32(line[9:]):
-        raise StoreDamaged(f"{LOG} holds a line that is not what was written")
+        raise StoreDamaged(f"{LOG} holds a line with a wrong checksum")
 
 
 def version_of(line: bytes) -> int:
-    """Return the version that a line leads to."""
+    """Return the version of a line."""
     return int(line[9 : line.index(b" ", 9)])
 
 
 def body_of(line: bytes) -> bytes:
-    """Return the event of a line, as JSON."""
+    """Return the event of a line as JSON."""
     return line[line.index(b" ", 9) + 1 : -1]
 
 
@@ -224,20 +223,20 @@ def events_in(directory: Path, project: Project) -> Iterator[JsonObject]:
 
 
 def stage_log(path: Path, pieces: Iterable[bytes], last_version: int, max_line_bytes: int) -> StagedFile:
-    """Write a log that comes from elsewhere, or raise ValueError for one that no store wrote."""
+    """Write an imported log, or raise ValueError for an invalid one."""
     with convert_disk_errors(), closing(SummedFile(path)) as file:
         version = 0
         for line in lines_of(pieces, max_line_bytes):
             event = parse_event(line)
             if not version <= event["version"] <= last_version:
-                raise ValueError(f"holds version {event['version']} behind {version}, of {last_version}")
+                raise ValueError(f"holds version {event['version']} after {version}, of {last_version}")
             version = event["version"]
             file.write(line)
         return file.finish()
 
 
 def lines_of(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    """Cut bytes into lines of limited length, or raise ValueError."""
+    """Yield the lines of some bytes. Raises ValueError for a line that is too long or incomplete."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
@@ -249,20 +248,20 @@ def lines_of(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
 
 
 def parse_event(line: bytes) -> JsonObject:
-    """Return the event of a line from elsewhere, or raise ValueError."""
+    """Return the event of an imported line, or raise ValueError."""
     try:
         check_line(line)
         event = orjson.loads(body_of(line))
         version = version_of(line)
     except (StoreDamaged, ValueError) as error:
-        raise ValueError("holds a line that is no event, or not what was written") from error
+        raise ValueError("holds a line that is not an event, or has a wrong checksum") from error
     is_event = isinstance(event, dict) and event.keys() == EVENT.keys()
     if not is_event or any(type(event[name]) is not kind for name, kind in EVENT.items()):
-        raise ValueError("holds a line that is no event")
+        raise ValueError("holds a line that is not an event")
     if event["version"] != version or event["kind"] not in KINDS:
-        raise ValueError("holds an event of another version than its line, or of a kind that there is not")
+        raise ValueError("holds an event of an unknown kind, or of another version than its line")
     try:
         replay([event])
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"holds an event, of version {version}, whose details make no sense") from error
+        raise ValueError(f"holds an event, of version {version}, with invalid details") from error
     return dict(event)

@@ -1,4 +1,4 @@
-"""Files that survive: written, made durable, mapped, and read with an error that says which file it was."""
+"""Reading and durably writing files. Errors name the file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Matrix = NDArray[Any]
 ALIGNMENT = 64
 """Rows of a mapped matrix start at a multiple of a cache line."""
 
-# What joblib raises on bytes that it did not write: a broken length, for one, asks for too much memory.
+# Exceptions of joblib for damaged files: a wrong length, for example, makes it allocate too much memory.
 UNREADABLE = (
     ArithmeticError,
     AssertionError,
@@ -49,26 +49,26 @@ UNREADABLE = (
 
 
 SEAL = b"AQ-CRC32"
-"""Ends a file of `write_small`, with the CRC-32 of all before it. What unpickles reads no farther than its pickle."""
+"""Marks the end of a file of `write_small`, before the CRC-32 of the rest. Unpickling ignores both."""
 
 SEAL_BYTES = len(SEAL) + 4
 
 COPY_BYTES = 2**20
 
 TRANSIENT_ERRNOS = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Why a file cannot be read with which nothing is wrong."""
+"""Errors of files that may not be damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """A new file, whole and durable but for its name."""
+    """A new file that is complete and durable, except for its name."""
 
     path: Path
     checksum: Checksum
 
 
 class SummedFile:
-    """A new file, whose checksum is taken on the way: no byte is read again for it."""
+    """A new file whose checksum is computed while it is written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -85,27 +85,27 @@ class SummedFile:
         return n_bytes
 
     def tell(self) -> int:
-        """Return how many bytes there are, which joblib asks to place an array."""
+        """Return the number of bytes written, which joblib needs to align an array."""
         return self._n_bytes
 
     def finish(self, *, durable: bool = True) -> StagedFile:
-        """End the file, and make it durable."""
-        # Closing writes what is still buffered, so a full disk may show only here.
+        """Close the file and make it durable."""
+        # Closing writes the rest of the buffer, so the disk may turn out to be full only here.
         with self._file:
             if durable:
                 fsync_file(self._file)
         return StagedFile(self.path, Checksum(self._n_bytes, self._crc))
 
     def close(self) -> None:
-        """Close the file as it is."""
+        """Close an unfinished file."""
         self._file.close()
 
 
 class MatrixWriter:
-    """Writes a matrix, or an array of any shape, to a joblib file as its bytes come, holding none of them.
+    """Writes an array of any shape to a joblib file as its bytes arrive, without buffering them.
 
     `finish` checks the number of bytes and syncs the file to disk if it is `durable`; `abandon` only closes it.
-    As a context manager it does the one or the other, and `staged` is the file then.
+    As a context manager it calls `finish`, or `abandon` on an exception; `staged` is the finished file.
     """
 
     staged: StagedFile
@@ -115,7 +115,7 @@ class MatrixWriter:
         self.durable = durable
         self.missing = dtype.itemsize * math.prod(shape)
         self._file = SummedFile(path)
-        # What joblib.dump writes ahead of an array's bytes: the pickled wrapper without its last opcode, then padding.
+        # joblib.dump writes this before an array's bytes: the pickled wrapper without its last opcode, then padding.
         wrapper = NumpyArrayWrapper(
             np.ndarray, shape, "C", dtype, allow_mmap=True, numpy_array_alignment_bytes=ALIGNMENT
         )
@@ -130,7 +130,7 @@ class MatrixWriter:
             self._file.write(data)
 
     def finish(self) -> StagedFile:
-        """End the matrix; ValueError when bytes are missing."""
+        """Finish the file. Raises ValueError if bytes are missing."""
         with convert_disk_errors():
             if self.missing:
                 self._file.close()
@@ -140,7 +140,7 @@ class MatrixWriter:
         return self.staged
 
     def abandon(self) -> None:
-        """Leave the matrix as it is; nobody misses what it lacks."""
+        """Close the unfinished file, ignoring errors."""
         with suppress(OSError):
             self._file.close()
 
@@ -155,21 +155,21 @@ class MatrixWriter:
 
 
 def check_size(path: Path, checksum: Checksum | None) -> None:
-    """Raise StoreDamaged for a file that has another size than it was written with, as far as that is known."""
+    """Raise StoreDamaged if the size of a file is wrong; without a checksum nothing is checked."""
     n_bytes = path.stat().st_size
     if checksum is not None and n_bytes != checksum.n_bytes:
-        raise StoreDamaged(f"{path_in_project(path)} has {n_bytes} bytes, and {checksum.n_bytes} were written")
+        raise StoreDamaged(f"{path_in_project(path)} has {n_bytes} bytes instead of {checksum.n_bytes}")
 
 
 def check_sum(path: Path, checksum: Checksum | None) -> None:
-    """Raise StoreDamaged for a file that is not what was written, as far as that is known."""
+    """Raise StoreDamaged if the checksum of a file is wrong; without one nothing is checked."""
     check_size(path, checksum)
     if checksum is not None and crc_of(path) != checksum.crc:
-        raise StoreDamaged(f"{path_in_project(path)} is not what was written: its checksum is another")
+        raise StoreDamaged(f"{path_in_project(path)} has a wrong checksum")
 
 
 def crc_of(path: Path) -> int:
-    """Return the CRC-32 of a file, which is read in pieces."""
+    """Return the CRC-32 of a file, reading it in pieces."""
     crc, buffer = 0, memoryview(bytearray(COPY_BYTES))
     with path.open("rb", buffering=0) as file:
         while n_read := file.readinto(buffer):
@@ -178,7 +178,7 @@ def crc_of(path: Path) -> int:
 
 
 def path_in_project(path: Path) -> str:
-    """Name a file within its project."""
+    """Return the path of a file relative to its project."""
     return f"{path.parent.name}/{path.name}"
 
 
@@ -186,7 +186,7 @@ def load(path: Path, *, mapped: bool = False) -> Any:
     """Read one of our own files; arrays are mapped read-only on request. Raises StoreDamaged, or FileNotFoundError."""
     try:
         with path.open("rb") as file:
-            # A file that begins otherwise joblib would take for a compressed one, and expand it in memory.
+            # joblib would take any other file for a compressed one, and expand it in memory.
             if file.read(1) != pickle.PROTO:
                 raise pickle.UnpicklingError("not a pickle")
         return joblib.load(path, mmap_mode="r" if mapped else None)
@@ -196,7 +196,7 @@ def load(path: Path, *, mapped: bool = False) -> Any:
 
 @contextmanager
 def damage_if_unreadable(name: str) -> Iterator[None]:
-    """Raise StoreDamaged where the file system cannot read a file: a bad block, or a directory in its place."""
+    """Raise StoreDamaged if the file system cannot read a file: a bad block, or a directory instead of a file."""
     try:
         yield
     except OSError as error:
@@ -206,16 +206,16 @@ def damage_if_unreadable(name: str) -> Iterator[None]:
 
 
 def load_small(path: Path) -> tuple[Any, bool]:
-    """Read a file that `write_small` wrote, and tell whether its checksum vouches for it.
+    """Return the value in a file of `write_small`, and whether it has a checksum, which is verified.
 
-    What an earlier version of the service wrote has none. Raises StoreDamaged, or FileNotFoundError.
+    Files of early versions of the service have none. Raises StoreDamaged, or FileNotFoundError.
     """
     with damage_if_unreadable(path.name):
         data = path.read_bytes()
     body, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
     is_sealed = seal.startswith(SEAL)
     if is_sealed and seal != seal_of(body):
-        raise StoreDamaged(f"{path.name} is not what was written: its checksum is another")
+        raise StoreDamaged(f"{path.name} has a wrong checksum")
     try:
         return pickle.loads(data), is_sealed  # noqa: S301 - the data directory is ours alone
     except UNREADABLE as error:
@@ -223,7 +223,7 @@ def load_small(path: Path) -> tuple[Any, bool]:
 
 
 def seal_of(body: bytes) -> bytes:
-    """Return what ends a file of `write_small`."""
+    """Return the last bytes of a file of `write_small`."""
     return SEAL + crc32(body).to_bytes(4, "little")
 
 
@@ -235,9 +235,9 @@ def write_joblib(path: Path, value: Any) -> StagedFile:
 
 
 def write_small(path: Path, value: Any) -> None:
-    """Write a new file as `write_joblib` does, of many small values: joblib reads it, but is ten times as slow.
+    """Write a new file of many small values, durably; joblib can read it.
 
-    Its pickler is written in Python, which pays for large arrays and for nothing else.
+    joblib's own pickler is written in Python and ten times as slow, which pays off only for large arrays.
     """
     with convert_disk_errors(), path.open("xb") as file:
         body = pickle.dumps(value, protocol=5)
@@ -253,7 +253,7 @@ def fsync_file(file: BinaryIO) -> None:
 
 
 def fsync_directory(path: Path) -> None:
-    """Wait until a directory's names are on disk."""
+    """Wait until the entries of a directory are on disk."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
@@ -263,12 +263,12 @@ def fsync_directory(path: Path) -> None:
 
 @contextmanager
 def convert_disk_errors() -> Iterator[None]:
-    """Tell what cannot be written to apart from other failures of the file system."""
+    """Raise StoreFull or StoreReadOnly for errors of the file system that mean one of these."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull("no space is left where the projects lie; nothing was changed") from error
+            raise StoreFull("no space is left in the data directory; nothing was changed") from error
         if error.errno == errno.EROFS:
             problem = "the data directory is on a file system that is mounted read-only; nothing was changed"
             raise StoreReadOnly(problem) from error

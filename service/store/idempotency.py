@@ -1,9 +1,8 @@
-"""Replies that are kept for whoever asks again: one file for each key, below AQ_DATA_DIR/replies.
+"""Replies stored for repeated requests: one file for each key, below AQ_DATA_DIR/replies.
 
-The file is made when the first request with its key begins, and holds its lock until that one is answered; the lock
-goes with its process, however that ends. It is empty until the reply is written into it, sealed by a checksum. So a
-file that is neither locked nor sealed, like one that was given up, tells nothing of what became of its request: what
-that changed, if anything, stands in the events of a project (`usecases.run_once`).
+The first request with a key creates the file and holds its lock until it is finished; the lock ends with its process.
+The file is empty until the reply is written, followed by a checksum. A file without lock and checksum, or one that was
+removed, does not show whether its request changed anything: the events of the project do (`usecases.run_once`).
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from service.store.files import SEAL_BYTES, convert_disk_errors, fsync_directory
 RETENTION_SECONDS = 24 * 3600
 
 FILE_BYTES = 4096
-"""What the smallest file takes."""
+"""Disk space of the smallest file."""
 
 SWEEP_SECONDS = 600.0
-"""How often a process looks for what need not be kept any longer."""
+"""Time between two sweeps by a process."""
 
 SWEEP_SHARE = 16
-"""After so much of the room there is was taken, as a fraction, it looks at once."""
+"""A process also sweeps after it has written 1/16 of the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """A reply, and what it was given to: `request` is told from all others by this."""
+    """A reply, and the fingerprint of its request."""
 
     request: str
     status: int
@@ -46,9 +45,9 @@ class StoredReply:
 
 
 class Claim:
-    """A key in use: `reply` is the stored reply that there is, else this is the only request with it.
+    """A key in use: `reply` is the stored reply; if it is None, this is the only running request with the key.
 
-    `store` is called at most once, and not where there is a reply.
+    `store` is called at most once, and only without a reply.
     """
 
     def __init__(self, file: BinaryIO, reply: StoredReply | None) -> None:
@@ -56,7 +55,7 @@ class Claim:
         self._file = file
 
     def store(self, reply: StoredReply) -> None:
-        """Keep a reply, durably. Raises OSError or StoreFull."""
+        """Store a reply, durably. Raises OSError or StoreFull."""
         head = {"request": reply.request, "status": reply.status, "headers": reply.headers}
         data = orjson.dumps(head) + b"\n" + reply.body
         with convert_disk_errors():
@@ -67,7 +66,7 @@ class Claim:
 
 
 class Replies:
-    """All replies that are kept. Any number of processes and threads may use the same directory."""
+    """All stored replies. Any number of processes and threads may use the same directory."""
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root = root
@@ -78,7 +77,7 @@ class Replies:
 
     @contextmanager
     def claim(self, key: str) -> Iterator[Claim]:
-        """Find the reply to a key, or hold the key until the end. Raises IdempotencyKeyInUse, StoreFull and OSError."""
+        """Find the reply to a key, or hold the key meanwhile. Raises IdempotencyKeyInUse, StoreFull or OSError."""
         self._sweep_now_and_then()
         with ExitStack() as files:
             is_gone = True
@@ -86,19 +85,19 @@ class Replies:
                 with convert_disk_errors():
                     file = open_file(self.root / key)
                 files.callback(close_quietly, file)
-                # What is sealed does not change, so that nobody has to hold it for reading.
+                # A file with a checksum never changes, so it can be read without the lock.
                 kept = read_reply(file) or (lock(file) and read_reply(file)) or None
                 if kept is not None:
                     yield Claim(file, kept)
                     return
-                is_gone = os.fstat(file.fileno()).st_nlink == 0  # swept away before it was held
+                is_gone = os.fstat(file.fileno()).st_nlink == 0  # swept before it was locked
             with convert_disk_errors():
                 if is_old(file):
-                    file.truncate(0)  # which makes it young again, without the reply that was given up
+                    file.truncate(0)  # which renews its time and drops the expired reply
                 fsync_directory(self.root)
             try:
                 yield Claim(file, None)
-            finally:  # what is refused takes room, too
+            finally:  # refused requests take space, too
                 self._n_bytes += n_bytes_of(os.fstat(file.fileno()))
 
     def _sweep_now_and_then(self) -> None:
@@ -107,12 +106,12 @@ class Replies:
             self.sweep()
 
     def sweep(self) -> None:
-        """Remove what has been kept for long enough, and the oldest of what is more than there is room for."""
+        """Remove expired replies, and the oldest ones beyond the limit."""
         if not self._sweeping.acquire(blocking=False):
             return
         try:
             self._swept_at, self._n_bytes = time.monotonic(), 0
-            with suppress(OSError):  # it is tried again
+            with suppress(OSError):  # the next sweep tries again
                 self._remove_oldest()
         finally:
             self._sweeping.release()
@@ -129,12 +128,12 @@ class Replies:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open the file of a key, which is made where there is none."""
+    """Open the file of a key, creating it if it is missing."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600), "r+b")
 
 
 def close_quietly(file: BinaryIO) -> None:
-    """Close a file; what could not be written to it is not written now, either."""
+    """Close a file, ignoring errors: buffered bytes that could not be written cannot be written now, either."""
     with suppress(OSError):
         file.close()
 
@@ -149,8 +148,8 @@ def lock(file: BinaryIO) -> bool:
 
 
 def read_reply(file: BinaryIO) -> StoredReply | None:
-    """Read the reply in a file, None where there is none, or one that has been kept for long enough."""
-    if is_old(file):  # in this order: it may be young again, and empty, by now
+    """Return the reply in a file, None if there is none or it has expired."""
+    if is_old(file):  # checked first: another request may renew and empty the file meanwhile
         return None
     file.seek(0)
     content = file.read()
@@ -163,17 +162,17 @@ def read_reply(file: BinaryIO) -> StoredReply | None:
 
 
 def is_old(file: BinaryIO) -> bool:
-    """Tell whether what a file holds has been kept for long enough."""
+    """Return whether the reply in a file has expired."""
     return os.fstat(file.fileno()).st_mtime < time.time() - RETENTION_SECONDS
 
 
 def n_bytes_of(status: os.stat_result) -> int:
-    """Return how much room a file takes, nearly."""
+    """Return roughly the disk space of a file."""
     return max(status.st_size, FILE_BYTES)
 
 
 def remove_unlocked(path: Path) -> None:
-    """Remove the file of a key, unless a request with it is at work."""
+    """Remove the file of a key unless it is in use."""
     with suppress(OSError, IdempotencyKeyInUse), path.open("rb") as file:
         lock(file)
         path.unlink()

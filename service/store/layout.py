@@ -1,4 +1,4 @@
-"""What the files of a project are called. A number never comes again in the life of a project."""
+"""The names of a project's files. A project never uses a number twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNBORN = "unborn"
 
 
 def rows_files(rows: Segment | HeldOut) -> dict[str, str]:
-    """Where rows lie in their project, by the names of what they are kept in: one matrix, or the arrays of CSR."""
+    """Return the files of rows by array: one matrix, or the three arrays of CSR."""
     folder = "pool" if isinstance(rows, Segment) else "test"
     if not rows.sparse:
         return dict.fromkeys(DENSE, f"{folder}/{rows.number:06d}.joblib")
@@ -23,27 +23,27 @@ def rows_files(rows: Segment | HeldOut) -> dict[str, str]:
 
 
 def first_file(rows: Segment | HeldOut) -> str:
-    """Return one of the files in which rows lie, always the same."""
+    """Return one of the files of rows, always the same one."""
     return min(rows_files(rows).values())
 
 
 def ids_file(segment: Segment) -> str:
-    """Where the names of a segment's samples lie."""
+    """Return the file of a segment's ids."""
     return f"pool/{segment.number:06d}.ids.joblib"
 
 
 def held_out_labels_file(held_out: HeldOut) -> str:
-    """Where the class codes of a held-out set lie."""
+    """Return the file of the class codes of a held-out set."""
     return f"test/{held_out.number:06d}.y.joblib"
 
 
 def model_file(version: int) -> str:
-    """Where a fitted model lies."""
+    """Return the file of a fitted model."""
     return f"models/{version:06d}.joblib"
 
 
 def files_of(project: Project) -> set[str]:
-    """List the files that a project's state names."""
+    """Return the files that a project's state names."""
     files = {name for segment in project.segments for name in rows_files(segment).values()}
     if project.has_ids:
         files |= {ids_file(segment) for segment in project.segments}

@@ -1,8 +1,8 @@
-"""The file that holds the leases of a project. It is replaced as a whole, as the state is, and apart from it.
+"""The file of a project's leases. Like the state, it is replaced atomically, but separately from it.
 
-Each is right without the other: what was answered is no longer held, whatever this file says (`leases.live`). To read
-the leases first and the state second is what keeps a sample from being given out twice: what is no longer in this file
-because it was answered is answered in every state read later.
+The two need not agree: a labelled sample is no longer leased even if this file says so (`leases.live`). Leases must be
+read before the state, or a sample could be given out twice: a sample that is no longer in this file because it was
+labelled is labelled in every state read later.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ SCHEMA_VERSION = 1
 
 
 def read_leases(path: Path) -> Leases:
-    """Read the leases of a project. Raises FileNotFoundError where none was ever given, and StoreDamaged."""
+    """Read the leases of a project. Raises StoreDamaged, or FileNotFoundError if there never were any."""
     record, is_sealed = load_small(path)
     try:
         if not is_sealed or record["schema_version"] != SCHEMA_VERSION:
-            raise StoreDamaged(f"{LEASES} is not what was written")
+            raise StoreDamaged(f"{LEASES} has no checksum or an unknown schema version")
         leases = tuple(from_record(each) for each in record["leases"])
         return Leases(str(record["incarnation"]), leases, int(record["changed_at"]))
     except UNREADABLE as error:
@@ -34,7 +34,7 @@ def read_leases(path: Path) -> Leases:
 
 
 def write_leases(directory: Path, leases: Leases) -> None:
-    """Put leases in the place of those that there are, durably. The caller holds the project's lock."""
+    """Replace the leases, durably. The caller holds the project's lock."""
     new = directory / f"{LEASES}.new"
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -46,7 +46,7 @@ def write_leases(directory: Path, leases: Leases) -> None:
         new.unlink(missing_ok=True)
         try:
             write_small(new, record)
-            # That moment never comes again, so that a file is told from every other by its status, as a state is.
+            # The time of a change is unique, so it distinguishes files, as for states.
             os.utime(new, ns=(leases.changed_at * 1000,) * 2)
             new.rename(directory / LEASES)
         except BaseException:
@@ -61,7 +61,7 @@ def to_record(lease: Lease) -> dict[str, Any]:
 
 
 def from_record(record: dict[str, Any]) -> Lease:
-    """Return the lease that `to_record` made plain."""
+    """Return the lease of a record of `to_record`."""
     lease = Lease(**record)
     if lease.index.dtype != np.int64 or lease.index.ndim != 1:
         raise StoreDamaged(f"{LEASES} does not hold leases")

@@ -1,4 +1,4 @@
-"""Reading the state of a project, and telling a lost one from one that never existed."""
+"""Reading the state of a project, and distinguishing a lost state from one that never existed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load_state(directory: Path, project_id: str) -> Project:
     try:
         record, is_sealed = load_small(directory / STATE)
         if not is_sealed and record["schema_version"] in SEALED_SCHEMAS:
-            raise StoreDamaged(f"{STATE} is cut short: it lacks its checksum")
+            raise StoreDamaged(f"{STATE} is truncated: its checksum is missing")
         return from_record(record)
     except FileNotFoundError:
         raise ProjectNotFound(project_id) from None
@@ -26,13 +26,13 @@ def load_state(directory: Path, project_id: str) -> Project:
     except StoreDamaged as error:
         raise StoreDamaged.of(project_id, str(error)) from error
     except UNREADABLE as error:
-        raise StoreDamaged.of(project_id, f"{STATE} is not what a project's state is") from error
+        raise StoreDamaged.of(project_id, f"{STATE} does not hold the state of a project") from error
 
 
 def has_lost_state(directory: Path) -> bool:
     """Return whether a directory has lost its state: it has a project's files, from which it can be repaired.
 
-    The answer is right for a directory that stays in place meanwhile; see `OpenDirectory`.
+    The result is only valid for a directory that is not moved meanwhile; see `OpenDirectory`.
     """
     has_files = any(has_entries(directory / folder) for folder in FOLDERS)
     return has_files and not (directory / UNBORN).exists() and not (directory / STATE).exists()
@@ -41,6 +41,6 @@ def has_lost_state(directory: Path) -> bool:
 def has_entries(folder: Path) -> bool:
     """Return whether a folder exists and is not empty."""
     try:
-        return bool(os.listdir(folder))  # noqa: PTH208 - a list that is read at once
+        return bool(os.listdir(folder))  # noqa: PTH208 - a list is needed, not an iterator
     except (FileNotFoundError, NotADirectoryError):
         return False

@@ -18,8 +18,8 @@ LOCK_SECONDS = 30.0
 """How long a request waits for another writer."""
 
 FIT_SECONDS = 25.0
-"""How long a request waits for another fit of its project: it occupies a thread meanwhile, and a worker that stops
-gives its requests 30 seconds."""
+"""How long a request waits for another fit of its project, occupying a thread: a worker that stops gives its requests
+30 seconds."""
 
 POLL_SECONDS = 0.002
 """How often a writer polls a lock that another process holds; a commit takes a few milliseconds."""
@@ -28,7 +28,7 @@ POLL_SECONDS = 0.002
 class Gates:
     """One lock for each path in use, between the threads of this process.
 
-    A thread that waits for another enters at once; only one that waits for another process has to poll the file.
+    A thread enters as soon as another leaves; only waiting for another process needs polling.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Gates:
         self._lock = Lock()
 
     def enter(self, path: Path, seconds: float) -> bool:
-        """Pass the gate, and return whether it opened in time."""
+        """Enter the gate, and return whether it opened in time."""
         with self._lock:
             gate, n_callers = self._gates.get(path, (Lock(), 0))
             self._gates[path] = gate, n_callers + 1
@@ -61,7 +61,7 @@ GATES = Gates()
 
 
 class FileLock:
-    """A lock that was taken, until it is released or its process ends."""
+    """A lock that is held until it is released or its process ends."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path

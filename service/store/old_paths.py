@@ -12,11 +12,11 @@ MOVED = {
     "service.estimators": (DecisionSVC,),
     "service.preparation": (Standardizer, as_float32, squarable),
 }
-"""Former modules with what pickles name in them."""
+"""Former modules, and their members that pickles name."""
 
 
 def register_old_paths() -> None:
-    """Let pickles find what has moved."""
+    """Register the former modules, so that old pickles can be loaded."""
     for path, members in MOVED.items():
         module = ModuleType(path)
         for member in members:

@@ -1,4 +1,4 @@
-"""What a reader gets of a project: its state, told by its file, and the parts that the state names, opened once."""
+"""Snapshots of a project: its state and the opened parts that a reader asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from service.store.staging import open_rows
 
 
 class Part(Enum):
-    """What of a project a reader asks for beside its state."""
+    """The parts of a project that a reader can ask for in addition to its state."""
 
     POOL = auto()
     IDS = auto()
@@ -33,12 +33,12 @@ class Part(Enum):
     HELD_OUT = auto()
     EVENTS = auto()
     SUMS = auto()
-    """No part, but that the bytes of the pool and the held-out set are looked at, too."""
+    """Not a part: also verify the checksums of the pool and the held-out set."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A project as of one commit, with the parts that were asked for and that it has.
+    """A project as of one commit, with those of the requested parts that it has.
 
     The pool (n, d) and the held-out set `X_test` are mapped read-only; `y_test` holds class codes.
     """
@@ -54,7 +54,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells the file of a state, or of leases, from every other that a project had or will have."""
+    """Identifies the file of a state, or of leases, among all that a project had or will have."""
 
     inode: int
     modified: int
@@ -62,12 +62,12 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path | str) -> Stamp:
-        """Look at a file, or raise FileNotFoundError."""
-        status = os.stat(path)  # noqa: PTH116 - asked at every request, where a Path takes longer than the look
+        """Return the stamp of a file, or raise FileNotFoundError."""
+        status = os.stat(path)  # noqa: PTH116 - called for every request, and building a Path takes longer
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
     def matches(self, path: str) -> bool:
-        """Tell whether a file is the one that was looked at."""
+        """Return whether a file still has this stamp."""
         try:
             return Stamp.of(path) == self
         except FileNotFoundError:
@@ -76,7 +76,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class CachedState:
-    """A state at hand. `is_durable` tells whether it is known to be on disk for good, and not only to be visible."""
+    """A cached state. `is_durable` is whether it is known to survive a power cut, and not only visible."""
 
     stamp: Stamp
     project: Project
@@ -84,14 +84,14 @@ class CachedState:
 
 
 class NotCached(Exception):
-    """What is asked for has to be read from disk."""
+    """A requested part is not cached and has to be read from disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartLoader:
-    """Opens the files that a state names, unless they are at hand: a file is what it is for its incarnation's life.
+    """Opens the files that a state names, unless they are cached: within a pool id, a file never changes.
 
-    Without a directory nothing is opened, and what is not at hand raises NotCached.
+    Without a directory no file is opened, and a file that is not cached raises NotCached.
     """
 
     cache: Cache
@@ -108,12 +108,12 @@ class PartLoader:
         return Pool.of(self._rows(held_out))
 
     def ids(self) -> PoolIds:
-        """Map the samples' names."""
+        """Map the samples' ids."""
         ids: PoolIds = self._of_all_segments("ids", lambda: PoolIds(tuple(map(self._names, self.project.segments))))
         return ids
 
     def model(self, model: ModelRef) -> Any:
-        """Load the model. Raises ModelDamaged where it cannot be had, if not because it was swept just now."""
+        """Load the model. Raises ModelDamaged if it is damaged, FileNotFoundError if it is missing."""
         try:
             return self.whole(model_file(model.version))
         except StoreDamaged as error:
@@ -124,7 +124,7 @@ class PartLoader:
         return read_page(self._path(""), self.project, -1, self.project.version + 2)
 
     def whole(self, file: str) -> Any:
-        """Load a file that is kept in memory: about as large there as it is on disk."""
+        """Load a file into memory, where it is about as large as on disk."""
 
         def read() -> tuple[Any, int]:
             path = self._path(file)
@@ -134,7 +134,7 @@ class PartLoader:
         return self._cached(file, read, "model" if file.startswith("models/") else "held_out")
 
     def check_rows(self) -> None:
-        """Raise StoreDamaged unless every byte of the pool and the held-out set is as it was written."""
+        """Raise StoreDamaged if a checksum of the pool or the held-out set is wrong."""
         held_out = self.project.held_out
         for rows in (*self.project.segments, *(() if held_out is None else (held_out,))):
             for file in rows_files(rows).values():
@@ -145,12 +145,12 @@ class PartLoader:
 
         def map_rows() -> tuple[Rows, int]:
             paths = {name: self._path(file) for name, file in files.items()}
-            # The bytes of a large pool are looked at by `active-query check` alone.
+            # Only `active-query check` reads all bytes of a large pool.
             for name, file in files.items():
                 check_size(paths[name], self.project.checksums.get(file))
             mapped = open_rows(paths, self.project.n_features)
             if mapped.shape != (rows.n_rows, self.project.n_features):
-                raise StoreDamaged(f"{first_file(rows)} holds {mapped.shape} and not {rows.n_rows} rows")
+                raise StoreDamaged(f"{first_file(rows)} has shape {mapped.shape} and not {rows.n_rows} rows")
             return mapped, self.cache.n_bytes_of_mapping * len(files)
 
         kind = "segment" if isinstance(rows, Segment) else "held_out"
@@ -169,9 +169,9 @@ class PartLoader:
         return names
 
     def _of_all_segments(self, what: Literal["pool", "ids"], make: Callable[[], Pool | PoolIds]) -> Any:
-        """Return what is made of all segments, which follows from the last: others are never put behind that one."""
+        """Return a cached object over all segments; the last segment identifies them all."""
         segments = self.project.segments
-        # It keeps its segments mapped, even where each by itself was let go of.
+        # It keeps its segments mapped even after each was dropped from the cache.
         size = self.cache.n_bytes_of_mapping * len(segments)
         key = (self.project.pool_id, first_file(segments[-1]), what)
         return self.cache.get_or_make(key, lambda: (make(), size), what)
@@ -186,14 +186,14 @@ class PartLoader:
 
 
 def same_files(one: Project, other: Project) -> bool:
-    """Tell whether two states of a project name the same files."""
+    """Return whether two states of a project name the same files."""
     names = ("pool_id", "segments", "has_ids", "held_out", "model")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 @contextmanager
 def error_context(project: Project) -> Iterator[None]:
-    """Say of which project a file is damaged."""
+    """Add the name of the project to StoreDamaged."""
     try:
         yield
     except StoreDamaged as error:
@@ -201,7 +201,7 @@ def error_context(project: Project) -> Iterator[None]:
 
 
 def missing_file_error(project: Project, error: FileNotFoundError) -> StoreDamaged:
-    """Return the error for a project that names a file that is not there."""
+    """Return the error for a state that names a missing file."""
     path = Path(error.filename)
     kind = ModelDamaged if path.parent.name == "models" else StoreDamaged
     name = LOG if path.name == LOG else path_in_project(path)

@@ -1,4 +1,4 @@
-"""Where files lie on their way into a project."""
+"""Files on their way into a project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.store.files import MatrixWriter, StagedFile, convert_disk_errors, l
 
 DENSE = ("rows",)
 SPARSE = ("data", "indices", "indptr")
-"""The files that rows are kept in: one matrix, or the three arrays of `SparseRows`."""
+"""The arrays of rows: one matrix, or the three arrays of `SparseRows`."""
 
 COPY_CELLS = 2**20
 """How many numbers are copied at a time."""
@@ -37,12 +37,12 @@ class StagedRows:
 
     @property
     def n_cells(self) -> int:
-        """How many numbers they take in all; an empty sparse row counts as one."""
+        """The number of stored values; an empty sparse row counts as one."""
         return count_cells(self.open())
 
     @property
     def is_sparse(self) -> bool:
-        """Whether the rows are kept as CSR."""
+        """Whether the rows are stored as CSR."""
         return len(self.files) == len(SPARSE)
 
     def open(self) -> Rows:
@@ -64,7 +64,7 @@ class StagedArray:
 
 
 class Staging:
-    """A request's own directory, for files that no state names yet. It vanishes with the request.
+    """A request's own directory for files that no state names yet; it is removed at the end of the request.
 
     Unless it is `durable`, no file is synced to disk.
     """
@@ -75,29 +75,29 @@ class Staging:
         self._names = 0
 
     def check_room(self, n_bytes: int) -> None:
-        """Raise StoreFull where so many bytes would not fit."""
+        """Raise StoreFull if `n_bytes` would not fit on the disk."""
         there = os.statvfs(self.path)
         if (n_free := there.f_bavail * there.f_frsize) < n_bytes:
-            raise StoreFull(f"{n_bytes} bytes were announced, and {n_free} are free where the projects lie")
+            raise StoreFull(f"{n_bytes} bytes were announced, and {n_free} are free in the data directory")
 
     def new_path(self) -> Path:
-        """Return a path that nothing else in this directory has."""
+        """Return an unused path in this directory."""
         self._names += 1
         return self.path / f"{self._names:06d}.joblib"
 
     def array_writer(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> MatrixWriter:
-        """Start an array of a known shape, whose bytes will come in order."""
+        """Return a writer for an array of a known shape, in C order."""
         with convert_disk_errors():
             return MatrixWriter(self.new_path(), dtype, shape, durable=self.durable)
 
     def array(self, array: Matrix) -> StagedFile:
-        """Write an array that is in memory."""
+        """Write an array from memory."""
         with self.array_writer(array.dtype, array.shape) as writer:
             writer.write(np.ascontiguousarray(array).data.cast("B"))
         return writer.staged
 
     def rows(self, rows: Rows) -> StagedRows:
-        """Write rows that are in memory."""
+        """Write rows from memory."""
         if isinstance(rows, SparseRows):
             arrays = {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr}
             return StagedRows({name: self.array(array) for name, array in arrays.items()}, *rows.shape)
@@ -115,16 +115,16 @@ class Staging:
         return replace(rows, files={"rows": writer.staged}, names=names)
 
     def dump(self, value: Any) -> StagedFile:
-        """Write any value of ours."""
+        """Write a value as a joblib file."""
         return write_joblib(self.new_path(), value)
 
     def ids(self, ids: SampleIds) -> StagedFile:
-        """Write the samples' names."""
+        """Write the samples' ids."""
         return self.array(ids.pack())
 
 
 def open_rows(files: Mapping[str, Path], n_columns: int) -> Rows:
-    """Map the rows that lie in files of these names. Raises StoreDamaged, or FileNotFoundError."""
+    """Map the rows in `files` (array -> path). Raises StoreDamaged, or FileNotFoundError."""
     arrays = {name: load(path, mapped=True) for name, path in files.items()}
     if arrays.keys() == set(DENSE):
         rows: Matrix = arrays["rows"]

@@ -1,6 +1,6 @@
-"""A project's state as plain values and arrays, which is what is written to disk, and back.
+"""Conversion between a project's state and the plain values and arrays that are written to disk.
 
-Plain values, so that no class of ours is named in a file: a class may be renamed without making old files unreadable.
+Files name no class of the service, so that classes can be renamed without making old files unreadable.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from service.errors import UnknownSchema
 SCHEMA_VERSION = 3
 
 OLDEST_SCHEMA = 1
-"""That of the first version of the service."""
+"""The schema of the first version of the service."""
 
 SEALED_SCHEMAS = range(2, SCHEMA_VERSION + 1)
 """Schemas whose states end with a checksum."""
@@ -49,7 +49,7 @@ FIELD_OF_KEY = {
     "ballots": "vote_hashes",
     "history": "event_log",
 }
-"""Keys on disk whose fields have been renamed since."""
+"""Keys on disk whose fields were renamed later."""
 
 KEY_OF_FIELD = {field: key for key, field in FIELD_OF_KEY.items()}
 
@@ -90,7 +90,7 @@ def to_record(project: Project) -> dict[str, Any]:
 
 
 def from_record(record: dict[str, Any]) -> Project:
-    """Return the project of a state, or raise UnknownSchema for one that this version cannot know."""
+    """Return the project of a record. Raises UnknownSchema for a record of a later version of the service."""
     record = upgraded(record)
     return Project(
         **to_fields(
@@ -112,7 +112,7 @@ def from_record(record: dict[str, Any]) -> Project:
 
 
 def upgraded(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record with the keys of the current schema, whichever it was written with, or raise UnknownSchema."""
+    """Return a record of any known schema with the keys of the current one, or raise UnknownSchema."""
     written = record.pop("schema_version")
     if written not in range(OLDEST_SCHEMA, SCHEMA_VERSION + 1):
         raise UnknownSchema(
@@ -131,17 +131,17 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_fields(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return values under the names of their fields, given them by their keys on disk."""
+    """Return values by the names of their fields instead of their keys on disk."""
     return {FIELD_OF_KEY.get(key, key): value for key, value in plain.items()}
 
 
 def from_spec(spec: EstimatorSpec) -> tuple[str, dict[str, Any]]:
-    """Return an estimator's name and parameters as plain values."""
+    """Return the name and parameters of an estimator as plain values."""
     return spec.name, dict(spec.params)
 
 
 def to_spec(plain: tuple[str, dict[str, Any]]) -> EstimatorSpec:
-    """Return the estimator of a name and parameters."""
+    """Return the estimator with a name and parameters."""
     return EstimatorSpec(*plain)
 
 
@@ -168,7 +168,7 @@ def from_consensus(consensus: Consensus) -> dict[str, Any]:
 
 
 def to_model(plain: dict[str, Any]) -> ModelRef:
-    """Return the model reference of plain values."""
+    """Return the model reference of `from_model`."""
     score = plain["test_score"]
     return ModelRef(
         **to_fields(

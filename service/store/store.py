@@ -1,31 +1,31 @@
-"""Projects on disk: a directory of joblib files for each, one commit point, one lock. Nothing else knows these files.
+"""Projects on disk: a directory of joblib files for each, one commit point, one lock. No other package reads them.
 
     AQ_DATA_DIR/projects/<project_id>/
-      lock                   held by a writer around read-change-commit; readers never take it
-      fit.lock               held around a fit, so that a burst of labels is answered by one
-      fit.running            tells since when that fit is at work; held locked meanwhile
+      lock                   held by a writer while it reads, changes and commits; readers never take it
+      fit.lock               held during a fit, so that a burst of labels needs only one
+      fit.running            the start of that fit; locked while it runs
       state.joblib           the commit point: small, replaced atomically
-      leases.joblib          which samples are held for whom; replaced atomically, apart from the state
-      lease.lock             held while samples are chosen to be held, so that no two choose the same
-      events.log             what every commit changed, but for the last ones, which the state holds
+      leases.joblib          which samples are leased to whom; replaced atomically, separately from the state
+      lease.lock             held while samples are selected for a lease, so that none is selected twice
+      events.log             the changes of every commit, except the last ones, which are in the state
       pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
       pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
-      pool/000001.ids.joblib the names of the segment's samples
+      pool/000001.ids.joblib the ids of the segment's samples
       test/000001.joblib     the held-out set;  000001.y.joblib: its labels
       models/000007.joblib   fitted estimators
     AQ_DATA_DIR/replies/     replies to requests with an Idempotency-Key
     AQ_DATA_DIR/staging/<token>/
-      lock                   held by the request at work; a directory whose lock is free is rubbish
-      ...                    files on their way into a project, or a project on its way in or out
+      lock                   held by the request; a directory whose lock is free is rubbish
+      ...                    files on their way into a project, or a project being created or deleted
 
-A commit moves its staged files into the project, makes them durable, and renames the new state over the old. Before
-the rename nothing has happened; after it everything has. The numbers of files never come again, so a file that a
-state names is the file it meant, or it is gone and there is a newer state.
+A commit moves its staged files into the project, makes them durable, and renames the new state over the old one, which
+makes all changes visible at once. File numbers are never used twice, so a file that a state names is the right one, or
+it is gone and there is a newer state.
 
-The directory of a project appears whole and disappears whole: a new one is built in the staging area and renamed into
-`projects`; a deleted one is renamed into the staging area before anything in it is removed. Only the holder of a
-project's lock renames its directory. So a reader that keeps the directory open, misses a file in it, and finds that it
-still has its name has found damage; one that finds that it does not starts again.
+The directory of a project appears and disappears in one step: a new one is built in the staging area and renamed into
+`projects`; a deleted one is renamed into the staging area before its files are removed. Only the holder of a project's
+lock renames its directory. So if a reader that keeps the directory open misses a file, the project is damaged if the
+directory still has its name; otherwise the reader starts again.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ FIT_MARK = "fit.running"
 FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
 
 REFRESH_SECONDS = 10.0
-"""How often a worker looks whether the projects that it has at hand are still there."""
+"""How often a worker checks whether its cached projects still exist."""
 
 READ_TRIES = 100
-"""How often a reader starts again because a writer swept a file away in between."""
+"""How often a reader starts again because a writer removed a file."""
 
 
 Found = TypeVar("Found")
@@ -106,7 +106,7 @@ class Store:
         self.max_projects = max_projects
         self.replies = Replies(root / "replies", reply_bytes)
         self.cache = Cache(cache_bytes)
-        # Which pool each project had when it was last met, so that what is left of another is found.
+        # The last known pool id of each project, to find cached parts of an earlier pool.
         self._pool_ids: dict[str, str] = {}
         self._refreshed_at = time.monotonic()
         with convert_disk_errors():
@@ -116,7 +116,7 @@ class Store:
 
     @contextmanager
     def stage(self, *, durable: bool = True) -> Iterator[Staging]:
-        """Give a request a directory of its own, and remove it afterwards; its files leave it only if `durable`."""
+        """Create a directory for a request, and remove it at the end; its files may leave it only if `durable`."""
         path = self.staging / uuid.uuid4().hex
         with convert_disk_errors(), locked(self.staging / "lock", "the staging area", kind="staging"):
             path.mkdir(mode=0o700)
@@ -130,7 +130,7 @@ class Store:
     def read(self, project_id: str, *parts: Part) -> Snapshot:
         """Open a project as of its newest commit, without a lock.
 
-        Raises ProjectNotFound, or StoreDamaged when a file is missing or not what it must be.
+        Raises ProjectNotFound, or StoreDamaged if a file is missing or damaged.
         """
         self.refresh_known_projects()
         with suppress(NotCached):
@@ -138,7 +138,7 @@ class Store:
         return self._read(project_id, lambda directory, project: self.open_parts(directory, project, parts))
 
     def events(self, project_id: str, after: int, limit: int) -> tuple[Project, Page]:
-        """Find up to `limit` events of a project behind a version, without a lock.
+        """Find up to `limit` events of a project after a version, without a lock.
 
         Raises ProjectNotFound, or StoreDamaged.
         """
@@ -150,20 +150,19 @@ class Store:
         return self._read(project_id, look)
 
     def leases(self, project_id: str) -> Leases:
-        """Return a project's leases, the dead among them: without a project, and for another pool, they mean nothing.
+        """Return a project's leases, including ended ones and those of an earlier pool.
 
-        Whoever gives out samples by them reads them before the state. Raises ProjectNotFound for a name that no project
-        can have, or StoreDamaged.
+        To select samples, read them before the state. Raises ProjectNotFound for an invalid name, or StoreDamaged.
         """
         check_name(project_id)
         path, key = f"{self.projects}/{project_id}/{LEASES}", ("leases", project_id)
         try:
             stamp = Stamp.of(path)
-            held: tuple[Stamp, Leases] | None = self.cache.get(key)
-            is_hit = held is not None and held[0] == stamp
+            cached: tuple[Stamp, Leases] | None = self.cache.get(key)
+            is_hit = cached is not None and cached[0] == stamp
             count_cache_lookup("leases", is_hit=is_hit)
-            if held is not None and is_hit:
-                return held[1]
+            if cached is not None and is_hit:
+                return cached[1]
             leases = read_leases(Path(path))
         except (FileNotFoundError, NotADirectoryError):
             return NO_LEASES
@@ -194,13 +193,13 @@ class Store:
                 except FilesChanged:
                     continue
                 except StoreDamaged:
-                    # What is missing in a directory that was moved away may have been removed with it.
+                    # Files that are missing in a directory that was moved away may have been removed with it.
                     if directory.has_its_name():
                         raise
                 except OSError as error:
                     if error.errno not in (errno.EMFILE, errno.ENFILE) or len(self.cache) == 0:
                         raise
-                    # A mapping holds a file open. What is let go of closes its own as soon as no request has it.
+                    # A mapping holds a file open until it is dropped from the cache and no request uses it.
                     self.cache.drop(lambda _: True)
         raise StoreBusy(f"project {project_id!r}")
 
@@ -214,16 +213,16 @@ class Store:
             raise FilesChanged from None
 
     def read_cached(self, project_id: str, parts: tuple[Part, ...]) -> Snapshot:
-        """Return the project from memory alone, or raise NotCached; only the status of its state is looked at."""
-        held: CachedState | None = self.cache.get(("state", project_id))
-        if held is None or not held.stamp.matches(f"{self.projects}/{project_id}/{STATE}"):
+        """Return a snapshot from the cache, or raise NotCached; the only file operation is a stat of the state."""
+        cached: CachedState | None = self.cache.get(("state", project_id))
+        if cached is None or not cached.stamp.matches(f"{self.projects}/{project_id}/{STATE}"):
             raise NotCached
-        snapshot = self.open_parts(None, held.project, parts)
+        snapshot = self.open_parts(None, cached.project, parts)
         count_cache_lookup("state", is_hit=True)
         return snapshot
 
     def open_parts(self, directory: Path | None, project: Project, parts: tuple[Part, ...]) -> Snapshot:
-        """Open the files of `parts` that a project's state names; without a directory only those at hand."""
+        """Open the files of `parts` that a project's state names; without a directory only cached ones."""
         found: dict[str, Any] = {}
         loader = PartLoader(self.cache, directory, project)
         with error_context(project):
@@ -245,7 +244,7 @@ class Store:
         return Snapshot(project, **found)
 
     def read_state(self, directory: Path, project_id: str) -> Project:
-        """Return the project in a directory, from memory where the state is still the one that was read.
+        """Return the project in a directory, from the cache if its state has not changed.
 
         Raises ProjectNotFound or StoreDamaged.
         """
@@ -256,17 +255,17 @@ class Store:
             if has_lost_state(directory):
                 raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
             raise ProjectNotFound(project_id) from None
-        held: CachedState | None = self.cache.get(("state", project_id))
-        is_hit = held is not None and held.stamp == stamp
+        cached: CachedState | None = self.cache.get(("state", project_id))
+        is_hit = cached is not None and cached.stamp == stamp
         count_cache_lookup("state", is_hit=is_hit)
-        if held is not None and is_hit:
-            return held.project
+        if cached is not None and is_hit:
+            return cached.project
         project = load_state(directory, project_id)
         self.cache_state(CachedState(stamp, project, is_durable=False))
         return project
 
     def cache_state(self, cached: CachedState) -> None:
-        """Hold a state at hand, and let go of what belongs to those before it alone."""
+        """Cache a state, and drop cached parts that only earlier states name."""
         project = cached.project
         before: CachedState | None = self.cache.get(("state", project.project_id))
         old = self._pool_ids.get(project.project_id)
@@ -283,29 +282,29 @@ class Store:
         self.cache.drop(is_stale)
 
     def make_durable(self, project: Project) -> None:
-        """See to it that a state is on disk for good that was only read: its writer may be about to."""
-        held: CachedState | None = self.cache.get(("state", project.project_id))
-        is_it = held is not None and held.project.commit == project.commit
-        if held is not None and is_it and held.is_durable:
+        """Sync a state that was only read: its writer may not have done so yet."""
+        cached: CachedState | None = self.cache.get(("state", project.project_id))
+        is_same = cached is not None and cached.project.commit == project.commit
+        if cached is not None and is_same and cached.is_durable:
             return
         with convert_disk_errors(), suppress(FileNotFoundError):
             fsync_directory(self.directory(project.project_id))
             fsync_directory(self.projects)
-        if held is not None and is_it:
-            self.cache.put(("state", project.project_id), replace(held, is_durable=True), project.n_bytes)
+        if cached is not None and is_same:
+            self.cache.put(("state", project.project_id), replace(cached, is_durable=True), project.n_bytes)
 
     def refresh_known_projects(self) -> None:
-        """Let go of projects that other workers deleted or replaced: what is mapped keeps its room on the disk."""
+        """Drop cached projects that other workers deleted or replaced: mapped files occupy the disk."""
         if time.monotonic() < self._refreshed_at + REFRESH_SECONDS:
             return
         self._refreshed_at = time.monotonic()
         for project_id in list(self._pool_ids):
-            # What is wrong with one project is told to whoever asks for that one.
+            # Damage is reported by the requests for that project.
             with suppress(OSError, ServiceError):
                 self.read_state(self.projects / project_id, project_id)
 
     def forget(self, project_id: str) -> None:
-        """Let go of all that is at hand of a project."""
+        """Drop all cached parts of a project."""
         gone = self._pool_ids.pop(project_id, None)
         own = [(kind, project_id) for kind in ("state", "leases", "summary")]
         self.cache.drop(lambda key: key[0] == gone or key in own)
@@ -314,9 +313,9 @@ class Store:
     def transaction(
         self, project_id: str, *, create: bool = False, preconditions: Preconditions = UNCONDITIONAL
     ) -> Iterator[Transaction]:
-        """Hold a project's lock around read-change-commit.
+        """Hold a project's lock while it is read, changed and committed.
 
-        With `create` a project that does not exist is made by the first commit. Raises ProjectNotFound,
+        With `create`, the first commit creates a missing project. Raises ProjectNotFound,
         PreconditionFailed, TooManyProjects or StoreBusy.
         """
         with ExitStack() as held:
@@ -350,7 +349,7 @@ class Store:
         return locked(self.directory(project_id) / "lock", f"project {project_id!r}", kind="project")
 
     def _build_project(self, held: ExitStack) -> Path:
-        """Make a locked directory for a new project that the next commit moves into `projects`.
+        """Create a locked directory for a new project; the next commit moves it into `projects`.
 
         The caller holds the lock of the data directory.
         """
@@ -359,32 +358,32 @@ class Store:
         directory = held.enter_context(self.stage()).path / "project"
         with convert_disk_errors():
             directory.mkdir(mode=0o700)
-        # Until the commit is durable nobody may add another to it.
+        # No other commit may follow before this one is durable.
         held.enter_context(locked(directory / "lock", "a new project", kind="project"))
         return directory
 
     def _move_away(self, directory: Path) -> None:
-        """Remove a directory from `projects` in one step, and then what is in it. The caller holds its lock."""
+        """Remove a directory from `projects` in one step, and then its files. The caller holds its lock."""
         with self.stage() as staging, convert_disk_errors():
             directory.rename(staging.path / "project")
             fsync_directory(self.projects)
 
     @contextmanager
     def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
-        """Hold a project's turn to fit; whoever waited may find the work done, or the project gone."""
+        """Hold a project's fit lock; after a wait, the fit may be done already, or the project gone."""
         path = self.directory(project_id) / FIT_LOCK
         with locked(path, f"project {project_id!r}", seconds, kind="fit"):
             yield
 
     @contextmanager
     def lease_turn(self, project_id: str) -> Iterator[None]:
-        """Hold a project's turn to choose samples that are to be held: two who choose at once choose the same."""
+        """Hold a project's lease lock: concurrent selections would select the same samples."""
         with locked(self.directory(project_id) / LEASE_LOCK, f"project {project_id!r}", kind="lease"):
             yield
 
     @contextmanager
     def fitting(self, project_id: str) -> Iterator[None]:
-        """Show to all workers that a fit is at work. The caller has the project's turn."""
+        """Mark the project as being fitted, for all workers. The caller holds its fit lock."""
         with open_directory(self.directory(project_id), project_id) as directory, ExitStack() as marked:
             try:
                 marked.enter_context(mark_running(directory.path / FIT_MARK))
@@ -393,7 +392,7 @@ class Store:
             yield
 
     def fitting_since(self, project_id: str) -> int | None:
-        """Return since when a fit is at work, in microseconds since 1970 UTC; None where none is."""
+        """Return the start of the running fit, in microseconds since 1970 UTC; None if none is running."""
         return running_since(self.directory(project_id) / FIT_MARK)
 
     def delete(self, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
@@ -413,11 +412,11 @@ class Store:
                 raise ProjectNotFound(project_id)
 
     def project_ids(self) -> list[str]:
-        """List the projects there are, in order of their names."""
+        """Return the names of all projects, sorted."""
         return sorted(path.name for path in self.projects.iterdir() if (path / STATE).exists())
 
     def stamps(self) -> Iterator[tuple[str, tuple[Stamp, Stamp | None]]]:
-        """Look at the states and the leases of all projects there are, without reading them."""
+        """Yield the name of each project and the stamps of its state and leases."""
         for path in self.projects.iterdir():
             with suppress(FileNotFoundError, NotADirectoryError):
                 stamp, stamp_of_leases = Stamp.of(path / STATE), None
@@ -426,15 +425,15 @@ class Store:
                 yield path.name, (stamp, stamp_of_leases)
 
     def peek(self, project_id: str) -> Project:
-        """Return a project, without keeping it at hand. Raises ProjectNotFound or StoreDamaged."""
-        held: CachedState | None = self.cache.get(("state", project_id))
+        """Return a project without caching it. Raises ProjectNotFound or StoreDamaged."""
+        cached: CachedState | None = self.cache.get(("state", project_id))
         directory = self.directory(project_id)
-        if held is not None and held.stamp.matches(f"{directory}/{STATE}"):
-            return held.project
+        if cached is not None and cached.stamp.matches(f"{directory}/{STATE}"):
+            return cached.project
         return load_state(directory, project_id)
 
     def summarize(self, project_id: str, make: Callable[[Project], tuple[Found, int]]) -> Found:
-        """Return what `make` returns of a project, with its size, and cache that instead of the state.
+        """Return the summary of a project; `make` returns it with its size, and it is cached instead of the state.
 
         Raises ProjectNotFound or StoreDamaged.
         """
@@ -456,9 +455,9 @@ class Store:
             staging.dump(None)
 
     def sweep(self) -> None:
-        """Remove what dead processes left behind: staged files, half-made projects, files that no state names.
+        """Remove leftovers of dead processes: staged files, unfinished projects, files that no state names.
 
-        Where all can only be read, it stays.
+        On a read-only file system, nothing is removed.
         """
         with suppress(StoreReadOnly):
             self._sweep()
@@ -476,8 +475,8 @@ class Store:
                 continue
             with try_lock(directory / "lock") as is_free:
                 if is_free and (directory / STATE).exists():
-                    # A project that cannot be read keeps all its files: they are what it can be mended from. And
-                    # rubbish that cannot be removed is no reason for the others not to be served.
+                    # An unreadable project keeps all its files, from which it may be repaired. Files that cannot be
+                    # removed must not prevent the service from starting.
                     with suppress(StoreDamaged, OSError):
                         remove_stale_marks(directory / FIT_MARK)
                         sweep_project(directory, load_state(directory, directory.name))
@@ -486,6 +485,6 @@ class Store:
                         self._move_away(directory)
 
     def directory(self, project_id: str) -> Path:
-        """Return where a project lies. No name can lead elsewhere."""
+        """Return the directory of a project. Raises ProjectNotFound for an invalid name."""
         check_name(project_id)
         return self.projects / project_id

@@ -60,8 +60,8 @@ class Transaction:
     ) -> Project:
         """Make `project` the state, with those of the staged files (target -> file) that only it names.
 
-        A file that the state named before is not written again: an earlier model may have its name. `kind` is the
-        kind of the event, for one that does not follow from what changed.
+        A file that the old state names is not written again: an earlier model may have its name. `kind` is the kind of
+        the event if it does not follow from the changes.
         """
         before, named = files_of(self.project) if self.project else set(), files_of(project)
         new_names = (named | {LOG} if self.project is None else named) - before
@@ -78,13 +78,13 @@ class Transaction:
         self.project = project
         self._store.cache_state(CachedState(stamp, project, is_durable=True))
         if files or before - named:
-            # The commit stands whatever becomes of the rubbish; what stays is swept when a process starts.
+            # The commit is done even if old files cannot be removed; they are swept when a process starts.
             with suppress(OSError):
                 sweep_project(self._directory, project)
         return project
 
     def _checksums(self, named: set[str], files: Mapping[str, StagedFile]) -> dict[str, Checksum]:
-        """Return the checksums of the files that the new state names, as far as they are known."""
+        """Return the known checksums of the files that the new state names."""
         known = {**(self.project.checksums if self.project else {}), **{t: file.checksum for t, file in files.items()}}
         return {name: known[name] for name in sorted(named) if name in known}
 
@@ -118,11 +118,11 @@ class Transaction:
         return self._store.leases(self._project_id)
 
     def keep_leases(self, leases: Leases) -> None:
-        """Replace the leases. The project's version stays."""
+        """Replace the leases; the project's version stays the same."""
         write_leases(self._directory, leases)
 
     def read(self, *parts: Part) -> Snapshot:
-        """Open parts of the project, which nobody else changes meanwhile."""
+        """Open parts of the project."""
         if self.project is None:
             raise ProjectNotFound(self._project_id)
         try:

@@ -248,7 +248,7 @@ def failing(*_):
     raise OSError(30, "Read-only file system")
 
 
-def test_one_of_two_requests_drops_a_damaged_model(store):
+def test_a_damaged_model_is_dropped_once(store):
     fit(store)
     (store.directory("p") / "models/000001.joblib").unlink()
     with pytest.raises(ModelDamaged):
