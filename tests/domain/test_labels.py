@@ -1,4 +1,4 @@
-"""Votes: tables checkable by eye, and a slow literal version of the rules that must agree on anything."""
+"""Votes: tables that can be checked by eye, and a slow, literal implementation of the rules to compare with."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def given_in_turn(*votes):
 
 
 def outcome(votes):
-    """What the votes of sample 7 come to: its code, SKIP, or None when nothing is said of it."""
+    """The resolved code of sample 7: a class, SKIP, or None without votes."""
     resolved = resolve_votes(votes)
     if 7 in resolved.skipped:
         return SKIP
@@ -65,26 +65,26 @@ NOBODY_IN_PARTICULAR = [
 ]
 
 SKIPS = [
-    ("nobody skips", [(ANONYMOUS, SKIP)], SKIP),
+    ("anonymous skips", [(ANONYMOUS, SKIP)], SKIP),
     ("a name skips", [(ANN, SKIP)], SKIP),
     ("all skip", [(ANN, SKIP), (BOB, SKIP)], SKIP),
     ("one labels before", [(ANN, A), (BOB, SKIP)], A),
     ("one labels after", [(BOB, SKIP), (ANN, A)], A),
     ("a label outweighs any number of skips", [(ANN, SKIP), (BOB, SKIP), (CY, A)], A),
     ("the only one who labelled skips now", [(ANN, A), (BOB, SKIP), (ANN, SKIP)], SKIP),
-    ("nobody's skip replaces all labels", [(ANN, A), (BOB, A), (ANONYMOUS, SKIP)], SKIP),
+    ("an anonymous skip replaces all labels", [(ANN, A), (BOB, A), (ANONYMOUS, SKIP)], SKIP),
     ("a name's skip leaves a label without a name", [(ANONYMOUS, A), (ANN, SKIP)], A),
-    ("nobody's label replaces a skip", [(ANONYMOUS, SKIP), (ANONYMOUS, A)], A),
+    ("an anonymous label replaces a skip", [(ANONYMOUS, SKIP), (ANONYMOUS, A)], A),
 ]
 
 CHANGES = [
     ("the same again", [(ANN, A), (ANN, A)], [1, 0]),
-    ("nobody the same again", [(ANONYMOUS, A), (ANONYMOUS, A)], [1, 0]),
+    ("the same anonymous label again", [(ANONYMOUS, A), (ANONYMOUS, A)], [1, 0]),
     ("another label", [(ANN, A), (ANN, B), (ANN, A)], [1, 1, 1]),
     ("a second opinion", [(ANN, A), (BOB, A)], [1, 1]),
     ("a skip again", [(ANN, SKIP), (ANN, SKIP)], [1, 0]),
-    ("nobody skips what all skipped", [(ANN, SKIP), (BOB, SKIP), (ANONYMOUS, SKIP)], [1, 1, 0]),
-    ("nobody skips what one labelled", [(ANN, SKIP), (BOB, A), (ANONYMOUS, SKIP)], [1, 1, 1]),
+    ("an anonymous skip of a sample that all skipped", [(ANN, SKIP), (BOB, SKIP), (ANONYMOUS, SKIP)], [1, 1, 0]),
+    ("an anonymous skip of a sample that one labelled", [(ANN, SKIP), (BOB, A), (ANONYMOUS, SKIP)], [1, 1, 1]),
 ]
 
 
@@ -186,7 +186,7 @@ def test_an_anonymous_skip_counts_for_everyone():
 
 
 def slow_outcomes(said, index):
-    """All labels that a sample may be taken to have, {SKIP} when it is skipped, none when nothing is said of it."""
+    """The possible labels of a sample: {SKIP} if it is skipped, empty without votes."""
     votes = said.get(index, {}).values()
     labels = [(code, at) for code, at, _ in votes if code != SKIP]
     if not labels:
@@ -197,7 +197,7 @@ def slow_outcomes(said, index):
 
 
 def slow_cast(said, rows, at, resolved):
-    """Give one request's votes, and return how many changed anything. `resolved` is what was known before."""
+    """Cast one request's votes, and return the number of changes. `resolved` holds the labels before."""
     n_changed = 0
     for nth, (index, code, annotator, query) in enumerate(rows):
         votes = said.setdefault(index, {})

@@ -1,4 +1,4 @@
-"""What a project is: which labels are new, which model is the newest, and whether a fit is due."""
+"""The project: which labels are new, which model is current, and whether a fit is due."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ REVISIONS = [
     ("a skip", [[(2, SKIP, ANONYMOUS)]], 0),
     ("a skip of a label", [[(2, A, ANONYMOUS)], [(2, SKIP, ANONYMOUS)]], 2),
     ("a skip beside a label", [[(2, A, ANN)], [(2, SKIP, BOB)]], 1),
-    ("a name in nobody's place", [[(2, A, ANONYMOUS)], [(2, A, ANN)]], 1),
+    ("a named vote replaces an anonymous one", [[(2, A, ANONYMOUS)], [(2, A, ANN)]], 1),
 ]
 
 
@@ -115,11 +115,11 @@ def test_the_counts():
     assert project(classes=()).class_counts == []
 
 
-# What a crowd makes of the votes.
+# Consensus of several annotators.
 
 
 def crowd_of(project, *found):
-    """A crowd that found (index, code, quality) from the votes as they are."""
+    """A consensus of (index, code, quality) for the current votes."""
     index, code, quality = zip(*found, strict=True)
     labeled = project.votes.majority.labeled
     return Consensus(
@@ -140,7 +140,7 @@ SPLIT = told(told(BOTH, (2, A, ANN), (3, B, ANN)), (2, B, BOB), (3, B, BOB), at=
 
 
 def weighed(*found):
-    """The project whose four labelled samples have a model with a crowd."""
+    """The project with four labelled samples and a model with a consensus."""
     revision = SPLIT.labels_revision
     return SPLIT.with_model(replace(model(revision), consensus=crowd_of(SPLIT, *found)))
 
@@ -231,7 +231,7 @@ def test_each_sample_counts_once_since_the_fit(after, expected):
     assert after.n_labels_since_fit == expected
 
 
-# Which model is the newest.
+# Which model is current.
 
 ADOPTED = [
     ("the first", BOTH, model(2), 1),

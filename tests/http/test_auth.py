@@ -1,4 +1,4 @@
-"""Who may do what: every endpoint has a role, hidden projects are as if there were none, and no token is logged."""
+"""Authorization: every endpoint has a role, hidden projects look missing, and no token is logged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def path_of(operation: Operation, project_id: str = "team-a") -> str:
 
 @dataclass(frozen=True)
 class As:
-    """Somebody with a token, or without one."""
+    """A client with a token, or without one."""
 
     client: FlaskClient
     token: str | None
@@ -71,7 +71,7 @@ def keys_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def someone(keys_file: Path, tmp_path: Path) -> Callable[..., As]:
-    """Make a key for a service that has keys, and be the one who has it."""
+    """Return a function that creates a key and returns a client with it."""
     change_keys(keys_file, lambda keys: keys.with_key(new_key(new_token(), "first", "admin", [], None)))
     app = create_app(Settings(data_dir=tmp_path / "data", log_level="error", api_keys_file=keys_file))
     numbers = itertools.count()
@@ -89,7 +89,7 @@ def someone(keys_file: Path, tmp_path: Path) -> Callable[..., As]:
 
 @pytest.fixture
 def admin(someone: Callable[..., As]) -> As:
-    """Somebody who may do anything, and has made two projects."""
+    """An admin of all projects who has created two."""
     admin = someone("admin", "*")
     for name in ("team-a", "birds"):
         admin.post("/fit", 201, project_id=name, X=line_pool(), y=end_labels())
@@ -209,7 +209,7 @@ def test_the_scheme_is_case_insensitive(scheme: str, someone: Callable[..., As])
 
 
 class Untouched(io.RawIOBase):
-    """A body that nobody may read."""
+    """A body that must not be read."""
 
     def readable(self) -> bool:
         return True
@@ -255,7 +255,7 @@ def test_an_unreadable_key_file_is_an_internal_error(keys_file: Path, tmp_path: 
 
 
 def masked(response: Any, project_id: str) -> tuple[int, str, dict[str, str]]:
-    """A reply without what differs between any two requests."""
+    """A reply without the parts that differ between any two requests."""
     headers = {
         name: value for name, value in response.headers.items() if name not in ("X-Request-ID", "Content-Length")
     }
@@ -329,7 +329,7 @@ def test_a_key_can_create_query_and_delete_its_projects(someone: Callable[..., A
 
 
 def labels(caller: As) -> dict[int, str | None]:
-    """Who answered which sample of team-a."""
+    """The annotator of each label of team-a."""
     records = caller.open("GET", "/projects/team-a/labels").json["labels"]
     return {record["index"]: record["annotator"] for record in records}
 
@@ -413,7 +413,7 @@ def served(serve: Callable[..., Service], keys_file: Path) -> Iterator[tuple[Ser
 
 
 def exchange(port: int, *head: str, body: bytes = b"") -> tuple[bytes, int]:
-    """Send a head and then a body again and again, up to 64 MB; return the reply, and how much was taken of it."""
+    """Send a head and a repeated body of up to 64 MB; return the reply, and the bytes that were accepted."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall("\r\n".join([*head, "Host: localhost", "", ""]).encode("latin-1"))
         reply, n_sent = connection.recv(4000), 0

@@ -1,4 +1,4 @@
-"""If-Match and If-None-Match: a change is made only of what its sender has seen, and what a caller has is not sent."""
+"""If-Match and If-None-Match: a stale caller changes nothing, and a current copy is not sent again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Write = Callable[..., TestResponse]
 
 
 def call(method: str, path: str, **body: Any) -> Write:
-    """A request that takes headers later."""
+    """Return a function that sends a request with some headers."""
     return lambda client, **headers: client.open(path, method=method, json=body or None, headers=headers)
 
 
@@ -45,7 +45,7 @@ WRITES = {
 
 @pytest.fixture
 def tag(client: FlaskClient) -> str:
-    """The ETag of project p, which has a model of two labels."""
+    """The ETag of project p, whose model was fitted to two labels."""
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return client.get("/projects/p").headers["ETag"]
 
@@ -173,12 +173,12 @@ def test_one_of_concurrent_writers_wins(client: FlaskClient, tag: str) -> None:
 
 
 def interrupted(store: Store, act: Callable[[Preconditions], object]) -> None:
-    """Act on a project that is changed between the look at it and the commit."""
+    """Act on a project that is changed between a check of preconditions and the commit."""
     seen = store.read("p").project
     looked: list[Project] = []
 
     class Late(Preconditions):
-        """Holds of what is looked at first; by then somebody else has written."""
+        """Pass the first check; another request has written by then."""
 
         def check(self, project: Project | None) -> None:
             Preconditions.check(self, project)

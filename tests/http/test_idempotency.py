@@ -1,4 +1,4 @@
-"""Idempotency-Key: what is sent again is answered as before, and done once, whatever came in between."""
+"""Idempotency-Key: a repeated request gets the same reply and runs once, whatever happened in between."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ APPENDED = {"X": [[50, 1], [51, 1]], "y": [1, None]}
 
 @pytest.fixture
 def made(client: FlaskClient) -> FlaskClient:
-    """A caller of an application with project p, which has a model of two labels."""
+    """A client of an application with project p, whose model was fitted to two labels."""
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return client
 
 
 @pytest.fixture
 def replies(tmp_path: Path) -> Path:
-    """Where replies are kept."""
+    """The directory of stored replies."""
     return tmp_path / "data/replies"
 
 
@@ -66,7 +66,7 @@ ZIP = {"Content-Type": "application/zip"}
 NEW = {"project_id": "q", "X": line_pool(), "y": end_labels()}
 
 Request = Callable[[FlaskClient, bytes], TestResponse]
-"""A POST by a caller, who has an archive of project p."""
+"""POST requests of a client with an archive of project p."""
 
 REQUESTS: dict[str, Request] = {
     "create": lambda client, _: send(client, "/fit", NEW),
@@ -82,19 +82,19 @@ STATUS = {"create": 201, "create, fit later": 202, "import": 201}
 
 
 def shown(response: TestResponse) -> tuple[Any, ...]:
-    """What a reply says, but for the request's id."""
+    """A reply without the request id."""
     told = {name: value for name, value in response.headers.items() if name not in (REPLAYED, "X-Request-ID")}
     return response.status_code, told, response.data
 
 
 def changes(client: FlaskClient) -> list[Any]:
-    """What was done to the projects, but for fits that followed."""
+    """The events of the projects, except background fits."""
     events = [event for name in "pq" for event in client.get(f"/projects/{name}/events").json.get("events", ())]
     return [event for event in events if event["kind"] != "fit" or "request" in event["details"]]
 
 
 def restarted(tmp_path: Path) -> FlaskClient:
-    """A caller of another process over the same directory."""
+    """A client of another process over the same directory."""
     return create_app(Settings(data_dir=tmp_path / "data", log_level="error")).test_client()
 
 
@@ -203,12 +203,12 @@ def test_keys_belong_to_their_callers(tmp_path: Path) -> None:
     assert append(client).status_code == 401
     change_keys(tmp_path / "keys", lambda keys: keys.without_key("bob"))
     assert append(client, **as_["bob"]).status_code == 401
-    # Who may do something else now is answered otherwise.
+    # After a change of role the stored reply is not sent.
     change_keys(tmp_path / "keys", lambda keys: keys.with_key(new_key(tokens["bob"], "bob", "admin", ["p"], None)))
     assert append(client, **as_["bob"]).status_code == 422
 
 
-# A reply that was lost.
+# Lost replies.
 
 
 class Gone(BaseException):
@@ -216,7 +216,7 @@ class Gone(BaseException):
 
 
 def lose_reply(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Let a process die after its commit, and before the reply is kept."""
+    """Let a process die after its commit and before the reply is stored."""
 
     def die(*_: object) -> None:
         raise Gone
@@ -282,7 +282,7 @@ def test_another_request_is_refused_although_the_first_reply_was_lost(
 
 
 def test_an_annotator_name_cannot_forge_a_fingerprint(made: FlaskClient, replies: Path) -> None:
-    """Who knows a mark, from the events of another project, cannot make a request look as if it was done."""
+    """Knowing a fingerprint, from the events of another project, does not help to forge one."""
     append(made)
     (path,) = replies.iterdir()
     path.write_bytes(b"")
@@ -293,7 +293,7 @@ def test_an_annotator_name_cannot_forge_a_fingerprint(made: FlaskClient, replies
     assert (append(made).status_code, n_samples(made)) == (200, 22)
 
 
-# Faults, and processes that die, at each file operation.
+# Faults and crashes at each file operation.
 
 
 class Faults:
@@ -347,7 +347,7 @@ def test_a_fault_at_any_file_operation_repeats_nothing(
         if faults.count < nth:
             break
     assert nth > 15
-    # The last was not hit; and what is done is said even where its reply cannot be kept.
+    # The last operation did not fail; a request succeeds even if its reply cannot be stored.
     assert n_first > (not isinstance(fault, Gone))
     assert check_project(tmp_path / "data/projects/p") == []
 
@@ -363,14 +363,14 @@ def test_a_damaged_reply_is_not_replayed(made: FlaskClient, replies: Path, cut: 
     assert path.read_bytes() == whole
 
 
-# What is kept, and for how long.
+# Which replies are stored, and for how long.
 
 
 REPLY = StoredReply("request", 200, (("Content-Type", "text/plain"),), b"body")
 
 
 def kept(replies: Replies, key: str, reply: StoredReply = REPLY) -> bool:
-    """Keep a reply unless there is one, and tell whether there was."""
+    """Store a reply unless there is one, and return whether there was."""
     with replies.claim(key) as claim:
         if claim.reply is None:
             claim.store(reply)
@@ -379,7 +379,7 @@ def kept(replies: Replies, key: str, reply: StoredReply = REPLY) -> bool:
 
 @pytest.fixture
 def keeper(tmp_path: Path) -> Replies:
-    """A place with room for four replies."""
+    """A store of four replies at most."""
     (tmp_path / "replies").mkdir()
     return Replies(tmp_path / "replies", 4 * 4096)
 
@@ -418,7 +418,7 @@ def test_an_expired_key_may_be_used_for_another_request(
         append(client)
     (path,) = (tmp_path / "data/replies").iterdir()
     grow_old(path, RETENTION_SECONDS + 60)
-    # Now the key stands for something else, and is begun twice.
+    # The key now belongs to another request, which is sent twice.
     assert append(client, body={"X": [[1]]}).status_code == 422
     assert (append(client, body={"X": [[1, 1]]}).status_code, n_samples(client)) == (200, 23)
 
@@ -483,7 +483,7 @@ def test_replies_are_readable_only_by_the_owner(made: FlaskClient, replies: Path
     assert [oct(each.stat().st_mode & 0o777) for each in (replies, path)] == ["0o700", "0o600"]
 
 
-# What leases and archives have to do with it.
+# Leases and archives.
 
 
 def test_a_repeated_query_makes_one_lease(made: FlaskClient) -> None:

@@ -1,4 +1,4 @@
-"""Fits that nobody waits for: asked for in the state, taken up by whoever comes next, told when they fail."""
+"""Background fits: requested in the state, resumed by the next request, and reported when they fail."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def answer(client: FlaskClient, *indices: int, refit: str = "background") -> Any
 
 
 def settle(client: FlaskClient) -> Any:
-    """Wait until no fit is due or at work, without asking for one through HTTP, and return the project."""
+    """Wait until no fit is due or running, without requesting one over HTTP, and return the project."""
     store = client.application.extensions["active-query"].store
     wait_until(lambda: not store.read("p").project.fit_is_wanted and store.fitting_since("p") is None)
     return get(client, "/projects/p")
 
 
 class Held:
-    """Holds every fit of this process until it is let go, and counts them."""
+    """Blocks every fit of this process until `let_go` is set, and counts them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.let_go = threading.Semaphore(0), Event()
@@ -80,7 +80,7 @@ def project(client: FlaskClient) -> str:
     return "p"
 
 
-# The reply comes at once, and the fit follows.
+# The reply does not wait for the fit.
 
 
 def test_the_reply_is_sent_before_the_fit(client: FlaskClient, project: str, held: Held) -> None:
@@ -130,18 +130,18 @@ def test_a_waiting_request_gets_the_model_of_the_running_fit(client: FlaskClient
     assert held.n_begun == 1
 
 
-# Who asked, and who takes it up.
+# Which requests start a fit.
 
 
 def restarted(app: Flask, **settings: Any) -> FlaskClient:
-    """A caller of another process's application over the same directory."""
+    """A client of another process over the same directory."""
     root = app.extensions["active-query"].store.root
     return create_app(Settings(data_dir=root, log_level="error", **settings)).test_client()
 
 
 @pytest.fixture
 def lost(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every background fit be lost, as with its process."""
+    """Drop every background fit, as if its process had died."""
     monkeypatch.setattr(app.extensions["active-query"].fits, "start_if_wanted", lambda project: None)
 
 
@@ -230,7 +230,7 @@ def raising(error: Exception) -> Callable[..., None]:
     return fail
 
 
-# A fit that fails.
+# Failing fits.
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_a_transient_failure_is_reported_and_tried_again(
     assert found["version"] == 1 + 1 + 1 + 1, "the project, a label, one word of the failure, a model"
 
 
-# Requests that wait hold no more threads than they may.
+# The number of waiting requests is limited.
 
 
 def test_labels_are_stored_although_no_slot_for_the_fit_is_free(
@@ -382,7 +382,7 @@ def test_a_wrong_request_is_refused_at_once_and_changes_nothing(client: FlaskCli
     assert get(client, "/projects/p")["version"] == 1
 
 
-# The mark that tells since when.
+# The mark with the start of a fit.
 
 
 def test_a_mark_means_nothing_without_its_holder_and_is_swept(store: Store) -> None:
@@ -421,7 +421,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def make(service: Service, name: str, estimator: Any) -> None:
-    """Make a project of 1,000 labelled rows, whose fit follows."""
+    """Create a project of 1,000 labelled rows with a background fit."""
     X = np.random.default_rng(0).normal(size=(1000, 20)).round(3)
     body = {"project_id": name, "X": X.tolist(), "y": [row % 10 for row in range(1000)], "estimator": estimator}
     made = service.call("POST", "/fit", body, BACKGROUND)
@@ -435,12 +435,12 @@ def look(service: Service, name: str) -> Any:
 
 
 def fitters(service: Service) -> list[int]:
-    """The workers that fit just now."""
+    """The workers that are fitting."""
     return [pid for pid in service.workers() if FIT_MARK in open_files(pid)]
 
 
 def open_files(pid: int) -> set[str]:
-    """The names of the files that a process has open; it closes some while they are looked at."""
+    """The names of a process's open files; some may be closed meanwhile."""
     names = set()
     with suppress(FileNotFoundError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -461,7 +461,7 @@ def test_a_fit_of_a_killed_worker_is_repeated_once(service: Service) -> None:
     (killed,) = fitters(service)
     os.kill(killed, signal.SIGKILL)
     store = Store(Path(service.environment["AQ_DATA_DIR"]))
-    # Its lock goes with its last thread. The other worker may know that the fit is wanted, and begin at once.
+    # Its lock ends with its last thread. The other worker may know that a fit is due, and start at once.
     wait_until(lambda: (since := store.fitting_since("p")) is None or format_time(since) > first)
     at_once, found = Counter(), look(service, "p")
     while found["fit"]["due"]:

@@ -1,4 +1,4 @@
-"""Samples that are asked about again: activelab where a label is doubtful, overlap until enough people labelled it."""
+"""Samples that are queried again: by activelab if a label is doubtful, by overlap until enough people labelled them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_without_votes_activelab_weighs_the_model_as_one():
 
 @pytest.fixture
 def project(client: FlaskClient) -> str:
-    """Twenty rows on a line: those up to 9 are of class 0; nobody said so of any but the first and the last."""
+    """Twenty rows on a line; those up to 9 are of class 0. Only the first and the last have a label."""
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
@@ -107,7 +107,7 @@ def test_votes_are_weighted_by_the_quality_of_annotators(client: FlaskClient, ap
     label(client, BOB, 4, 13, wrong=True)
     state = app.extensions["active-query"].store.read("p").project
     crowd = state.consensus
-    weight = dict(zip(crowd.annotator.tolist(), crowd.weight.tolist(), strict=True))  # nobody is -1, ada 0, bob 1
+    weight = dict(zip(crowd.annotator.tolist(), crowd.weight.tolist(), strict=True))  # anonymous is -1, ada 0, bob 1
     heard = np.array([weight[0], weight[0] + weight[1]]) + crowd.model_weight
     quality, usual = crowd.quality[np.searchsorted(crowd.index, [2, 4])], np.mean(list(weight.values()))
     reply = query(client, strategy="activelab", candidates=[2, 4])
@@ -163,7 +163,7 @@ def test_partly_labelled_samples_come_first(client: FlaskClient, project: str) -
     label(client, ADA, 7, 5)
     label(client, BOB, 7)
     reply = query(client, 8, strategy="margin", overlap=3, explain=True)
-    # 7 lacks one label; the others two, and those of nobody have waited longest.
+    # 7 lacks one label and the others two; the anonymous ones are the oldest.
     assert reply["indices"][:5] == [7, 0, 19, 3, 5]
     assert [score is None for score in reply["scores"]] == [True] * 5 + [False] * 3
     assert reply["fallback_reason"] == "the first 5 have a label and need more"

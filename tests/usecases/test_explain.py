@@ -1,4 +1,4 @@
-"""POST /query with `explain`: what is said of each sample, worked out by hand."""
+"""POST /query with `explain`: explanations computed by hand."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_without_a_model_the_nearest_label_is_given(client: FlaskClient) -> None
 
 @pytest.fixture(scope="module")
 def asked_before(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
-    """A caller of a service that has a project of 60 samples, with a model."""
+    """A client of a service with a project of 60 samples and a model."""
     client = create_app(Settings(data_dir=tmp_path_factory.mktemp("data"), log_level="error")).test_client()
     X = np.random.default_rng(0).normal(size=(60, 3))
     post(client, "/fit", 201, project_id="p", X=X.tolist(), y=[0, 1, 0, 1] + [None] * 56)

@@ -1,4 +1,4 @@
-"""Leases: what is held for one annotator is given to nobody else, whoever asks at the same time."""
+"""Leases: a sample leased to one annotator is not given to another, even by concurrent queries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ADA, BOB, EVE = "ada", "bob", "eve"
 
 @pytest.fixture
 def project(client: FlaskClient) -> str:
-    """Twenty rows on a line, the first and the last of which have a label."""
+    """Twenty rows on a line; the first and the last have a label."""
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
@@ -59,7 +59,7 @@ def held(client: FlaskClient) -> dict[str, list[int]]:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let so many seconds pass on the clock of leases."""
+    """Return a function that advances the clock of leases by some seconds."""
     passed = 0.0
 
     def wait(seconds: float) -> None:
@@ -72,7 +72,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Any:
     return wait
 
 
-# What is held.
+# Leased samples.
 
 
 def test_leased_samples_are_not_given_to_others(client: FlaskClient, project: str) -> None:
@@ -179,7 +179,7 @@ def test_concurrent_annotators_get_different_parts_of_the_pool(client: FlaskClie
     assert {index // 8 for index in asked} == {0, 1, 2}
 
 
-# How it ends.
+# The end of a lease.
 
 
 def test_labels_end_a_lease(client: FlaskClient, project: str) -> None:
@@ -259,7 +259,7 @@ def test_setting_the_clock_back_revives_no_lease(client: FlaskClient, project: s
 def test_setting_the_clock_back_during_a_commit_blocks_no_sample(
     client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The vote is an hour later than its commit would be, and none of what comes after may take it for news."""
+    """The vote is an hour later than its commit would be, and later commits must not take it for a new one."""
     clock = itertools.chain([project_module.now()], itertools.repeat(project_module.now() - 3600 * MICROSECONDS))
     monkeypatch.setattr(project_module, "now", lambda: next(clock))
     label(client, 10, who=ADA)
@@ -290,7 +290,7 @@ def test_retry_after_is_not_sent_for_samples_not_open_to_the_caller(client: Flas
     assert (response.json["indices"], "Retry-After" in response.headers) == ([], False)
 
 
-# Many at once, and what can go wrong.
+# Concurrency and faults.
 
 
 def test_annotators_at_two_workers_get_each_sample_once(tmp_path: Path, client: FlaskClient) -> None:
