@@ -1,4 +1,4 @@
-"""Who scores: whatever becomes of a cluster, the scores are those of threads, and they come."""
+"""Backends: the scores are those of threads, even if a cluster fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ N_ROWS = 20_000
 
 
 class Here:
-    """A cluster of one process: this one."""
+    """A cluster of this process only."""
 
     def __init__(self, n_cores: int = 2) -> None:
         self.cores = n_cores
@@ -48,7 +48,7 @@ class Here:
 
 
 class Dying(Here):
-    """A cluster that is lost after its first answer."""
+    """A cluster that is lost after its first result."""
 
     def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
         yield from super().run(tasks[:1], n_at_once)
@@ -56,7 +56,7 @@ class Dying(Here):
 
 
 class Silent(Here):
-    """A cluster that gives no answer."""
+    """A cluster that never returns a result."""
 
     def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
         threading.Event().wait(20)
@@ -153,7 +153,7 @@ def test_every_chunk_is_dealt_out_once(n_chunks, n_cores):
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Make a small pool large enough for a cluster, and patience short; the log is returned."""
+    """Use the cluster for small pools, shorten its timeouts, and return the log."""
     monkeypatch.setattr(cluster, "MIN_CHUNKS", 1)
     monkeypatch.setattr(cluster, "TASK_CHUNKS", (1, 1))
     monkeypatch.setattr(cluster, "STALL_SECONDS", 0.5)

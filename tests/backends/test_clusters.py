@@ -1,4 +1,4 @@
-"""A real Dask and a real Ray on this machine: the answers are those of threads, even while the cluster comes apart."""
+"""Real Dask and Ray clusters on this machine: the results are those of threads, even while a cluster fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ N_CHUNKS = 34  # 33 of the first segment, one of the second
 
 
 class Processes:
-    """Commands that run until they are stopped, with all that they started."""
+    """Commands that run, with their child processes, until they are stopped."""
 
     environment: ClassVar[dict[str, str]] = {}
 
@@ -74,7 +74,7 @@ class Ray(Processes):
     """A head with two processors."""
 
     name, library = "ray", "ray"
-    # A Ray that finds a token in its user's home asks for it.
+    # Ray requires a token if it finds one in the user's home.
     environment: ClassVar[dict[str, str]] = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -103,7 +103,7 @@ class Ray(Processes):
 
 
 def descendants(pid: int) -> list[int]:
-    """A process and all that it started, the last ones first."""
+    """A process and its descendants, the youngest first."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
@@ -147,7 +147,7 @@ def make_project(service: Service, estimator: dict[str, Any]) -> None:
 
 
 def answers(service: Service, name: str) -> tuple[list[int], list[float]]:
-    """What is to be asked next, and with which scores."""
+    """The samples to label next, and their scores."""
     reply = service.post("/query", {"project_id": "cats", "batch_size": 50, "strategy": name})
     return reply["indices"], reply["scores"]
 
@@ -162,7 +162,7 @@ def on(cluster: Dask | Ray) -> dict[str, str]:
 
 
 def wait_for_cluster(service: Service) -> None:
-    """Ask until the cluster answers: a service that came before it leaves it alone for half a minute."""
+    """Query until the cluster is used: after a failure the service does not use it for half a minute."""
     deadline = time.monotonic() + 150
     while f"scored {N_CHUNKS} of {N_CHUNKS} chunks" not in service.log.read_text():
         assert time.monotonic() < deadline, service.log.read_text()[-2000:]
@@ -172,7 +172,7 @@ def wait_for_cluster(service: Service) -> None:
 
 
 def relabel(service: Service, index: int) -> None:
-    """Have another model fitted."""
+    """Fit another model."""
     label = int(time.monotonic() * 1000) % 5
     service.post("/label", {"project_id": "cats", "labels": [{"index": index, "label": label}]})
 

@@ -358,7 +358,7 @@ def test_a_key_of_an_annotator_retracts_only_its_own_labels(admin: As, someone: 
     assert ada.open("DELETE", "/projects/team-a/labels/3").status_code == 204
     for others in (0, 4):
         problem = ada.open("DELETE", f"/projects/team-a/labels/{others}")
-        assert (problem.status_code, "by others than 'ada'" in problem.json["detail"]) == (403, True)
+        assert (problem.status_code, "annotators other than 'ada'" in problem.json["detail"]) == (403, True)
     assert labels(admin).keys() == {0, 4, 19}
     assert someone("annotator", "*").open("DELETE", "/projects/team-a/labels/4").status_code == 204
 

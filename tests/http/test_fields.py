@@ -1,4 +1,4 @@
-"""The rules by which fields are read: a table for each of what it takes and what it refuses, and where."""
+"""The rules of fields: for each, tables of valid values and of invalid ones with their pointers."""
 
 import itertools
 
@@ -29,8 +29,8 @@ def refusal(rule, value):
     return [error.pointer for error in wrong]
 
 
-def told(rule, value):
-    """Return what is said of a value that is refused."""
+def details_of(rule, value):
+    """Return the details of the errors of a value."""
     with pytest.raises(ValidationError) as caught:
         rule.read(value)
     return " ".join(error.detail for error in flatten(caught.value.messages))
@@ -170,7 +170,7 @@ def test_a_matrix_that_was_staged_passes(tmp_path):
 
 
 def test_a_ragged_row_is_compared_with_the_first_good_one():
-    assert told(fields.matrix(), [None, [1, 2], [3]]).endswith("has 1 numbers, but row 1 has 2")
+    assert details_of(fields.matrix(), [None, [1, 2], [3]]).endswith("has 1 numbers, but row 1 has 2")
 
 
 # Labels.
@@ -266,7 +266,7 @@ def test_a_column_that_holds_no_ids_is_refused(column, pointers):
     assert refusal(fields.sample_ids(), column) == pointers
 
 
-# Answers.
+# Label records.
 
 
 def test_answers_become_records():
@@ -282,7 +282,7 @@ def test_answers_become_records():
     ]
 
 
-# Many.
+# Long lists.
 
 MILLION = 1_000_000
 
@@ -319,7 +319,7 @@ def test_too_many_records_and_classes_are_counted_first():
 
 
 class CountedList(list):
-    """A list that counts how often it is gone through."""
+    """A list that counts the passes over it."""
 
     walks = 0
 
@@ -352,7 +352,7 @@ def test_a_label_is_checked_once_however_often_it_comes(monkeypatch):
     assert len(checked) < 10
 
 
-# Whatever JSON holds. orjson knows no integers beyond 64 bits, no NaN and no halves of surrogate pairs.
+# Any JSON value. orjson knows no integers beyond 64 bits, no NaN and no halves of surrogate pairs.
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 scalars = st.one_of(

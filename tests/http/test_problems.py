@@ -1,4 +1,4 @@
-"""Every error is one kind of body, built in one place, whatever raised it and wherever."""
+"""Every error is a problem document from one builder, wherever it was raised."""
 
 import logging
 import re
@@ -32,12 +32,12 @@ EVIL_IDS = ["", " ", "a b", "a" * 129, "a" * 10_000, 'a"b', "a;b", "ä", "<scrip
 
 @pytest.fixture(autouse=True)
 def heard(monkeypatch):
-    """Let caplog hear the service, which an application in another test may have turned to standard error."""
+    """Let caplog capture the service's log, which another test's application may have redirected."""
     monkeypatch.setattr(logging.getLogger("service"), "propagate", True)
 
 
 def raiser(error):
-    """A caller of an application whose one view raises an error."""
+    """A client of an application whose only view raises an error."""
     app = Flask(__name__)
     request_log.register(app)
     problems.register(app)
@@ -50,7 +50,7 @@ def raiser(error):
 
 
 def asked(error, **options):
-    """Raise an error in a view, and return the reply after a look at its form."""
+    """Raise an error in a view, check the form of the reply, and return it."""
     reply = raiser(error).get("/", **options)
     assert_problem(reply)
     return reply
@@ -332,6 +332,6 @@ def test_outside_of_a_request_there_is_no_id():
 
 
 def test_every_http_exception_is_known():
-    """werkzeug's table is the whole of it: an exception that is not in it would go unseen above."""
+    """werkzeug's table is complete: the tests above would miss an exception that is not in it."""
     own = {kind.code for kind in HTTPException.__subclasses__() if kind.__module__ == "werkzeug.exceptions"}
     assert {code for code in own if code} <= default_exceptions.keys()

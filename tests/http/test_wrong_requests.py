@@ -1,4 +1,4 @@
-"""A wrong request changes nothing, and is told which field is wrong: one row for each way to be wrong."""
+"""A wrong request changes nothing, and its error names the wrong field: one row for each case."""
 
 import gzip
 import io
@@ -34,12 +34,12 @@ class Sent:
 
 
 def fit(**fields):
-    """A new project of two samples, but for these fields."""
+    """A new project of two samples, with these fields changed."""
     return Sent("POST", "/fit", {"json": {"project_id": "new", "X": [[1, 2], [3, 4]]} | fields})
 
 
 def again(project_id="cats", **fields):
-    """A fit of a project that exists."""
+    """A fit of an existing project."""
     return Sent("POST", "/fit", {"json": {"project_id": project_id} | fields})
 
 
@@ -403,7 +403,7 @@ WRONG_QUESTIONS = [
         )
         for seconds in (-1, 0.5, 0.0, "0", False, None, 604_801)
     ),
-    pytest.param(query(lease_seconds=60), 422, "/annotator", id="a lease for nobody"),
+    pytest.param(query(lease_seconds=60), 422, "/annotator", id="a lease without an annotator"),
 ]
 
 WRONG_ANSWERS = [
@@ -507,7 +507,7 @@ WRONG_ANSWERS = [
         label({"index": 3, "label": "cat", "annotator": "a"}, {"index": 3, "label": "dog"}),
         422,
         "/labels/1/index",
-        id="an answer by somebody and one by nobody",
+        id="a named label and an anonymous one",
     ),
     pytest.param(label({"index": 2, "label": "cat"}), 422, "/labels/0/index", id="a sample that was skipped"),
     pytest.param(label({"id": "s2", "label": "cat"}), 422, "/labels/0/id", id="a sample that was skipped, by id"),
@@ -771,7 +771,7 @@ WRONG_ADDRESSES = [
             ("If-None-Match", ", " * 4_000 + "x", 422, "/headers/If-None-Match"),
         ]
         for request, what in [
-            (fit(project_id="cats"), "of a project that there is"),
+            (fit(project_id="cats"), "of an existing project"),
             (again(), "of a fit"),
             (label({"index": 3, "label": "cat"}), "of labels"),
             (Sent("DELETE", "/projects/cats"), "of a project to delete"),
@@ -801,7 +801,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(data_dir):
-    """A caller of a service of three projects, which allows no more: of strings with ids, integers, and booleans."""
+    """A client of a service with three projects, its maximum: labels are strings (with ids), integers and booleans."""
     small = Settings(
         data_dir=data_dir,
         log_level="error",
@@ -827,7 +827,7 @@ def client(data_dir):
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is: the projects' versions, and all files and directories but for the locks, which hold nothing."""
+    """The projects' versions, and all files and directories except the locks."""
 
     versions: dict
     files: dict
@@ -841,7 +841,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(client, data_dir):
-    """What the test before has left, in a list of one."""
+    """The snapshot after the previous test, in a list of one."""
     return [Seen.now(client, data_dir)]
 
 
@@ -890,7 +890,7 @@ def test_the_corrected_requests_succeed(tmp_path, request_, status):
     assert client.open(request_.path, method=request_.method, **request_.options).status_code == status
 
 
-# What a table of requests is too small for.
+# Requests that do not fit in the table.
 
 
 def test_too_many_annotators_are_refused(client, data_dir):

@@ -1,4 +1,4 @@
-"""Damage is found by its file and project, told apart from health, and mended where it can be."""
+"""Damage is reported by file and project, and repaired where possible."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ DAMAGE = {
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A data directory with two projects that are in order."""
+    """A data directory with two intact projects."""
     store = Store(tmp_path_factory.mktemp("sound") / "data")
     fit(store)
     fit(store, "other")
@@ -148,7 +148,7 @@ def test_a_vote_beside_an_anonymous_one_is_found(projects):
 
 
 def label_by(store, *annotators):
-    """Take back what there is, and let these people label one sample."""
+    """Retract all labels, and let these annotators label one sample."""
     for index in (0, 1):
         retract_label(store, "p", index)
     answers = [SubmittedLabel(3, None, "a", annotator) for annotator in annotators]
@@ -214,7 +214,7 @@ def test_an_unfinished_project_is_not_a_finding(store):
     assert project_directories(store.root) == []
 
 
-# A model is worth nothing that its labels do not give again.
+# A damaged model is fitted again from the labels.
 
 
 @pytest.mark.parametrize("how", ["a bit flipped in the middle", "empty", None])

@@ -1,4 +1,4 @@
-"""What was acknowledged is kept, whoever writes at the same time and whoever is killed; and nobody sees half of it."""
+"""Acknowledged changes survive concurrent writers and killed processes, and are never seen in part."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import pytest
 from tests.support.serving import HTTPClient, Service, Upload
 
 BROKEN = (OSError, http.client.HTTPException)
-"""What a caller sees of a server that is killed."""
+"""Errors of a client whose server is killed."""
 
 
 def right_label(index):
-    """What all annotators of these tests say of a sample."""
+    """The label that all annotators of these tests give a sample."""
     return f"label-{index % 7}"
 
 
@@ -53,13 +53,13 @@ def project_of(service):
 
 
 def side_by_side(*functions):
-    """Run functions in threads of their own, and return what they return."""
+    """Run functions in threads, and return their results."""
     with ThreadPoolExecutor(len(functions)) as threads:
         return [future.result() for future in [threads.submit(function) for function in functions]]
 
 
 class Pool:
-    """A pool that can be told from another by anything that a reply says of it; its name is the first letter there."""
+    """A pool that every reply identifies: its name is the first letter of ids and labels."""
 
     def __init__(self, name, n_samples, n_features, n_labeled):
         self.n_samples, self.n_features, self.n_labeled = n_samples, n_features, n_labeled
@@ -95,7 +95,7 @@ POOLS = {"a": Pool("a", 60, 3, 20), "b": Pool("b", 35, 5, 10)}
 
 
 def look(service):
-    """Look at project `r`; return the name of the pool that the reply tells of, all of which must be right."""
+    """Get project `r`, check the whole reply, and return the name of its pool."""
     reply = service.call("GET", "/projects/r")
     assert reply.status == 200, reply.body
     name = reply.json["classes"][0][0]
@@ -104,7 +104,7 @@ def look(service):
 
 
 def ask(service):
-    """Ask which samples of project `r` to label, in the same way."""
+    """Query project `r` in the same way."""
     reply = service.call("POST", "/query", {"project_id": "r", "strategy": "margin", "batch_size": 100})
     assert reply.status == 200, reply.body
     name = reply.json["ids"][0][0]
@@ -121,11 +121,11 @@ def list_labels(service):
     return name
 
 
-# Writers at the same time.
+# Concurrent writers.
 
 
 def hand_back(port, indices):
-    """Be a client: hand back one label after the other; every tenth waits for a model."""
+    """Send one label after another; every tenth waits for a model."""
     for index in indices:
         label(HTTPClient(port), index, refit="wait" if index % 10 == 0 else "never")
 
@@ -141,7 +141,7 @@ def test_two_processes_that_write_to_one_project_lose_nothing(serve):
         client.join()
     assert [client.exitcode for client in clients] == [0, 0]
     assert labels_of(service) == {index: right_label(index) for index in range(400)}
-    # One commit made the project, each label is one, and each model is one.
+    # One commit for the project, one for each label, and one for each model.
     label(service, 400, refit="wait")
     project = project_of(service)
     assert project["version"] == 1 + 401 + project["model_version"]
@@ -152,7 +152,7 @@ def test_two_processes_that_write_to_one_project_lose_nothing(serve):
 
 
 def hand_back_pairs_until_the_end(service, begin, acknowledged):
-    """Hand back every fourth pair of neighbours from the `begin`th on, until the server is gone."""
+    """Label every fourth pair of neighbours from `begin` on, until the server is gone."""
     for n in itertools.count(begin, 4):
         try:
             label(service, 2 * n, 2 * n + 1)
@@ -162,7 +162,7 @@ def hand_back_pairs_until_the_end(service, begin, acknowledged):
 
 
 def replace_until_the_end(service, acknowledged):
-    """Put one pool in the place of the other, until the server is gone."""
+    """Replace one pool with the other, until the server is gone."""
     for name in itertools.cycle("ab"):
         try:
             POOLS[name].put(service)
@@ -196,17 +196,17 @@ def test_killing_the_server_loses_nothing_acknowledged(serve):
         project = project_of(service)
         assert project["n_labeled"] == len(kept)
         assert len(service.post("/query", {"project_id": "p", "batch_size": 3})["indices"]) == 3
-        # No model has seen the labels; the next answer that waits for one notices, although it says nothing new.
+        # No model has seen the labels; the next label with `refit: wait` fits one, although it changes nothing.
         assert project["n_labels_since_fit"] > 0
         again = label(service, 2 * acknowledged[0], refit="wait")
         assert (again["n_changed"], again["n_labels_since_fit"]) == (0, 0)
-        # A pool is there wholly, with its names, labels and model, or not at all.
+        # A pool exists with its ids, labels and model, or not at all.
         assert look(service) == ask(service) == list_labels(service)
         assert service.call("GET", "/projects/r").json["version"] >= 1 + len(pools)
 
 
 def hand_back_whatever_breaks(service, indices, acknowledged):
-    """Hand back one label after the other, each again until it is acknowledged."""
+    """Send one label after another, each again until it is acknowledged."""
     for index in indices:
         while True:
             try:
@@ -262,7 +262,7 @@ def test_killing_the_server_in_the_middle_of_an_upload_leaves_nothing(serve, tmp
     create(service)
 
 
-# Requests that race; nobody is killed.
+# Races without a killed process.
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def service(tmp_path_factory):
 
 
 def append_until_answered(service, name, replies):
-    """Append rows one by one, each again under its key until it is acknowledged."""
+    """Append rows one by one, each again with its key until it is acknowledged."""
     for n in range(12):
         while True:
             with suppress(*BROKEN):
@@ -314,7 +314,7 @@ def test_appends_that_are_sent_again_until_they_are_answered_are_done_once(servi
         caller.result()
     project = service.call("GET", "/projects/again").json
     assert (project["n_samples"], project["version"]) == (50, 49)
-    # Whichever worker is asked replays what any of them answered.
+    # Every worker replays the replies of the others.
     for key, (n, first) in list(replies.items())[:10]:
         again = service.call("POST", "/projects/again/pool", {"X": [[n, 1]]}, {"Idempotency-Key": key})
         assert (again.body, again.headers["ETag"]) == (first.body, first.headers["ETag"])
@@ -322,7 +322,7 @@ def test_appends_that_are_sent_again_until_they_are_answered_are_done_once(servi
 
 
 def repeat(times, call, *arguments):
-    """Call over and over, and count the statuses of the replies."""
+    """Call repeatedly, and count the statuses of the replies."""
     return Counter(call(*arguments).status for _ in range(times))
 
 

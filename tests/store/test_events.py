@@ -1,4 +1,4 @@
-"""Every commit is an event, none is of a commit that never happened, and the labels follow from them."""
+"""Every commit has an event, failed commits have none, and the labels follow from the events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def log_of(store):
 
 
 def change_all(store):
-    """Commit everything that a project can be committed for, version by version."""
+    """Make every kind of commit, version by version."""
     fit(store)
     label(store, 2, "a")
     label(store, 2, "b", "wait")

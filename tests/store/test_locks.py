@@ -1,4 +1,4 @@
-"""Locks: one at a time, whoever waits gets in, and nothing is left of them."""
+"""Locks: one holder at a time, every waiter gets its turn, and no files are left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.store.locks import GATES, Gates, acquire_lock, locked
 
 @pytest.fixture
 def restless():
-    """Threads that are interrupted all the time."""
+    """Make threads switch all the time."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

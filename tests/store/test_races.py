@@ -1,4 +1,4 @@
-"""A project that is created or deleted while others use it: they find a whole project or none, never a fault."""
+"""A project that is created or deleted while others use it: they find a complete project or none, never an error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def delete(store):
 
 
 def create_or_delete(store):
-    """Create the project, or delete it where it exists, unless a writer holds its lock."""
+    """Create the project, or delete it if it exists, unless a writer holds its lock."""
     with suppress(StoreBusy):
         try:
             delete(store)

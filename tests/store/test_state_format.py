@@ -1,4 +1,4 @@
-"""A state on disk: what is written is what is read, field by field, in plain values."""
+"""A state on disk: every field is read back, and only plain values are written."""
 
 from __future__ import annotations
 

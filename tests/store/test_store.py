@@ -1,4 +1,4 @@
-"""The store: a commit happens wholly or not at all, and readers, writers and sweeps never meet half of one."""
+"""The store: commits are atomic, also for concurrent readers, writers and sweeps."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def in_thread(function, *arguments):
     return thread
 
 
-# What is written is what is read.
+# Parts are read back as written.
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (1000, 1), (3, 5), (63, 1), (70_001, 3)])
@@ -127,7 +127,7 @@ def test_a_matrix_that_lacks_bytes_is_refused(tmp_path):
 
 
 def is_mapped(array):
-    """Whether an array lies in a file and not in memory."""
+    """Whether an array is mapped from a file."""
     return array is not None and (isinstance(array, np.memmap) or is_mapped(array.base))
 
 
@@ -197,11 +197,11 @@ def test_the_number_of_projects_is_limited(tmp_path):
     fit(store, "c")
 
 
-# A commit happens wholly or not at all.
+# Commits are atomic.
 
 
 class Faults:
-    """Makes the nth file operation fail, or that one and all that follow; knows whether the commit point was passed."""
+    """Makes the nth file operation fail, or all from it on; records whether the commit point was passed."""
 
     NAMES = ("fsync", "mkdir", "open", "rename", "unlink")
 
@@ -234,12 +234,12 @@ class Faults:
 
 
 def only_reads(operation, path, mode=0, *_):
-    """Whether an operation needs no space, and so cannot lack it."""
+    """Whether an operation needs no space."""
     return (operation is OS_OPEN and not mode & os.O_CREAT) or (operation is IO_OPEN and "r" in mode)
 
 
 def beyond_the_tail(act):
-    """Do something whose event finds no room in the state."""
+    """Do something whose event does not fit in the state."""
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr("service.store.events.TAIL_BYTES", 0)
         act()
@@ -259,10 +259,10 @@ OPERATIONS = {
 
 
 def state(store):
-    """The whole state in a form that can be compared, None where there is no project."""
+    """The whole state in a comparable form, None without a project."""
     with suppress(ProjectNotFound):
         record = to_record(store.read("p").project)
-        return joblib.hash(pickle.loads(pickle.dumps(record)))  # an array that was read lies otherwise in memory
+        return joblib.hash(pickle.loads(pickle.dumps(record)))  # an array that was read has another memory layout
     return None
 
 
@@ -270,7 +270,7 @@ def state(store):
     ("number", "lasting", "cache_bytes"),
     [
         pytest.param(errno.EIO, False, 2**20, id="EIO once"),
-        pytest.param(errno.EIO, True, 0, id="EIO from then on, and nothing at hand"),
+        pytest.param(errno.EIO, True, 0, id="EIO from then on, and an empty cache"),
         pytest.param(errno.ENOSPC, True, 2**20, id="ENOSPC from then on"),
     ],
 )
@@ -307,7 +307,7 @@ def test_a_fault_at_any_operation_leaves_the_old_state_or_the_new(
 
 
 def assert_tidy(store):
-    """Every file is named by a state, and everything named can be read; and the project can be written."""
+    """Check that every file is named by a state, every named file can be read, and the project can be written."""
     with suppress(ProjectNotFound):
         project = everything(store).project
         beside = {"lock", "fit.lock", "events.log"}
@@ -329,7 +329,7 @@ def test_all_is_on_disk_before_the_commit_point_and_the_commit_before_the_answer
 
     def seen_rename(source, target):
         events.append(("renamed", Path(target)))
-        # Whoever was made durable under the old name is so under the new one, once its directory is.
+        # A durable file stays durable under its new name once the directory is synced.
         events.extend([("on disk", Path(target))] if ("on disk", Path(source)) in events else [])
         rename(source, target)
 
@@ -354,7 +354,7 @@ def test_all_is_on_disk_before_the_commit_point_and_the_commit_before_the_answer
 
 
 class FullDisk:
-    """Makes the nth file that is opened for writing one that has no room: its bytes fail to leave the buffer."""
+    """Makes flushing the nth file that is opened for writing fail, as on a full disk."""
 
     def __init__(self, monkeypatch, nth):
         self.nth, self.count = nth, 0
@@ -393,7 +393,7 @@ def test_a_full_disk_is_said_and_changes_nothing(store, monkeypatch, rows):
     assert store.read("p").project.n_samples == rows
 
 
-# What a process that died leaves behind is swept; what lives is left alone.
+# Leftovers of dead processes are swept, and files in use are not.
 
 
 def test_a_sweep_removes_files_of_dead_processes(store):
@@ -494,7 +494,7 @@ def test_a_failed_sweep_does_not_undo_the_commit(store, monkeypatch):
     assert everything(store).project.model.version == 2
 
 
-# Writers exclude each other, in threads as in processes.
+# Writers exclude each other, in threads and in processes.
 
 
 def test_threads_exclude_each_other(store):
@@ -636,7 +636,7 @@ def test_a_fit_of_a_replaced_project_is_refused(store, monkeypatch):
 
 
 def overtake(monkeypatch, act):
-    """Let something happen while the next model is on its way to disk."""
+    """Do something while the next model is written."""
     dump = Staging.dump
 
     def overtaken(staging, value):
@@ -648,7 +648,7 @@ def overtake(monkeypatch, act):
 
 
 def rescored(store):
-    """Send another held-out set, of which every answer is wrong."""
+    """Send another held-out set with only wrong labels."""
     with store.stage() as staging:
         test = HeldOutUpload(staging.rows(POOL[:2]), EncodedLabels.encode(["b", "a"]))
         return fit_project(store, staging, FitRequest("p", held_out=test))[0]
@@ -729,12 +729,12 @@ def test_a_project_is_not_created_twice(store):
         fit(store)
 
 
-# What is at hand.
+# The cache.
 
 
 @pytest.fixture
 def quick(tmp_path):
-    """A store that keeps at hand what it can, as the service does."""
+    """A store with a cache, as in the service."""
     return Store(tmp_path / "data", cache_bytes=2**20)
 
 
@@ -829,7 +829,7 @@ def test_entries_that_a_newer_state_does_not_name_are_dropped(quick, tmp_path):
 
 
 def everything_of(store):
-    """Make a project, have all of it at hand, and return its incarnation."""
+    """Create a project, cache all its parts, and return its pool id."""
     fit(store)
     incarnation = everything(store).project.pool_id
     assert len(keys_of(store, incarnation)) == 7
@@ -872,7 +872,7 @@ def test_a_segment_is_mapped_once_however_often_the_pool_grows(quick, monkeypatc
 
 @pytest.fixture
 def few_files():
-    """A process that may have some files more open than it has."""
+    """Let this process open only a few more files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 60, hard))
     yield
@@ -969,7 +969,7 @@ def test_a_summary_is_made_once_for_each_state_and_leaves_no_state_in_the_cache(
         quick.summarize("p", summarize)
 
 
-# A project that cannot be read harms no other.
+# An unreadable project does not affect others.
 
 DAMAGE = {
     "empty": lambda data: b"",

@@ -1,4 +1,4 @@
-"""A data directory that cannot be written: what lies there is read, writes are told so, and nothing is changed."""
+"""A data directory that cannot be written: projects can be read, and writes fail without changing anything."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_service_starts_where_all_can_only_be_read(read_only: FlaskClient, tmp
 
 
 class Unread(BytesIO):
-    """A body that nobody may ask for."""
+    """A body that must not be read."""
 
     def read(self, size: int | None = -1) -> bytes:
         raise AssertionError("the body was read")

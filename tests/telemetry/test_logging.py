@@ -1,4 +1,4 @@
-"""The log: one line a request, whatever was sent, and nothing of what was sent."""
+"""The log: one line for each request, without anything that was sent."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_values_quoted_by_gunicorn_are_left_out(level: int, message: str, argume
 
 @dataclass(frozen=True)
 class Heard:
-    """An application at debug level, and what it logged."""
+    """An application at debug level, and its log."""
 
     client: FlaskClient
     stream: io.StringIO

@@ -1,4 +1,4 @@
-"""Metrics: each event is counted once, also those of dead workers."""
+"""Metrics: each event is counted once, including those of dead workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scrape(client: FlaskClient) -> str:
 
 
 def grown(client: FlaskClient, before: str, name: str, **labels: str) -> float:
-    """How much a number grew since an earlier scrape: other tests of this process count, too."""
+    """The increase of a metric since an earlier scrape: other tests of this process count, too."""
     return metric_value(scrape(client), name, **labels) - metric_value(before, name, **labels)
 
 
@@ -201,13 +201,13 @@ def test_a_scrape_with_too_little_time_says_so(client: FlaskClient, store: Store
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of counts."""
+    """A directory of counters."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     return tmp_path
 
 
 def count_and_die(number: int, kind: str = "counter", mode: str = "") -> None:
-    """Count once as a new process that has the number of a worker, and leave without a word."""
+    """Count once in a new process with the number of a worker, and exit without cleanup."""
     value = MultiProcessValue(lambda: number)(kind, "m", "m_total", ["a"], ["x"], "Help.", mode)
     value.inc(1.0)
     value._file.close()

@@ -30,7 +30,7 @@ NUMBER = 739173917391
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service of two workers that logs all there is."""
+    """A service of two workers that logs everything."""
     directory = tmp_path_factory.mktemp("seen")
     service = Service(directory / "data", directory / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="debug").start()
     service.post("/fit", {"project_id": "p", "X": line_pool(), "y": end_labels()}, expect=201)
@@ -51,7 +51,7 @@ def lines(service: Service) -> list[dict[str, Any]]:
 
 
 def sums_until_another(service: Service, gone: int) -> list[float]:
-    """How many requests were counted, again and again until two workers are at work without the one that is gone."""
+    """The number of counted requests, once two workers other than the dead one are running."""
     deadline, seen, text = time.monotonic() + 100, [], ""
     while gone in service.workers() or metric_value(text, "active_query_workers") != 2:
         assert time.monotonic() < deadline
@@ -63,7 +63,7 @@ def sums_until_another(service: Service, gone: int) -> list[float]:
 
 @contextmanager
 def alone(service: Service, worker: int) -> Iterator[None]:
-    """Let one worker answer everything."""
+    """Let one worker handle all requests."""
     others = [pid for pid in service.workers() if pid != worker]
     for pid in others:
         os.kill(pid, signal.SIGSTOP)
@@ -134,7 +134,7 @@ def test_a_background_fit_logs_its_project(service: Service) -> None:
 
 
 def documents() -> Iterator[tuple[str, Any]]:
-    """Bodies with a mark wherever one can stand, right ones and wrong ones."""
+    """Valid and invalid bodies with a marker in every possible position."""
     fields = {name for each in OPERATIONS.all if each.body for name in each.body().fields} - {"project_id"}
     for path in ("/fit", "/query", "/label", "/projects/p/pool"):
         for field in sorted(fields):
@@ -157,7 +157,7 @@ def form(name: str, media_type: str, data: bytes) -> tuple[bytes, dict[str, str]
 
 
 def raw(service: Service, data: bytes) -> None:
-    """Send bytes that may be no HTTP, and wait for the end of the connection."""
+    """Send bytes that may not be HTTP, and wait for the end of the connection."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -170,7 +170,7 @@ def raw(service: Service, data: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def marked(service: Service) -> str:
-    """The whole log after marks were sent everywhere, and files of a project were damaged."""
+    """The whole log after markers were sent everywhere and files of a project were damaged."""
     headers = {
         "Authorization": f"Bearer {MARK}",
         "Cookie": f"{MARK}={MARK}",

@@ -1,4 +1,4 @@
-"""POST /projects/{id}/pool: a pool that grows, whose old indices stay, and which can be asked in between."""
+"""POST /projects/{id}/pool: the pool grows, old indices stay the same, and queries work in between."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def more(client: FlaskClient, project: str, expect: int = 200, **body: Any) -> A
 
 
 def pool_of(client: FlaskClient, project: str) -> Any:
-    """The rows of a project as they lie on disk, and how many segments they are in."""
+    """The rows of a project on disk, and the number of segments."""
     context: Any = client.application.extensions["active-query"]
     pool = context.store.read(project, Part.POOL).pool
     rows = pool.take(np.arange(len(pool)))
@@ -206,7 +206,7 @@ def test_large_segments_are_not_written_again(client, project, monkeypatch) -> N
 
 
 def form_of(X: Any, **config: Any) -> dict[str, Any]:
-    """A form with a sparse matrix as scipy saves it."""
+    """A form with a sparse matrix of scipy."""
     file = BytesIO()
     sparse.save_npz(file, sparse.csr_array(X))
     file.seek(0)
@@ -269,7 +269,7 @@ def test_scores_of_old_samples_are_not_computed_again(client, project, monkeypat
 
 
 def kept_and_fresh(client: FlaskClient, **asked: Any) -> tuple[Any, Any]:
-    """The answer of a worker that has all at hand, and that of one that has nothing."""
+    """The replies of a worker with a full cache and of one with an empty cache."""
     context: Any = client.application.extensions["active-query"]
     kept = post(client, "/query", **asked)
     context.store.cache.drop(lambda key: True)

@@ -1,4 +1,4 @@
-"""POST /query with what a caller's own model says: without a project, or in the place of a project's model."""
+"""POST /query with the probabilities of the caller's own model: without a project, or instead of a project's model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.calls import end_labels, line_pool, post
 from tests.support.npy import npy
 
 P = [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3], [0.6, 0.4]]
-"""Asked in the order 1, 3, 2, 0."""
+"""Queried in the order 1, 3, 2, 0."""
 
 NPY = "application/x-npy"
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(data_dir: Path) -> FlaskClient:
-    """A caller of a service that has a project of 200 samples, with a model of three classes."""
+    """A client of a service with a project of 200 samples and a model of three classes."""
     settings = Settings(data_dir=data_dir, log_level="error", max_pool_cells=10_000)
     client = create_app(settings).test_client()
     post(client, "/fit", 201, project_id="p", X=X.tolist(), y=Y)
@@ -49,7 +49,7 @@ def client(data_dir: Path) -> FlaskClient:
 
 @pytest.fixture(scope="module")
 def said(client: FlaskClient, data_dir: Path) -> dict[str, Any]:
-    """What the project's model, and members of a committee, say of its samples."""
+    """The probabilities of the project's model, and of the members of a committee."""
     snapshot = Store(data_dir).read("p", Part.MODEL)
     members = BaggedCommittee.of([snapshot.model] * 3).member_probabilities(X) ** [[[1.0]], [[2.0]], [[0.5]]]
     members /= members.sum(axis=2, keepdims=True)
@@ -60,7 +60,7 @@ def said(client: FlaskClient, data_dir: Path) -> dict[str, Any]:
 
 
 def as_form(**fields: Any) -> dict[str, Any]:
-    """A question as a form: arrays as .npy, bytes as they are, and everything else in its config."""
+    """A query as a form: arrays as .npy, bytes unchanged, and everything else in the config."""
     parts = {name: value for name, value in fields.items() if isinstance(value, np.ndarray | bytes)}
     config = {name: value for name, value in fields.items() if name not in parts}
     files = {name: io.BytesIO(part if isinstance(part, bytes) else npy(part)) for name, part in parts.items()}
@@ -199,7 +199,7 @@ def json_of(**fields: Any) -> dict[str, Any]:
 
 
 def header(shape: str, descr: str = "<f8") -> bytes:
-    """A .npy file that is all header."""
+    """A .npy file that is only a header."""
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
@@ -237,7 +237,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no members": (json_of(member_probabilities=[]), ("/member_probabilities",)),
     "too many cells": (json_of(probabilities=[[1]] * 10_001), ("/probabilities",)),
     "too many cells of members": (json_of(member_probabilities=[[[1]] * 5001] * 2), ("/member_probabilities",)),
-    "an index that there is not": (json_of(probabilities=P, exclude=[3, 4]), ("/exclude/1",)),
+    "an index beyond the samples": (json_of(probabilities=P, exclude=[3, 4]), ("/exclude/1",)),
     "badge without features": (json_of(probabilities=P, strategy="badge"), ("/X",)),
     "badge without probabilities": (json_of(X=line_pool(4), strategy="badge"), ("/probabilities",)),
     "bald without members": (json_of(probabilities=P, strategy="bald"), ("/member_probabilities",)),
@@ -251,7 +251,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         json_of(X=line_pool(4), probabilities=P, y=end_labels(4), strategy="drop_query"),
         ("/strategy",),
     ),
-    "one that trains, in a project": (
+    "a strategy that trains, in a project": (
         json_of(project_id="line", probabilities=P, strategy="expected_error_reduction"),
         ("/strategy",),
     ),

@@ -1,4 +1,4 @@
-"""What is exported is what is imported; and a file of a stranger is a project wholly, or nothing."""
+"""An import restores what was exported, and a foreign file becomes a complete project or none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def label(client, *records):
 
 
 def make(client, low="low", high="high", *, ids=True, held_out=True, rows=None, estimator="gaussian_nb"):
-    """Make a project of two segments, with votes of all kinds."""
+    """Create a project of two segments, with votes of all kinds."""
     names = (lambda part: {"ids": part}) if ids else lambda part: {}
     test = {"X_test": rows or line_pool(4), "y_test": [low, low, high, high]} if held_out else {}
     body = {
@@ -72,7 +72,7 @@ STRATEGIES = ["auto", "random", "margin", "vote_entropy", "activelab"]
 
 
 def everything(client, name):
-    """All of a project that stays the same when it moves, with the samples that are asked about next."""
+    """The parts of a project that an export preserves, and the next query."""
     project = get(client, f"/projects/{name}")
     moved = ("project_id", "model_version", "updated_at")
     found = (post(client, "/query", project_id=name, strategy=strategy, batch_size=5) for strategy in STRATEGIES)
@@ -243,7 +243,7 @@ def test_a_pool_is_never_in_memory(store, tmp_path):
     assert other.read("p").project.n_samples == 200_000
 
 
-# What a stranger sends.
+# Foreign files.
 
 
 def npy(values, dtype=None):
@@ -258,7 +258,7 @@ def members_of(data):
 
 
 def packed(members, compression=zipfile.ZIP_STORED, extra=()):
-    """Write an archive, its manifest true to its members unless it is no JSON or says otherwise."""
+    """Write an archive whose manifest matches its members, unless it is not JSON or given otherwise."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, data in (*members.items(), *extra):
@@ -274,7 +274,7 @@ def with_sums(members):
 
 
 def changed(**members):
-    """Put members in the place of others; None takes one away."""
+    """Replace members; None removes one."""
 
     def change(old):
         new = old | {name.replace("__", "-"): data for name, data in members.items()}
@@ -288,7 +288,7 @@ def member(name, data):
 
 
 def described(**values):
-    """Change what the manifest says; a dotted name leads below `project`."""
+    """Change values of the manifest; dotted names are below `project`."""
 
     def change(old):
         document = json.loads(old["manifest.json"])
@@ -335,7 +335,7 @@ WRONG = {
     "a name that is none": (described(project_id="../p"), "/manifest.json/project/project_id"),
     "no version": (described(version=0), "/manifest.json/project/version"),
     "a version beyond all": (described(version=2**60), "/manifest.json/project/version"),
-    "an estimator that there is not": (described(estimator="gpt"), "/manifest.json/project/estimator"),
+    "an unknown estimator": (described(estimator="gpt"), "/manifest.json/project/estimator"),
     "parameters out of range": (
         described(estimator={"name": "gaussian_nb", "params": {"var_smoothing": -1}}),
         "/manifest.json/project/estimator/params/var_smoothing",
@@ -366,7 +366,7 @@ WRONG = {
     "a pool that is longer": (changed(**{"pool-1.npy": npy(NOT_NAN) + b"x"}), "/pool-1"),
     "a pool that is no npy": (changed(**{"pool-1.npy": b"hello"}), "/pool-1"),
     "a held-out set that is wider": (changed(**{"held_out.npy": npy([[1.0, 2, 3]] * 4)}), "/held_out"),
-    "a class that there is not": (changed(**{"held_out.y.npy": npy([0, 1, 2, 0])}), "/held_out.y.npy"),
+    "an unknown class": (changed(**{"held_out.y.npy": npy([0, 1, 2, 0])}), "/held_out.y.npy"),
     "too few held-out labels": (changed(**{"held_out.y.npy": npy([0, 1])}), "/held_out.y.npy"),
     "held-out labels as floats": (changed(**{"held_out.y.npy": npy([0.0] * 4)}), "/held_out.y.npy"),
     "names twice": (changed(**{"ids-2.text.npy": npy(list(b"uuw"), "u1")}), "/ids-2.text.npy"),
@@ -390,7 +390,7 @@ WRONG = {
     "queries that are none": (changed(**{"votes.query.npy": npy([b"a b"] * 7)}), "/votes.query.npy"),
     "long queries": (changed(**{"votes.query.npy": npy([b"a" * 65] * 7)}), "/votes.query.npy"),
     "an array of votes in a matrix": (changed(**{"votes.at.npy": npy([[1]] * 7)}), "/votes.at.npy"),
-    "more votes than there can be": (changed(**{"votes.at.npy": npy([1] * 10_000)}), "/votes.at.npy"),
+    "too many votes": (changed(**{"votes.at.npy": npy([1] * 10_000)}), "/votes.at.npy"),
     "more held-out labels than rows": (changed(**{"held_out.y.npy": npy([0] * 99)}), "/held_out.y.npy"),
     "more text than names": (changed(**{"ids-2.text.npy": npy([97] * 99, "u1")}), "/ids-2.text.npy"),
     "events that are none": (member("events.log", b"hello\n"), "/events.log"),
@@ -406,7 +406,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """The members of an archive that is in order."""
+    """The members of a valid archive."""
     client = create_app(Settings(data_dir=tmp_path_factory.mktemp("sound"), log_level="error")).test_client()
     make(client)
     return members_of(export(client))
@@ -414,7 +414,7 @@ def sound(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
-    """A service that strangers send to; nothing of it stays."""
+    """A service for foreign files, from which no project is kept."""
     return create_app(Settings(data_dir=tmp_path_factory.mktemp("stranger"), log_level="error"))
 
 
