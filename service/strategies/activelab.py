@@ -58,6 +58,4 @@ def activelab(view: PoolView, batch_size: int, rng: np.random.Generator) -> tupl
     places = np.searchsorted(view.candidates, relabel_candidates.rows)
     scores[places] = 1.0 - sure
     positions = top(scores, batch_size, rng)
-    n_again = int(np.isin(positions, places).sum())
-    note = f"{n_again} of the batch have a label: another label for them is worth more than a first one elsewhere"
-    return positions, scores[positions], note if n_again else None
+    return positions, scores[positions], None

@@ -23,13 +23,13 @@ def auto(question: Question, batch_size: int) -> Choice:
     if not question.has_features:
         return choose_without_features(batch_size)
     if batch_size <= LARGEST_HERD:
-        return Choice("uherding", "auto: the rows that best represent what the model is unsure of")
-    why = f"auto: herding more than {LARGEST_HERD} rows is slow"
+        return Choice("uherding", "the rows that best represent what the model is unsure of")
+    why = f"herding more than {LARGEST_HERD} rows is slow"
     return Choice("power", f"{why}, so these are drawn by margin")
 
 
 def choose_without_features(batch_size: int) -> Choice:
     """Return a strategy that needs only probabilities."""
     if batch_size == 1:
-        return Choice("margin", "auto: without features, representative rows cannot be found")
-    return Choice("power", "auto: without features, a batch cannot be made diverse, so it is drawn by margin")
+        return Choice("margin", "without features, representative rows cannot be found")
+    return Choice("power", "without features, a batch cannot be made diverse, so it is drawn by margin")

@@ -74,6 +74,19 @@ def without_leased(rows: OpenRows, holdings: Holdings, is_allowed: NDArray[np.bo
     )
 
 
+def why_exhausted(
+    request: QueryRequest, n_samples: int, *, labeled: Positions, leased_to_others: Positions = NO_ROWS
+) -> str:
+    """Return why none of `n_samples` samples can be asked about: how many are labelled, skipped, leased or left out."""
+    is_rest = open_samples(request, n_samples, NO_ROWS)
+    counts = {"left out by the request": n_samples - int(np.count_nonzero(is_rest))}
+    for what, rows in (("leased to others", leased_to_others), ("labelled", labeled)):
+        counts[what] = int(np.count_nonzero(is_rest[rows]))
+        is_rest[rows] = False
+    counts["skipped"] = int(np.count_nonzero(is_rest))
+    return "nothing is left to ask: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
 def unseen_by_annotator(project: Project, request: QueryRequest, index: Positions) -> Positions:
     """Return the samples that the annotator of a request has neither labelled nor skipped."""
     if request.annotator not in project.annotators:

@@ -23,9 +23,16 @@ from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache
 from service.strategies import Need, Question
 from service.telemetry.metrics import time_selection
-from service.usecases.candidates import OpenRows, open_rows, relabel_candidates, skipped_by_annotator, with_rows
+from service.usecases.candidates import (
+    OpenRows,
+    open_rows,
+    relabel_candidates,
+    skipped_by_annotator,
+    why_exhausted,
+    with_rows,
+)
 from service.usecases.explain import Explanation, Names, check_explainable, explain
-from service.usecases.query_batch import Batch, choose_batch
+from service.usecases.query_batch import Batch, choose_batch, join_notes
 from service.usecases.query_id import holdings_digest, query_id, skips_digest
 from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by
 from service.usecases.query_result import QueryResult, scores_to_json
@@ -142,6 +149,7 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
         scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason=reason,
+        reason=selection.reason,
         model_version=None if request.given or project.model is None else project.model.version,
         n_labeled=project.n_labeled,
         n_unlabeled=project.n_unlabeled,
@@ -154,24 +162,23 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
 
 
 def fallback_reason(query: ProjectQuery, batch: Batch) -> tuple[str | None, int | None]:
-    """Return the selection's fallback reason with a note on leased samples, and after how many seconds to retry.
+    """Return what the query fell short of, and after how many seconds to retry.
 
     A retry makes sense only if nothing was returned, and leases of others are the reason.
     """
-    reason, n_selected, holdings = batch.selection.fallback_reason, len(batch.selection.indices), query.holdings
-    if not holdings or n_selected == query.request.batch_size:
+    project, request, holdings = query.project, query.request, query.holdings
+    reason, n_selected = batch.selection.fallback_reason, len(batch.selection.indices)
+    if n_selected == request.batch_size or (n_selected and not holdings):
         return reason, None
-    free_at = holdings.free_at[open_rows(query.project, query.request, holdings).is_candidate]
-    if len(free_at) == 0:
-        return reason, None
+    is_candidate = open_rows(project, request, holdings).is_candidate
+    others, free_at = holdings.others[is_candidate], holdings.free_at[is_candidate]
     if n_selected:
-        note = f"{len(free_at)} more are leased to others"
-        return f"{reason}; {note}" if reason else note, None
+        return join_notes(reason, f"{len(others)} more are leased to others" if len(others) else None), None
+    reason = why_exhausted(request, project.n_samples, labeled=project.labels.labeled, leased_to_others=others)
+    if len(others) == 0:
+        return reason, None
     retry_after = max(1, math.ceil((int(free_at.min()) - query.moment) / MICROSECONDS))
-    reason = (
-        f"all {len(free_at)} candidates are leased to others; the first lease ends in {retry_after} s at the latest"
-    )
-    return reason, retry_after
+    return f"{reason}; the first lease ends in {retry_after} s at the latest", retry_after
 
 
 def build_question(

@@ -12,6 +12,7 @@ from service.errors import FieldError, InvalidRequest
 from service.learning.pool import Pool
 from service.strategies import Need, Question
 from service.telemetry.metrics import time_selection
+from service.usecases.candidates import why_exhausted
 from service.usecases.explain import Names, check_explainable, explain
 from service.usecases.query_batch import choose_batch
 from service.usecases.query_id import query_id
@@ -37,6 +38,9 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
         time_selection(batch.selection.strategy, began)
         explanations = explain(question, batch, request, seed, names) if request.explain else None
     selection, n_labeled = batch.selection, len(question.labeled)
+    reason = selection.fallback_reason
+    if len(selection.indices) == 0:
+        reason = why_exhausted(request, len(question.pool), labeled=question.labeled)
     return QueryResult(
         project_id=None,
         query_id=query_id(request, ()),
@@ -44,7 +48,8 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
         ids=None,
         scores=scores_to_json(selection),
         strategy=selection.strategy,
-        fallback_reason=selection.fallback_reason,
+        fallback_reason=reason,
+        reason=selection.reason,
         model_version=None,
         n_labeled=n_labeled,
         n_unlabeled=len(question.pool) - n_labeled,

@@ -41,6 +41,7 @@ def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int],
     is_left[drawn] = False
     rng = np.random.default_rng(seed)
     selection = select(request.strategy, request.params, replace(question, is_open=is_left), n_wanted - len(drawn), rng)
+    selection = replace(selection, reason=with_note_of_labeled(selection, question))
     whole = assemble(leased, partly_labeled, selection, drawn)
     return Batch(whole, len(leased), len(partly_labeled), len(drawn))
 
@@ -54,20 +55,34 @@ def unlabeled_rows(question: Question) -> NDArray[np.bool_]:
     return is_unlabeled
 
 
+def with_note_of_labeled(selection: Selection, question: Question) -> str | None:
+    """Return the reason of a selection with a note on its samples that have a label already."""
+    if question.relabel_candidates is None:
+        return selection.reason
+    n_labeled = int(np.isin(selection.indices, question.relabel_candidates.rows).sum())
+    note = f"{n_labeled} of the batch have a label: another one for them is worth more than a first one elsewhere"
+    return join_notes(selection.reason, note if n_labeled else None)
+
+
+def join_notes(*notes: str | None) -> str | None:
+    """Return the notes as one text, None without any."""
+    return "; ".join(filter(None, notes)) or None
+
+
 def assemble(
     leased: NDArray[np.int64], partly_labeled: NDArray[np.int64], selection: Selection, drawn: NDArray[np.int64]
 ) -> Selection:
-    """Return a selection with the samples before and behind it, which have no score, and a note on each part."""
+    """Return a selection with the samples before and behind it, which have no score, and a reason for each part."""
     n_leased, n_partly, n_drawn = len(leased), len(partly_labeled), len(drawn)
     if n_leased + n_partly + n_drawn == 0:
         return selection
     position = "next" if n_leased else "first"
-    notes = [
+    reason = join_notes(
         f"the first {n_leased} were already leased to this annotator" if n_leased else None,
         f"the {position} {n_partly} have a label and need more" if n_partly else None,
-        selection.fallback_reason,
+        selection.reason,
         f"the last {n_drawn} were drawn for exploration" if n_drawn else None,
-    ]
+    )
     scores = selection.scores
     if scores is not None:
         scores = np.concatenate([np.full(n_leased + n_partly, np.nan), scores, np.full(n_drawn, np.nan)])
@@ -75,5 +90,5 @@ def assemble(
         selection,
         indices=np.concatenate([leased, partly_labeled, selection.indices, drawn]),
         scores=scores,
-        fallback_reason="; ".join(filter(None, notes)),
+        reason=reason,
     )

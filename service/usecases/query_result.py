@@ -30,6 +30,7 @@ class QueryResult:
     scores: list[float | None] | None
     strategy: str
     fallback_reason: str | None
+    reason: str | None
     model_version: int | None
     n_labeled: int
     n_unlabeled: int

@@ -21,6 +21,7 @@ RESULT = QueryResult(
     scores=[0.5] * 10,
     strategy="margin",
     fallback_reason=None,
+    reason=None,
     model_version=1,
     n_labeled=2,
     n_unlabeled=6,

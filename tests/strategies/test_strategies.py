@@ -289,7 +289,7 @@ MODEL = LogisticRegression().fit(GOOD, (GOOD[:, 0] > 2).astype(int) + (GOOD[:, 0
         ("auto", None, 0, "max_herding", "no sample is labelled, so these rows best represent the others"),
         ("auto", None, 1, "max_herding", "only one class is labelled, so these rows best"),
         ("auto", None, 2, "max_herding", "none has been fitted, so these rows"),
-        ("auto", MODEL, 3, "uherding", "auto: the rows that best represent what the model is unsure of"),
+        ("auto", MODEL, 3, "uherding", "auto chose uherding: the rows that best represent what the model is unsure of"),
         ("margin", None, 0, "max_herding", "no sample is labelled"),
         ("margin", None, 1, "margin", "'auto' does better"),
         ("margin", None, 2, "max_herding", "none has been fitted"),
@@ -304,8 +304,10 @@ MODEL = LogisticRegression().fit(GOOD, (GOOD[:, 0] > 2).astype(int) + (GOOD[:, 0
 def test_the_strategy_that_ran_and_why(name, model, n_classes_labeled, ran, reason):
     selection = ask(name, question_about(GOOD, model, n_classes_labeled), 3)
     assert selection.strategy == ran
-    assert (selection.fallback_reason or "").find(reason or "") >= 0
-    assert (selection.fallback_reason is None) == (reason is None)
+    fallback_reason, policy_reason = (None, reason) if name == "auto" else (reason, None)
+    for found, expected in ((selection.fallback_reason, fallback_reason), (selection.reason, policy_reason)):
+        assert (found is None) == (expected is None)
+        assert (expected or "") in (found or "")
 
 
 @pytest.mark.parametrize(
@@ -321,8 +323,9 @@ def test_the_strategy_that_ran_and_why(name, model, n_classes_labeled, ran, reas
 def test_auto_suits_the_situation_and_says_why(has_features, batch_size, ran, reason):
     question = replace(question_about(GOOD, MODEL, 3, labeled=range(6)), has_features=has_features)
     selection = ask("auto", question, batch_size)
-    assert selection.strategy == ran
-    assert reason in selection.fallback_reason
+    assert (selection.strategy, selection.fallback_reason) == (ran, None)
+    assert selection.reason.startswith(f"auto chose {ran}: ")
+    assert reason in selection.reason
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -332,8 +335,8 @@ def test_one_known_class_is_certain_and_the_seed_decides(name):
     assert len({selection.indices[0] for selection in selections}) > 3
 
 
-def test_a_reason_tells_of_the_fallback_and_of_the_sample():
-    reason = ask("auto", question_about(np.zeros((10_001, 1))), 1).fallback_reason
+def test_the_fallback_reason_names_the_fallback_and_the_sample():
+    reason = ask("margin", question_about(np.zeros((10_001, 1))), 1).fallback_reason
     assert reason.startswith("no model yet: no sample is labelled")
     assert reason.endswith("; max_herding considered a sample of 10000 of the 10001 candidates")
 
@@ -437,7 +440,7 @@ def check_selection(selection, question, n_expected, case):
 
 def check_equal(one, other, case=""):
     assert np.array_equal(one.indices, other.indices), case
-    assert one.fallback_reason == other.fallback_reason, case
+    assert (one.fallback_reason, one.reason) == (other.fallback_reason, other.reason), case
     assert (one.scores is None) == (other.scores is None), case
     assert one.scores is None or np.array_equal(one.scores, other.scores), case
 

@@ -38,7 +38,7 @@ def test_activelab_worked_by_hand():
     assert answer.indices.tolist() == [1, 2, 0, 3]
     expected = [(2 * 0.4 + 0.25) / 2.5, (0.55 + 0.25) / 1.5, (0.8 + 0.25) / 1.5, (3 * 0.95 + 0.25) / 3.5]
     assert answer.scores == pytest.approx(1 - np.array(expected))
-    assert answer.fallback_reason.startswith("2 of the batch have a label")
+    assert answer.fallback_reason is None
 
 
 def test_more_votes_for_the_same_quality_are_worth_less_another():
@@ -86,7 +86,7 @@ def test_activelab_asks_about_a_wrong_label_before_certain_samples(client: Flask
     reply = query(client, strategy="activelab", candidates=[1, 2, 18])
     assert (reply["indices"][0], reply["strategy"]) == (2, "activelab")
     assert reply["scores"] == sorted(reply["scores"], reverse=True)
-    assert reply["fallback_reason"].startswith("1 of the batch have a label")
+    assert reply["reason"].startswith("1 of the batch have a label")
     assert query(client, strategy="activelab", candidates=[1, 2, 18], annotator=ADA)["indices"] == [1, 18]
 
 
@@ -166,7 +166,7 @@ def test_partly_labelled_samples_come_first(client: FlaskClient, project: str) -
     # 7 lacks one label and the others two; the anonymous ones are the oldest.
     assert reply["indices"][:5] == [7, 0, 19, 3, 5]
     assert [score is None for score in reply["scores"]] == [True] * 5 + [False] * 3
-    assert reply["fallback_reason"] == "the first 5 have a label and need more"
+    assert (reply["fallback_reason"], reply["reason"]) == (None, "the first 5 have a label and need more")
     assert [each["chosen_by"] for each in reply["explanations"]] == ["overlap"] * 5 + ["strategy"] * 3
     assert query(client, 3, strategy="margin")["indices"] == reply["indices"][5:]
 

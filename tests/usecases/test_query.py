@@ -36,7 +36,8 @@ def test_the_uncertain_middle_comes_first(client: FlaskClient, project: str, str
 def test_auto_is_herding_where_the_model_is_unsure(client: FlaskClient, project: str) -> None:
     reply = post(client, "/query", project_id=project)
     assert (reply["strategy"], len(reply["indices"]), reply["lease_expires_at"]) == ("uherding", 1, None)
-    assert "what the model is unsure of" in reply["fallback_reason"]
+    assert reply["reason"] == "auto chose uherding: the rows that best represent what the model is unsure of"
+    assert reply["fallback_reason"] is None
 
 
 @pytest.mark.parametrize("strategy", ["auto", *MODEL_STRATEGIES])
@@ -46,7 +47,8 @@ def test_without_labels_representative_rows_are_selected(client: FlaskClient, st
     reply = post(client, "/query", project_id="p", batch_size=3, strategy=strategy)
     assert {index // 5 for index in reply["indices"]} == {0, 1, 2}
     assert (reply["strategy"], reply["scores"], reply["model_version"]) == ("max_herding", None, None)
-    assert "no model yet" in reply["fallback_reason"]
+    assert "no model yet" in reply["reason" if strategy == "auto" else "fallback_reason"]
+    assert reply["fallback_reason" if strategy == "auto" else "reason"] is None
 
 
 def test_with_one_class_all_scores_are_certain(client: FlaskClient) -> None:
@@ -150,3 +152,36 @@ def test_a_query_always_succeeds(client: FlaskClient, X: Any, y: list[int], stra
     post(client, "/fit", 201, project_id="p", X=X, y=[*y, *[None] * (30 - len(y))], estimator=spec)
     reply = post(client, "/query", project_id="p", batch_size=7, strategy=strategy)
     assert len(set(reply["indices"])) == 7
+
+
+def test_a_query_without_samples_left_says_where_they_are(client: FlaskClient, project: str) -> None:
+    labels = [{"index": 5, "label": 0}, {"index": 6, "skip": True}, {"index": 7, "skip": True}]
+    post(client, "/label", project_id=project, labels=labels)
+    for strategy in ("auto", "margin", "k_means"):
+        reply = post(client, "/query", project_id=project, strategy=strategy, candidates=[0, 5, 6, 7, 8], exclude=[8])
+        assert reply["indices"] == []
+        assert reply["fallback_reason"] == ("nothing is left to ask: 16 left out by the request, 2 labelled, 2 skipped")
+        assert (reply["reason"] is None) == (strategy != "auto")
+
+
+@pytest.mark.parametrize("purpose", ["training", "evaluation"])
+def test_an_exhausted_pool_is_a_fallback_for_every_purpose(client: FlaskClient, project: str, purpose: str) -> None:
+    labels = [{"index": index, "label": 0} for index in range(1, 19)]
+    post(client, "/label", project_id=project, labels=labels, refit="never")
+    reply = post(client, "/query", project_id=project, purpose=purpose)
+    assert (reply["indices"], reply["fallback_reason"]) == ([], "nothing is left to ask: 20 labelled")
+
+
+def test_a_sample_skipped_by_the_annotator_counts_as_skipped(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), skips_to_drop=2)
+    post(client, "/label", project_id="p", labels=[{"index": 5, "skip": True, "annotator": "ada"}])
+    reply = post(client, "/query", project_id="p", annotator="ada", candidates=[5])
+    assert reply["fallback_reason"] == "nothing is left to ask: 19 left out by the request, 1 skipped"
+    assert post(client, "/query", project_id="p", annotator="bob", candidates=[5])["indices"] == [5]
+
+
+def test_a_label_in_the_way_of_overlap_counts_as_labelled(client: FlaskClient, project: str) -> None:
+    labels = [{"index": 5, "label": 0, "annotator": "ada"}]
+    post(client, "/label", project_id=project, labels=labels)
+    reply = post(client, "/query", project_id=project, annotator="ada", overlap=2, candidates=[5])
+    assert reply["fallback_reason"] == "nothing is left to ask: 19 left out by the request, 1 labelled"

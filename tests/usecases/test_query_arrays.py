@@ -78,6 +78,7 @@ def test_the_reply_has_no_project(client: FlaskClient) -> None:
         "ids": None,
         "strategy": "margin",
         "fallback_reason": None,
+        "reason": None,
         "model_version": None,
         "n_labeled": 0,
         "n_unlabeled": 4,
@@ -311,3 +312,9 @@ def test_the_error_for_missing_arrays_names_alternatives(client: FlaskClient) ->
         "is required for strategy 'badge'; strategies that work with what was sent: "
         "auto, entropy, falcun, least_confidence, margin, power, random, ratio"
     )
+
+
+def test_nothing_is_left_if_all_samples_are_labelled_or_excluded(client: FlaskClient) -> None:
+    reply = post(client, "/query", X=[[0.0], [1.0], [2.0]], y=["a", "b", None], exclude=[2], strategy="k_center")
+    assert (reply["indices"], reply["reason"]) == ([], None)
+    assert reply["fallback_reason"] == "nothing is left to ask: 1 left out by the request, 2 labelled"

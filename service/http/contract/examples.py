@@ -121,6 +121,7 @@ def query_reply(indices: list[int], scores: list[float] | None, strategy: str, *
         "scores": scores,
         "strategy": strategy,
         "fallback_reason": None,
+        "reason": None,
         "model_version": 1,
         "n_labeled": 2,
         "n_unlabeled": 6,

@@ -224,7 +224,14 @@ class QueryReplySchema(BaseSchema):
     )
     strategy = string("The strategy that ran.")
     fallback_reason = RawField(
-        or_null("string"), "Why another strategy ran, or why it saw only part of the pool; null otherwise."
+        or_null("string"),
+        "What the query fell short of: why another strategy ran, why it saw only part of the pool, or why fewer "
+        "samples are free; null otherwise. If no sample is left, it begins with `nothing is left to ask` and says why.",
+    )
+    reason = RawField(
+        or_null("string"),
+        "What `auto` chose and why, and which samples the strategy did not choose: those already leased, those that "
+        "have a label, those drawn for exploration. Null for a named strategy that chose the whole batch.",
     )
     model_version = RawField(
         {**or_null("integer"), "minimum": 1},

@@ -32,10 +32,10 @@ class Need(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a policy decided: the strategy to run, and why, where that is not the usual one."""
+    """The strategy to run, and the reason for it."""
 
     strategy: str
-    reason: str | None = None
+    reason: str
 
 
 # A set strategy is asked as (view, batch_size, rng, **params) with 1 <= batch_size <= candidates. It answers with so

@@ -23,12 +23,16 @@ from service.strategies.engine.registry import Choice, Need, Strategy, resolve_s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """The batch, ask-first first: pool indices (b,), scores (b,), the strategy that ran, and what it fell short of."""
+    """The batch, ask-first first: pool indices (b,), scores (b,) and the strategy that ran.
+
+    `fallback_reason` says what it fell short of, `reason` why a policy chose it and what else is in the batch.
+    """
 
     indices: NDArray[np.int64]
     scores: Scores | None
     strategy: str
     fallback_reason: str | None
+    reason: str | None = None
 
 
 class OneClassModel:
@@ -48,7 +52,8 @@ class Plan:
     strategy: Strategy
     params: Parameters
     model: Classifier
-    reason: str | None
+    fallback_reason: str | None = None
+    reason: str | None = None
 
 
 def select(
@@ -56,13 +61,13 @@ def select(
 ) -> Selection:
     """Choose `batch_size` candidates, or all where there are fewer; the same state of `rng` gives the same answer.
 
-    A strategy that cannot run yet is replaced, never refused: `Selection` names the one that ran and the reason.
+    A strategy that cannot run yet is replaced, never refused: `Selection` names the one that ran and says why.
     """
     plan = choose_plan(strategy, params, question, batch_size)
     run = run_scorer if plan.strategy.kind == "scorer" else run_set
     selection = run(plan, question, min(batch_size, question.n_open), rng)
-    reasons = [reason for reason in (plan.reason, selection.fallback_reason) if reason]
-    return replace(selection, fallback_reason="; ".join(reasons) or None)
+    shortfalls = filter(None, (plan.fallback_reason, selection.fallback_reason))
+    return replace(selection, fallback_reason="; ".join(shortfalls) or None, reason=plan.reason)
 
 
 def choose_plan(strategy: Strategy, params: Parameters, question: Question, batch_size: int) -> Plan:
@@ -70,13 +75,14 @@ def choose_plan(strategy: Strategy, params: Parameters, question: Question, batc
     model = OneClassModel() if question.model is None else question.model
     if strategy.kind == "policy":
         choice: Choice = strategy.function(question, batch_size)
-    elif question.model is not None or not strategy.needs & {Need.PROBABILITIES, Need.MEMBERS}:
-        return Plan(strategy, params, model, None)
-    elif question.n_classes_labeled == 1:
+        reason = f"{strategy.name} chose {choice.strategy}: {choice.reason}"
+        return Plan(*resolve_strategy(choice.strategy, {}), model, reason=reason)
+    if question.model is not None or not strategy.needs & {Need.PROBABILITIES, Need.MEMBERS}:
+        return Plan(strategy, params, model)
+    if question.n_classes_labeled == 1:
         reason = "no model yet: only one class is labelled, so all samples are equally certain; 'auto' does better here"
         return Plan(strategy, params, model, reason)
-    else:
-        choice = choose_without_model(question)
+    choice = choose_without_model(question)
     return Plan(*resolve_strategy(choice.strategy, {}), model, choice.reason)
 
 
