@@ -6,10 +6,11 @@ model (`Project.fit_is_due`): neither is stored, so neither can contradict the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from service.domain.labels import (
     look_up,
     misplaced_anonymous,
 )
+from service.domain.new_labels import wrong_new_labels
 from service.domain.parameters import Parameters
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
@@ -46,6 +48,9 @@ ConsensusMethod = Literal["crowdlab", "majority"]
 """How the votes of several annotators on one sample become one label."""
 
 DEFAULT_CONSENSUS_METHOD: ConsensusMethod = "crowdlab"
+
+SimilarLabels = Literal["refuse", "allow"]
+"""Whether a label may become a class that looks like another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,7 @@ class Project:
     event_log: EventLog | None = EventLog()
     skips_to_drop: int = 1
     feature_names: tuple[str, ...] | None = None
+    similar_labels: SimilarLabels = "refuse"
 
     @property
     def n_samples(self) -> int:
@@ -391,11 +397,13 @@ def format_time(microseconds: int) -> str:
     return str(format_times(np.array(microseconds)))
 
 
-def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[[int], str]) -> Project:
+def extend_classes(
+    project: Project, values: Sequence[Label], pointer: Callable[[int], str], confirmed: Collection[Label] = ()
+) -> Project:
     """Return the project with new classes of `values` appended to its own, sorted.
 
-    Raises InvalidRequest, at `pointer(position)`, for each value that has another type than the project's labels or is
-    not among its declared classes.
+    Raises InvalidRequest, at `pointer(position)`, for each value that has another type than the project's labels, is
+    not among its declared classes, or looks like another class without being `confirmed`.
     """
     errors = []
     new: list[Label] = []
@@ -419,13 +427,26 @@ def extend_classes(project: Project, values: Sequence[Label], pointer: Callable[
             break
     if errors:
         raise InvalidRequest(errors)
-    return replace(project, classes=project.classes + tuple(sorted(new))) if new else project
+    if not new:
+        return project
+    refuse_wrong_new_labels(project, new, lambda label: pointer(values.index(label)), confirmed)
+    return replace(project, classes=project.classes + tuple(sorted(new)))
+
+
+def refuse_wrong_new_labels(
+    project: Project, new: Sequence[Label], pointer: Callable[[Label], str], confirmed: Collection[Label] = ()
+) -> None:
+    """Raise InvalidRequest, at `pointer(label)`, for labels that cannot become classes of the project."""
+    wrong = wrong_new_labels(project.classes, new, allow_similar=project.similar_labels == "allow", confirmed=confirmed)
+    errors = [FieldError(pointer(label), problem) for label, problem in islice(wrong, MAX_ERRORS + 1)]
+    if errors:
+        raise InvalidRequest(errors)
 
 
 def declare_classes(project: Project, classes: Sequence[Label]) -> Project:
     """Return the project with its classes declared: other labels are refused from now on.
 
-    Raises InvalidRequest at `/classes` if a class of the project is missing.
+    Raises InvalidRequest at `/classes` if a class of the project is missing, or if a new one looks like another.
     """
     declared = {(type(label), label) for label in classes}  # True is not 1
     missing = [label for label in project.classes if (type(label), label) not in declared]
@@ -434,6 +455,7 @@ def declare_classes(project: Project, classes: Sequence[Label]) -> Project:
         raise InvalidRequest.at("/classes", f"must include all classes of the project; {names} missing")
     known = set(project.classes)
     new = tuple(label for label in classes if label not in known)
+    refuse_wrong_new_labels(project, new, lambda label: f"/classes/{classes.index(label)}")
     return replace(project, classes=project.classes + new, classes_declared=True)
 
 

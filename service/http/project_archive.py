@@ -25,7 +25,7 @@ from marshmallow import ValidationError
 
 from service import __version__
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Votes
-from service.domain.project import MAX_CLASSES, ConsensusMethod
+from service.domain.project import MAX_CLASSES, ConsensusMethod, SimilarLabels
 from service.domain.sample_ids import SampleIds
 from service.errors import InvalidRequest
 from service.http.body.formats.archive import (
@@ -103,6 +103,7 @@ class FactsSchema(BaseSchema):
     # Archives of earlier versions lack these.
     feature_names = RuleField(fields.feature_names(), load_default=None, allow_none=True)
     skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
+    similar_labels = RuleField(fields.one_of(*get_args(SimilarLabels)), load_default="refuse")
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)

@@ -84,6 +84,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "fit_error": project.fit_error,
         "changed_since_fit": project.changed_since_fit,
         "skips_to_drop": project.skips_to_drop,
+        "similar_labels": project.similar_labels,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -105,6 +106,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "history": None if record["history"] is None else EventLog(*record["history"]),
                 "changed_since_fit": record["changed_since_fit"],
                 "skips_to_drop": record["skips_to_drop"],
+                "similar_labels": record["similar_labels"],
                 "feature_names": record["feature_names"],
             }
         )
@@ -126,7 +128,8 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
     if written < SCHEMA_VERSION:
         is_current = model is None or model["labels_revision"] == record["labels_revision"]
         changed = np.empty(0, np.int64) if is_current else None
-        record = {**record, "changed_since_fit": changed, "skips_to_drop": 1, "feature_names": None}
+        new_keys = {"skips_to_drop": 1, "feature_names": None, "similar_labels": "refuse"}
+        record = {**record, "changed_since_fit": changed, **new_keys}
     return record
 
 

@@ -17,6 +17,7 @@ from service.domain.project import (
     HeldOut,
     Project,
     Segment,
+    SimilarLabels,
     declare_classes,
     encode_labels,
     extend_classes,
@@ -70,6 +71,7 @@ class FitRequest:
     estimator: EstimatorSpec | None = None
     consensus_method: ConsensusMethod | None = None
     skips_to_drop: int | None = None
+    similar_labels: SimilarLabels | None = None
     random_state: int | None = None
     replace: bool = False
     missing_is_class: bool = False
@@ -192,6 +194,7 @@ def with_changes(project: Project, request: FitRequest) -> Project:
         estimator=request.estimator or project.estimator,
         consensus_method=request.consensus_method or project.consensus_method,
         skips_to_drop=request.skips_to_drop or project.skips_to_drop,
+        similar_labels=request.similar_labels or project.similar_labels,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:

@@ -28,13 +28,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SubmittedLabel:
-    """A record of POST /label: a sample by index or id, and its label, None for a skip."""
+    """A record of POST /label: a sample by index or id, and its label, None for a skip.
+
+    With `new_class` the label may be a class that looks like another one.
+    """
 
     index: int | None
     sample_id: str | None
     label: Label | None
     annotator: str | None = None
     query_id: str | None = None
+    new_class: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +228,8 @@ def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Seq
         if record.label is not None:
             firsts.setdefault(record.label, position)
     positions = list(firsts.values())
-    project = extend_classes(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label")
+    confirmed = {record.label for record in labels if record.new_class and record.label is not None}
+    project = extend_classes(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label", confirmed)
     class_code = {label: code for code, label in enumerate(project.classes)}
     annotator_code = {name: code for code, name in enumerate(project.annotators)}
     for position, record in enumerate(labels):

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from service.domain.labels import ANONYMOUS, SKIP, Label, look_up
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
-from service.domain.project import ConsensusMethod, EstimatorSpec, ModelRef, Project, TestScore, format_times
+from service.domain.project import (
+    ConsensusMethod,
+    EstimatorSpec,
+    ModelRef,
+    Project,
+    SimilarLabels,
+    TestScore,
+    format_times,
+)
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 
@@ -52,6 +60,7 @@ class ProjectSummary:
     estimator: EstimatorSpec
     consensus_method: ConsensusMethod
     skips_to_drop: int
+    similar_labels: SimilarLabels
     random_state: int
     model: ModelRef | None
     n_labels_since_fit: int

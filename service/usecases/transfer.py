@@ -22,6 +22,7 @@ from service.domain.project import (
     HeldOut,
     Project,
     Segment,
+    SimilarLabels,
     contradictions,
     now,
 )
@@ -58,6 +59,7 @@ class ProjectFacts:
     classes_declared: bool
     annotators: Sequence[str]
     skips_to_drop: int
+    similar_labels: SimilarLabels
     labels_revision: int
     last_model: int
     created_at: int
@@ -190,6 +192,7 @@ def build_project(request: ImportRequest) -> Project:
         classes_declared=facts.classes_declared,
         annotators=tuple(facts.annotators),
         skips_to_drop=facts.skips_to_drop,
+        similar_labels=facts.similar_labels,
         votes=request.votes,
         labels_revision=facts.labels_revision,
         model=None,

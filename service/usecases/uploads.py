@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels, Label, is_blank, missing_spellings
+from service.domain.new_labels import wrong_text
 from service.domain.project import Project, quote_label
-from service.errors import FieldError, InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
 
@@ -58,6 +60,15 @@ def refuse_missing_spellings(
             as_unlabeled = "leave out rows without a label"
         as_class = "a blank text cannot be a class" if blank else '"missing_label": null makes it a class'
         errors.append(FieldError(pointer_of(code), f"{quoted} looks like a missing label; {as_unlabeled}, {as_class}"))
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def refuse_wrong_text(field: str, labels: EncodedLabels) -> None:
+    """Raise InvalidRequest at the first row of each label that is blank or has control characters."""
+    pointer_of = first_entry(field, labels)
+    wrong = ((code, problem) for code, label in enumerate(labels.values) if (problem := wrong_text(label)))
+    errors = [FieldError(pointer_of(code), problem) for code, problem in islice(wrong, MAX_ERRORS + 1)]
     if errors:
         raise InvalidRequest(errors)
 

@@ -71,6 +71,7 @@ def project(version: int, **changes: Json) -> Json:
         "estimator": LOGISTIC,
         "consensus": "crowdlab",
         "skips_to_drop": 1,
+        "similar_labels": "refuse",
         "random_state": 0,
         "model_version": 1,
         "n_labels_since_fit": 0,

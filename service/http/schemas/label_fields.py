@@ -164,6 +164,7 @@ ANSWER_RULES = {
     "skip": boolean(),
     "annotator": ANNOTATOR,
     "query_id": QUERY_ID,
+    "new_class": boolean(),
 }
 
 
@@ -185,6 +186,7 @@ def answers() -> Rule:
                 record.get("label"),
                 record.get("annotator"),
                 record.get("query_id"),
+                record.get("new_class", False),
             )
             for record in value
         ]
@@ -237,6 +239,7 @@ def answer_schema() -> JsonSchema:
         "skip": "true = the sample cannot be labelled and is not returned again.",
         "annotator": "The annotator.",
         "query_id": "The query that returned the sample.",
+        "new_class": "true = the label may be a new class that looks like another one.",
     }
     properties = {
         name: {**rule.schema, **({"description": descriptions[name]} if name in descriptions else {})}

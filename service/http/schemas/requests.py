@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service import strategies
 from service.domain.labels import INT64_MAX, EncodedLabels
 from service.domain.leases import MAX_LEASE_SECONDS
-from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, type_name
+from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, SimilarLabels, type_name
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
@@ -25,7 +25,7 @@ from service.usecases.append import AppendRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest
 from service.usecases.query_request import QueryRequest
-from service.usecases.uploads import refuse_missing_spellings
+from service.usecases.uploads import refuse_missing_spellings, refuse_wrong_text
 
 MAX_SEED = 2**32 - 1
 MAX_PAGE = 1_000
@@ -99,6 +99,11 @@ class FitSchema(BaseSchema):
     skips_to_drop = RuleField(
         fields.integer(1, MAX_SKIPS_TO_DROP),
         "How many annotators must skip a sample before no others are asked about it; 1 for a new project.",
+    )
+    similar_labels = RuleField(
+        fields.one_of(*get_args(SimilarLabels)),
+        "Whether a new label may look like another class: be equal after NFKC, case folding and stripping, without "
+        "format characters. `refuse` for a new project.",
     )
     random_state = seed_field("The project's seed; default 0.")
     replace = RuleField(
@@ -281,6 +286,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         estimator=estimator_spec(data["estimator"]) if "estimator" in data else None,
         consensus_method=data.get("consensus"),
         skips_to_drop=data.get("skips_to_drop"),
+        similar_labels=data.get("similar_labels"),
         random_state=data.get("random_state"),
         replace=data["replace"],
         missing_is_class=missing_is_class(data),
@@ -351,6 +357,7 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
     y = labels_of("y", data) if "y" in data else None
     if y is not None:
         refuse_missing_spellings("y", y, (), missing_is_class=missing_is_class(data))
+        refuse_wrong_text("y", y)
     strategy, params = strategies.resolve_strategy(data["strategy"], data["params"])
     return QueryRequest(
         project_id=data.get("project_id"),

@@ -137,6 +137,7 @@ class ProjectSchema(BaseSchema):
         "How the labels of several annotators become one: `crowdlab` or `majority`.", attribute="consensus_method"
     )
     skips_to_drop = count("How many annotators must skip a sample before the others are not asked about it.")
+    similar_labels = string("Whether a new label may look like another class: `refuse` or `allow`.")
     random_state = count("The project's seed.")
     model_version = model_version_field(attribute="model.version", dump_default=None)
     n_labels_since_fit = labels_since_fit()
