@@ -16,7 +16,7 @@ from service.demo.comparisons import Comparison, Labels, Run, run_comparison
 
 CLIENT_THREADS = 4
 RANDOM_QUERY_FACTOR = 2
-"""Random runs have this many times the queries, to find how many they need for the same accuracy."""
+"""Factor of queries in random runs, to find how many they need for the same accuracy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""CSV (RFC 4180) that a spreadsheet can open without running what a label or a name says."""
+"""CSV (RFC 4180) that a spreadsheet can open without running labels or names as formulas."""
 
 from __future__ import annotations
 

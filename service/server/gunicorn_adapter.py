@@ -45,7 +45,7 @@ STATUS_OF_ERROR: dict[type[Exception], int] = {
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 PAUSE_SECONDS = 0.05
-"""How long the worker stops accepting when it has no file descriptor left for a connection."""
+"""Pause in accepting connections when the worker has no file descriptor left."""
 
 
 class Logger(glogging.Logger):
@@ -177,7 +177,7 @@ class Worker(ThreadWorker):
             detail = "internal error; the log of the service has more under this request id"
         else:
             detail = f"the request cannot be parsed: {exc}"[:500]
-            # The text of the error may quote the request, and the log holds nothing of what was sent.
+            # The text of the error may quote the request, which the log must not hold.
             self.log.warning("answered %d: %s", status, type(exc).__name__, extra=extra)
         with suppress(OSError):
             client.sendall(problem_reply(status, detail, request_id))

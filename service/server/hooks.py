@@ -12,7 +12,7 @@ from service.server.gunicorn_adapter import Logger
 from service.telemetry.multiprocess import begin_worker, end_worker, free_number, shared_directory
 
 SOCKET_TIMEOUT_SECONDS = 30
-"""Timeout of one read or write on a TLS connection; `slow_clients` sees to all other connections."""
+"""Timeout of one read or write on a TLS connection; `slow_clients` handles all other connections."""
 
 logger_class = Logger
 

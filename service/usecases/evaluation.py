@@ -1,7 +1,7 @@
 """GET /projects/{id}/evaluation: how good the model is, estimated without a held-out set.
 
-The rows of the project's own random order that are labelled without a gap are a uniform sample of the pool, whoever
-asked for them and why. Each of them is predicted by a model that was not fitted to it.
+The rows before the first unlabelled one in the project's random order are a uniform sample of the pool, however they
+came to be labelled. Each is predicted by a model that was not fitted to it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from service.strategies.uncertainty import least_confidence
 from service.usecases.training import read_with_model
 
 MIN_ROWS = 20
-"""An estimate from fewer rows says nothing worth reading."""
+"""Minimum number of rows for an estimate."""
 
 METHOD = "uniform sample, out of fold"
 MEASURED_ON = (
@@ -45,7 +45,7 @@ BIAS = (
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Estimates of the model's quality from `n` uniformly drawn samples; None where they are too few."""
+    """Estimates of the model's quality from `n` uniformly drawn samples; None if these are too few."""
 
     n: int
     method: str

@@ -175,7 +175,7 @@ def commit_model(store: Store, before: Project, classifier: Classifier, model: M
 
 
 def commit_failure(store: Store, before: Project, error: str, *, is_final: bool) -> None:
-    """Commit the reason why a fit failed, if the store allows it: the caller is told in any case."""
+    """Commit the reason why a fit failed; errors of the store are ignored, as the caller reports the failure anyway."""
     with suppress(ServiceError, OSError), store.transaction(before.project_id) as transaction:
         current = check_same_pool(transaction.project, before)
         failed = current.with_failed_fit(before, error, is_final=is_final)

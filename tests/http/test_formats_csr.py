@@ -1,4 +1,4 @@
-"""scipy's .npz from untrusted clients: right archives are read, wrong ones refused."""
+"""scipy's .npz from untrusted clients: valid archives are read, invalid ones refused."""
 
 import io
 import tracemalloc
@@ -19,7 +19,7 @@ MATRIX = sparse.csr_array(np.array([[0, 1.5, 0], [0, 0, 0], [-2, 0, 3]]))
 
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory):
-    """One directory for all tests here; a staged file takes a name that nothing else has."""
+    """One directory for all tests of this file; staged files have unique names."""
     return Staging(tmp_path_factory.mktemp("staging"))
 
 
@@ -58,7 +58,7 @@ def read(staging, data, max_cells=10**6):
 
 
 def refused(staging, data, **options):
-    """Read a bad archive, and return the pointer and the words with which it is refused."""
+    """Read a bad archive, and return the pointer and detail of its error."""
     with pytest.raises(InvalidRequest) as caught:
         read(staging, data, **options)
     (error,) = caught.value.errors
@@ -190,9 +190,9 @@ WRONG = [
     (archive(data=npy(ARRAYS["data"]) + b"\0"), "/X", "more bytes"),
     (archive(data=b""), "/X", "ends within its .npy header"),
     (archive(data=b"no array"), "/X", "magic"),
-    (b"PK\x03\x04", "/X", "cannot"),
+    (b"PK\x03\x04", "/X", "not a readable archive"),
     (b"PK\x05\x06" + bytes(18), "/X", "save_npz"),
-    (b"", "/X", "cannot"),
+    (b"", "/X", "not a readable archive"),
 ]
 
 
@@ -200,7 +200,7 @@ WRONG = [
 def test_a_wrong_archive_is_refused(staging, data, pointer, excerpt):
     where, detail = refused(staging, data)
     assert where == pointer
-    assert excerpt in detail.replace("that can be read", "cannot")
+    assert excerpt in detail
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def render() -> str:
 
 
 class Plain(yaml.SafeDumper):
-    """Writes every value where it stands, without anchors."""
+    """Writes YAML without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Write no anchors."""
@@ -291,9 +291,9 @@ def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema]:
 
 def responses(operation: Operation) -> dict[str, Any]:
     """Return the responses of an operation."""
-    answered = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
+    responses = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
     if is_cached(operation):
-        answered["304"] = {"description": "The caller's copy is current.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
+        responses["304"] = {"description": "The caller's copy is current.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
     has_body = operation.body or operation.file
     conditions = (412, 422) if is_cached(operation) else ()
     keys = (409, 422) if operation.method == "POST" else ()
@@ -301,9 +301,9 @@ def responses(operation: Operation) -> dict[str, Any]:
         {*operation.problems, *(EVERY_BODY if has_body else ()), *refusals(operation), *conditions, *keys}
     )
     for status in statuses:
-        answered[str(status)] = failure(MEANINGS[status], operation, status)
-    answered["default"] = failure("Any other error, such as an internal error (500).", operation, None)
-    return answered
+        responses[str(status)] = failure(MEANINGS[status], operation, status)
+    responses["default"] = failure("Any other error, such as an internal error (500).", operation, None)
+    return responses
 
 
 def refusals(operation: Operation) -> tuple[int, ...]:

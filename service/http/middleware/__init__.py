@@ -1,1 +1,1 @@
-"""What applies to every request: authentication, logging, metrics, idempotency, ETags."""
+"""Code that runs for every request: authentication, logging, metrics, idempotency, ETags."""

@@ -84,7 +84,7 @@ class BaseSchema(Schema):
 
     @pre_load
     def refuse_many_unknown(self, data: Any, **_: Any) -> Any:
-        """Refuse a document with more unknown fields than are listed before an error is made for each of them."""
+        """Refuse a document with too many unknown fields to list, without an error for each."""
         if isinstance(data, dict) and len(data) > len(self.load_fields) + MAX_ERRORS:
             known = {field.data_key or name for name, field in self.load_fields.items()}
             unknown = islice((name for name in data if name not in known), MAX_ERRORS + 1)

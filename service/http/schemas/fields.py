@@ -251,7 +251,7 @@ def feature_names() -> Rule:
 
 
 def unique_names(what: str) -> Rule:
-    """A list of unique strings -> list; `what` says in errors what they are."""
+    """A list of unique strings -> list; `what` names them in errors."""
 
     def read(value: Any) -> list[str]:
         if not isinstance(value, list) or not value:

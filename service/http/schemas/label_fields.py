@@ -195,7 +195,7 @@ def answers() -> Rule:
 
 
 def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
-    """Return what is wrong with a record, or None."""
+    """Return the error of a record, or None."""
     if not isinstance(record, dict):
         return "must be an object with 'index' or 'id', and 'label' or 'skip': true"
     wrong: dict[str, list[str]] = {}

@@ -21,7 +21,7 @@ MAX_INDICES = 1_000
 
 
 def share_text() -> Rule:
-    """A number from 0 to 1 as it stands in a URL."""
+    """A number from 0 to 1 in a URL -> float."""
 
     def read(value: Any) -> float:
         try:
@@ -36,7 +36,7 @@ def share_text() -> Rule:
 
 
 def index_list_text() -> Rule:
-    """Some indices, separated by commas, as they stand in a URL -> list."""
+    """Indices in a URL, separated by commas -> list."""
     index = integer_text(0, INT64_MAX)
 
     def read(value: Any) -> list[int]:
@@ -52,7 +52,7 @@ def index_list_text() -> Rule:
 
 
 def switch_text() -> Rule:
-    """`true` or `false` as it stands in a URL -> bool."""
+    """`true` or `false` in a URL -> bool."""
     word = one_of("true", "false")
     return Rule(lambda value: word.read(value) == "true", {"type": "boolean"})
 

@@ -231,7 +231,7 @@ class LabelSchema(BaseSchema):
 
 
 def safe_field() -> RuleField:
-    """Return the parameter that says how the cells of CSV are written."""
+    """Return the parameter for how CSV cells are written."""
     return RuleField(
         fields.one_of("spreadsheet", "none"),
         "How CSV is written: with `spreadsheet` an apostrophe precedes cells that begin with `=`, `+`, `-`, `@`, a tab "

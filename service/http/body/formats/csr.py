@@ -1,4 +1,4 @@
-"""Read sparse matrices of `scipy.sparse.save_npz`: a zip archive with the three arrays of CSR, read row by row.
+"""Read sparse matrices of `scipy.sparse.save_npz`: a zip archive with the three arrays of CSR, read in blocks of rows.
 
 An archive of 5 kB may announce terabytes, so each member is read in pieces and only the bytes read count.
 """
@@ -26,7 +26,7 @@ from service.store.staging import SPARSE, StagedRows, Staging
 MAGIC = b"PK\x03\x04"
 
 MAX_COLUMNS = 2**22
-"""A vocabulary or a hash of 22 bits; a model holds a few numbers per column and class."""
+"""Enough for a vocabulary or a 22-bit hash; a model stores a few numbers per column and class."""
 
 MEMBERS = ("format.npy", "shape.npy", "data.npy", "indices.npy", "indptr.npy")
 OPTIONAL_MEMBERS = {"_is_array.npy"}
@@ -38,7 +38,7 @@ BLOCK_VALUES = 2**17
 
 MAX_READ_BYTES = 2**17
 
-# Exceptions of `zipfile` for broken archives, beside ValueError.
+# Exceptions of `zipfile` for broken archives, in addition to ValueError.
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -53,7 +53,7 @@ LENGTHS = "the lengths of indices, data and the end of indptr differ"
 
 
 class BoundedReads(FileIO):
-    """A file with a limit on each read: `zipfile` reads the list of members whole, however long it is."""
+    """A file with a limit on each read: `zipfile` reads the whole list of members, however long it is."""
 
     most_bytes = MAX_READ_BYTES
 
@@ -141,7 +141,7 @@ def read_csr(path: Path, pointer: str, staging: Staging, max_cells: int) -> Stag
             reader = CsrReader(pointer, members, read_shape(members["shape"]), max_cells)
             return stage_rows(reader, staging)
     except UNREADABLE as error:
-        raise ValueError(f"is not an archive of scipy.sparse.save_npz that can be read: {error}") from None
+        raise ValueError(f"is not a readable archive of scipy.sparse.save_npz: {error}") from None
 
 
 def open_members(archive: zipfile.ZipFile, files: ExitStack) -> dict[str, Member]:
@@ -169,7 +169,7 @@ def check_format(member: Member) -> None:
     """Raise ValueError unless the format of the matrix is CSR."""
     dtype, shape = member.header.dtype, member.header.shape
     if dtype.kind not in "SU" or shape not in ((), (1,)) or dtype.itemsize > MAX_FORMAT_BYTES:
-        raise ValueError("has a format.npy that cannot be read")
+        raise ValueError("has an unreadable format.npy")
     characters = member.take(1).view(np.uint8 if dtype.kind == "S" else np.uint32).tolist()
     if characters != list(b"csr"):
         name = "".join(chr(c) for c in characters if 97 <= c <= 122)
@@ -199,9 +199,7 @@ class CsrReader:
             if member.header.dtype.kind not in kinds or len(member.header.shape) != 1:
                 raise ValueError(f"{member.name} holds {member.header.dtype} of {len(member.header.shape)} dimensions")
         if self.indptr.n_left != self.n_rows + 1 or self.indices.n_left != self.data.n_left:
-            raise ValueError(
-                "has arrays whose lengths do not fit one another: indptr has one entry more than there are rows"
-            )
+            raise ValueError("has arrays of inconsistent lengths: indptr must have one entry more than there are rows")
         if self.n_rows + self.data.n_left > max_cells:
             problem = f"has {self.n_rows} rows and {self.data.n_left} values; AQ_MAX_POOL_CELLS allows {max_cells}"
             raise ValueError(problem)
@@ -244,7 +242,7 @@ class CsrReader:
     def _block(self, lengths: NDArray[np.int64], row: int) -> Block:
         most = max(BLOCK_VALUES, self.n_columns)
         block = self._read(np.minimum(lengths, most), row)
-        # A row with repeated columns may be too long for memory. It is the only one of its block.
+        # A row with repeated columns may be too long for memory; it is then the only one of its block.
         for n_read in range(most, int(lengths[0]), most):
             block = merge_repeated(
                 join_rows(block, self._read(np.minimum(lengths - n_read, most), row)), self.n_columns

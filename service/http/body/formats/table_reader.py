@@ -1,11 +1,11 @@
-"""Read Arrow and Parquet files in a process of its own, which `formats.tables` starts.
+"""Read Arrow and Parquet files in a separate process, which `formats.tables` starts.
 
-pyarrow allocates what a file announces: 5 kB may announce gigabytes. A limit on the memory of the worker would end the
-requests of others, one on this process ends no more than the file. Little is imported, so that it starts quickly.
+pyarrow allocates the sizes a file announces: 5 kB may announce gigabytes. A memory limit on the worker would end other
+requests, too; one on this process ends only its own. Few modules are imported, so that it starts quickly.
 
 A request is a line of JSON on standard input. The reply is a series of frames on standard output, each a line of JSON
-and as many bytes as it says: blocks of numbers, the first with the names of the columns, lists of values in JSON, and
-an error or an empty object at the end.
+followed by the number of bytes it gives: blocks of numbers, the first with the names of the columns, or lists of values
+in JSON; the last frame is an error or an empty object.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 BLOCK_CELLS = 2**18
-"""How many numbers are sent at a time."""
+"""Numbers sent at a time."""
 
 BATCH_ROWS = 4096
-"""How many lists or labels are read at a time."""
+"""Lists or labels read at a time."""
 
 MAX_NAMES_LENGTH = 2**22
-"""How many characters all names of columns may have: each commit of a project writes them."""
+"""Maximum total length of the column names, which each commit of a project writes."""
 
 NULL = "must be a finite number, not null"
 
@@ -49,7 +49,7 @@ class WrongValue(Exception):
 
 
 def main() -> None:
-    """Answer requests until standard input ends, which it does with the worker."""
+    """Handle requests until standard input ends, as it does when the worker ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A service manager signals all processes at once, while the worker still completes its requests.
     for stop in (signal.SIGINT, signal.SIGTERM):
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def send_table(request: dict[str, Any]) -> dict[str, Any]:
-    """Send the frames of a table, and return the last one, which says what is wrong with it, if anything is."""
+    """Send the frames of a table, except the last one, which is returned: an error or an empty object."""
     try:
         schema, batches = open_table(request["path"], request["kind"])
         if request["is_matrix"]:
@@ -142,7 +142,7 @@ def open_stream(path: str) -> tuple[Any, Batches]:
 
     def batches(_: int) -> Iterator[Any]:
         yield from reader
-        # The library takes the end of the file for the end of the stream.
+        # pyarrow takes the end of the file for the end of the stream.
         end = file.tell()
         file.seek(max(0, end - len(END_OF_STREAM)))
         if file.read(len(END_OF_STREAM)) != END_OF_STREAM:
@@ -219,14 +219,14 @@ def list_blocks(batches: Iterable[Any]) -> Iterator[NDArray[Any]]:
 
 
 def list_lengths(lists: Any) -> NDArray[Any]:
-    """Return how many numbers each list has."""
+    """Return the length of each list."""
     if pa.types.is_fixed_size_list(lists.type):
         return np.full(len(lists), lists.type.list_size)
     return np.diff(lists.offsets.to_numpy())
 
 
 def read_values(schema: Any, batches: Batches, max_text_length: int) -> Iterator[NDArray[Any] | list[Any]]:
-    """Yield a column: numbers as arrays, NaN for null in floats; all else as lists. Raises WrongValue."""
+    """Yield a column: numbers as arrays, with NaN for null in floats, and all else as lists. Raises WrongValue."""
     if len(schema.types) != 1:
         raise WrongValue("", f"has {len(schema.types)} columns; it must have one")
     refuse_column_type(plain_type(schema.types[0]))
@@ -261,7 +261,7 @@ def refuse_column_type(kind: Any) -> None:
     types = pa.types
     inner = kind.value_type if types.is_dictionary(kind) else kind
     if not (is_text(inner) or is_number(inner) or types.is_boolean(inner) or types.is_null(inner)):
-        problem = "integers, booleans, text or whole numbers are taken"
+        problem = "send integers, booleans, text or whole numbers"
         raise WrongValue("", f"holds {str(kind)[:64]}; {problem}")
 
 

@@ -1,4 +1,4 @@
-"""Arrow and Parquet: matrices and columns out of tables, read by a process of its own (`formats.table_reader`)."""
+"""Arrow and Parquet: matrices and columns from tables, read in a separate process (`formats.table_reader`)."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from service.http.body.limits import check_cells
 from service.store.staging import StagedRows, Staging
 
 MAX_READERS = 2
-"""How many tables a worker reads at once."""
+"""Tables that a worker reads at the same time."""
 
 MEMORY_BYTES = 2**30
-"""Memory that a reader may use for a table, beyond its own and the mapped file."""
+"""Memory limit of a reader for one table, without its own memory and the mapped file."""
 
 READ_SECONDS = 120
-"""How long it may take to read a table."""
+"""Time limit for reading a table."""
 
 WAIT_SECONDS = 30.0
-"""How long a request waits for a reader that is free."""
+"""Maximum wait for a free reader."""
 
 START = """\
 import os, sys
-os.putenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # others reserve more address space than they use
+os.putenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # other pools reserve more address space than they use
 sys.path[:] = sys.argv[1:]
 from service.http.body.formats.table_reader import main
 main()
@@ -47,21 +47,20 @@ main()
 
 PIPE_BYTES = 2**20
 VALUE_BYTES = 64
-"""Memory of a value as an object of Python, beyond its text."""
+"""Memory of a value as a Python object, without its text."""
 
 
 def check_library(pointer: str) -> None:
     """Raise InvalidRequest if the extra `arrow` is not installed."""
     if find_spec("pyarrow") is None:
-        problem = "Arrow and Parquet are read where pip install 'active-query[arrow]' was run; send application/x-npy"
+        problem = "reading Arrow and Parquet requires pip install 'active-query[arrow]'; send application/x-npy"
         raise InvalidRequest.at(pointer, problem)
 
 
 def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells: int) -> StagedRows:
     """Read a spooled table of a kind (stream, file or parquet) into a staged matrix, some rows at a time.
 
-    Raises InvalidRequest at the cell or row that is wrong, ValueError for what is wrong with the whole, or
-    ServiceUnavailable.
+    Raises InvalidRequest at a wrong cell or row, ValueError for an error of the whole table, or ServiceUnavailable.
     """
     array: ArraySpool | None = None
     names: list[str] | None = None
@@ -87,9 +86,9 @@ def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells
 
 
 def read_column(path: Path, kind: str, pointer: str, max_bytes: int) -> NDArray[Any] | list[Any]:
-    """Read a spooled table of one column: numbers as an array, NaN for null in floats; all else as a list.
+    """Read a spooled table of one column: numbers as an array, with NaN for null in floats, and all else as a list.
 
-    Raises InvalidRequest at the text that is too long, ValueError, for more than `max_bytes` in memory say, or
+    Raises InvalidRequest at a text that is too long, ValueError, also for more than `max_bytes` of memory, or
     ServiceUnavailable.
     """
     pieces: list[NDArray[Any] | list[Any]] = []
@@ -107,7 +106,7 @@ def read_column(path: Path, kind: str, pointer: str, max_bytes: int) -> NDArray[
 
 
 def memory_of(values: NDArray[Any] | list[Any]) -> int:
-    """Return about how many bytes of memory some values take."""
+    """Return roughly the memory of some values, in bytes."""
     if isinstance(values, np.ndarray):
         return values.nbytes
     return sum(VALUE_BYTES + (len(value) if isinstance(value, str) else 0) for value in values)
@@ -117,7 +116,7 @@ class TableReader:
     """A process that reads one table after another; it takes 0.3 s to start."""
 
     def __init__(self) -> None:
-        # It ends with its standard input, and so with this process. Without `site` it starts sooner.
+        # It ends when its standard input does, and so with this process. Without `site` it starts faster.
         self._process = subprocess.Popen(  # noqa: S603 - nothing here comes from a request
             [sys.executable, "-I", "-S", "-c", START, *sys.path],
             stdin=subprocess.PIPE,
@@ -201,7 +200,7 @@ class TableReader:
 
 
 READERS: LifoQueue[TableReader | None] = LifoQueue()
-"""MAX_READERS places: a reader that is free, or None for one that is to be started."""
+"""MAX_READERS slots: a free reader, or None for one that has to be started."""
 
 for _ in range(MAX_READERS):
     READERS.put(None)
@@ -239,7 +238,7 @@ def close_unless_ready(reader: TableReader | None) -> TableReader | None:
 
 @atexit.register
 def close_readers() -> None:
-    """End the readers that are free."""
+    """End the free readers."""
     while not READERS.empty():
         if reader := READERS.get():
             reader.close()
