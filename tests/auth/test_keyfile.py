@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log of the service, which an application in another test may have turned to standard error."""
+    """The log of the service, which another test's application may have redirected."""
     monkeypatch.setattr(logging.getLogger("service"), "propagate", True)
     return caplog
 
@@ -56,7 +56,7 @@ def names(path: Path) -> list[str | None]:
     return [key.caller.name for key in read_keys(path).all]
 
 
-# What the file says.
+# The format of the file.
 
 
 def test_a_written_key_file_can_be_read() -> None:
@@ -190,7 +190,7 @@ def test_a_fault_at_any_operation_leaves_the_old_keys_or_the_new(path: Path) -> 
 
 
 def fail_at(patches: pytest.MonkeyPatch, nth: int) -> list[str]:
-    """Make the nth file operation fail; return a list that will name all that were done, and the "fault"."""
+    """Make the nth file operation fail; return a list that will name the operations done, and the "fault"."""
     done: list[str] = []
 
     def wrap(name: str, operation: Any) -> Any:
@@ -228,7 +228,7 @@ def test_a_service_does_not_start_without_a_valid_key(make: Any, words: str, pat
     assert caught.value.message.endswith("`active-query keys new` makes one")
 
 
-# Who sees a change.
+# Reloading.
 
 
 def known(ring: KeyRing, token: str) -> bool:

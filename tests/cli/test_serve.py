@@ -31,7 +31,7 @@ COMMAND = str(Path(sys.executable).with_name("active-query"))
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without settings of its own, and the given variables."""
+    """This process's environment without its AQ_ variables, and the given variables."""
     return {**{name: value for name, value in os.environ.items() if not name.startswith("AQ_")}, **variables}
 
 
@@ -208,7 +208,7 @@ def test_a_shutdown_waits_for_requests_in_progress(serve: Callable[..., Service]
 
 
 def wait_until_logged(log: Path, text: str) -> None:
-    """Return as soon as a text stands in a log."""
+    """Wait until a text appears in a log."""
     wait_until(lambda: text in log.read_text(), log.read_text)
 
 
@@ -231,7 +231,7 @@ def test_counters_are_removed_at_the_end_or_by_the_next_service(serve: Callable[
 
 
 def counters_of(service: Service) -> Path:
-    """The directory of counters that a running service holds open."""
+    """The directory of counters of a running service."""
     assert service.process is not None
     open_files = Path(f"/proc/{service.process.pid}/fd").iterdir()
     (path,) = {file.readlink() for file in open_files if file.readlink().name.startswith(COUNTERS_PREFIX)}

@@ -1,4 +1,4 @@
-"""`active-query demo`: what it computes, and the whole of it against a real service."""
+"""`active-query demo`: its computations, and a complete run against a real service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The samples' names: each finds its row, whatever it is made of, also from a mapped file."""
+"""Sample ids: every id is found, with any characters, and in a mapped file."""
 
 from __future__ import annotations
 

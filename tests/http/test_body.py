@@ -1,4 +1,4 @@
-"""Request bodies over a real gunicorn where its reading matters, otherwise in this process."""
+"""Request bodies: over a real gunicorn if its parsing matters, otherwise in this process."""
 
 import gzip
 import http.client
@@ -65,7 +65,7 @@ def service(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def still_well(request):
-    """After each test that asked the gunicorn: the same worker answers, the project is as it was, nothing is left."""
+    """After each test with gunicorn, check that the worker is the same, the project unchanged and no file left."""
     if "service" not in request.fixturenames:
         yield
         return
@@ -324,7 +324,7 @@ def test_a_form_creates_the_same_project_as_json(tmp_path, dtype, order):
 
 
 def table(write, values):
-    """Values as a table of Arrow: a list of numbers or a value in each row."""
+    """Values as an Arrow table with a list of numbers or a value in each row."""
     file = io.BytesIO()
     write(pa.table({"column": values}), file)
     return file.getvalue()
@@ -430,7 +430,7 @@ def test_a_part_split_over_pieces_of_the_body_is_complete(tmp_path, size):
     assert np.array_equal(kept, pool)
 
 
-# Whatever comes is answered: with a reply, or as a wrong request, and never as a bug.
+# Any body gets a success or a client error, and never a 500.
 
 VALID = form(
     config=b'{"project_id": "cats", "missing_label": ""}',
@@ -442,7 +442,7 @@ VALID = form(
 
 @st.composite
 def mutations(draw):
-    """A valid form with some of its bytes replaced, removed or doubled."""
+    """A valid form with some bytes replaced, removed or doubled."""
     data = bytearray(VALID)
     for _ in range(draw(st.integers(1, 4))):
         begin = draw(st.integers(0, len(data)))
@@ -508,7 +508,7 @@ def test_all_json_parts_of_a_form_share_one_limit(tmp_path, limit, status):
 
 
 class Input(io.BytesIO):
-    """A body that fails where it ends."""
+    """A body that raises an error at its end."""
 
     def __init__(self, data, error):
         super().__init__(data)

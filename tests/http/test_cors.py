@@ -1,4 +1,4 @@
-"""Cross-origin requests: pages of the origins that are set may call the service, and no other page."""
+"""Cross-origin requests: only pages of the configured origins may call the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER = "https://evil.example"
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[FlaskClient]:
-    """A service with keys, whose pages live at two origins."""
+    """A service with keys and two allowed origins."""
     keys = tmp_path / "keys.json"
     change_keys(keys, lambda keys: keys.with_key(new_key(new_token(), "ada", "admin", ["*"], None)))
     origins = f"{PAGE}, http://localhost:3000"
@@ -29,7 +29,7 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
 
 
 def preflight(client: FlaskClient, path: str, method: str, origin: str = PAGE) -> dict[str, str]:
-    """Send what a browser sends before a request that is not simple, without a key."""
+    """Send a preflight request, as a browser does, without a key."""
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization,content-type"}
     response = client.options(path, headers={"Origin": origin, **asked})
     assert response.status_code == 200

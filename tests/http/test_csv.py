@@ -1,4 +1,4 @@
-"""CSV for spreadsheets: text that would be a formula is written as text, and a number as it is."""
+"""CSV for spreadsheets: formulas are escaped, and numbers are unchanged."""
 
 from __future__ import annotations
 

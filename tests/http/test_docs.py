@@ -1,4 +1,4 @@
-"""The pages at /docs: the whole contract, commands to copy, guides whose links work, nothing from outside."""
+"""The pages at /docs: the whole contract, commands to copy, working links, and no external resources."""
 
 from __future__ import annotations
 
@@ -459,7 +459,7 @@ def test_a_guide_has_every_heading_in_its_contents(name: str) -> None:
     }
 
 
-# Nothing from outside, and readable HTML.
+# No external resources, and valid HTML.
 
 
 @pytest.mark.parametrize("text", [docs.reference_page(), *map(docs.guide_page, docs.GUIDES)])
@@ -490,7 +490,7 @@ def test_headings_descend_one_step_at_a_time(page: Page) -> None:
 
 
 def poisoned(value: Any) -> Any:
-    """The same document with markup in every text and name that is shown and does not hold the document together."""
+    """The document with markup in every text and name that is shown, except names that are referred to."""
     kept = {"type", "in", "$ref", "format", "contentType", "contentMediaType", "required"}
     if isinstance(value, dict):
         return {key: below if key in kept else poisoned(below) for key, below in value.items()}

@@ -29,7 +29,7 @@ def decode(coding, data, size=2**16, limit=10**9):
     return b"".join(decode_body(coding, in_pieces(data, size), limit))
 
 
-# What was encoded arrives.
+# Valid bodies.
 
 
 @each_coding
@@ -57,7 +57,7 @@ def test_the_window_of_a_frame_is_limited_as_in_rfc_9659():
         decode("zstd", frame(ZSTD_WINDOW_LOG + 1))
 
 
-# What is not whole, or not what it says, is refused.
+# Truncated and invalid bodies.
 
 
 @each_coding

@@ -1,4 +1,4 @@
-"""Arrow and Parquet from untrusted clients: right tables are read, wrong ones refused."""
+"""Arrow and Parquet from untrusted clients: valid tables are read, invalid ones refused."""
 
 import io
 import sys
@@ -26,7 +26,7 @@ LIMITS = Limits(body_bytes=2**30, json_bytes=2**20, cells=10**6)
 
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory):
-    """One directory for all tests here; a staged file takes a name that nothing else has."""
+    """One directory for all tests of this file; staged files have unique names."""
     return Staging(tmp_path_factory.mktemp("staging"))
 
 
@@ -84,7 +84,7 @@ def read(staging, media_type, data, name="X", limits=LIMITS):
 
 
 def refused(staging, media_type, data, name="X", limits=LIMITS):
-    """Read a bad part, and return the pointer and the words with which it is refused."""
+    """Read a bad part, and return the pointer and detail of its error."""
     with pytest.raises(InvalidRequest) as caught:
         read(staging, media_type, data, name, limits)
     (error,) = caught.value.errors
@@ -338,13 +338,13 @@ def test_mutated_files_are_read_or_refused(staging):
 
 
 def own_mb():
-    """Memory of this process that no file stands behind, in MB."""
+    """Anonymous memory of this process, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
 class Watch:
-    """How much more memory this process took at most, in MB."""
+    """The largest increase of this process's memory, in MB."""
 
     def __enter__(self):
         self.before = self.most = own_mb()

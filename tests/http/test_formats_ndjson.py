@@ -21,7 +21,7 @@ LIMITS = Limits(body_bytes=2**30, json_bytes=1000, cells=100)
 
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory):
-    """One directory for all tests here; a staged file takes a name that nothing else has."""
+    """One directory for all tests of this file; staged files have unique names."""
     return Staging(tmp_path_factory.mktemp("staging"))
 
 

@@ -1,4 +1,4 @@
-"""The .npy format from untrusted clients: right files are read, wrong ones refused."""
+"""The .npy format from untrusted clients: valid files are read, invalid ones refused."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ COLUMN_DTYPES = (*DTYPES, "b1", "U1", "U7")
 
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory):
-    """One directory for all tests here; a staged file takes a name that nothing else has."""
+    """One directory for all tests of this file; staged files have unique names."""
     return Staging(tmp_path_factory.mktemp("staging"))
 
 
@@ -36,7 +36,7 @@ def header(descr="'<f8'", shape="(2, 2)", order="False"):
 
 
 def sink(staging, data, chunk=2**16, max_cells=10**9):
-    """Send bytes in pieces, and return the matrix that lies in the staged file."""
+    """Send bytes in pieces, and return the matrix in the staged file."""
     sink = MatrixSink("/X", staging, max_cells)
     try:
         for begin in range(0, len(data), chunk):
@@ -53,7 +53,7 @@ def column(staging, data):
 
 
 def refused(staging, data, chunk=2**16, **options):
-    """Send a bad file, and return the pointer and the words with which it is refused."""
+    """Send a bad file, and return the pointer and detail of its error."""
     with pytest.raises(InvalidRequest) as caught:
         sink(staging, data, chunk, **options)
     (error,) = caught.value.errors
@@ -332,7 +332,7 @@ def test_a_column_must_have_one_dimension(staging, shape):
         column(staging, npy_with_header(header(shape=shape), bytes(32)))
 
 
-# Whatever comes, it is refused as what it is and not by an accident.
+# Any bytes are read, or refused with a clear error.
 
 VALID = [npy(np.zeros((3, 2), dtype)) for dtype in ("<f8", ">f4", "<i2", "|u1", "<U2")]
 VALID += [npy(np.zeros((3, 2), order="F"), (2, 0)), npy(np.zeros(3)), npy(np.array(["a", "bc"]))]
@@ -340,7 +340,7 @@ VALID += [npy(np.zeros((3, 2), order="F"), (2, 0)), npy(np.zeros(3)), npy(np.arr
 
 @st.composite
 def mutations(draw):
-    """A valid .npy file with some of its bytes replaced, removed or doubled."""
+    """A valid .npy file with some bytes replaced, removed or doubled."""
     data = bytearray(draw(st.sampled_from(VALID)))
     for _ in range(draw(st.integers(1, 4))):
         begin = draw(st.integers(0, len(data)))
@@ -385,7 +385,7 @@ def test_random_bytes_for_a_column_are_read_or_refused(staging, data):
 @settings(max_examples=400)
 @given(hostile)
 def test_a_header_is_read_from_its_bytes_alone(data):
-    """However few bytes have come, the answer is the same as with all of them, or not there yet."""
+    """For any prefix, the result is that of all bytes, or not known yet."""
     whole = header_of(data)
     for n_bytes in range(0, len(data), 13):
         assert header_of(data[:n_bytes]) in (None, whole)

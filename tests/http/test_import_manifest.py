@@ -34,7 +34,7 @@ def new_client(path: Path) -> FlaskClient:
 
 
 def places(value: Any, place: Place = ()) -> Iterator[Place]:
-    """Where each value of a document is."""
+    """The path of each value of a document."""
     yield place
     if isinstance(value, dict):
         entries = list(value.items())

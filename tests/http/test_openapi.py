@@ -1,4 +1,4 @@
-"""openapi.yaml is what the code says, valid, and complete; its examples are sent and answered as shown."""
+"""openapi.yaml is up to date, valid and complete; its examples get the replies shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that reads Arrow and Parquet: what ends it, what it may use, and what that means to the request."""
+"""The process that reads Arrow and Parquet: its limits, how it ends, and the errors of the requests."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def pid_of_reader():
 
 
 def is_running(pid):
-    """Whether a process runs; one that has ended may wait for its parent to ask how."""
+    """Whether a process is running and not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The parts of gunicorn that the adapter relies on are as they were in the releases it was tried with."""
+"""The parts of gunicorn that the adapter relies on have not changed since the supported releases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def changed(what: str) -> str:
-    """The one sentence of a failing test."""
+    """The message of a failing test."""
     return f"gunicorn {version('gunicorn')} breaks service/server/gunicorn_adapter.py: {what}"
 
 

@@ -20,7 +20,7 @@ Pair = Callable[[YieldingExecutor], tuple[ClientSocket, socket.socket]]
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """Make connections: the service's end, and the client's."""
+    """Return a function that makes a connection: the service's end, and the client's."""
     made: list[socket.socket] = []
 
     def connect(executor: YieldingExecutor) -> tuple[ClientSocket, socket.socket]:
@@ -35,7 +35,7 @@ def pair() -> Iterator[Pair]:
 
 @pytest.fixture
 def short_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a client a second, and as much more for 100 bytes."""
+    """Give a client one second, and one more for each 100 bytes."""
     monkeypatch.setattr(slow_clients, "CLIENT_IDLE_SECONDS", 1.0)
     monkeypatch.setattr(slow_clients, "BYTES_PER_SECOND", 100)
 

@@ -54,7 +54,7 @@ SLOW = {
     "reply not taken": (b"GET /projects/many/labels HTTP/1.1\r\nHost: x\r\n\r\n", b""),
     "connection not closed": (b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b""),
 }
-"""Kinds of slow clients: what they send at first, and then again and again."""
+"""Kinds of slow clients: the bytes they send first, and the bytes they repeat."""
 
 
 @pytest.mark.parametrize("kind", SLOW)

@@ -1,4 +1,4 @@
-"""POST /fit: making a project, and training it again."""
+"""POST /fit: creating a project, and training it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /label and retracting: what people answered."""
+"""POST /label, and retracting labels."""
 
 from __future__ import annotations
 

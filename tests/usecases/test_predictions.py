@@ -1,4 +1,4 @@
-"""Predictions: the current model's word on every sample, in pages, as CSV and as .npy."""
+"""Predictions of the current model: in pages, as CSV and as .npy."""
 
 from __future__ import annotations
 

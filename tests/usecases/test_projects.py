@@ -1,4 +1,4 @@
-"""The project as a resource, and what is told of the service itself."""
+"""Projects as resources; health, readiness and metrics."""
 
 from __future__ import annotations
 

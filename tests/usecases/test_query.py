@@ -1,4 +1,4 @@
-"""POST /query: which samples next."""
+"""POST /query for a project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODEL_STRATEGIES = ["least_confidence", "margin", "ratio", "entropy"]
 
 @pytest.fixture
 def project(client: FlaskClient) -> str:
-    """Twenty rows on a line, a label at each end: the middle is what is uncertain."""
+    """Twenty rows on a line, a label at each end: the middle is uncertain."""
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 

@@ -1,4 +1,4 @@
-"""A skip with an annotator is that annotator's own: it takes nothing from others."""
+"""A skip with an annotator counts for that annotator only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def label(client: FlaskClient, index: int, value: int, who: str | None, expect: 
 
 
 def asked(client: FlaskClient, who: str | None = None, **query: Any) -> set[int]:
-    """Every sample that one is asked about."""
+    """All samples that an annotator is asked about."""
     named = {} if who is None else {"annotator": who}
     return set(post(client, "/query", project_id="p", batch_size=20, **named, **query)["indices"])
 
@@ -72,7 +72,7 @@ def test_a_sample_stays_open_to_others_until_enough_have_skipped_it(client: Flas
     assert 5 in asked(client)
     assert skip(client, 5, BOB)["n_skipped"] == 1
     assert 5 not in asked(client, CY) | asked(client)
-    # A label that comes for it anyway counts.
+    # A label counts even for a dropped sample.
     assert label(client, 5, 1, CY)["n_skipped"] == 0
     assert get(client, "/projects/p")["n_labeled"] == 3
 
