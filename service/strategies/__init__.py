@@ -1,4 +1,4 @@
-"""Query strategies: every module in this folder is imported, and registers the strategies that it holds."""
+"""Query strategies. Every module in this folder is imported and registers its strategies."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -15,7 +15,7 @@ from service.strategies.uncertainty import as_float64
 
 @dataclass(frozen=True, slots=True)
 class ValueOfFirst:
-    """What the first label of a row is worth, from 0 to 1: its likeliest class, seen through what voices count."""
+    """The value of a row's first label, from 0 to 1, by its likeliest class and the weights of model and annotator."""
 
     model_weight: float
     usual_weight: float
@@ -25,12 +25,12 @@ class ValueOfFirst:
     def __call__(self, probabilities: Probabilities) -> Scores:
         """Return 1 - (w p(1) + u / c) / (w + u), with the model's weight w, a usual annotator's u, and c classes."""
         first = probabilities.max(axis=1)
-        # The largest of the probabilities to the power 1 / temperature, which are made to sum to 1.
+        # The largest probability after applying the temperature is 1 / total.
         total = np.zeros_like(first)
         for column in probabilities.T:
             total += (column / first) ** (1.0 / self.temperature)
-        sure = self.model_weight / as_float64(total) + self.usual_weight / self.n_classes
-        return 1.0 - sure / (self.model_weight + self.usual_weight)
+        certainty = self.model_weight / as_float64(total) + self.usual_weight / self.n_classes
+        return 1.0 - certainty / (self.model_weight + self.usual_weight)
 
 
 @set_strategy(
@@ -41,10 +41,10 @@ class ValueOfFirst:
     needs=frozenset({Need.PROBABILITIES, Need.LABELS, Need.MODEL, Need.VOTES}),
 )
 def activelab(view: PoolView, batch_size: int, rng: np.random.Generator) -> tuple[Positions, Scores, str | None]:
-    """Take the rows whose label, given or predicted, is least sure if one more usual annotator said anything at all.
+    """Take the rows whose label, given or predicted, is least certain if a usual annotator adds a uniform vote.
 
-    Of a labelled row that is 1 - ((v + w) q + u / c) / (v + w + u), with the quality q of the consensus and the weight
-    v of all its votes; of a new one the same without votes, and the likeliest class. Unknown weights are 1.
+    The score of a labelled row is 1 - ((v + w) q + u / c) / (v + w + u), with the consensus quality q and the weight v
+    of all its votes. A new row has v = 0 and its highest probability as q. Unknown weights are 1.
     """
     relabel_candidates = view.question.relabel_candidates
     if relabel_candidates is None:
@@ -53,9 +53,9 @@ def activelab(view: PoolView, batch_size: int, rng: np.random.Generator) -> tupl
         return positions, scores[positions], None
     model, usual = relabel_candidates.model_weight, relabel_candidates.usual_weight
     scores = view.scores(ValueOfFirst(model, usual, relabel_candidates.temperature, relabel_candidates.n_classes))
-    heard = relabel_candidates.weight + model
-    sure = (heard * relabel_candidates.quality + usual / relabel_candidates.n_classes) / (heard + usual)
-    places = np.searchsorted(view.candidates, relabel_candidates.rows)
-    scores[places] = 1.0 - sure
+    weight = relabel_candidates.weight + model
+    certainty = (weight * relabel_candidates.quality + usual / relabel_candidates.n_classes) / (weight + usual)
+    labeled = np.searchsorted(view.candidates, relabel_candidates.rows)
+    scores[labeled] = 1.0 - certainty
     positions = top(scores, batch_size, rng)
     return positions, scores[positions], None

@@ -1,6 +1,6 @@
 """BatchBALD: the mutual information between the labels of a whole batch and the committee member.
 
-A row's information only shrinks as the batch grows, so an old one is a bound, as in `greedy`.
+A row's gain only shrinks as the batch grows, so an earlier gain is an upper bound, as in `greedy`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from service.strategies.engine.ranking import hash_positions, top
 from service.strategies.engine.registry import MEMBERS, Need, set_strategy
 
 HELD_CELLS = 2**21
-"""So many probabilities of the members are held, 16 MB, and in as many places the joint answers to a batch."""
+"""Largest number of member probabilities held in memory, 16 MB; the same bounds the joint labels of a batch."""
 
 WORK = 2 * 10**11
-"""So many multiplications take up to half a minute on two cores."""
+"""Largest number of multiplications: up to half a minute on two cores."""
 
 LOG_COST = 16
-"""What a joint probability costs beside its product over the members, in multiplications."""
+"""Cost of a joint probability besides its product over the members, in multiplications."""
 
 LEAST = 1e-20
-"""What is less likely cannot be seen in what all answers tell together."""
+"""Smaller probabilities are dropped: they do not change the information."""
 
 DIGITS = 12
-"""Information is compared in so many decimals of a nat: what is less is rounding."""
+"""Decimals of a nat to which information is compared: smaller differences are rounding errors."""
 
 SCORE_OF_CHOSEN = 2 * INVALID_SCORE
 
@@ -70,14 +70,14 @@ SCORE_OF_CHOSEN = 2 * INVALID_SCORE
 def batch_bald(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, members: int, configurations: int, sample: int
 ) -> tuple[Positions, None, str | None]:
-    """Choose greedily for the mutual information of the batch's labels and the member that gives them.
+    """Maximise greedily the mutual information between the batch's labels and the member that gives them.
 
-    It is exact while no more than `configurations` joint answers can occur, and then a Monte Carlo estimate over so
-    many, drawn from what the members hold likely. A row that would add nothing comes by its own `bald` score behind
-    all that add something: once the batch tells which member is right, no row adds anything.
+    It is exact up to `configurations` possible joint labels, and above that a Monte Carlo estimate over as many drawn
+    ones. Rows that add nothing follow by their own `bald` score: once the batch identifies the right member, no row
+    adds anything.
     """
     use_one_thread()
-    committee, _ = view.committee()  # of so many `members`
+    committee, _ = view.committee()  # fitted with `members`
     n = len(view.candidates)
     scores = view.member_scores(bald).round(DIGITS)
     is_broken = scores == INVALID_SCORE
@@ -104,29 +104,29 @@ def read_members(view: PoolView, positions: Positions, m: int, c: int) -> Probab
     """Return the members' probabilities (m, k, c) of some candidates, read in blocks."""
     P = np.empty((m, len(positions), c))
 
-    def look(numbers: Positions) -> None:
+    def read(numbers: Positions) -> None:
         P[:, numbers] = view.member_probabilities(view.candidates[positions[numbers]])
 
-    run_in_threads(look, list(cut(np.arange(len(positions)), rows_per_block(view.pool, m * c))))
+    run_in_threads(read, list(cut(np.arange(len(positions)), rows_per_block(view.pool, m * c))))
     return P
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelConfigurations:
-    """Joint answers to a batch: how likely each is (s,), and then each member the right one (s, m)."""
+    """Joint labels of a batch: the likelihood of each (s,), and each member's posterior probability given it (s, m)."""
 
     likelihoods: NDArray[np.float64]
     posteriors: NDArray[np.float64]
 
     @classmethod
     def of_none(cls, n_members: int) -> LabelConfigurations:
-        """Return the answer to an empty batch, after which all members are as likely."""
+        """Return the labels of an empty batch, which leave all members equally likely."""
         return cls(np.ones(1), np.full((1, n_members), 1 / n_members))
 
     def gains(self, P: Probabilities) -> Scores:
-        """Return what rows of the members' probabilities (m, k, c) would add to the batch, in nats, never below 0.
+        """Return the information that rows with member probabilities (m, k, c) would add, in nats, never below 0.
 
-        It is the mean over the answers of H(mean p) - mean H(p), with the members as likely as each answer makes them.
+        It is the mean over the joint labels of H(mean p) - mean H(p), with the members weighted by their posterior.
         """
         m, k, c = P.shape
         columns = P.reshape(m, k * c)
@@ -141,10 +141,10 @@ class LabelConfigurations:
         return np.asarray(np.maximum(total - own, 0.0))
 
     def with_row(self, P: Probabilities, limit: int, rng: np.random.Generator) -> LabelConfigurations:
-        """Return the answers to the batch and one row more, of the members' probabilities (m, c).
+        """Return the joint labels of the batch and one more row with member probabilities (m, c).
 
-        Where more than `limit` can occur, so many are drawn in proportion to their likelihoods, one from each of as
-        many equal parts of the whole: the estimate has no bias, and less noise than that of free draws.
+        If more than `limit` are possible, `limit` of them are drawn in proportion to their likelihoods by systematic
+        sampling: the estimate is unbiased, with less variance than that of independent draws.
         """
         joint = (self.likelihoods[:, np.newaxis] * (self.posteriors @ P)).ravel()
         kept = np.flatnonzero(joint > LEAST)
@@ -161,39 +161,38 @@ class LabelConfigurations:
 
 
 class BatchGains:
-    """What each of k rows of the members' probabilities (m, k, c) would add to a growing batch.
+    """The gain of each of k rows with member probabilities (m, k, c) over a growing batch.
 
-    A bound, exact where it is not due. Chosen rows have -1. Once the answers are drawn, a bound is one but for the
-    noise of the draw.
+    Stale gains are upper bounds, up to sampling noise once joint labels are drawn. Chosen rows have -1.
     """
 
     def __init__(self, P: Probabilities, gains: Scores, limit: int) -> None:
         self.P = P
         self.gains = gains
         self.limit = limit
-        self.answers = LabelConfigurations.of_none(len(P))
+        self.configurations = LabelConfigurations.of_none(len(P))
         self.is_stale = np.zeros(len(gains), np.bool_)
         self.work = 0
 
     @property
     def is_over_budget(self) -> bool:
-        """Tell whether it was as much work as is allowed."""
+        """Whether the work exceeds its limit."""
         return self.work > WORK
 
     def refresh(self, positions: Positions) -> None:
-        """Bring the gains of some rows up to date."""
+        """Update the gains of some rows."""
         due = positions[self.is_stale[positions] & (self.gains[positions] > 0)]
-        (m, _, c), n_answers = self.P.shape, len(self.answers.likelihoods)
-        self.work += len(due) * n_answers * c * (m + LOG_COST)
+        (m, _, c), n_configurations = self.P.shape, len(self.configurations.likelihoods)
+        self.work += len(due) * n_configurations * c * (m + LOG_COST)
 
-        def look(rows: Positions) -> None:
-            self.gains[rows] = np.round(self.answers.gains(self.P[:, rows]), DIGITS)
+        def update(rows: Positions) -> None:
+            self.gains[rows] = np.round(self.configurations.gains(self.P[:, rows]), DIGITS)
 
-        run_in_threads(look, list(cut(due, BLOCK_CELLS // (n_answers * c))))
+        run_in_threads(update, list(cut(due, BLOCK_CELLS // (n_configurations * c))))
         self.is_stale[due] = False
 
     def select_rows(self, batch_size: int, rng: np.random.Generator) -> Positions:
-        """Take one row after another into the batch, while any adds to it, and return them; lots decide on equals."""
+        """Add one row after another to the batch while any has a gain, and return them; ties are broken at random."""
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen: list[int] = []
         while len(chosen) < min(batch_size, len(self.gains)) and not self.is_over_budget:
@@ -202,7 +201,7 @@ class BatchGains:
             if self.gains[choice] <= 0:
                 break
             chosen.append(choice)
-            self.answers = self.answers.with_row(self.P[:, choice], self.limit, rng)
+            self.configurations = self.configurations.with_row(self.P[:, choice], self.limit, rng)
             self.gains[choice] = -1.0
             self.is_stale[:] = True
         return np.array(chosen, np.int64)

@@ -30,10 +30,10 @@ from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import entropy, margin
 
 MAX_UNSURE = 5000
-"""In so many rows of 64 features a thousand clusters are found in half a second."""
+"""Largest number of rows: k-means finds a thousand clusters in 5,000 rows of 64 features in half a second."""
 
 LIGHTEST = 1e-6
-"""The weight of a row that the model is certain of: k-means can do nothing with rows that all weigh 0."""
+"""Weight of a row that the model is certain of: k-means fails if all weights are 0."""
 
 BETA = Parameter(
     "beta",
@@ -60,7 +60,7 @@ def k_means(
 ) -> tuple[Positions, None, str | None]:
     """Cluster a drawn sample of the candidates into `batch_size` clusters and take the middle of each.
 
-    The paper does so among the rows inside the margin of a support vector machine; here it is done among all.
+    The paper clusters the rows inside the margin of a support vector machine; here all rows are eligible.
     """
     drawn, notes = draw_sample(view, sample, batch_size, rng)
     positions, more = pick_cluster_middles(view, drawn, batch_size, rng)
@@ -77,9 +77,9 @@ def k_means(
 def margin_k_means(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, beta: int
 ) -> tuple[Positions, None, str | None]:
-    """Cluster the `beta` times `batch_size` rows of least margin, weighted by 1 - (p(1) - p(2)).
+    """Cluster the `beta` times `batch_size` rows of smallest margin, weighted by 1 - (p(1) - p(2)).
 
-    From each cluster comes the row nearest its centre, heaviest cluster first; the paper leaves the order open.
+    The row nearest each centre is taken, heaviest cluster first; the paper leaves the order open.
     """
     unsure, scores, notes = find_least_margins(view, batch_size, beta, rng)
     otherwise = "took {} of the batch by margin alone"
@@ -100,11 +100,11 @@ def margin_k_means(
 def cluster_margin(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, beta: int, sample: int
 ) -> tuple[Positions, None, str | None]:
-    """Sort the `beta` times `batch_size` rows of least margin into clusters, and draw from these in turn.
+    """Assign the `beta` times `batch_size` rows of smallest margin to clusters, and draw from these in turn.
 
-    A cluster is as large as the number of those rows in it. The paper finds the clusters once, by average linkage over
-    the whole pool. Here nothing is kept from one query to the next, so k-means finds them anew in a drawn sample of the
-    candidates, as many as the batch has places.
+    The size of a cluster is the number of those rows in it. The paper clusters the whole pool once, by average
+    linkage. Here nothing is kept between queries: each runs k-means on a drawn sample of the candidates, with as many
+    clusters as the batch has rows.
     """
     unsure, _, notes = find_least_margins(view, batch_size, beta, rng)
     if len(unsure) == batch_size:
@@ -124,18 +124,18 @@ def cluster_margin(
 def find_least_margins(
     view: PoolView, batch_size: int, beta: int, rng: np.random.Generator
 ) -> tuple[Positions, Scores, list[str]]:
-    """Return the rows of least margin and their scores, best first, and what to tell of it.
+    """Return the rows of smallest margin, best first, with their scores and notes.
 
-    They are `beta` times the batch if memory and candidates suffice. None of them lacks finite probabilities, unless
-    the batch cannot be had otherwise, and then they are no more than it.
+    They are `beta` times the batch if memory and candidates suffice. Rows without finite probabilities are included
+    only to fill up the batch.
     """
     scores = view.scores(margin)
     n_wanted = min(beta * batch_size, len(scores))
-    n_looked_at = max(min(n_wanted, MAX_UNSURE, SAMPLE_CELLS // dense_width(view.pool)), batch_size)
+    n_kept = max(min(n_wanted, MAX_UNSURE, SAMPLE_CELLS // dense_width(view.pool)), batch_size)
     notes = notes_of_broken(scores)
-    if n_looked_at < n_wanted:
-        notes.append(f"considered the {n_looked_at} rows of smallest margin instead of {n_wanted}")
-    unsure = top(scores, n_looked_at, rng)
+    if n_kept < n_wanted:
+        notes.append(f"considered the {n_kept} rows of smallest margin instead of {n_wanted}")
+    unsure = top(scores, n_kept, rng)
     unsure = put_invalid_last(unsure, scores[unsure], batch_size)
     return unsure, scores[unsure], notes
 
@@ -153,7 +153,7 @@ def clue(
 ) -> tuple[Positions, None, str | None]:
     """Cluster a drawn sample of the candidates, weighted by their entropy, and take the row nearest each centre.
 
-    Heaviest cluster first. The paper clusters a network's last hidden layer; here these are the features as they came.
+    Heaviest cluster first. The paper clusters a network's last hidden layer; here it is the features as sent.
     """
     drawn, notes = draw_sample(view, sample, batch_size, rng)
     scores = scores_at(view, view.candidates[drawn], entropy)
@@ -165,14 +165,14 @@ def clue(
 
 
 def put_invalid_last(positions: Positions, scores: Scores, batch_size: int) -> Positions:
-    """Return the positions of finite probabilities; where these are fewer than the batch, filled up with others."""
+    """Return the positions with finite probabilities, filled up with others if these are fewer than the batch."""
     is_broken = scores == INVALID_SCORE
     whole, broken = positions[~is_broken], positions[is_broken]
     return np.concatenate([whole, broken[: max(batch_size - len(whole), 0)]])
 
 
 def notes_of_broken(scores: Scores) -> list[str]:
-    """Say how many rows come last because the model has no finite probabilities for them."""
+    """Return a note on the number of rows without finite probabilities, if any."""
     n_broken = np.count_nonzero(scores == INVALID_SCORE)
     return [f"put {n_broken} rows last, as the model has no finite probabilities for them"] if n_broken else []
 
@@ -207,10 +207,10 @@ def notes_of_broken(scores: Scores) -> list[str]:
 def drop_query(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, rate: float, times: int, sample: int
 ) -> tuple[Positions, None, str | None]:
-    """Cluster those of a drawn sample whose class flips more than half of the times, and take each cluster's middle.
+    """Cluster the rows of a drawn sample whose class flips more than half of the times; take each cluster's middle.
 
-    It is made for embeddings, where 0 says nothing of a feature. The paper does not say what to do where too few rows
-    flip: here those that flip most often come first, and of these those of least margin.
+    It is made for embeddings, where 0 is a neutral value. The paper does not cover the case of too few such rows: here
+    rows come by number of flips, and by smallest margin within it.
     """
     drawn, notes = draw_sample(view, sample, batch_size, rng)
     flips, scores = count_flips(view, drawn, rate, times, rng)
@@ -228,7 +228,7 @@ def count_flips(
 ) -> tuple[NDArray[np.float64], Scores]:
     """Return how often the predicted class of some candidates flips under dropout, and their margin scores.
 
-    A row without finite probabilities does not flip, nor does one that has none once features are left out.
+    A row without finite probabilities, before or after the dropout, does not flip.
     """
     flips, scores = np.zeros(len(positions)), np.empty(len(positions))
     blocks = blocks_of(view, positions)
@@ -250,9 +250,9 @@ def count_flips(
 
 
 def drop_features(X: Features, rate: float, rng: np.random.Generator) -> Features:
-    """Return rows of which each feature is 0 with probability `rate`, and else divided by 1 - `rate`.
+    """Return rows with each feature set to 0 with probability `rate`, and otherwise divided by 1 - `rate`.
 
-    They keep their type if it has fractions, and no number leaves its range.
+    A float dtype is kept, with values clipped to its range; other rows become float64.
     """
     Z = X.astype(np.float64)
     cells = cells_of(Z)

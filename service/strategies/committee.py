@@ -1,7 +1,7 @@
 """Disagreement within a committee: scorers over the members' probabilities P (m, n, c).
 
-What a single model calls uncertain may be so by nature, and no label will change that; where models that saw the same
-labels contradict one another, a label will.
+A single model may be uncertain because the classes overlap, which no label changes. Where models fitted to the same
+labels contradict one another, a label helps.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def variation_ratio(members: Probabilities) -> Scores:
 
 
 def vote_shares(members: Probabilities) -> NDArray[np.float64]:
-    """Return the share of the members that hold each class the likeliest (c, n), NaN where one has no probabilities."""
+    """Return the share of members that vote for each class (c, n), NaN where any member's probabilities are."""
     favourite = members.argmax(axis=2)
     shares = np.stack([(favourite == code).mean(axis=0) for code in range(members.shape[2])])
     shares[:, ~np.isfinite(members).all(axis=(0, 2))] = np.nan
@@ -81,6 +81,6 @@ def vote_shares(members: Probabilities) -> NDArray[np.float64]:
 
 
 def clip_at_zero(differences: NDArray[np.floating[Any]]) -> Scores:
-    """Return scores that are 0 where rounding made a little less of it."""
+    """Return scores with negative rounding errors set to 0."""
     scores: Scores = np.maximum(differences, 0.0, dtype=np.float64)
     return scores

@@ -40,10 +40,10 @@ from service.strategies.engine.registry import Need, set_strategy
 MAX_CLUSTERS = 500
 MIN_CLUSTER_ROWS = 5
 N_NEIGHBORS = 20
-"""These three are the paper's for `typiclust`."""
+"""The three constants of the `typiclust` paper."""
 
 CLUSTER_CELLS = 2**18
-"""2 MB of float64: so many distances within a cluster are held at a time."""
+"""Largest number of distances within a cluster held at a time: 2 MB of float64."""
 
 
 @set_strategy(
@@ -59,11 +59,10 @@ def typiclust(
 ) -> tuple[Positions, None, str | None]:
     """Find as many clusters as there will be labels, up to 500, and take the most typical row of each in turn.
 
-    First comes the cluster with the fewest rows labelled or chosen, of these the biggest. Clusters of fewer than five
-    rows, which the paper leaves out, come last, but only where they are less than half of the average as well. Most
-    typical is the row with the least mean distance to its 20 nearest neighbours in the cluster, or to all where there
-    are fewer. The paper clusters the whole pool; here it is a drawn sample of the candidates with all labelled rows, or
-    with a draw of as many.
+    The cluster with the fewest labelled or chosen rows comes first; of several, the biggest. Clusters of fewer than
+    five rows, which the paper leaves out, come last if they are also below half the average size. The most typical row
+    has the smallest mean distance to its (up to) 20 nearest neighbours in the cluster. The paper clusters the whole
+    pool; here it is a drawn sample of the candidates and the labelled rows, or a drawn sample of these.
     """
     at_most = min(sample, math.isqrt(max_pairs(dense_width(view.pool))))  # all may be in one cluster
     drawn, notes = draw_sample(view, at_most, batch_size, rng)
@@ -85,7 +84,7 @@ def typiclust(
 
 
 def sampled_labels(view: PoolView, sample: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
-    """Return which of the labelled rows to look at, and what to tell of it."""
+    """Return the numbers of the labelled rows to consider, and notes."""
     n = len(view.covered)
     n_drawn = min(n, sample, SAMPLE_CELLS // dense_width(view.pool))
     if n_drawn == n:
@@ -94,7 +93,7 @@ def sampled_labels(view: PoolView, sample: int, rng: np.random.Generator) -> tup
 
 
 def mean_neighbor_distances(Z: NDArray[np.float64], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Return the mean distance of each row (n,) from its nearest neighbours in its cluster, 0 where there is none."""
+    """Return the mean distance of each row (n,) to its nearest neighbours in its cluster, 0 without neighbours."""
     means = np.empty(len(Z))
 
     def measure(part: tuple[Positions, Positions]) -> None:
@@ -141,10 +140,10 @@ def prob_cover(
 ) -> tuple[Positions, None, str | None]:
     """Cover a drawn sample of the candidates greedily by balls of radius `delta`.
 
-    The paper takes the largest radius at which 95 % of the balls hold one cluster of a k-means alone, which needs the
-    number of classes and, unless classes are far apart, ends at balls of a row or two. Here the radius shrinks as
-    labels come in: so that balls around rows drawn at random, as many as there will be labels, would cover half.
-    Where nothing is left to cover, the rest of the batch is drawn at random.
+    The paper takes the largest radius at which 95 % of the balls lie within one k-means cluster. That needs the number
+    of classes and, unless classes are far apart, gives balls of a row or two. Here the radius shrinks as labels are
+    added: balls around as many random rows as there will be labels would cover the share `coverage`. Once all rows are
+    covered, the rest of the batch is drawn at random.
     """
     sampled = sample_points(view, sample, batch_size, rng)
     if delta is None:
@@ -162,9 +161,9 @@ def prob_cover(
 
 
 def squared_radius_for(points: Points, coverage: float, n_centers: int) -> float:
-    """Return the squared radius at which the first `n_centers` rows cover that share of the others.
+    """Return the squared radius at which the first `n_centers` rows cover the share `coverage` of the others.
 
-    Rows must come in an order drawn at random; at most half of them are centres.
+    Rows must be in random order; at most half of them are centres.
     """
     n = len(points.features)
     n_centers = min(n_centers, n // 2)
@@ -178,9 +177,9 @@ def squared_radius_for(points: Points, coverage: float, n_centers: int) -> float
 def cover_greedily(
     points: Points, is_covered: NDArray[np.bool_], limit: float, batch_size: int, seed: np.uint64
 ) -> Positions:
-    """Choose greedily the rows within whose reach most is not covered, until the batch is full or all is covered.
+    """Choose greedily the rows with most uncovered rows in reach, until the batch is full or all are covered.
 
-    The counts are kept up to date by what each turn covers: in all turns together as much work as the first count.
+    Each step subtracts the newly covered rows from the counts: all steps together cost as much as the first count.
     """
 
     def is_near(squares: Squares, _: slice) -> NDArray[np.bool_]:

@@ -22,8 +22,8 @@ def k_center(
 ) -> tuple[Positions, None, str | None]:
     """Choose greedily the row at the largest Euclidean distance from its nearest neighbour so far (core-set).
 
-    It covers the pool, so it picks outliers: with few labels, or features nobody cleaned, it does worse than `random`.
-    While nothing is labelled the seed draws the first row. Distances are compared rounded to float32.
+    It covers the pool, so it picks outliers: with few labels or noisy features it does worse than `random`. Without
+    labels, the first row is drawn at random. Distances are compared in float32.
     """
     drawn, note = draw("k_center", view, len(view.covered) + batch_size, sample, batch_size, rng)
     nearest = nearest_labeled(view, view.candidates[drawn], batch_size, rng)

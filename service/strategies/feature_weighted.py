@@ -52,8 +52,8 @@ def expected_gradient_length(
 ) -> tuple[Positions, Scores, str | None]:
     """Score by ||x|| sum p_k ||p - e_k||, the expected length of the log loss's gradient in a softmax layer's weights.
 
-    That of the intercept is left out: it would put ||(x, 1)|| for ||x||. The features count as they came, so a column
-    of large numbers decides by itself, and a row far away comes first. A length beyond float64 counts as its largest
+    The gradient of the intercept is left out; it would replace ||x|| by ||(x, 1)||. Features are not scaled, so a
+    column of large numbers dominates, and outliers come first. Lengths beyond float64 are clipped to its largest
     number.
     """
     scores = view.scores(expected_error)
@@ -69,7 +69,7 @@ def expected_gradient_length(
 
 def expected_error(probabilities: Probabilities) -> Scores:
     """Return sum p_k ||p - e_k|| of each row, from 0 (certain) to 1."""
-    # Of the likeliest class p_k may be all but 1, and ||p||^2 - 2 p_k + 1 would be rounding: its square is left out.
+    # If the highest p_k is close to 1, ||p||^2 - 2 p_k + 1 cancels: add the squares of the others and (1 - p_k)^2.
     first, others = probabilities[:, 0].copy(), np.zeros_like(probabilities[:, 0])
     for column in probabilities.T[1:]:
         lesser = np.minimum(first, column)
@@ -84,14 +84,14 @@ def expected_error(probabilities: Probabilities) -> Scores:
 
 
 def norms_of(X: Features) -> NDArray[np.float64]:
-    """Return the Euclidean norm of each row, as the largest number where it is beyond that."""
+    """Return the Euclidean norm of each row, clipped to the largest float64."""
     return unit_rows(X)[1]
 
 
 def unit_rows(X: Features) -> tuple[Features, NDArray[np.float64]]:
-    """Return the rows in float64, each divided by its norm, and the norms; a row of zeros stays one.
+    """Return the rows in float64, each divided by its norm, and the norms; a row of zeros stays zero.
 
-    They are first divided by their largest cells: no square overflows or vanishes.
+    Each row is first divided by its largest cell, so that no square overflows or underflows.
     """
     Z = X.astype(np.float64)
     largest = abs(Z).max(axis=1)
@@ -104,7 +104,7 @@ def unit_rows(X: Features) -> tuple[Features, NDArray[np.float64]]:
 
 
 def divide_rows(Z: Features, divisors: NDArray[np.float64]) -> None:
-    """Divide each row by a number of its own, in place; by 0 not at all."""
+    """Divide each row in place by its divisor (n,), unless that is 0."""
     divisors = np.where(divisors == 0, 1.0, divisors)
     cells = cells_of(Z)
     cells /= np.repeat(divisors, np.diff(Z.indptr)) if sparse.issparse(Z) else divisors[:, np.newaxis]
@@ -112,20 +112,20 @@ def divide_rows(Z: Features, divisors: NDArray[np.float64]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Similarity:
-    """How rows of a pool are read, and how alike (k, m) rows are to others, from 0 to 1."""
+    """A function that reads rows of a pool, and the similarity (k, m) of rows to others, from 0 to 1."""
 
     read: Callable[[Positions], Points]
     between: Callable[[Points, Points], Matrix]
 
 
 def distance_similarity(pool: Pool, rows: Positions, references: Positions) -> Similarity:
-    """Return 1 / (1 + Euclidean distance), where the unit is the median distance between two references."""
+    """Return 1 / (1 + Euclidean distance), in units of the median distance between two references."""
     space = centered_space(pool, rows)
     unit = median_distance(space.read(references[: 2 * WIDTH_ROWS]))
 
     def between(points: Points, others: Points) -> Matrix:
         away = np.sqrt(points.squared_distances(others))
-        with np.errstate(over="ignore"):  # as unlike as can be
+        with np.errstate(over="ignore"):  # infinitely far apart
             away /= unit
         away += 1.0
         return np.asarray(np.reciprocal(away, out=away))
@@ -134,7 +134,7 @@ def distance_similarity(pool: Pool, rows: Positions, references: Positions) -> S
 
 
 def cosine_similarity(pool: Pool, rows: Positions, references: Positions) -> Similarity:
-    """Return the cosine of the angle at the origin, or 0 where it is less, and for a row of zeros."""
+    """Return the cosine similarity, with negative values set to 0; 0 for a row of zeros."""
 
     def between(points: Points, others: Points) -> Matrix:
         cosines = points.features @ others.features.T
@@ -184,15 +184,15 @@ def information_density(
     references: int,
     sample: int,
 ) -> tuple[Positions, Scores, str | None]:
-    """Score by s(x) times the mean similarity^beta of x to the candidates, of which drawn references stand for all.
+    """Score by s(x) times (the mean similarity of x to candidates drawn as references)^beta.
 
-    The paper takes the entropy for s, and for the similarity the cosine, which for its counts is never less than 0.
-    The cosine cannot tell a row far away from those it lies behind, and among features of either sign a mean of it is
-    next to 0 for all; so it is not the default, and what is less than 0 counts as 0.
+    The paper uses the entropy for s and the cosine similarity, which is never negative for its word counts. The cosine
+    cannot detect outliers in the direction of other rows, and its mean is close to 0 for all rows if features have
+    either sign; so it is not the default, and negative values count as 0.
     """
     use_one_thread()
     n_references = min(references, max(HELD_CELLS // view.pool.cells_per_row, 100))
-    # Every similarity is worked out, and not a part as in the strategies that `draw` is made for.
+    # All similarities are computed, unlike in the greedy strategies: hence the factor.
     drawn, note = draw("information_density", view, 4 * n_references, sample, batch_size, rng)
     scores = view.scores(SCORERS[scorer])[drawn]
     is_broken = scores == INVALID_SCORE
@@ -205,7 +205,7 @@ def information_density(
 
 
 def mean_similarities(pool: Pool, measure_of: Similarity, rows: Positions, references: Positions) -> Scores:
-    """Return the mean similarity of each row to the references, rounded to float32 so that equal rows are level."""
+    """Return the mean similarity of each row to the references, rounded to float32 so that equal rows tie."""
     found = np.empty(len(rows), np.float32)
     centers = [measure_of.read(block) for block in cut(references, TILE_ROWS)]
 

@@ -1,4 +1,4 @@
-"""Herding: greedy choice of rows that are similar to as many others as possible."""
+"""Herding: greedy choice of the rows that are similar to most others."""
 
 from __future__ import annotations
 
@@ -29,24 +29,22 @@ from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import margin
 
 N_PAIRS = 2**14
-"""A median over so many drawn pairs is as good as that over all."""
+"""Number of drawn pairs for the median distance."""
 
 N_REFRESHED = 100
-"""About how many rows are brought up to date in a turn in the end, as measured."""
+"""Number of rows updated per turn, as measured."""
 
 NOTHING = 1e-9
-"""A gain of less than this in a similarity is rounding."""
-
+"""Smaller gains in similarity are rounding errors."""
 
 MAX_PAIRED = 2000
-"""The radius comes from the distances between so many labelled rows at most."""
+"""Largest number of labelled rows whose distances set the radius."""
 
 LEAST_WIDTH = 0.05
-"""The width of the kernel is no smaller share of the median distance between two rows."""
+"""Smallest kernel width, as a share of the median distance between two rows."""
 
 PAIRS_A_TURN = 2 * 10**9
-"""So many numbers are looked at in the distances of all candidates from all references: some seconds."""
-
+"""Largest number of multiplications for the distances of all candidates to all references: some seconds."""
 
 STANDARDIZE = Parameter(
     "standardize",
@@ -86,10 +84,10 @@ def max_herding(
     references: int,
     sample: int,
 ) -> tuple[Positions, None, str | None]:
-    """Choose greedily for the sum over references of exp(-distance^2 / (2 width^2)) to the most similar row.
+    """Maximise greedily the sum over references of exp(-distance^2 / (2 width^2)) to the most similar row.
 
-    Candidates are a drawn sample, and references the first of it. The paper takes a width of 1 for embeddings of length
-    1, and all rows as references; here the width follows from the distances.
+    Candidates are a drawn sample, whose first rows are the references. The paper uses a width of 1 for embeddings of
+    length 1, and all rows as references; here the width is derived from the distances.
     """
     sampled = sample_points(view, sample, batch_size, rng, standardize=standardize)
     n, d = sampled.points.features.shape
@@ -102,7 +100,7 @@ def max_herding(
 
 
 def median_pair_distance(points: Points, rng: np.random.Generator) -> float:
-    """Return the median distance of pairs drawn at random, or 1 where more than half are equal."""
+    """Return the median distance of pairs drawn at random, or 1 if that is 0."""
     first, second = rng.integers(len(points.features), size=(2, N_PAIRS))
     squares = [
         np.square(points.features[a] - points.features[b]).sum(axis=1)
@@ -112,10 +110,10 @@ def median_pair_distance(points: Points, rng: np.random.Generator) -> float:
 
 
 class Herd:
-    """How much each of n rows would add to the similarity of references: a bound, exact where it is not due.
+    """The gain of each of n rows in the similarity of the references; stale gains are upper bounds.
 
-    What a row adds only shrinks as the herd grows (Minoux 1978, see `greedy`). Chosen rows have -1. References are the
-    first rows of the ground, and count by their `weights` (n_references,), or all the same.
+    A gain only shrinks as the herd grows (Minoux 1978, see `greedy`). Chosen rows have -1. References are the first
+    sampled rows, weighted by `weights` (n_references,), or all equally.
     """
 
     def __init__(self, sampled: SampledPoints, n_references: int, width: float, weights: Squares | None = None) -> None:
@@ -129,13 +127,13 @@ class Herd:
 
     def similar(self, squares: Squares) -> Squares:
         """Return the kernel of squared distances."""
-        with np.errstate(over="ignore"):  # as unlike as can be
+        with np.errstate(over="ignore"):  # infinitely far apart
             # Divided twice: the square of a small width may be 0.
             similarity: Squares = np.exp(-0.5 * (squares / self.width) / self.width)
         return similarity
 
     def refresh(self, positions: Positions) -> None:
-        """Bring the gains of some rows up to date. One that is 0 cannot shrink."""
+        """Update the gains of some rows, except those that are 0 already."""
         due = positions[self.is_stale[positions] & (self.gains[positions] > 0)]
 
         def gain(squares: Squares, run: slice) -> Squares:
@@ -146,14 +144,14 @@ class Herd:
         self.is_stale[due] = False
 
     def add(self, choice: int) -> None:
-        """Take a row into the herd."""
+        """Add a row to the herd."""
         squares = self.references.squared_distances(self.points.part(slice(choice, choice + 1)))[:, 0]
         np.maximum(self.similarity, self.similar(squares), out=self.similarity)
         self.is_stale[:] = True
         self.gains[choice] = -1.0
 
     def select_rows(self, batch_size: int, rng: np.random.Generator) -> Positions:
-        """Take in one row after another, and return them; equal gains are decided by lots."""
+        """Add one row after another, and return them; ties are broken at random."""
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen = np.empty(batch_size, np.int64)
         for turn in range(batch_size):
@@ -194,12 +192,12 @@ def uherding(
     references: int,
     sample: int,
 ) -> tuple[Positions, None, str | None]:
-    """Choose as `max_herding`, where each reference weighs as much as the model is unsure of it (1 - margin).
+    """Choose as `max_herding`, with each reference weighted by the model's uncertainty (1 - margin).
 
-    The width of the kernel is the least distance between two labelled rows that differ, as the paper adapts it: with
-    the labels the herd's reach shrinks, and being unsure counts more. It ends at a share of the median distance, or two
-    labelled rows that are nearly equal would leave nothing but margin. The paper also calibrates the probabilities by a
-    temperature; here they are taken as they are. Where the model is sure of all, all weigh the same.
+    The kernel width is the smallest distance between two different labelled rows, as in the paper: it shrinks as
+    labels are added, and uncertainty counts more. It never falls below a share of the median distance, as two nearly
+    equal labelled rows would leave only the margin. The paper also calibrates the probabilities by a temperature;
+    here they are used unchanged. If the model is certain of all references, all have the same weight.
     """
     sampled = sample_points(view, sample, batch_size, rng, standardize=standardize)
     n, d = sampled.points.features.shape
@@ -220,7 +218,7 @@ def uherding(
 
 
 def smallest_label_distance(sampled: SampledPoints, rng: np.random.Generator) -> float:
-    """Return the least distance above 0 between two labelled rows on the ground, 0 where there is none."""
+    """Return the smallest distance above 0 between two labelled rows, or 0 without such a pair."""
     labeled = sampled.labeled
     if len(labeled) < 2:
         return 0.0
@@ -233,6 +231,6 @@ def smallest_label_distance(sampled: SampledPoints, rng: np.random.Generator) ->
 
 
 def ignore_equal_rows(squares: Squares, _: slice) -> Squares:
-    """Return the squared distances, infinite for rows that are equal."""
+    """Return the squared distances, infinite between equal rows."""
     squares[squares == 0] = np.inf
     return squares

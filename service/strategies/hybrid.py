@@ -39,9 +39,9 @@ def badge(
 ) -> tuple[Positions, None, str | None]:
     """Seed k-means++ on the gradient embeddings: (p - e_y) times x for each class, where y is the likeliest.
 
-    The first row has the longest embedding, as in the authors' code (k-means++ as the paper has it draws it uniformly);
-    each further one is drawn in proportion to its squared distance from the nearest so far, as the largest of the
-    squared distances divided by exponential draws. Where all of these are 0, it is drawn uniformly.
+    The first row has the longest embedding, as in the authors' code (the paper's k-means++ draws it uniformly). Each
+    further row is drawn in proportion to its squared distance to the nearest chosen row, as the largest of these
+    divided by exponential draws; if all distances are 0, uniformly.
     """
     drawn, note = draw("badge", view, batch_size, sample, batch_size, rng)
     rows = view.candidates[drawn]
@@ -52,7 +52,7 @@ def badge(
     first = top(norms, 1, rng)
     nearest = Nearest(space, rows, batch_size)
     nearest.add(rows[first])
-    nearest.distances[:] = np.where(is_broken, 0, norms + norms[first])  # at most, by the triangle inequality
+    nearest.distances[:] = np.where(is_broken, 0, norms + norms[first])  # upper bound, by the triangle inequality
 
     def turn_of(_: int) -> Turn:
         draws = np.maximum(rng.standard_exponential(len(rows)), 1e-300)  # never divide by 0
@@ -67,7 +67,7 @@ def badge(
 
 
 def embedding_space(view: PoolView, rows: Positions) -> Space:
-    """Return where the gradient embeddings are, but for a power of two; NaN without finite probabilities."""
+    """Return the space of the gradient embeddings, up to a power of two; NaN without finite probabilities."""
 
     def gradients(rows: Positions, X: Features) -> NDArray[np.float64]:
         g = np.array(view.probabilities(rows, X), np.float64)
@@ -104,9 +104,9 @@ def ranked_batch(
 ) -> tuple[Positions, None, str | None]:
     """Choose greedily by a (1 - similarity) + (1 - a) uncertainty, where a is the share of rows not labelled.
 
-    The similarity is 1 / (1 + Euclidean distance) to the nearest labelled or chosen row: 0 if there is none. The rows
-    of the batch count as labelled, so a shrinks with each, as in the paper and in modAL; a later score may therefore be
-    the higher, and none is returned.
+    The similarity is 1 / (1 + Euclidean distance) to the nearest labelled or chosen row, or 0 without one. Chosen rows
+    count as labelled, so a shrinks with each, as in the paper and in modAL. Later scores may therefore be higher, and
+    none are returned.
     """
     n, n_labeled = len(view.candidates), len(view.covered)
     drawn, note = draw("ranked_batch", view, n_labeled + batch_size, sample, batch_size, rng)
@@ -120,7 +120,7 @@ def ranked_batch(
         share = (n - n_chosen) / (n + n_labeled)
 
         def turn(distances: Distances, at: Positions | slice) -> Scores:
-            with np.errstate(over="ignore"):  # as far away as can be
+            with np.errstate(over="ignore"):  # infinitely far apart
                 away = distances * np.float64(nearest.space.scale)
             return share * (1.0 - 1.0 / (1.0 + away)) + (1.0 - share) * uncertainty[at]
 

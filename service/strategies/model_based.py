@@ -1,4 +1,4 @@
-"""Strategies that train models in order to choose: labelled against unlabelled, or one per possible label."""
+"""Strategies that train models of their own: labelled against unlabelled rows, or one per possible label."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import entropy, least_confidence, margin
 
 DISCRIMINATED_CELLS = 2**21
-"""So many cells of candidates, and as many of labelled rows, are told apart at most: 16 MB each."""
+"""Largest number of cells of the candidates, and of the labelled rows, in the discriminator: 16 MB each."""
 
 STEPS = 100
-"""Of the optimiser, in each training; the next begins where the last ended."""
+"""Optimiser steps per fit; each fit starts from the last one's weights."""
 
 LIKELIEST = 3
-"""So many labels of each row are tried: rows of little margin have most of their probability there."""
+"""Number of labels tried per row: in rows of small margin they hold most of the probability."""
 
 EVALUATED_CELLS = 2**21
-"""The rows that errors are foreseen on have so many cells at most."""
+"""Largest number of cells of the rows on which the expected error is computed."""
 
 NO_MODEL = 2.0
-"""A loss is 1 at most."""
+"""Loss of a row whose model cannot be trained: above the maximum of 1."""
 
 Train = Callable[[Features, Any], Classifier]
 
@@ -73,10 +73,10 @@ LOSSES: dict[str, Scorer] = {"log": entropy, "zero_one": least_confidence}
 def discriminative(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, sub_batches: int, sample: int
 ) -> tuple[Positions, None, str | None]:
-    """Choose the rows likeliest to be unlabelled, as told by a logistic regression trained again after each part (DAL).
+    """Choose the rows most likely to be unlabelled by a logistic regression that is refitted after each part (DAL).
 
     The paper trains a small network on a learnt representation; here it is a linear model of the standardised features,
-    the two kinds of rows weighing the same in all. While nothing is labelled, the seed draws the first part.
+    with the same total weight for labelled and unlabelled rows. Without labels, the first part is drawn at random.
     """
     n_labeled, n_held = len(view.covered), max(DISCRIMINATED_CELLS // dense_width(view.pool), 100)
     drawn, notes = draw_sample(view, min(sample, n_held), batch_size, rng)
@@ -98,7 +98,7 @@ def discriminative(
 
 
 def standardize(X: Features) -> NDArray[np.float64]:
-    """Return rows as a dense matrix, each column brought to mean 0 and deviation 1, or to 0 where it is constant."""
+    """Return rows as a dense matrix with columns of mean 0 and standard deviation 1; constant columns become 0."""
     Z = center_and_scale(to_dense(X))
     deviations = Z.std(axis=0)
     Z -= Z.mean(axis=0)
@@ -110,10 +110,10 @@ def standardize(X: Features) -> NDArray[np.float64]:
 def fit_discriminator(
     Z: NDArray[np.float64], is_labeled: NDArray[np.bool_], start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the weights (d + 1,), the intercept last, that are high for unlabelled rows; 0 where none is labelled.
+    """Return the weights (d + 1,), intercept last, of a logistic regression for unlabelled rows; 0 without labels.
 
-    It is the logistic regression with an L2 penalty of 1 on all but the intercept, each kind of row weighing n / 2.
-    scikit-learn's own finds the same, but takes milliseconds to begin.
+    It has an L2 penalty of 1 on all but the intercept, and each of the two classes has a total weight of n / 2.
+    scikit-learn's LogisticRegression gives the same, with milliseconds of overhead.
     """
     n_labeled = np.count_nonzero(is_labeled)
     if n_labeled == 0:
@@ -166,11 +166,11 @@ def fit_discriminator(
 def expected_error_reduction(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, contenders: int, evaluated: int, loss: str
 ) -> tuple[Positions, None, str | None]:
-    """Train the project's estimator with each label a row may have, and ask where the loss expected is least.
+    """Train the project's estimator with each possible label of a row, and take the rows of smallest expected loss.
 
-    The loss is the model's own expectation on a sample of the pool, as in the paper, and the labels weigh by their
-    probability. At most the three likeliest are tried, and only for the rows of least margin; a batch beyond these
-    goes on by margin. The best rows are taken together: none knows of the others.
+    As in the paper, the loss is the model's own expectation on a sample of the pool, averaged over the labels by their
+    probability. At most the three likeliest labels are tried, and only for the rows of smallest margin; larger batches
+    are filled up by margin. Rows are scored independently of each other.
     """
     uncertainty = view.scores(margin)
     is_broken = uncertainty == INVALID_SCORE
@@ -197,7 +197,7 @@ def expected_error_reduction(
 def expected_losses(
     view: PoolView, tried: Positions, train: Train, loss_of: Callable[[Classifier], float]
 ) -> NDArray[np.float64]:
-    """Return for each row tried the mean loss of a model that learnt it too, over the labels that it may have.
+    """Return for each tried row the loss of a model trained with it, averaged over its likely labels.
 
     It is NO_MODEL where one of the models cannot be trained.
     """
@@ -222,6 +222,6 @@ def train_with(fit_model: FitModel, X: Features, codes: Codes, x: Features, code
 
 
 def mean_loss(model: Classifier, X: Features, loss: Scorer) -> float:
-    """Return the loss that a model expects of itself on some rows, from 0 to 1: 1 where it knows nothing finite."""
+    """Return the mean loss that a model expects on some rows, from 0 to 1; rows with invalid probabilities count 1."""
     losses = score_rows(partial(predict_probabilities, model), loss, X)
     return float(np.where(losses == INVALID_SCORE, 1.0, losses).mean())

@@ -16,14 +16,14 @@ from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
 
 HELD_CELLS = 2**20
-"""So many numbers of the labelled rows are held: 8 MB of features at most, and as much of probabilities."""
+"""Largest number of features, and of probabilities, of the labelled rows: 8 MB each."""
 
 MAX_BLOCK_ROWS = 1024
 BLOCK_CENTERS = 256
-"""Two megabytes of distances are worked out at a time, at most."""
+"""Rows and centres of a block of distances: 2 MB."""
 
 LEAST = float(np.finfo(np.float64).eps)
-"""A probability counts as no less, as in the log loss: a divergence stays finite."""
+"""Lower limit for probabilities, as in the log loss: divergences stay finite."""
 
 
 @set_strategy(
@@ -48,12 +48,12 @@ def contrastive(
 ) -> tuple[Positions, Scores, str | None]:
     """Score by the mean KL divergence of a row's probabilities from those of its nearest labelled rows, in nats (CAL).
 
-    The nearest are so by Euclidean distance between the features; the paper takes those of its network's last layer.
-    Without a labelled row every score is 0. Of many labelled rows, the seed draws those that count.
+    Neighbours are found by Euclidean distance between the features; the paper uses those of its network's last layer.
+    Without a labelled row every score is 0. Of too many labelled rows a sample is drawn.
     """
     use_one_thread()
     labeled, P_labeled, notes = labeled_probabilities(view, rng)
-    # Every distance is worked out here, and not a part as in the strategies that `draw` is made for.
+    # All distances are computed, unlike in the greedy strategies: hence the factor.
     drawn, note = draw("contrastive", view, max(4 * len(labeled), 1), sample, batch_size, rng)
     rows = view.candidates[drawn]
     scores = np.zeros(len(rows))
@@ -73,7 +73,7 @@ def contrastive(
 
 
 def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Positions, Probabilities, list[str]]:
-    """Return the labelled rows of the pool that count, their probabilities (l, c), and what to tell of the others."""
+    """Return labelled rows with finite probabilities, these probabilities (l, c), and notes on the others."""
     n_classes, n_labeled = len(view.model.classes_), len(view.labeled)
     n_held = min(n_labeled, max(HELD_CELLS // max(n_classes, view.pool.cells_per_row), 100))
     held = view.labeled
@@ -88,7 +88,7 @@ def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Pos
 
 
 def nearest_centers(points: Points, centers: list[Points], k: int) -> NDArray[np.int64]:
-    """Return for each point the numbers of its k nearest centres (m, k), in no order; the centres come in blocks."""
+    """Return the numbers of each point's k nearest centres (m, k), unordered; `centers` are given in blocks."""
     n_points, start = len(points.squares), 0
     best, numbers = np.empty((n_points, 0)), np.empty((n_points, 0), np.int64)
     for block in centers:
@@ -104,9 +104,9 @@ def nearest_centers(points: Points, centers: list[Points], k: int) -> NDArray[np
 
 
 def mean_divergences(P_labeled: Probabilities, near: NDArray[np.int64], P: Probabilities) -> Scores:
-    """Return the mean over a row's neighbours (m, k) of KL(neighbour || row), INVALID_SCORE where a row is broken.
+    """Return the mean of KL(neighbour || row) over each row's neighbours (m, k); INVALID_SCORE for invalid rows.
 
-    It is the mean of sum p ln p less the mean neighbour's sum p ln q, and so never (m, k, c).
+    It is the mean of sum p ln p minus the sum of (mean p) ln q, which avoids an array (m, k, c).
     """
     own = xlogy(P_labeled, np.maximum(P_labeled, LEAST)).sum(axis=1)
     mean = np.zeros_like(P)

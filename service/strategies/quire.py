@@ -26,7 +26,7 @@ from service.strategies.engine.registry import Need, set_strategy
 Matrix = NDArray[np.float64]
 
 MAX_LABELED = 500
-"""So many labelled rows count at most: the work grows with the square of their number."""
+"""Largest number of labelled rows used: the work grows with its square."""
 
 MAX_BLOCK_ROWS = 1024
 
@@ -65,19 +65,19 @@ def quire(
     bandwidth: float,
     sample: int,
 ) -> tuple[Positions, Scores, str | None]:
-    """Score by minus the min-max risk of a row s: y' L y, the most over its label and the least over all others.
+    """Score by minus the min-max risk of a row s: y' L y, maximised over its label and minimised over all others.
 
-    L is the inverse of the kernel matrix of all rows with the regularisation on its diagonal, and the labels of the
-    other rows may be any number, as the paper relaxes them. The least over these is the quadratic form in the inverse
-    of the block of the labelled rows and s, so that nothing of the size of the pool is inverted. With f(s) and v(s) as
-    the mean and variance there of the Gaussian process that the labelled rows give, it is a constant plus
-    (1 + |f|)^2 / v. Of many classes each is told from the rest, and the mean of the risks counts. The rows of a batch
-    are the best by themselves, as the paper asks for one at a time.
+    L is the inverse of the kernel matrix of all rows with the regularisation on its diagonal. As in the paper's
+    relaxation, the labels of the other rows may be any number. The minimum over these is the quadratic form in the
+    inverse of the block of the labelled rows and s, so no matrix of the pool's size is inverted. It is a constant plus
+    (1 + |f|)^2 / v, with the mean f(s) and variance v(s) of the Gaussian process fitted to the labelled rows. With more
+    than two classes it is the mean risk of one against the rest. The paper asks for one row at a time; here the rows
+    of a batch are scored independently.
     """
     use_one_thread()
     n_labeled = len(view.labeled)
     held = np.sort(rng.choice(n_labeled, min(n_labeled, MAX_LABELED), replace=False))
-    # Every kernel value is worked out, and each row takes a product with a matrix (l, l).
+    # All kernel values are computed, and each row is multiplied by a matrix (l, l).
     n_centers = max(4 * len(held) * (1 + len(held) // view.pool.cells_per_row), 1)
     drawn, note = draw("quire", view, n_centers, sample, batch_size, rng)
     rows, labeled = view.candidates[drawn], view.labeled[held]
@@ -101,7 +101,7 @@ def quire(
 
 
 def one_against_rest(view: PoolView, held: Positions) -> Matrix:
-    """Return for each class a column (l,) of 1 for its own rows and -1 for others; one of zeros where nobody knows."""
+    """Return for each class a column (l,) of 1 for its own rows and -1 for others; a column of 0 without labels."""
     if view.question.codes is None or len(held) == 0:
         return np.zeros((len(held), 1))
     codes = view.question.codes[held]
@@ -123,11 +123,11 @@ class KernelMachine:
 
     def kernel(self, points: Points) -> Matrix:
         """Return the kernel (k, l) between some rows and the labelled ones."""
-        with np.errstate(over="ignore"):  # as unlike as can be
+        with np.errstate(over="ignore"):  # infinitely far apart
             return np.asarray(np.exp(-0.5 * (points.squared_distances(self.points) / self.width) / self.width))
 
     def risks(self, points: Points) -> Scores:
-        """Return the risk of each row, in the worst case of its label."""
+        """Return the risk of each row for its worst label."""
         K = self.kernel(points)
         variances = self.diagonal - np.einsum("kl,kl->k", K @ self.inverse, K)
         return np.asarray(self.constant + np.square(1.0 + np.abs(K @ self.weights)).mean(axis=1) / variances)

@@ -16,13 +16,13 @@ from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import SCORERS, margin, scorer_parameter
 
 SCORE_OF_CERTAIN = -1e6
-"""The key of what is not drawn but by itself: below 100 times the logarithm of any number above 0."""
+"""Key of rows with weight 0, which come last: below 100 times the logarithm of any number above 0."""
 
 SAMPLE_CELLS = 2**20
-"""A sample has so many probabilities: 4 MB."""
+"""Largest number of probabilities in a sample: 4 MB."""
 
 DRAW_CELLS = 2**31
-"""So many probabilities are compared to drawn rows in one request: some seconds."""
+"""Largest number of probabilities compared to drawn rows in one request: some seconds."""
 
 
 @set_strategy(
@@ -49,7 +49,7 @@ def power(
 ) -> tuple[Positions, Scores, str | None]:
     """Take the highest beta ln(score) + Gumbel noise: a draw without replacement in proportion to score^beta.
 
-    Rows with a score of 0 come behind all others, in an order drawn by the seed. The paper's default for beta is 1.
+    Rows with a score of 0 come last, in random order. The paper's default for beta is 1.
     """
     scores = view.scores(SCORERS[scorer])
     is_broken = scores == INVALID_SCORE
@@ -90,10 +90,10 @@ def falcun(
 ) -> tuple[Positions, None, str | None]:
     """Draw one row after another in proportion to relevance^gamma, the relevance being uncertainty plus diversity.
 
-    The uncertainty is 1 - (p(1) - p(2)). The diversity is the L1 distance of the probabilities from those of the
-    nearest row drawn, and at first no more than the uncertainty; before it is added, it is stretched to 0..1 over the
-    rows. Each row needs a pass over the sample: beyond a bound of work the rest is drawn by the relevance of then. The
-    stretching, the start and the default of gamma are as understood from the paper, not taken from the authors' code.
+    The uncertainty is 1 - (p(1) - p(2)). The diversity is the L1 distance of the probabilities to those of the nearest
+    drawn row; it starts as the uncertainty, and is rescaled to 0..1 before it is added. Each draw takes a pass over the
+    sample: beyond a limit of work, the rest is drawn by the last relevance. Rescaling, start and default gamma follow
+    the paper, not the authors' code.
     """
     n, n_classes = len(view.candidates), len(view.model.classes_)
     n_drawn = min(n, max(min(sample, SAMPLE_CELLS // n_classes), batch_size))
@@ -116,12 +116,12 @@ def read_probabilities(view: PoolView, positions: Positions) -> tuple[NDArray[np
     n_classes = len(view.model.classes_)
     P, scores = np.zeros((n_classes, len(positions)), np.float32), np.empty(len(positions))
 
-    def look(rows: Positions) -> None:
+    def read(rows: Positions) -> None:
         of_rows = view.probabilities(view.candidates[positions[rows]])
         scores[rows] = score_rows(lambda p: p, margin, of_rows)
         P[:, rows] = np.where(scores[rows] == INVALID_SCORE, 0.0, of_rows.T)
 
-    run_in_threads(look, blocks_of(view, positions))
+    run_in_threads(read, blocks_of(view, positions))
     return P, scores
 
 
@@ -134,9 +134,9 @@ def draw_diverse(
     n_turns: int,
     rng: np.random.Generator,
 ) -> Positions:
-    """Draw `batch_size` positions by FALCUN's rule, the diversity brought up to date after each of the first `n_turns`.
+    """Draw `batch_size` positions by FALCUN's rule, updating the diversity in the first `n_turns` turns.
 
-    `P` (c, k) is class by class. The draw is a race: the largest gamma ln(relevance) + Gumbel noise wins.
+    `P` (c, k) is class by class. Each turn takes the largest gamma ln(relevance) + Gumbel noise.
     """
     uncertainty = np.where(is_broken, 0.0, uncertainty)
     diversity = uncertainty.copy()
@@ -155,7 +155,7 @@ def draw_diverse(
 
 
 def gumbel_keys(weights: Scores, power: float, rng: np.random.Generator) -> Scores:
-    """Return keys whose order is a draw without replacement in proportion to weights^power; those up to 0 come last."""
+    """Return keys whose order is a draw without replacement in proportion to weights^power; weights <= 0 come last."""
     is_drawn = weights > 0
     keys = np.log(weights, out=np.zeros(len(weights)), where=is_drawn)
     keys *= power
@@ -165,7 +165,7 @@ def gumbel_keys(weights: Scores, power: float, rng: np.random.Generator) -> Scor
 
 
 def rescale(values: Scores, counts: NDArray[np.bool_]) -> Scores:
-    """Return values moved and divided so that those that count are from 0 to 1; 0 for all where they are equal."""
+    """Return values rescaled so that those in `counts` range from 0 to 1; all 0 if these are equal."""
     some = values[counts]
     low, high = (some.min(), some.max()) if len(some) else (0.0, 0.0)
     return (values - low) / (high - low) if high > low else np.zeros(len(values))

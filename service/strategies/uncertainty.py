@@ -1,6 +1,6 @@
 """Uncertainty of one model about one row: scorers over its probabilities p, sorted p(1) >= p(2) >= ...
 
-Each takes probabilities (n, c), c >= 1, and returns scores (n,) from 0 (certain) to 1. They go column by column: the
+Each takes probabilities (n, c), c >= 1, and returns scores (n,) from 0 (certain) to 1. They work column by column: the
 rows of a chunk stay in the cache, and no second (n, c) array is made.
 """
 
@@ -48,7 +48,7 @@ def margin(probabilities: Probabilities) -> Scores:
     source="Settles 2009, Active Learning Literature Survey, University of Wisconsin-Madison, report 1648",
 )
 def ratio(probabilities: Probabilities) -> Scores:
-    """Return p(2) / p(1), and 1 where no class has any probability: the first leads by nothing."""
+    """Return p(2) / p(1), or 1 if both are 0."""
     first, second = top_two(probabilities)
     return as_float64(np.divide(second, first, out=np.ones_like(first), where=first != 0))
 
@@ -59,7 +59,7 @@ def ratio(probabilities: Probabilities) -> Scores:
     source="Shannon 1948, A Mathematical Theory of Communication, doi:10.1002/j.1538-7305.1948.tb01338.x; Settles 2009",
 )
 def entropy(probabilities: Probabilities) -> Scores:
-    """Return -sum p ln p / ln c, with 0 ln 0 = 0; with a single class there is nothing to be unsure of."""
+    """Return -sum p ln p / ln c, with 0 ln 0 = 0; 0 for a single class."""
     total = np.zeros(len(probabilities))
     for column in probabilities.T:
         total += entr(column)
@@ -67,7 +67,7 @@ def entropy(probabilities: Probabilities) -> Scores:
 
 
 def top_two(probabilities: Probabilities) -> tuple[Probabilities, Probabilities]:
-    """Return p(1) and p(2), each (n,); p(2) is 0 where there is a single class."""
+    """Return p(1) and p(2), each (n,); p(2) is 0 for a single class."""
     first = probabilities[:, 0].copy()
     second, lesser = np.zeros_like(first), np.empty_like(first)
     for column in probabilities.T[1:]:
@@ -78,7 +78,7 @@ def top_two(probabilities: Probabilities) -> tuple[Probabilities, Probabilities]
 
 
 def as_float64(scores: NDArray[np.floating[Any]]) -> Scores:
-    """Return scores in float64; what they were worked out in is narrower, and quicker."""
+    """Return scores in float64; they are computed in a narrower, faster dtype."""
     return scores.astype(np.float64, copy=False)
 
 
@@ -88,11 +88,11 @@ SCORERS: dict[str, Scorer] = {
     "ratio": ratio,
     "entropy": entropy,
 }
-"""Those that other strategies can be told to build on, by name."""
+"""Scorers that other strategies can use, by name."""
 
 
 def scorer_parameter(default: str, choices: Sequence[str] = tuple(SCORERS)) -> Parameter:
-    """Declare which scorer a strategy builds on."""
+    """Return the parameter `scorer` of a strategy."""
     return Parameter(
         "scorer",
         kind="choice",

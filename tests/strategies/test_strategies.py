@@ -346,7 +346,7 @@ def test_a_strategy_that_breaks_its_promise_is_a_bug():
         return np.zeros(batch_size, dtype=np.int64), None, None
 
     broken = Strategy("broken", "", "", frozenset(), (), "set", twice_the_same)
-    with pytest.raises(RuntimeError, match="'broken' did not answer with 2 distinct candidates"):
+    with pytest.raises(RuntimeError, match="'broken' did not return 2 distinct candidates"):
         select(broken, {}, question_about(GOOD), 2, np.random.default_rng(0))
 
 

@@ -36,7 +36,7 @@ def predict_rows(question: Question, rows: Positions) -> Probabilities:
 
 
 def uncertainty_scores(P: Probabilities) -> dict[str, Scores]:
-    """Return what every scorer of a model makes of probabilities (k, c), by its name; NaN where these are broken."""
+    """Return each model scorer's scores of probabilities (k, c), by name; NaN for invalid probabilities."""
     return {
         name: mark_invalid(score_rows(lambda rows: rows, function, P))
         for name, function in scorers_needing(Need.PROBABILITIES)
@@ -44,7 +44,7 @@ def uncertainty_scores(P: Probabilities) -> dict[str, Scores]:
 
 
 def disagreement_scores(committee: Committee, pool: Pool, rows: Positions) -> dict[str, Scores]:
-    """Return what every scorer of a committee makes of some rows that it reads, by its name; NaN where it is broken."""
+    """Return each committee scorer's scores of some rows of the pool, by name; NaN for invalid probabilities."""
     scorers = scorers_needing(Need.MEMBERS)
     found = {name: np.empty(len(rows)) for name, _ in scorers}
     predict = member_predictor_for(committee)
@@ -57,28 +57,27 @@ def disagreement_scores(committee: Committee, pool: Pool, rows: Positions) -> di
 
 
 def scorers_needing(need: Need) -> list[tuple[str, Any]]:
-    """Return the scorers that need this and nothing else, with their names."""
+    """Return the names and functions of the scorers with this need alone."""
     return [
         (name, each.function) for name, each in STRATEGIES.items() if each.kind == "scorer" and each.needs == {need}
     ]
 
 
 def mark_invalid(scores: Scores) -> Scores:
-    """Return scores with NaN for those of broken rows."""
+    """Return scores with NaN in place of INVALID_SCORE."""
     return np.where(scores == INVALID_SCORE, np.nan, scores)
 
 
 def find_nearest(pool: Pool, rows: Positions, others: Positions, *, apart: bool = False) -> NDArray[np.int64]:
-    """Return for each of some rows (k,) the position among others (m,) of the nearest: the first of equals.
+    """Return for each row (k,) the position of the nearest of the others (m,) by Euclidean distance, the first of ties.
 
-    By Euclidean distance, which is worked out in blocks. With `apart` a row
-    is not its own neighbour: -1 where there is no other.
+    With `apart` a row is not its own neighbour; its position is -1 without any other.
     """
     use_one_thread()
     space = centered_space(pool, np.concatenate([rows, others]))
     found = np.empty(len(rows), np.int64)
 
-    def look(positions: Positions) -> None:
+    def find(positions: Positions) -> None:
         points = space.read(rows[positions])
         least, best = np.full(len(positions), np.inf), np.full(len(positions), -1)
         for block in space.blocks(np.arange(len(others))):
@@ -92,13 +91,13 @@ def find_nearest(pool: Pool, rows: Positions, others: Positions, *, apart: bool 
                 least[is_closer], best[is_closer] = closest[is_closer], numbers[first[is_closer]]
         found[positions] = best
 
-    run_in_threads(look, space.blocks(np.arange(len(rows))))
+    run_in_threads(find, space.blocks(np.arange(len(rows))))
     return found
 
 
 def row_distances(pool: Pool, rows: Positions, others: Positions) -> NDArray[np.float64]:
-    """Return how far each row is from the other in the same place (k,), NaN where that is beyond float64."""
-    # Not by way of a centre: the difference of two rows is then as exact as they are.
+    """Return the distance between each row and the other at the same position (k,), NaN if it overflows float64."""
+    # No centring, which would round the rows before they are subtracted.
     space = Space(pool, scale_of(pool, np.concatenate([rows, others])), None)
     found = np.empty(len(rows))
     for positions in space.blocks(np.arange(len(rows))):

@@ -1,4 +1,4 @@
-"""Exploration: a share of each batch that no model chooses, so that what is labelled stays honest about the pool."""
+"""Exploration: a random share of each batch, so that the labels include a uniform sample of the pool."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from service.strategies.engine.question import Positions
 from service.strategies.engine.ranking import BLOCK_ROWS, best_of, hash_positions
 
 AUTO_SHARE, AUTO_FROM = 0.1, 10
-"""What `auto` explores where nothing is said, and from which size of batch on."""
+"""The default exploration share of `auto`, and the smallest batch size to which it applies."""
 
 
 def random_order(n_samples: int, random_state: int, start: int = 0) -> NDArray[np.float64]:
-    """Return the lots (n,) of samples from `start` on in the random order of a pool: the smallest comes first.
+    """Return the sort keys (n,) of samples from `start` on in the random order of a pool, smallest first.
 
-    The order is never stored, and a sample keeps its lot when the pool grows.
+    The order is never stored, and a sample keeps its key when the pool grows.
     """
     seed = np.random.SeedSequence(random_state).generate_state(1, np.uint64)[0]
     # A float holds 53 of the 64 bits.
@@ -23,9 +23,9 @@ def random_order(n_samples: int, random_state: int, start: int = 0) -> NDArray[n
 
 
 def next_in_random_order(is_open: NDArray[np.bool_], n_rows: int, random_state: int) -> Positions:
-    """Return the first `n_rows` open rows in the random order of the pool that belongs to a project's seed.
+    """Return the first `n_rows` open rows in the random order of the pool given by a project's seed.
 
-    Whichever request asked for them, the longest labelled prefix of the order is a uniform sample of the pool.
+    The longest labelled prefix of the order is a uniform sample of the pool, whatever requests its labels came from.
     """
     if n_rows == 0:
         return np.empty(0, np.int64)

@@ -17,18 +17,18 @@ from service.learning.pool import CHUNK_CELLS, Features, Pool
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import hash_positions, top
 
-# Fewer distinct rows than centres is an everyday pool here, not a fault. The filter stands for the whole process:
-# warnings.catch_warnings around the call would tamper with those of the requests in other threads.
+# Fewer distinct rows than centres is common here. The filter is global because warnings.catch_warnings around the call
+# would affect other threads.
 warnings.filterwarnings("ignore", message="Number of distinct clusters", category=ConvergenceWarning)
 
 SAMPLE_CELLS = 2**23
-"""A sample of so many cells takes 64 MB in float64, and a few times that while it is clustered."""
+"""Largest number of cells in a sample: 64 MB in float64, and a few times that during clustering."""
 
 STEP_WORK = 2 * 10**9
-"""So many multiplications make a step of k-means, of which there are up to 50: some seconds in all."""
+"""Largest number of multiplications in a step of k-means: some seconds for all 50 steps."""
 
 FOLDED = 1024
-"""So many columns are kept of a wide sparse pool."""
+"""Number of columns that a wide sparse pool is folded into."""
 
 SAMPLE = Parameter(
     "sample",
@@ -41,7 +41,7 @@ SAMPLE = Parameter(
 
 
 def draw_sample(view: PoolView, sample: int, batch_size: int, rng: np.random.Generator) -> tuple[Positions, list[str]]:
-    """Return the positions of the candidates to look at, in drawn order, and what to tell of it."""
+    """Return the positions of the candidates to consider, in random order, and notes."""
     n = len(view.candidates)
     n_drawn = min(n, max(min(sample, SAMPLE_CELLS // dense_width(view.pool)), batch_size))
     drawn = rng.choice(n, n_drawn, replace=False)
@@ -57,9 +57,10 @@ def pick_cluster_middles(
     weights: NDArray[np.float64] | None = None,
     otherwise: str = "drew {} of the batch at random",
 ) -> tuple[Positions, list[str]]:
-    """Cluster some candidates and return the middle of each cluster, and what to tell of it.
+    """Cluster some candidates and return the row nearest each centre, and notes.
 
-    Where there are fewer clusters than places, the others go to the first of the rest; `otherwise` says what it means.
+    If there are fewer clusters than `batch_size`, the first of the other rows fill up the batch; `otherwise` is the
+    note for that.
     """
     n, d = len(positions), dense_width(view.pool)
     notes = notes_of_folding(view.pool)
@@ -71,28 +72,28 @@ def pick_cluster_middles(
     rows = cluster_middles(
         center_and_scale(read_dense(view.pool, view.candidates[positions])), n_clusters, rng, weights
     )
-    # Where fewer rows differ than were asked for, clusters stay empty as well.
+    # Clusters also stay empty if there are fewer distinct rows than clusters.
     rest = np.delete(positions, rows)[: batch_size - len(rows)]
     return np.concatenate([positions[rows], rest]), notes
 
 
 def notes_of_folding(pool: Pool) -> list[str]:
-    """Say whether the features were folded."""
+    """Return a note if the features are folded."""
     d = dense_width(pool)
     return [f"folded the {pool.n_columns} sparse features into {d} columns"] if d < pool.n_columns else []
 
 
 def limit_clusters(n_clusters: int, n: int, d: int) -> int:
-    """Return how many clusters of n rows can be found in the time there is: so many, or fewer."""
+    """Return `n_clusters`, or the largest number within STEP_WORK for n rows of d features."""
     return min(n_clusters, max(STEP_WORK // (n * d), 1))
 
 
 def cluster_middles(
     Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator, weights: NDArray[np.float64] | None = None
 ) -> Positions:
-    """Return the row of each cluster nearest its centre, heaviest cluster first; fewer where clusters stay empty.
+    """Return the row nearest each cluster's centre, heaviest cluster first; fewer rows if clusters stay empty.
 
-    Without weights (n,) above 0 each row weighs the same. Of equal rows the first stands for all.
+    `weights` (n,) are above 0; without them all rows weigh the same. Of equal rows the first is returned.
     """
     found = fit_k_means(Z, n_clusters, rng, weights)
     away = Z - found.cluster_centers_[found.labels_]
@@ -105,10 +106,10 @@ def cluster_middles(
 def fit_k_means(
     Z: NDArray[np.float64], n_clusters: int, rng: np.random.Generator, weights: NDArray[np.float64] | None = None
 ) -> KMeans:
-    """Find clusters by k-means, from one start.
+    """Return k-means fitted from one initialisation.
 
-    scikit-learn works in blocks of 256 rows, never (n, n_clusters). The limit of steps bounds the time; by then the
-    centres hardly move.
+    scikit-learn works in blocks of 256 rows, so no (n, n_clusters) array is allocated. `max_iter` bounds the time; by
+    then the centres hardly move.
     """
     use_one_thread()
     seed = int(rng.integers(2**32))
@@ -116,7 +117,7 @@ def fit_k_means(
 
 
 def rank_within_clusters(labels: NDArray[np.integer[Any]], order: Positions) -> Positions:
-    """Return for each row (n,) how many of its own cluster come before it in an order of all rows (n,)."""
+    """Return for each row (n,) the number of rows of its cluster that precede it in `order` (n,)."""
     by_cluster = order[np.argsort(labels[order], kind="stable")]
     _, starts, sizes = np.unique(labels[by_cluster], return_index=True, return_counts=True)
     ranks = np.empty(len(labels), np.int64)
@@ -125,29 +126,29 @@ def rank_within_clusters(labels: NDArray[np.integer[Any]], order: Positions) -> 
 
 
 def dense_width(pool: Pool) -> int:
-    """Return how many columns the rows of a pool have once they are dense."""
+    """Return the number of columns of a pool's rows after `to_dense`."""
     return min(pool.n_columns, FOLDED) if pool.is_sparse else pool.n_columns
 
 
 def to_dense(X: Features) -> NDArray[Any]:
-    """Return rows (n, d) as a dense matrix; sparse ones of more than FOLDED columns are folded into so many.
+    """Return rows (n, d) as a dense matrix; sparse ones of more than FOLDED columns are folded into that many.
 
-    Every column is added to one of the new ones, or taken from it, as a fixed draw says: distances stay as they are on
-    average, within some percent (the hashing trick; Weinberger et al. 2009, arXiv:0902.2206).
+    A hash adds every column to one of the new ones, with a random sign, which preserves distances within some percent
+    on average (the hashing trick; Weinberger et al. 2009, arXiv:0902.2206).
     """
     if not sparse.issparse(X):
         return np.asarray(X)
     if X.shape[1] > FOLDED:
         draws = hash_positions(X.indices, np.uint64(0))
         values = np.where(draws >> np.uint64(63), X.data, -X.data.astype(np.float64))
-        places = (draws % np.uint64(FOLDED)).astype(X.indices.dtype)
-        X = sparse.csr_array((values, places, X.indptr), shape=(X.shape[0], FOLDED))
+        columns = (draws % np.uint64(FOLDED)).astype(X.indices.dtype)
+        X = sparse.csr_array((values, columns, X.indptr), shape=(X.shape[0], FOLDED))
     rows: NDArray[Any] = X.toarray()
     return rows
 
 
 def read_dense(pool: Pool, rows: Positions) -> NDArray[Any]:
-    """Return some rows of a pool as `to_dense` does; sparse ones are read some at a time, for they may be long."""
+    """Return some rows of a pool as `to_dense` does; sparse rows are read in blocks to bound the memory."""
     if not pool.is_sparse:
         return to_dense(pool.take(rows))
     step = max(1, CHUNK_CELLS // pool.cells_per_row)
@@ -156,10 +157,10 @@ def read_dense(pool: Pool, rows: Positions) -> NDArray[Any]:
 
 
 def center_and_scale(X: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the rows centred, in float64, and divided by one number that brings the largest cell to 1.
+    """Return the rows in float64, centred and divided by one number so that the largest cell is 1.
 
-    One number for all columns keeps the geometry, and no square of a distance overflows or vanishes afterwards. The
-    first division is for the mean, whose sum may overflow; the second for rows that lie close together far away.
+    One number for all columns preserves the geometry, and no squared distance overflows or underflows afterwards. The
+    first division keeps the sum of the mean from overflowing; the second is for close rows far from the origin.
     """
     Z = X.astype(np.float64)
     Z /= largest_magnitude(Z)
@@ -169,5 +170,5 @@ def center_and_scale(X: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def largest_magnitude(Z: NDArray[np.float64]) -> float:
-    """Return the largest absolute value, or 1 where all are 0."""
+    """Return the largest absolute value, or 1 if all are 0."""
     return float(max(np.max(Z), -np.min(Z))) or 1.0

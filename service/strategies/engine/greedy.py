@@ -1,9 +1,9 @@
-"""One row after another, by its distance from those chosen before: the core of the strategies that spread a batch.
+"""Lazy greedy selection by the distance to the rows chosen before: the core of strategies that spread a batch.
 
-A distance to the nearest chosen row only shrinks as the batch grows, so an old one is a bound. Brought up to date are
-those of the few rows that may come next, and all others are left; the answer is the same as if none were (Minoux 1978,
+A distance to the nearest chosen row only shrinks as the batch grows, so an earlier one is an upper bound. Only the
+distances of the few rows that may come next are updated, with the same result as updating all (Minoux 1978,
 Accelerated Greedy Algorithms for Maximizing Submodular Set Functions, doi:10.1007/BFb0006528). Rows are read from the
-pool when they are needed: beside a few numbers a row, nothing is kept.
+pool when needed; only a few numbers per row are kept.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from service.strategies.engine.ranking import hash_positions
 Distances = NDArray[np.float32]
 Keys = NDArray[np.floating[Any]]
 Turn = Callable[[Distances, Positions | slice], Keys]
-"""From the distances of some rows, and their positions, to keys in an array of their own: the highest is chosen.
+"""Maps the distances of some rows, and their positions, to a new array of keys; the highest is chosen.
 
-A key rises with the distance, or stays."""
+Keys must not decrease with the distance."""
 
 BLOCK_CELLS = 2**16
-"""512 kB of float64: a block of rows, or of the distances between two blocks, stays in the cache of a core."""
+"""Cells of a block of rows or distances: 512 kB of float64 fit a core's cache."""
 
 MIN_BLOCK_ROWS = 16
 
 WORK = 2 * 10**11
-"""So many multiplications take half a minute on two cores, if every distance must be worked out; mostly few must."""
+"""Largest number of multiplications if all distances are computed, which is rare: half a minute on two cores."""
 
 TURN_CELLS = 16
-"""What a row costs in each turn even if its distance is left alone, in multiplications."""
+"""Cost of a row in each turn without an update of its distance, in multiplications."""
 
 N_CONTENDERS = 64
-"""About how many rows are brought up to date at first in each turn."""
+"""Approximate number of rows updated first in each turn."""
 
 N_FIRST_CENTERS = 32
-"""So many of the labelled rows give every candidate its first bound."""
+"""Number of labelled rows that set the first bound of every candidate."""
 
 ROUNDING = 1e-13
-"""A squared distance that is a smaller share of the squared norms is rounding: the two rows are equal."""
+"""Squared distances below this share of the squared norms are rounding errors and count as 0."""
 
 WIDTH_ROWS = 256
-"""Candidates whose distances to as many others give a kernel its width."""
+"""Number of rows on each side of the distances whose median sets a kernel's width."""
 
 STANDARD_CELLS = 2**20
-"""The rows that features are standardised by have so many cells at most, 8 MB."""
+"""Largest number of cells of the rows that the standardizer is fitted to: 8 MB."""
 
 SAMPLE = Parameter(
     "sample",
@@ -74,7 +74,7 @@ SAMPLE = Parameter(
 class Points:
     """Rows of features (k, d), dense or sparse; or with `factors` (k, c) the outer products of the two, (k, c * d).
 
-    The products are never made: an inner product of two of them is the product of two inner products.
+    The outer products are not computed: the inner product of two of them is the product of two inner products.
     """
 
     features: Features
@@ -91,7 +91,7 @@ class Points:
         return Points(self.features[rows], None if self.factors is None else self.factors[rows])
 
     def squared_distances(self, other: Points) -> NDArray[np.float64]:
-        """Return the squared distances (k, m) from the rows of another."""
+        """Return the squared distances (k, m) to other points."""
         products = self.features @ other.features.T
         if sparse.issparse(products):
             products = products.toarray()
@@ -112,18 +112,17 @@ def squared_norms(X: Features) -> NDArray[np.float64]:
 
 
 def cells_of(X: Features) -> NDArray[Any]:
-    """Return the numbers that a matrix holds, to be read or changed: all of them, or those that are not 0."""
+    """Return a matrix's stored values, for reading or in-place changes: all of them, or the nonzeros if sparse."""
     cells: NDArray[Any] = X.data if sparse.issparse(X) else X
     return cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Space:
-    """Where the rows of a pool are points: divided by `scale`, a power of two, less `center`, and all in float64.
+    """Maps rows of a pool to points in float64: divided by `scale`, a power of two, then centred on `center`.
 
-    No square of a distance overflows or vanishes then, and rows close together far away stay apart. `factors` returns
-    (k, c) numbers for k rows of the pool, whose features it is given as they are there. With a `standardizer` it is
-    that which makes points of the features.
+    No squared distance overflows or underflows then, and close rows far from the origin stay distinct. `factors` maps
+    k rows of the pool and their original features to (k, c) numbers. A `standardizer` replaces scale and centre.
     """
 
     pool: Pool
@@ -140,7 +139,7 @@ class Space:
         return Points(Z, None if self.factors is None else self.factors(rows, X))
 
     def moved(self, X: Features) -> Features:
-        """Return features scaled and centred."""
+        """Return features, scaled and centred."""
         Z = X.astype(np.float64)
         cells = cells_of(Z)
         cells /= self.scale  # scipy would multiply by the inverse, which may be infinite
@@ -149,23 +148,23 @@ class Space:
         return Z
 
     def blocks(self, positions: Positions) -> list[Positions]:
-        """Cut positions into blocks of rows that fit the cache; the edges follow from their number alone."""
+        """Cut positions into blocks of rows that fit the cache; the edges depend only on their number."""
         return list(cut(positions, rows_per_block(self.pool, self.n_factors)))
 
 
 def rows_per_block(pool: Pool, n_factors: int) -> int:
-    """Return how many rows make a block, where each has its features or `n_factors`, whichever is more."""
+    """Return the number of rows in a block, given the larger of a row's features and `n_factors`."""
     return max(MIN_BLOCK_ROWS, BLOCK_CELLS // max(pool.cells_per_row, n_factors))
 
 
 def cut(positions: Positions, step: int) -> Iterator[Positions]:
-    """Cut positions into runs of `step`, or of 1 if that is less."""
+    """Cut positions into runs of `step`, at least 1."""
     step = max(step, 1)
     return (positions[start : start + step] for start in range(0, len(positions), step))
 
 
 def blocks_of(view: PoolView, rows: Positions) -> list[Positions]:
-    """Cut the numbers of some rows into blocks of which features and probabilities fit the cache."""
+    """Cut the numbers of some rows into blocks whose features and probabilities fit the cache."""
     return list(cut(np.arange(len(rows)), rows_per_block(view.pool, len(view.model.classes_))))
 
 
@@ -181,51 +180,51 @@ def scores_at(view: PoolView, rows: Positions, scorer: Scorer) -> Scores:
 
 
 def scale_of(pool: Pool, rows: Positions) -> float:
-    """Return the power of two that brings the largest cell of some rows to between 1 and 2; 1 where all are 0."""
+    """Return the power of two that scales the largest cell of some rows to between 1 and 2; 1 if all are 0."""
     blocks = list(cut(rows, rows_per_block(pool, 1)))
     largest = np.zeros(len(blocks))
 
-    def look(number: int) -> None:
+    def measure(number: int) -> None:
         cells = cells_of(pool.take(blocks[number]))
         if cells.size:
             largest[number] = max(float(cells.max()), -float(cells.min()))
 
-    run_in_threads(look, range(len(blocks)))
+    run_in_threads(measure, range(len(blocks)))
     _, exponent = math.frexp(largest.max(initial=0.0))
     return math.ldexp(1.0, exponent - 1) if largest.any() else 1.0
 
 
 def centered_space(pool: Pool, rows: Positions) -> Space:
-    """Return the space whose centre is the median of some of the rows: one row far away does not move it.
+    """Return the space centred on the median of some of the rows, which is robust to outliers.
 
-    A sparse pool is not centred, which would fill it.
+    A sparse pool is not centred: that would make it dense.
     """
     space = Space(pool, scale_of(pool, rows), None)
     if pool.is_sparse:
         return space
-    n_looked_at = max(1, min(len(rows), 500, BLOCK_CELLS // pool.n_columns))
-    some = space.read(rows[:: -(-len(rows) // n_looked_at)])
+    n_used = max(1, min(len(rows), 500, BLOCK_CELLS // pool.n_columns))
+    some = space.read(rows[:: -(-len(rows) // n_used)])
     return Space(pool, space.scale, np.median(some.features, axis=0))
 
 
 def median_distance(points: Points) -> float:
-    """Return the median distance between one half of some rows and the other, or 1 where it is 0."""
+    """Return the median distance between the two halves of some rows, or 1 if it is 0."""
     half = (len(points.squares) + 1) // 2
     squares = points.part(slice(half)).squared_distances(points.part(slice(half, None)))
     return float(np.sqrt(np.median(squares))) if squares.size and np.median(squares) > 0 else 1.0
 
 
 def standard_space(pool: Pool, rows: Positions) -> Space:
-    """Return the space in which each feature has the mean 0 and the deviation 1 over some of the rows, all dense."""
-    n_looked_at = max(1, min(len(rows), STANDARD_CELLS // pool.cells_per_row))
-    standardizer = Standardizer().fit(pool.take(rows[:: -(-len(rows) // n_looked_at)]))
+    """Return the space in which each feature of a dense pool is standardised over some of the rows."""
+    n_used = max(1, min(len(rows), STANDARD_CELLS // pool.cells_per_row))
+    standardizer = Standardizer().fit(pool.take(rows[:: -(-len(rows) // n_used)]))
     return Space(pool, 1.0, None, standardizer=standardizer)
 
 
 class Nearest:
-    """How far each of n rows is from the nearest of a growing number of centres: a bound, exact where refreshed.
+    """The distance of each of n rows to the nearest of a growing number of centres: an upper bound until refreshed.
 
-    Rows and centres are rows of the pool; a row is known by its position among the n.
+    Rows and centres are rows of the pool; a row is identified by its position among the n.
     """
 
     def __init__(self, space: Space, rows: Positions, max_centers: int) -> None:
@@ -237,26 +236,26 @@ class Nearest:
         self.n_centers = 0
 
     def add(self, centers: Positions) -> None:
-        """Take in more centres, rows of the pool; no distance is worked out yet."""
+        """Add centres, as rows of the pool, without computing distances."""
         self.centers[self.n_centers : self.n_centers + len(centers)] = centers
         self.n_centers += len(centers)
 
     def refresh(self, positions: Positions) -> None:
-        """Bring the distances of some rows up to date. One that is 0 cannot shrink."""
+        """Update the distances of some rows, except those that are 0 already."""
         due = positions[(self.n_seen[positions] < self.n_centers) & (self.distances[positions] > 0)]
         lacks_one = self.n_seen[due] == self.n_centers - 1
-        # Where most lack the newest centre alone, these are spared the many that the others lack.
+        # If most rows lack only the newest centre, they are updated apart from those that lack many.
         groups = [due[lacks_one], due[~lacks_one]] if 2 * np.count_nonzero(lacks_one) > len(due) else [due]
         run_in_threads(self.refresh_block, [block for group in groups for block in self.space.blocks(group)])
 
     def refresh_block(self, positions: Positions) -> None:
-        """Bring a block of rows up to date."""
+        """Update the distances of a block of rows."""
         unseen = self.centers[self.n_seen[positions].min() : self.n_centers]
         n_rows = len(positions)
         first, *others = (
             centers for block in self.space.blocks(unseen) for centers in cut(block, BLOCK_CELLS // n_rows)
         )
-        # In one go: some models take as long for one row as for a hundred.
+        # Read together: some models take as long for one row as for a hundred.
         points = self.space.read(np.concatenate([self.rows[positions], first]))
         rows, centers = points.part(slice(n_rows)), points.part(slice(n_rows, None))
         least = rows.squared_distances(centers).min(axis=1)
@@ -267,7 +266,7 @@ class Nearest:
 
 
 def nearest_labeled(view: PoolView, rows: Positions, batch_size: int, rng: np.random.Generator) -> Nearest:
-    """Return the distances of rows of the pool from the labelled ones, ready to take in a batch."""
+    """Return the distances of rows of the pool to the labelled ones, with room for the centres of a batch."""
     use_one_thread()
     space = centered_space(view.pool, np.concatenate([rows, view.covered]))
     nearest = Nearest(space, rows, len(view.covered) + batch_size)
@@ -281,9 +280,9 @@ def nearest_labeled(view: PoolView, rows: Positions, batch_size: int, rng: np.ra
 def select_greedily(
     nearest: Nearest, chosen: list[int], batch_size: int, rng: np.random.Generator, turn_of: Callable[[int], Turn]
 ) -> Positions:
-    """Return `batch_size` positions: those chosen already, then in each turn the one of the highest key.
+    """Return `batch_size` positions: those chosen already, then in each turn the one with the highest key.
 
-    `turn_of` is told how many are chosen. Equal keys are decided by lots.
+    `turn_of` takes the number of chosen rows. Ties are broken at random.
     """
     seed = rng.integers(2**64, dtype=np.uint64)
     while len(chosen) < batch_size:
@@ -291,23 +290,23 @@ def select_greedily(
         turn = turn_of(len(chosen))
         keys = turn(nearest.distances, slice(None))
         keys[chosen] = -np.inf
-        level = find_highest(keys, partial(bring_up_to_date, nearest, keys, turn))
+        level = find_highest(keys, partial(update_keys, nearest, keys, turn))
         chosen.append(int(level[hash_positions(level, seed).argmin()]))
         nearest.add(nearest.rows[chosen[-1:]])
     return np.array(chosen, np.int64)
 
 
-def bring_up_to_date(nearest: Nearest, keys: Keys, turn: Turn, positions: Positions) -> None:
-    """Work out the keys of some rows from their distances as they are now."""
+def update_keys(nearest: Nearest, keys: Keys, turn: Turn, positions: Positions) -> None:
+    """Update the distances and keys of some rows."""
     nearest.refresh(positions)
     keys[positions] = turn(nearest.distances[positions], positions)
 
 
 def find_highest(keys: Keys, refresh: Callable[[Positions], None]) -> Positions:
-    """Return the positions that share the highest key, where `keys` (n,) are bounds of which some may be too high.
+    """Return the positions that share the highest key, given upper bounds `keys` (n,).
 
-    Whoever is above a floor is brought up to date, in place, by `refresh`. If the best of them stays above it, nobody
-    below can be better.
+    `refresh` updates in place the keys above a floor. If the highest of them stays above it, no other key can be
+    higher.
     """
     n_contenders = N_CONTENDERS
     while True:
@@ -322,7 +321,7 @@ def find_highest(keys: Keys, refresh: Callable[[Positions], None]) -> Positions:
 
 
 def floor_for(keys: Keys, n_above: int) -> Any:
-    """Return a number that about `n_above` keys reach, as told from 4096 of them; if there are so few, the lowest."""
+    """Return a number that about `n_above` keys reach, estimated from 4096 of them; the lowest one if keys are few."""
     lowest = np.finfo(keys.dtype).min
     some = keys[:: max(1, len(keys) // 4096)]
     n_of_some = max(1, n_above * len(some) // len(keys))
@@ -332,9 +331,9 @@ def floor_for(keys: Keys, n_above: int) -> Any:
 def draw(
     name: str, view: PoolView, n_centers: int, sample: int, batch_size: int, rng: np.random.Generator
 ) -> tuple[Positions, str | None]:
-    """Return the positions of the candidates to look at, sorted, and what to tell of it if these are not all.
+    """Return the sorted positions of the candidates to consider, and a note if these are not all.
 
-    Their number is bounded by `sample` and by WORK, where `n_centers` is how many each may be compared to.
+    Their number is bounded by `sample` and by WORK, given the largest number of centres that each is compared to.
     """
     n = len(view.candidates)
     at_most = min(sample, WORK // ((view.pool.cells_per_row + TURN_CELLS) * n_centers))

@@ -1,4 +1,4 @@
-"""A drawn sample of the candidates as points, and sums over the distances of their pairs, a tile at a time."""
+"""A drawn sample of the candidates as points, and reductions over their pairwise distances, a tile at a time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from service.strategies.engine.question import PoolView, Positions
 Squares = NDArray[np.float64]
 
 TILE_ROWS = 256
-"""Distances are worked out between so many rows and as many others: half a megabyte, which stays in the cache."""
+"""Rows on each side of a tile of distances: 512 kB, which fits the cache."""
 
 PAIR_COST = 16
-"""What a distance costs beside its product of features, in multiplications."""
+"""Cost of a distance besides its product of features, in multiplications."""
 
 WORK = 10**11
-"""So many multiplications take up to half a minute on two cores."""
+"""Largest number of multiplications: up to half a minute on two cores."""
 
 REFERENCES = Parameter(
     "references",
@@ -39,7 +39,7 @@ REFERENCES = Parameter(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledPoints:
-    """Some candidates in drawn order, as points in a space; the labelled rows; and what to tell of it."""
+    """Some candidates in random order, as points in a space; the labelled rows; and notes."""
 
     positions: Positions
     points: Points
@@ -56,7 +56,7 @@ class SampledPoints:
         return self.space.scale
 
     def from_labeled(self, points: Points) -> Squares:
-        """Return the squared distance of each point from the nearest labelled row, infinite where there is none."""
+        """Return the squared distance of each point to the nearest labelled row, infinite without one."""
         least = np.full(len(points.features), np.inf)
         for some in cut(self.labeled, SAMPLE_CELLS // dense_width(self.space.pool)):
             np.minimum(
@@ -68,20 +68,20 @@ class SampledPoints:
 def sample_points(
     view: PoolView, sample: int, batch_size: int, rng: np.random.Generator, *, standardize: bool = False
 ) -> SampledPoints:
-    """Return a drawn sample of the candidates; fewer where all its distances, or those from all labels, take long."""
+    """Return a drawn sample of the candidates, small enough for all distances within it and to all labelled rows."""
     use_one_thread()
     n_pairs = max_pairs(dense_width(view.pool))
     at_most = min(sample, math.isqrt(n_pairs), n_pairs // max(len(view.covered), 1))
     positions, notes = draw_sample(view, at_most, batch_size, rng)
     rows = view.candidates[positions]
-    # Features that are mostly 0, words say, would count the more the rarer they are.
+    # Standardised sparse features, such as words, would count more the rarer they are.
     space_of = standard_space if standardize and not view.pool.is_sparse else centered_space
     space = space_of(view.pool, np.concatenate([rows, view.covered]))
     return SampledPoints(positions, read_points(space, rows), space, view.covered, notes + notes_of_folding(view.pool))
 
 
 def max_pairs(n_columns: int) -> int:
-    """Return how many distances between rows of `n_columns` fit into WORK."""
+    """Return the number of distances between rows of `n_columns` within WORK."""
     return WORK // (n_columns + PAIR_COST)
 
 
@@ -96,7 +96,7 @@ def read_points(space: Space, rows: Positions) -> Points:
 
 
 OfPairs = Callable[[Squares, slice], NDArray[Any]]
-"""From the squared distances of some rows from a run of others, and which run, to a number for each pair."""
+"""Maps the squared distances of some rows to a run of others, and that run, to a number for each pair."""
 
 
 def identity(squares: Squares, _: slice) -> Squares:
@@ -107,17 +107,17 @@ def identity(squares: Squares, _: slice) -> Squares:
 def reduce_over_pairs(
     rows: Points, others: Points, of: OfPairs, combine: np.ufunc, initial: float
 ) -> NDArray[np.float64]:
-    """Combine for each row what `of` makes of its distances from all others, never holding more than a few tiles."""
+    """Combine for each row the values of `of` over its distances to all others, holding only a few tiles in memory."""
     n, n_others = len(rows.features), len(others.features)
     combined = np.full(n, initial)
 
-    def go_along(block: slice) -> None:
+    def reduce_block(block: slice) -> None:
         part = rows.part(block)
         for run in runs(n_others, TILE_ROWS):
             values = of(part.squared_distances(others.part(run)), run)
             combined[block] = combine(combined[block], combine.reduce(values, axis=1))
 
-    run_in_threads(go_along, runs(n, TILE_ROWS**2 // min(max(n_others, 1), TILE_ROWS)))
+    run_in_threads(reduce_block, runs(n, TILE_ROWS**2 // min(max(n_others, 1), TILE_ROWS)))
     return combined
 
 

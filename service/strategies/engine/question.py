@@ -33,10 +33,10 @@ FitModel = Callable[[Features, Codes], Classifier]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelabelCandidates:
-    """What is thought of the labels of some rows, sorted, that may be asked about again; and what a voice counts.
+    """Labelled rows that may be asked about again, sorted, with the estimates of CROWDLAB.
 
-    `quality` (k,) is how likely the label is right, and `weight` (k,) what all who gave one count together. The model
-    counts `model_weight`, with its probabilities at a `temperature`, and a usual annotator `usual_weight`.
+    `quality` (k,) is the probability that the label is right, and `weight` (k,) the total weight of its votes. The
+    model has `model_weight`, with its probabilities at a `temperature`, and a usual annotator `usual_weight`.
     """
 
     rows: NDArray[np.int64]
@@ -50,16 +50,16 @@ class RelabelCandidates:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A pool (n, d) and what is known of it.
+    """A pool (n, d) with its labels and model.
 
-    `is_open` (n,) tells which rows may be answered; `labeled` are the indices of those that have a label, sorted.
-    `model` is None until one was fitted, which takes two classes. `score_cache` holds the scores it gave before.
-    `committee` gives one of so many members beside the model; without it the model is its own only member. `codes` (l,)
-    are the classes of the labelled rows, and `fit_model` trains another model like this one; either may be None.
-    `model_pool` holds what the model reads of each row, and `committee_pool` what the committee does, where that is not
-    the row's features. Without `has_features` the pool has none, but what the model reads. The rows of
-    `relabel_candidates` are open as well as labelled. `leased` rows are held for the caller and `partly_labeled` ones
-    have too few labels; these are not open, and come first. `pending` rows are leased to any annotator.
+    `is_open` (n,) marks the rows that may be chosen; `labeled` are the sorted indices of those with a label. `model` is
+    None until one is fitted, which takes two classes. `score_cache` holds its earlier scores. `committee` returns a
+    committee of the given number of members; without it the model is the only member. `codes` (l,) are the classes of
+    the labelled rows, and `fit_model` trains another model like this one; either may be None. `model_pool` and
+    `committee_pool` hold the input of model and committee if that is not the features. Without `has_features` the pool
+    holds only the model's input. The rows of `relabel_candidates` are open as well as labelled. `leased` rows are
+    held for the caller and `partly_labeled` ones have too few labels; these are not open, and come first. `pending`
+    rows are leased to any annotator.
     """
 
     pool: Pool
@@ -82,27 +82,27 @@ class Question:
 
     @property
     def read_by_model(self) -> Pool:
-        """The rows that the model reads."""
+        """The pool that the model reads."""
         return self.pool if self.model_pool is None else self.model_pool
 
     @property
     def fitted_score_cache(self) -> ScoreCache | None:
-        """The cache of a fitted model's scores, None without a model: a stand-in's scores are not worth keeping."""
+        """The cache of a fitted model's scores, None without a model."""
         return None if self.model is None else self.score_cache
 
     @cached_property
     def n_open(self) -> int:
-        """How many rows may be answered."""
+        """The number of rows that may be chosen."""
         return int(np.count_nonzero(self.is_open))
 
     @cached_property
     def candidates(self) -> NDArray[np.int64]:
-        """The indices of the rows that may be answered, sorted."""
+        """The indices of the rows that may be chosen, sorted."""
         return np.flatnonzero(self.is_open)
 
     @property
     def covered(self) -> NDArray[np.int64]:
-        """The indices of the rows that are labelled, or will be soon, sorted: another near them tells little more."""
+        """The indices of the rows that are labelled or leased, sorted: rows near them add little information."""
         return np.union1d(self.labeled, self.pending) if len(self.pending) else self.labeled
 
 
@@ -110,8 +110,8 @@ class Question:
 class PoolView:
     """The input of a set strategy, which identifies a candidate by its position in `candidates`, not its pool index.
 
-    `model` stands in for a model that was not fitted yet. `committee` returns the members, fitted on the first call,
-    and the rows that they read.
+    `model` is a stand-in until a model is fitted. `committee` returns the members, fitted on the first call, and the
+    pool that they read.
     """
 
     question: Question
@@ -147,17 +147,17 @@ class PoolView:
         return self.pool.take(self.labeled[rows])
 
     def probabilities(self, rows: Positions, X: Features | None = None) -> Probabilities:
-        """Return the model's probabilities (k, c) of rows of the pool; their features are not read again if given."""
+        """Return the model's probabilities (k, c) of rows of the pool; pass their features `X` if already read."""
         if X is None or self.question.read_by_model is not self.pool:
             X = self.question.read_by_model.take(rows)
         return predict_probabilities(self.model, X)
 
     def predict(self, X: Features) -> Probabilities:
-        """Return the model's probabilities (k, c) of features that no row of the pool needs to have."""
+        """Return the model's probabilities (k, c) of any features."""
         return predict_probabilities(self.model, X)
 
     def scores(self, scorer: Scorer) -> Scores:
-        """Return a score for each candidate (n,), INVALID_SCORE without finite probabilities, by one pass."""
+        """Return a score for each candidate (n,), INVALID_SCORE without finite probabilities."""
         question = self.question
         cache = question.fitted_score_cache
         rows, wanted = question.read_by_model, question.is_open
@@ -166,7 +166,7 @@ class PoolView:
         )
 
     def member_scores(self, scorer: Scorer) -> Scores:
-        """Return a score for each candidate (n,) by the members' probabilities, as `scores` does by the model's."""
+        """Return a score for each candidate (n,) as `scores` does, from the members' probabilities."""
         committee, pool = self.committee()
         question = self.question
         cache = question.fitted_score_cache
@@ -178,7 +178,7 @@ class PoolView:
         return member_predictor_for(committee)(pool.take(rows))
 
     def of_candidates(self, scores: list[Scores]) -> Scores:
-        """Return the candidates' part (n,) of the scores of each segment of a pool."""
+        """Return the candidates' scores (n,) out of those of each segment of a pool."""
         starts = accumulate((len(of_segment) for of_segment in scores), initial=0)
         return np.concatenate(
             [

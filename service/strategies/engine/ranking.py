@@ -13,14 +13,14 @@ from service.learning.scoring import Scores
 from service.strategies.engine.question import Positions
 
 BLOCK_ROWS = 2**16
-"""Half a megabyte of scores is looked at at a time."""
+"""Scores ranked at a time: 512 kB."""
 
 
 def top(scores: Scores, batch_size: int, rng: np.random.Generator) -> Positions:
     """Return the positions of the `batch_size` >= 1 highest of finite scores (n,), best first; all n if fewer.
 
-    Equal scores come in an order drawn from `rng`, and so does who of them gets in where they straddle the cut: a pool
-    is often sorted, and its first rows must not win every tie. Takes O(n + b log b) and O(b) beside the scores.
+    Ties are broken at random, both in the order and at the cut: a pool is often sorted, and its first rows must not
+    win every tie. Takes O(n + b log b) time, and O(b) memory besides the scores.
     """
     positions, _ = best_of([(0, scores, None)], batch_size, rng)
     return positions
@@ -31,21 +31,21 @@ def top_rows(
 ) -> tuple[Positions, Scores]:
     """Return the indices and scores of the `wanted` (n,) rows of a pool with the highest scores, as `top` does.
 
-    `scores` holds those of each segment.
+    `scores` holds those of each segment of the pool.
     """
     runs = [(start, run, wanted[start : start + len(run)]) for start, run in zip(pool.starts, scores, strict=False)]
     return best_of(runs, batch_size, rng)
 
 
 Run = tuple[int, Scores, NDArray[np.bool_] | None]
-"""Where a run of scores begins, the scores, and which of them count, None for all."""
+"""The start of a run of scores, the scores, and a mask of those that count, None for all."""
 
 
 def best_of(runs: Iterable[Run], batch_size: int, rng: np.random.Generator) -> tuple[Positions, Scores]:
     """Return the positions and scores of the `batch_size` >= 1 best over all runs, best first.
 
-    A tie is decided by a number that belongs to seed and position alone, so that neither the order of the runs nor
-    what else is in them matters, and a larger batch begins with a smaller one.
+    Ties are broken by a hash of seed and position, so the order and the other rows of the runs do not matter, and a
+    larger batch begins with a smaller one.
     """
     seed = rng.integers(2**64, dtype=np.uint64)
     positions, scores = np.empty(0, np.int64), np.empty(0)
@@ -74,7 +74,7 @@ def blocks_of(runs: Iterable[Run]) -> Iterator[Run]:
 
 
 def best_positions(positions: Positions, scores: Scores, batch_size: int, seed: np.uint64) -> Positions:
-    """Return which `batch_size` of more scores are best, in no order."""
+    """Return the numbers of the `batch_size` best scores, unordered."""
     cut = np.partition(scores, len(scores) - batch_size)[len(scores) - batch_size]
     best = np.flatnonzero(scores >= cut)
     if len(best) == batch_size:
@@ -87,5 +87,5 @@ def best_positions(positions: Positions, scores: Scores, batch_size: int, seed: 
 
 
 def hash_positions(positions: Positions, seed: np.uint64) -> NDArray[np.uint64]:
-    """Draw a number of 64 bits for each position, the same for the same seed."""
+    """Return a 64-bit hash of the seed and each position."""
     return mix(seed + (positions.astype(np.uint64) + np.uint64(1)) * GOLDEN)

@@ -14,11 +14,11 @@ from service.strategies.engine.question import Positions, Question
 
 
 class Need(StrEnum):
-    """What a strategy must be given besides the candidates.
+    """An input that a strategy needs besides the candidates.
 
-    LABELED is which rows have a label, maybe none, and LABELS also which. MODEL is a model that can be asked about
-    other rows than those of the pool, or trained again: a caller's probabilities cannot stand in for it. With VOTES
-    labelled rows, too, are candidates, and `RelabelCandidates` tells what is known of them.
+    LABELED is the set of labelled rows, which may be empty, and LABELS also their classes. MODEL is a model that can
+    predict any row, or be trained again; a caller's probabilities do not suffice. With VOTES labelled rows are
+    candidates too, described by `RelabelCandidates`.
     """
 
     PROBABILITIES = "probabilities"
@@ -38,9 +38,9 @@ class Choice:
     reason: str
 
 
-# A set strategy is asked as (view, batch_size, rng, **params) with 1 <= batch_size <= candidates. It answers with so
-# many distinct positions, ask-first first, their scores, or None where it has none, and what the caller must be told
-# of it (that it looked at a sample, say), or None.
+# A set strategy is called as (view, batch_size, rng, **params) with 1 <= batch_size <= candidates. It returns
+# `batch_size` distinct positions, ask-first first; their scores, or None; and a note to the caller (such as that it
+# considered a sample), or None.
 SetFunction = Callable[..., tuple[Positions, Scores | None, str | None]]
 PolicyFunction = Callable[[Question, int], Choice]
 
@@ -59,7 +59,7 @@ class Strategy:
 
     @property
     def needed(self) -> list[str]:
-        """What it needs, by name, in order."""
+        """The names of its needs, sorted."""
         return sorted(self.needs)
 
 
@@ -90,7 +90,7 @@ def scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer
 def committee_scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer]:
     """Register a pure function of the members' probabilities (m, n, c) -> scores (n,), 0 or more, higher = ask first.
 
-    A row that is NaN in any member must come out as NaN.
+    The score of a row with NaN in any member must be NaN.
     """
 
     def register(function: Scorer) -> Scorer:
@@ -105,7 +105,7 @@ def set_strategy(
 ) -> Callable[[SetFunction], SetFunction]:
     """Register a function that chooses the batch as a whole.
 
-    A strategy that needs more than linear time or memory looks at a drawn sample of the candidates, and says so.
+    A strategy that needs more than linear time or memory considers a drawn sample of the candidates and returns a note.
     """
 
     def register(function: SetFunction) -> SetFunction:
@@ -126,16 +126,16 @@ def policy(name: str, *, summary: str, source: str) -> Callable[[PolicyFunction]
 
 
 def register_strategy(strategy: Strategy) -> None:
-    """Put a strategy on offer; two of one name are a mistake in the code."""
+    """Add a strategy to STRATEGIES. Raises ValueError if its name is taken."""
     if strategy.name in STRATEGIES:
         raise ValueError(f"there are two strategies named {strategy.name!r}")
     STRATEGIES[strategy.name] = strategy
 
 
 def sort_strategies() -> None:
-    """Bring STRATEGIES into the order of their files and, within a file, of their definitions.
+    """Sort STRATEGIES by file and, within a file, by definition.
 
-    The order of registration depends on which file imports which.
+    The order of registration depends on the order of imports.
     """
     ordered = sorted(STRATEGIES.items(), key=lambda item: item[1].function.__module__)
     STRATEGIES.clear()
@@ -143,9 +143,9 @@ def sort_strategies() -> None:
 
 
 def resolve_strategy(name: str, params: Mapping[str, object]) -> tuple[Strategy, Parameters]:
-    """Return the strategy of this name and all its parameters, given or default.
+    """Return the strategy of this name and all its parameters, with defaults filled in.
 
-    Raises InvalidRequest with the pointer `/strategy`, or `/params/<name>` for each parameter that is wrong.
+    Raises InvalidRequest with the pointer `/strategy`, or `/params/<name>` for each wrong parameter.
     """
     if name not in STRATEGIES:
         raise InvalidRequest.at("/strategy", not_listed("a strategy", name, STRATEGIES, "GET /strategies"))

@@ -36,7 +36,7 @@ class Selection:
 
 
 class OneClassModel:
-    """The model of a pool with one known class: certain of it."""
+    """The model of a pool with one known class, whose probability is always 1."""
 
     classes_ = np.zeros(1, dtype=np.int64)
 
@@ -59,9 +59,9 @@ class Plan:
 def select(
     strategy: Strategy, params: Parameters, question: Question, batch_size: int, rng: np.random.Generator
 ) -> Selection:
-    """Choose `batch_size` candidates, or all where there are fewer; the same state of `rng` gives the same answer.
+    """Choose `batch_size` candidates, or all if there are fewer; the same state of `rng` gives the same batch.
 
-    A strategy that cannot run yet is replaced, never refused: `Selection` names the one that ran and says why.
+    A strategy that cannot run yet is replaced: `Selection` names the one that ran and says why.
     """
     plan = choose_plan(strategy, params, question, batch_size)
     run = run_scorer if plan.strategy.kind == "scorer" else run_set
@@ -71,7 +71,7 @@ def select(
 
 
 def choose_plan(strategy: Strategy, params: Parameters, question: Question, batch_size: int) -> Plan:
-    """Find out which strategy can run, by policy or for want of a model."""
+    """Return the strategy to run: the policy's choice, or one that needs no model if there is none."""
     model = OneClassModel() if question.model is None else question.model
     if strategy.kind == "policy":
         choice: Choice = strategy.function(question, batch_size)
@@ -103,9 +103,9 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
 
 
 def committee_for(plan: Plan, question: Question) -> tuple[Committee, Pool]:
-    """Return the members that a strategy asks for, and the rows that they read.
+    """Return the committee for a strategy, and the pool that it reads.
 
-    They are a forest's own trees, or as many models as the strategy is told.
+    Its members are a forest's own trees, or as many models as the parameter `members` says.
     """
     trees = committee_in(plan.model)
     if trees is not None:
@@ -117,7 +117,7 @@ def committee_for(plan: Plan, question: Question) -> tuple[Committee, Pool]:
 
 
 def note_of_invalid(pool: Pool, question: Question, scores: list[Scores]) -> str | None:
-    """Say how many candidates the model has no finite probabilities for."""
+    """Return a note on the number of candidates without finite probabilities, if any."""
     n_broken = 0
     for start, of_segment in zip(pool.starts, scores, strict=False):
         if of_segment.min() == INVALID_SCORE:
@@ -132,12 +132,12 @@ def note_of_invalid(pool: Pool, question: Question, scores: list[Scores]) -> str
 
 
 def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Generator) -> Selection:
-    """Let the strategy choose the batch as a whole, and hold it to its promise."""
+    """Let the strategy choose the batch as a whole, and check its result."""
     name = plan.strategy.name
     if n_wanted == 0:
         return Selection(np.empty(0, np.int64), None, name, None)
     view = PoolView(question, plan.model, cache(partial(committee_for, plan, question)))
     positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:
-        raise RuntimeError(f"strategy {name!r} did not answer with {n_wanted} distinct candidates")
+        raise RuntimeError(f"strategy {name!r} did not return {n_wanted} distinct candidates")
     return Selection(question.candidates[positions], scores, name, note)
