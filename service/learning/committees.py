@@ -1,4 +1,4 @@
-"""Committees: several models trained for one task, whose disagreement shows what they have not learnt."""
+"""Committees: several models of the same task, whose disagreement measures what they have not learnt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.learning.pool import Features
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaggedCommittee:
-    """Models that were each fitted to their own labels; `classes_` (c,) holds every class that any of them knows."""
+    """Models fitted to different labels; `classes_` (c,) are the classes that any of them knows."""
 
     members: tuple[Classifier, ...]
     classes_: NDArray[np.int64]
@@ -33,7 +33,7 @@ class BaggedCommittee:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """A key that differs between committees beside the same model."""
+        """A key that distinguishes the committees of one model."""
         return "bag", self.n_members, self.revision
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ class ForestCommittee:
 
     @classmethod
     def of(cls, model: Any) -> ForestCommittee:
-        """Take a fitted pipeline apart: its last step is the forest, the others prepare the features."""
+        """Return the committee of a fitted pipeline, whose last step is a forest."""
         return cls(model[-1], model[:-1])
 
     @property
@@ -69,7 +69,7 @@ class ForestCommittee:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """A key that differs between committees beside the same model."""
+        """A key that distinguishes the committees of one model."""
         return "trees", self.n_members, 0
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""The estimators on offer: what each is called, which parameters it takes, and how it is trained.
+"""The registry of estimators: names, parameters and training.
 
-An estimator is one factory, registered where it stands with `@estimator`; adding one is writing one factory. What
-`fit` returns is scikit-learn's own object, or a `Pipeline` of one step that prepares the features and that object last.
+An estimator is one factory, registered by `@estimator`. `fit` returns a scikit-learn estimator, or a `Pipeline` of one
+step that prepares the features and the estimator.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import Standardizer, as_float32, squarable
 
 MLP_WEIGHTS = 10_000_000
-"""A network of so many weights takes 320 MB on disk with the state of its optimiser; one request could ask for more."""
+"""Largest number of weights of a network: 320 MB on disk with the state of its optimiser."""
 
 LINEAR_WEIGHTS = 2**24
-"""The optimiser of a linear model holds twenty times its weights: with so many 2.7 GB."""
+"""Largest number of weights of a linear model: its optimiser holds twenty times as many numbers, 2.7 GB."""
 
 CHECKED_ROWS = 256
-"""About so many training rows, evenly spread, are asked for their probabilities after a fit."""
+"""Approximate number of training rows, evenly spread, whose probabilities are checked after a fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingShape:
-    """How much there is to learn from: labelled rows, features, classes, and the rows of the rarest class."""
+    """The number of labelled rows, features and classes, and of labelled rows of the rarest class."""
 
     rows: int
     features: int
@@ -61,11 +61,11 @@ Factory = Callable[[Parameters, int, TrainingShape], Any]
 
 @dataclass(frozen=True, slots=True)
 class EstimatorKind:
-    """One estimator on offer; `factory` makes it, unfitted, from all parameters, a seed and the training's shape.
+    """A registered estimator; `factory` builds it, unfitted, from all parameters, a seed and the training shape.
 
-    `sparse`: it also learns from sparse features. `model_type` is the class of its fitted models, or of their last
-    step. `fast_predictor` makes a function from dense rows to probabilities out of such a model, faster than
-    `predict_proba`; `members` returns the committee that the model is by itself. Both are optional.
+    `sparse`: it accepts sparse features. `model_type` is the class of its fitted models, or of their last step. Two
+    optional functions take such a model: `fast_predictor` returns a function from dense rows to probabilities that is
+    faster than `predict_proba`, and `members` the committee of the model's own members.
     """
 
     name: str
@@ -83,9 +83,9 @@ ESTIMATORS: dict[str, EstimatorKind] = {}
 
 
 def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
-    """Check a caller's choice and complete it with the defaults.
+    """Return the estimator of this name with all its parameters, with defaults filled in.
 
-    Raises InvalidRequest with the pointer `/name`, or `/params/<parameter>` for each one that is wrong.
+    Raises InvalidRequest with the pointer `/name`, or `/params/<parameter>` for each wrong parameter.
     """
     if name not in ESTIMATORS:
         raise InvalidRequest.at("/name", not_listed("an estimator", name, ESTIMATORS, "GET /estimators"))
@@ -96,15 +96,14 @@ def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
 
 
 def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_state: int) -> Classifier:
-    """Train the estimator that `resolve` returned on rows `X` (l, d), dense or CSR, and class codes `y` (l,).
+    """Return an estimator trained on rows `X` (l, d), dense or CSR, and class codes `y` (l,), which it does not change.
 
-    Writes to neither array. The same arguments give the same model, bit for bit, in any thread.
-    Raises FitFailed when there are not two classes, when scikit-learn cannot learn from these numbers, and when what
-    it learnt is no model: probabilities that are not finite on the very rows it has seen.
+    The same arguments give the same model, bit for bit, in any thread. Raises FitFailed for fewer than two classes, if
+    scikit-learn raises an error, or if the model's probabilities are not finite on the training rows.
     """
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
-        raise FitFailed(f"{spec.name} needs labels of two classes at least")
+        raise FitFailed(f"{spec.name} needs labels of at least two classes")
     shape = TrainingShape(rows=len(y), features=X.shape[1], classes=len(classes), rarest_class=int(counts.min()))
     model = ESTIMATORS[spec.name].factory(spec.params, random_state, shape)
     try:
@@ -117,26 +116,26 @@ def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_sta
     if not np.isfinite(probabilities).all():
         raise FitFailed(
             f"{spec.name} cannot learn from these numbers: its probabilities are not finite even on the labelled rows, "
-            "which are too large, too small or all the same for it"
+            "whose features are too large, too small or all the same"
         )
     return cast(Classifier, model)
 
 
 def kind_of(model: object) -> EstimatorKind | None:
-    """Return the kind that declares the class of a fitted model, None if no kind does."""
+    """Return the kind whose `model_type` a fitted model has, or None."""
     last = model[-1] if isinstance(model, Pipeline) else model
     kinds = (kind for kind in ESTIMATORS.values() if kind.model_type is not None)
     return next((kind for kind in kinds if isinstance(last, cast(type, kind.model_type))), None)
 
 
 def fast_predictor(model: Classifier) -> Predict | None:
-    """Return the declared fast function from dense rows (n, d) to a model's probabilities (n, c), None without one."""
+    """Return the fast function from dense rows (n, d) to a model's probabilities (n, c), or None."""
     kind = kind_of(model)
     return None if kind is None or kind.fast_predictor is None else kind.fast_predictor(model)
 
 
 def committee_in(model: Classifier) -> Committee | None:
-    """Return the committee that a fitted model is by itself, as a forest is, None for any other model."""
+    """Return the committee of a fitted model's own members, such as a forest's trees, or None."""
     kind = kind_of(model)
     return None if kind is None or kind.members is None else kind.members(model)
 
@@ -145,7 +144,7 @@ def check_accepts_sparse(spec: EstimatorSpec) -> None:
     """Raise InvalidRequest for an estimator that cannot learn from sparse features."""
     if not ESTIMATORS[spec.name].sparse:
         able = ", ".join(repr(name) for name, kind in ESTIMATORS.items() if kind.sparse)
-        problem = f"{spec.name!r} needs a dense pool, and this one is sparse; there are {able}"
+        problem = f"{spec.name!r} needs a dense pool, and this one is sparse; use one of {able}"
         raise InvalidRequest.at("/estimator", problem)
 
 
@@ -171,9 +170,9 @@ def estimator(
     fast_predictor: Callable[[Any], Predict] | None = None,
     members: Callable[[Any], Committee] | None = None,
 ) -> Callable[[Factory], Factory]:
-    """Register the factory below under `name`, and add the parameter `scale`, with this default.
+    """Register a factory under `name`, and add the parameter `scale` with this default.
 
-    `prepare` brings unscaled features to numbers the estimator can do with, where it would not see to that by itself.
+    `prepare` converts unscaled features to numbers that the estimator can handle.
     """
     scale_parameter = Parameter(
         "scale",
@@ -206,19 +205,19 @@ def estimator(
 
 
 def integer(name: str, default: int | None, low: int, high: int, summary: str) -> Parameter:
-    """Declare an integer from `low` to `high`; null is allowed where it is the default."""
+    """Return the parameter for an integer from `low` to `high`; null is allowed if it is the default."""
     return Parameter(name, "integer", default, summary, minimum=low, maximum=high, nullable=default is None)
 
 
 def positive(name: str, default: float | None, high: float, summary: str) -> Parameter:
-    """Declare a number above 0, up to `high`; null is allowed where it is the default."""
+    """Return the parameter for a number above 0, up to `high`; null is allowed if it is the default."""
     return Parameter(
         name, "number", default, summary, minimum=0, maximum=high, above_minimum=True, nullable=default is None
     )
 
 
 def choice(name: str, default: str | None, choices: tuple[str, ...], summary: str) -> Parameter:
-    """Declare one of some words; null is allowed where it is the default."""
+    """Return the parameter for one of `choices`; null is allowed if it is the default."""
     return Parameter(name, "choice", default, summary, choices=choices, nullable=default is None)
 
 
@@ -230,7 +229,7 @@ CLASS_WEIGHT = choice(
 )
 
 
-# The estimators. `random_state` goes to every one that draws random numbers; `n_jobs` stays at one everywhere.
+# The estimators. `random_state` is passed to each that draws random numbers; `n_jobs` is 1 everywhere.
 
 
 @estimator(
@@ -246,10 +245,10 @@ CLASS_WEIGHT = choice(
     fast_predictor=fast_linear_predictor,
 )
 def logistic_regression(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make scikit-learn's own LogisticRegression: unscaled, it equals one trained in the caller's process."""
+    """Return a LogisticRegression: unscaled, it equals one trained in the caller's process."""
     if shape.classes * shape.features > LINEAR_WEIGHTS:
         problem = f"{shape.classes} classes times {shape.features} features are more than {LINEAR_WEIGHTS} weights"
-        raise FitFailed(f"logistic_regression cannot learn from so much at once: {problem}")
+        raise FitFailed(f"logistic_regression would be too large: {problem}")
     return LogisticRegression(
         C=params["C"], max_iter=params["max_iter"], class_weight=params["class_weight"], random_state=random_state
     )
@@ -288,7 +287,7 @@ def forest_arguments(params: Parameters) -> dict[str, Any]:
     members=ForestCommittee.of,
 )
 def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make a random forest."""
+    """Return a random forest."""
     return RandomForestClassifier(**forest_arguments(params), random_state=random_state)
 
 
@@ -302,7 +301,7 @@ def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -
     members=ForestCommittee.of,
 )
 def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make a forest of extremely randomised trees."""
+    """Return a forest of extremely randomised trees."""
     return ExtraTreesClassifier(**forest_arguments(params), random_state=random_state)
 
 
@@ -340,9 +339,9 @@ def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> 
     sparse=False,
 )
 def hist_gradient_boosting(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make gradient boosting on histograms, without early stopping: there are no labels to spare for it."""
-    # A model that cannot split answers the same everywhere, and so ranks nothing: 33 % instead of 65 % correct on six
-    # labelled rows of the iris data.
+    """Return histogram-based gradient boosting, without early stopping, which would cost labels for validation."""
+    # A model that cannot split predicts the same for every row, and ranks nothing: 33 % instead of 65 % accuracy with
+    # six labelled rows of the iris data.
     min_samples_leaf = min(cast(int, params["min_samples_leaf"]), shape.rows // 2)
     return HistGradientBoostingClassifier(
         max_iter=params["max_iter"],
@@ -374,7 +373,7 @@ def hist_gradient_boosting(params: Parameters, random_state: int, shape: Trainin
     sparse=False,
 )
 def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make Gaussian naive Bayes; nothing in it is random."""
+    """Return Gaussian naive Bayes, which is deterministic."""
     return GaussianNB(var_smoothing=params["var_smoothing"])
 
 
@@ -390,7 +389,7 @@ def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> 
     prepare=squarable,
 )
 def k_neighbors(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make the nearest-neighbours vote; nothing in it is random."""
+    """Return a nearest-neighbours classifier, which is deterministic."""
     return KNeighborsClassifier(
         n_neighbors=min(cast(int, params["n_neighbors"]), shape.rows),
         weights=params["weights"],
@@ -399,15 +398,15 @@ def k_neighbors(params: Parameters, random_state: int, shape: TrainingShape) -> 
 
 
 SVC_STEPS = 100_000
-"""The most steps libsvm takes for two classes. On 3,000 noisy rows with C = 1e6 a million (16 s) are not enough."""
+"""Largest number of libsvm's steps for two classes. 3,000 noisy rows with C = 1e6 need over a million (16 s)."""
 
 CALIBRATION_FOLDS = 5
 
 
 class DecisionSVC(ClassifierMixin, BaseEstimator):
-    """Probabilities from a support vector machine's bare decision values: their sigmoid, or softmax above two classes.
+    """Probabilities from a support vector machine's decision values: their sigmoid, or softmax above two classes.
 
-    They are not calibrated, but the order of the rows, and the class that wins, are the machine's own.
+    They are not calibrated, but keep the machine's order of the rows and its predicted classes.
     """
 
     def __init__(self, machine: SVC) -> None:
@@ -440,10 +439,10 @@ class DecisionSVC(ClassifierMixin, BaseEstimator):
     scale=True,
 )
 def svc(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make a support vector machine with sigmoid-calibrated probabilities, or with its bare decision values.
+    """Return a support vector machine with sigmoid-calibrated probabilities, or with those of `DecisionSVC`.
 
-    Calibration needs rows that the machine has not seen, of every class. With fewer than five a class it does harm: on
-    iris, wine, breast cancer and digits with two rows a class it costs 3 to 15 points of accuracy, and log loss.
+    Calibration needs unseen rows of every class. With fewer than five per class it does harm: on iris, wine, breast
+    cancer and digits with two rows per class it costs 3 to 15 points of accuracy, and raises the log loss.
     """
     machine = SVC(
         C=params["C"],
@@ -480,7 +479,7 @@ def svc(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     scale=True,
 )
 def mlp(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Make a multi-layer perceptron, without early stopping: there are no labels to spare for it."""
+    """Return a multi-layer perceptron, without early stopping, which would cost labels for validation."""
     layers = (shape.features, *cast("tuple[int, ...]", params["hidden_layer_sizes"]))
     weights = sum(above * below for above, below in pairwise(layers))
     if weights > MLP_WEIGHTS:

@@ -27,7 +27,7 @@ Z95 = 1.959963984540054
 RESAMPLES = 1_000
 
 RESAMPLED_CELLS = 2**22
-"""Entries of a block of resamples, which bounds its memory."""
+"""Largest number of cells of a block of resamples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class Estimate:
 def out_of_fold_probabilities(
     spec: EstimatorSpec, X: Features, codes: Codes, n_classes: int, random_state: int, wanted: NDArray[np.bool_]
 ) -> Numbers:
-    """Return the probabilities (n, c) of the wanted rows of (n, d), each by a model that was not fitted to it.
+    """Return the out-of-fold probabilities (n, c) of the wanted rows of (n, d); other rows are NaN.
 
-    Each model learns from four fifths of all rows. A class that it has not seen has probability 0; where no model can
-    be fitted, or it overflows, all classes are equally likely. Rows that are not wanted are NaN.
+    Each model is fitted to four fifths of all rows. A class that it has not seen has probability 0; if no model can be
+    fitted, or it overflows, all classes are equally likely.
     """
     rng = np.random.default_rng(random_state)
     probabilities = np.full((len(codes), n_classes), np.nan)
@@ -74,7 +74,7 @@ def wilson_interval(n_right: int, n: int) -> Estimate:
     share, z2 = n_right / n, Z95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At 0 and n right the bound equals the share, but for rounding.
+    # At 0 and n right the bound equals the share up to rounding.
     return Estimate(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
@@ -97,7 +97,7 @@ def bootstrap_interval(statistic: Callable[[NDArray[np.intp]], Numbers], n: int,
 def class_counts(
     codes: Codes, rows: NDArray[np.intp], n_classes: int, weight: NDArray[np.bool_] | None = None
 ) -> Numbers:
-    """Count the class codes (n,) in each resample (r, n) of the rows, or only those of weight True: (r, c)."""
+    """Return the class counts (r, c) of each resample (r, n) of the codes (n,), or of those with weight True."""
     cells = codes[rows] + n_classes * np.arange(len(rows))[:, np.newaxis]
     weights = None if weight is None else weight[rows].ravel()
     counts = np.bincount(cells.ravel(), weights, minlength=n_classes * len(rows))
@@ -110,14 +110,14 @@ def balanced_accuracy(true: Codes, predicted: Codes, n_classes: int) -> Callable
     def statistic(rows: NDArray[np.intp]) -> Numbers:
         of_class = class_counts(true, rows, n_classes)
         right = class_counts(true, rows, n_classes, true == predicted)
-        segment_scores = np.divide(right, of_class, out=np.zeros_like(right), where=of_class > 0)
-        return np.asarray(segment_scores.sum(axis=1) / (of_class > 0).sum(axis=1))
+        recalls = np.divide(right, of_class, out=np.zeros_like(right), where=of_class > 0)
+        return np.asarray(recalls.sum(axis=1) / (of_class > 0).sum(axis=1))
 
     return statistic
 
 
 def f1_macro(true: Codes, predicted: Codes, n_classes: int) -> Callable[[NDArray[np.intp]], Numbers]:
-    """Return the mean F1 over the classes that are there or predicted, as a statistic for `bootstrap_interval`."""
+    """Return the mean F1 over the true or predicted classes of a resample, as a statistic for `bootstrap_interval`."""
 
     def statistic(rows: NDArray[np.intp]) -> Numbers:
         both = class_counts(true, rows, n_classes) + class_counts(predicted, rows, n_classes)
@@ -133,8 +133,8 @@ def prediction_powered_accuracy(
 ) -> Estimate:
     """Return the accuracy by prediction-powered inference (PPI++, Angelopoulos et al. 2023, arXiv:2311.01453).
 
-    `right` and `confidence` (n,) are of the uniform rows; the mean and the variance of the model's confidence are over
-    its whole pool. The confidence counts as much as it varies with being right.
+    `right` and `confidence` (n,) are those of the uniform rows; mean and variance of the model's confidence are over
+    the whole pool. The confidence is weighted by the regression coefficient of `right` on it, clipped to 0..1.
     """
     variance, n = float(np.var(confidence)), len(right)
     covariance = float(np.mean((right - right.mean()) * (confidence - confidence.mean())))

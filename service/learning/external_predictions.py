@@ -86,7 +86,7 @@ class PassthroughCommittee:
 class ExternalPredictions:
     """Probabilities (n, c) of n samples, or (m, n, c) of m members, or both; possibly mapped from disk.
 
-    Without the former, the mean member is the model.
+    Without `probabilities`, the members' mean is the model.
     """
 
     probabilities: Matrix | None

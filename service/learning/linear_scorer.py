@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from service.learning.pool import Matrix
 
 Predict = Callable[[Matrix], NDArray[np.floating[Any]]]
-"""From dense rows (n, d) to probabilities (n, c)."""
+"""Maps dense rows (n, d) to probabilities (n, c)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class LinearHead:
 
     @classmethod
     def of(cls, model: LogisticRegression, dtype: np.dtype[Any]) -> LinearHead:
-        """Take over a fitted model, to be computed in `dtype`."""
+        """Return the head of a fitted model, computing in `dtype`."""
         coefficients, intercepts = model.coef_, model.intercept_
         if len(coefficients) == 1:
             # The sigmoid of z is the softmax of -z/2 and z/2, and halving is exact.
@@ -40,7 +40,7 @@ class LinearHead:
 
     def probabilities(self, X: Matrix) -> NDArray[np.floating[Any]]:
         """Return the probabilities (n, c) of rows (n, d), as a view of an array (c, n)."""
-        # The product is quickest with the rows first; turning it costs less than what it saves behind.
+        # The product is fastest with the rows first; transposing it pays off in the steps below.
         z = np.ascontiguousarray((X.astype(self.weights.dtype, copy=False) @ self.weights).T)
         z += self.intercepts[:, np.newaxis]
         z -= z.max(axis=0)

@@ -40,7 +40,7 @@ class Committee(Protocol):
 
     @property
     def identity(self) -> Hashable:
-        """A key that differs between committees beside the same model."""
+        """A key that distinguishes the committees of one model."""
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:
         """Return the probabilities (m, n, c) of rows (n, d)."""

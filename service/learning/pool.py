@@ -15,20 +15,20 @@ from scipy import sparse
 
 Matrix = NDArray[Any]
 Features = Any
-"""Rows as estimators take them: a dense matrix (n, d), or scipy's csr_array."""
+"""Input of estimators: a dense matrix (n, d), or scipy's csr_array."""
 
 CHUNK_CELLS = 2**19
-"""2 MB of float32: a chunk and what is computed from it stay in the cache of a core."""
+"""Cells of a chunk, 2 MB of float32: a chunk and the results computed from it fit a core's cache."""
 
 MIN_CHUNK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseRows:
-    """n rows of d features, compressed (CSR): of each row the columns that are not 0, in order, and their values.
+    """n sparse rows of d features in CSR format.
 
-    Row i has the columns `indices[indptr[i]:indptr[i + 1]]`, each once. The arrays may be mapped from disk: nothing
-    looks at all of them, which scipy does when it makes a matrix.
+    Row i has the columns `indices[indptr[i]:indptr[i + 1]]`, in order and without duplicates. The arrays may be mapped
+    from disk: they are never read as a whole, as scipy's constructor would.
     """
 
     data: Matrix
@@ -41,7 +41,7 @@ class SparseRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns there are."""
+        """The number of rows and columns."""
         return len(self), self.n_columns
 
     @property
@@ -58,7 +58,7 @@ class SparseRows:
         return sparse.csr_array((values, columns, starts.astype(columns.dtype)), shape=(stop - start, self.n_columns))
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Any:
-        """Return some rows as a csr_array of its own memory, in the order given."""
+        """Return a copy of some rows as a csr_array, in the given order."""
         begin = np.asarray(self.indptr[rows], np.int64)
         lengths = np.asarray(self.indptr[rows + 1], np.int64) - begin
         starts = np.zeros(len(rows) + 1, np.int64)
@@ -70,20 +70,20 @@ class SparseRows:
 
 
 Rows = Matrix | SparseRows
-"""A run of the pool's rows as it lies on disk."""
+"""A run of the pool's rows as stored on disk."""
 
 
 @runtime_checkable
 class StagedMatrix(Protocol):
-    """A matrix, or one matrix per committee member, checked and written to files of its own."""
+    """A matrix, or one matrix per committee member, validated and written to disk."""
 
     def open(self) -> Rows:
-        """Map the numbers."""
+        """Return the memory-mapped rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows of one segment: `rows` counts from the start of the pool, `within` from that of the segment."""
+    """Some rows of one segment: `rows` is their slice of the pool, `within` that of the segment."""
 
     segment: int
     rows: slice
@@ -92,7 +92,7 @@ class Chunk:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """All rows of a project, in one or more segments of one width; either all of them are sparse, or none is."""
+    """All rows of a project, in one or more segments of one width, all dense or all sparse."""
 
     segments: tuple[Rows, ...]
 
@@ -106,7 +106,7 @@ class Pool:
 
     @cached_property
     def starts(self) -> list[int]:
-        """The position of each segment's first row, and behind them the number of rows."""
+        """The position of each segment's first row, followed by the number of rows."""
         return [0, *accumulate(map(len, self.segments))]
 
     @property
@@ -116,7 +116,7 @@ class Pool:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns there are."""
+        """The number of rows and columns."""
         return len(self), self.n_columns
 
     @property
@@ -126,14 +126,14 @@ class Pool:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that holds the numbers of all segments."""
+        """The common dtype of all segments."""
         return np.result_type(*(segment.dtype for segment in self.segments))
 
     def chunks(self, n_outputs: int) -> Iterator[Chunk]:
-        """Cut the pool into chunks of about CHUNK_CELLS cells, where a row has its features or `n_outputs`.
+        """Cut the pool into chunks of about CHUNK_CELLS cells, counting the features or `n_outputs`, whichever is more.
 
-        The wider of the two sets the step: four features and a thousand classes must not fill the memory. The edges
-        follow from the pool and that number, and from nothing else: a matrix product rounds differently at other edges.
+        A thousand outputs of four features must not fill the memory. The edges depend only on the pool and `n_outputs`,
+        as matrix products round differently at other edges.
         """
         return chain.from_iterable(self.chunks_of(number, n_outputs) for number in range(len(self.segments)))
 
@@ -144,7 +144,7 @@ class Pool:
             yield Chunk(number, slice(first + start, first + stop), slice(start, stop))
 
     def n_chunks(self, number: int, n_outputs: int) -> int:
-        """Return into how many chunks a segment is cut."""
+        """Return the number of chunks of a segment."""
         return len(self._edges_of(number, n_outputs)) - 1
 
     def _edges_of(self, number: int, n_outputs: int) -> Sequence[int]:
@@ -154,14 +154,14 @@ class Pool:
 
     @cached_property
     def _edges(self) -> dict[tuple[int, int], Sequence[int]]:
-        """The edges of chunks that were asked for."""
+        """The cached edges of chunks by segment and number of outputs."""
         return {}
 
     @cached_property
     def cells_per_row(self) -> int:
-        """How many numbers a row takes, at least 1: all of its features, or what is typical of those that are not 0.
+        """The number of stored values per row, at least 1: the features, or the typical number of nonzeros.
 
-        The root of the mean square counts the long rows, which are where the numbers are.
+        For sparse rows it is the root mean square, which weights the long rows that hold most values.
         """
         if not self.is_sparse:
             return self.n_columns
@@ -173,7 +173,7 @@ class Pool:
         return part(self.segments[chunk.segment], chunk.within)
 
     def take(self, positions: NDArray[np.integer[Any]]) -> Features:
-        """Return some rows, in the order given, copied into memory: dense (k, d), or a csr_array."""
+        """Return a copy of some rows in the given order: dense (k, d), or a csr_array."""
         positions = np.asarray(positions)
         if len(self.segments) == 1 or len(positions) == 0:
             return take_rows(self.segments[0], positions)
@@ -190,12 +190,12 @@ def part(rows: Rows, within: slice) -> Features:
 
 
 def take_rows(rows: Rows, positions: NDArray[np.integer[Any]]) -> Features:
-    """Return some rows of a segment, copied into memory."""
+    """Return a copy of some rows of a segment."""
     return rows.take(positions) if isinstance(rows, SparseRows) else np.asarray(rows[positions])
 
 
 def stack_rows(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) -> Features:
-    """Put matrices of one kind one below the other."""
+    """Return matrices of one kind, stacked vertically."""
     if not parts:
         return np.empty((0, n_columns), dtype)
     if sparse.issparse(parts[0]):
@@ -204,9 +204,9 @@ def stack_rows(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) 
 
 
 def chunk_edges(rows: Rows, n_outputs: int) -> Sequence[int]:
-    """Return where the chunks of a segment begin, and behind them its number of rows.
+    """Return the first row of each chunk of a segment, followed by its number of rows.
 
-    Sparse rows may be of very different lengths, so what is counted is the numbers that are in them.
+    Sparse rows may differ widely in length, so their nonzeros are counted.
     """
     n_rows, most = len(rows), max(MIN_CHUNK_ROWS, CHUNK_CELLS // max(n_outputs, 1))
     if not isinstance(rows, SparseRows):
@@ -221,14 +221,14 @@ def chunk_edges(rows: Rows, n_outputs: int) -> Sequence[int]:
 
 
 def count_cells(rows: Rows) -> int:
-    """Return how many numbers rows take in all; an empty sparse row counts as one."""
+    """Return the number of stored values, plus one for each sparse row."""
     return len(rows.data) + len(rows) if isinstance(rows, SparseRows) else len(rows) * int(rows.shape[1])
 
 
 def common_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any] | None:
-    """Return the dtype that holds the numbers of both exactly, None where there is none of 64 bits."""
+    """Return the dtype of up to 64 bits that holds the numbers of both exactly, or None."""
     common = np.result_type(one, other)
-    # What numpy calls safe loses the last digits of integers beyond 2**53.
+    # numpy's "safe" cast to float64 rounds integers beyond 2**53.
     is_exact = common.kind in (one.kind, other.kind) and not (
         common.kind == "f" and any(dtype.kind in "iu" and dtype.itemsize == 8 for dtype in (one, other))
     )
@@ -236,7 +236,7 @@ def common_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any] | No
 
 
 def concatenate_rows(upper: Rows, lower: Rows) -> Rows:
-    """Put rows of one kind below others, in memory, in a dtype that holds both."""
+    """Return a copy of two runs of rows of one kind, stacked vertically in their common dtype."""
     if isinstance(upper, SparseRows) and isinstance(lower, SparseRows):
         starts = np.concatenate([upper.indptr, lower.indptr[1:] + upper.indptr[-1]])
         index_type = np.result_type(upper.indices, lower.indices)

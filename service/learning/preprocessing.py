@@ -1,4 +1,4 @@
-"""Features, prepared inside a model so that no magnitude defeats it; the pool is never changed."""
+"""Feature preprocessing inside a model, robust to extreme magnitudes; the pool is never changed."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from service.learning.pool import Features, Matrix
 
 
 class Standardizer(StandardScaler):
-    """StandardScaler in float64 that no magnitude defeats, be it 1e300 or 1e-300.
+    """StandardScaler in float64 that handles magnitudes from 1e-300 to 1e300.
 
-    Each column is first multiplied by the power of two that brings its largest training value next to 1. That is
-    exact: where StandardScaler can do it, a column that varies comes out the same, bit for bit. A value more than 2**60
-    times that largest one counts as that much, so that no stray row of a pool overflows.
+    Each column is first multiplied by the power of two that scales its largest training value to about 1. That is
+    exact: within StandardScaler's own range, a column that varies is the same, bit for bit. Values beyond 2**60 times
+    the largest one are clipped, so that outliers of a pool do not overflow.
     """
 
     def fit(self, X: Features, y: object = None, sample_weight: object = None) -> Standardizer:
         """Learn the columns' magnitudes, means and standard deviations from `X` (l, d)."""
         X = as_float64(X)
-        # Moved to its mean, a sparse matrix would be a dense one.
+        # Centring would make a sparse matrix dense.
         self.with_mean = not sparse.issparse(X)
         _, exponents = np.frexp(largest_magnitudes(X))
-        # Powers beyond 2**±1022 have no inverse in full precision; what is beyond comes near enough to 1 with these.
+        # Powers beyond 2**±1022 have no inverse in full precision; the limits are close enough.
         self.unit_ = np.ldexp(1.0, -np.clip(exponents, -1022, 1022))
         super().fit(scale_columns(X, self.unit_), y, sample_weight)
         return self
 
     def transform(self, X: Features, copy: object = None) -> Features:
-        """Return `X` (n, d) as numbers of standard deviations from the training mean, a new array in float64.
+        """Return `X` (n, d) standardised, as a new array in float64.
 
-        A sparse matrix keeps its zeros: it is divided by the deviations, and not moved.
+        A sparse matrix is divided by the standard deviations, but not centred.
         """
-        with np.errstate(over="ignore"):  # infinity is clipped at once
+        with np.errstate(over="ignore"):  # infinity is clipped below
             units = scale_columns(as_float64(X), self.unit_)
         values = units.data if sparse.issparse(units) else units
         np.clip(values, -(2.0**60), 2.0**60, out=values)
@@ -59,12 +59,12 @@ def scale_columns(X: Features, unit: Matrix) -> Features:
 
 
 def replace_values(X: Features, values: Matrix) -> Features:
-    """Return a sparse matrix with other values in the same places."""
+    """Return a sparse matrix with the same structure and other values."""
     return sparse.csr_array((values, X.indices, X.indptr), shape=X.shape)
 
 
 def apply_to_values(change: Callable[[Matrix], Matrix]) -> Callable[[Features], Features]:
-    """Make a function of numbers that leaves 0 as it is work on dense and on sparse features."""
+    """Extend an elementwise function that maps 0 to 0 to dense and sparse features."""
 
     @wraps(change)
     def changed(X: Features) -> Features:
@@ -75,19 +75,19 @@ def apply_to_values(change: Callable[[Matrix], Matrix]) -> Callable[[Features], 
 
 @apply_to_values
 def as_float64(X: Matrix) -> Matrix:
-    """Return `X` in float64; no copy when it is."""
+    """Return `X` in float64, without a copy if it already is."""
     return np.asarray(X, dtype=np.float64)
 
 
 @apply_to_values
 def squarable(X: Matrix) -> Matrix:
-    """Return `X` in float64 within ±1e100, for estimators that would square in the dtype given, and overflow."""
+    """Return `X` in float64, clipped to ±1e100, for estimators that square it in its own dtype and could overflow."""
     return np.clip(np.asarray(X, dtype=np.float64), -1e100, 1e100)
 
 
 @apply_to_values
 def as_float32(X: Matrix) -> Matrix:
-    """Return `X` in float32, in which forests compare, with what lies beyond it at its ends instead of an error."""
+    """Return `X` in float32, the dtype of forests, clipped to its range."""
     largest = np.finfo(np.float32).max
     if X.dtype.kind == "f" and X.dtype.itemsize > 4:
         X = np.clip(X, -largest, largest)

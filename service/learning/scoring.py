@@ -1,4 +1,4 @@
-"""One pass over a pool in chunks: a model's probabilities, reduced at once to one score a row or to a few sums."""
+"""Passes over a pool in chunks: a model's probabilities, reduced to one score per row or to a few sums."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Scores = NDArray[np.float64]
 Scorer = Callable[[Probabilities], Scores]
 
 INVALID_SCORE = -1.0
-"""Scorers answer 0 or more: a row that the model has no finite probability for comes after all others."""
+"""Score of rows without finite probabilities, which come last: scorers return 0 or more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentScores:
-    """The scores (n,) of a segment's rows under one model, as far as they were worked out: chunks are, whole, or not.
+    """The scores (n,) of a segment's rows under one model; `done` marks the chunks that are computed.
 
-    Two requests that work out the same chunk write the same numbers; the lock keeps them from doing so.
+    The lock keeps two requests from computing the same chunk, though both would write the same numbers.
     """
 
     scores: Scores
@@ -38,44 +38,44 @@ class SegmentScores:
 
     @classmethod
     def unknown(cls, n_rows: int, n_chunks: int) -> SegmentScores:
-        """Return no scores yet."""
+        """Return scores of which no chunk is computed."""
         return cls(np.full(n_rows, INVALID_SCORE), np.zeros(n_chunks, np.bool_))
 
 
 class ScoreCache(Protocol):
-    """What is known of the scores of a pool under one model, from requests before."""
+    """The scores of a pool under one model, kept between requests."""
 
     def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
-        """Return what is known of a segment's scores, of nothing at first; what is added to it may be kept."""
+        """Return the cached scores of a segment, initially empty; scores added to them may be kept."""
 
 
 class NoScoreCache:
-    """No memory at all."""
+    """A cache that keeps nothing."""
 
     def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
-        """Return nothing known."""
+        """Return empty scores."""
         return SegmentScores.unknown(n_rows, n_chunks)
 
 
 Predictor = Classifier | Committee
-"""What scorers are given the answers of."""
+"""The source of the probabilities that scorers take."""
 
 KeepScores = Callable[[Chunk, Scores], None]
-"""Takes the scores of a chunk, from any thread."""
+"""Stores the scores of a chunk; called from any thread."""
 
 
 class Backend(Protocol):
-    """Who works out the scores of chunks."""
+    """Computes the scores of chunks."""
 
     def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: KeepScores) -> None:
-        """Hand the scores of each chunk to `keep`, in any order."""
+        """Call `keep` with the scores of each chunk, in any order."""
 
 
 class Threads:
-    """Works in the threads of this process."""
+    """Backend in the threads of this process."""
 
     def score(self, model: Predictor, pool: Pool, scorer: Scorer, chunks: Sequence[Chunk], keep: KeepScores) -> None:
-        """Hand the scores of each chunk to `keep`."""
+        """Call `keep` with the scores of each chunk."""
         probabilities = predictor_for(model, pool)
         run_in_threads(lambda chunk: keep(chunk, score_rows(probabilities, scorer, pool.read(chunk))), chunks)
 
@@ -92,11 +92,11 @@ def score_pool(
     score_cache: ScoreCache | None = None,
     backend: Backend = THREADS,
 ) -> list[Scores]:
-    """Return the scores (n,) of each segment's rows; they mean something in those chunks that hold a `wanted` row.
+    """Return the scores (n,) of each segment's rows, which are valid in the chunks that contain a `wanted` row.
 
-    The scorer is given the probabilities (n, c) of a model, or those (m, n, c) of a committee's members. A chunk is
-    computed whole or not at all, at edges that depend on the pool and the number of probabilities alone, so a
-    row's score never depends on which other rows are wanted. Beside the scores, never more than a few chunks are held.
+    The scorer takes the probabilities (n, c) of a model, or (m, n, c) of a committee's members. Chunks are computed as
+    a whole, and their edges depend only on the pool and the number of probabilities, so a row's score never depends on
+    which other rows are wanted. Only a few chunks are held in memory besides the scores.
     """
     n_outputs = outputs_of(model)
     scoring = scorer, model.identity if isinstance(model, Committee) else None
@@ -118,10 +118,10 @@ def score_pool(
         known[chunk.segment].scores[chunk.within] = scores
 
     if missing():
-        with ExitStack() as held:
+        with ExitStack() as locks:
             for segment in known:
-                held.enter_context(segment.lock)
-            due = missing()  # somebody else may have worked them out meanwhile
+                locks.enter_context(segment.lock)
+            due = missing()  # another request may have computed some meanwhile
             backend.score(model, pool, scorer, [chunk for _, _, chunk in due], keep)
             for segment, nth, _ in due:
                 segment.done[nth] = True
@@ -129,22 +129,22 @@ def score_pool(
 
 
 def outputs_of(model: Predictor) -> int:
-    """Return how many numbers are held of a row; scorers of committees take a few copies of what they are given."""
+    """Return the numbers held in memory per row; committee scorers make a few copies of their input."""
     return 4 * len(model.classes_) * model.n_members if isinstance(model, Committee) else len(model.classes_)
 
 
 def score_rows(probabilities: Callable[[Features], Probabilities], scorer: Scorer, X: Features) -> Scores:
-    """Return one finite score a row of a chunk."""
+    """Return one finite score for each row of a chunk."""
     with np.errstate(all="ignore"):
         scores = np.asarray(scorer(probabilities(X)), np.float64)
     return np.where(np.isfinite(scores), scores, INVALID_SCORE)
 
 
 def predictor_for(model: Predictor, pool: Pool) -> Callable[[Features], Probabilities]:
-    """Return the function from rows of the pool (n, d) to probabilities (n, c) that is quickest for a model.
+    """Return the fastest function from rows of the pool (n, d) to a model's probabilities (n, c).
 
-    It equals `predict_probabilities` within the rounding of the rows' dtype, near whose limits it may overflow first.
-    Of a committee it returns (m, n, c).
+    It equals `predict_probabilities` up to rounding in the rows' dtype, near whose limits it may overflow first. For a
+    committee it returns (m, n, c).
     """
     use_one_thread()
     if isinstance(model, Committee):
@@ -165,11 +165,11 @@ def member_predictor_for(committee: Committee) -> Callable[[Features], Probabili
 
 
 def evaluate(model: Classifier, X_test: Pool, y_test_codes: NDArray[np.integer[Any]], n_classes: int) -> TestScore:
-    """Measure a model whose `classes_` are class codes on rows (n, d) with codes (n,) below `n_classes`; n >= 1.
+    """Return the test score of a model, whose `classes_` are codes, on n >= 1 rows with codes below `n_classes`.
 
-    A class that the model has not seen gets probability 0, and log_loss counts 0 as the smallest float step. The
-    balanced accuracy is over the classes in `y_test_codes`, F1 over those there or predicted. The sums are our own:
-    scikit-learn's metrics want all predictions at once, and warn where predictions and truth differ in their classes.
+    A class that the model has not seen has probability 0, which log_loss clips to float64's epsilon. Balanced accuracy
+    averages over the true classes, F1 over the true and predicted ones. scikit-learn's metrics are not used: they need
+    all predictions at once, and warn if predictions and truth differ in their classes.
     """
     classes = np.asarray(model.classes_, dtype=np.int64)
     column_of = np.full(n_classes, -1)
@@ -187,10 +187,10 @@ def evaluate(model: Classifier, X_test: Pool, y_test_codes: NDArray[np.integer[A
         true += np.bincount(truth, minlength=n_classes)
         predicted += np.bincount(guess, minlength=n_classes)
         right += np.bincount(truth[guess == truth], minlength=n_classes)
-    there, met = true > 0, true + predicted > 0
+    present, seen = true > 0, true + predicted > 0
     return TestScore(
         accuracy=float(right.sum() / len(X_test)),
-        balanced_accuracy=float(np.mean(right[there] / true[there])),
-        f1_macro=float(np.mean(2 * right[met] / (true + predicted)[met])),
+        balanced_accuracy=float(np.mean(right[present] / true[present])),
+        f1_macro=float(np.mean(2 * right[seen] / (true + predicted)[seen])),
         log_loss=loss / len(X_test),
     )

@@ -1,4 +1,4 @@
-"""What the votes of several people on the same samples come to, with the project's own estimator as one more voice."""
+"""The consensus of several annotators' votes, estimated by CROWDLAB with models of the project's estimator."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from service.learning.models import predict_probabilities
 from service.learning.pool import Features
 
 FOLDS = 5
-"""The labelled rows are cut into so many parts; a model learns from all others and says what it thinks of the one."""
+"""Number of cross-validation folds."""
 
 FOLD_ROWS = 10_000
-"""A model learns from so many rows at most, drawn where there are more."""
+"""Largest number of training rows of a fold's model, drawn at random."""
 
 MAX_ROWS = 50_000
-"""So many samples are weighed at most, those with several votes first, drawn where there are more."""
+"""Largest number of samples weighed: those with several votes first, then drawn at random."""
 
 MAX_CELLS = 2**23
-"""So many probabilities are held at most, 67 MB: with many classes fewer samples are weighed."""
+"""Largest number of probabilities, 67 MB: with many classes fewer samples are weighed."""
 
 
 def estimate_consensus(project: Project, X: Features) -> Consensus:
-    """Weigh a project's votes, given the features of its labelled rows (l, d), of two classes at least.
+    """Estimate the consensus of a project's votes, given the features (l, d) of its labelled rows of >= 2 classes.
 
-    The same project gives the same answer, and its estimator is fitted `FOLDS` times for it.
+    It fits the project's estimator `FOLDS` times. The same project gives the same result.
     """
     votes = project.votes
     labeled, majority = votes.majority.labeled, votes.majority.codes
     given = votes.take(votes.code != SKIP)
-    # As in cleanlab, a declared class counts even if nobody has voted for it.
+    # As in cleanlab, a declared class counts even without votes.
     classes = np.arange(len(project.classes), dtype=np.int32) if project.classes_declared else np.unique(given.code)
     rng = np.random.default_rng([project.random_state, project.labels_revision])
     rows = choose_rows(votes, len(classes), rng)
     given = given.take(contains(labeled[rows], given.index))
-    annotators, who = np.unique(given.annotator, return_inverse=True)
-    ballots = VoteTable(
+    annotators, annotator = np.unique(given.annotator, return_inverse=True)
+    table = VoteTable(
         row=look_up(labeled[rows], given.index)[0],
-        who=who,
-        said=np.searchsorted(classes, given.code),
+        annotator=annotator,
+        label=np.searchsorted(classes, given.code),
         n_samples=len(rows),
         n_annotators=len(annotators),
         n_classes=len(classes),
     )
     latest = np.searchsorted(classes, majority[rows])
-    probabilities = unseen_probabilities(project.estimator, X[rows], latest, ballots, project.random_state)
-    found = weigh_votes(ballots, probabilities, latest)
+    probabilities = unseen_probabilities(project.estimator, X[rows], latest, table, project.random_state)
+    found = weigh_votes(table, probabilities, latest)
     return Consensus(
         index=labeled[rows],
         code=classes[found.consensus],
@@ -68,7 +68,7 @@ def estimate_consensus(project: Project, X: Features) -> Consensus:
 
 
 def choose_rows(votes: Votes, n_classes: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Choose which of the labelled samples are weighed: their positions, sorted."""
+    """Return the sorted positions of the labelled samples to weigh."""
     n_labeled = len(votes.majority.labeled)
     n_weighed = min(n_labeled, MAX_ROWS, MAX_CELLS // n_classes)
     is_single = np.ones(n_labeled, bool)
@@ -77,16 +77,16 @@ def choose_rows(votes: Votes, n_classes: int, rng: np.random.Generator) -> NDArr
 
 
 def unseen_probabilities(
-    spec: EstimatorSpec, X: Features, codes: Codes, ballots: VoteTable, random_state: int
+    spec: EstimatorSpec, X: Features, codes: Codes, votes: VoteTable, random_state: int
 ) -> Numbers:
-    """Return the probabilities (n, c) of rows (n, d) with class codes (n,), each by a model that was not fitted to it.
+    """Return the out-of-fold probabilities (n, c) of rows (n, d) with class codes (n,).
 
-    All classes are equally likely where a model cannot tell, such as for a row whose class it has not seen.
+    All classes are equally likely if no model can be fitted or it overflows, and for a row of a class unseen by it.
     """
     rng = np.random.default_rng(random_state)
-    probabilities = np.full((len(codes), ballots.n_classes), 1.0 / ballots.n_classes)
+    probabilities = np.full((len(codes), votes.n_classes), 1.0 / votes.n_classes)
     fold = assign_folds(codes, rng)
-    rows, labels = training_labels(ballots)
+    rows, labels = training_labels(votes)
     for nth in np.unique(fold):
         check_deadline()
         held_out, others = np.flatnonzero(fold == nth), np.flatnonzero(fold[rows] != nth)
@@ -103,14 +103,14 @@ def unseen_probabilities(
     return probabilities
 
 
-def training_labels(ballots: VoteTable) -> tuple[Codes, Codes]:
-    """Return rows and labels (t,) to learn from: the label with most votes; all of those that tie, at half weight.
+def training_labels(votes: VoteTable) -> tuple[Codes, Codes]:
+    """Return training rows and labels (t,): the label with most votes, or all tied labels at half weight.
 
-    Where nothing ties, each row comes once. Otherwise the others come twice: not every estimator takes weights. Of 400
-    rows with votes of two annotators, 30 % wrong, this wins 1 to 3 points of consensus accuracy over the latest label,
-    and 0 to 1 over leaving ties out.
+    If there are ties, the other rows are repeated instead, as not every estimator takes weights. With 400 rows and two
+    annotators, 30 % of whose votes are wrong, this gains 1 to 3 points of consensus accuracy over the latest label, and
+    0 to 1 over leaving out ties.
     """
-    counts = ballots.counts
+    counts = votes.counts
     leading = counts == counts.max(axis=1, keepdims=True)
     rows, labels = np.nonzero(leading)
     n_leading = leading.sum(axis=1)
@@ -119,9 +119,9 @@ def training_labels(ballots: VoteTable) -> tuple[Codes, Codes]:
 
 
 def assign_folds(codes: Codes, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Deal rows (n,) out to `FOLDS` parts, those of each class evenly; it may be a single one.
+    """Return a fold (n,) for each row, stratified by class.
 
-    scikit-learn's StratifiedKFold refuses classes of fewer rows than parts.
+    scikit-learn's StratifiedKFold refuses to split if all classes have fewer rows than folds.
     """
     order = np.lexsort((rng.random(len(codes)), codes))
     fold = np.empty(len(codes), np.intp)

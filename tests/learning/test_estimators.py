@@ -364,7 +364,7 @@ def test_a_nasty_set_gives_finite_probabilities_or_fit_failed(name, nasty, scale
 
 @every_estimator
 def test_one_class_is_nothing_to_learn_from(name):
-    with pytest.raises(FitFailed, match=f"{name} needs labels of two classes at least"):
+    with pytest.raises(FitFailed, match=f"{name} needs labels of at least two classes"):
         fit(quick(name), np.ones((3, 2)), np.array([4, 4, 4]), random_state=0)
 
 
