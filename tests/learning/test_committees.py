@@ -1,4 +1,4 @@
-"""Committees: their scores worked out by hand and by the definitions, and how they are made and kept."""
+"""Committees: their scores, by hand and by the definitions, and how they are fitted and cached."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ EVEN = [[1 / 3, 1 / 3, 1 / 3]]
 
 
 def scores(name, *members):
-    """The scores of rows of which each member says so."""
+    """The scores of rows with these member probabilities."""
     return STRATEGIES[name].function(np.array(members, np.float64)).tolist()
 
 
 @pytest.mark.parametrize(
     ("name", "members", "expected"),
     [
-        # All agree and are sure.
+        # All members agree and are certain.
         ("vote_entropy", [SURE, SURE], 0),
         ("consensus_entropy", [SURE, SURE], 0),
         ("bald", [SURE, SURE], 0),
         ("max_disagreement", [SURE, SURE], 0),
         ("variation_ratio", [SURE, SURE], 0),
-        # All agree that nothing is known: uncertain, but without disagreement.
+        # All members have uniform probabilities: uncertain, but without disagreement.
         ("consensus_entropy", [EVEN, EVEN], 1),
         ("bald", [EVEN, EVEN], 0),
         ("max_disagreement", [EVEN, EVEN], 0),
-        # Two contradict one another, and both are sure.
+        # Two members contradict each other, and both are certain.
         ("vote_entropy", [[[1, 0, 0]], [[0, 1, 0]]], 1),
         ("consensus_entropy", [[[1, 0, 0]], [[0, 1, 0]]], math.log(2) / math.log(3)),
         ("bald", [[[1, 0, 0]], [[0, 1, 0]]], math.log(2)),
@@ -51,7 +51,7 @@ def scores(name, *members):
         ("variation_ratio", [[[0.9, 0.1]], [[0.6, 0.4]], [[0.8, 0.2]], [[0.1, 0.9]]], 0.25),
         ("vote_entropy", [[[1, 0]], [[1, 0]], [[1, 0]], [[0, 1]]], -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))),
         ("max_disagreement", [[[1, 0]], [[1, 0]], [[1, 0]], [[0, 1]]], math.log(4)),
-        # A single class leaves nothing to disagree about.
+        # With a single class members cannot disagree.
         *[(name, [[[1.0]], [[1.0]]], 0) for name in NAMES],
     ],
 )
@@ -89,7 +89,7 @@ def test_agrees_with_the_definition(name, m, c):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_probabilities_that_overflowed_in_one_member_give_no_score(name):
+def test_probabilities_that_overflow_in_one_member_give_no_score(name):
     assert np.isnan(scores(name, [[0.5, 0.5], [1, 0]], [[math.nan, math.nan], [1, 0]])).tolist() == [True, False]
 
 
@@ -119,11 +119,11 @@ def test_a_linear_model_is_no_committee():
     assert committee_in(LogisticRegression()) is None
 
 
-def test_a_bootstrap_holds_every_class():
+def test_a_bootstrap_sample_contains_every_class():
     codes = np.array([0] * 50 + [1, 2])
     draws = [bootstrap(codes, np.random.default_rng(seed)) for seed in range(50)]
     assert all(set(codes[rows].tolist()) == {0, 1, 2} for rows in draws)
-    assert 0.55 < np.mean([len(np.unique(rows)) / 52 for rows in draws]) < 0.75  # 1 - 1/e without what was added
+    assert 0.55 < np.mean([len(np.unique(rows)) / 52 for rows in draws]) < 0.75  # 1 - 1/e without the added rows
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_asked_over_http(client, project, name):
     assert np.mean([abs(index - 19.5) for index in asked["indices"]]) < 10  # where the members may differ
 
 
-def test_a_committee_is_fitted_once_and_again_when_labels_come(client, project, monkeypatch):
+def test_a_committee_is_fitted_once_and_refitted_after_labels(client, project, monkeypatch):
     fits: list[int] = []
     real = training.fit
     monkeypatch.setattr(training, "fit", lambda *given: fits.append(1) or real(*given))
@@ -153,7 +153,7 @@ def test_a_committee_is_fitted_once_and_again_when_labels_come(client, project, 
     assert len(fits) == 10
 
 
-def test_the_answer_is_that_of_another_process(client, project, app):
+def test_another_process_gives_the_same_answer(client, project, app):
     answers = []
     for _ in range(2):
         app.extensions["active-query"].store.cache.drop(lambda key: True)

@@ -1,4 +1,4 @@
-"""CROWDLAB: worked by hand, and against its formulas written out for one vote after the other."""
+"""CROWDLAB: examples worked by hand, and its formulas written out vote by vote."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ANN, BOB, CY = 0, 1, 2
 
 def ballots(*samples, n_classes=2):
     """Votes of samples, each as annotator -> class."""
-    votes = [(row, who, said) for row, sample in enumerate(samples) for who, said in sample.items()]
-    row, who, said = np.array(votes).T
-    return VoteTable(row, who, said, len(samples), int(who.max()) + 1, n_classes)
+    votes = [(row, annotator, label) for row, sample in enumerate(samples) for annotator, label in sample.items()]
+    row, annotator, label = np.array(votes).T
+    return VoteTable(row, annotator, label, len(samples), int(annotator.max()) + 1, n_classes)
 
 
 THREE = ballots({ANN: 0, BOB: 0, CY: 1}, {ANN: 1, BOB: 1}, {ANN: 0})
@@ -35,9 +35,9 @@ P = np.array([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
 
 
 def test_weights_worked_by_hand():
-    # Of the two samples with several votes each class has one, so always saying the same is wrong half of the time.
-    # Ann meets three others and agrees with two, and so does Bob; Cy agrees with nobody. The model is right twice, and
-    # a sample has two votes on average.
+    # The two samples with several votes have different classes, so a constant guess is wrong half of the time. Ann and
+    # Bob each agree with two of three other votes, Cy with none. The model is right twice, and a sample has two votes
+    # on average.
     _, model_weight, weights = combine_votes(THREE, P, np.array([0, 1, 0]))
     assert model_weight == pytest.approx(sqrt(2))
     assert weights == pytest.approx([1 - (1 / 3) / 0.5, 1 / 3, LEAST])
@@ -58,7 +58,7 @@ def test_probabilities_worked_by_hand():
 
 def test_accuracy_worked_by_hand():
     posterior = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    # Nobody but Ann labelled the third sample, so it says nothing of her agreement.
+    # Only Ann labelled the third sample, so it does not count for her agreement.
     accuracy = estimate_accuracy(THREE, posterior, np.array([0, 1, 1]), 3.0, np.array([1.0, 0.5, 0.0]))
     share = 3 / (3 + 0.5 * 2)
     expected = [share * (0.9 + 0.8 + 0.6) / 3 + (1 - share) * 1, share * 0.85 + (1 - share), share * 0.1]
@@ -66,7 +66,7 @@ def test_accuracy_worked_by_hand():
 
 
 def test_the_temperature_worked_by_hand():
-    # Three of four say 0, odds of 3; the model's odds are 9, and 3 at a temperature of 2.
+    # Three of four vote for 0, odds of 3; the model's odds are 9, and 3 at a temperature of 2.
     crowd = ballots(*[{0: 0, 1: 0, 2: 0, 3: 1}, {0: 1, 1: 1, 2: 1, 3: 0}] * 3)
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9]] * 3)
     assert best_temperature(crowd, probabilities) == pytest.approx(2, rel=1e-3)
@@ -79,7 +79,7 @@ def test_a_tie_goes_to_the_model_and_then_to_the_latest():
     assert majority_vote(tied, probabilities, np.array([0, 1, 1])).tolist() == [1, 0, 1]
 
 
-def test_without_several_votes_there_is_nothing_to_weigh():
+def test_without_several_votes_all_weights_are_1():
     alone = weigh_votes(ballots({ANN: 0}, {BOB: 1}), P[:2], np.array([0, 1]))
     assert alone.consensus.tolist() == [0, 1]
     assert alone.quality.tolist() == [0.8, 0.6]
@@ -87,7 +87,7 @@ def test_without_several_votes_there_is_nothing_to_weigh():
     assert np.isnan(alone.accuracy).all()
 
 
-def test_a_single_vote_stands_and_its_quality_tells_of_the_doubt():
+def test_a_single_vote_is_the_consensus_with_lower_quality():
     crowd = ballots(*[{ANN: 0, BOB: 0}, {ANN: 1, BOB: 1}] * 10, {ANN: 1})
     probabilities = np.array([[0.99, 0.01], [0.01, 0.99]] * 10 + [[0.99, 0.01]])
     found = weigh_votes(crowd, probabilities, np.array([0, 1] * 10 + [1]))
@@ -95,14 +95,14 @@ def test_a_single_vote_stands_and_its_quality_tells_of_the_doubt():
     assert found.quality[-1] < 0.5 < found.quality[:-1].min()
 
 
-def test_who_works_alone_counts_as_much_as_others_do_on_average():
+def test_an_annotator_without_overlap_gets_the_average_weight():
     crowd = ballots({ANN: 0, BOB: 0}, {ANN: 1, BOB: 1}, {ANN: 0, BOB: 1}, {CY: 1})
     found = weigh_votes(crowd, np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1]))
     assert found.weights[CY] == pytest.approx(found.weights[:2].mean())
     assert np.isnan(found.accuracy).tolist() == [False, False, True]
 
 
-def test_two_that_are_always_wrong_do_not_outvote_one_who_is_right():
+def test_two_annotators_who_are_always_wrong_do_not_outvote_a_right_one():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 60)
     guess = rng.integers(0, 3, (2, 60))
@@ -113,7 +113,7 @@ def test_two_that_are_always_wrong_do_not_outvote_one_who_is_right():
     assert min(found.accuracy[[ANN, 3]]) > max(found.accuracy[[BOB, CY]])
 
 
-# The formulas of section 3 of the paper, for one vote after the other.
+# The formulas of section 3 of the paper, vote by vote.
 
 
 def slow_combine(samples, probabilities, consensus, n_annotators):
@@ -160,7 +160,7 @@ def test_the_formulas_hold_for_any_votes(samples, seed):
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(CROWDS, st.sampled_from(["sure and wrong", "knows nothing", "sure and right"]))
-def test_whatever_the_votes_qualities_are_probabilities(samples, model):
+def test_qualities_are_probabilities_for_any_votes(samples, model):
     crowd = ballots(*samples, n_classes=3)
     latest = np.array([list(sample.values())[-1] for sample in samples])
     told = {"sure and wrong": np.eye(3)[(latest + 1) % 3], "knows nothing": np.full((len(samples), 3), 1 / 3)}

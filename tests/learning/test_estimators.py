@@ -1,4 +1,4 @@
-"""Every estimator on offer keeps the same promises: parameters, numbers, nasty pools, repetition."""
+"""The contract of all estimators: parameters, probabilities, nasty pools, repetition."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def assert_probabilities(probabilities, n_rows, n_classes):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
-# What is on offer.
+# The registry
 
 
-def test_the_registry_holds_these_and_no_more():
+def test_the_registry_contains_exactly_these_estimators():
     assert list(ESTIMATORS) == NAMES
 
 
 @every_estimator
-def test_every_estimator_and_parameter_explains_itself(name):
+def test_every_estimator_and_parameter_is_documented(name):
     kind = ESTIMATORS[name]
     assert kind.name == name
     assert kind.summary.endswith(".")
@@ -143,7 +143,7 @@ def test_all_wrong_parameters_are_named_at_once():
 
 
 def edges(parameter):
-    """Return the values at the ends of what a parameter declares."""
+    """Return the limits of a parameter's declared range."""
     low = parameter.minimum
     if parameter.above_minimum:
         low = np.nextafter(low, np.inf)
@@ -171,7 +171,7 @@ def test_the_whole_declared_range_is_accepted_by_the_estimator(name, parameter, 
     assert_probabilities(model.predict_proba(X), len(X), 2)
 
 
-# Numbers.
+# Probabilities
 
 
 @every_estimator
@@ -231,7 +231,7 @@ def test_a_forest_is_scikit_learns_bit_for_bit(name, bare):
 @every_estimator
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.int16, np.int64, ">f8"])
-def test_other_dtypes_answer_as_their_values_in_float64(name, dtype, scale):
+def test_other_dtypes_give_the_probabilities_of_float64(name, dtype, scale):
     X, y = blobs()
     X = (100 * X).astype(dtype)
     wide = X.astype(np.float64)
@@ -278,7 +278,7 @@ def test_standardizer_takes_any_magnitude(unit):
 
 
 @every_estimator
-def test_with_scale_a_stray_row_of_the_pool_has_finite_probabilities(name):
+def test_with_scale_an_outlier_of_the_pool_has_finite_probabilities(name):
     X, y = blobs()
     X[:, 1] = 0
     stray = np.array([[1e308] * 4, [-1e308] * 4, [1e39, -1e39, 0, 0]])
@@ -288,7 +288,7 @@ def test_with_scale_a_stray_row_of_the_pool_has_finite_probabilities(name):
 
 @every_estimator
 @pytest.mark.parametrize("far", [1e39, 1e160, 1.7e308])
-def test_without_scale_a_stray_row_of_the_pool_harms_no_other(name, far):
+def test_without_scale_an_outlier_of_the_pool_affects_no_other_row(name, far):
     X, y = blobs()
     params = {"weights": "distance"} if name == "k_neighbors" else {}
     model = fit(quick(name, scale=False, **params), X, y, random_state=0)
@@ -363,7 +363,7 @@ def test_a_nasty_set_gives_finite_probabilities_or_fit_failed(name, nasty, scale
 
 
 @every_estimator
-def test_one_class_is_nothing_to_learn_from(name):
+def test_one_class_is_not_enough_to_fit(name):
     with pytest.raises(FitFailed, match=f"{name} needs labels of at least two classes"):
         fit(quick(name), np.ones((3, 2)), np.array([4, 4, 4]), random_state=0)
 
@@ -385,10 +385,10 @@ def test_fit_failed_says_why_in_one_sentence(name, bad, reason):
     assert "\n" not in str(caught.value)
 
 
-# Little data, and what the estimators do about it.
+# Few labelled rows
 
 
-def test_no_more_neighbours_are_asked_than_there_are():
+def test_the_number_of_neighbours_is_limited_to_the_rows():
     X, y = np.arange(3.0)[:, None], np.array([0, 1, 1])
     model = fit(resolve_estimator("k_neighbors", {}), X, y, random_state=0)
     np.testing.assert_allclose(model.predict_proba(X), [[1 / 3, 2 / 3]] * 3)
@@ -403,7 +403,7 @@ def test_gradient_boosting_splits_however_few_the_rows(rows):
 
 
 @pytest.mark.parametrize(("rarest", "model"), [(1, DecisionSVC), (4, DecisionSVC), (5, CalibratedClassifierCV)])
-def test_svc_is_calibrated_from_five_rows_a_class(rarest, model):
+def test_svc_is_calibrated_from_five_rows_per_class(rarest, model):
     made = ESTIMATORS["svc"].factory(
         resolve_estimator("svc", {"scale": False}).params, 0, TrainingShape(30, 2, 3, rarest)
     )
@@ -411,7 +411,7 @@ def test_svc_is_calibrated_from_five_rows_a_class(rarest, model):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_uncalibrated_svc_answers_as_the_machine_itself(n_classes):
+def test_uncalibrated_svc_predicts_as_the_machine_itself(n_classes):
     X, y = blobs(n_classes, per_class=4)
     machine = SVC().fit(X, y)
     probabilities = fit(resolve_estimator("svc", {"scale": False}), X, y, random_state=0).predict_proba(X)
@@ -433,7 +433,7 @@ def test_svc_ends_on_rows_it_cannot_separate():
 @every_estimator
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
-def test_a_mapped_read_only_pool_is_trained_on_and_asked(name, dtype, scale, tmp_path):
+def test_a_read_only_mapped_pool_is_trained_on_and_predicted(name, dtype, scale, tmp_path):
     X, y = blobs()
     np.save(tmp_path / "pool.npy", (10 * X).astype(dtype))
     before = (tmp_path / "pool.npy").read_bytes()
@@ -487,4 +487,4 @@ def test_an_estimator_declares_its_fast_predictor_and_its_members(monkeypatch):
     model = fit(resolve_estimator("bernoulli_nb", {}), X, y, 0)
     assert estimators.committee_in(model).n_members == 2
     [scores] = score_pool(model, Pool.of(X), lambda P: P.sum(axis=1), np.ones(6, bool))
-    assert scores == pytest.approx(np.full(6, 3.0))  # each of two classes has one more than its probability
+    assert scores == pytest.approx(np.full(6, 3.0))  # each of the two classes has its probability plus one

@@ -1,4 +1,4 @@
-"""The short way of linear models gives what scikit-learn gives, and every other model goes the long way."""
+"""The fast predictor of linear models equals scikit-learn's, and no other model has one."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from service.strategies.uncertainty import entropy, least_confidence, margin, ra
 SCORERS = [least_confidence, margin, ratio, entropy]
 QUICK = {"random_forest": {"n_estimators": 10}, "extra_trees": {"n_estimators": 10}, "mlp": {"max_iter": 20}}
 
-# How far apart float32 and float64 may put a score, for logits of the size that these pools have.
+# Largest difference of a score between float32 and float64, for logits of the size in these pools.
 ROUNDING = {"f2": 2e-5, "f4": 2e-5, "f8": 1e-12, "i2": 1e-12, "u1": 1e-12}
 
 
@@ -28,7 +28,7 @@ def blobs(n_classes, dtype):
 @pytest.mark.parametrize("n_classes", [2, 3, 6])
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("scale", [False, True])
-def test_scores_of_a_linear_model_are_those_of_scikit_learn(scorer, n_classes, dtype, scale):
+def test_scores_of_a_linear_model_equal_scikit_learns(scorer, n_classes, dtype, scale):
     X, y = blobs(n_classes, dtype)
     model = fit(resolve_estimator("logistic_regression", {"scale": scale}), X[:200], y[:200], 0)
     assert fast_predictor(model) is not None
@@ -46,7 +46,7 @@ def test_scores_of_every_estimator_are_those_of_its_probabilities(name, scorer):
 
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "logistic_regression"])
-def test_no_other_estimator_goes_the_short_way(name):
+def test_no_other_estimator_has_a_fast_predictor(name):
     X, y = blobs(2, "f8")
     assert fast_predictor(fit(resolve_estimator(name, QUICK.get(name, {})), X[:60], y[:60], 0)) is None
 
@@ -59,7 +59,7 @@ def test_probabilities_sum_to_one_however_far_the_logits_are_apart():
     assert probabilities[[0, 4]].tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
-def test_what_overflows_float32_ranks_last_and_harms_no_other_row():
+def test_a_row_that_overflows_float32_ranks_last_and_affects_no_other():
     X = np.array([[1.0, 2.0], [3e38, 3e38], [2.0, 1.0]], np.float32)
     model = LogisticRegression()
     model.classes_, model.coef_, model.intercept_ = np.arange(3), np.array([[9.0, 9], [8, 8], [0, 1]]), np.zeros(3)
@@ -77,5 +77,5 @@ def test_nothing_is_written_to_the_pool():
     assert np.array_equal(X, before)
 
 
-def test_a_pipeline_of_something_else_goes_the_long_way():
+def test_another_pipeline_has_no_fast_predictor():
     assert fast_predictor(Pipeline([("a", "passthrough"), ("b", object())])) is None

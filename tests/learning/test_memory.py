@@ -1,4 +1,4 @@
-"""A large pool takes the memory of a small one: it is written as it comes, and mapped when it is read."""
+"""A large pool takes no more memory than a small one: it is streamed to disk, and mapped to be read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CHUNK_ROWS = 2_000
 
 
 def rows(n_rows):
-    """Rows of a pool as bytes, made as they are sent, the same every time."""
+    """The bytes of a pool, generated while they are sent and the same each time."""
     rng = np.random.default_rng(1)
     for start in range(0, n_rows, CHUNK_ROWS):
         yield rng.standard_normal((min(CHUNK_ROWS, n_rows - start), SHAPE[1]), np.float32).tobytes()
 
 
 def own_mb(pid):
-    """Memory of a process that no file stands behind, in MB."""
+    """The anonymous memory of a process, in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
@@ -32,7 +32,7 @@ def own_mb(pid):
 
 
 class Watch:
-    """The most memory that each of some processes has had of its own, and whether one of them mapped the large pool."""
+    """The peak anonymous memory of each process, and whether one of them mapped the large pool."""
 
     def __init__(self, pids):
         self.before = {pid: own_mb(pid) for pid in pids}
@@ -61,7 +61,7 @@ class Watch:
 
 
 def upload(service, project_id, n_rows):
-    """Create a project of two labelled rows."""
+    """Create a project with two labelled rows."""
     form = Upload({"project_id": project_id}, "<f4", (n_rows, SHAPE[1]), rows(n_rows))
     created = service.call("POST", "/fit", form)
     assert created.status == 201, created.body
@@ -78,12 +78,12 @@ def query(service, project_id):
 
 
 def written_bytes(pid):
-    """How much a process has written since it began."""
+    """The bytes that a process has written since it started."""
     return int(Path(f"/proc/{pid}/io").read_text().split("wchar:")[1].split()[0])
 
 
 def warm_up(service):
-    """Do what is done with a large pool with small ones, until every worker has had its part."""
+    """Run the requests for a large pool with small ones, until every worker has served some."""
     before = {pid: written_bytes(pid) for pid in service.workers()}
     for n in range(100):
         upload(service, f"small-{n}", 2 * CHUNK_ROWS)
@@ -94,7 +94,7 @@ def warm_up(service):
     raise AssertionError("one worker has all the work")
 
 
-def test_a_large_pool_takes_little_memory_to_bring_and_little_to_ask(serve, tmp_path):
+def test_a_large_pool_takes_little_memory_to_upload_and_query(serve, tmp_path):
     service = serve(AQ_WORKERS="2")
     warm_up(service)
     with Watch(service.workers()) as bringing:

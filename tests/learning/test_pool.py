@@ -1,4 +1,4 @@
-"""The pool: fixed edges of its chunks, and the same rows whichever way they are kept."""
+"""The pool: fixed edges of chunks, and the same rows in any storage format."""
 
 from itertools import pairwise
 
@@ -61,20 +61,20 @@ def test_chunks_cover_every_row_once_and_cross_no_segment(pool, monkeypatch):
 @pytest.mark.parametrize(
     "positions", [[0], [999, 0], [5, 5, 5], [299, 300, 301, 0, 999], [], list(range(1000))[::-7]], ids=len
 )
-def test_any_rows_in_any_order(pool, positions):
+def test_take_returns_any_rows_in_any_order(pool, positions):
     take_rows = pool.take(np.array(positions, np.int64))
     assert np.array_equal(dense(take_rows), X[positions])
     assert sparse.issparse(take_rows) == pool.is_sparse
 
 
-def test_what_is_taken_is_a_copy(pool):
+def test_take_returns_a_copy(pool):
     rows = pool.take(np.arange(10))
     values = rows.data if pool.is_sparse else rows
     values[:] = 9
     assert np.array_equal(dense(pool.take(np.arange(10))), X[:10])
 
 
-def test_segments_of_several_types_meet_in_one_that_holds_them_all():
+def test_segments_of_several_types_are_read_in_their_common_type():
     pool = Pool((np.array([[1]], np.int32), np.array([[0.5]], np.float32)))
     assert pool.dtype == np.float64
     assert pool.take(np.array([1, 0])).tolist() == [[0.5], [1]]
@@ -85,21 +85,21 @@ def test_a_dense_chunk_is_not_copied():
     assert all(np.shares_memory(pool.read(chunk), X) for chunk in pool.chunks(1))
 
 
-def test_rows_without_any_value():
+def test_empty_sparse_rows_are_read():
     rows = compressed(np.zeros((4, 3)))
     assert rows.part(slice(1, 3)).toarray().tolist() == [[0] * 3] * 2
     assert rows.take(np.array([3, 0])).toarray().tolist() == [[0] * 3] * 2
 
 
 def skewed():
-    """Few rows hold most of the numbers."""
+    """Rows of which a few hold most of the values."""
     lengths = np.where(np.arange(3000) % 1000 == 500, 100_000, 3)
     starts = np.cumsum([0, *lengths]).astype(np.int32)
     columns = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
     return SparseRows(np.ones(len(columns)), columns, starts, 100_000)
 
 
-def test_chunks_of_rows_of_very_different_lengths_hold_about_as_many_numbers(monkeypatch):
+def test_chunks_of_uneven_sparse_rows_hold_similar_numbers_of_values(monkeypatch):
     monkeypatch.setattr("service.learning.pool.CHUNK_CELLS", 2**14)
     pool = Pool.of(skewed())
     chunks = list(pool.chunks(2))
@@ -109,7 +109,7 @@ def test_chunks_of_rows_of_very_different_lengths_hold_about_as_many_numbers(mon
     assert max(sorted(held)[:-3]) <= 2**14
 
 
-def test_long_rows_count_as_what_is_typical():
+def test_cells_per_row_weight_long_rows():
     assert Pool.of(skewed()).cells_per_row > 3000
     assert Pool.of(compressed(np.ones((10, 4)))).cells_per_row == 4
     assert Pool.of(compressed(np.zeros((10, 4)))).cells_per_row == 1

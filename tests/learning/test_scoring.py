@@ -1,4 +1,4 @@
-"""One pass over the pool: fixed edges, and measures that a slow literal version confirms."""
+"""Passes over the pool: fixed edges, and metrics checked against plain implementations."""
 
 import math
 
@@ -15,7 +15,7 @@ from service.strategies.uncertainty import entropy, margin
 
 
 class Lookup:
-    """A classifier that answers the row of its table which the first feature names."""
+    """A classifier that predicts row i of its table for a row whose first feature is i."""
 
     def __init__(self, classes, table):
         self.classes_ = np.array(classes)
@@ -36,7 +36,7 @@ def logistic(X):
     return LogisticRegression().fit(X[:60], y)
 
 
-def test_pool_scores_are_those_of_the_rows(tmp_path):
+def test_pool_scores_equal_the_scores_of_the_rows(tmp_path):
     X = mapped_pool(tmp_path, 9000, 64)
     model = logistic(X)
     expected = [margin(model.predict_proba(row[np.newaxis]))[0] for row in X[::97]]
@@ -91,7 +91,7 @@ def test_many_classes_make_the_chunks_shorter():
     assert (scores != scoring.INVALID_SCORE).sum() == 512
 
 
-def test_overflow_is_silent_and_comes_back_as_it_is():
+def test_overflow_gives_non_finite_probabilities_without_a_warning():
     X = np.random.default_rng(0).normal(size=(60, 3))
     model = GaussianNB().fit(X, np.arange(60) % 2)
     assert np.isnan(scoring.predict_probabilities(model, X * 1e300)).all()
@@ -130,7 +130,7 @@ def test_evaluation_agrees_with_the_literal_one(classes):
         )
 
 
-def test_evaluation_agrees_with_scikit_learn_where_all_classes_are_known():
+def test_evaluation_agrees_with_scikit_learn_if_all_classes_are_known():
     rng = np.random.default_rng(0)
     probabilities, truth = rng.dirichlet(np.ones(4), 500), rng.integers(0, 4, 500)
     guess = probabilities.argmax(axis=1)
@@ -151,9 +151,9 @@ def test_evaluation_agrees_with_scikit_learn_where_all_classes_are_known():
         ([0, 1], [[0.8, 0.2], [0.6, 0.4]], [0, 1], [0.5, 0.5, (2 / 3 + 0) / 2, -math.log(0.8 * 0.4) / 2]),
         # Columns belong to `classes_`, here in descending order.
         ([1, 0], [[0.8, 0.2], [0.6, 0.4]], [1, 1], [1, 1, 1, -math.log(0.8 * 0.6) / 2]),
-        # Class 2 is one that the model has not seen.
+        # The model has not seen class 2.
         ([0, 1], [[1.0, 0.0], [0.0, 1.0]], [0, 2], [0.5, 0.5, (1 + 0 + 0) / 3, 52 * math.log(2) / 2]),
-        # Probabilities that overflowed count as none.
+        # Probabilities that overflowed count as 0.
         ([0, 1], [[math.nan, math.nan], [0.0, 1.0]], [1, 1], [0.5, 0.5, (0 + 2 / 3) / 2, 52 * math.log(2) / 2]),
     ],
 )
@@ -161,7 +161,7 @@ def test_evaluation_worked_by_hand(classes, probabilities, truth, expected):
     assert measured(classes, probabilities, truth, 3) == pytest.approx(expected)
 
 
-def test_evaluation_in_chunks_is_that_of_all_rows():
+def test_evaluation_in_chunks_equals_that_of_all_rows():
     rng = np.random.default_rng(0)
     probabilities, truth = rng.dirichlet(np.ones(3), 300_000), rng.integers(0, 3, 300_000)
     score = measured([0, 1, 2], probabilities, truth.tolist(), 3)

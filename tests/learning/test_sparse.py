@@ -1,4 +1,4 @@
-"""Sparse pools over HTTP: what can work on them does, and what cannot says what can."""
+"""Sparse pools over HTTP: estimators and strategies accept them, or name those that do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_estimator_learns_from_a_sparse_pool(client, name, scale) -> None:
 
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "gaussian_nb"])
-def test_an_estimator_that_cannot_says_which_can(client, name) -> None:
+def test_the_error_for_a_dense_only_estimator_names_the_others(client, name) -> None:
     [error] = fit(client, 422, estimator=name)["errors"]
     assert error["pointer"] == "/estimator"
     assert all(repr(able) in error["detail"] for able in ABLE)
@@ -73,7 +73,7 @@ def test_an_estimator_that_cannot_says_which_can(client, name) -> None:
 
 @pytest.mark.parametrize("labelled", [0, 60], ids=["cold", "warm"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_answers(client, strategy, labelled) -> None:
+def test_every_strategy_runs_on_a_sparse_pool(client, strategy, labelled) -> None:
     fit(client, y=[label if n < labelled else None for n, label in enumerate(Y)])
     asked = post(client, "/query", project_id="s", strategy=strategy, batch_size=7)
     assert len(set(asked["indices"])) == 7
@@ -98,7 +98,7 @@ def test_a_dense_held_out_set_beside_a_sparse_pool_is_refused(client) -> None:
     assert error["detail"] == "is dense, but the pool is sparse (CSR)"
 
 
-def test_a_pool_of_zeros(client) -> None:
+def test_a_sparse_pool_of_zeros_is_queried(client) -> None:
     config = (BytesIO(b'{"project_id": "s", "y": [0, 1, null]}'), "c", "application/json")
     made = client.post("/fit", data={"config": config, "X": (npz(np.zeros((3, 4))), "X.npz")})
     assert made.status_code == 201, made.get_data(as_text=True)

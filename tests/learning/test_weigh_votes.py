@@ -1,4 +1,4 @@
-"""Several annotators on one sample: what is trained on, and who answered how well."""
+"""Several annotators per sample: training labels, consensus and annotator quality."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADA, BOB, EVE = "ada", "bob", "eve"
 
 @pytest.fixture
 def project(client: FlaskClient) -> str:
-    """Twenty rows on a line: those up to 9 are of class 0; nobody said so of any but the first and the last."""
+    """Twenty rows on a line, those up to 9 of class 0; only the first and the last are labelled."""
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
     return "p"
 
@@ -61,7 +61,7 @@ CROWD = [
 ]
 
 
-def test_one_who_is_mostly_right_wins_against_the_latest(client: FlaskClient, project: str) -> None:
+def test_an_annotator_who_is_mostly_right_outweighs_the_latest_vote(client: FlaskClient, project: str) -> None:
     label(client, *CROWD)
     assert get(client, "/projects/p")["class_counts"] == [10, 10]
     agreed, doubtful = consensus_of(client, 1), consensus_of(client, 2)
@@ -71,7 +71,7 @@ def test_one_who_is_mostly_right_wins_against_the_latest(client: FlaskClient, pr
     assert (consensus_of(client, 1), consensus_of(client, 2)) == ((0, None), (1, None))
 
 
-def test_annotators_are_told_apart(client: FlaskClient, project: str) -> None:
+def test_annotators_get_different_weights(client: FlaskClient, project: str) -> None:
     label(client, *CROWD, (0, 0, ADA))
     post(client, "/label", project_id=project, labels=[{"index": 3, "skip": True, "annotator": EVE}])
     found = annotators(client)
@@ -92,7 +92,7 @@ def test_annotators_are_told_apart(client: FlaskClient, project: str) -> None:
     assert found[EVE]["first_at"] < found[EVE]["last_at"]
 
 
-def test_nobody_has_answered_yet(client: FlaskClient) -> None:
+def test_a_project_without_votes_has_no_annotators(client: FlaskClient) -> None:
     post(client, "/fit", 201, project_id="p", X=line_pool())
     response = client.get("/projects/p/annotators")
     assert response.json == {"annotators": []}
@@ -101,7 +101,7 @@ def test_nobody_has_answered_yet(client: FlaskClient) -> None:
 
 
 def test_without_a_second_vote_nothing_is_weighed(client: FlaskClient, project: str, monkeypatch: Any) -> None:
-    monkeypatch.delattr(weigh_votes, "fit")  # would be missed
+    monkeypatch.delattr(weigh_votes, "fit")  # a call would fail
     label(client, *right(*range(1, 19), who=ADA))
     assert consensus_of(client, 3) == (0, None)
     assert annotators(client)[ADA]["accuracy"] is None
@@ -116,7 +116,7 @@ def test_votes_since_the_fit_count_by_the_majority(client: FlaskClient, project:
     assert consensus_of(client, 2)[1] is not None
 
 
-def test_a_vote_that_agrees_is_weighed_by_the_next_fit(client: FlaskClient, project: str) -> None:
+def test_an_agreeing_vote_is_weighed_at_the_next_fit(client: FlaskClient, project: str) -> None:
     before = label(client, *CROWD)["model_version"]
     reply = label(client, *right(2, who=BOB), refit="never")
     assert (reply["model_version"], reply["n_labels_since_fit"]) == (before, 1)
@@ -171,19 +171,19 @@ def test_a_wrong_consensus_is_refused(client: FlaskClient) -> None:
     assert problem["errors"] == [{"pointer": "/consensus", "detail": "must be 'crowdlab' or 'majority'"}]
 
 
-# Probabilities of rows that a model has not seen.
+# Out-of-fold probabilities
 
 
 def table_of(votes: list[list[int]], n_classes: int) -> VoteTable:
-    """The votes on each row, one annotator a column."""
+    """The votes on each row, one annotator per column."""
     row = np.repeat(np.arange(len(votes)), [len(some) for some in votes])
-    who = np.concatenate([np.arange(len(some)) for some in votes])
-    said = np.concatenate([np.array(some) for some in votes])
-    return VoteTable(row, who, said, len(votes), int(who.max()) + 1, n_classes)
+    annotator = np.concatenate([np.arange(len(some)) for some in votes])
+    code = np.concatenate([np.array(some) for some in votes])
+    return VoteTable(row, annotator, code, len(votes), int(annotator.max()) + 1, n_classes)
 
 
 def judge(spec: Any, X: Any, codes: Any, n_classes: int) -> Any:
-    """The probabilities of rows that have one vote each."""
+    """The probabilities of rows with one vote each."""
     return unseen_probabilities(spec, X, codes, table_of([[code] for code in codes.tolist()], n_classes), 0)
 
 
@@ -219,36 +219,36 @@ def test_a_declared_class_without_votes_counts_among_the_classes(client: FlaskCl
     assert store.read("p").project.consensus.n_classes == 4
 
 
-def test_no_row_is_judged_by_a_model_that_has_seen_it() -> None:
+def test_no_row_is_predicted_by_a_model_trained_on_it() -> None:
     X, codes = np.arange(40.0)[:, np.newaxis], (np.arange(40) > 19).astype(np.int64)
-    codes[7] = 1  # its nearest neighbour but itself is of class 0
+    codes[7] = 1  # its nearest other row is of class 0
     nearest = resolve_estimator("k_neighbors", {"n_neighbors": 1})
     assert judge(nearest, X, codes, 2)[7].tolist() == [1, 0]
 
 
-def test_of_a_class_that_it_has_not_met_a_model_has_no_opinion() -> None:
+def test_probabilities_are_uniform_for_a_class_unseen_in_training() -> None:
     X, codes = np.arange(12.0)[:, np.newaxis], np.array([0] * 6 + [1] * 5 + [2])
     found = judge(resolve_estimator("logistic_regression", {}), X, codes, 3)
     assert found[11].tolist() == [1 / 3] * 3
     assert found.sum(axis=1) == pytest.approx(1)
 
 
-def test_sparse_rows_are_judged_as_dense_ones_are() -> None:
+def test_sparse_rows_get_the_probabilities_of_dense_ones() -> None:
     X, codes = np.arange(40.0)[:, np.newaxis], np.arange(40) // 20
     dense, thin = (judge(resolve_estimator("k_neighbors", {}), rows, codes, 2) for rows in (X, csr_array(X)))
     assert dense.tolist() == thin.tolist()
 
 
-def test_every_part_has_its_share_of_every_class() -> None:
+def test_folds_are_stratified() -> None:
     codes = np.repeat([0, 1, 2], [50, 25, 10])
     fold = assign_folds(codes, np.random.default_rng(0))
     assert np.bincount(codes * 5 + fold).tolist() == [10] * 5 + [5] * 5 + [2] * 5
 
 
-def test_a_model_learns_from_so_many_rows_at_most(monkeypatch: Any) -> None:
+def test_a_model_is_trained_on_a_limited_number_of_rows(monkeypatch: Any) -> None:
     monkeypatch.setattr(weigh_votes, "FOLD_ROWS", 30)
     X, codes = np.arange(60.0)[:, np.newaxis], np.arange(60) % 2
-    # The nearest of as many neighbours as there are: the probabilities are the shares of the classes among all rows.
+    # With all rows as neighbours, the probabilities are the class shares among them.
     everybody = resolve_estimator("k_neighbors", {"n_neighbors": 1000})
     shares = judge(everybody, X, codes, 2) * 30
     assert shares == pytest.approx(shares.round())

@@ -23,7 +23,7 @@ SURE, OTHER, EVEN = [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]
 
 
 def question_of(members, labeled=(), **known):
-    """Row i has the one feature i, of which member j says members[j][i]."""
+    """Row i has the single feature i, and member j predicts members[j][i] for it."""
     members = np.array(members, np.float64)
     X = np.arange(members.shape[1], dtype=np.float64)[:, np.newaxis]
     bag = BaggedCommittee.of([TableModel(P) for P in members])
@@ -46,7 +46,7 @@ def information(members, batch):
 
 
 def greedy(members, batch_size):
-    """The definition: one row after another, the one that makes most of the batch's information."""
+    """The definition: one row after another, the one that maximises the information of the batch."""
     batch = []
     while len(batch) < batch_size:
         rest = [i for i in range(members.shape[1]) if i not in batch]
@@ -66,8 +66,8 @@ def answers_to(members, batch, limit, seed=0):
 
 
 def test_worked_by_hand():
-    # Rows 0 and 1 both tell the first two members from the others, and 2 tells odd from even ones: ln 2 each. A second
-    # of the same adds nothing to the first, and all agree on row 3.
+    # Rows 0 and 1 both separate the first two members from the others, and row 2 odd from even ones: ln 2 each. Row 1
+    # adds nothing to row 0, and all members agree on row 3.
     members = [
         [SURE, SURE, SURE, SURE],
         [SURE, SURE, OTHER, SURE],
@@ -85,12 +85,12 @@ def test_worked_by_hand():
 
 
 @pytest.mark.parametrize(("m", "c", "batch_size"), [(2, 2, 5), (5, 3, 4), (7, 2, 6), (3, 5, 3)])
-def test_batch_bald_is_its_definition_while_all_answers_are_told_apart(m, c, batch_size):
+def test_batch_bald_matches_its_definition_while_exact(m, c, batch_size):
     members = drawn_members(m, 12, c)
     assert selected_indices("batch_bald", question_of(members), batch_size) == greedy(members, batch_size)
 
 
-def test_gains_are_what_a_row_adds_to_the_information():
+def test_gains_equal_the_information_that_a_row_adds():
     members = drawn_members(4, 9, 3)
     gains = answers_to(members, [2, 5, 7], 1000).gains(members)
     before = information(members, [2, 5, 7])
@@ -98,7 +98,7 @@ def test_gains_are_what_a_row_adds_to_the_information():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_drawn_answers_estimate_what_all_of_them_tell(seed):
+def test_sampled_configurations_estimate_the_exact_gains(seed):
     members = drawn_members(5, 40, 3)
     exact = answers_to(members, range(9), 3**9).gains(members)
     some = answers_to(members, range(9), 1000, seed)
@@ -107,7 +107,7 @@ def test_drawn_answers_estimate_what_all_of_them_tell(seed):
     assert some.gains(members) == pytest.approx(exact, abs=0.01)
 
 
-def test_sixteen_times_as_many_drawn_answers_are_about_four_times_as_near():
+def test_sixteen_times_as_many_samples_quarter_the_error():
     members = drawn_members(5, 40, 3)
     exact = answers_to(members, range(9), 3**9).gains(members)
     few, many = (
@@ -117,36 +117,36 @@ def test_sixteen_times_as_many_drawn_answers_are_about_four_times_as_near():
     assert 2.5 < few / many < 7
 
 
-def test_drawn_answers_have_no_bias():
+def test_sampled_configurations_are_unbiased():
     members = drawn_members(5, 20, 3)
     exact = answers_to(members, range(6), 3**6).gains(members)
     mean = np.mean([answers_to(members, range(6), 20, seed).gains(members) for seed in range(300)], axis=0)
     assert mean == pytest.approx(exact, abs=0.015)
 
 
-def test_where_few_answers_can_occur_a_long_batch_stays_exact():
-    # Members that are sure of every row: a joint answer is theirs or nobody's.
+def test_a_long_batch_of_few_configurations_stays_exact():
+    # Members are certain of every row: the only possible joint labels are their own.
     members = np.eye(4)[np.random.default_rng(0).integers(0, 4, (6, 30))]
     answers = answers_to(members, range(20), 10)
     assert sorted(answers.likelihoods) == pytest.approx([1 / 6] * 6)
     assert sorted(answers.posteriors.argmax(axis=1)) == list(range(6))
 
 
-def test_contradictions_of_one_kind_are_asked_about_once_by_batch_bald_and_often_by_bald():
-    # Twenty rows that part the members in one way, and one that parts them otherwise, by a little less.
+def test_batch_bald_asks_once_about_a_repeated_disagreement_and_bald_often():
+    # Twenty rows split the members in one way; one row splits them in another way, with slightly less information.
     one, another = [[0.98, 0.02], [0.98, 0.02], [0.02, 0.98], [0.02, 0.98]], [[0.95, 0.05], [0.05, 0.95]] * 2
     question = question_of(np.stack([np.array(one)] * 20 + [np.array(another)], axis=1))
     assert selected_indices("batch_bald", question, 2)[1] == 20
     assert 20 not in selected_indices("bald", question, 20)
 
 
-def test_the_first_row_is_that_of_bald():
+def test_the_first_row_is_the_same_as_with_bald():
     members = drawn_members(7, 50, 4)
     assert selected_indices("batch_bald", question_of(members), 1) == selected_indices("bald", question_of(members), 1)
 
 
 @pytest.mark.parametrize("p", [[0.5, 0.5], [1.0, 0.0], [0.3, 0.7]])
-def test_members_that_agree_leave_it_to_the_seed(p):
+def test_rows_are_random_if_members_agree(p):
     question = question_of(np.broadcast_to(np.array(p), (7, 8, 2)), labeled=[7])
     answers = [selected_indices("batch_bald", question, 7, seed) for seed in range(400)]
     assert all(sorted(answer) == list(range(7)) for answer in answers)
@@ -154,7 +154,7 @@ def test_members_that_agree_leave_it_to_the_seed(p):
     assert np.abs(firsts - 400 / 7).max() < 30  # one deviation is 7
 
 
-def test_rows_of_equal_information_come_in_the_order_of_the_seed():
+def test_rows_of_equal_information_come_in_random_order():
     question = question_of(np.repeat(drawn_members(5, 1, 3), 8, axis=1))
     firsts = [selected_indices("batch_bald", question, 2, seed) for seed in range(400)]
     for place in (0, 1):
@@ -163,7 +163,7 @@ def test_rows_of_equal_information_come_in_the_order_of_the_seed():
         )  # one deviation is 7
 
 
-def test_rows_without_finite_probabilities_come_last_and_are_told_of():
+def test_rows_without_finite_probabilities_come_last_with_a_note():
     members = drawn_members(3, 6, 2)
     members[1, 2], members[2, 4] = [math.nan, 0.5], [math.inf, 0.0]
     answer = run_strategy("batch_bald", question_of(members), 6)
@@ -171,7 +171,7 @@ def test_rows_without_finite_probabilities_come_last_and_are_told_of():
     assert "no finite probabilities for 2 of the 6 candidates" in answer.fallback_reason
 
 
-def test_batch_bald_looks_at_the_best_by_themselves_and_says_so():
+def test_batch_bald_considers_the_rows_of_highest_bald_score_with_a_note():
     members = drawn_members(3, 300, 2)
     question = question_of(members)
     answer = run_strategy("batch_bald", question, 10, sample=100)
@@ -180,7 +180,7 @@ def test_batch_bald_looks_at_the_best_by_themselves_and_says_so():
     assert run_strategy("batch_bald", question, 10, sample=300).fallback_reason is None
 
 
-def test_fewer_are_looked_at_where_there_are_many_members_and_the_batch_is_filled(monkeypatch):
+def test_many_members_reduce_the_candidates_but_not_the_batch(monkeypatch):
     monkeypatch.setattr(batch_bald, "HELD_CELLS", 3 * 2 * 20)
     answer = run_strategy("batch_bald", question_of(drawn_members(3, 300, 2)), 30)
     assert len(set(answer.indices.tolist())) == 30
@@ -188,7 +188,7 @@ def test_fewer_are_looked_at_where_there_are_many_members_and_the_batch_is_fille
     assert answer.fallback_reason.endswith("chose 10 of the batch by bald score alone: more would be slow")
 
 
-def test_the_work_is_bounded_and_the_reply_says_so(monkeypatch):
+def test_the_work_is_bounded_with_a_note(monkeypatch):
     question = question_of(drawn_members(4, 200, 3))
     whole = selected_indices("batch_bald", question, 30)
     monkeypatch.setattr(batch_bald, "WORK", 10**7)
@@ -200,7 +200,7 @@ def test_the_work_is_bounded_and_the_reply_says_so(monkeypatch):
     assert len(set(cut.indices.tolist())) == 30
 
 
-def test_bounds_spare_work_and_change_nothing():
+def test_lazy_updates_save_work_without_changing_the_result():
     members = drawn_members(4, 2000, 2)
     growth = BatchGains(members, bald(members).round(12), 4096)
     lazily = growth.select_rows(6, np.random.default_rng(0))
@@ -221,7 +221,7 @@ def test_the_number_of_threads_does_not_matter(n_threads, monkeypatch):
     assert selected_indices("batch_bald", question, 12, configurations=100) == expected
 
 
-def test_the_seed_decides_on_what_is_drawn():
+def test_the_sample_depends_on_the_seed():
     question = question_of(drawn_members(5, 60, 3))
     batches = {tuple(selected_indices("batch_bald", question, 20, seed, configurations=10)) for seed in range(5)}
     assert len(batches) > 1
@@ -229,14 +229,14 @@ def test_the_seed_decides_on_what_is_drawn():
 
 
 @pytest.mark.parametrize("name", ["random_forest", "extra_trees"])
-def test_a_forest_is_asked_as_the_committee_of_its_trees(name):
+def test_batch_bald_uses_the_trees_of_a_forest(name):
     X = np.random.default_rng(0).normal(size=(80, 4))
     model = fit(resolve_estimator(name, {"n_estimators": 10, "max_depth": 2}), X[:40], np.arange(40) % 3, 0)
     members = np.stack([tree.predict_proba(X) for tree in model[-1].estimators_])
     assert selected_indices("batch_bald", make_question(X, [], model, 3), 4) == greedy(members, 4)
 
 
-def test_members_may_be_given_by_the_caller():
+def test_members_may_be_sent_by_the_caller():
     members = drawn_members(4, 12, 3)
     given = {
         "committee": lambda n_members: PassthroughCommittee(4, np.arange(3)),
@@ -259,7 +259,7 @@ def test_memory_is_linear_in_the_rows():
     assert peak < 40 * n + 16e6  # the members' probabilities alone would be 320 a row
 
 
-def test_no_committee_is_fitted_for_others():
+def test_other_strategies_fit_no_committee():
     def never(n_members):
         raise AssertionError
 
@@ -268,7 +268,7 @@ def test_no_committee_is_fitted_for_others():
     assert len(selected_indices("badge", question, 3)) == 3
 
 
-def test_the_committee_is_asked_for_once_and_has_as_many_members_as_wanted():
+def test_one_committee_of_the_requested_size_is_fitted():
     members = drawn_members(3, 500, 2)
     question, asked = question_of(members), []
     bag = question.committee(3)

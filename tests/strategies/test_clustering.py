@@ -1,4 +1,4 @@
-"""The strategies that cluster unsure rows, against examples worked by hand."""
+"""The strategies that cluster uncertain rows, against examples worked by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NAMES = ["margin_k_means", "cluster_margin", "clue", "drop_query"]
 
 
 class Model:
-    """Of two classes, where the margin score of a row is what a function makes of its features."""
+    """A model of two classes whose margin score is a function of the features."""
 
     classes_ = np.arange(2)
 
@@ -26,7 +26,7 @@ class Model:
 
 
 class Sign:
-    """The class is whether the features add up to more than 0."""
+    """A model whose class is whether the features sum to more than 0."""
 
     classes_ = np.arange(2)
 
@@ -57,22 +57,22 @@ def groups(*sizes):
     ("name", "scores"),
     [("margin_k_means", [0.1, 0.1, 0.8]), ("clue", [0.1, 0.1, 1.0])],
 )
-def test_the_middle_is_weighed_by_how_unsure_the_rows_are(name, scores):
-    # The mean of 0, 2 and 5 is 2.3; weighed it is 4.2, or for `clue` 3.9 by entropies of 0.29, 0.29 and 1.
+def test_cluster_centres_are_weighted_by_uncertainty(name, scores):
+    # The mean of 0, 2 and 5 is 2.3; weighted it is 4.2, or for `clue` 3.9 by entropies of 0.29, 0.29 and 1.
     X = column(0, 2, 5)
     assert selected_indices("k_means", make_question(X), 1) == [1]
     assert selected_indices(name, scored(X, scores), 1) == [2]
 
 
 @pytest.mark.parametrize("name", ["margin_k_means", "clue"])
-def test_the_cluster_that_is_most_unsure_in_all_comes_first(name):
+def test_the_cluster_of_largest_total_uncertainty_comes_first(name):
     X = groups(9, 3, 5)
     scores = [0.1] * 9 + [0.9] * 3 + [0.7] * 5
     answer = selected_indices(name, scored(X, scores), 3)
     assert (X[answer, 0] // 1000).tolist() == [2, 1, 0]
 
 
-def test_margin_k_means_looks_at_beta_times_the_batch():
+def test_margin_k_means_considers_beta_times_the_batch():
     X, scores = groups(10, 10, 10), [0.9, *[0.5] * 9, 0.8, *[0.6] * 9, 0.7, *[0.1] * 9]
     assert selected_indices("margin_k_means", scored(X, scores), 2, beta=1) == [0, 10]
     looked_at = selected_indices(
@@ -82,12 +82,12 @@ def test_margin_k_means_looks_at_beta_times_the_batch():
     assert looked_at[1] in (0, 20)
 
 
-def test_margin_k_means_over_certain_rows_is_k_means_over_rows_that_weigh_the_same():
+def test_margin_k_means_over_certain_rows_is_unweighted_k_means():
     answer = selected_indices("margin_k_means", scored(groups(5, 9, 7), [0.0] * 21), 3)
     assert answer == [9, 17, 2]
 
 
-def test_margin_k_means_bounds_what_it_looks_at_and_says_so(monkeypatch):
+def test_margin_k_means_bounds_its_candidates_with_a_note(monkeypatch):
     monkeypatch.setattr(clustering, "MAX_UNSURE", 30)
     question = scored(groups(100), np.linspace(0, 1, 100))
     answer = run_strategy("margin_k_means", question, 4)
@@ -96,7 +96,7 @@ def test_margin_k_means_bounds_what_it_looks_at_and_says_so(monkeypatch):
     assert selected_indices("margin_k_means", question, 35) == list(range(99, 64, -1))
 
 
-def test_margin_k_means_takes_by_margin_what_clusters_take_too_long_for(monkeypatch):
+def test_margin_k_means_fills_up_by_margin_if_clustering_is_too_slow(monkeypatch):
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 40 * 2)
     answer = run_strategy("margin_k_means", scored(groups(100), np.linspace(0, 1, 100)), 4)
     assert answer.indices[2:].tolist() == [99, 98]
@@ -108,8 +108,8 @@ def test_margin_k_means_takes_by_margin_what_clusters_take_too_long_for(monkeypa
 
 
 def test_cluster_margin_worked_by_hand():
-    # Unsure are five rows of the first group, two of the second and one of the third, and the batch is four of these
-    # eight: one of each group, the smallest first, and then another of the second.
+    # Five rows of the first group are uncertain, two of the second and one of the third. The batch is four of these
+    # eight: one of each group, the smallest group first, then another of the second.
     X = groups(20, 20, 20, 20)
     scores = np.full(80, 0.1)
     scores[[0, 1, 2, 3, 4, 20, 21, 40]] = 0.9
@@ -122,8 +122,8 @@ def test_cluster_margin_worked_by_hand():
 
 
 @pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
-def test_drop_query_takes_the_middles_of_what_flips(kind):
-    # The first two groups add up to more than 0, but not without their first feature; the third never flips.
+def test_drop_query_takes_the_middles_of_the_rows_that_flip(kind):
+    # The first two groups sum to more than 0, but not without their first feature; the third never flips.
     X = np.array([[9.0, -1.0, -2.0, 0.0]] * 9 + [[90.0, -1.0, -1.0, -1.0]] * 11 + [[1.0, 2.0, 3.0, 4.0]] * 30)
     X = np.concatenate([X, -X[20:]])
     answer = run_strategy("drop_query", make_question(kind(X), [], Sign()), 2, times=30, rate=0.6)
@@ -131,7 +131,7 @@ def test_drop_query_takes_the_middles_of_what_flips(kind):
     assert answer.fallback_reason is None
 
 
-def test_drop_query_fills_up_by_flips_and_margin_and_says_so():
+def test_drop_query_fills_up_by_flips_and_margin_with_a_note():
     scores = [0.1, 0.7, 0.3, 0.9]
     answer = run_strategy("drop_query", scored(column(1, 2, 3, 4), scores), 3, rate=1e-9)
     assert answer.indices.tolist() == [3, 1, 2]
@@ -140,7 +140,7 @@ def test_drop_query_fills_up_by_flips_and_margin_and_says_so():
     )
 
 
-def test_a_row_that_flips_at_times_comes_before_one_that_never_does():
+def test_a_row_that_flips_sometimes_comes_before_one_that_never_does():
     X = np.array([[1.0, 1.0], [2.0, -1.0], [3.0, 1.0], [1.0, 3.0]])
     assert selected_indices("drop_query", make_question(X, [], Sign()), 1, times=50, rate=0.3) == [1]
 
@@ -168,18 +168,18 @@ def test_dropout_of_integers_has_fractions():
     assert sorted(set(out.ravel().tolist())) == [0, 2.5]
 
 
-# All of them.
+# All of these strategies
 
 
 @pytest.mark.parametrize("name", ["cluster_margin", "clue", "drop_query"])
-def test_a_sample_is_looked_at_and_the_reply_says_so(name):
+def test_a_sample_is_considered_with_a_note(name):
     answer = run_strategy(name, scored(groups(300), np.linspace(0, 1, 300)), 5, sample=100)
     assert answer.fallback_reason.startswith(f"{name} considered a sample of 100 of the 300 candidates")
     assert len(set(answer.indices.tolist())) == 5
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_without_finite_probabilities_come_last_and_are_told_of(name):
+def test_rows_without_finite_probabilities_come_last_with_a_note(name):
     scores = [0.5, np.nan, 0.2, np.nan, 0.9, 0.3]
     for batch_size in (3, 5, 6):
         answer = run_strategy(name, scored(groups(6), scores), batch_size)

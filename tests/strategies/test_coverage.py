@@ -18,7 +18,7 @@ NAMES = ["typiclust", "prob_cover", "max_herding"]
 
 X = np.random.default_rng(3).normal(size=(60, 3))
 SCALE = 2.0 ** math.floor(math.log2(np.abs(X).max()))
-"""The unit in which distances are worked out."""
+"""The unit of the computed distances."""
 
 LABELED = [[], [5], [0, 9, 30, 31]]
 
@@ -40,7 +40,7 @@ def blobs(*sizes):
 
 
 def typical_first(X, rows):
-    """The definition: by the mean distance from the 20 nearest others."""
+    """The definition: by the mean distance to the 20 nearest other rows."""
 
     def away(i):
         return np.mean(sorted(math.dist(X[i], X[j]) for j in rows if j != i)[:20])
@@ -55,7 +55,7 @@ def test_typiclust_takes_the_most_typical_row_of_the_biggest_clusters_without_a_
     assert selected_indices("typiclust", make_question(kind(X), [45]), 3) == expected
 
 
-def test_typiclust_comes_back_to_the_cluster_with_the_fewest_labels(monkeypatch):
+def test_typiclust_returns_to_the_cluster_with_the_fewest_labels(monkeypatch):
     monkeypatch.setattr(coverage, "MAX_CLUSTERS", 2)
     X = blobs(40, 50)
     small, big = typical_first(X, range(40)), typical_first(X, range(40, 90))
@@ -69,7 +69,7 @@ def test_typiclust_leaves_clusters_of_fewer_than_five_rows_for_last(monkeypatch)
     assert sorted(answer[-4:]) == [20, 21, 22, 23]
 
 
-def test_typiclust_takes_one_of_each_cluster_where_all_are_small():
+def test_typiclust_takes_one_of_each_cluster_if_all_are_small():
     answer = selected_indices("typiclust", make_question(blobs(*[3] * 7)), 7)
     assert sorted(i // 3 for i in answer) == list(range(7))
 
@@ -79,7 +79,7 @@ def test_typiclust_takes_each_distinct_row_before_any_twice():
     assert X[selected_indices("typiclust", make_question(X), 9), 0].tolist()[:5] == [0, 2, 4, 1, 3]
 
 
-def test_isolation_is_the_mean_distance_from_the_nearest_of_the_cluster():
+def test_typicality_uses_the_mean_distance_to_the_nearest_of_the_cluster():
     Z, labels = X, np.arange(len(X)) % 2
     labels[0] = 7
     expected = [0.0]
@@ -94,7 +94,7 @@ def test_ranks_within_clusters_worked_by_hand():
     assert rank_within_clusters(labels, order).tolist() == [1, 0, 2, 0, 1]
 
 
-def test_typiclust_tells_of_samples_and_of_too_many_clusters(monkeypatch):
+def test_typiclust_notes_samples_and_fewer_clusters(monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(600, 4)), range(200))
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 200 * 4 * 50)
     assert run_strategy("typiclust", question, 20, sample=100).fallback_reason == (
@@ -108,7 +108,7 @@ def test_typiclust_tells_of_samples_and_of_too_many_clusters(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labeled", LABELED)
-def test_prob_cover_always_covers_as_many_more_as_any_row_could(kind, labeled):
+def test_prob_cover_always_takes_the_row_that_covers_most(kind, labeled):
     near = np.array([[math.dist(a, b) <= 1.0 for b in X] for a in X])
     near[:, labeled] = False
     covered = near[labeled].any(axis=0)
@@ -120,14 +120,14 @@ def test_prob_cover_always_covers_as_many_more_as_any_row_could(kind, labeled):
 
 
 def test_prob_cover_worked_by_hand():
-    # Within 1 of the row at 11 are three rows, and of that at 1 four, two of which are within 1 of the labelled at -1.
+    # Three rows are within 1 of the row at 11, and four of the row at 1, but two of these are near the labelled at -1.
     X = np.array([[-1.0], [0.0], [0.0], [1.0], [2.0], [10.0], [11.0], [12.0], [20.0]])
     assert selected_indices("prob_cover", make_question(X, [0]), 2, delta=1.0)[0] == 6
     assert selected_indices("prob_cover", make_question(X, [0]), 3, delta=1.0)[1] in (3, 4)
     assert selected_indices("prob_cover", make_question(X, [0]), 3, delta=1.0)[2] == 8
 
 
-def test_prob_cover_draws_the_rest_where_all_is_covered_and_says_so():
+def test_prob_cover_draws_the_rest_once_all_is_covered_with_a_note():
     answers = [run_strategy("prob_cover", make_question(blobs(30, 20)), 6, seed, delta=500) for seed in range(20)]
     assert {answer.fallback_reason for answer in answers} == {
         "prob_cover covered all with 2 rows and drew the other 4 at random"
@@ -136,7 +136,7 @@ def test_prob_cover_draws_the_rest_where_all_is_covered_and_says_so():
     assert len({i for answer in answers for i in answer.indices[2:].tolist()}) > 30
 
 
-def test_the_radius_covers_half_by_as_many_drawn_rows_as_there_will_be_labels():
+def test_the_radius_covers_half_with_as_many_random_rows_as_labels():
     away = sorted(min(math.dist(a, b) for b in X[:10]) for a in X[10:])
     radius = math.sqrt(squared_radius_for(Points(X), 0.5, 10))
     assert radius == pytest.approx(away[25])
@@ -151,8 +151,8 @@ def test_the_radius_covers_half_by_as_many_drawn_rows_as_there_will_be_labels():
     assert squared_radius_for(Points(X[:1]), 0.5, 1) == 0
 
 
-def test_prob_cover_shrinks_its_balls_as_labels_come_in():
-    # A thousand rows on a line: with delta = null the middle of what one ball covers, then ever finer.
+def test_prob_cover_shrinks_its_balls_as_labels_are_added():
+    # A thousand rows on a line: with delta = null the middle of the ball, then finer and finer.
     line = np.linspace(0, 1, 1001)[:, np.newaxis]
     answer = selected_indices("prob_cover", make_question(line), 40)
     gaps = np.diff(np.sort(line[answer, 0]))
@@ -160,7 +160,7 @@ def test_prob_cover_shrinks_its_balls_as_labels_come_in():
     assert gaps.max() < 0.1
 
 
-def test_counts_kept_up_to_date_are_those_counted_anew():
+def test_updated_counts_equal_recomputed_counts():
     Z = np.random.default_rng(2).normal(size=(700, 2))
     near = ((Z[:, np.newaxis] - Z) ** 2).sum(axis=2) <= 0.04
     covered = np.zeros(700, bool)
@@ -179,7 +179,7 @@ def similarity_of_all(X, width):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labeled", LABELED)
-def test_max_herding_always_adds_as_much_similarity_as_any_row_could(kind, labeled, monkeypatch):
+def test_max_herding_always_takes_the_row_that_adds_most_similarity(kind, labeled, monkeypatch):
     monkeypatch.setattr(greedy, "N_CONTENDERS", 4)
     width = 0.8
     monkeypatch.setattr(herding, "median_pair_distance", lambda points, rng: 2 * width / SCALE)
@@ -194,20 +194,20 @@ def test_max_herding_always_adds_as_much_similarity_as_any_row_could(kind, label
 
 
 def test_max_herding_worked_by_hand():
-    # Three rows at 0 and one at 1, 10 and 30 each, the width far below 9: first 0, then 30 or 10 (as much); labelled
-    # at 31, the row at 30 adds less.
+    # Three rows at 0 and one each at 1, 10 and 30; the width is far below 9. First comes 0, then 30 or 10 (a tie); with
+    # a label at 31, the row at 30 adds less.
     X = np.array([[0.0], [0.0], [0.0], [1.0], [10.0], [30.0], [31.0]])
     assert selected_indices("max_herding", make_question(X, [6]), 2)[0] in (0, 1, 2)
     assert selected_indices("max_herding", make_question(X, [6]), 2)[1] == 4
 
 
-def test_the_width_comes_from_the_median_distance_of_two_rows():
+def test_the_width_is_a_share_of_the_median_distance():
     expected = np.median([math.dist(a, b) for a in X for b in X])
     assert herding.median_pair_distance(Points(X), np.random.default_rng(0)) == pytest.approx(expected, rel=0.03)
     assert herding.median_pair_distance(Points(np.zeros((5, 2))), np.random.default_rng(0)) == 1
 
 
-def test_a_wider_kernel_looks_to_rows_farther_away():
+def test_a_wider_kernel_reaches_farther_rows():
     line = np.concatenate([np.linspace(0, 1, 60), np.linspace(9, 10, 50)])[:, np.newaxis]
     (narrow,), (wide,) = (
         selected_indices("max_herding", make_question(line), 1, bandwidth=width) for width in (0.05, 5)
@@ -216,7 +216,7 @@ def test_a_wider_kernel_looks_to_rows_farther_away():
     assert line[wide, 0] == pytest.approx(1.0)
 
 
-def test_fewer_references_do_and_are_told_of_where_they_are_fewer_than_wanted(monkeypatch):
+def test_fewer_references_than_requested_are_noted(monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(500, 4)))
     assert run_strategy("max_herding", question, 10, references=100).fallback_reason is None
     monkeypatch.setattr(pairs, "WORK", 20 * (500 + 100 * 10) * 300)
@@ -226,12 +226,12 @@ def test_fewer_references_do_and_are_told_of_where_they_are_fewer_than_wanted(mo
     assert len(set(answer.indices.tolist())) == 10
 
 
-# All of them.
+# All of these strategies
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("change", [lambda X: X * 2.0**1000, lambda X: X * 2.0**-1000, lambda X: X + 2.0**20])
-def test_neither_scale_nor_place_matters(name, change):
+def test_neither_scale_nor_shift_matters(name, change):
     grid = np.round(X * 2**10) / 2**10
     expected = selected_indices(name, make_question(grid, [4, 7]), 20)
     assert selected_indices(name, make_question(change(grid), [4, 7]), 20) == expected
@@ -245,7 +245,7 @@ def test_equal_rows_are_taken_about_equally_often(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_is_looked_at_and_the_reply_says_so(name, monkeypatch):
+def test_a_sample_is_considered_with_a_note(name, monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(500, 4)), [3])
     answer = run_strategy(name, question, 20, sample=100)
     assert answer.fallback_reason == f"{name} considered a sample of 100 of the 499 candidates"
@@ -263,7 +263,7 @@ def test_many_labels_make_the_sample_smaller(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_wide_sparse_rows_are_folded_and_the_reply_says_so(name):
+def test_wide_sparse_rows_are_folded_with_a_note(name):
     rng = np.random.default_rng(0)
     centers = sparse.random_array((4, 50_000), density=0.001, rng=rng, format="csr") * 10
     noise = sparse.random_array((200, 50_000), density=0.0001, rng=rng, format="csr")

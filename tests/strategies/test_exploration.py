@@ -70,13 +70,13 @@ def test_the_last_of_the_batch_are_drawn(client, project, strategy, batch_size, 
         assert asked["scores"] is None or asked["scores"][n - n_drawn :] == [None] * n_drawn
 
 
-def test_what_is_chosen_is_what_would_be_without_the_drawn(client, project) -> None:
+def test_exploration_does_not_change_the_other_rows(client, project) -> None:
     drawn = ask(client, batch_size=10, explore=0.3)["indices"][7:]
     chosen = ask(client, batch_size=7, exclude=drawn, random_state=0)
     assert ask(client, batch_size=10, explore=0.3, random_state=0)["indices"][:7] == chosen["indices"]
 
 
-def test_batch_after_batch_goes_on_in_the_same_order(client, project) -> None:
+def test_consecutive_batches_continue_the_same_order(client, project) -> None:
     drawn: list[int] = []
     for _ in range(5):
         asked = ask(client, batch_size=4, explore=0.5)["indices"]

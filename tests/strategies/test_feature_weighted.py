@@ -1,4 +1,4 @@
-"""Doubt weighted by the features: lengths of gradients and densities, against their definitions and worked by hand."""
+"""Uncertainty weighted by gradient length or density, against the definitions and examples worked by hand."""
 
 import math
 import tracemalloc
@@ -32,7 +32,7 @@ def in_segments(X):
 
 
 class Same:
-    """A model that is equally unsure of every row."""
+    """A model that is equally uncertain about every row."""
 
     classes_ = np.arange(2)
 
@@ -54,7 +54,7 @@ class Same:
         ([0.25] * 4, math.sqrt(0.75)),
         # 1/2 sqrt(1/4 + 1/16 + 1/16) + 2/4 sqrt(9/16 + 1/4 + 1/16)
         ([0.5, 0.25, 0.25], 0.5 * math.sqrt(0.375) + 0.5 * math.sqrt(0.875)),
-        # All but certain: next to 1 the plain formula has nothing but rounding.
+        # Nearly certain: close to 1 the plain formula is all rounding error.
         ([1 - 1e-12, 1e-12], 2 * math.sqrt(2) * 1e-12),
         ([1e-12, 1 - 1e-12, 0.0], 2 * math.sqrt(2) * 1e-12),
     ],
@@ -69,7 +69,7 @@ def gradient_length(x, p):
 
 
 @pytest.mark.parametrize("kind", [Pool.of, in_segments, sparse_pool])
-def test_expected_gradient_length_is_its_definition(kind):
+def test_expected_gradient_length_matches_its_definition(kind):
     X = np.random.default_rng(1).normal(size=(60, 4))
     model = learnt(X)
     expected = [gradient_length(x, p) for x, p in zip(X, model.predict_proba(X), strict=True)]
@@ -93,7 +93,7 @@ def test_the_gradient_is_that_of_the_log_loss():
 
 
 @pytest.mark.parametrize("pool", ["huge", "at both ends of float64", "tiny", "subnormal", "huge float32", "integers"])
-def test_norms_neither_overflow_nor_vanish(pool):
+def test_norms_neither_overflow_nor_underflow(pool):
     X = POOLS[pool]
     units, norms = unit_rows(X)
     expected = np.minimum([math.hypot(*x) for x in X.astype(np.float64).tolist()], np.finfo(np.float64).max)
@@ -102,7 +102,7 @@ def test_norms_neither_overflow_nor_vanish(pool):
 
 
 @pytest.mark.parametrize("matrix", [np.array, sparse.csr_array])
-def test_a_row_of_zeros_has_no_length_and_stays_one(matrix):
+def test_a_row_of_zeros_has_norm_0_and_stays_zero(matrix):
     units, norms = unit_rows(matrix([[0.0, 0.0, 0.0], [0.0, -2.0, 0.0]]))
     assert norms.tolist() == [0, 2]
     assert np.abs(units.toarray() if sparse.issparse(units) else units).tolist() == [[0, 0, 0], [0, 1, 0]]
@@ -112,7 +112,7 @@ def test_a_row_of_zeros_has_no_length_and_stays_one(matrix):
 
 
 def density_literally(X, P, similarity, beta):
-    """The definition over all pairs, where every row is a reference and the median is not asked for."""
+    """The definition over all pairs, with every row as a reference and a given unit of distance."""
     doubts = [1 - (sorted(p)[-1] - sorted(p)[-2]) for p in P]
     return [s * (sum(similarity(x, other) for other in X) / len(X)) ** beta for s, x in zip(doubts, X, strict=True)]
 
@@ -123,7 +123,7 @@ def cosine(x, y):
 
 @pytest.mark.parametrize("kind", [Pool.of, in_segments, sparse_pool])
 @pytest.mark.parametrize("beta", [0, 1, 3.5])
-def test_information_density_by_cosine_is_its_definition(kind, beta):
+def test_information_density_by_cosine_matches_its_definition(kind, beta):
     X = np.random.default_rng(1).normal(size=(60, 4))
     model = learnt(X)
     expected = np.array(density_literally(X, model.predict_proba(X), cosine, beta))
@@ -134,14 +134,14 @@ def test_information_density_by_cosine_is_its_definition(kind, beta):
 
 
 def test_information_density_by_distance_worked_by_hand():
-    # The distance is the median one: to itself a row is alike as 1, and to the other as 1/2.
+    # The distance equals the median: the similarity of a row to itself is 1, and to the other 1/2.
     answer = run_strategy("information_density", question_from_probabilities([[0.75, 0.25], [0.5, 0.5]]), 2)
     assert answer.indices.tolist() == [1, 0]
     assert answer.scores == pytest.approx([0.75, 0.5 * 0.75])
 
 
 @pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
-def test_information_density_by_distance_is_its_definition(kind, monkeypatch):
+def test_information_density_by_distance_matches_its_definition(kind, monkeypatch):
     monkeypatch.setattr("service.strategies.feature_weighted.median_distance", lambda points: 2.0)
     X = np.random.default_rng(1).normal(size=(60, 4))
     model = learnt(X)
@@ -158,19 +158,19 @@ def test_information_density_by_distance_is_its_definition(kind, monkeypatch):
 
 @pytest.mark.parametrize("away", [30.0, 1e6, 1e300])
 @pytest.mark.parametrize("direction", [[1.0, 1.0, 1.0], [-1.0, 0.0, 0.0]])
-def test_an_outlier_never_wins_over_rows_as_unsure_among_others(away, direction):
+def test_an_outlier_never_ranks_above_equally_uncertain_dense_rows(away, direction):
     X = np.r_[GOOD, [np.array(direction) * away]]
     answer = run_strategy("information_density", make_question(X, [], Same()), len(X))
     assert answer.indices[-1] == len(GOOD)
 
 
-def test_a_row_far_away_wins_by_gradient_length():
+def test_an_outlier_wins_by_gradient_length():
     assert selected_indices("expected_gradient_length", make_question(np.r_[GOOD, [[30.0] * 3]], [], Same()), 1) == [
         len(GOOD)
     ]
 
 
-def test_the_cosine_of_rows_that_point_away_or_nowhere_is_0():
+def test_the_similarity_of_opposite_or_zero_rows_is_0():
     X = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
     answer = run_strategy("information_density", make_question(X, [], Same()), 4, similarity="cosine")
     assert sorted(zip(answer.indices.tolist(), answer.scores.tolist(), strict=True)) == [
@@ -181,7 +181,7 @@ def test_the_cosine_of_rows_that_point_away_or_nowhere_is_0():
     ]
 
 
-def test_information_density_weighs_the_margin_unless_told():
+def test_information_density_uses_the_margin_by_default():
     P = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
     first = selected_indices("information_density", question_from_probabilities(P), 9)
     assert first == selected_indices(
@@ -193,13 +193,13 @@ def test_information_density_weighs_the_margin_unless_told():
 
 
 @pytest.mark.parametrize("similarity", ["distance", "cosine"])
-def test_equal_rows_are_level_wherever_they_are_in_the_pool(similarity):
+def test_equal_rows_tie_wherever_they_are_in_the_pool(similarity):
     X = np.random.default_rng(0).normal(size=(3, 37))[np.random.default_rng(1).integers(0, 3, 515)]
     answer = run_strategy("information_density", make_question(X, [], Same()), 515, similarity=similarity)
     assert len(np.unique(answer.scores)) == 3
 
 
-def test_a_reference_sample_stands_for_all():
+def test_a_sample_of_references_approximates_all():
     X = np.random.default_rng(0).normal(size=(2000, 3))
     question = make_question(X, [], Same())
     scores = [np.empty(2000) for _ in range(2)]
@@ -210,7 +210,7 @@ def test_a_reference_sample_stands_for_all():
     assert (scores[0] != scores[1]).any()
 
 
-def test_wide_rows_are_compared_to_fewer(monkeypatch):
+def test_wide_rows_are_compared_to_fewer_references(monkeypatch):
     monkeypatch.setattr("service.strategies.feature_weighted.HELD_CELLS", 300)
     read = []
     real = unit_rows
@@ -220,18 +220,18 @@ def test_wide_rows_are_compared_to_fewer(monkeypatch):
     assert sum(read) == 400 + 150
 
 
-def test_information_density_looks_at_a_sample_and_says_so():
+def test_information_density_considers_a_sample_with_a_note():
     question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
     answer = run_strategy("information_density", question, 20, sample=100)
     assert answer.fallback_reason == "information_density considered a sample of 100 of the 499 candidates"
     assert len({*answer.indices.tolist()} - {3}) == 20
 
 
-# Both.
+# Both strategies
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_without_finite_probabilities_come_last_and_are_told_of(name):
+def test_rows_without_finite_probabilities_come_last_with_a_note(name):
     P = [[0.6, 0.4], [math.nan, 0.5], [0.5, 0.5], [math.inf, 0.0], [1.0, 0.0]]
     answer = run_strategy(name, question_from_probabilities(P), 5)
     assert set(answer.indices[:3].tolist()) == {0, 2, 4}
@@ -240,7 +240,7 @@ def test_rows_without_finite_probabilities_come_last_and_are_told_of(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_known_class_is_certain_and_the_seed_decides(name):
+def test_rows_are_random_with_one_known_class(name):
     question = make_question(GOOD, [3], None, 1)
     answers = [run_strategy(name, question, 5, seed) for seed in range(10)]
     assert all(answer.scores.tolist() == [0] * 5 for answer in answers)
@@ -266,7 +266,7 @@ def test_scale_does_not_matter(name, scale):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sparse_pool_is_never_filled(name):
+def test_a_sparse_pool_stays_sparse(name):
     d = 2**20  # dense, it would take 2 GB
     X = sparse.random_array((250, d), density=20 / d, format="csr", rng=np.random.default_rng(0))
     pool = Pool.of(SparseRows(X.data, X.indices, X.indptr, d))

@@ -45,14 +45,14 @@ def herd_literally(X, P, labeled, batch_size):
     [(Pool.of, False, X), (Pool.of, True, (X - X.mean(axis=0)) / X.std(axis=0)), (sparse_pool, True, X)],
 )
 @pytest.mark.parametrize("labeled", [[0, 9], [4, 5, 30, 31, 49]])
-def test_uherding_is_its_definition(kind, standardize, compared, labeled):
+def test_uherding_matches_its_definition(kind, standardize, compared, labeled):
     expected = herd_literally(compared, MODEL.predict_proba(X), labeled, 10)
     assert (
         selected_indices("uherding", make_question(kind(X), labeled, MODEL, 3), 10, standardize=standardize) == expected
     )
 
 
-def test_a_column_of_large_numbers_does_not_decide_by_itself():
+def test_a_column_of_large_numbers_does_not_dominate():
     P = np.full((60, 2), 0.5)
     large = np.c_[X, np.random.default_rng(0).normal(size=50) * 1e9]
     model = TableModel(P)
@@ -65,15 +65,15 @@ def test_a_column_of_large_numbers_does_not_decide_by_itself():
     assert standard != by_itself
 
 
-def test_labelled_rows_that_are_equal_do_not_make_the_width():
+def test_equal_labelled_rows_do_not_set_the_width():
     repeated = np.concatenate([X, X[:1]])
     labeled = [0, 9, 50]
     expected = herd_literally(repeated, MODEL.predict_proba(repeated), labeled, 6)
     assert selected_indices("uherding", make_question(repeated, labeled, MODEL, 3), 6) == expected
 
 
-def test_two_labelled_rows_that_are_nearly_equal_do_not_leave_margin_alone():
-    # Thirty copies, nearly, of the row that the model is least sure of: one of them is enough.
+def test_two_nearly_equal_labelled_rows_do_not_reduce_it_to_margin():
+    # Thirty near copies of the most uncertain row: one of them is enough.
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(30, 2)) * 0.01])
     rows[:7] = [[3, 0], [-3, 1], [3, 2], [-3, 3], [3, 4], [-3, 5], [3.001, 4]]
@@ -87,9 +87,8 @@ def test_two_labelled_rows_that_are_nearly_equal_do_not_leave_margin_alone():
 
 
 def test_uherding_worked_by_hand():
-    # Labelled are 0 and 1, so the width is 1. The rows at 5 and 6 share their doubts of 0.4 each, 0.4 + 0.4 * exp(-1/2)
-    # = 0.64; the one at 20 has 0.6 alone, and that at 2, which
-    # is near 1, has 0.9 - 0.9 * exp(-1/2) = 0.35.
+    # Rows 0 and 1 are labelled, so the width is 1. The rows at 5 and 6 gain 0.4 + 0.4 * exp(-1/2) = 0.64 each from
+    # both; the row at 20 gains 0.6, and the row at 2, which is near 1, gains 0.9 - 0.9 * exp(-1/2) = 0.35.
     P = np.array([[1.0, 0.0]] * 21)
     for row, doubt in ((2, 0.9), (5, 0.4), (6, 0.4), (20, 0.6)):
         P[row] = [1 - doubt / 2, doubt / 2]
@@ -100,7 +99,7 @@ def test_uherding_worked_by_hand():
 
 
 @pytest.mark.parametrize("labeled", [[], [7]])
-def test_where_the_model_is_sure_of_all_it_is_max_herding(labeled):
+def test_uherding_is_max_herding_if_the_model_is_certain(labeled):
     question = make_question(X, labeled, None, 1)
     assert selected_indices("uherding", question, 8) == selected_indices("max_herding", question, 8)
 
@@ -117,7 +116,7 @@ def test_scale_does_not_matter(scale):
     assert selected_indices("uherding", make_question(X * scale, [0, 9], Scaled(), 3), 8) == expected
 
 
-def test_rows_without_finite_probabilities_count_as_certain_and_the_reply_says_so():
+def test_rows_without_finite_probabilities_count_as_certain_with_a_note():
     P = [[0.5, 0.5], [0.9, 0.1], [math.nan, 0.5], [0.6, 0.4]]
     answer = run_strategy("uherding", question_from_probabilities(P, labeled=[0]), 3)
     assert answer.indices[0] == 3
@@ -125,7 +124,7 @@ def test_rows_without_finite_probabilities_count_as_certain_and_the_reply_says_s
     assert answer.fallback_reason.endswith("count as certain")
 
 
-def test_uherding_says_what_it_looked_at(monkeypatch):
+def test_uherding_notes_its_sample(monkeypatch):
     X = np.random.default_rng(0).normal(size=(500, 3))
     question = make_question(X, [0, 1], MODEL, 3)
     assert run_strategy("uherding", question, 20, sample=100).fallback_reason == (

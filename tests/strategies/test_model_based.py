@@ -35,12 +35,12 @@ def discriminative_literally(X, labeled, batch_size, n_parts):
 
 @pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
 @pytest.mark.parametrize("n_parts", [1, 4, 12])
-def test_discriminative_is_its_definition(kind, n_parts):
+def test_discriminative_matches_its_definition(kind, n_parts):
     answer = selected_indices("discriminative", make_question(kind(X), LABELED), 12, sub_batches=n_parts)
     assert answer == discriminative_literally(X, LABELED, 12, n_parts)
 
 
-def test_the_regression_is_that_of_scikit_learn():
+def test_the_regression_equals_scikit_learns():
     is_labeled = np.isin(np.arange(60), LABELED)
     Z = standardize(X)
     model = LogisticRegression(class_weight="balanced", tol=1e-10, max_iter=1000).fit(Z, ~is_labeled)
@@ -48,29 +48,29 @@ def test_the_regression_is_that_of_scikit_learn():
     assert found == pytest.approx(np.append(model.coef_, model.intercept_), abs=1e-3)
 
 
-def test_discriminative_asks_where_nothing_is_labelled():
+def test_discriminative_asks_in_unlabelled_regions():
     line = np.arange(20.0)[:, np.newaxis]
     assert selected_indices("discriminative", make_question(line, range(10)), 3) == [19, 18, 17]
-    # What is chosen counts as labelled: with a part for each row it turns round when that side has weight enough.
+    # Chosen rows count as labelled: with one row per part, the other side follows once this side has enough weight.
     blobs = np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], 10, axis=0)
     answer = selected_indices("discriminative", make_question(blobs, [0, 1]), 6, sub_batches=6)
     assert {i // 10 for i in answer[:2]} == {1, 2}
 
 
-def test_without_a_labelled_row_the_seed_draws_the_first_part():
+def test_without_a_labelled_row_the_first_part_is_random():
     firsts = {selected_indices("discriminative", make_question(X), 1, seed)[0] for seed in range(30)}
     assert len(firsts) > 15
 
 
 @pytest.mark.parametrize("scale", [2.0**1000, 2.0**-1000])
-def test_neither_scale_nor_place_of_a_column_matters(scale):
+def test_neither_scale_nor_shift_of_a_column_matters(scale):
     Z = standardize(X)
     assert standardize(X * scale) == pytest.approx(Z)
     assert standardize(np.add(X, [5, 0, 1])) == pytest.approx(Z)
     assert standardize(np.c_[X, np.ones(60)])[:, 3].tolist() == [0] * 60
 
 
-def test_discriminative_says_what_it_looked_at(monkeypatch):
+def test_discriminative_notes_its_samples(monkeypatch):
     X = np.random.default_rng(0).normal(size=(600, 4))
     answer = run_strategy("discriminative", make_question(X, range(200)), 10, sample=100)
     assert answer.fallback_reason == "discriminative considered a sample of 100 of the 400 candidates"
@@ -96,7 +96,7 @@ def question_to_learn(pool=X, labeled=LABELED, codes=CODES, learn=learn):
 
 
 def losses_literally(X, loss):
-    """The definition: of each row the loss expected over its labels and over all rows without a label."""
+    """The definition: each row's expected loss over its labels and over all unlabelled rows."""
     rest = [i for i in range(len(X)) if i not in LABELED]
     P = learn(X[LABELED], CODES).predict_proba(X)
     losses = {}
@@ -111,7 +111,7 @@ def losses_literally(X, loss):
 
 @pytest.mark.parametrize(("name", "loss"), [("log", lambda q: -sum(q * np.log(q))), ("zero_one", lambda q: 1 - max(q))])
 @pytest.mark.parametrize("kind", [np.asarray, sparse_pool])
-def test_expected_error_reduction_is_its_definition(kind, name, loss):
+def test_expected_error_reduction_matches_its_definition(kind, name, loss):
     X = np.random.default_rng(2).normal(size=(45, 3))
     expected = losses_literally(X, loss)
     answer = run_strategy("expected_error_reduction", question_to_learn(kind(X)), 8, contenders=50, loss=name)
@@ -119,7 +119,7 @@ def test_expected_error_reduction_is_its_definition(kind, name, loss):
     assert (answer.scores, answer.fallback_reason) == (None, None)
 
 
-def test_only_the_rows_of_least_margin_are_tried_and_the_reply_says_so():
+def test_only_the_rows_of_smallest_margin_are_tried_with_a_note():
     question = question_to_learn()
     answer = run_strategy("expected_error_reduction", question, 7, contenders=5, evaluated=20)
     by_margin = selected_indices("margin", question, 7)
@@ -131,7 +131,7 @@ def test_only_the_rows_of_least_margin_are_tried_and_the_reply_says_so():
     )
 
 
-def test_of_many_classes_the_likeliest_three_are_tried():
+def test_the_three_likeliest_of_many_classes_are_tried():
     tried = []
 
     def remember(X, codes):
@@ -147,7 +147,7 @@ def test_of_many_classes_the_likeliest_three_are_tried():
     )
 
 
-def test_a_row_without_a_model_comes_behind():
+def test_a_row_without_a_model_comes_last():
     def fails_on(X, codes):
         if np.isin(X[-1], blocked).all():
             raise FitFailed
@@ -160,14 +160,14 @@ def test_a_row_without_a_model_comes_behind():
 
 
 @pytest.mark.parametrize("known", [{}, {"codes": CODES}, {"fit_model": learn}])
-def test_without_labels_or_learner_the_margin_decides(known):
+def test_without_labels_or_estimator_rows_are_ranked_by_margin(known):
     question = make_question(X, LABELED, learn(X[LABELED], CODES), 3, **known)
     answer = run_strategy("expected_error_reduction", question, 6)
     assert answer.indices.tolist() == selected_indices("margin", question, 6)
     assert "these are the rows of smallest margin" in answer.fallback_reason
 
 
-def test_a_query_learns_with_the_projects_own_estimator(client):
+def test_a_query_trains_the_projects_own_estimator(client):
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), estimator="gaussian_nb")
     reply = post(client, "/query", project_id="p", batch_size=4, strategy="expected_error_reduction")
     assert (reply["strategy"], len(set(reply["indices"])), reply["fallback_reason"]) == (

@@ -48,7 +48,7 @@ def test_contrastive_worked_by_hand():
     assert answer.indices.tolist() == [2, 1]
     assert answer.scores == pytest.approx([math.log(2), math.log(4 / 3) / 2])
     both = run_strategy("contrastive", question, 2)
-    # Now to each both: (KL + ln 4) / 2 for row 1, and (0 + ln 2) / 2 for row 2.
+    # With two neighbours each: (KL + ln 4) / 2 for row 1, and (0 + ln 2) / 2 for row 2.
     assert both.indices.tolist() == [1, 2]
     assert both.scores == pytest.approx([(math.log(4 / 3) / 2 + math.log(4)) / 2, math.log(2) / 2])
 
@@ -56,7 +56,7 @@ def test_contrastive_worked_by_hand():
 @pytest.mark.parametrize("kind", [Pool.of, in_segments, sparse_pool])
 @pytest.mark.parametrize("k", [1, 3, 10])
 @pytest.mark.parametrize("n_labeled", [1, 5, 30])
-def test_contrastive_is_its_definition(kind, k, n_labeled):
+def test_contrastive_matches_its_definition(kind, k, n_labeled):
     X = np.random.default_rng(1).normal(size=(60, 4))
     model, labeled = learnt(X), list(range(0, 2 * n_labeled, 2))
     answer = run_strategy("contrastive", make_question(kind(X), labeled, model, 3), 20, n_neighbors=k)
@@ -88,7 +88,7 @@ def test_neither_scale_nor_a_probability_of_0_matters(scale):
     assert answers[0].indices.tolist() == answers[1].indices.tolist()
 
 
-def test_without_a_labelled_row_the_seed_decides_and_the_reply_says_so():
+def test_without_a_labelled_row_rows_are_random_with_a_note():
     question = question_from_probabilities([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]])
     answers = [run_strategy("contrastive", question, 3, seed) for seed in range(40)]
     assert {answer.indices[0] for answer in answers} == {0, 1, 2}
@@ -106,14 +106,14 @@ def test_rows_without_finite_probabilities_come_last_and_labelled_ones_do_not_co
     assert "no finite probabilities for 1 of the 3 candidates" in answer.fallback_reason
 
 
-def test_of_many_labelled_rows_a_sample_counts_and_the_reply_says_so(monkeypatch):
+def test_a_sample_of_many_labelled_rows_is_used_with_a_note(monkeypatch):
     monkeypatch.setattr("service.strategies.neighbours.HELD_CELLS", 100)
     P = np.random.default_rng(0).dirichlet([1, 1], 300)
     answer = run_strategy("contrastive", question_from_probabilities(P, labeled=range(200)), 5)
     assert answer.fallback_reason == "contrastive used a sample of 100 of the 200 labelled rows"
 
 
-def test_contrastive_looks_at_a_sample_and_says_so():
+def test_contrastive_considers_a_sample_with_a_note():
     question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500), labeled=[3])
     answer = run_strategy("contrastive", question, 20, sample=100)
     assert answer.fallback_reason == "contrastive considered a sample of 100 of the 499 candidates"

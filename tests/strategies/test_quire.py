@@ -32,7 +32,7 @@ def kernel(X, width):
 
 
 def unit(X):
-    """The power of two by which features are divided."""
+    """The power of two that features are divided by."""
     return 2.0 ** np.floor(np.log2(np.abs(X).max()))
 
 
@@ -42,7 +42,7 @@ def _width_of_one_unit(monkeypatch):
 
 
 def test_quire_worked_by_hand():
-    # One labelled row: its kernel with the candidates is 1 and exp(-1/2), and the diagonal with the regularisation 2.
+    # One labelled row: its kernel with the candidates is 1 and exp(-1/2); the regularised diagonal is 2.
     # The risk is 1/2 + (1 + k/2)^2 / (2 - k^2/2).
     k = np.array([1, np.exp(-0.5)])
     answer = run_strategy("quire", about([[0.0], [0.0], [1.0]], [0], [7]), 2, bandwidth=1)
@@ -53,7 +53,7 @@ def test_quire_worked_by_hand():
 
 @pytest.mark.parametrize("kind", [Pool.of, sparse_pool])
 @pytest.mark.parametrize("regularization", [0.01, 1, 50])
-def test_quire_of_two_classes_is_the_papers(kind, regularization):
+def test_quire_of_two_classes_matches_the_paper(kind, regularization):
     X, y = GOOD / 8, [1, -1, -1, 1, 1]
     expected = risks_literally(kernel(X, unit(X)), LABELED, y, regularization)
     answer = run_strategy("quire", about(kind(X), LABELED, y), 20, bandwidth=1, regularization=regularization)
@@ -71,25 +71,25 @@ def test_quire_of_many_classes_is_the_mean_of_each_against_the_rest():
     assert answer.indices[0] == max(expected, key=expected.get)
 
 
-def test_without_a_labelled_row_the_seed_decides():
+def test_without_a_labelled_row_rows_are_random():
     answers = [run_strategy("quire", about(GOOD, [], []), 1, seed) for seed in range(30)]
     assert len({answer.indices[0] for answer in answers}) > 15
     assert answers[0].scores.tolist() == [-0.5]
 
 
-def test_without_labels_only_the_places_count_and_the_reply_says_so():
+def test_without_labels_only_the_features_count_with_a_note():
     answer = run_strategy("quire", about(GOOD, LABELED, None), 3)
     assert answer.fallback_reason == "quire has no labels: only the features of the labelled rows count"
     assert answer.indices[0] not in LABELED
 
 
-def test_of_many_labelled_rows_a_sample_counts_and_the_reply_says_so(monkeypatch):
+def test_a_sample_of_many_labelled_rows_is_used_with_a_note(monkeypatch):
     monkeypatch.setattr("service.strategies.quire.MAX_LABELED", 3)
     answer = run_strategy("quire", about(GOOD, LABELED, [0, 1, 2, 0, 1]), 3)
     assert answer.fallback_reason == "quire used a sample of 3 of the 5 labelled rows"
 
 
-def test_quire_looks_at_a_sample_and_says_so():
+def test_quire_considers_a_sample_with_a_note():
     X = np.random.default_rng(0).normal(size=(500, 3))
     question = about(X, [3, 4], [0, 1])
     assert (

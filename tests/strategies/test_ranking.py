@@ -1,4 +1,4 @@
-"""The one shared ranking: order, ties, and nothing else."""
+"""The shared ranking: order and ties."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_agrees_with_a_plain_sort(scores, batch_size, seed):
     assert len(set(positions)) == len(positions)
 
 
-def test_order_survives_the_partition():
+def test_the_best_of_many_are_in_order():
     scores = np.random.default_rng(0).random(10_000)
     assert ranked(scores, 500) == np.argsort(-scores)[:500].tolist()
 

@@ -1,4 +1,4 @@
-"""The strategies that draw by chance: in what proportion, without repetition, and what comes last."""
+"""The strategies that draw at random: proportions, no repetition, and the rows that come last."""
 
 import math
 from dataclasses import replace
@@ -16,7 +16,7 @@ CERTAIN, BROKEN = [1.0, 0.0], [math.nan, 0.5]
 
 
 def unsure(*margins):
-    """Two probabilities a row, of these margin scores."""
+    """Two probabilities per row with these margin scores."""
     return [[1 - margin / 2, margin / 2] for margin in margins]
 
 
@@ -45,7 +45,7 @@ def test_power_draws_in_proportion_to_the_power_of_the_score(scorer, P, beta, we
 
 
 def test_power_draws_the_second_in_proportion_among_the_rest():
-    # As 4 : 2 : 1 the first; if that is the row of 4, the second as 2 : 1.
+    # The first is drawn as 4 : 2 : 1; if that is the row of 4, the second as 2 : 1.
     batches = [
         selected_indices("power", question_from_probabilities(unsure(1.0, 0.5, 0.25)), 2, seed, beta=1)
         for seed in range(1500)
@@ -54,27 +54,27 @@ def test_power_draws_the_second_in_proportion_among_the_rest():
     assert np.mean(np.array(seconds) == 1) == pytest.approx(2 / 3, abs=0.06)
 
 
-def test_power_is_the_cube_of_the_margin_unless_told():
+def test_power_uses_the_cube_of_the_margin_by_default():
     P = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
     assert selected_indices("power", question_from_probabilities(P), 9) == selected_indices(
         "power", question_from_probabilities(P), 9, scorer="margin", beta=3
     )
 
 
-def test_a_large_power_is_the_ranking_itself():
+def test_a_large_power_gives_the_plain_ranking():
     P = unsure(0.1, 0.9, 0.3, 0.5, 0.7)
     assert selected_indices("power", question_from_probabilities(P), 5, beta=100) == [1, 4, 3, 2, 0]
 
 
 @pytest.mark.parametrize("beta", [0, 3, 100])
-def test_certain_rows_come_behind_the_least_doubt_and_broken_ones_behind_all(beta):
+def test_certain_rows_come_after_uncertain_ones_and_invalid_ones_last(beta):
     question = question_from_probabilities([CERTAIN, [1.0, 5e-324], BROKEN, CERTAIN, BROKEN, [0.5, 0.5], CERTAIN])
     answer = run_strategy("power", question, 7, scorer="ratio", beta=beta)
     assert [set(part) for part in np.split(answer.indices, [2, 5])] == [{1, 5}, {0, 3, 6}, {2, 4}]
     assert "no finite probabilities for 2 of the 7 candidates" in answer.fallback_reason
 
 
-def test_the_seed_decides_among_rows_of_score_0():
+def test_rows_of_score_0_come_in_random_order():
     shares = shares_of_firsts("power", question_from_probabilities([CERTAIN] * 5), 5)
     assert np.abs(shares - 0.2).max() < 0.06
 
@@ -87,7 +87,7 @@ def test_power_has_scores_that_fall_and_a_larger_batch_begins_with_the_smaller()
 
 
 def test_power_repeats_a_question_less_often_than_the_ranking():
-    # Twenty equal rows lead a hundred that are nearly as unsure.
+    # Twenty equal rows rank above a hundred that are nearly as uncertain.
     P = unsure(*[1.0] * 20, *np.linspace(0.8, 0.95, 100))
     assert set(selected_indices("margin", question_from_probabilities(P), 20)) == set(range(20))
     assert np.mean(np.array(selected_indices("power", question_from_probabilities(P), 20)) < 20) < 0.5
@@ -104,7 +104,7 @@ def falcun_literally(P, gamma, batch_size, rng):
         low, high = min(diversity), max(diversity)
         relevance = [u + (d - low) / (high - low) for u, d in zip(uncertainty, diversity, strict=True)]
         noise = rng.gumbel(size=len(P))
-        rng.integers(2**64, dtype=np.uint64)  # the lots
+        rng.integers(2**64, dtype=np.uint64)  # the seed that breaks ties
         keys = [gamma * math.log(r) + g for r, g in zip(relevance, noise, strict=True)]
         chosen.append(max((i for i in range(len(P)) if i not in chosen), key=lambda i: keys[i]))
         diversity = [min(d, sum(abs(p - P[chosen[-1]]))) for d, p in zip(diversity, P, strict=True)]
@@ -113,7 +113,7 @@ def falcun_literally(P, gamma, batch_size, rng):
 
 @pytest.mark.parametrize("gamma", [0.5, 10])
 @pytest.mark.parametrize("n_classes", [2, 5])
-def test_falcun_is_its_definition(gamma, n_classes):
+def test_falcun_matches_its_definition(gamma, n_classes):
     P = np.random.default_rng(n_classes).dirichlet(np.ones(n_classes), 60)
     for seed in range(5):
         expected = falcun_literally(P, gamma, 12, np.random.default_rng(seed))
@@ -121,26 +121,26 @@ def test_falcun_is_its_definition(gamma, n_classes):
 
 
 def test_falcun_first_draws_in_proportion_to_the_power_of_the_relevance():
-    # The uncertainties .25, .5 and 1 stretched are 0, 1/3 and 1: the relevances are as 3 : 10 : 24.
+    # The uncertainties .25, .5 and 1 are rescaled to 0, 1/3 and 1: the relevances are as 3 : 10 : 24.
     shares = shares_of_firsts("falcun", question_from_probabilities(unsure(0.25, 0.5, 1.0)), 3, gamma=1)
     assert shares == pytest.approx(np.array([3, 10, 24]) / 37, abs=0.06)
 
 
 def test_falcun_turns_to_other_probabilities_after_each_draw():
-    # Two clusters, equally unsure of different classes: a plain ranking would not tell them apart.
+    # Two clusters, equally uncertain between different classes: a plain ranking cannot distinguish them.
     P = [[0.5, 0.5, 0.0]] * 20 + [[0.0, 0.5, 0.5]] * 20
     batches = [selected_indices("falcun", question_from_probabilities(P), 2, seed) for seed in range(50)]
     assert all({i // 20 for i in batch} == {0, 1} for batch in batches)
 
 
-def test_falcun_asks_for_certain_rows_behind_and_broken_ones_last():
+def test_falcun_takes_certain_rows_late_and_invalid_ones_last():
     answer = run_strategy("falcun", question_from_probabilities([BROKEN, CERTAIN, CERTAIN, [0.5, 0.5], BROKEN]), 5)
     assert answer.indices[0] == 3
     assert set(answer.indices[3:]) == {0, 4}
     assert "no finite probabilities for 2 of the 5 candidates" in answer.fallback_reason
 
 
-def test_falcun_looks_at_a_sample_and_says_so():
+def test_falcun_considers_a_sample_with_a_note():
     question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 500))
     answer = run_strategy("falcun", question, 20, sample=100)
     assert answer.fallback_reason == "falcun considered a sample of 100 of the 500 candidates"
@@ -150,14 +150,14 @@ def test_falcun_looks_at_a_sample_and_says_so():
     assert run_strategy("falcun", question, 20, sample=500).fallback_reason is None
 
 
-def test_the_sample_is_smaller_where_there_are_many_classes(monkeypatch):
+def test_the_sample_is_smaller_with_many_classes(monkeypatch):
     monkeypatch.setattr("service.strategies.sampling.SAMPLE_CELLS", 2000)
     P = np.random.default_rng(0).dirichlet(np.ones(20), 300)
     answer = run_strategy("falcun", question_from_probabilities(P), 10)
     assert answer.fallback_reason == "falcun considered a sample of 100 of the 300 candidates"
 
 
-def test_falcun_draws_the_rest_at_once_where_one_by_one_would_take_long(monkeypatch):
+def test_falcun_draws_the_rest_at_once_beyond_its_work_limit(monkeypatch):
     question = question_from_probabilities(np.random.default_rng(0).dirichlet([1, 1], 100))
     whole = selected_indices("falcun", question, 30)
     monkeypatch.setattr("service.strategies.sampling.DRAW_CELLS", 2 * 100 * 12)
@@ -167,23 +167,23 @@ def test_falcun_draws_the_rest_at_once_where_one_by_one_would_take_long(monkeypa
     assert len(set(cut.indices.tolist())) == 30
 
 
-# Their tools.
+# Helpers
 
 
-def test_values_are_stretched_over_those_that_count():
+def test_values_are_rescaled_over_the_valid_ones():
     values, counts = np.array([2.0, 4.0, 3.0, 0.0]), np.array([True, True, True, False])
     assert rescale(values, counts).tolist() == [0, 1, 0.5, -1]
     assert rescale(np.ones(3), np.ones(3, bool)).tolist() == [0, 0, 0]
     assert rescale(values, np.zeros(4, bool)).tolist() == [0, 0, 0, 0]
 
 
-def test_a_race_puts_what_has_no_weight_last():
+def test_keys_of_weight_0_come_last():
     keys = gumbel_keys(np.array([0.0, 5e-324, 1.0, -1.0]), 100, np.random.default_rng(0))
     assert np.isfinite(keys).all()
     assert max(keys[[0, 3]]) < min(keys[[1, 2]])
 
 
-def test_drawing_goes_on_where_every_row_is_broken():
+def test_rows_are_drawn_even_if_all_are_invalid():
     drawn = draw_diverse(
         np.zeros((2, 6), np.float32), np.full(6, -1.0), np.ones(6, bool), 10, 6, 6, np.random.default_rng(0)
     )
@@ -191,7 +191,7 @@ def test_drawing_goes_on_where_every_row_is_broken():
 
 
 @pytest.mark.parametrize("name", ["power", "falcun"])
-def test_a_model_learnt_on_rows_is_asked_in_chunks_as_in_one(name):
+def test_a_model_gives_the_same_batch_in_chunks_as_in_one(name):
     X = np.random.default_rng(0).normal(size=(9000, 70))
     model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
     whole = make_question(X, (), model, 3)
@@ -199,7 +199,7 @@ def test_a_model_learnt_on_rows_is_asked_in_chunks_as_in_one(name):
     assert selected_indices(name, whole, 20) == selected_indices(name, table, 20)
 
 
-def test_power_takes_the_scores_that_are_at_hand(monkeypatch):
+def test_power_uses_cached_scores(monkeypatch):
     known = {}
 
     class Kept:

@@ -50,7 +50,7 @@ def picked(*args, **params):
 
 
 class Table:
-    """A model that answers P[i] for the row X[i], and for those equal to it."""
+    """A model that predicts P[i] for the row X[i] and rows equal to it."""
 
     def __init__(self, X, P):
         self.classes_ = np.arange(np.shape(P)[1])
@@ -66,7 +66,7 @@ def learnt(X, n_classes=3):
 
 
 def distances_to_nearest(X, candidates, centers):
-    """Without any trick: every difference, squared and summed."""
+    """Squared distances by the plain formula."""
     return [min(sum((X[i] - X[j]) ** 2) ** 0.5 for j in centers) for i in candidates]
 
 
@@ -82,7 +82,7 @@ def test_squared_distances_are_right_and_0_between_equal_rows(offset, matrix):
     assert (np.diagonal(squares[3:]) == 0).all()
 
 
-def test_squared_distances_of_products_are_those_of_the_explicit_ones():
+def test_squared_distances_of_products_equal_those_of_explicit_ones():
     rng = np.random.default_rng(0)
     X, G = rng.normal(size=(9, 4)), rng.normal(size=(9, 3))
     E = np.array([np.outer(g, x).ravel() for g, x in zip(G, X, strict=True)])
@@ -103,7 +103,7 @@ def farthest_first(X, labeled, first, batch_size):
 
 def test_k_center_worked_by_hand():
     X = np.array([[0.0], [1.0], [4.0], [9.0], [10.0]])
-    # From 0 the farthest is 10; then 4 is 4 away from 0; then 1 and 9 are both 1 away.
+    # 10 is the farthest from 0; then 4, at distance 4 from 0; then 1 and 9, both at distance 1.
     answers = [picked("k_center", question_about(X, [0]), 4, seed) for seed in range(20)]
     assert {tuple(answer[:2]) for answer in answers} == {(4, 2)}
     assert {tuple(answer[2:]) for answer in answers} == {(1, 3), (3, 1)}
@@ -126,7 +126,7 @@ def test_k_center_in_every_type_near_the_origin_and_far(dtype, offset):
 
 
 @pytest.mark.parametrize("change", [lambda X: X * 2.0**1000, lambda X: X * 2.0**-1000, lambda X: X + 2.0**30])
-def test_neither_scale_nor_place_matters_to_k_center(change):
+def test_neither_scale_nor_shift_matters_to_k_center(change):
     X = np.round(np.random.default_rng(2).normal(size=(50, 3)) * 2**10) / 2**10
     expected = picked("k_center", question_about(X, [4]), 20)
     assert picked("k_center", question_about(change(X), [4]), 20) == expected
@@ -140,7 +140,7 @@ def test_scale_does_not_matter_to_badge(scale):
     assert picked("badge", question_about(X * scale, [], Table(X * scale, P), 3), 20) == expected
 
 
-def test_rows_close_together_are_told_apart_when_one_is_far_away():
+def test_close_rows_stay_distinct_beside_an_outlier():
     X = np.r_[np.random.default_rng(1).normal(size=(30, 3)), [[1e12, 0, 0]]]
     expected = farthest_first(X[:30], [2], [], 8)
     assert picked("k_center", question_about(X, [2]), 9) == [30, *expected]
@@ -179,14 +179,14 @@ def test_equal_rows_are_taken_about_equally_often(name):
 
 
 def embeddings(X, P):
-    """The definition: of each row the products (c * d) of p - e_y and x."""
+    """The definition: for each row the products (c * d) of p - e_y and x."""
     g = P - np.eye(P.shape[1])[P.argmax(axis=1)]
     return np.array([np.outer(g_row, x).ravel() for g_row, x in zip(g, X, strict=True)])
 
 
 def seeded_k_means(E, batch_size, rng):
     """K-means++ over explicit embeddings from the longest on, with the draws that `badge` makes."""
-    rng.integers(2**64, size=2, dtype=np.uint64)  # the lots
+    rng.integers(2**64, size=2, dtype=np.uint64)  # the seed that breaks ties
     chosen = [int(np.linalg.norm(E, axis=1).argmax())]
     while len(chosen) < batch_size:
         squares = np.array([min(sum((e - E[j]) ** 2) for j in chosen) for e in E])
@@ -220,8 +220,8 @@ def test_badge_over_many_blocks_and_turns():
 
 
 def test_badge_draws_in_proportion_to_the_squared_distance():
-    # p - e_y is (-1/2, 1/2), and 0 in the last row. The first row is the longest, and as squared distances from it are
-    # |x - x'|^2 / 2, and for the last |x'|^2 / 2, the others are drawn as 10 : 8 : 16.
+    # p - e_y is (-1/2, 1/2), and 0 in the last row. The first row is the longest. The squared distances to it are
+    # |x - x'|^2 / 2, and |x'|^2 / 2 for the last row, so the others are drawn as 10 : 8 : 16.
     X = np.array([[4.0, 0.0], [1.0, 1.0], [2.0, 2.0], [0.0, 3.0]])
     question = question_about(X, [], Table(X, [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]]), 2)
     drawn = [picked("badge", question, 2, seed) for seed in range(1000)]
@@ -240,7 +240,7 @@ def test_badge_asks_for_each_embedding_before_any_twice():
 
 
 def ranked_literally(X, P, labeled, batch_size, uncertainty):
-    """The definition, where the share of the unlabelled shrinks with each row chosen."""
+    """The definition; the share of unlabelled rows shrinks with each chosen row."""
     labeled, chosen = list(labeled), []
     while len(chosen) < batch_size:
         unlabeled = [i for i in range(len(X)) if i not in labeled]
@@ -264,7 +264,7 @@ UNCERTAINTY = {
 @pytest.mark.parametrize("scorer", UNCERTAINTY)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_labeled", [1, 20, 33])
-def test_ranked_batch_is_its_definition(scorer, kind, n_labeled):
+def test_ranked_batch_matches_its_definition(scorer, kind, n_labeled):
     X = np.random.default_rng(8).normal(size=(45, 4))
     model, labeled = learnt(X), range(n_labeled)
     expected = ranked_literally(X, model.predict_proba(X), labeled, 12, UNCERTAINTY[scorer])
@@ -273,14 +273,14 @@ def test_ranked_batch_is_its_definition(scorer, kind, n_labeled):
 
 
 def test_ranked_batch_worked_by_hand():
-    # Labelled is 0. The similarities of 1, 3 and -3 are 1/2, 1/4 and 1/4; a is 3/4: .375 + .125, .5625 + .025, .5625.
-    # Then a is 2/4: .25 + .25 for 1 and .375 for -3, which would be ahead were a still 3/4.
+    # Row 0 is labelled. Similarities of 1, 3, -3 are 1/2, 1/4, 1/4; a is 3/4: .375 + .125, .5625 + .025, .5625.
+    # Then a is 2/4: .25 + .25 for 1 and .375 for -3, which would win if a were still 3/4.
     X = np.array([[0.0], [1.0], [3.0], [-3.0]])
     model = Table(X, [[1.0, 0.0], [0.5, 0.5], [0.9, 0.1], [1.0, 0.0]])
     assert picked("ranked_batch", question_about(X, [0], model, 2), 3) == [2, 1, 3]
 
 
-def test_ranked_batch_takes_least_confidence_unless_told():
+def test_ranked_batch_uses_least_confidence_by_default():
     X = np.random.default_rng(8).normal(size=(45, 4))
     question = question_about(X, range(30), learnt(X), 3)
     assert picked("ranked_batch", question, 9) == picked("ranked_batch", question, 9, scorer="least_confidence")
@@ -292,10 +292,10 @@ def test_ranked_batch_of_one_class_is_by_distance_alone():
     assert picked("ranked_batch", question, 8) == picked("k_center", question, 8)
 
 
-# All of them.
+# All of these strategies
 
 
-def test_rows_without_finite_probabilities_are_told_of_and_come_last_or_count_as_certain():
+def test_rows_without_finite_probabilities_come_last_or_count_as_certain_with_a_note():
     X = np.arange(1.0, 9.0)[:, np.newaxis]
     P = [[0.6, 0.4]] * 4 + [[np.nan, 1.0]] * 2 + [[0.5, np.inf]] * 2
     answer = ask("badge", question_about(X, [], Table(X, P), 2), 8)
@@ -316,7 +316,7 @@ def test_a_model_that_overflows_everywhere_still_gets_an_answer(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_is_looked_at_where_it_is_asked_for_and_the_reply_says_so(name):
+def test_a_requested_sample_is_considered_with_a_note(name):
     X = np.random.default_rng(0).normal(size=(500, 3))
     question = question_about(X, [0], learnt(X), 3)
     answer = ask(name, question, 20, sample=100)
@@ -350,7 +350,7 @@ def test_sparse_pools_keep_the_contract(name, pool, n_classes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sparse_pool_is_never_filled(name):
+def test_a_sparse_pool_stays_sparse(name):
     # Dense, it would take 2 GB.
     d = 2**20
     X = sparse.random_array((250, d), density=20 / d, format="csr", rng=np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""The strategies: what each computes, what takes over when one cannot run, and the contract that all of them keep."""
+"""The strategies: their scores, the fallback if one cannot run, and the contract that all satisfy."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def ask(name, question, batch_size, seed=0, **params):
 
 
 def question_about(X, model=None, n_classes_labeled=0, labeled=(), hidden=()):
-    """Everything in X may be asked but the labelled rows and the hidden ones (skipped, excluded, leased)."""
+    """All rows of X are candidates except labelled and hidden ones (skipped, excluded, leased)."""
     is_open = np.ones(len(X), bool)
     is_open[[*labeled, *hidden]] = False
     pool = X if isinstance(X, Pool) else Pool.of(X)
@@ -64,7 +64,7 @@ KINDS = {"dense": Pool.of, "sparse": compressed, "two segments": halved}
 
 
 class Table:
-    """A model that answers row i of its table for the row whose first feature is i."""
+    """A model that predicts row i of its table for the row whose first feature is i."""
 
     def __init__(self, table):
         self.table = np.array(table, dtype=np.float64)
@@ -82,7 +82,7 @@ def question_with(table):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=lambda strategy: strategy.name)
-def test_every_strategy_says_what_it_is(strategy):
+def test_every_strategy_is_documented(strategy):
     assert strategy.summary.endswith(".")
     assert strategy.source
     assert strategy.function.__doc__
@@ -99,7 +99,7 @@ def test_every_strategy_says_what_it_is(strategy):
         ("margin", {"sample": 100}, "/params/sample", "it takes none"),
     ],
 )
-def test_a_wrong_name_is_told_what_is_right(name, params, pointer, detail):
+def test_the_error_for_a_wrong_name_suggests_the_right_one(name, params, pointer, detail):
     with pytest.raises(InvalidRequest) as caught:
         resolve_strategy(name, params)
     (error,) = caught.value.errors
@@ -112,7 +112,7 @@ def test_parameters_are_completed_with_their_defaults():
     assert resolve_strategy("k_means", {"sample": 500})[1] == {"sample": 500}
 
 
-def test_two_strategies_of_one_name_are_refused():
+def test_two_strategies_of_the_same_name_are_refused():
     with pytest.raises(ValueError, match="two strategies named 'margin'"):
         registry.register_strategy(STRATEGIES["margin"])
 
@@ -172,8 +172,8 @@ def test_a_class_without_probability_does_not_rank_a_row_last():
     assert selection.indices.tolist() == [1, 2, 0]
 
 
-def test_the_four_scorers_are_four():
-    # Each row wins by one definition alone.
+def test_the_four_scorers_differ():
+    # Each row wins by only one definition.
     table = [[0.34, 0.33, 0.33, 0, 0], [0.49, 0.49, 0.02, 0, 0], [0.45, 0.15, 0.15, 0.13, 0.12]]
     assert ask("least_confidence", question_with(table), 1).indices.tolist() == [0]
     assert ask("margin", question_with(table), 1).indices.tolist() == [1]
@@ -184,14 +184,14 @@ def test_the_four_scorers_are_four():
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_rows_without_finite_probabilities_rank_last_and_the_reply_says_so(name):
+def test_rows_without_finite_probabilities_rank_last_with_a_note(name):
     selection = ask(name, question_with([[np.nan, 0.5], [0.9, 0.1], [np.inf, np.inf], [1.0, 0.0]]), 4)
     assert selection.indices[:2].tolist() == [1, 3]
     assert selection.scores[2:].tolist() == [-1, -1]
     assert "no finite probabilities for 2 of the 4 candidates" in selection.fallback_reason
 
 
-def test_only_candidates_without_finite_probabilities_are_told_of():
+def test_only_candidates_without_finite_probabilities_are_noted():
     question = question_with([[np.nan, np.nan], [0.9, 0.1]])
     question = question_about(question.pool.segments[0], question.model, 2, hidden=[0])
     assert ask("margin", question, 2).fallback_reason is None
@@ -242,7 +242,7 @@ def test_equal_rows_are_taken_about_equally_often():
     assert np.abs(np.bincount(picked, minlength=12) - 50).max() < 30  # one deviation is 6
 
 
-def test_k_means_looks_at_a_sample_and_says_so():
+def test_k_means_considers_a_sample_with_a_note():
     X = np.random.default_rng(0).normal(size=(1000, 2))
     selection = ask("k_means", question_about(X), 5, sample=300)
     assert selection.fallback_reason == "k_means considered a sample of 300 of the 1000 candidates"
@@ -274,11 +274,11 @@ def test_clusters_are_found_by_one_thread():
         assert {pool["num_threads"] for pool in threadpool_info()} == {1}
 
 
-def test_cluster_middles_are_fewer_where_rows_repeat():
+def test_cluster_middles_are_fewer_if_rows_repeat():
     assert len(cluster_middles(np.repeat([[0.0], [1.0]], 5, axis=0), 6, np.random.default_rng(0))) == 2
 
 
-# What takes over.
+# Fallbacks
 
 MODEL = LogisticRegression().fit(GOOD, (GOOD[:, 0] > 2).astype(int) + (GOOD[:, 0] > 6))
 
@@ -320,7 +320,7 @@ def test_the_strategy_that_ran_and_why(name, model, n_classes_labeled, ran, reas
         (False, 2, "power", "cannot be made diverse"),
     ],
 )
-def test_auto_suits_the_situation_and_says_why(has_features, batch_size, ran, reason):
+def test_auto_chooses_by_situation_and_gives_the_reason(has_features, batch_size, ran, reason):
     question = replace(question_about(GOOD, MODEL, 3, labeled=range(6)), has_features=has_features)
     selection = ask("auto", question, batch_size)
     assert (selection.strategy, selection.fallback_reason) == (ran, None)
@@ -329,7 +329,7 @@ def test_auto_suits_the_situation_and_says_why(has_features, batch_size, ran, re
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_one_known_class_is_certain_and_the_seed_decides(name):
+def test_rows_are_random_with_one_known_class(name):
     selections = [ask(name, question_about(GOOD, None, 1, labeled=[3]), 5, seed) for seed in range(10)]
     assert all(selection.scores.tolist() == [0] * 5 for selection in selections)
     assert len({selection.indices[0] for selection in selections}) > 3
@@ -341,7 +341,7 @@ def test_the_fallback_reason_names_the_fallback_and_the_sample():
     assert reason.endswith("; max_herding considered a sample of 10000 of the 10001 candidates")
 
 
-def test_a_strategy_that_breaks_its_promise_is_a_bug():
+def test_a_strategy_that_returns_duplicates_raises():
     def twice_the_same(view, batch_size, rng):
         return np.zeros(batch_size, dtype=np.int64), None, None
 
@@ -350,7 +350,7 @@ def test_a_strategy_that_breaks_its_promise_is_a_bug():
         select(broken, {}, question_about(GOOD), 2, np.random.default_rng(0))
 
 
-def test_a_strategy_is_not_asked_where_nothing_is_left():
+def test_a_strategy_is_not_called_without_candidates():
     def unprepared(view, batch_size, rng):
         raise AssertionError
 
@@ -370,7 +370,7 @@ def learn(kind, n_columns):
 
 
 class DenseNB(GaussianNB):
-    """Naive Bayes, which knows no sparse features, on any."""
+    """Naive Bayes that also accepts sparse features."""
 
     def predict_proba(self, X):
         return super().predict_proba(X.toarray() if sparse.issparse(X) else X)
@@ -393,7 +393,7 @@ def name(request):
     return request.param
 
 
-# Every pool as it is, and some also as they may be kept.
+# Every pool in memory, and some also in other storage formats.
 KEPT = ("good", "integers", "all zero", "four distinct rows", "subnormal")
 AS_KEPT = [(pool, "dense") for pool in POOLS] + [(pool, kind) for pool in KEPT for kind in ("sparse", "two segments")]
 
@@ -408,9 +408,9 @@ def combinations():
 
 @pytest.mark.parametrize(("name", "situation"), list(combinations()))
 def test_contract(name, situation):
-    # Without a model, max_herding runs instead of a strategy that needs one: a single pool shows that.
+    # Without a model, max_herding replaces strategies that need one: a single pool shows that.
     is_replaced = situation in ("no label", "not fitted") and len(STRATEGIES[name].needs & {"probabilities", "members"})
-    before = np.random.get_state()[1].copy()  # noqa: NPY002 to see that no strategy uses it
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 to check that no strategy uses it
     # A situation changes the model alone, so sparse and segmented pools are tried with one model and without.
     all_kinds = situation in ("no label", "three classes")
     for pool, kind in AS_KEPT[: 1 if is_replaced else None if all_kinds else len(POOLS)]:
@@ -446,7 +446,7 @@ def check_equal(one, other, case=""):
 
 
 def test_a_larger_batch_of_scores_begins_with_the_smaller(name):
-    # Where scores are all different; the draw of ties may depend on the size of the batch.
+    # Only without ties, whose order may depend on the batch size.
     question = question_about(GOOD, *SITUATIONS["three classes"](GOOD.shape[1]))
     small, large = ask(name, question, 4), ask(name, question, 9)
     if small.scores is not None and len(np.unique(large.scores)) == 9:
@@ -454,7 +454,7 @@ def test_a_larger_batch_of_scores_begins_with_the_smaller(name):
 
 
 @pytest.mark.parametrize("situation", ["no label", "three classes"])
-def test_an_empty_pool_of_candidates_is_an_empty_answer(name, situation):
+def test_a_pool_without_candidates_gives_an_empty_batch(name, situation):
     model, n_classes = SITUATIONS[situation](GOOD.shape[1])
     selection = ask(name, question_about(GOOD, model, n_classes, labeled=range(len(GOOD))), 5)
     assert selection.indices.tolist() == []
@@ -462,7 +462,7 @@ def test_an_empty_pool_of_candidates_is_an_empty_answer(name, situation):
     assert selection.scores is None or selection.scores.tolist() == []
 
 
-def test_a_mapped_pool_gives_the_answer_of_one_in_memory(name, tmp_path):
+def test_a_mapped_pool_gives_the_same_batch_as_one_in_memory(name, tmp_path):
     np.save(tmp_path / "X.npy", GOOD)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     known = SITUATIONS["three classes"](GOOD.shape[1])
@@ -505,7 +505,7 @@ print(json.dumps(answers))
 """
 
 
-def test_processes_with_other_thread_settings_agree_and_say_nothing():
+def test_processes_with_other_thread_settings_agree_without_output():
     answers = []
     for n_threads in ("1", "2"):
         settings = {"OMP_NUM_THREADS": n_threads, "OPENBLAS_NUM_THREADS": n_threads}
@@ -532,7 +532,7 @@ def test_memory_is_linear_in_the_rows(name, tmp_path):
     ask(name, question, 200)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 40 * n + 12e6  # five numbers a row, and a chunk; the probabilities alone would be 320 a row
+    assert peak < 40 * n + 12e6  # five numbers per row, and a chunk; the probabilities alone would be 320 bytes per row
 
 
 def test_probabilities_come_in_the_order_of_the_models_classes():
@@ -541,7 +541,7 @@ def test_probabilities_come_in_the_order_of_the_models_classes():
     assert model.classes_.tolist() == ["a", "b", "c"]
 
 
-def test_k_means_bounds_its_work_and_says_so(monkeypatch):
+def test_k_means_bounds_its_work_with_a_note(monkeypatch):
     X = np.random.default_rng(0).normal(size=(500, 4))
     question = question_about(X)
     monkeypatch.setattr("service.strategies.engine.features.STEP_WORK", 500 * 4 * 10)
@@ -554,7 +554,7 @@ def test_k_means_bounds_its_work_and_says_so(monkeypatch):
     assert len(set(cut.indices.tolist())) == 30
 
 
-def test_wide_sparse_features_are_folded_and_the_answer_says_so():
+def test_wide_sparse_features_are_folded_with_a_note():
     rng = np.random.default_rng(0)
     centres = sparse.random_array((4, 50_000), density=0.001, rng=rng, format="csr") * 10
     rows = sparse.vstack([centres[[n // 50]] for n in range(200)], format="csr")
@@ -574,7 +574,7 @@ def test_folding_keeps_distances_on_average():
     assert np.abs(ratio - 1).max() < 0.1
 
 
-def test_a_memory_spares_the_second_pass(monkeypatch):
+def test_cached_scores_save_the_second_pass(monkeypatch):
     class Kept:
         def __init__(self):
             self.known = {}
@@ -593,7 +593,7 @@ def test_a_memory_spares_the_second_pass(monkeypatch):
     assert not np.array_equal(other.scores, first.scores)
 
 
-def test_a_memory_is_filled_in_as_chunks_are_wanted():
+def test_the_score_cache_is_filled_chunk_by_chunk():
     X = np.random.default_rng(0).normal(size=(20_000, 70))
     model = LogisticRegression().fit(X[:200], np.arange(200) % 3)
     known = SegmentScores.unknown(20_000, Pool.of(X).n_chunks(0, 3))
