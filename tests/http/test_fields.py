@@ -88,6 +88,7 @@ REFUSED = [
     *((fields.matrix(), [[1], value], "/1") for value in ([], 1, None, "1", {}, [1, 2])),
     *((fields.matrix(), [value, [1, 2], [3, 4]], "/0") for value in ([], 1, None, "1", {})),
     *((fields.matrix(), [[1, value]], "/0/1") for value in ("1", None, True, [], {}, "nan")),
+    *((fields.features(), [[1, value]], "/0/1") for value in ("1", None, [], {}, "nan")),
     *((rule, value, "") for rule in (LABELS, LABELS_OR_NULL) for value in (None, [], {}, "ab", 1)),
     *((LABELS, [value], "/0") for value in (0.5, 1.0, "", TOO_LONG, [], {}, BEYOND_64_BITS, -BEYOND_64_BITS - 1)),
     (LABELS, ["a", None], "/1"),

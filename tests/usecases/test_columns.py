@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import scipy.sparse
 from flask.testing import FlaskClient
 
 from service.http.media_types import ARROW_FILE, ARROW_STREAM, NPY, PARQUET
@@ -228,3 +229,49 @@ def test_an_archive_with_too_few_names_is_refused(client: FlaskClient) -> None:
     (error,) = response.json["errors"]
     assert error["detail"] == "has 1 entries, but n_features is 2"
     assert error["pointer"].endswith("/project/feature_names")
+
+
+FLAGS = np.array([[True, False, True], [False, False, True]] * 4)
+TABLES = {
+    "columns": pa.table({f"f{i}": FLAGS[:, i] for i in range(3)}),
+    "lists": pa.table({"x": pa.array(FLAGS.tolist())}),
+    "lists of one length": pa.table({"x": pa.array(FLAGS.tolist(), pa.list_(pa.bool_(), 3))}),
+}
+
+
+@pytest.mark.parametrize("X", [FLAGS, np.asfortranarray(FLAGS), FLAGS.tolist(), *TABLES.values()])
+@pytest.mark.parametrize("media_type", [PARQUET, ARROW_STREAM, ARROW_FILE])
+def test_booleans_count_as_0_and_1(client: FlaskClient, X: Any, media_type: str) -> None:
+    y = [1, 0, *[None] * 6]
+    reply = send(client, "/fit", 201, {"project_id": "p"}, media_type, X=X, y=y, X_test=X, y_test=[1, 0] * 4)
+    assert reply["test_score"]["accuracy"] == 1.0
+    append(client, X, media_type=media_type)
+    assert np.array_equal(pool(client), np.tile(FLAGS.astype(float), (2, 1)))
+    assert len(send(client, "/query", 200, {"strategy": "k_means", "batch_size": 2}, media_type, X=X)["indices"]) == 2
+
+
+def test_booleans_in_lines_and_sparse_rows_count_as_0_and_1(client: FlaskClient) -> None:
+    lines = b"".join(json.dumps({"x": row}).encode() + b"\n" for row in FLAGS.tolist())
+    post(client, "/fit", 201, project_id="p", X=FLAGS.tolist())
+    assert client.post("/projects/p/pool", data=lines, content_type="application/x-ndjson").status_code == 200
+    part = b"".join(json.dumps(row).encode() + b"\n" for row in FLAGS.tolist())
+    form = {"X": (io.BytesIO(part), "X", "application/x-ndjson")}
+    assert client.post("/projects/p/pool", data=form).status_code == 200
+    assert np.array_equal(pool(client), np.tile(FLAGS.astype(float), (3, 1)))
+    file = io.BytesIO()
+    scipy.sparse.save_npz(file, scipy.sparse.csr_matrix(FLAGS))
+    form = {
+        "config": (io.BytesIO(b'{"project_id": "s"}'), "config", "application/json"),
+        "X": (io.BytesIO(file.getvalue()), "X", "application/x-npz"),
+    }
+    assert client.post("/fit", data=form).status_code == 201
+
+
+def test_booleans_beside_numbers_take_their_type(client: FlaskClient) -> None:
+    fit(client, {"age": AGE, "flag": AGE > 0})
+    assert np.array_equal(pool(client), np.c_[AGE, AGE > 0])
+
+
+def test_other_bytes_of_booleans_count_as_1(client: FlaskClient) -> None:
+    send(client, "/fit", 201, {"project_id": "p"}, X=np.array([[0, 2], [255, 1]], np.uint8).view(bool))
+    assert np.array_equal(pool(client), [[0, 1], [1, 1]])

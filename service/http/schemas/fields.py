@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from service.http.schemas.base import Rule
 from service.learning.pool import StagedMatrix
 
 MAX_MEMBERS = 100
+
+NUMBERS: Mapping[type, str] = {int: "number", float: "number"}
+"""Types of the cells of a matrix, with their names in JSON Schema."""
 
 
 def integer(minimum: int, maximum: int) -> Rule:
@@ -164,7 +167,12 @@ def first_few(wrong: Iterable[tuple[int, Any]]) -> dict[Any, Any]:
     return messages
 
 
-def matrix() -> Rule:
+def features() -> Rule:
+    """A matrix that may hold booleans, which count as 0 and 1."""
+    return matrix({**NUMBERS, bool: "boolean"})
+
+
+def matrix(types: Mapping[type, str] = NUMBERS) -> Rule:
     """A list of rows of finite numbers, all of one length -> float64 (n, d); or a staged matrix."""
 
     def read(value: Any) -> NDArray[np.float64] | StagedMatrix:
@@ -172,13 +180,14 @@ def matrix() -> Rule:
             return value
         if not isinstance(value, list) or not value:
             raise ValidationError("must be a non-empty list of rows, each a list of numbers")
-        wrong = first_few(wrong_rows(value))
+        wrong = first_few(wrong_rows(value, frozenset(types)))
         if wrong:
             raise ValidationError(wrong)
-        # With a dtype, numpy accepts "2" and true as numbers, but wrong_rows has found only int and float.
+        # With a dtype, numpy accepts "2" and true as numbers, but wrong_rows has found only `types`.
         return np.array(value, np.float64)
 
-    row = {"type": "array", "minItems": 1, "items": {"type": "number"}}
+    names = sorted(set(types.values()), reverse=True)
+    row = {"type": "array", "minItems": 1, "items": {"type": names if len(names) > 1 else names[0]}}
     return Rule(read, {"type": "array", "minItems": 1, "items": row})
 
 
@@ -205,7 +214,7 @@ def members() -> Rule:
     return Rule(read, {"type": "array", "minItems": 1, "items": of_member.schema})
 
 
-def wrong_rows(rows: list[Any]) -> Iterable[tuple[int, Any]]:
+def wrong_rows(rows: list[Any], types: frozenset[type]) -> Iterable[tuple[int, Any]]:
     """Yield the rows that are not lists of as many numbers as the first. Numbers in JSON are finite."""
     first = next((position for position, row in enumerate(rows) if isinstance(row, list) and row), 0)
     width = len(rows[first]) if isinstance(rows[first], list) else 0
@@ -214,10 +223,10 @@ def wrong_rows(rows: list[Any]) -> Iterable[tuple[int, Any]]:
             yield position, "must be a non-empty list of numbers"
         elif len(row) != width:
             yield position, f"has {len(row)} numbers, but row {first} has {width}"
-        elif not set(map(type, row)) <= {int, float}:
+        elif not set(map(type, row)) <= types:
             yield (
                 position,
-                first_few((at, "must be a finite number") for at, v in enumerate(row) if type(v) not in (int, float)),
+                first_few((at, "must be a finite number") for at, v in enumerate(row) if type(v) not in types),
             )
 
 

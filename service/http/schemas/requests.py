@@ -73,7 +73,7 @@ class FitSchema(BaseSchema):
     """Create a project, or train it again."""
 
     project_id = project_id_field()
-    X = RuleField(fields.matrix(), "The pool, n rows of d numbers. Required for a new project.")
+    X = RuleField(fields.features(), "The pool, n rows of d numbers. Required for a new project.")
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
     missing_label = missing_label_field()
     ids = RuleField(fields.sample_ids(), "n unique strings: the caller's own ids of the samples.")
@@ -82,7 +82,7 @@ class FitSchema(BaseSchema):
         "d unique names of the columns of X; a table of Arrow or Parquet brings its own. Columns of later tables are "
         "put in this order by name.",
     )
-    X_test = RuleField(fields.matrix(), "The held-out set, scored after every fit and never trained on.")
+    X_test = RuleField(fields.features(), "The held-out set, scored after every fit and never trained on.")
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
     classes = RuleField(
         label_fields.class_list(), "All labels that may occur. Without it, classes are discovered as labels come in."
@@ -132,7 +132,7 @@ class FitSchema(BaseSchema):
 class AppendSchema(BaseSchema):
     """Append samples to a pool."""
 
-    X = RuleField(fields.matrix(), "The new samples, with as many columns as the pool.", required=True)
+    X = RuleField(fields.features(), "The new samples, with as many columns as the pool.", required=True)
     y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them; null = unlabelled.")
     missing_label = missing_label_field()
     ids = RuleField(fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids.")
@@ -155,7 +155,7 @@ class QuerySchema(BaseSchema):
         fields.members(),
         "The same for each member of a committee: m matrices. Without `probabilities`, their mean is used.",
     )
-    X = RuleField(fields.matrix(), "Features of the samples, such as embeddings; only without a project.")
+    X = RuleField(fields.features(), "Features of the samples, such as embeddings; only without a project.")
     y = RuleField(
         label_fields.label_list(unlabeled=True),
         "A label for each sample, null = unlabelled. Labelled samples are not returned. Only without a project.",

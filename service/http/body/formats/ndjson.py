@@ -111,9 +111,9 @@ class RowWriter:
             yield FieldError(pointer, "must be a list of numbers, and not empty")
         elif len(row) != self.n_columns:
             yield FieldError(pointer, f"has {len(row)} numbers, but row 0 has {self.n_columns}")
-        elif not set(map(type, row)) <= {int, float}:
+        elif not set(map(type, row)) <= {int, float, bool}:
             for at, value in enumerate(row):
-                if type(value) not in (int, float):
+                if type(value) not in (int, float, bool):
                     yield FieldError(f"{pointer}/{at}", "must be a finite number")
 
 

@@ -155,8 +155,8 @@ class ArraySink:
 
     def _check(self, header: Header) -> None:
         problem, axes = None, f"{', '.join(self.axes[:-1])} and {self.axes[-1]}"
-        if header.dtype.kind not in "fiu":
-            problem = f"holds {header.dtype}; float16, float32, float64 and integers are taken"
+        if header.dtype.kind not in "fiub":
+            problem = f"holds {header.dtype}; float16, float32, float64, integers and booleans are taken"
         elif len(header.shape) != len(self.axes):
             problem = f"has {len(header.shape)} dimensions; it must have {NUMBERS[len(self.axes)]}, {axes}"
         elif 0 in header.shape:
@@ -209,7 +209,8 @@ class ArrayBody:
         self.pointer = pointer
         self.header = header
         shape = header.shape[::-1] if header.fortran_order else header.shape
-        self.writer = staging.array_writer(header.dtype.newbyteorder("="), shape)
+        dtype = np.dtype(np.uint8) if header.dtype == np.bool_ else header.dtype.newbyteorder("=")
+        self.writer = staging.array_writer(dtype, shape)
         self._pending = b""
         self._n_bytes = 0
         self._n_numbers = 0
@@ -233,6 +234,8 @@ class ArrayBody:
 
     def _take(self, numbers: NDArray[Any]) -> None:
         self._check_finite(numbers)
+        if numbers.dtype == np.bool_:
+            numbers = (numbers.view(np.uint8) != 0).view(np.uint8)  # a byte of the file may be any number
         if not numbers.dtype.isnative:
             numbers = numbers.astype(numbers.dtype.newbyteorder("="))
         self.writer.write(numbers.data.cast("B"))

@@ -169,10 +169,10 @@ def read_blocks(schema: Any, batches: Batches) -> Iterator[NDArray[Any]]:
     """Yield the rows of a matrix as blocks (k, d) of one dtype. Raises WrongValue."""
     kinds = [plain_type(kind) for kind in schema.types]
     if len(kinds) == 1 and is_list(kinds[0]):
-        number_dtype(kinds[0].value_type)
-        yield from list_blocks(batches(BATCH_ROWS))
+        dtype = number_dtype(kinds[0].value_type)
+        yield from (block.astype(dtype, copy=False) for block in list_blocks(batches(BATCH_ROWS)))
         return
-    dtype: np.dtype[Any] = np.result_type(*map(number_dtype, kinds))
+    dtype = np.result_type(*map(number_dtype, kinds))
     row = 0
     for batch in batches(max(1, BLOCK_CELLS // len(kinds))):
         block = np.empty((batch.num_rows, len(kinds)), dtype)
@@ -296,9 +296,11 @@ def is_number(kind: Any) -> bool:
 
 
 def number_dtype(kind: Any) -> np.dtype[Any]:
-    """Return numpy's type for a type of numbers, or raise WrongValue."""
+    """Return numpy's type for a type of numbers or for booleans, which count as 0 and 1, or raise WrongValue."""
+    if pa.types.is_boolean(kind):
+        return np.dtype(np.uint8)
     if not is_number(kind):
-        problem = "every column must hold floats or integers, or there must be one column of lists of them"
+        problem = "every column must hold floats, integers or booleans, or there must be one column of lists of them"
         raise WrongValue("", f"has a column of {str(kind)[:64]}; {problem}")
     dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
     return dtype
