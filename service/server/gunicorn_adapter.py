@@ -96,6 +96,8 @@ class BodyStream(io.RawIOBase):
     def _receive(self, size: int) -> bytes:
         """Return the next bytes of a body whose length is known."""
         unreader, wanted = self._reader.unreader, min(size, self._reader.length)
+        if wanted == 0:
+            return b""  # the socket would wait for the next request
         data: bytes = unreader.read(None, read_ahead=wanted)
         if len(data) > wanted:  # the client has sent its next request as well
             unreader.unread(data[wanted:])

@@ -127,3 +127,16 @@ def test_a_broken_chunk_is_an_error_of_the_connection() -> None:
     stream = BodyStream(Body(ChunkedReader(None, IterUnreader([b"not a size\r\n"]))))
     with pytest.raises(OSError, match="the body is malformed"):
         stream.read(9)
+
+
+def test_a_body_that_is_read_to_its_end_does_not_wait_for_the_next_request() -> None:
+    received = iter([b"body of ", b"the first"])
+
+    def next_bytes() -> Iterator[bytes]:
+        yield from received
+        raise AssertionError("read beyond the body")
+
+    reader = LengthReader(IterUnreader(next_bytes()), len("body of the first"))
+    stream = BodyStream(Body(reader))
+    assert stream.read() == b"body of the first"
+    assert stream.read(10) == b""

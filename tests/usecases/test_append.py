@@ -48,7 +48,7 @@ def pool_of(client: FlaskClient, project: str) -> Any:
 WRONG = {
     "no X": ({}, "/X", "is required"),
     "another width": ({"X": [[1.0]]}, "/X", "has 1 columns, but the pool has 2"),
-    "no rows": ({"X": []}, "/X", "not empty"),
+    "no rows": ({"X": []}, "/X", "non-empty list"),
     "text": ({"X": [["a", 1]]}, "/X/0/0", "must be a finite number"),
     "too few labels": ({"X": ROWS, "y": [1]}, "/y", "has 1 entries, but X has 2 rows"),
     "labels of another type": ({"X": ROWS, "y": ["a", None]}, "/y/0", "an integer"),
@@ -59,7 +59,7 @@ WRONG = {
 WRONG_NAMES = {
     "no names": ({"X": ROWS}, "/ids", "is required"),
     "a name that is there": ({"X": ROWS, "ids": ["new", "row 7"]}, "/ids/1", "is in the pool already"),
-    "a name twice": ({"X": ROWS, "ids": ["a", "a"]}, "/ids/1", "ids are unique"),
+    "a name twice": ({"X": ROWS, "ids": ["a", "a"]}, "/ids/1", "ids must be unique"),
     "too few names": ({"X": ROWS, "ids": ["a"]}, "/ids", "has 1 entries"),
 }
 

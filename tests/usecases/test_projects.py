@@ -44,7 +44,7 @@ def test_an_unreadable_project_does_not_affect_others(client: FlaskClient, tmp_p
     (tmp_path / "data/projects/b/state.joblib").write_bytes(b"\x80")
     assert [project["project_id"] for project in get(client, "/projects")["projects"]] == ["a", "c"]
     problem = get(client, "/projects/b", 500)
-    assert problem["detail"].startswith("project 'b': state.joblib cannot be read; `active-query check")
+    assert problem["detail"].startswith("project 'b': state.joblib cannot be read; run `active-query check")
     post(client, "/label", project_id="c", labels=[{"index": 5, "label": 0}])
     assert client.delete("/projects/b").status_code == 204
 
