@@ -27,13 +27,15 @@ COPY_CELLS = 2**20
 class StagedRows:
     """A checked matrix of features in staged files: one for each name of DENSE or SPARSE.
 
-    `names` are those of the columns, if they have any.
+    `names` are those of the columns, if they have any. `index_names` are those of a pandas index, which is not in the
+    matrix.
     """
 
     files: Mapping[str, StagedFile]
     n_rows: int
     n_columns: int
     names: tuple[str, ...] | None = None
+    index_names: tuple[str, ...] = ()
 
     @property
     def n_cells(self) -> int:

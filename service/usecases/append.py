@@ -18,7 +18,7 @@ from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
 from service.store.layout import ids_file, rows_files
 from service.store.staging import StagedRows, Staging
-from service.usecases.columns import order_columns
+from service.usecases.columns import notes_on_columns, order_columns
 from service.usecases.run_once import run_once
 from service.usecases.uploads import (
     check_lengths,
@@ -65,6 +65,11 @@ def append_samples(
         lambda: append_rows(store, staging, request, max_cells, preconditions),
         lambda prior: prior.project,
     )
+
+
+def notes_on(request: AppendRequest) -> list[str]:
+    """Return notes on a request that was accepted. They depend on the request alone, so a replay has the same."""
+    return notes_on_columns("/X", request.X, request.X.names)
 
 
 def append_rows(

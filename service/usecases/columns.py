@@ -10,6 +10,9 @@ from service.domain.labels import MAX_LABEL_LENGTH
 from service.errors import FieldError, InvalidRequest
 from service.store.staging import StagedRows, Staging
 
+LABEL_NAMES = ("label", "target", "class", "y")
+"""Names of columns that probably hold labels, in lower case."""
+
 MAX_LISTED = 20
 """How many names an error lists."""
 
@@ -47,6 +50,18 @@ def order_columns(pointer: str, X: StagedRows, names: tuple[str, ...] | None, st
             FieldError(pointer, f"{problem}: {list_names(wrong)}") for problem, wrong in problems.items() if wrong
         )
     return staging.reorder(X, [positions[name] for name in names])
+
+
+def notes_on_columns(pointer: str, X: StagedRows, names: Sequence[str] | None) -> list[str]:
+    """Return notes on columns of features that were left out or are probably labels; `names` are those of X."""
+    field, notes = pointer[1:], []
+    if X.index_names:
+        notes.append(f"{field}: the index of the pandas table was left out: {list_names(X.index_names)}")
+    labels = [name for name in names or () if name.lower() in LABEL_NAMES]
+    if labels:
+        problem = "is a feature, but is named like a label" if len(labels) == 1 else "are features, but are named like"
+        notes.append(f"{field}: {list_names(labels)} {problem}" + (" labels" if len(labels) > 1 else ""))
+    return notes
 
 
 def check_names(pointer: str, names: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
-from service.usecases.columns import name_columns, order_columns
+from service.usecases.columns import name_columns, notes_on_columns, order_columns
 from service.usecases.run_once import run_once
 from service.usecases.training import StagedModel, check_same_pool, stage_model
 from service.usecases.uploads import (
@@ -95,6 +95,16 @@ def fit_project(
     return run_once(
         store, request.project_id, preconditions, change, lambda prior: (prior.project, prior.kind == "create")
     )
+
+
+def notes_on(request: FitRequest) -> list[str]:
+    """Return notes on a request that was accepted. They depend on the request alone, so a replay has the same."""
+    notes: list[str] = []
+    if request.X is not None:
+        notes += notes_on_columns("/X", request.X, request.feature_names or request.X.names)
+    if request.held_out is not None:
+        notes += notes_on_columns("/X_test", request.held_out.X, None)
+    return notes
 
 
 def create_project(

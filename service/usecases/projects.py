@@ -77,10 +77,11 @@ SUMMARY_BYTES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """A project and the status of its fit, which is not part of the state."""
+    """A project, the status of its fit and notes on a request; the last two are not part of the state."""
 
     project: Project | ProjectSummary
     fit: FitStatus
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,14 @@ from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import scipy.sparse
 from flask.testing import FlaskClient
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import encode_multipart
 
 from service.http.media_types import ARROW_FILE, ARROW_STREAM, NPY, PARQUET
 from service.store.staging import Staging
@@ -275,3 +278,59 @@ def test_booleans_beside_numbers_take_their_type(client: FlaskClient) -> None:
 def test_other_bytes_of_booleans_count_as_1(client: FlaskClient) -> None:
     send(client, "/fit", 201, {"project_id": "p"}, X=np.array([[0, 2], [255, 1]], np.uint8).view(bool))
     assert np.array_equal(pool(client), [[0, 1], [1, 1]])
+
+
+def with_pandas_index(columns: dict[str, Any], *, name: str | None) -> pa.Table:
+    """Return the table of a pandas DataFrame whose rows were shuffled, so that it has an index."""
+    frame = pd.DataFrame(columns).sample(frac=1, random_state=0).rename_axis(name)
+    return pa.Table.from_pandas(frame)
+
+
+INDEX_NOTE = "X: the index of the pandas table was left out: "
+
+
+@pytest.mark.parametrize("media_type", [PARQUET, ARROW_STREAM, ARROW_FILE])
+def test_notes_name_a_pandas_index_that_was_left_out(client: FlaskClient, media_type: str) -> None:
+    table = with_pandas_index(POOL, name=None)
+    reply = fit(client, table, media_type=media_type, X_test=table, y_test=TRUTH)
+    note = INDEX_NOTE + "'__index_level_0__'"
+    assert reply["notes"] == [note, note.replace("X:", "X_test:")]
+    assert (reply["feature_names"], reply["n_features"]) == (["age", "noise"], 2)
+    reply = append(client, with_pandas_index(POOL, name="row"), media_type=media_type)
+    assert reply["notes"] == [INDEX_NOTE + "'row'"]
+    assert "notes" not in get(client, "/projects/p")
+
+
+@pytest.mark.parametrize("name", ["label", "Target", "CLASS", "y"])
+def test_notes_name_a_feature_that_is_named_like_a_label(client: FlaskClient, name: str) -> None:
+    note = f"X: '{name}' is a feature, but is named like a label"
+    assert fit(client, {"age": AGE, name: NOISE})["notes"] == [note]
+    assert append(client, {"age": AGE, name: NOISE})["notes"] == [note]
+    given = {"project_id": "given", "X": line_pool(), "feature_names": ["age", name]}
+    assert post(client, "/fit", 201, **given)["notes"] == [note]
+
+
+def test_notes_are_empty_without_anything_to_note(client: FlaskClient) -> None:
+    assert fit(client, POOL)["notes"] == []
+    assert post(client, "/fit", project_id="p")["notes"] == []
+    assert append(client, NEW)["notes"] == []
+    assert post(client, "/projects/p/pool", X=[[1, 2]])["notes"] == []
+    response = client.post("/projects/p/pool", data=b'{"x": [1, 2]}', content_type="application/x-ndjson")
+    assert response.json["notes"] == []
+
+
+def test_a_repeated_request_has_the_same_notes(client: FlaskClient, tmp_path: Path) -> None:
+    table = FileStorage(io.BytesIO(write({"age": AGE, "label": NOISE}, PARQUET)), "X", content_type=PARQUET)
+    boundary, form = encode_multipart({"X": table})
+    pool = {"project_id": "p", "X": line_pool(), "feature_names": ["age", "label"]}
+    requests = {
+        "/fit": {"json": pool},
+        "/projects/p/pool": {"data": form, "content_type": f"multipart/form-data; boundary={boundary}"},
+    }
+    for url, body in requests.items():
+        for is_kept in (True, True, False):
+            if not is_kept:  # as if the process had died between the commit and the reply
+                for reply in (tmp_path / "data/replies").iterdir():
+                    reply.unlink()
+            response = client.post(url, headers={"Idempotency-Key": "k" + url}, **body)
+            assert response.json["notes"] == ["X: 'label' is a feature, but is named like a label"]

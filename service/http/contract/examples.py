@@ -37,6 +37,7 @@ class Example:
     upload: str | None = None
 
 
+NO_NOTES: Json = {"notes": []}
 FLOWERS = [[1.4, 0.2], [1.3, 0.2], [4.7, 1.4], [4.5, 1.5], [1.5, 0.3], [4.9, 1.5], [3.0, 0.8], [2.5, 0.6]]
 LOGISTIC = {"name": "logistic_regression", "params": {"C": 1.0, "max_iter": 1000, "class_weight": None, "scale": False}}
 REQUEST_ID = "5e3c1b0e2f7c4a1d9b8a7c6d5e4f3a2b"
@@ -81,6 +82,11 @@ def project(version: int, **changes: Json) -> Json:
         "updated_at": AT,
     }
     return made | changes
+
+
+def noted_project(version: int, **changes: Json) -> Json:
+    """Return the same as the reply to a request that there is nothing to note on."""
+    return project(version, **changes) | NO_NOTES
 
 
 def record(index: int, label: str | None, annotator: str | None = None, query_id: str | None = None) -> Json:
@@ -181,7 +187,7 @@ STORY = (
             "X_test": [[1.6, 0.2], [4.4, 1.3]],
             "y_test": ["setosa", "versicolor"],
         },
-        reply=project(1),
+        reply=noted_project(1),
     ),
     Example(
         "fit_project",
@@ -338,7 +344,7 @@ STORY = (
         "Another estimator for the same project",
         200,
         body={"project_id": "flowers", "estimator": {"name": "k_neighbors", "params": {"n_neighbors": 1}}},
-        reply=project(
+        reply=noted_project(
             4,
             n_labeled=3,
             n_unlabeled=4,
@@ -456,7 +462,7 @@ STORY = (
             "X": FLOWERS,
             "y": ["setosa", None, None, None, None, None, None, None],
         },
-        reply=REPLACED,
+        reply=REPLACED | NO_NOTES,
     ),
     Example(
         "get_project",
@@ -487,7 +493,7 @@ STORY = (
             path=PROJECT_PATH,
             body={"X": [[1.5, 0.4], [4.6, 1.4]], "y": [None, "versicolor"]},
             headers={"Idempotency-Key": "5f0c-two-more-flowers"},
-            reply={**GROWN, "version": 7, "n_labels_since_fit": 2, "fit": DUE},
+            reply={**GROWN, **NO_NOTES, "version": 7, "n_labels_since_fit": 2, "fit": DUE},
         )
         for title in ("Two more flowers, one with a label", "Sent again because no reply arrived")
     ),
@@ -505,7 +511,7 @@ STORY = (
         202,
         body={"project_id": "bees", "X": FLOWERS, "y": ["worker", None, "drone", None, None, None, None, None]},
         headers={"Prefer": "respond-async"},
-        reply=project(
+        reply=noted_project(
             1,
             project_id="bees",
             classes=["drone", "worker"],

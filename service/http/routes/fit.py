@@ -34,11 +34,11 @@ operations = Operations()
     body=FitSchema,
     parts=(*MATRICES, *COLUMNS),
     replies={
-        200: Reply("The project, trained again.", responses.ProjectSchema, etag=True),
-        201: Reply("The new project.", responses.ProjectSchema, etag=True),
+        200: Reply("The project, trained again.", responses.NotedProjectSchema, etag=True),
+        201: Reply("The new project.", responses.NotedProjectSchema, etag=True),
         202: Reply(
             "The project; its fit follows.",
-            responses.ProjectSchema,
+            responses.NotedProjectSchema,
             etag=True,
             headers=("Location", "Preference-Applied"),
         ),
@@ -63,9 +63,10 @@ def fit_project() -> Response:
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.admission.enter():
             project, is_new = fit.fit_project(context.store, staging, order, read_preconditions(request))
+        notes = fit.notes_on(order)
     if not (in_background and project.fit_is_wanted):
-        return project_response(project, 201 if is_new else 200)
-    response = project_response(project, 202)
+        return project_response(project, 201 if is_new else 200, notes)
+    response = project_response(project, 202, notes)
     response.headers["Location"] = f"/projects/{project.project_id}"
     response.headers["Preference-Applied"] = "respond-async"
     return response

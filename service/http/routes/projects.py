@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from flask import Response, request
 
 from service.auth.keys import Role
@@ -20,15 +23,18 @@ from service.http.schemas.requests import AppendSchema, EventPageSchema, PageSch
 from service.usecases import annotators, append, projects
 
 PAGE, PAGE_REPLY = PageSchema(), responses.ProjectPageSchema()
-APPEND, EVENT_PAGE, PROJECT_REPLY = AppendSchema(), EventPageSchema(), responses.ProjectSchema()
+APPEND, EVENT_PAGE = AppendSchema(), EventPageSchema()
+PROJECT_REPLY, NOTED_PROJECT = responses.ProjectSchema(), responses.NotedProjectSchema()
 
 operations = Operations()
 
 
-def project_response(project: Project, status: int = 200) -> Response:
-    """Return a response with a project and its ETag, and start the fit that the project waits for, if any."""
+def project_response(project: Project, status: int = 200, notes: Sequence[str] | None = None) -> Response:
+    """Return a response with a project, its ETag and notes if given, and start the fit that the project waits for."""
     context = current_context()
-    response = json_response(PROJECT_REPLY.dump(projects.with_fit_status(context.store, project)), status)
+    reply = projects.with_fit_status(context.store, project)
+    body = PROJECT_REPLY.dump(reply) if notes is None else NOTED_PROJECT.dump(replace(reply, notes=notes))
+    response = json_response(body, status)
     context.fits.start_if_wanted(project)
     # The start of a running fit is not part of the state, so the ETag does not cover it.
     return with_etag(request, response, project, cached=not project.fit_is_due)
@@ -68,7 +74,7 @@ def get_project(project_id: str) -> Response:
     body=AppendSchema,
     parts=("X", "y", "ids"),
     lines='an object: {"x": [numbers], "id": string, "y": label or null}, `id` and `y` as in `ids` and `y`',
-    replies={200: Reply("The project with its larger pool.", responses.ProjectSchema, etag=True)},
+    replies={200: Reply("The project with its larger pool.", responses.NotedProjectSchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 411, 412, 413, 415, 422, 503, 507),
 )
@@ -85,7 +91,7 @@ def append_samples(project_id: str) -> Response:
         project = append.append_samples(
             context.store, staging, order, context.settings.max_pool_cells, read_preconditions(request)
         )
-        return project_response(project)
+        return project_response(project, notes=append.notes_on(order))
 
 
 @operations.add(

@@ -147,9 +147,18 @@ class ProjectSchema(BaseSchema):
     updated_at = Timestamp("Time of the last commit.")
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Take every field but `fit` from the project of a ProjectStatus."""
-        if field_name != "fit":
+        """Take every field but `fit` and `notes` from the project of a ProjectStatus."""
+        if field_name not in ("fit", "notes"):
             field_obj.attribute = f"project.{field_obj.attribute or field_name}"
+
+
+class NotedProjectSchema(ProjectSchema):
+    """A project, and notes on the request."""
+
+    notes = RawField(
+        many({"type": "string"}),
+        "What the request may not have meant, such as a feature that is named like a label; empty without notes.",
+    )
 
 
 class ProjectPageSchema(BaseSchema):

@@ -4,8 +4,8 @@ pyarrow allocates the sizes a file announces: 5 kB may announce gigabytes. A mem
 requests, too; one on this process ends only its own. Few modules are imported, so that it starts quickly.
 
 A request is a line of JSON on standard input. The reply is a series of frames on standard output, each a line of JSON
-followed by the number of bytes it gives: blocks of numbers, the first with the names of the columns, or lists of values
-in JSON; the last frame is an error or an empty object.
+followed by the number of bytes it gives: blocks of numbers, the first with the names of the columns and of the pandas
+index, or lists of values in JSON; the last frame is an error or an empty object.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def main() -> None:
 def send_table(request: dict[str, Any]) -> dict[str, Any]:
     """Send the frames of a table, except the last one, which is returned: an error or an empty object."""
     try:
-        schema, batches = open_table(request["path"], request["kind"])
+        schema, index_names, batches = open_table(request["path"], request["kind"])
         if request["is_matrix"]:
-            first = {"names": feature_names(schema)}
+            first = {"names": feature_names(schema), "index_names": index_names}
             for block in read_blocks(schema, batches):
                 send_array(block, **first)
                 first = {}
@@ -115,10 +115,10 @@ def send_values(values: NDArray[Any] | list[Any]) -> None:
         send_array(values)
 
 
-def open_table(path: str, kind: str) -> tuple[Any, Batches]:
+def open_table(path: str, kind: str) -> tuple[Any, list[str], Batches]:
     """Open a file of a kind (stream, file or parquet), and return the schema and the batches of its columns.
 
-    The columns of a pandas index are left out, as pandas does when it reads the file.
+    The columns of a pandas index are left out, as pandas does when it reads the file; their names are returned, too.
     """
     schema, batches = {"stream": open_stream, "file": open_file, "parquet": open_parquet}[kind](path)
     index = {name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)}
@@ -132,7 +132,8 @@ def open_table(path: str, kind: str) -> tuple[Any, Batches]:
             for begin in range(0, batch.num_rows, n_rows):
                 yield batch.select(kept).slice(begin, n_rows)
 
-    return pa.schema([schema.field(number) for number in kept]), checked_batches
+    dropped = [name for name in schema.names if name in index]
+    return pa.schema([schema.field(number) for number in kept]), dropped, checked_batches
 
 
 def open_stream(path: str) -> tuple[Any, Batches]:

@@ -64,11 +64,12 @@ def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells
     """
     array: ArraySpool | None = None
     names: list[str] | None = None
+    index_names: list[str] = []
     n_rows = n_columns = 0
     try:
         with table_reader() as reader:
             for frame in reader.read(path, kind, pointer, is_matrix=True):
-                names = frame.get("names", names)
+                names, index_names = frame.get("names", names), frame.get("index_names", index_names)
                 block_rows, n_columns = frame["shape"]
                 check_cells(pointer, (n_rows + block_rows, n_columns), max_cells)
                 block = reader.read_array(frame)
@@ -79,7 +80,7 @@ def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells
         if array is None:
             raise ValueError("has no rows")
         files = {"rows": array.close((n_rows, n_columns))}
-        return StagedRows(files, n_rows, n_columns, None if names is None else tuple(names))
+        return StagedRows(files, n_rows, n_columns, None if names is None else tuple(names), tuple(index_names))
     finally:
         if array is not None:
             array.abandon()
