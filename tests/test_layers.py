@@ -28,7 +28,7 @@ LAYERS = [
 HTTP_LAYERS = [
     ("media_types", "problem_document"),
     ("body", "contract", "csv_writer", "responses"),
-    ("docs", "middleware", "schemas"),
+    ("docs", "middleware", "plots", "schemas"),
     ("problems",),
     ("project_archive",),
     ("routes",),
@@ -54,7 +54,7 @@ DOORS = {
     "yaml": ("service.http.contract.openapi", "service.http.docs"),
     "jinja2": ("service.http.docs",),
     "markdown_it": ("service.http.docs",),
-    "matplotlib": ("service.demo.report",),
+    "matplotlib": ("service.demo.report", "service.http.plots.drawing"),
     "distributed": ("service.backends.dask",),
     "ray": ("service.backends.ray",),
     "gunicorn": ("service.server.gunicorn_adapter",),
@@ -146,6 +146,7 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
     assert inside <= {
         ("service.cli.main", "service.http.contract.openapi"),
         ("service.cli.main", "service.demo"),
+        ("service.http.plots.render", "service.http.plots.drawing"),
         ("service.backends", "service.backends.dask"),
         ("service.backends", "service.backends.ray"),
     }
