@@ -122,4 +122,9 @@ def small_project(project_id: str) -> dict[str, Any]:
     """Return the request that creates a small project."""
     X = np.random.default_rng(2).standard_normal((N_ROWS, N_COLUMNS))
     y = [record["label"] for record in label_records(0, N_LABELS, 0)]
-    return {"project_id": project_id, "X": X.tolist(), "y": y + [None] * (N_ROWS - N_LABELS)}
+    return {
+        "project_id": project_id,
+        "estimator": "logistic_regression",
+        "X": X.tolist(),
+        "y": y + [None] * (N_ROWS - N_LABELS),
+    }

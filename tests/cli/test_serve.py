@@ -189,7 +189,7 @@ def test_the_application_is_not_preloaded() -> None:
 
 def test_a_shutdown_waits_for_requests_in_progress(serve: Callable[..., Service]) -> None:
     service = serve(AQ_WORKERS="1")
-    body = b'{"project_id": "late", "X": [[0.0], [1.0]], "y": [0, 1]}'
+    body = b'{"project_id": "late", "estimator": "logistic_regression", "X": [[0.0], [1.0]], "y": [0, 1]}'
     head = (
         f"POST /fit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"

@@ -26,7 +26,7 @@ def run_schemathesis(
     service = serve(AQ_MAX_PROJECTS="100000", AQ_LOG_LEVEL="error", AQ_API_KEYS_FILE=str(keys_file))
     for name in PROJECTS:
         pool = [[row % 5, row / 3] for row in range(30)]
-        body = {"project_id": name, "X": pool, "y": [0, 1] + [None] * 28}
+        body = {"project_id": name, "estimator": "logistic_regression", "X": pool, "y": [0, 1] + [None] * 28}
         assert service.call("POST", "/fit", body, {"Authorization": bearer}).status == 201
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")),

@@ -35,7 +35,7 @@ from tests.support.serving import Reply, Service
 LIMIT = 4_000_000
 MULTIPART = "multipart/form-data; boundary=boundary"
 QUESTION = b'{"project_id": "cats"}'
-POOL = {"project_id": "cats", "X": [[0, 1], [2, 3], [4, 5]], "y": ["a", "b", None]}
+POOL = {"project_id": "cats", "estimator": "logistic_regression", "X": [[0, 1], [2, 3], [4, 5]], "y": ["a", "b", None]}
 KEYS = {"type", "title", "status", "detail", "request_id"}
 
 
@@ -305,14 +305,16 @@ def test_a_form_creates_the_same_project_as_json(tmp_path, dtype, order):
     pool = np.arange(40).reshape(10, 4)
     y, ids = ["a", "b"] * 4 + [None, None], [f"s{i}" for i in range(10)]
     fields = {"X": pool.tolist(), "y": y, "ids": ids, "X_test": pool[:4].tolist(), "y_test": y[:4]}
-    assert client.post("/fit", json={"project_id": "json"} | fields).status_code == 201
+    assert (
+        client.post("/fit", json={"project_id": "json", "estimator": "logistic_regression"} | fields).status_code == 201
+    )
     parts = {
         "y": npy(np.array([label or "" for label in y])),
         "ids": npy(np.array(ids)),
         "X": npy(np.asarray(pool.astype(dtype), order=order)),
         "y_test": json.dumps(y[:4]).encode(),
         "X_test": npy(np.asarray(pool[:4].astype(dtype), order=order)),
-        "config": b'{"project_id": "form", "missing_label": ""}',
+        "config": b'{"project_id": "form", "estimator": "logistic_regression", "missing_label": ""}',
     }
     assert send(client, **parts).status_code == 201
     one, other = (client.get(f"/projects/{name}").json for name in ("json", "form"))
@@ -349,8 +351,13 @@ def test_every_format_creates_the_same_project_as_json(tmp_path, media_type, enc
     test = [y[0], y[2], y[3]]
     fields = {"X": [[0, 1], [2, 3], [4, 5], [6, 7]], "y": y, "X_test": [[0, 1], [4, 5], [6, 7]], "y_test": test}
     fields["ids"] = ["p", "q", "r", "s"]
-    assert client.post("/fit", json={"project_id": "json"} | fields).status_code == 201
-    parts = form(config=b'{"project_id": "form"}', **{name: encode(values) for name, values in fields.items()})
+    assert (
+        client.post("/fit", json={"project_id": "json", "estimator": "logistic_regression"} | fields).status_code == 201
+    )
+    parts = form(
+        config=b'{"project_id": "form", "estimator": "logistic_regression"}',
+        **{name: encode(values) for name, values in fields.items()},
+    )
     typed = parts.replace(b'"; filename="f"\r\n', f'"; filename="f"\r\nContent-Type: {media_type}\r\n'.encode())
     typed = typed.replace(media_type.encode(), b"application/json", 1)
     assert client.post("/fit", data=typed, content_type=MULTIPART).status_code == 201

@@ -70,7 +70,9 @@ def test_replies_and_problems_can_be_read_with_their_headers(client: FlaskClient
 def test_without_the_setting_no_reply_carries_a_header(tmp_path: Path) -> None:
     client = create_app(Settings(data_dir=tmp_path, log_level="error")).test_client()
     response = client.post(
-        "/fit", json={"project_id": "p", "X": line_pool(), "y": end_labels()}, headers={"Origin": PAGE}
+        "/fit",
+        json={"project_id": "p", "estimator": "logistic_regression", "X": line_pool(), "y": end_labels()},
+        headers={"Origin": PAGE},
     )
     assert response.status_code == 201
     assert not [name for name, _ in response.headers if name.startswith("Access-Control") or name == "Vary"]

@@ -18,7 +18,7 @@ from service.settings import Settings
 ENCODE = {"gzip": gzip.compress, "x-gzip": gzip.compress, "zstd": zstd.compress}
 each_coding = pytest.mark.parametrize("coding", ["gzip", "zstd"])
 LIMIT = 200_000
-POOL = {"project_id": "cats", "X": [[0, 1], [2, 3], [4, 5]], "y": ["a", "b", None]}
+POOL = {"project_id": "cats", "estimator": "logistic_regression", "X": [[0, 1], [2, 3], [4, 5]], "y": ["a", "b", None]}
 
 
 def in_pieces(data, size):

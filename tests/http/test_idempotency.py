@@ -63,7 +63,7 @@ def n_samples(client: FlaskClient) -> int:
 
 LINES = {"Content-Type": "application/x-ndjson"}
 ZIP = {"Content-Type": "application/zip"}
-NEW = {"project_id": "q", "X": line_pool(), "y": end_labels()}
+NEW = {"project_id": "q", "estimator": "logistic_regression", "X": line_pool(), "y": end_labels()}
 
 Request = Callable[[FlaskClient, bytes], TestResponse]
 """POST requests of a client with an archive of project p."""

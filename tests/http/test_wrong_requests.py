@@ -817,7 +817,8 @@ def client(data_dir):
         "flags": {"y": [False, True, *rest], "X_test": POOL[:2], "y_test": [False, True]},
     }
     for name, fields in projects.items():
-        assert client.post("/fit", json={"project_id": name, "X": POOL, **fields}).status_code == 201
+        body = {"project_id": name, "X": POOL, "estimator": "logistic_regression", **fields}
+        assert client.post("/fit", json=body).status_code == 201
     skip = {"project_id": "cats", "labels": [{"index": 2, "skip": True}]}
     assert client.post("/label", json=skip).status_code == 200
     return client
@@ -883,7 +884,13 @@ def assert_problem(reply, status, pointers):
 )
 def test_the_corrected_requests_succeed(tmp_path, request_, status):
     client = create_app(Settings(data_dir=tmp_path, log_level="error")).test_client()
-    cats = {"project_id": "cats", "X": POOL, "ids": [f"s{i}" for i in range(8)], "y": ["cat", "dog"] + [None] * 6}
+    cats = {
+        "project_id": "cats",
+        "estimator": "logistic_regression",
+        "X": POOL,
+        "ids": [f"s{i}" for i in range(8)],
+        "y": ["cat", "dog"] + [None] * 6,
+    }
     client.post("/fit", json=cats)
     assert client.open(request_.path, method=request_.method, **request_.options).status_code == status
 

@@ -62,7 +62,9 @@ class Watch:
 
 def upload(service, project_id, n_rows):
     """Create a project with two labelled rows."""
-    form = Upload({"project_id": project_id}, "<f4", (n_rows, SHAPE[1]), rows(n_rows))
+    form = Upload(
+        {"project_id": project_id, "estimator": "logistic_regression"}, "<f4", (n_rows, SHAPE[1]), rows(n_rows)
+    )
     created = service.call("POST", "/fit", form)
     assert created.status == 201, created.body
     assert created.json["n_samples"] == n_rows

@@ -33,7 +33,11 @@ def npz(rows: Any) -> BytesIO:
 
 def fit(client: FlaskClient, expect: int = 201, X_test: Any = None, **config: Any) -> Any:
     form: dict[str, Any] = {
-        "config": (BytesIO(json.dumps({"project_id": "s", "y": Y} | config).encode()), "c", "application/json"),
+        "config": (
+            BytesIO(json.dumps({"project_id": "s", "y": Y, "estimator": "logistic_regression"} | config).encode()),
+            "c",
+            "application/json",
+        ),
         "X": (npz(X), "X.npz"),
     }
     if X_test is not None:

@@ -29,7 +29,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     few = {"AQ_WORKERS": "1", "AQ_THREADS": "2", "GUNICORN_CMD_ARGS": f"--worker-connections={N_CONNECTIONS}"}
     service = Service(directory / "data", directory / "log", AQ_LOG_LEVEL="warning", **few)
     service.start()
-    service.post("/fit", {"project_id": "small", "X": line_pool(), "y": [0, *[None] * 18, 1]}, expect=201)
+    service.post(
+        "/fit",
+        {"project_id": "small", "estimator": "logistic_regression", "X": line_pool(), "y": [0, *[None] * 18, 1]},
+        expect=201,
+    )
     many = {"project_id": "many", "X": [[0.0]] * N_LABELED, "y": [0] * N_LABELED}
     service.post("/fit", many, expect=201)
     yield service

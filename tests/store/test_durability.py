@@ -31,7 +31,7 @@ def right_label(index):
 
 def create(service, n_samples=1000):
     X = np.arange(n_samples * 3).reshape(-1, 3) % 17 / 7
-    service.post("/fit", {"project_id": "p", "X": X.tolist()}, expect=201)
+    service.post("/fit", {"project_id": "p", "X": X.tolist(), "estimator": "logistic_regression"}, expect=201)
 
 
 def label(service, *indices, refit="never"):
@@ -69,7 +69,14 @@ class Pool:
         self.y = [self.classes[index % 2] for index in range(n_labeled)] + [None] * (n_samples - n_labeled)
 
     def put(self, service):
-        body = {"project_id": "r", "X": self.X, "y": self.y, "ids": self.ids, "replace": True}
+        body = {
+            "project_id": "r",
+            "estimator": "logistic_regression",
+            "X": self.X,
+            "y": self.y,
+            "ids": self.ids,
+            "replace": True,
+        }
         reply = service.call("POST", "/fit", body)
         assert reply.status in (200, 201), reply.body
         self.check_project(reply.json)
@@ -328,7 +335,13 @@ def repeat(times, call, *arguments):
 
 def test_deleting_a_project_that_others_work_on_is_never_a_fault(service):
     X = np.arange(60).reshape(20, 3).tolist()
-    whole = {"project_id": "d", "X": X, "ids": [f"n{n}" for n in range(20)], "y": ["a", "b"] + [None] * 18}
+    whole = {
+        "project_id": "d",
+        "estimator": "logistic_regression",
+        "X": X,
+        "ids": [f"n{n}" for n in range(20)],
+        "y": ["a", "b"] + [None] * 18,
+    }
     answer = {"project_id": "d", "labels": [{"id": "n5", "label": "b"}]}
     other = {"project_id": "d", "labels": [{"id": "n5", "label": "a"}]}
     roles = [
@@ -370,7 +383,9 @@ def test_one_of_two_concurrent_requests_creates_a_project(service, replace, seco
 
 
 def test_one_of_concurrent_writers_of_all_workers_wins(service):
-    service.post("/fit", {"project_id": "c", "X": [[n, 1] for n in range(10)]}, expect=201)
+    service.post(
+        "/fit", {"project_id": "c", "estimator": "logistic_regression", "X": [[n, 1] for n in range(10)]}, expect=201
+    )
     start = Barrier(4)
 
     def write(label, tag):

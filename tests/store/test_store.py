@@ -45,6 +45,7 @@ from service.usecases.append import AppendRequest, append_samples
 from service.usecases.fit import FitRequest, HeldOutUpload, fit_project
 from service.usecases.label import LabelRequest, SubmittedLabel, label_project, retract_label
 from service.usecases.training import fit_if_due
+from tests.support.calls import FAST_ESTIMATOR
 
 OS_OPEN, IO_OPEN = os.open, io.open
 
@@ -55,6 +56,8 @@ QUICK = resolve_estimator("gaussian_nb", {})
 
 def fit(store, project_id="p", X=POOL, y=LABELS, *, names="abcdef", held_out=True, **options):
     """Create a project with everything that a project can have."""
+    if X is not None:
+        options.setdefault("estimator", resolve_estimator(FAST_ESTIMATOR, {}))
     with store.stage() as staging:
         test = HeldOutUpload(staging.rows(POOL[:2]), EncodedLabels.encode(["a", "b"])) if held_out else None
         request = FitRequest(

@@ -28,7 +28,7 @@ from service.settings import Settings
 client = create_app(Settings(data_dir=Path("data"))).test_client()
 names = [strategy["name"] for strategy in client.get("/strategies").json["strategies"]]
 assert names.index("first_rows") == names.index("expected_gradient_length") - 1, names
-client.post("/fit", json={"project_id": "p", "X": [[0], [1], [2]], "y": [None, "a", "b"]})
+client.post("/fit", json={"project_id": "p", "X": [[0], [1], [2]], "y": [None, "a", "b"], "estimator": "gaussian_nb"})
 reply = client.post("/query", json={"project_id": "p", "strategy": "first_rows", "batch_size": 1}).json
 assert (reply["indices"], reply["strategy"]) == ([0], "first_rows"), reply
 """

@@ -33,7 +33,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of two workers that logs everything."""
     directory = tmp_path_factory.mktemp("seen")
     service = Service(directory / "data", directory / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="debug").start()
-    service.post("/fit", {"project_id": "p", "X": line_pool(), "y": end_labels()}, expect=201)
+    service.post(
+        "/fit", {"project_id": "p", "estimator": "logistic_regression", "X": line_pool(), "y": end_labels()}, expect=201
+    )
     yield service
     service.kill()
 

@@ -43,7 +43,11 @@ def label_everything(
     """Let all annotators work until no samples are left, then compare what each was given."""
     n_samples = sizes.annotated_samples
     X = [[row % 17 / 7, row % 5, row / n_samples] for row in range(n_samples)]
-    service.post("/fit", {"project_id": project, "X": X, "y": [*CLASSES, *[None] * (n_samples - 2)]}, expect=201)
+    service.post(
+        "/fit",
+        {"project_id": project, "X": X, "estimator": "logistic_regression", "y": [*CLASSES, *[None] * (n_samples - 2)]},
+        expect=201,
+    )
     annotators = [Annotator(service.port, tally, project, overlap, seed, n) for n in range(sizes.annotators)]
     begin = time.monotonic()
     with ThreadPoolExecutor(len(annotators)) as threads:

@@ -391,7 +391,7 @@ class Remaker(Client):
     def put(self, *, replace: bool) -> None:
         self.serial += 1
         number = self.serial
-        body = {"project_id": self.project, "X": pool_of(number), "replace": replace}
+        body = {"project_id": self.project, "X": pool_of(number), "replace": replace, "estimator": "gaussian_nb"}
         y = [CLASSES[0], CLASSES[1], *[None] * (len(body["X"]) - 2)]
         reply = self.change("projects created", "POST", "/fit", {**body, "y": y}, allow=[200 if replace else 201])
         labels = ExpectedLabels().after_labels([LabelRecord(0, y[0]), LabelRecord(1, y[1])])[0]

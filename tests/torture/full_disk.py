@@ -80,7 +80,7 @@ def whole_project() -> dict[str, Any]:
     y = ["ant", "bee"] * 10 + [None] * (N_SAMPLES - 20)
     names = [f"s{row}" for row in range(N_SAMPLES)]
     test = {"X_test": X[:4], "y_test": ["ant", "bee", "ant", "bee"]}
-    return {"project_id": "p", "X": X, "y": y, "ids": names, **test}
+    return {"project_id": "p", "estimator": "logistic_regression", "X": X, "y": y, "ids": names, **test}
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def visible_state(client: CheckedClient) -> list[Any]:
 
 
 def new_project(**fields: Any) -> tuple[Any, ...]:
-    return "POST", "/fit", {"project_id": f"new-{next(number)}", **fields}, {}
+    return "POST", "/fit", {"project_id": f"new-{next(number)}", "estimator": "logistic_regression", **fields}, {}
 
 
 def new_large_project(_: CheckedClient) -> tuple[Any, ...]:

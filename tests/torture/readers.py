@@ -40,6 +40,7 @@ QUERY = {"X": X.tolist(), "batch_size": 2, "strategy": "k_center"}
 LABELS = {"project_id": P, "labels": [{"index": 3, "label": "ant", "annotator": "ada"}, {"id": "s4", "skip": True}]}
 FIT = {
     "project_id": "other",
+    "estimator": "logistic_regression",
     "X": X.tolist(),
     "y": ["ant", "bee", *[None] * 10],
     "ids": list("abcdefghijkl"),
@@ -63,8 +64,9 @@ class Service:
         self.bug: BaseException | None = None
         y, names = ["ant", "bee", *[None] * 10], [f"s{row}" for row in range(12)]
         test = {"X_test": X[:2].tolist(), "y_test": ["ant", "bee"]}
+        pool = {"X": X.tolist(), "estimator": "logistic_regression"}
         for body in ({"project_id": P, "y": y, "ids": names, **test}, {"project_id": PLAIN}):
-            assert self.client.post("/fit", json={"X": X.tolist(), **body}).status_code == 201
+            assert self.client.post("/fit", json=pool | body).status_code == 201
 
     def keep_exception(self, record: logging.LogRecord) -> None:
         if record.exc_info:

@@ -51,7 +51,12 @@ def run(sizes: Sizes, seed: int, scratch: Path) -> Tally:
 def make_projects(client: CheckedClient) -> None:
     """Create a small project to query and one with many rows."""
     X = [[row % 5, row / 100] for row in range(500)]
-    client.fetch("POST", "/fit", {"project_id": "p", "X": X, "y": ["a", "b", *[None] * 498]}, allow=[201])
+    client.fetch(
+        "POST",
+        "/fit",
+        {"project_id": "p", "X": X, "estimator": "logistic_regression", "y": ["a", "b", *[None] * 498]},
+        allow=[201],
+    )
     many = form({"project_id": "many"}, X=npy(np.zeros((N_ROWS, 10), np.float32)))
     client.fetch("POST", "/fit", many, headers=FORM, allow=[201])
 

@@ -65,7 +65,12 @@ def make_projects(service: Service, sizes: Sizes) -> None:
     for project, n_samples in ((LEASED, sizes.leased_samples), (OWNED, sizes.owned_samples)):
         X = [[row % 17 / 7, row % 5, row / n_samples] for row in range(n_samples)]
         service.post("/fit", {"project_id": project, "X": X, "classes": list(CLASSES), "estimator": "gaussian_nb"}, 201)
-    body = {"project_id": GROWN, "X": [[0, 0, row] for row in range(20)], "ids": [f"first:{row}" for row in range(20)]}
+    body = {
+        "project_id": GROWN,
+        "estimator": "gaussian_nb",
+        "X": [[0, 0, row] for row in range(20)],
+        "ids": [f"first:{row}" for row in range(20)],
+    }
     service.post("/fit", body, expect=201)
 
 

@@ -15,7 +15,7 @@ from service.errors import InvalidRequest
 from service.learning import scoring
 from service.store import Part, Store
 from service.usecases import append
-from tests.support.calls import end_labels, get, line_pool, post
+from tests.support.calls import end_labels, get, line_pool, post, post_form
 from tests.support.npy import npy
 
 ROWS = [[20.0, 1.0], [21.0, 1.0]]
@@ -142,8 +142,7 @@ def test_a_segmented_pool_gives_the_same_replies_as_a_single_one(client) -> None
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "u2", "i8"])
 def test_npy_parts_without_a_config(client, dtype) -> None:
     X = np.array(line_pool(), dtype)
-    form = {"config": (BytesIO(b'{"project_id": "p"}'), "c", "application/json"), "X": (BytesIO(npy(X)), "X.npy")}
-    assert client.post("/fit", data=form).status_code == 201
+    post_form(client, config={"project_id": "p"}, X=X)
     form = {"X": (BytesIO(npy(X[:3])), "X.npy"), "y": (BytesIO(npy(np.array([1, 0, 1]))), "y.npy")}
     grown = client.post("/projects/p/pool", data=form)
     assert (grown.status_code, grown.json["n_samples"], grown.json["n_labeled"]) == (200, 23, 3)
@@ -216,7 +215,11 @@ def form_of(X: Any, **config: Any) -> dict[str, Any]:
 
 def test_sparse_pools_can_be_extended_and_queried(client) -> None:
     X = np.random.default_rng(0).integers(0, 2, (60, 9)) * np.arange(9.0)
-    config = {"project_id": "s", "y": (X[:40, 3] > 0).astype(int).tolist()[:20] + [None] * 20}
+    config = {
+        "project_id": "s",
+        "estimator": "logistic_regression",
+        "y": (X[:40, 3] > 0).astype(int).tolist()[:20] + [None] * 20,
+    }
     assert client.post("/fit", data=form_of(X[:40], **config)).status_code == 201
     for rows in (X[40:41], X[41:60]):
         assert client.post("/projects/s/pool", data=form_of(rows)).status_code == 200
@@ -282,7 +285,11 @@ def test_cached_scores_equal_those_of_a_new_worker(client, monkeypatch, dtypes, 
     monkeypatch.setattr(append, "MERGED_ROWS", merged_rows)
     rng = np.random.default_rng(0)
     first, second = ((rng.normal(size=(200, 4)) * 9).astype(dtype) for dtype in dtypes)
-    config = {"project_id": "p", "y": [int(row[0] > 0) if n < 50 else None for n, row in enumerate(first)]}
+    config = {
+        "project_id": "p",
+        "estimator": "logistic_regression",
+        "y": [int(row[0] > 0) if n < 50 else None for n, row in enumerate(first)],
+    }
     form = {
         "config": (BytesIO(json.dumps(config).encode()), "c", "application/json"),
         "X": (BytesIO(npy(first)), "X.npy"),

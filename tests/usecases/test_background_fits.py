@@ -110,7 +110,7 @@ def test_a_burst_of_labels_needs_one_more_fit(client: FlaskClient, project: str,
 def test_concurrent_fits_are_limited(tmp_path: Path, held: Held) -> None:
     client = create_app(Settings(data_dir=tmp_path, background_fits=2, log_level="error")).test_client()
     for name in "abcd":
-        body = {"project_id": name, "X": line_pool(), "y": end_labels()}
+        body = {"project_id": name, "X": line_pool(), "y": end_labels(), "estimator": "logistic_regression"}
         assert client.post("/fit", json=body, headers=BACKGROUND).status_code == 202
     for _ in range(2):
         assert held.begun.acquire(timeout=30)
@@ -344,7 +344,7 @@ def test_labels_are_stored_although_no_slot_for_the_fit_is_free(
 
 @pytest.mark.parametrize("preference", ["respond-async", "Respond-Async, wait=10", 'a="b,c", respond-async; x=1'])
 def test_a_project_is_created_before_its_fit(client: FlaskClient, held: Held, preference: str) -> None:
-    body = {"project_id": "p", "X": line_pool(), "y": end_labels()}
+    body = {"project_id": "p", "X": line_pool(), "y": end_labels(), "estimator": "logistic_regression"}
     made = client.post("/fit", json=body, headers={"Prefer": preference})
     assert (made.status_code, made.headers["Location"]) == (202, "/projects/p")
     assert made.headers["Preference-Applied"] == "respond-async"
@@ -356,7 +356,7 @@ def test_a_project_is_created_before_its_fit(client: FlaskClient, held: Held, pr
 
 @pytest.mark.parametrize("preference", ["respond-asynchronously", "wait=10", "", 'a="respond-async"'])
 def test_another_preference_is_none(client: FlaskClient, preference: str) -> None:
-    body = {"project_id": "p", "X": line_pool(), "y": end_labels()}
+    body = {"project_id": "p", "X": line_pool(), "y": end_labels(), "estimator": "logistic_regression"}
     made = client.post("/fit", json=body, headers={"Prefer": preference})
     assert (made.status_code, made.json["model_version"]) == (201, 1)
     assert "Preference-Applied" not in made.headers

@@ -68,8 +68,8 @@ def send(
 
 def fit(client: FlaskClient, X: Any, expect: int = 201, media_type: str = PARQUET, **parts: Any) -> Any:
     """Create the project `p` of a table, with labels for a third of it."""
-    config = {"project_id": "p"} | parts.pop("config", {})
-    return send(client, "/fit", expect, config, media_type, X=X, y=Y, **parts)
+    config = {"project_id": "p", "estimator": "logistic_regression"} | parts.pop("config", {})
+    return send(client, "/fit", expect, config, media_type, X=X, **{"y": Y} | parts)
 
 
 def append(client: FlaskClient, X: Any, expect: int = 200, media_type: str = PARQUET, project_id: str = "p") -> Any:
@@ -246,7 +246,7 @@ TABLES = {
 @pytest.mark.parametrize("media_type", [PARQUET, ARROW_STREAM, ARROW_FILE])
 def test_booleans_count_as_0_and_1(client: FlaskClient, X: Any, media_type: str) -> None:
     y = [1, 0, *[None] * 6]
-    reply = send(client, "/fit", 201, {"project_id": "p"}, media_type, X=X, y=y, X_test=X, y_test=[1, 0] * 4)
+    reply = fit(client, X, media_type=media_type, y=y, X_test=X, y_test=[1, 0] * 4)
     assert reply["test_score"]["accuracy"] == 1.0
     append(client, X, media_type=media_type)
     assert np.array_equal(pool(client), np.tile(FLAGS.astype(float), (2, 1)))

@@ -58,7 +58,7 @@ def test_every_format_and_operation_refuses_or_reads_it(
 ) -> None:
     post(client, "/fit", 201, project_id="old", X=line_pool())
     calls = [
-        ("/fit", {"project_id": "new"}),
+        ("/fit", {"project_id": "new", "estimator": "logistic_regression"}),
         ("/projects/old/pool", {}),
         ("/query", {"strategy": "k_center", "batch_size": 4}),
     ]

@@ -130,7 +130,7 @@ def test_a_sparse_project_moves(client, app, other):
     file = io.BytesIO()
     sparse.save_npz(file, rows)
     y = ["a", "b"] + [None] * 28
-    parts = {"config": json.dumps({"project_id": "p"}), "y": json.dumps(y)}
+    parts = {"config": json.dumps({"project_id": "p", "estimator": "logistic_regression"}), "y": json.dumps(y)}
     data = {name: (io.BytesIO(text.encode()), name, "application/json") for name, text in parts.items()}
     file.seek(0)
     assert client.post("/fit", data=data | {"X": (file, "X.npz", "application/x-npz")}).status_code == 201
