@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH
+
+SampleId = str | int
+
+INTEGER = b"\xff"
+"""The first byte of an integer id, whose decimal digits follow; no text in UTF-8 has this byte."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleIds:
-    """n unique ids: their concatenated UTF-8 bytes, where each starts, and their order by a 64-bit hash.
+    """n unique ids: their concatenated bytes (see `encode_id`), where each starts, and their order by a 64-bit hash.
 
     The arrays may be mapped from disk: finding an id takes a few short reads, reading one at a position takes one.
     """
@@ -26,9 +34,9 @@ class SampleIds:
     order: NDArray[np.int64]
 
     @classmethod
-    def build(cls, names: Sequence[str]) -> SampleIds:
+    def build(cls, names: Sequence[SampleId]) -> SampleIds:
         """Build the index of unique ids, given in the order of the pool's rows."""
-        encoded = [name.encode() for name in names]
+        encoded = list(map(encode_id, names))
         starts = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(name) for name in encoded], out=starts[1:])
         hashes = np.fromiter(map(hash_of, encoded), np.uint64, len(encoded))
@@ -56,13 +64,13 @@ class SampleIds:
     def __len__(self) -> int:
         return len(self.order)
 
-    def names_at(self, positions: Iterable[int]) -> list[str]:
+    def names_at(self, positions: Iterable[int]) -> list[SampleId]:
         """Return the ids of some rows."""
-        return [self._encoded(position).decode() for position in positions]
+        return [decode_id(self._encoded(position)) for position in positions]
 
-    def find(self, name: str) -> int | None:
+    def find(self, name: SampleId) -> int | None:
         """Return the position of an id, None if it is unknown."""
-        wanted = name.encode()
+        wanted = encode_id(name)
         rank = int(np.searchsorted(self.hashes, np.uint64(hash_of(wanted))))
         return next((at for at in self._positions_from(rank, hash_of(wanted)) if self._encoded(at) == wanted), None)
 
@@ -76,6 +84,30 @@ class SampleIds:
         return self.text[self.starts[position] : self.starts[position + 1]].tobytes()
 
 
+def wrong_id(value: Any) -> str | None:
+    """Return why a value is not a sample's id, or None if it is one."""
+    if type(value) is int:
+        return None if INT64_MIN <= value <= INT64_MAX else "must fit 64 bits"
+    if isinstance(value, str) and 1 <= len(value) <= MAX_LABEL_LENGTH:
+        return None
+    return f"must be a string of 1 to {MAX_LABEL_LENGTH} characters or an integer"
+
+
+def encode_id(name: SampleId) -> bytes:
+    """Return an id as bytes: text in UTF-8, or INTEGER and decimal digits, so that 12 and "12" differ."""
+    return name.encode() if isinstance(name, str) else INTEGER + str(name).encode()
+
+
+def decode_id(encoded: bytes) -> SampleId:
+    """Return the id of its bytes. Raises ValueError for bytes that are none."""
+    return int(encoded[1:]) if encoded[:1] == INTEGER else encoded.decode()
+
+
+def type_of_ids(name: SampleId) -> str:
+    """Return the JSON type of an id, with its article."""
+    return "a string" if isinstance(name, str) else "an integer"
+
+
 def hash_of(encoded: bytes) -> int:
     """Return a 64-bit hash of an id, the same in every process."""
     return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")
@@ -83,7 +115,7 @@ def hash_of(encoded: bytes) -> int:
 
 @dataclass(frozen=True, eq=False)
 class PoolIds:
-    """The ids of a whole pool, in one or more parts; unique over all parts."""
+    """The ids of a whole pool, in one or more parts: of one type, and unique over all parts."""
 
     parts: tuple[SampleIds, ...]
 
@@ -92,7 +124,7 @@ class PoolIds:
         """The position of each part's first id, followed by the number of ids."""
         return [0, *accumulate(map(len, self.parts))]
 
-    def names_at(self, positions: Sequence[int]) -> list[str]:
+    def names_at(self, positions: Sequence[int]) -> list[SampleId]:
         """Return the ids of some rows."""
         starts = self.starts
         homes = [bisect.bisect_right(starts, position) - 1 for position in positions]
@@ -101,16 +133,21 @@ class PoolIds:
             for home, position in zip(homes, positions, strict=True)
         ]
 
-    def find(self, name: str) -> int | None:
+    @cached_property
+    def type_name(self) -> str:
+        """The JSON type of the ids, with its article."""
+        return type_of_ids(self.names_at([0])[0])
+
+    def find(self, name: SampleId) -> int | None:
         """Return the position of an id, None if it is unknown."""
         for part, start in zip(self.parts, self.starts, strict=False):
             if (found := part.find(name)) is not None:
                 return start + found
         return None
 
-    def find_known(self, names: Sequence[str]) -> Iterator[int]:
+    def find_known(self, names: Sequence[SampleId]) -> Iterator[int]:
         """Yield the positions in `names` of those that exist already."""
-        hashes = np.fromiter((hash_of(name.encode()) for name in names), np.uint64, len(names))
+        hashes = np.fromiter((hash_of(encode_id(name)) for name in names), np.uint64, len(names))
         alike = np.zeros(len(names), np.bool_)
         for part in self.parts:
             ranks = np.searchsorted(part.hashes, hashes)

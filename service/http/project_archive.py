@@ -26,7 +26,7 @@ from marshmallow import ValidationError
 from service import __version__
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Votes
 from service.domain.project import MAX_CLASSES, ConsensusMethod, SimilarLabels
-from service.domain.sample_ids import SampleIds
+from service.domain.sample_ids import SampleId, SampleIds, decode_id
 from service.errors import InvalidRequest
 from service.http.body.formats.archive import (
     MANIFEST,
@@ -99,7 +99,7 @@ class FactsSchema(BaseSchema):
     consensus = RuleField(fields.one_of(*get_args(ConsensusMethod)), required=True)
     classes = RuleField(list_or_empty(label_fields.class_list(), MAX_CLASSES), required=True)
     classes_declared = RuleField(fields.boolean(), required=True)
-    annotators = RuleField(list_or_empty(fields.sample_ids(), MAX_ANNOTATORS), required=True)
+    annotators = RuleField(list_or_empty(fields.unique_names("names"), MAX_ANNOTATORS), required=True)
     # Archives of earlier versions lack these.
     feature_names = RuleField(fields.feature_names(), load_default=None, allow_none=True)
     skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
@@ -271,7 +271,7 @@ def read_segments(
 
 def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[SampleIds]:
     """Yield the ids of each segment, one for each row and unique in the project."""
-    known: set[str] = set()
+    known: set[SampleId] = set()
     for number, rows in enumerate(segments, 1):
         starts, text = f"ids-{number}.starts.npy", f"ids-{number}.text.npy"
         edges = archive.array(starts, "i", rows.n_rows + 1).astype(np.int64)
@@ -284,9 +284,11 @@ def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[Sampl
         if len(data) != edges[-1]:
             raise InvalidRequest.at(member_pointer(starts), "must end at the length of the text")
         with errors_at_member(text):
-            names = fields.sample_ids().read([data[a:b].decode() for a, b in pairwise(edges.tolist())])
+            names = fields.sample_ids().read([decode_id(data[a:b]) for a, b in pairwise(edges.tolist())])
             if not known.isdisjoint(names):
                 raise ValueError("repeats an id of another segment; ids must be unique")
+            if known and type(names[0]) is not type(next(iter(known))):
+                raise ValueError("has ids of another type than the first segment")
         known.update(names)
         yield SampleIds.build(names)
 

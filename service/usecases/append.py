@@ -11,7 +11,7 @@ import numpy as np
 from service.domain.labels import EncodedLabels, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, Segment, encode_labels, extend_classes
-from service.domain.sample_ids import PoolIds, SampleIds
+from service.domain.sample_ids import PoolIds, SampleId, SampleIds, type_of_ids
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.pool import Rows, common_dtype, concatenate_rows, count_cells
 from service.store import Part, Snapshot, Store
@@ -46,7 +46,7 @@ class AppendRequest:
     project_id: str
     X: StagedRows
     y: EncodedLabels | None = None
-    ids: Sequence[str] | None = None
+    ids: Sequence[SampleId] | None = None
     missing_is_class: bool = False
 
 
@@ -128,6 +128,9 @@ def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) ->
     if not project.has_ids and request.ids is not None:
         raise InvalidRequest.at("/ids", "must be omitted: this project was made without ids")
     if request.ids is not None and snapshot.ids is not None:
+        given, wanted = type_of_ids(request.ids[0]), snapshot.ids.type_name
+        if given != wanted:
+            raise InvalidRequest.at("/ids/0", f"is {given}; each id of this project is {wanted}")
         known = list(islice(snapshot.ids.find_known(request.ids), MAX_ERRORS + 1))
         if known:
             raise InvalidRequest(FieldError(f"/ids/{position}", "is in the pool already") for position in known)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.labels import Label
+from service.domain.sample_ids import SampleId
 from service.errors import InvalidRequest
 from service.strategies import STRATEGIES, Need, Question, resolve_strategy
 from service.strategies.engine.explain import (
@@ -37,7 +38,7 @@ class Neighbor:
     """The labelled sample nearest to another, by Euclidean distance in the units of the features."""
 
     index: int
-    id: str | None
+    id: SampleId | None
     label: Label
     distance: float
 
@@ -69,7 +70,7 @@ class Names:
 
     classes: Sequence[Label] | None
     labels: Sequence[Label]
-    ids: Callable[[Sequence[int]], list[str]] | None
+    ids: Callable[[Sequence[int]], list[SampleId]] | None
 
 
 def explain(

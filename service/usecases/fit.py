@@ -23,7 +23,7 @@ from service.domain.project import (
     extend_classes,
     now,
 )
-from service.domain.sample_ids import SampleIds
+from service.domain.sample_ids import SampleId, SampleIds
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
 from service.learning.estimators import check_accepts_sparse, resolve_estimator
 from service.learning.pool import Pool
@@ -64,7 +64,7 @@ class FitRequest:
     project_id: str
     X: StagedRows | None = None
     y: EncodedLabels | None = None
-    ids: Sequence[str] | None = None
+    ids: Sequence[SampleId] | None = None
     feature_names: Sequence[str] | None = None
     held_out: HeldOutUpload | None = None
     classes: Sequence[Label] | None = None

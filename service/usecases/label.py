@@ -12,7 +12,7 @@ from typing import Literal
 from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Label, Votes, cast_votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, extend_classes
-from service.domain.sample_ids import PoolIds
+from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
 from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
 from service.store import Part, Snapshot, Store
 from service.usecases.leases import drop_ended_leases
@@ -34,7 +34,7 @@ class SubmittedLabel:
     """
 
     index: int | None
-    sample_id: str | None
+    sample_id: SampleId | None
     label: Label | None
     annotator: str | None = None
     query_id: str | None = None
@@ -162,12 +162,9 @@ def find_samples(project: Project, ids: PoolIds | None, labels: Sequence[Submitt
         if record.index is not None:
             index: int | None = record.index if record.index < project.n_samples else None
             problem = FieldError(f"/labels/{position}/index", f"must be from 0 to {project.n_samples - 1}")
-        elif ids is None:
-            index = None
-            problem = FieldError(f"/labels/{position}/id", "this project has no ids; use index")
-        else:
-            index = ids.find(record.sample_id or "")
-            problem = FieldError(f"/labels/{position}/id", "is not an id of the pool")
+        elif record.sample_id is not None:
+            index = None if ids is None else ids.find(record.sample_id)
+            problem = FieldError(f"/labels/{position}/id", why_unknown(ids, record.sample_id))
         if index is None:
             errors.append(problem)
         else:
@@ -175,6 +172,16 @@ def find_samples(project: Project, ids: PoolIds | None, labels: Sequence[Submitt
     if errors:
         raise InvalidRequest(errors)
     return indices
+
+
+def why_unknown(ids: PoolIds | None, sample_id: SampleId) -> str:
+    """Return why a pool has no sample with this id."""
+    if ids is None:
+        return "this project has no ids; use index"
+    given = type_of_ids(sample_id)
+    if given != ids.type_name:
+        return f"is {given}; each id of this project is {ids.type_name}"
+    return "is not an id of the pool"
 
 
 def refuse_repeated(labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:

@@ -20,6 +20,7 @@ from service.domain.leases import (
     without_lease,
 )
 from service.domain.project import MICROSECONDS, Project, format_time, now
+from service.domain.sample_ids import SampleId
 from service.learning.scoring import THREADS, Backend
 from service.store import Part, Store, Transaction
 from service.usecases.query import query_project
@@ -34,7 +35,7 @@ class LeaseRecord:
     query_id: str
     annotator: str
     indices: list[int]
-    ids: list[str] | None
+    ids: list[SampleId] | None
     leased_at: str
     expires_at: str
 
@@ -130,7 +131,7 @@ def drop_ended_leases(transaction: Transaction, index: int) -> None:
         transaction.keep_leases(alive.with_leases(alive.all))
 
 
-def lease_record(lease: Lease, names: Callable[[Sequence[int]], list[str]] | None) -> LeaseRecord:
+def lease_record(lease: Lease, names: Callable[[Sequence[int]], list[SampleId]] | None) -> LeaseRecord:
     """Return a lease as a record."""
     indices = lease.index.tolist()
     return LeaseRecord(

@@ -23,6 +23,7 @@ from service.domain.project import (
     TestScore,
     format_times,
 )
+from service.domain.sample_ids import SampleId
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 
@@ -97,7 +98,7 @@ class StoredLabel:
     """A stored label or skip; `labeled_at` in RFC 3339 format."""
 
     index: int
-    id: str | None
+    id: SampleId | None
     label: Label | None
     skip: bool
     annotator: str | None

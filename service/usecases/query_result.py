@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from service.domain.labels import Label
 from service.domain.project import Project
+from service.domain.sample_ids import SampleId
 from service.strategies import Selection
 from service.usecases.explain import Explanation
 
@@ -26,7 +27,7 @@ class QueryResult:
     project_id: str | None
     query_id: str
     indices: list[int]
-    ids: list[str] | None
+    ids: list[SampleId] | None
     scores: list[float | None] | None
     strategy: str
     fallback_reason: str | None

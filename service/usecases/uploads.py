@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from service.domain.labels import EncodedLabels, Label, is_blank, missing_spellings
 from service.domain.new_labels import wrong_text
 from service.domain.project import Project, quote_label
+from service.domain.sample_ids import SampleId
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
 
 
-def check_lengths(n_samples: int, y: EncodedLabels | None, ids: Sequence[str] | None) -> None:
+def check_lengths(n_samples: int, y: EncodedLabels | None, ids: Sequence[SampleId] | None) -> None:
     """Raise InvalidRequest unless X has one label and one id for each row, if any."""
     given = {"/y": None if y is None else len(y.codes), "/ids": None if ids is None else len(ids)}
     errors = [

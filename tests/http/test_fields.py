@@ -105,7 +105,7 @@ REFUSED = [
     (ANSWERS, [{"index": 1, "label": "a", "skip": True}], "/0"),
     (ANSWERS, [{"index": 1, "skip": False}], "/0"),
     *((ANSWERS, [{"index": value, "skip": True}], "/0/index") for value in (-1, 1.0, True, "1", None, 2**64)),
-    *((ANSWERS, [{"id": value, "skip": True}], "/0/id") for value in ("", TOO_LONG, 1, None)),
+    *((ANSWERS, [{"id": value, "skip": True}], "/0/id") for value in ("", TOO_LONG, 1.0, True, 2**64, None)),
     *((ANSWERS, [{"id": "a", "label": value}], "/0/label") for value in (None, "", TOO_LONG, 0.5, [], 2**63)),
     *((ANSWERS, [{"id": "a", "skip": value}], "/0/skip") for value in (1, "true", None)),
     *((ANSWERS, [{"id": "a", "skip": True, "annotator": value}], "/0/annotator") for value in ("", TOO_LONG, 1)),
@@ -246,8 +246,8 @@ def test_a_held_out_column_needs_every_label():
     assert refusal(LABELS, np.array(["", "a"])) == ["/0"]
 
 
-@pytest.mark.parametrize("column", [np.array(["b", "a"]), np.array(["b", "ä😀"], ">U2")])
-def test_a_column_of_text_becomes_ids(column):
+@pytest.mark.parametrize("column", [np.array(["b", "a"]), np.array(["b", "ä😀"], ">U2"), np.array([2, 1], "u1")])
+def test_a_column_becomes_ids(column):
     assert fields.sample_ids().read(column) == column.tolist()
 
 
@@ -256,7 +256,7 @@ def test_a_column_of_text_becomes_ids(column):
     [
         (np.array(["a", "b", "a"]), ["/2"]),
         (np.array(["a", ""]), ["/1"]),
-        (np.array([1, 2]), [""]),
+        (np.array([1.0, 2.0]), [""]),
         (np.array([b"a"]), [""]),
         (np.array([], "U1"), [""]),
         (np.array([0xD800], "u4").view("U1"), [""]),

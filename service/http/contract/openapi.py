@@ -25,6 +25,7 @@ from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
 from service.http.routes import OPERATIONS
 from service.http.schemas.base import RuleField
+from service.http.schemas.fields import SAMPLE_ID_SCHEMA
 from service.http.schemas.label_fields import LABEL_SCHEMA
 from service.settings import Settings
 
@@ -170,6 +171,7 @@ def build() -> dict[str, Any]:
     converter: Any = plugin.converter
     converter.add_attribute_function(schema_of_rule)
     spec.components.schema("LabelValue", LABEL_SCHEMA)
+    spec.components.schema("SampleId", SAMPLE_ID_SCHEMA)
     spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer", "description": SECURITY})
     for operation in OPERATIONS.all:
         spec.path(path=route_of_contract(operation.path), operations={operation.method.lower(): describe(operation)})

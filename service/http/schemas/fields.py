@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH
+from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH
 from service.domain.parameters import unknown_name
+from service.domain.sample_ids import SampleId, type_of_ids, wrong_id
 from service.errors import MAX_ERRORS
-from service.http.schemas.base import Rule
+from service.http.schemas.base import JsonSchema, Rule
 from service.learning.pool import StagedMatrix
 
 MAX_MEMBERS = 100
@@ -238,20 +239,58 @@ def refuse_broken_text(column: NDArray[Any]) -> None:
         raise ValidationError("has text that is not valid Unicode")
 
 
+SAMPLE_ID: JsonSchema = {"$ref": "#/components/schemas/SampleId"}
+SAMPLE_ID_OR_NULL: JsonSchema = {"anyOf": [SAMPLE_ID, {"type": "null"}]}
+SAMPLE_ID_SCHEMA: JsonSchema = {
+    "description": "A string of 1 to 256 characters or a 64-bit integer; one type per project.",
+    "oneOf": [
+        {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
+        {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+    ],
+}
+
+
+def sample_id() -> Rule:
+    """The id of a sample."""
+
+    def read(value: Any) -> SampleId:
+        if problem := wrong_id(value):
+            raise ValidationError(problem)
+        found: SampleId = value
+        return found
+
+    return Rule(read, SAMPLE_ID)
+
+
 def sample_ids() -> Rule:
-    """A list of unique strings -> list; or a column of fixed-width text."""
+    """A list of unique strings or unique integers -> list; or a column of fixed-width text or integers."""
 
-    def read(value: Any) -> list[str]:
+    def read(value: Any) -> list[SampleId]:
         if isinstance(value, np.ndarray):
-            if value.dtype.kind != "U":
-                raise ValidationError(f"has dtype {value.dtype}; send fixed-width text")
-            refuse_broken_text(value)
+            if value.dtype.kind not in "Uiu":
+                raise ValidationError(f"has dtype {value.dtype}; send integers or fixed-width text")
+            if value.dtype.kind == "U":
+                refuse_broken_text(value)
             value = value.tolist()
-        names: list[str] = unique.read(value)
-        return names
+        if not isinstance(value, list) or not value:
+            raise ValidationError("must be a non-empty list of ids")
+        if wrong := first_few(wrong_ids(value)):
+            raise ValidationError(wrong)
+        if len(set(value)) < len(value):
+            raise ValidationError(first_few(repeated_names(value, "ids")))
+        return value
 
-    unique = unique_names("ids")
-    return Rule(read, unique.schema)
+    return Rule(read, {"type": "array", "minItems": 1, "uniqueItems": True, "items": SAMPLE_ID})
+
+
+def wrong_ids(values: list[Any]) -> Iterable[tuple[int, str]]:
+    """Yield the values that are not ids, or of another type than the first."""
+    first = values[0]
+    for at, value in enumerate(values):
+        if problem := wrong_id(value):
+            yield at, problem
+        elif type(value) is not type(first) and not wrong_id(first):
+            yield at, f"is {type_of_ids(value)}, but the first id is {type_of_ids(first)}"
 
 
 def feature_names() -> Rule:
@@ -280,9 +319,9 @@ def unique_names(what: str) -> Rule:
     return Rule(read, {"type": "array", "minItems": 1, "uniqueItems": True, "items": items})
 
 
-def repeated_names(names: list[str], what: str) -> Iterable[tuple[int, str]]:
+def repeated_names(names: Sequence[SampleId], what: str) -> Iterable[tuple[int, str]]:
     """Yield the names that occur earlier in the list."""
-    first: dict[str, int] = {}
+    first: dict[SampleId, int] = {}
     for position, name in enumerate(names):
         if first.setdefault(name, position) != position:
             yield position, f"is the same as entry {first[name]}; {what} must be unique"

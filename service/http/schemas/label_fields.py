@@ -20,6 +20,7 @@ from service.http.schemas.fields import (
     integer,
     pattern,
     refuse_broken_text,
+    sample_id,
     text,
 )
 from service.usecases.label import SubmittedLabel
@@ -159,7 +160,7 @@ ANNOTATOR = text(1, 256)
 QUERY_ID = pattern("[A-Za-z0-9_-]{1,64}")
 ANSWER_RULES = {
     "index": integer(0, INT64_MAX),
-    "id": text(1, MAX_LABEL_LENGTH),
+    "id": sample_id(),
     "label": Rule(lambda value: value, LABEL),
     "skip": boolean(),
     "annotator": ANNOTATOR,

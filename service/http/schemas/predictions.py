@@ -8,7 +8,7 @@ from marshmallow import ValidationError
 
 from service.domain.labels import INT64_MAX
 from service.http.schemas.base import BaseSchema, RawField, Rule, RuleField
-from service.http.schemas.fields import integer_text, one_of
+from service.http.schemas.fields import SAMPLE_ID_OR_NULL, integer_text, one_of
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
 from service.http.schemas.requests import safe_field
 from service.http.schemas.responses import count, listed, many, optional, or_null
@@ -76,7 +76,7 @@ class PredictionSchema(BaseSchema):
     """The prediction for one sample."""
 
     index = count("The sample's position in the pool.")
-    id = RawField(or_null("string"), "Its id; null without ids.")
+    id = RawField(SAMPLE_ID_OR_NULL, "Its id; null without ids.")
     label = RawField(LABEL_OR_NULL, "The most probable class; null where the model gives no finite probability.")
     confidence = RawField(or_null("number"), "The probability of that class, by the model.")
     probabilities = optional(

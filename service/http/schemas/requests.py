@@ -76,7 +76,7 @@ class FitSchema(BaseSchema):
     X = RuleField(fields.features(), "The pool, n rows of d numbers. Required for a new project.")
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
     missing_label = missing_label_field()
-    ids = RuleField(fields.sample_ids(), "n unique strings: the caller's own ids of the samples.")
+    ids = RuleField(fields.sample_ids(), "n unique strings, or n unique integers: the caller's own ids of the samples.")
     feature_names = RuleField(
         fields.feature_names(),
         "d unique names of the columns of X; a table of Arrow or Parquet brings its own. Columns of later tables are "
@@ -135,7 +135,9 @@ class AppendSchema(BaseSchema):
     X = RuleField(fields.features(), "The new samples, with as many columns as the pool.", required=True)
     y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them; null = unlabelled.")
     missing_label = missing_label_field()
-    ids = RuleField(fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids.")
+    ids = RuleField(
+        fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids, and of their type."
+    )
 
 
 class QuerySchema(BaseSchema):

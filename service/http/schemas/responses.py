@@ -9,6 +9,7 @@ from marshmallow import fields
 from service.domain.events import KINDS
 from service.domain.project import format_time
 from service.http.schemas.base import BaseSchema, JsonSchema, RawField
+from service.http.schemas.fields import SAMPLE_ID, SAMPLE_ID_OR_NULL
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
 from service.usecases.explain import MAX_CANDIDATES
 
@@ -172,7 +173,7 @@ class NeighborSchema(BaseSchema):
     """The labelled sample nearest to another."""
 
     index = count("Its position in the pool.")
-    id = RawField(or_null("string"), "Its id; null without ids.")
+    id = RawField(SAMPLE_ID_OR_NULL, "Its id; null without ids.")
     label = RawField(LABEL, "Its label.")
     distance = RawField(or_null("number"), "Euclidean, in the units of the features; null beyond the range of numbers.")
 
@@ -227,7 +228,7 @@ class QueryReplySchema(BaseSchema):
     project_id = RawField(or_null("string"), "The project's name; null without a project.")
     query_id = string("Id of this query; send it back with the labels.")
     indices = RawField(many({"type": "integer", "minimum": 0}), "Positions in the pool, in the order in which to ask.")
-    ids = RawField({**or_null("array"), "items": {"type": "string"}}, "The ids of these samples; null without ids.")
+    ids = RawField({**or_null("array"), "items": SAMPLE_ID}, "The ids of these samples; null without ids.")
     scores = RawField(
         {**or_null("array"), "items": or_null("number")},
         "Higher = ask first. Null if the strategy has no scores, and for samples drawn at random.",
@@ -274,7 +275,7 @@ class LeaseSchema(BaseSchema):
     indices = RawField(
         many({"type": "integer", "minimum": 0}), "The samples not labelled yet, in the order in which to ask."
     )
-    ids = RawField({**or_null("array"), "items": {"type": "string"}}, "The ids of these samples; null without ids.")
+    ids = RawField({**or_null("array"), "items": SAMPLE_ID}, "The ids of these samples; null without ids.")
     leased_at = RawField({"type": "string", "format": "date-time"}, "Start of the lease.")
     expires_at = RawField({"type": "string", "format": "date-time"}, "End of the lease, unless it is renewed.")
 
@@ -303,7 +304,7 @@ class LabelRecordSchema(BaseSchema):
     """A stored label or skip."""
 
     index = count("The sample's position in the pool.")
-    id = RawField(or_null("string"), "Its id; null without ids.")
+    id = RawField(SAMPLE_ID_OR_NULL, "Its id; null without ids.")
     label = RawField(LABEL_OR_NULL, "The label; null for a skip.")
     skip = RawField({"type": "boolean"}, "Whether the sample cannot be labelled.")
     annotator = RawField(or_null("string"), "The annotator; null if none was named.")

@@ -11,8 +11,9 @@ import numpy as np
 import orjson
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from service.domain.labels import MAX_LABEL_LENGTH, wrong_label
+from service.domain.labels import wrong_label
 from service.domain.parameters import pointer_token, unknown_name
+from service.domain.sample_ids import SampleId, wrong_id
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.formats.spool import ArraySpool
 from service.http.body.limits import check_cells
@@ -155,7 +156,7 @@ class Records:
         self.max_kept_bytes = max_kept_bytes
         self._lines = Lines(max_line_bytes)
         self._rows = RowWriter("", staging, max_cells, below="/x")
-        self._ids: list[str] = []
+        self._ids: list[SampleId] = []
         self._labels: list[Any] = []
         self._n_kept_bytes = 0
 
@@ -192,12 +193,12 @@ class Records:
         for number, record in enumerate(records, first):
             if with_ids:
                 self._ids.append(record["id"])
-                self._count(KEPT_BYTES + len(record["id"]))
+                self._count(memory_of(record["id"]))
             label = record.get("y")
             if label is not None:
                 self._pad(number)
                 self._labels.append(label)
-                self._count(KEPT_BYTES + (len(label) if isinstance(label, str) else 0))
+                self._count(memory_of(label))
 
     def _pad(self, n_labels: int) -> None:
         missing = n_labels - len(self._labels)
@@ -209,6 +210,11 @@ class Records:
         if self._n_kept_bytes > self.max_kept_bytes:
             problem = f"the ids and labels take more than {self.max_kept_bytes} bytes"
             raise RequestEntityTooLarge(f"{problem}; send the samples in several requests")
+
+
+def memory_of(value: SampleId | bool) -> int:
+    """Return roughly the memory of an id or a label in a list, in bytes."""
+    return KEPT_BYTES + (len(value) if isinstance(value, str) else 0)
 
 
 def refuse(errors: Iterable[FieldError]) -> None:
@@ -231,7 +237,7 @@ def wrong_fields(record: Any, pointer: str, *, with_ids: bool) -> Iterator[Field
     if with_ids != ("id" in record):
         problem = "is required: line 0 has one" if with_ids else "must be left out: line 0 has none"
         yield FieldError(f"{pointer}/id", problem)
-    elif with_ids and not (isinstance(record["id"], str) and 1 <= len(record["id"]) <= MAX_LABEL_LENGTH):
-        yield FieldError(f"{pointer}/id", f"must be a string of 1 to {MAX_LABEL_LENGTH} characters")
+    elif with_ids and (wrong := wrong_id(record["id"])):
+        yield FieldError(f"{pointer}/id", wrong)
     if record.get("y") is not None and (wrong := wrong_label(record["y"])):
         yield FieldError(f"{pointer}/y", wrong)
