@@ -475,3 +475,15 @@ def test_a_fault_at_any_operation_leaves_the_whole_project_or_nothing(tmp_path, 
         assert files_below(revived.staging) <= {"lock"}
         if not faults.hit:
             break
+
+
+def test_an_archive_can_be_sent_and_received_as_octets(client):
+    client.post("/fit", json={"project_id": "p", "X": line_pool(), "y": end_labels()})
+    archive = client.get("/projects/p/export")
+    assert archive.mimetype == client.get("/projects/p/export", headers={"Accept": "*/*"}).mimetype == "application/zip"
+    octets = client.get("/projects/p/export", headers={"Accept": "application/octet-stream"})
+    assert (octets.mimetype, octets.data) == ("application/octet-stream", archive.data)
+    assert octets.headers["ETag"] != archive.headers["ETag"]
+    assert client.get("/projects/p/export", headers={"Accept": "text/csv"}).mimetype == "application/zip"
+    sent = client.post("/projects/import?project_id=q", data=octets.data, content_type="application/octet-stream")
+    assert sent.status_code == 201

@@ -23,7 +23,18 @@ from service.http.body.formats.spool import FileSink, Sink, SpoolFile
 from service.http.body.limits import COLUMNS, MATRICES, Limits
 from service.http.body.multipart import PartEnd, PartHead, split_form
 from service.http.body.stream import body_chunks, whole_body
-from service.http.media_types import ARROW_FILE, ARROW_STREAM, JSON, MULTIPART, NDJSON, NPY, NPZ, PARQUET, ZIP
+from service.http.media_types import (
+    ARROW_FILE,
+    ARROW_STREAM,
+    JSON,
+    MULTIPART,
+    NDJSON,
+    NPY,
+    NPZ,
+    OCTET_STREAM,
+    PARQUET,
+    ZIP,
+)
 from service.store.staging import Staging
 
 ALSO_NDJSON = ("application/jsonl", "application/ndjson")
@@ -180,7 +191,7 @@ def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Itera
 
 def spool_archive(request: Request, limits: Limits, staging: Staging) -> Path:
     """Write a zip archive in the body to a file, and return its path."""
-    refuse_media_type(request, ZIP)
+    refuse_media_type(request, ZIP, OCTET_STREAM)
     spool = SpoolFile(staging.new_path())
     try:
         for chunk in chunks_to_stage(request, limits, staging):

@@ -259,14 +259,14 @@ STORY = (
     ),
     Example(
         "query_project",
-        "A misspelt strategy",
+        "A misspelt parameter of the strategy",
         422,
-        body={"project_id": "flowers", "strategy": "entropi"},
+        body={"project_id": "flowers", "strategy": "power", "params": {"beat": 2}},
         reply=problem(
             422,
             "Unprocessable Entity",
-            "'entropi' is not a strategy: did you mean 'entropy'? GET /strategies lists all",
-            "/strategy",
+            "'beat' is not a parameter of strategy 'power': beta, scorer; did you mean 'beta'?",
+            "/params/beat",
         ),
     ),
     Example(
@@ -409,6 +409,14 @@ STORY = (
         },
     ),
     Example(
+        "list_project_predictions",
+        "An index beyond the pool",
+        422,
+        path=PROJECT_PATH,
+        query={"indices": "8"},
+        reply=problem(422, "Unprocessable Entity", "8 must be from 0 to 7", "/query/indices"),
+    ),
+    Example(
         "evaluate_project",
         "Too few labels to evaluate the model",
         200,
@@ -477,13 +485,6 @@ STORY = (
         200,
         query={"limit": "10", "after": "flowers"},
         reply={"projects": [], "next": None},
-    ),
-    Example(
-        "list_projects",
-        "A limit that is too low",
-        422,
-        query={"limit": "0"},
-        reply=problem(422, "Unprocessable Entity", "must be an integer from 1 to 1000", "/query/limit"),
     ),
     *(
         Example(

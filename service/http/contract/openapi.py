@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import yaml
@@ -20,13 +22,12 @@ from service.http.contract.examples import STORY
 from service.http.contract.operations import Operation, Reply, route_of_contract
 from service.http.csv_writer import SAFE_HEADER
 from service.http.docs import GUIDES
-from service.http.media_types import JSON, MULTIPART, NDJSON
+from service.http.docs.curl import pretty
+from service.http.media_types import JSON, MULTIPART, NDJSON, YAML
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
 from service.http.routes import OPERATIONS
-from service.http.schemas.base import RuleField
-from service.http.schemas.fields import SAMPLE_ID_SCHEMA
-from service.http.schemas.label_fields import LABEL_SCHEMA
+from service.http.schemas.base import COMPONENTS, RawField, RuleField, named
 from service.settings import Settings
 
 DESCRIPTION = """\
@@ -51,7 +52,10 @@ count as this annotator's, and `annotator` may be left out but must not name ano
 PATH_PARAMETERS = {
     "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
     "query_id": ({"type": "string", "minLength": 1}, "The query that made the lease."),
-    "page": ({"type": "string", "enum": list(GUIDES)}, "The page's name."),
+    "page": (
+        named("GuidePage", "The name of a page of the guide.", {"type": "string", "enum": list(GUIDES)}),
+        "The page's name.",
+    ),
     "index": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "The sample's position in the pool."),
 }
 
@@ -107,8 +111,14 @@ HEADERS = {
 MAXIMA = {"batch_size": Settings().max_batch}
 """Default maxima of the fields that a setting limits."""
 
+EVERY_REQUEST = (422,)
+"""Error statuses of every request: a query parameter may be unknown."""
+
 EVERY_BODY = (400, 408)
-"""Statuses of every request with a body."""
+"""Error statuses of every request with a body."""
+
+READERS: dict[str, Callable[[str], Any]] = {"integer": int, "number": float, "boolean": json.loads}
+"""How parameters that are not strings are read."""
 
 MEANINGS = {
     400: "The body cannot be parsed: it is incomplete, or not JSON, or not a form.",
@@ -159,7 +169,7 @@ Plain.add_representer(list, Plain.write_list)
 
 def build() -> dict[str, Any]:
     """Return the contract as plain values."""
-    plugin = MarshmallowPlugin()
+    plugin = MarshmallowPlugin(schema_name_resolver=name_of_schema)
     spec = APISpec(
         title="Active Query",
         version=__version__,
@@ -167,24 +177,44 @@ def build() -> dict[str, Any]:
         plugins=[plugin],
         info={"description": DESCRIPTION, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
         servers=[{"url": "/", "description": "This service."}],
+        tags=[{"name": group.tag, "description": group.description} for group in OPERATIONS.tags],
     )
     converter: Any = plugin.converter
-    converter.add_attribute_function(schema_of_rule)
-    spec.components.schema("LabelValue", LABEL_SCHEMA)
-    spec.components.schema("SampleId", SAMPLE_ID_SCHEMA)
+    converter.add_attribute_function(schema_of_field)
+    for name, schema in COMPONENTS.items():
+        spec.components.schema(name, schema)
     spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer", "description": SECURITY})
     for operation in OPERATIONS.all:
+        if operation.parts:
+            spec.components.schema(name_of_form(operation), form_schema(operation, converter))
         spec.path(path=route_of_contract(operation.path), operations={operation.method.lower(): describe(operation)})
     document: dict[str, Any] = tidy(spec.to_dict())
+    for (schema, *_), name in converter.refs.items():
+        described = document["components"]["schemas"]
+        described[name] = {"description": " ".join((inspect.getdoc(schema) or "").split()), **described[name]}
     for item in document["paths"].values():
         for described in item.values():
             for parameter in described.get("parameters", ()):
                 add_examples(parameter, described["operationId"])
-    return {key: document[key] for key in ("openapi", "info", "servers", "paths", "components")}
+    return {key: document[key] for key in ("openapi", "info", "servers", "tags", "paths", "components")}
 
 
-def schema_of_rule(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a field that is read by a rule."""
+def name_of_schema(schema: Any) -> str:
+    """Return the name of a schema in the contract; those of requests and replies differ."""
+    kind = schema if isinstance(schema, type) else type(schema)
+    name = kind.__name__.removesuffix("Schema")
+    return f"{name}Request" if any(kind is operation.body for operation in OPERATIONS.all) else name
+
+
+def name_of_form(operation: Operation) -> str:
+    """Return the name of the schema of an operation's form."""
+    return cast("type[Schema]", operation.body).__name__.removesuffix("Schema") + "Form"
+
+
+def schema_of_field(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a field that has one of its own."""
+    if isinstance(field, RawField):
+        return field.schema
     if not isinstance(field, RuleField):
         return {}
     return field.rule.schema | ({"maximum": MAXIMA[field.name]} if field.name in MAXIMA else {})
@@ -192,9 +222,12 @@ def schema_of_rule(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, A
 
 def describe(operation: Operation) -> dict[str, Any]:
     """Return one operation."""
-    described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
-    if operation.description:
-        described["description"] = operation.description
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.description,
+    }
     described["security"] = [] if operation.role is None else [{SECURITY_SCHEME: [str(operation.role)]}]
     parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
     if operation.method == "POST":
@@ -207,9 +240,9 @@ def describe(operation: Operation) -> dict[str, Any]:
         ]
     if parameters:
         described["parameters"] = parameters
-    if operation.file:
-        shape = {"type": "string", "contentMediaType": operation.file}
-        described["requestBody"] = {"required": True, "content": {operation.file: {"schema": shape}}}
+    if operation.files:
+        content = {media_type: {"schema": binary(media_type)} for media_type in operation.files}
+        described["requestBody"] = {"required": True, "content": content}
     if operation.body:
         described["requestBody"] = {"required": not operation.optional, "content": request_content(operation)}
     described["responses"] = responses(operation)
@@ -250,34 +283,28 @@ def request_content(operation: Operation) -> dict[str, Any]:
         content[JSON]["examples"] = bodies
     if operation.parts:
         content[MULTIPART] = form(operation)
-        forms = examples((example.title, dict(example.parts)) for example in told if example.parts is not None)
+        forms = examples((example.title, sent_parts(example.parts)) for example in told if example.parts is not None)
         if forms:
             content[MULTIPART]["examples"] = forms
     if operation.lines:
-        content[NDJSON] = {"schema": {"type": "string", "description": f"Each line is {operation.lines}."}}
+        content[NDJSON] = {"schema": {**binary(NDJSON), "description": f"Each line is {operation.lines}."}}
     return content
 
 
+def binary(media_type: str) -> dict[str, Any]:
+    """Return the schema of a file: by `format` as most generators of clients read it, and as OpenAPI 3.1 wants it."""
+    return {"type": "string", "format": "binary", "contentMediaType": media_type}
+
+
+def sent_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a form as an example shows them: `config` as an object, the arrays as files of JSON."""
+    return {name: value if name == "config" else pretty(value) for name, value in parts.items()}
+
+
 def form(operation: Operation) -> dict[str, Any]:
-    """Return the form of an operation: arrays as files, and all other fields in `config`."""
-    schema = cast("type[Schema]", operation.body)
-    schema_fields = schema().fields
-    described = {
-        name: {
-            "type": "string",
-            "contentMediaType": next(iter(FORMATS[name])),
-            "description": field.metadata["description"],
-        }
-        for name, field in schema_fields.items()
-        if name in operation.parts
-    }
+    """Return the body of a form, with the media types of its parts."""
     return {
-        "schema": {
-            "type": "object",
-            "required": ["X"] if schema_fields["X"].required else ["config"],
-            "additionalProperties": False,
-            "properties": {"config": config_of(schema, operation.parts), **described},
-        },
+        "schema": {"$ref": f"#/components/schemas/{name_of_form(operation)}"},
         "encoding": {
             "config": {"contentType": JSON},
             **{name: {"contentType": ", ".join(FORMATS[name])} for name in operation.parts},
@@ -285,10 +312,30 @@ def form(operation: Operation) -> dict[str, Any]:
     }
 
 
+def form_schema(operation: Operation, converter: Any) -> dict[str, Any]:
+    """Return the schema of an operation's form: arrays as files, and all other fields in `config`."""
+    schema = cast("type[Schema]", operation.body)
+    schema_fields = schema().fields
+    described = {
+        name: {**binary(next(iter(FORMATS[name]))), "description": field.metadata["description"]}
+        for name, field in schema_fields.items()
+        if name in operation.parts
+    }
+    config = converter.resolve_nested_schema(config_of(schema, operation.parts))
+    return {
+        "description": f"{operation.summary}: a form with arrays as files.",
+        "type": "object",
+        "required": ["X"] if schema_fields["X"].required else ["config"],
+        "additionalProperties": False,
+        "properties": {"config": {**config, "description": "All other fields."}, **described},
+    }
+
+
 def config_of(schema: type[Schema], parts: tuple[str, ...]) -> type[Schema]:
     """Return the schema of the part `config`: the fields that have no part of their own."""
     options = type("Meta", (schema.Meta,), {"exclude": parts})
-    return type(schema.__name__.replace("Schema", "ConfigSchema"), (schema,), {"Meta": options})
+    name = schema.__name__.replace("Schema", "ConfigSchema")
+    return type(name, (schema,), {"Meta": options, "__doc__": "The fields of a form that are not files."})
 
 
 def responses(operation: Operation) -> dict[str, Any]:
@@ -296,11 +343,18 @@ def responses(operation: Operation) -> dict[str, Any]:
     responses = {str(status): success(operation, status, reply) for status, reply in operation.replies.items()}
     if is_cached(operation):
         responses["304"] = {"description": "The caller's copy is current.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
-    has_body = operation.body or operation.file
-    conditions = (412, 422) if is_cached(operation) else ()
-    keys = (409, 422) if operation.method == "POST" else ()
+    has_body = operation.body or operation.files
+    conditions = (412,) if is_cached(operation) else ()
+    keys = (409,) if operation.method == "POST" else ()
     statuses = sorted(
-        {*operation.problems, *(EVERY_BODY if has_body else ()), *refusals(operation), *conditions, *keys}
+        {
+            *EVERY_REQUEST,
+            *operation.problems,
+            *(EVERY_BODY if has_body else ()),
+            *refusals(operation),
+            *conditions,
+            *keys,
+        }
     )
     for status in statuses:
         responses[str(status)] = failure(MEANINGS[status], operation, status)
@@ -327,7 +381,10 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
             for name in reply.headers + reply.some_headers
         },
     }
-    content: dict[str, Any] = {media_type: {"schema": {"type": "string"}} for media_type in reply.media_types}
+    content: dict[str, Any] = {
+        media_type: {"schema": {"type": "string"} if is_text(media_type) else binary(media_type)}
+        for media_type in reply.media_types
+    }
     if reply.schema:
         content = {JSON: {"schema": reply.schema}} | content
     for media_type, body in content.items():
@@ -342,6 +399,11 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
     if content:
         described["content"] = content
     return described
+
+
+def is_text(media_type: str) -> bool:
+    """Return whether files of a media type are text."""
+    return media_type.startswith("text/") or media_type == YAML
 
 
 def failure(description: str, operation: Operation, status: int | None) -> dict[str, Any]:
@@ -367,7 +429,7 @@ def examples(titled: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def add_examples(parameter: dict[str, Any], operation: str) -> None:
     """Add to a parameter its values in the story, under the names of their examples."""
-    read = int if parameter["schema"].get("type") == "integer" else str
+    read = READERS.get(parameter["schema"].get("type"), str)
     told = [
         (example.title, {**example.path, **example.query, **example.headers})
         for example in STORY

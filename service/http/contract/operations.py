@@ -34,14 +34,15 @@ class Reply:
 class Operation:
     """An endpoint. `path` is Flask's rule; `problems` are its error statuses beyond those of all endpoints.
 
-    `role` is the lowest role that may call it; None = no key is needed. `parts` are the fields that may be parts of a
-    form; the others are in its part `config`. With `lines` the body may also be NDJSON, each line as this text says.
-    `headers` are the request headers it reads. With `file` the body is a file of this media type. An `optional` body
-    may be left out.
+    `tag` is the group of endpoints that it belongs to. `role` is the lowest role that may call it; None = no key is
+    needed. `parts` are the fields that may be parts of a form; the others are in its part `config`. With `lines` the
+    body may also be NDJSON, each line as this text says. `headers` are the request headers it reads. With `files` the
+    body is a file of one of these media types. An `optional` body may be left out.
     """
 
     method: str
     path: str
+    tag: str
     role: Role | None
     view: View
     replies: Mapping[int, Reply]
@@ -51,7 +52,7 @@ class Operation:
     query: type[Schema] | None = None
     headers: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
-    file: str | None = None
+    files: tuple[str, ...] = ()
     optional: bool = False
 
     @property
@@ -79,8 +80,10 @@ def route_of_contract(rule: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Endpoints in the order of the documentation."""
+    """The endpoints of one tag, in the order of the documentation; `description` is a sentence about them."""
 
+    tag: str
+    description: str
     all: list[Operation] = field(default_factory=list)
 
     def add(
@@ -96,16 +99,41 @@ class Operations:
         query: type[Schema] | None = None,
         headers: tuple[str, ...] = (),
         problems: tuple[int, ...] = (),
-        file: str | None = None,
+        files: tuple[str, ...] = (),
         optional: bool = False,
     ) -> Callable[[View], View]:
         """Register the decorated function as an endpoint."""
 
         def register(view: View) -> View:
             operation = Operation(
-                method, path, role, view, replies, body, parts, lines, query, headers, problems, file, optional
+                method,
+                path,
+                self.tag,
+                role,
+                view,
+                replies,
+                body,
+                parts,
+                lines,
+                query,
+                headers,
+                problems,
+                files,
+                optional,
             )
             self.all.append(operation)
             return view
 
         return register
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The endpoints of all tags, in the order of the documentation."""
+
+    tags: tuple[Operations, ...]
+
+    @property
+    def all(self) -> list[Operation]:
+        """All endpoints."""
+        return [operation for tag in self.tags for operation in tag.all]

@@ -33,7 +33,8 @@ class Request:
             command += f" -H {shlex.quote(f'{name}: {value}')}"
         if self.media_type == MULTIPART:
             for name, value in self.body.items():
-                command += f" -F {shlex.quote(f'{name}={form_text(pretty(value))};type={JSON}')}"
+                part = value if isinstance(value, str) else pretty(value)  # a file is text
+                command += f" -F {shlex.quote(f'{name}={form_text(part)};type={JSON}')}"
         elif self.media_type:
             command += f" -H {shlex.quote(f'Content-Type: {self.media_type}')} -d {shlex.quote(pretty(self.body))}"
         return command

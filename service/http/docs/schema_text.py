@@ -37,7 +37,7 @@ class SchemaText:
             return f"value{plural} of any type"
         if schema.get("format") == "date-time":
             return f"time{plural} (RFC 3339)"
-        return ("file" if "contentMediaType" in schema else str(schema["type"])) + plural
+        return ("file" if schema.get("format") == "binary" else str(schema["type"])) + plural
 
     def limits_of(self, schema: Schema) -> list[str]:
         """Return the limits of a value; where several types are allowed, each limit names its type."""
@@ -129,10 +129,10 @@ def limits(schema: Schema) -> Iterator[str]:
         yield "no item twice"
     if "pattern" in schema:
         yield f"matches {code(schema['pattern'])}"
+    if "const" in schema:
+        yield f"only {code(schema['const'])}"
     if "enum" in schema:
         yield f"one of {any_of([code(value) for value in schema['enum']])}"
-    for rule in get("allOf", ()):
-        yield f"either {any_of([code(name) for each in rule['oneOf'] for name in each['required']])}"
 
 
 def between(minimum: int | None, maximum: int | None) -> str:

@@ -19,7 +19,7 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
 from service.auth.keyfile import KeyRing
 from service.auth.keys import ANONYMOUS, Caller, Role
 from service.errors import ProjectNotFound
-from service.http.contract.operations import Operations
+from service.http.contract.operations import Contract
 from service.http.middleware.request_log import log_project
 from service.usecases.label import LabelRequest
 
@@ -28,9 +28,9 @@ HEADER = "'Authorization: Bearer <key>'"
 REALM = "Active Query"
 
 
-def register(app: Flask, ring: KeyRing | None, operations: Operations) -> None:
+def register(app: Flask, ring: KeyRing | None, contract: Contract) -> None:
     """Check the caller's role and project before every request; without a key ring every caller may do anything."""
-    roles = {f"api.{operation.name}": operation.role for operation in operations.all}
+    roles = {f"api.{operation.name}": operation.role for operation in contract.all}
 
     @app.before_request
     def authorize() -> None:

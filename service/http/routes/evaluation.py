@@ -15,7 +15,7 @@ from service.usecases import evaluation
 
 EVALUATION = EvaluationSchema()
 
-operations = Operations()
+operations = Operations("Evaluation", "Measure a project's model on its pool.")
 
 
 @operations.add(

@@ -24,7 +24,7 @@ from service.usecases import fit
 
 FIT = FitSchema()
 
-operations = Operations()
+operations = Operations("Fit", "Create and train projects.")
 
 
 @operations.add(

@@ -25,7 +25,7 @@ from service.usecases import label, projects
 
 LABEL, LABEL_LIST_QUERY, LABEL_REPLY = LabelSchema(), LabelListQuerySchema(), responses.LabelReplySchema()
 
-operations = Operations()
+operations = Operations("Label", "Send, list and retract labels.")
 
 
 @operations.add(

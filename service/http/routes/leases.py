@@ -16,7 +16,7 @@ from service.usecases import leases
 
 RENEW, LEASE_REPLY, LEASES_REPLY = RenewSchema(), responses.LeaseSchema(), responses.LeaseListSchema()
 
-operations = Operations()
+operations = Operations("Leases", "List, renew and release leases.")
 
 
 @operations.add(
@@ -63,6 +63,9 @@ def renew_lease(project_id: str, query_id: str) -> Response:
     problems=(404, 422, 503, 507),
 )
 def release_lease(project_id: str, query_id: str) -> Response:
-    """Release a lease."""
+    """Release a lease.
+
+    Its samples can be queried by other annotators at once.
+    """
     leases.release_lease(current_context().store, project_id, query_id, auth.check_lease_holder)
     return empty_response()

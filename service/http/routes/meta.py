@@ -19,14 +19,17 @@ from service.learning import estimators
 
 STRATEGIES_REPLY, ESTIMATORS_REPLY = responses.StrategyListSchema(), responses.EstimatorListSchema()
 
-operations = Operations()
+operations = Operations("Service", "What the service offers, its health, metrics and documentation.")
 
 
 @operations.add(
     "GET", "/strategies", role=Role.READER, replies={200: Reply("The strategies.", responses.StrategyListSchema)}
 )
 def list_strategies() -> Response:
-    """List the query strategies, with their parameters and sources."""
+    """List the query strategies, with their parameters and sources.
+
+    Each says what it needs of the model and the pool, so that a tool can offer those that will run.
+    """
     return json_response(STRATEGIES_REPLY.dump({"strategies": strategies.STRATEGIES.values()}))
 
 
@@ -34,13 +37,19 @@ def list_strategies() -> Response:
     "GET", "/estimators", role=Role.READER, replies={200: Reply("The estimators.", responses.EstimatorListSchema)}
 )
 def list_estimators() -> Response:
-    """List the estimators, with their parameters."""
+    """List the estimators, with their parameters.
+
+    Each is an `estimator` of `POST /fit`, and says whether it can train on sparse pools.
+    """
     return json_response(ESTIMATORS_REPLY.dump({"estimators": estimators.ESTIMATORS.values()}))
 
 
 @operations.add("GET", "/healthz", role=None, replies={200: Reply("The process is alive.", responses.HealthSchema)})
 def get_health() -> Response:
-    """Check that the process is alive."""
+    """Check that the process is alive.
+
+    It reads nothing from the disk: a failure means that the process must be restarted.
+    """
     return json_response({"status": "ok", "version": __version__})
 
 
@@ -52,7 +61,10 @@ def get_health() -> Response:
     problems=(503,),
 )
 def get_readiness() -> Response:
-    """Check that the data directory is writable."""
+    """Check that the data directory is writable.
+
+    A failure means that requests would fail, so that none should be sent here until this succeeds again.
+    """
     try:
         current_context().store.check_writable()
     except (OSError, StoreUnwritable) as error:
@@ -68,19 +80,28 @@ def get_readiness() -> Response:
     replies={200: Reply("Metrics over all workers.", media_types=("text/plain",))},
 )
 def get_metrics() -> Response:
-    """Get the metrics in Prometheus' text format."""
+    """Get the metrics in Prometheus' text format.
+
+    They count the requests, fits and queries of all worker processes since the service was started.
+    """
     return Response(metrics.render_metrics(current_context().totals), content_type=metrics.CONTENT_TYPE)
 
 
 @operations.add("GET", "/openapi.yaml", role=None, replies={200: Reply("The contract.", media_types=(YAML,))})
 def get_openapi() -> Response:
-    """Get this contract."""
+    """Get this contract.
+
+    It is an OpenAPI 3.1 document, from which clients in many languages can be generated.
+    """
     return Response(docs.openapi_text(), mimetype=YAML)
 
 
 @operations.add("GET", "/docs", role=None, replies={200: Reply("The page.", media_types=("text/html",))})
 def get_docs() -> Response:
-    """Read the API reference."""
+    """Read the API reference.
+
+    It is made from the contract, and shows each example as a command to copy.
+    """
     return html_response(docs.reference_page())
 
 
@@ -88,7 +109,10 @@ def get_docs() -> Response:
     "GET", "/docs/<page>", role=None, replies={200: Reply("The page.", media_types=("text/html",))}, problems=(404,)
 )
 def get_guide(page: str) -> Response:
-    """Read a page of the guide."""
+    """Read a page of the guide.
+
+    The guide explains how to use the service, one subject a page.
+    """
     if page not in docs.GUIDES:
         raise NotFound
     return html_response(docs.guide_page(page))

@@ -33,7 +33,7 @@ from service.usecases.predictions import (
 QUERY = PredictionQuerySchema()
 PAGE_LENGTH = 1_000
 
-operations = Operations()
+operations = Operations("Predictions", "Get the predictions of a project's model.")
 
 
 @operations.add(

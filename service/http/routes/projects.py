@@ -26,7 +26,7 @@ PAGE, PAGE_REPLY = PageSchema(), responses.ProjectPageSchema()
 APPEND, EVENT_PAGE = AppendSchema(), EventPageSchema()
 PROJECT_REPLY, NOTED_PROJECT = responses.ProjectSchema(), responses.NotedProjectSchema()
 
-operations = Operations()
+operations = Operations("Projects", "List, read, extend and delete projects.")
 
 
 def project_response(project: Project, status: int = 200, notes: Sequence[str] | None = None) -> Response:
@@ -49,7 +49,10 @@ def project_response(project: Project, status: int = 200, notes: Sequence[str] |
     problems=(422,),
 )
 def list_projects() -> Response:
-    """List the projects that the caller may access, in order of their names."""
+    """List the projects that the caller may access, in order of their names.
+
+    In pages: send `next` of a page as `after` for the page that follows.
+    """
     data = read_query(PAGE)
     page = projects.list_all(current_context().store, data["limit"], data.get("after"), auth.caller().may_access)
     return json_response(PAGE_REPLY.dump(page))
@@ -63,7 +66,10 @@ def list_projects() -> Response:
     problems=(404,),
 )
 def get_project(project_id: str) -> Response:
-    """Get a project."""
+    """Get a project.
+
+    Its sizes, classes and settings, its model and the state of its fit. The `ETag` changes with each commit.
+    """
     return project_response(projects.get(current_context().store, project_id))
 
 
@@ -103,7 +109,10 @@ def append_samples(project_id: str) -> Response:
     problems=(404, 412, 422, 503, 507),
 )
 def delete_project(project_id: str) -> Response:
-    """Delete a project."""
+    """Delete a project.
+
+    Its pool, labels, models, leases and events are deleted and cannot be restored.
+    """
     projects.delete(current_context().store, project_id, read_preconditions(request))
     return empty_response()
 

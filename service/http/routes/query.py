@@ -22,7 +22,7 @@ from service.usecases import leases, query, query_arrays
 
 QUERY, QUERY_REPLY = QuerySchema(), responses.QueryReplySchema()
 
-operations = Operations()
+operations = Operations("Query", "Ask which samples to label next.")
 
 
 @operations.add(

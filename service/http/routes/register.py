@@ -9,24 +9,24 @@ from flask.globals import request_ctx
 
 from service.domain.parameters import pointer_token
 from service.errors import FieldError, InvalidRequest
-from service.http.contract.operations import Operations
+from service.http.contract.operations import Contract
 from service.http.middleware.etags import CONDITIONS, has_conditions
 from service.http.middleware.idempotency import answer_once
 from service.http.routes import evaluation, fit, label, leases, meta, predictions, projects, query, transfer
 from service.http.routes.context import Context
 
-OPERATIONS = Operations(
-    [
-        *fit.operations.all,
-        *query.operations.all,
-        *label.operations.all,
-        *projects.operations.all,
-        *predictions.operations.all,
-        *evaluation.operations.all,
-        *leases.operations.all,
-        *transfer.operations.all,
-        *meta.operations.all,
-    ]
+OPERATIONS = Contract(
+    (
+        fit.operations,
+        query.operations,
+        label.operations,
+        projects.operations,
+        predictions.operations,
+        evaluation.operations,
+        leases.operations,
+        transfer.operations,
+        meta.operations,
+    )
 )
 """All endpoints, in the order in which they are documented."""
 

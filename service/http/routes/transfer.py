@@ -10,7 +10,7 @@ from service.auth.keys import Role
 from service.http.body.formats.archive import write_archive
 from service.http.body.reader import spool_archive
 from service.http.contract.operations import Operations, Reply
-from service.http.media_types import ZIP
+from service.http.media_types import OCTET_STREAM, ZIP
 from service.http.middleware import auth
 from service.http.middleware.etags import CONDITIONS, with_etag
 from service.http.middleware.idempotency import read_preconditions
@@ -24,34 +24,37 @@ from service.usecases import transfer
 
 IMPORT = ImportSchema()
 
-operations = Operations()
+operations = Operations("Transfer", "Move a project to another service, as one file.")
 
 
 @operations.add(
     "GET",
     "/projects/<project_id>/export",
     role=Role.READER,
-    replies={200: Reply("An archive of arrays, events and a manifest.", media_types=(ZIP,), etag=True)},
+    replies={200: Reply("An archive of arrays, events and a manifest.", media_types=(ZIP, OCTET_STREAM), etag=True)},
     problems=(404,),
 )
 def export_project(project_id: str) -> Response:
     """Export a project as one file.
 
     A zip archive of `.npy` arrays, without pickles. It holds all of the project as of one commit, whatever is written
-    meanwhile, except the model: an import fits that again.
+    meanwhile, except the model: an import fits that again. For clients that take no `application/zip`, the same bytes
+    are available as `application/octet-stream`.
     """
     snapshot = transfer.export_project(current_context().store, project_id)
     body = write_archive(archive_members(snapshot), partial(manifest, snapshot))
-    response = Response(body, mimetype=ZIP)
+    media_type = request.accept_mimetypes.best_match((ZIP, OCTET_STREAM), ZIP)
+    response = Response(body, mimetype=media_type)
+    response.vary.add("Accept")
     response.headers["Content-Disposition"] = f'attachment; filename="{project_id}.zip"'
-    return with_etag(request, response, snapshot.project)
+    return with_etag(request, response, snapshot.project, "" if media_type == ZIP else "-octets")
 
 
 @operations.add(
     "POST",
     "/projects/import",
     role=Role.ADMIN,
-    file=ZIP,
+    files=(ZIP, OCTET_STREAM),
     query=ImportSchema,
     replies={201: Reply("The project, with a new model.", responses.ProjectSchema, etag=True)},
     headers=CONDITIONS,

@@ -16,6 +16,20 @@ from service.errors import MAX_ERRORS
 
 JsonSchema = dict[str, Any]
 
+COMPONENTS: dict[str, JsonSchema] = {}
+"""Schemas that the contract names, beside those of the subclasses of BaseSchema; see `named`."""
+
+
+def named(name: str, description: str, schema: JsonSchema) -> JsonSchema:
+    """Name a schema in the contract, and return a reference to it. Raises ValueError if another one has the name.
+
+    Generators of clients turn each enumeration and each object into a type, whose name is made up unless it has one.
+    """
+    described = {"description": description, **schema}
+    if COMPONENTS.setdefault(name, described) != described:
+        raise ValueError(f"{name!r} is the name of another schema")
+    return {"$ref": f"#/components/schemas/{name}"}
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -27,6 +41,10 @@ class Rule:
     def documented(self, **keywords: Any) -> Rule:
         """Return the same rule with more keywords in its schema, for limits that are checked elsewhere."""
         return Rule(self.read, self.schema | keywords)
+
+    def named(self, name: str, description: str) -> Rule:
+        """Return the same rule with a schema that the contract names."""
+        return Rule(self.read, named(name, description, self.schema))
 
 
 class RuleField(fields.Field[Any]):
@@ -54,7 +72,8 @@ class RawField(fields.Field[Any]):
     """A field of a response whose value is JSON already."""
 
     def __init__(self, schema: JsonSchema, description: str, **options: Any) -> None:
-        super().__init__(required=True, metadata={"description": description, **schema}, **options)
+        super().__init__(required=True, metadata={"description": description}, **options)
+        self.schema = schema
 
 
 class BaseSchema(Schema):

@@ -19,7 +19,7 @@ from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH
 from service.domain.parameters import unknown_name
 from service.domain.sample_ids import SampleId, type_of_ids, wrong_id
 from service.errors import MAX_ERRORS
-from service.http.schemas.base import JsonSchema, Rule
+from service.http.schemas.base import JsonSchema, Rule, named
 from service.learning.pool import StagedMatrix
 
 MAX_MEMBERS = 100
@@ -188,7 +188,10 @@ def matrix(types: Mapping[type, str] = NUMBERS) -> Rule:
         return np.array(value, np.float64)
 
     names = sorted(set(types.values()), reverse=True)
-    row = {"type": "array", "minItems": 1, "items": {"type": names if len(names) > 1 else names[0]}}
+    cell: JsonSchema = {"type": names[0]}
+    if len(names) > 1:
+        cell = named("FeatureValue", "A number, or a boolean that counts as 0 or 1.", {"type": names})
+    row = {"type": "array", "minItems": 1, "items": cell}
     return Rule(read, {"type": "array", "minItems": 1, "items": row})
 
 
@@ -239,15 +242,17 @@ def refuse_broken_text(column: NDArray[Any]) -> None:
         raise ValidationError("has text that is not valid Unicode")
 
 
-SAMPLE_ID: JsonSchema = {"$ref": "#/components/schemas/SampleId"}
+SAMPLE_ID = named(
+    "SampleId",
+    "A string of 1 to 256 characters or a 64-bit integer; one type per project.",
+    {
+        "oneOf": [
+            {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
+            {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+        ]
+    },
+)
 SAMPLE_ID_OR_NULL: JsonSchema = {"anyOf": [SAMPLE_ID, {"type": "null"}]}
-SAMPLE_ID_SCHEMA: JsonSchema = {
-    "description": "A string of 1 to 256 characters or a 64-bit integer; one type per project.",
-    "oneOf": [
-        {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
-        {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
-    ],
-}
 
 
 def sample_id() -> Rule:

@@ -13,7 +13,7 @@ from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH, Encode
 from service.domain.parameters import unknown_name
 from service.domain.project import MAX_CLASSES, quote_label, type_name
 from service.errors import MAX_ERRORS
-from service.http.schemas.base import JsonSchema, Rule
+from service.http.schemas.base import JsonSchema, Rule, named
 from service.http.schemas.fields import (
     boolean,
     first_few,
@@ -28,16 +28,18 @@ from service.usecases.label import SubmittedLabel
 MAX_RECORDS = 100_000
 LABEL_MISSING = "must be a label: every row of the held-out set needs one"
 
-LABEL: JsonSchema = {"$ref": "#/components/schemas/LabelValue"}
+LABEL = named(
+    "LabelValue",
+    "A string of 1 to 256 characters, a 64-bit integer or a boolean; one type per project.",
+    {
+        "oneOf": [
+            {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
+            {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+            {"type": "boolean"},
+        ],
+    },
+)
 LABEL_OR_NULL: JsonSchema = {"anyOf": [LABEL, {"type": "null"}]}
-LABEL_SCHEMA: JsonSchema = {
-    "description": "A string of 1 to 256 characters, a 64-bit integer or a boolean; one type per project.",
-    "oneOf": [
-        {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
-        {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
-        {"type": "boolean"},
-    ],
-}
 
 
 def label_list(*, unlabeled: bool) -> Rule:
@@ -167,6 +169,31 @@ ANSWER_RULES = {
     "query_id": QUERY_ID,
     "new_class": boolean(),
 }
+RECORD_DESCRIPTIONS = {
+    "index": "The sample's position in the pool.",
+    "id": "The sample's id, for a project with ids.",
+    "label": "The label.",
+    "skip": "true = the sample cannot be labelled and is not returned again.",
+    "annotator": "The annotator.",
+    "query_id": "The query that returned the sample.",
+    "new_class": "true = the label may be a new class that looks like another one.",
+}
+SUBMITTED_LABEL = named(
+    "SubmittedLabel",
+    "A label, or `skip: true`, of one sample, which is named by either `index` or `id`.",
+    {
+        "type": "object",
+        "properties": {
+            name: {**rule.schema, "description": RECORD_DESCRIPTIONS[name]} for name, rule in ANSWER_RULES.items()
+        },
+        "additionalProperties": False,
+        # Conditions: generators of clients would make a type of each alternative of oneOf.
+        "if": {"required": ["index"]},
+        "then": {"not": {"required": ["id"]}},
+        "else": {"required": ["id"]},
+        "allOf": [{"if": {"not": {"required": ["label"]}}, "then": {"required": ["skip"]}}],
+    },
+)
 
 
 def answers() -> Rule:
@@ -192,7 +219,7 @@ def answers() -> Rule:
             for record in value
         ]
 
-    return Rule(read, {"type": "array", "minItems": 1, "maxItems": MAX_RECORDS, "items": answer_schema()})
+    return Rule(read, {"type": "array", "minItems": 1, "maxItems": MAX_RECORDS, "items": SUBMITTED_LABEL})
 
 
 def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
@@ -230,30 +257,3 @@ def mixed_types(records: list[dict[str, Any]]) -> Iterable[tuple[int, dict[str, 
             first = label
         elif label is not None and type(label) is not type(first):
             yield position, {"label": [f"is {type_name(label)}, but the first label is {type_name(first)}"]}
-
-
-def answer_schema() -> JsonSchema:
-    """Return the JSON Schema of one record."""
-    descriptions = {
-        "index": "The sample's position in the pool.",
-        "id": "The sample's id, for a project with ids.",
-        "skip": "true = the sample cannot be labelled and is not returned again.",
-        "annotator": "The annotator.",
-        "query_id": "The query that returned the sample.",
-        "new_class": "true = the label may be a new class that looks like another one.",
-    }
-    properties = {
-        name: {**rule.schema, **({"description": descriptions[name]} if name in descriptions else {})}
-        for name, rule in ANSWER_RULES.items()
-    }
-    named = [{"required": ["index"]}, {"required": ["id"]}]
-    answered = [
-        {"required": ["label"], "properties": {"skip": {"const": False}}},
-        {"required": ["skip"], "properties": {"skip": {"const": True}}, "not": {"required": ["label"]}},
-    ]
-    return {
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-        "allOf": [{"oneOf": named}, {"oneOf": answered}],
-    }

@@ -17,7 +17,7 @@ from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, S
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
-from service.http.schemas.base import BaseSchema, RuleField
+from service.http.schemas.base import BaseSchema, RuleField, named
 from service.learning import estimators
 from service.learning.external_predictions import SUM_TOLERANCE, ExternalPredictions
 from service.store.staging import StagedArray, StagedRows, Staging
@@ -31,21 +31,22 @@ MAX_SEED = 2**32 - 1
 MAX_PAGE = 1_000
 MAX_SKIPS_TO_DROP = 1_000
 
-ESTIMATOR_NAME = {"type": "string", "enum": sorted(estimators.ESTIMATORS)}
-ESTIMATOR_SCHEMA = {
-    "oneOf": [
-        ESTIMATOR_NAME,
-        {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {
-                "name": {**ESTIMATOR_NAME, "description": "Which estimator."},
-                "params": {"type": "object", "additionalProperties": True, "description": "Its parameters."},
-            },
+ESTIMATOR_NAME = named(
+    "EstimatorName", "The name of an estimator.", {"type": "string", "enum": sorted(estimators.ESTIMATORS)}
+)
+ESTIMATOR_REQUEST = named(
+    "EstimatorRequest",
+    "An estimator, with parameters that differ from the defaults.",
+    {
+        "type": "object",
+        "required": ["name"],
+        "additionalProperties": False,
+        "properties": {
+            "name": {**ESTIMATOR_NAME, "description": "Which estimator."},
+            "params": {"type": "object", "additionalProperties": True, "description": "Its parameters."},
         },
-    ]
-}
+    },
+)
 
 
 def project_id_field(description: str = "The project's name.", *, required: bool = True) -> RuleField:
@@ -88,11 +89,13 @@ class FitSchema(BaseSchema):
         label_fields.class_list(), "All labels that may occur. Without it, classes are discovered as labels come in."
     )
     estimator = RuleField(
-        fields.estimator().documented(**ESTIMATOR_SCHEMA),
+        fields.estimator().documented(oneOf=[ESTIMATOR_NAME, ESTIMATOR_REQUEST]),
         "An estimator's name, or its name and parameters; see GET /estimators.",
     )
     consensus = RuleField(
-        fields.one_of(*get_args(ConsensusMethod)),
+        fields.one_of(*get_args(ConsensusMethod)).named(
+            "ConsensusMethod", "How labels of several annotators become one."
+        ),
         "How the labels of several annotators become the one that is trained on: weighted by CROWDLAB, the default "
         "for a new project, or by majority.",
     )
@@ -101,7 +104,7 @@ class FitSchema(BaseSchema):
         "How many annotators must skip a sample before no others are asked about it; 1 for a new project.",
     )
     similar_labels = RuleField(
-        fields.one_of(*get_args(SimilarLabels)),
+        fields.one_of(*get_args(SimilarLabels)).named("SimilarLabels", "Whether classes may look alike."),
         "Whether a new label may look like another class: be equal after NFKC, case folding and stripping, without "
         "format characters. `refuse` for a new project.",
     )
@@ -169,7 +172,11 @@ class QuerySchema(BaseSchema):
         load_default=1,
     )
     strategy = RuleField(
-        fields.text(1, 64).documented(enum=sorted(strategies.STRATEGIES)), "See GET /strategies.", load_default="auto"
+        fields.text(1, 64)
+        .documented(enum=sorted(strategies.STRATEGIES))
+        .named("StrategyName", "The name of a query strategy."),
+        "See GET /strategies.",
+        load_default="auto",
     )
     params = RuleField(fields.json_object(), "The strategy's parameters; see GET /strategies.", load_default=dict)
     excluded = RuleField(fields.indices(), "Indices to leave out.", data_key="exclude")
@@ -181,7 +188,7 @@ class QuerySchema(BaseSchema):
         "`auto` in batches of 10 or more, else 0.",
     )
     purpose = RuleField(
-        fields.one_of("training", "evaluation"),
+        fields.one_of("training", "evaluation").named("QueryPurpose", "What the samples are for."),
         "With evaluation the whole batch is the next unlabelled samples in the random order of the project, which "
         "GET /projects/{project_id}/evaluation measures the model on.",
         load_default="training",
@@ -225,7 +232,7 @@ class LabelSchema(BaseSchema):
     labels = RuleField(label_fields.answers(), "The labels and skips. All are stored, or none.", required=True)
     query_id = RuleField(label_fields.QUERY_ID, "The query that returned the samples, for records without their own.")
     refit = RuleField(
-        fields.one_of("wait", "background", "never"),
+        fields.one_of("wait", "background", "never").named("Refit", "When the model is fitted again."),
         "`wait`: the reply waits for the fit and carries the new model. `background`: the fit follows the reply. "
         "`never`: no fit until a later request asks for one.",
         load_default="wait",
@@ -235,7 +242,7 @@ class LabelSchema(BaseSchema):
 def safe_field() -> RuleField:
     """Return the parameter for how CSV cells are written."""
     return RuleField(
-        fields.one_of("spreadsheet", "none"),
+        fields.one_of("spreadsheet", "none").named("CsvSafety", "How the cells of CSV are written."),
         "How CSV is written: with `spreadsheet` an apostrophe precedes cells that begin with `=`, `+`, `-`, `@`, a tab "
         "or a carriage return and are not numbers; with `none` cells are the raw values.",
         load_default="spreadsheet",

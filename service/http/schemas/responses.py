@@ -8,7 +8,7 @@ from marshmallow import fields
 
 from service.domain.events import KINDS
 from service.domain.project import format_time
-from service.http.schemas.base import BaseSchema, JsonSchema, RawField
+from service.http.schemas.base import BaseSchema, JsonSchema, RawField, named
 from service.http.schemas.fields import SAMPLE_ID, SAMPLE_ID_OR_NULL
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
 from service.usecases.explain import MAX_CANDIDATES
@@ -190,7 +190,12 @@ class ExplanationSchema(BaseSchema):
     """Why a sample was chosen."""
 
     chosen_by = RawField(
-        {"type": "string", "enum": ["strategy", "exploration", "overlap", "lease"]}, "Why the sample is in the batch."
+        named(
+            "ChosenBy",
+            "Why a sample is in the batch.",
+            {"type": "string", "enum": ["strategy", "exploration", "overlap", "lease"]},
+        ),
+        "Why the sample is in the batch.",
     )
     predicted_label = RawField(LABEL_OR_NULL, "The most probable of `classes`; null without a model.")
     probabilities = RawField(
@@ -340,6 +345,13 @@ class RetractedLabelsSchema(BaseSchema):
     annotator = RawField(many(or_null("string")), "The annotators; null if none was named.")
 
 
+class HeldOutSchema(BaseSchema):
+    """A held-out set."""
+
+    number = count("Grows with each held-out set that replaces another.")
+    n_samples = count("Its number of samples.")
+
+
 class EventDetailsSchema(BaseSchema):
     """The values that a commit changed."""
 
@@ -348,9 +360,7 @@ class EventDetailsSchema(BaseSchema):
     estimator = optional(described(EstimatorSpecSchema, "The estimator that the project trains."))
     consensus = optional(string("How the labels of several annotators become one."))
     random_state = optional(count("The project's seed."))
-    held_out = optional(
-        RawField(or_null("object"), "The held-out set: its number and its number of samples; null without one.")
-    )
+    held_out = optional(described(HeldOutSchema, "The held-out set; null without one.", allow_none=True))
     model_version = optional(
         RawField({**or_null("integer"), "minimum": 1}, "Version of the current model; null without a model.")
     )
@@ -374,10 +384,7 @@ class EventSchema(BaseSchema):
     version = count("The version that the commit made.")
     at = RawField({"type": "string", "format": "date-time"}, "Time of the commit.")
     kind = RawField(
-        {
-            "type": "string",
-            "enum": list(KINDS),
-        },
+        named("EventKind", "The kind of a change.", {"type": "string", "enum": list(KINDS)}),
         "The main change. `create`, `replace`, `import` and `baseline` hold all labels of that version; `baseline` "
         "stands for earlier events that are not kept.",
     )
@@ -416,7 +423,11 @@ class ParameterSchema(BaseSchema):
 
     name = string("Its name.")
     type = RawField(
-        {"type": "string", "enum": ["boolean", "integer", "number", "choice", "integers"]},
+        named(
+            "ParameterType",
+            "The type of a parameter.",
+            {"type": "string", "enum": ["boolean", "integer", "number", "choice", "integers"]},
+        ),
         "The type of its value.",
         attribute="kind",
     )
