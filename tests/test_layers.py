@@ -30,7 +30,7 @@ HTTP_LAYERS = [
     ("body", "contract", "csv_writer", "responses"),
     ("docs", "middleware", "plots", "schemas"),
     ("problems",),
-    ("project_archive",),
+    ("project_archive", "tables"),
     ("routes",),
     ("contract.openapi",),
 ]

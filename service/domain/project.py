@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.columns import Columns
 from service.domain.consensus import Consensus
 from service.domain.labels import (
     ANONYMOUS,
@@ -132,8 +133,9 @@ class Project:
     `labels_revision` counts the changes of labels. `fit_asked` is its value when a fit was last requested, None if no
     request is open; `fit_error` says why the last fit failed, until one succeeds. `changed_since_fit` (k,) are the
     samples whose label changed since the current model's snapshot, sorted. `checksums` are those of the files beside
-    the state, by name. `feature_names` are None where columns go by
-    position. States of earlier versions may lack `changed_since_fit` (None), `checksums` and `event_log`.
+    the state, by name. `feature_names` are None where columns go by position. `columns` say what the columns of the
+    project's tables are, None if no request did. States of earlier versions may lack `changed_since_fit` (None),
+    `checksums` and `event_log`.
     """
 
     project_id: str
@@ -164,6 +166,7 @@ class Project:
     skips_to_drop: int = 1
     feature_names: tuple[str, ...] | None = None
     similar_labels: SimilarLabels = "refuse"
+    columns: Columns | None = None
 
     @property
     def n_samples(self) -> int:

@@ -83,6 +83,18 @@ def list_or_empty(rule: Rule, most: int) -> Rule:
     return Rule(read, rule.schema)
 
 
+def nullable_columns() -> Rule:
+    """The columns of a project's tables, with null for a role that no column has."""
+    rule = fields.columns()
+
+    def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            value = {role: name for role, name in value.items() if name is not None}
+        return rule.read(value)
+
+    return Rule(read, rule.schema)
+
+
 def count_field(minimum: int = 0, maximum: int = MAX_COUNT) -> RuleField:
     """Return a field for a count."""
     return RuleField(fields.integer(minimum, maximum), required=True)
@@ -102,6 +114,7 @@ class FactsSchema(BaseSchema):
     annotators = RuleField(list_or_empty(fields.unique_names("names"), MAX_ANNOTATORS), required=True)
     # Archives of earlier versions lack these.
     feature_names = RuleField(fields.feature_names(), load_default=None, allow_none=True)
+    columns = RuleField(nullable_columns(), load_default=None, allow_none=True)
     skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
     similar_labels = RuleField(fields.one_of(*get_args(SimilarLabels)), load_default="refuse")
     labels_revision = count_field()

@@ -5,11 +5,12 @@ Files name no class of the service, so that classes can be renamed without makin
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
+from service.domain.columns import Columns
 from service.domain.consensus import Consensus
 from service.domain.labels import Votes
 from service.domain.project import (
@@ -25,7 +26,7 @@ from service.domain.project import (
 )
 from service.errors import UnknownSchema
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 OLDEST_SCHEMA = 1
 """The schema of the first version of the service."""
@@ -41,6 +42,9 @@ OF_LATER_SCHEMAS: dict[str, Any] = {
     "history": None,
 }
 """Keys that states of the first schema lack."""
+
+OF_SCHEMA_4: dict[str, Any] = {"columns": None}
+"""Keys that states of earlier schemas lack."""
 
 FIELD_OF_KEY = {
     "incarnation": "pool_id",
@@ -67,6 +71,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "segments": [(segment.number, segment.n_rows, segment.sparse) for segment in project.segments],
         "n_features": project.n_features,
         "feature_names": project.feature_names,
+        "columns": project.columns and asdict(project.columns),
         "has_ids": project.has_ids,
         "held_out": None if held_out is None else (held_out.number, held_out.n_rows, held_out.sparse),
         "classes": project.classes,
@@ -108,6 +113,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "skips_to_drop": record["skips_to_drop"],
                 "similar_labels": record["similar_labels"],
                 "feature_names": record["feature_names"],
+                "columns": record["columns"] and Columns(**record["columns"]),
             }
         )
     )
@@ -125,11 +131,13 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
     if written == OLDEST_SCHEMA:
         model = model and {**model, "consensus": DEFAULT_CONSENSUS_METHOD, "crowd": None}
         record = {**record, **OF_LATER_SCHEMAS, "model": model}
-    if written < SCHEMA_VERSION:
+    if written < 3:
         is_current = model is None or model["labels_revision"] == record["labels_revision"]
         changed = np.empty(0, np.int64) if is_current else None
         new_keys = {"skips_to_drop": 1, "feature_names": None, "similar_labels": "refuse"}
         record = {**record, "changed_since_fit": changed, **new_keys}
+    if written < 4:
+        record = {**OF_SCHEMA_4, **record}
     return record
 
 

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from service.domain.columns import Columns, TableContext
 from service.domain.labels import MAX_LABEL_LENGTH
-from service.errors import FieldError, InvalidRequest
+from service.errors import FieldError, InvalidRequest, ProjectNotFound
+from service.store import Store
 from service.store.staging import StagedRows, Staging
 
 LABEL_NAMES = ("label", "target", "class", "y")
@@ -78,3 +80,12 @@ def list_names(names: Sequence[str]) -> str:
     listed: Iterable[str] = map(repr, names[:MAX_LISTED])
     n_more = len(names) - MAX_LISTED
     return ", ".join(listed) + (f" and {n_more} more" if n_more > 0 else "")
+
+
+def table_context(store: Store, project_id: str) -> TableContext:
+    """Return what a project knows about tables that are sent to it; nothing if there is no such project."""
+    try:
+        project = store.read(project_id).project
+    except ProjectNotFound:
+        return TableContext()
+    return TableContext(project.columns or Columns(), project.classes)

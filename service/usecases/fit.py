@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from service.domain.columns import Columns
 from service.domain.labels import EncodedLabels, Label, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
@@ -66,6 +67,7 @@ class FitRequest:
     y: EncodedLabels | None = None
     ids: Sequence[SampleId] | None = None
     feature_names: Sequence[str] | None = None
+    columns: Columns | None = None
     held_out: HeldOutUpload | None = None
     classes: Sequence[Label] | None = None
     estimator: EstimatorSpec | None = None
@@ -198,13 +200,14 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
 
 
 def with_changes(project: Project, request: FitRequest) -> Project:
-    """Return the project with the estimator, consensus method, seed and classes of the request."""
+    """Return the project with the settings and classes of the request."""
     project = replace(
         project,
         estimator=request.estimator or project.estimator,
         consensus_method=request.consensus_method or project.consensus_method,
         skips_to_drop=request.skips_to_drop or project.skips_to_drop,
         similar_labels=request.similar_labels or project.similar_labels,
+        columns=request.columns or project.columns,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:

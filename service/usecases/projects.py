@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.columns import Columns
 from service.domain.labels import ANONYMOUS, SKIP, Label, look_up
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
@@ -53,6 +54,7 @@ class ProjectSummary:
     n_samples: int
     n_features: int
     feature_names: tuple[str, ...] | None
+    columns: Columns | None
     n_labeled: int
     n_unlabeled: int
     n_skipped: int

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.columns import Columns
 from service.domain.events import IMPORT
 from service.domain.labels import Label, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
@@ -52,6 +53,7 @@ class ProjectFacts:
     version: int
     n_features: int
     feature_names: Sequence[str] | None
+    columns: Columns | None
     random_state: int
     estimator: EstimatorSpec
     consensus: ConsensusMethod
@@ -186,6 +188,7 @@ def build_project(request: ImportRequest) -> Project:
         segments=segments,
         n_features=facts.n_features,
         feature_names=None if facts.feature_names is None else tuple(facts.feature_names),
+        columns=facts.columns,
         has_ids=request.ids is not None,
         held_out=held_out,
         classes=tuple(facts.classes),

@@ -78,7 +78,7 @@ def read(staging, media_type, data, name="X", limits=LIMITS):
     try:
         for begin in range(0, len(data), 10_000):
             part.write(data[begin : begin + 10_000])
-        return part.close()
+        return part.close().read()
     finally:
         part.abandon()
 

@@ -18,11 +18,12 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from service.errors import InvalidRequest
 from service.http.body.formats import tables
-from service.http.body.formats.tables import TableReader, read_matrix, table_reader
+from service.http.body.formats.tables import TableFile, TableReader, table_reader
+from service.http.body.limits import Limits
 from service.http.media_types import ARROW_STREAM
 from service.store.staging import Staging
 
-CELLS = 10**9
+LIMITS = Limits(body_bytes=2**30, json_bytes=2**20, cells=10**9)
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def stream_file(path, n_rows, compression=None):
     return path
 
 
-def read(path, staging):
-    return read_matrix(path, "stream", "/X", staging, CELLS)
+def read(path, staging, kind="stream"):
+    return TableFile("X", kind, path, LIMITS, staging).read()
 
 
 def pid_of_reader():
@@ -120,11 +121,11 @@ def test_a_batch_that_needs_more_memory_than_allowed_is_refused(tmp_path, stagin
     assert path.stat().st_size < 2**20
     pid = pid_of_reader()
     with pytest.raises(InvalidRequest, match="bytes of memory"):
-        read_matrix(path, kind, "/X", staging, CELLS)
+        read(path, staging, kind)
     peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
     assert int(peak.split()[1]) < 2**18  # kB
     monkeypatch.undo()
-    assert read_matrix(path, kind, "/X", staging, CELLS).n_rows == 2**24
+    assert read(path, staging, kind).n_rows == 2**24
     assert pid_of_reader() == pid
 
 

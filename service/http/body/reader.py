@@ -95,18 +95,12 @@ def open_npz_matrix(target: PartTarget) -> Sink:
     return target.file_sink(read)
 
 
-def open_table_matrix(kind: str, target: PartTarget) -> Sink:
-    """Return a sink for a matrix as a table of Arrow or Parquet."""
+def open_table(kind: str, target: PartTarget) -> Sink:
+    """Return a sink for a table of Arrow or Parquet, which is read later."""
     tables.check_library(target.pointer)
-    read = partial(tables.read_matrix, kind=kind, pointer=target.pointer, staging=target.staging)
-    return target.file_sink(partial(read, max_cells=target.limits.cells))
-
-
-def open_table_column(kind: str, target: PartTarget) -> Sink:
-    """Return a sink for a column as a table of Arrow or Parquet."""
-    tables.check_library(target.pointer)
-    read = partial(tables.read_column, kind=kind, pointer=target.pointer, max_bytes=target.limits.body_bytes)
-    return target.file_sink(read)
+    return tables.TableSink(
+        tables.TableFile(target.name, kind, target.staging.new_path(), target.limits, target.staging)
+    )
 
 
 def open_line_matrix(target: PartTarget) -> Sink:
@@ -120,20 +114,23 @@ def open_line_column(target: PartTarget) -> Sink:
 
 
 OpenSink = Callable[[PartTarget], Sink]
-TABLES = {ARROW_STREAM: "stream", ARROW_FILE: "file", PARQUET: "parquet"}
+TABLE_KINDS = {ARROW_STREAM: "stream", ARROW_FILE: "file", PARQUET: "parquet"}
+TABLE_FORMATS: Mapping[str, OpenSink] = {
+    media_type: partial(open_table, kind) for media_type, kind in TABLE_KINDS.items()
+}
 
 MATRIX_FORMATS: Mapping[str, OpenSink] = {
     NPY: open_npy_matrix,
     JSON: open_json,
     NPZ: open_npz_matrix,
     NDJSON: open_line_matrix,
-    **{media_type: partial(open_table_matrix, kind) for media_type, kind in TABLES.items()},
+    **TABLE_FORMATS,
 }
 COLUMN_FORMATS: Mapping[str, OpenSink] = {
     NPY: open_npy_column,
     JSON: open_json,
     NDJSON: open_line_column,
-    **{media_type: partial(open_table_column, kind) for media_type, kind in TABLES.items()},
+    **TABLE_FORMATS,
 }
 FORMATS: Mapping[str, Mapping[str, OpenSink]] = {
     "config": {JSON: open_json},
@@ -245,7 +242,7 @@ class Part:
         self._sink.write(data)
 
     def close(self) -> Any:
-        """Return the value of the part: parsed JSON, a column, or staged arrays."""
+        """Return the value of the part: parsed JSON, a column, staged arrays, or a table to be read."""
         if self._sink is None:
             self._sink = self._open(self._head)
             self._sink.write(self._head)

@@ -64,6 +64,7 @@ def project(version: int, **changes: Json) -> Json:
         "n_samples": 8,
         "n_features": 2,
         "feature_names": None,
+        "columns": None,
         "n_labeled": 2,
         "n_unlabeled": 6,
         "n_skipped": 0,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 from flask import Response, request
 from werkzeug.http import parse_list_header
 
 from service.auth.keys import Role
+from service.domain.columns import TableContext
+from service.domain.project import PROJECT_ID
 from service.http.body.limits import COLUMNS, MATRICES
 from service.http.body.reader import read_document
 from service.http.contract.operations import Operations, Reply
@@ -20,7 +24,9 @@ from service.http.routes.context import current_context
 from service.http.routes.projects import project_response
 from service.http.schemas import responses
 from service.http.schemas.requests import FitSchema, fit_request
+from service.http.tables import read_tables
 from service.usecases import fit
+from service.usecases.columns import table_context
 
 FIT = FitSchema()
 
@@ -58,7 +64,8 @@ def fit_project() -> Response:
     context = current_context()
     in_background = prefers("respond-async")
     with context.store.stage() as staging:
-        data = FIT.load(read_document(request, context.limits, staging))
+        document = read_document(request, context.limits, staging)
+        data = FIT.load(read_tables(document, lambda: table_context_of(document)))
         auth.check_may_write(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.admission.enter():
@@ -70,6 +77,15 @@ def fit_project() -> Response:
     response.headers["Location"] = f"/projects/{project.project_id}"
     response.headers["Preference-Applied"] = "respond-async"
     return response
+
+
+def table_context_of(document: Mapping[str, Any]) -> TableContext:
+    """Return what is known about the tables of a request: nothing if it brings a new pool."""
+    project_id = document.get("project_id")
+    if "X" in document or not (isinstance(project_id, str) and re.fullmatch(PROJECT_ID, project_id)):
+        return TableContext()
+    auth.check_may_write(project_id)
+    return table_context(current_context().store, project_id)
 
 
 def prefers(preference: str) -> bool:

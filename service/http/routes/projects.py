@@ -20,7 +20,9 @@ from service.http.routes.context import current_context
 from service.http.routes.query_string import read_query
 from service.http.schemas import responses
 from service.http.schemas.requests import AppendSchema, EventPageSchema, PageSchema, append_request
+from service.http.tables import read_tables
 from service.usecases import annotators, append, projects
+from service.usecases.columns import table_context
 
 PAGE, PAGE_REPLY = PageSchema(), responses.ProjectPageSchema()
 APPEND, EVENT_PAGE = AppendSchema(), EventPageSchema()
@@ -92,7 +94,8 @@ def append_samples(project_id: str) -> Response:
     """
     context = current_context()
     with context.store.stage() as staging:
-        data = APPEND.load(read_samples(request, context.limits, staging))
+        document = read_samples(request, context.limits, staging)
+        data = APPEND.load(read_tables(document, lambda: table_context(context.store, project_id)))
         order = append_request(project_id, data, staging, context.limits)
         project = append.append_samples(
             context.store, staging, order, context.settings.max_pool_cells, read_preconditions(request)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
+from service.domain.columns import ROLES, Columns
 from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH
 from service.domain.parameters import unknown_name
 from service.domain.sample_ids import SampleId, type_of_ids, wrong_id
@@ -26,6 +28,12 @@ MAX_MEMBERS = 100
 
 NUMBERS: Mapping[type, str] = {int: "number", float: "number"}
 """Types of the cells of a matrix, with their names in JSON Schema."""
+
+COLUMN_DESCRIPTIONS = {
+    "features": "The columns of numbers and booleans that are features; by default all that have no other role.",
+    "id": "The column of ids, the same as `ids`.",
+    "label": "The column of labels, the same as `y`, or `y_test` in X_test.",
+}
 
 
 def integer(minimum: int, maximum: int) -> Rule:
@@ -301,6 +309,43 @@ def wrong_ids(values: list[Any]) -> Iterable[tuple[int, str]]:
 def feature_names() -> Rule:
     """A list of unique strings -> list."""
     return unique_names("names")
+
+
+def columns() -> Rule:
+    """An object that names the columns of a table by their roles -> Columns."""
+    names, name = feature_names(), text(1, MAX_LABEL_LENGTH)
+    rules = {"features": names, **dict.fromkeys(ROLES, name)}
+
+    def read(value: Any) -> Columns:
+        if not isinstance(value, dict):
+            raise ValidationError("must be an object such as " + '{"features": [names], "id": name, "label": name}')
+        wrong: dict[str, Any] = {}
+        for role, given in value.items():
+            try:
+                if role not in rules:
+                    raise ValidationError(unknown_name("field here", role, rules))
+                rules[role].read(given)
+            except ValidationError as error:
+                wrong[role] = error.messages
+        if wrong:
+            raise ValidationError(dict(islice(wrong.items(), MAX_ERRORS + 1)))
+        found = Columns(**{**value, "features": tuple(value["features"])} if "features" in value else value)
+        if repeated := repeated_roles(found):
+            raise ValidationError(repeated)
+        return found
+
+    properties = {role: {**rule.schema, "description": COLUMN_DESCRIPTIONS[role]} for role, rule in rules.items()}
+    return Rule(read, {"type": "object", "properties": properties, "additionalProperties": False})
+
+
+def repeated_roles(columns: Columns) -> dict[str, list[str]]:
+    """Return an error for each role whose column has another role, too."""
+    roles: dict[str, str] = dict.fromkeys(columns.features or (), "features")
+    wrong = {}
+    for role, name in columns.named.items():
+        if roles.setdefault(name, role) != role:
+            wrong[role] = [f"{name!r} is named in {roles[name]!r}, too"]
+    return wrong
 
 
 def unique_names(what: str) -> Rule:

@@ -65,6 +65,11 @@ def missing_label_field() -> RuleField:
     )
 
 
+def columns_field(more: str) -> RuleField:
+    """Return the field for the columns of a table."""
+    return RuleField(fields.columns(), "What the columns of a table in X or X_test are." + more)
+
+
 def seed_field(description: str) -> RuleField:
     """Return a field for a seed."""
     return RuleField(fields.integer(0, MAX_SEED), description)
@@ -83,6 +88,7 @@ class FitSchema(BaseSchema):
         "d unique names of the columns of X; a table of Arrow or Parquet brings its own. Columns of later tables are "
         "put in this order by name.",
     )
+    columns = columns_field(" The project keeps them, for X_test and for tables that are appended.")
     X_test = RuleField(fields.features(), "The held-out set, scored after every fit and never trained on.")
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
     classes = RuleField(
@@ -141,6 +147,7 @@ class AppendSchema(BaseSchema):
     ids = RuleField(
         fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids, and of their type."
     )
+    columns = columns_field(" By default those of the project, as far as the table has them.")
 
 
 class QuerySchema(BaseSchema):
@@ -290,6 +297,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         y=labels_of("y", data) if "y" in data else None,
         ids=data.get("ids"),
         feature_names=data.get("feature_names"),
+        columns=data.get("columns"),
         held_out=held_out,
         classes=data.get("classes"),
         estimator=estimator_spec(data["estimator"]) if "estimator" in data else None,

@@ -118,6 +118,16 @@ class FitStatusSchema(BaseSchema):
     last_error = RawField(or_null("string"), "Why the last fit failed; null once one has succeeded.")
 
 
+class ColumnsSchema(BaseSchema):
+    """What the columns of a project's tables are."""
+
+    features = RawField(
+        {**or_null("array"), "items": {"type": "string"}}, "The features; null = all columns that have no other role."
+    )
+    id = RawField(or_null("string"), "The column of ids; null if none was named.")
+    label = RawField(or_null("string"), "The column of labels; null if none was named.")
+
+
 class ProjectSchema(BaseSchema):
     """A project."""
 
@@ -127,6 +137,9 @@ class ProjectSchema(BaseSchema):
     n_features = count("Columns of the pool.")
     feature_names = RawField(
         {**or_null("array"), "items": {"type": "string"}}, "Names of the columns; null if they have none."
+    )
+    columns = described(
+        ColumnsSchema, "What the columns of its tables are; null if no request named them.", allow_none=True
     )
     n_labeled = count("Samples with a label.")
     n_unlabeled = count("Samples with neither a label nor a skip.")

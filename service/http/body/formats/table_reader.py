@@ -11,6 +11,7 @@ index, or lists of values in JSON; the last frame is an error or an empty object
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import sys
@@ -34,6 +35,12 @@ BATCH_ROWS = 4096
 MAX_NAMES_LENGTH = 2**22
 """Maximum total length of the column names, which each commit of a project writes."""
 
+MAX_LISTED = 20
+"""How many names an error lists."""
+
+INDEX_NAME = re.compile(r"__index_level_[0-9]+__")
+"""What pandas names an index without a name."""
+
 NULL = "must be a finite number, not null"
 
 Batches = Callable[[int], Iterable[Any]]
@@ -41,11 +48,15 @@ Batches = Callable[[int], Iterable[Any]]
 
 
 class WrongValue(Exception):
-    """A value of the table that the service does not take; `at` is its pointer below that of the table."""
+    """A value of the table that the service does not take; `at` is its pointer below that of the table.
 
-    def __init__(self, at: str, problem: str) -> None:
+    `role` is set if the table lacks the column of this role.
+    """
+
+    def __init__(self, at: str, problem: str, role: str | None = None) -> None:
         super().__init__(problem)
         self.at = at
+        self.role = role
 
 
 def main() -> None:
@@ -72,17 +83,19 @@ def main() -> None:
 def send_table(request: dict[str, Any]) -> dict[str, Any]:
     """Send the frames of a table, except the last one, which is returned: an error or an empty object."""
     try:
-        schema, index_names, batches = open_table(request["path"], request["kind"])
+        column = request["column"]
+        schema, batches = OPENERS[request["kind"]](request["path"], column)
         if request["is_matrix"]:
-            first = {"names": feature_names(schema), "index_names": index_names}
-            for block in read_blocks(schema, batches):
-                send_array(block, **first)
-                first = {}
+            chosen, header = choose_features(schema, request)
+            for block in read_blocks(*select(schema, batches, chosen), request["advice"]):
+                send_array(block, **header)
+                header = {}
         else:
-            for values in read_values(schema, batches, request["max_text_length"]):
+            chosen = [choose_column(schema, column)]
+            for values in read_values(*select(schema, batches, chosen), request["max_text_length"]):
                 send_values(values)
     except WrongValue as error:
-        return {"error": str(error), "at": error.at}
+        return {"error": str(error), "at": error.at, "role": error.role}
     except MemoryError:
         problem = f"takes more than {request['memory_bytes']} bytes of memory to read"
         return {"error": f"{problem}; write smaller record batches, or smaller row groups and pages", "at": ""}
@@ -115,28 +128,80 @@ def send_values(values: NDArray[Any] | list[Any]) -> None:
         send_array(values)
 
 
-def open_table(path: str, kind: str) -> tuple[Any, list[str], Batches]:
-    """Open a file of a kind (stream, file or parquet), and return the schema and the batches of its columns.
+def choose_features(schema: Any, request: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
+    """Return the positions of the features, and the header of the first block. Raises WrongValue.
 
-    The columns of a pandas index are left out, as pandas does when it reads the file; their names are returned, too.
+    By default they are all columns but those of the `roles` and the index of a pandas table, which pandas leaves out,
+    too. Only columns of `required` roles must exist.
     """
-    schema, batches = {"stream": open_stream, "file": open_file, "parquet": open_parquet}[kind](path)
-    index = {name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)}
-    kept = [number for number, name in enumerate(schema.names) if name not in index]
-    if not kept:
-        raise WrongValue("", "has no columns")
+    names, features = schema.names, request["features"]
+    roles = {role: name for role, name in request["roles"].items() if name in names}
+    for role in request["required"]:
+        if role not in roles:
+            raise WrongValue("", f"{request['roles'][role]!r} is not a column; {list_names(names)}", role)
+    others = set(roles.values())
+    if features is None:
+        index = {name for name in index_names(schema) if name not in others}
+        chosen = [at for at, name in enumerate(names) if name not in index and name not in others]
+    else:
+        index = set()
+        chosen = [position_of(schema, name) for name in features]
+    if not chosen:
+        raise WrongValue("", "has no columns" + (f" of features; {request['advice']}" if others else ""))
+    header = {
+        "names": feature_names(schema, chosen),
+        "index_names": [name for name in names if name in index],
+        "roles": list(roles),
+    }
+    return chosen, header
 
-    def checked_batches(n_rows: int) -> Iterator[Any]:
+
+def list_names(names: list[str]) -> str:
+    """Return a sentence with the names of columns, only the first if they are many."""
+    n_more = len(names) - MAX_LISTED
+    return "there are " + ", ".join(map(repr, names[:MAX_LISTED])) + (f" and {n_more} more" if n_more > 0 else "")
+
+
+def index_names(schema: Any) -> set[str]:
+    """Return the names of the columns that are the index of a pandas table."""
+    declared = (schema.pandas_metadata or {}).get("index_columns", [])
+    # Other libraries keep the column when they rewrite a file of pandas, but not its metadata.
+    return {name for name in declared if isinstance(name, str)} | set(filter(INDEX_NAME.fullmatch, schema.names))
+
+
+def choose_column(schema: Any, name: str | None) -> int:
+    """Return the position of a column, by default of the only one beside the index of pandas. Raises WrongValue."""
+    if name is not None:
+        return position_of(schema, name)
+    index = index_names(schema)
+    chosen = [at for at, each in enumerate(schema.names) if each not in index] or list(range(len(schema.names)))
+    if len(chosen) != 1:
+        raise WrongValue("", f"has {len(chosen)} columns; it must have one" if chosen else "has no columns")
+    return chosen[0]
+
+
+def position_of(schema: Any, name: str) -> int:
+    """Return the position of a column. Raises WrongValue."""
+    positions: list[int] = schema.get_all_field_indices(name)
+    if len(positions) != 1:
+        problem = f"repeats column names: {name!r}"
+        raise WrongValue("", problem if positions else f"has no column {name!r}; {list_names(schema.names)}")
+    return positions[0]
+
+
+def select(schema: Any, batches: Batches, chosen: list[int]) -> tuple[Any, Batches]:
+    """Return the schema of the chosen columns, and their valid batches."""
+
+    def chosen_batches(n_rows: int) -> Iterator[Any]:
         for batch in batches(n_rows):
             batch.validate(full=True)
             for begin in range(0, batch.num_rows, n_rows):
-                yield batch.select(kept).slice(begin, n_rows)
+                yield batch.select(chosen).slice(begin, n_rows)
 
-    dropped = [name for name in schema.names if name in index]
-    return pa.schema([schema.field(number) for number in kept]), dropped, checked_batches
+    return pa.schema([schema.field(at) for at in chosen]), chosen_batches
 
 
-def open_stream(path: str) -> tuple[Any, Batches]:
+def open_stream(path: str, _: str | None) -> tuple[Any, Batches]:
     """Open a file in Arrow's stream format."""
     file = pa.memory_map(path)
     reader = pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(use_threads=False))
@@ -154,26 +219,38 @@ def open_stream(path: str) -> tuple[Any, Batches]:
     return reader.schema, batches
 
 
-def open_file(path: str) -> tuple[Any, Batches]:
+def open_file(path: str, _: str | None) -> tuple[Any, Batches]:
     """Open a file in Arrow's file format."""
     reader = pa.ipc.open_file(pa.memory_map(path), options=pa.ipc.IpcReadOptions(use_threads=False))
     return reader.schema, lambda _: (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
-def open_parquet(path: str) -> tuple[Any, Batches]:
-    """Open a Parquet file."""
+def open_parquet(path: str, column: str | None) -> tuple[Any, Batches]:
+    """Open a Parquet file, of which only one column is read if it is named."""
     file = pa.parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
-    return file.schema_arrow, lambda n_rows: file.iter_batches(n_rows, use_threads=False)
+    schema = file.schema_arrow
+    if column is None or len(schema.get_all_field_indices(column)) != 1:
+        return schema, lambda n_rows: file.iter_batches(n_rows, use_threads=False)
+
+    def batches(n_rows: int) -> Iterator[Any]:
+        for batch in file.iter_batches(n_rows, columns=[column], use_threads=False):
+            yield batch.select([column])  # the name may be the beginning of another one
+
+    return pa.schema([schema.field(column)]), batches
 
 
-def read_blocks(schema: Any, batches: Batches) -> Iterator[NDArray[Any]]:
+OPENERS = {"stream": open_stream, "file": open_file, "parquet": open_parquet}
+"""How a file of each kind is opened: its schema and batches. Only one column is needed if it is named."""
+
+
+def read_blocks(schema: Any, batches: Batches, advice: str) -> Iterator[NDArray[Any]]:
     """Yield the rows of a matrix as blocks (k, d) of one dtype. Raises WrongValue."""
     kinds = [plain_type(kind) for kind in schema.types]
     if len(kinds) == 1 and is_list(kinds[0]):
-        dtype = number_dtype(kinds[0].value_type)
+        dtype = number_dtype(schema.names[0], kinds[0].value_type, advice)
         yield from (block.astype(dtype, copy=False) for block in list_blocks(batches(BATCH_ROWS)))
         return
-    dtype = np.result_type(*map(number_dtype, kinds))
+    dtype = np.result_type(*(number_dtype(name, kind, advice) for name, kind in zip(schema.names, kinds, strict=True)))
     row = 0
     for batch in batches(max(1, BLOCK_CELLS // len(kinds))):
         block = np.empty((batch.num_rows, len(kinds)), dtype)
@@ -185,14 +262,12 @@ def read_blocks(schema: Any, batches: Batches) -> Iterator[NDArray[Any]]:
         row += len(block)
 
 
-def feature_names(schema: Any) -> list[str] | None:
-    """Return the names of the columns, None for a matrix in one column of lists. Raises WrongValue."""
-    if len(schema.names) == 1 and is_list(plain_type(schema.types[0])):
-        return None
+def feature_names(schema: Any, chosen: list[int]) -> list[str] | None:
+    """Return the names of the chosen columns, None for a matrix in one column of lists. Raises WrongValue."""
     if sum(map(len, schema.names)) > MAX_NAMES_LENGTH:
         raise WrongValue("", f"has names of columns of more than {MAX_NAMES_LENGTH} characters in all")
-    names: list[str] = schema.names
-    return names
+    names = [schema.names[at] for at in chosen]
+    return None if len(chosen) == 1 and is_list(plain_type(schema.types[chosen[0]])) else names
 
 
 def list_blocks(batches: Iterable[Any]) -> Iterator[NDArray[Any]]:
@@ -228,8 +303,6 @@ def list_lengths(lists: Any) -> NDArray[Any]:
 
 def read_values(schema: Any, batches: Batches, max_text_length: int) -> Iterator[NDArray[Any] | list[Any]]:
     """Yield a column: numbers as arrays, with NaN for null in floats, and all else as lists. Raises WrongValue."""
-    if len(schema.types) != 1:
-        raise WrongValue("", f"has {len(schema.types)} columns; it must have one")
     refuse_column_type(plain_type(schema.types[0]))
     row, dictionary, texts = 0, None, []
     for batch in batches(BATCH_ROWS):
@@ -296,13 +369,13 @@ def is_number(kind: Any) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def number_dtype(kind: Any) -> np.dtype[Any]:
+def number_dtype(name: str, kind: Any, advice: str) -> np.dtype[Any]:
     """Return numpy's type for a type of numbers or for booleans, which count as 0 and 1, or raise WrongValue."""
     if pa.types.is_boolean(kind):
         return np.dtype(np.uint8)
     if not is_number(kind):
-        problem = "every column must hold floats, integers or booleans, or there must be one column of lists of them"
-        raise WrongValue("", f"has a column of {str(kind)[:64]}; {problem}")
+        problem = f"has a column {name!r} of {str(kind)[:64]}, and features are numbers or booleans"
+        raise WrongValue("", f"{problem}, or one column of lists of them" + (f"; {advice}" if advice else ""))
     dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
     return dtype
 

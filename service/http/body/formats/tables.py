@@ -6,8 +6,10 @@ import atexit
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -19,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from werkzeug.exceptions import ServiceUnavailable
 
+from service.domain.columns import Columns
 from service.domain.labels import MAX_LABEL_LENGTH
 from service.errors import InvalidRequest
-from service.http.body.formats.spool import ArraySpool, check_finite
-from service.http.body.limits import check_cells
+from service.http.body.formats.spool import ArraySpool, SpoolFile, check_finite
+from service.http.body.limits import COLUMNS, Limits, check_cells
 from service.store.staging import StagedRows, Staging
 
 MAX_READERS = 2
@@ -45,6 +48,9 @@ from service.http.body.formats.table_reader import main
 main()
 """
 
+NO_COLUMNS = Columns()
+"""Columns whose names say nothing: all are features."""
+
 PIPE_BYTES = 2**20
 VALUE_BYTES = 64
 """Memory of a value as a Python object, without its text."""
@@ -57,45 +63,113 @@ def check_library(pointer: str) -> None:
         raise InvalidRequest.at(pointer, problem)
 
 
-def read_matrix(path: Path, kind: str, pointer: str, staging: Staging, max_cells: int) -> StagedRows:
-    """Read a spooled table of a kind (stream, file or parquet) into a staged matrix, some rows at a time.
+@dataclass(slots=True)
+class TableFile:
+    """A spooled table of a kind (stream, file or parquet), which is read when the roles of its columns are known.
+
+    `field` is the request field that it was sent as. `roles` are those that it has columns for, once it was read.
+    """
+
+    field: str
+    kind: str
+    path: Path
+    limits: Limits
+    staging: Staging
+    roles: list[str] = dataclass_field(default_factory=list)
+
+    def read(self, columns: Columns = NO_COLUMNS, required: Sequence[str] = (), advice: str = "") -> Any:
+        """Return the features, or the only column if the field is one. Raises InvalidRequest or ServiceUnavailable.
+
+        The table must have the columns of the `required` roles. `advice` is added to the error for a column that cannot
+        be a feature.
+        """
+        if self.field in COLUMNS:
+            return self.read_column(None, f"/{self.field}")
+        with errors_at(f"/{self.field}"):
+            rows, self.roles = read_matrix(self, columns, required, advice)
+        return rows
+
+    def read_column(self, name: str | None, pointer: str) -> NDArray[Any] | list[Any]:
+        """Return a column, or without a name the only one. Raises InvalidRequest or ServiceUnavailable."""
+        with errors_at(pointer):
+            return read_column(self, name, pointer)
+
+
+class TableSink:
+    """A sink that writes a table to a file, and returns it unread."""
+
+    def __init__(self, table: TableFile) -> None:
+        self.table = table
+        self._spool = SpoolFile(table.path)
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        self._spool.write(data)
+
+    def close(self) -> TableFile:
+        """Return the table."""
+        self._spool.close()
+        return self.table
+
+    def abandon(self) -> None:
+        """Close the file of an unfinished part."""
+        self._spool.abandon()
+
+
+@contextmanager
+def errors_at(pointer: str) -> Iterator[None]:
+    """Turn ValueError into InvalidRequest at a pointer."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidRequest.at(pointer, str(error)) from None
+
+
+def read_matrix(
+    table: TableFile, columns: Columns, required: Sequence[str], advice: str
+) -> tuple[StagedRows, list[str]]:
+    """Read the features of a table into a staged matrix, some rows at a time; return it and the roles of its columns.
 
     Raises InvalidRequest at a wrong cell or row, ValueError for an error of the whole table, or ServiceUnavailable.
     """
+    pointer = f"/{table.field}"
     array: ArraySpool | None = None
-    names: list[str] | None = None
-    index_names: list[str] = []
+    header: dict[str, Any] = {}
     n_rows = n_columns = 0
     try:
         with table_reader() as reader:
-            for frame in reader.read(path, kind, pointer, is_matrix=True):
-                names, index_names = frame.get("names", names), frame.get("index_names", index_names)
+            for frame in reader.read(
+                table.path, table.kind, pointer, is_matrix=True, columns=columns, required=required, advice=advice
+            ):
+                header = header or frame
                 block_rows, n_columns = frame["shape"]
-                check_cells(pointer, (n_rows + block_rows, n_columns), max_cells)
+                check_cells(pointer, (n_rows + block_rows, n_columns), table.limits.cells)
                 block = reader.read_array(frame)
                 check_finite(pointer, block, n_rows)
-                array = array or ArraySpool(staging, block.dtype)
+                array = array or ArraySpool(table.staging, block.dtype)
                 array.write(block)
                 n_rows += block_rows
         if array is None:
             raise ValueError("has no rows")
         files = {"rows": array.close((n_rows, n_columns))}
-        return StagedRows(files, n_rows, n_columns, None if names is None else tuple(names), tuple(index_names))
+        names = header["names"] and tuple(header["names"])
+        return StagedRows(files, n_rows, n_columns, names, tuple(header["index_names"])), header["roles"]
     finally:
         if array is not None:
             array.abandon()
 
 
-def read_column(path: Path, kind: str, pointer: str, max_bytes: int) -> NDArray[Any] | list[Any]:
-    """Read a spooled table of one column: numbers as an array, with NaN for null in floats, and all else as a list.
+def read_column(table: TableFile, name: str | None, pointer: str) -> NDArray[Any] | list[Any]:
+    """Read a column of a table: numbers as an array, with NaN for null in floats, and all else as a list.
 
-    Raises InvalidRequest at a text that is too long, ValueError, also for more than `max_bytes` of memory, or
+    Raises InvalidRequest at a text that is too long, ValueError, also for more memory than the body may have bytes, or
     ServiceUnavailable.
     """
+    max_bytes = table.limits.body_bytes
     pieces: list[NDArray[Any] | list[Any]] = []
     n_bytes = 0
     with table_reader() as reader:
-        for frame in reader.read(path, kind, pointer, is_matrix=False):
+        for frame in reader.read(table.path, table.kind, pointer, is_matrix=False, column=name):
             pieces.append(reader.read_array(frame) if "dtype" in frame else reader.read_values(frame))
             n_bytes += memory_of(pieces[-1])
             if n_bytes > max_bytes:
@@ -138,12 +212,31 @@ class TableReader:
         """Whether it can read another table."""
         return self._is_idle and self._process.poll() is None
 
-    def read(self, path: Path, kind: str, pointer: str, *, is_matrix: bool) -> Iterator[dict[str, Any]]:
-        """Yield the frames of a table, whose bytes must be read in between. Raises as `read_matrix` does."""
+    def read(
+        self,
+        path: Path,
+        kind: str,
+        pointer: str,
+        *,
+        is_matrix: bool,
+        column: str | None = None,
+        columns: Columns = NO_COLUMNS,
+        required: Sequence[str] = (),
+        advice: str = "",
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the frames of a table, whose bytes must be read in between. Raises as `read_matrix` does.
+
+        A matrix has the features of `columns`; a column is the one named, or the only one.
+        """
         request = {
             "path": str(path.absolute()),
             "kind": kind,
             "is_matrix": is_matrix,
+            "column": column,
+            "features": columns.features,
+            "roles": columns.named,
+            "required": required,
+            "advice": advice,
             "max_text_length": MAX_LABEL_LENGTH,
             "memory_bytes": MEMORY_BYTES,
             "seconds": READ_SECONDS,
@@ -155,7 +248,8 @@ class TableReader:
         while frame := self._read_frame():
             if "error" in frame:
                 self._is_idle = True
-                raise InvalidRequest.at(pointer + frame["at"], frame["error"])
+                role = frame.get("role")
+                raise InvalidRequest.at(f"/columns/{role}" if role else pointer + frame["at"], frame["error"])
             yield frame
         self._is_idle = True
 

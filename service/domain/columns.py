@@ -1,0 +1,38 @@
+"""The columns of a table that a caller sends: which are features, and which hold ids, labels or texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.domain.labels import Label
+
+ROLES = ("id", "label")
+"""What a column other than a feature may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a table by name; `features` None = all that have no other role."""
+
+    features: tuple[str, ...] | None = None
+    id: str | None = None
+    label: str | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The column of each role that has one."""
+        return {role: name for role in ROLES if (name := getattr(self, role)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TableContext:
+    """What is known about the tables of a request before they are read.
+
+    `columns` are those of the project, and `classes` its labels. Text formats need them, and `has_text_ids`, to tell 7
+    from "007".
+    """
+
+    columns: Columns = field(default_factory=Columns)
+    classes: Sequence[Label] = ()
+    has_text_ids: bool = False
