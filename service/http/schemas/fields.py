@@ -335,7 +335,8 @@ def columns() -> Rule:
         return found
 
     properties = {role: {**rule.schema, "description": COLUMN_DESCRIPTIONS[role]} for role, rule in rules.items()}
-    return Rule(read, {"type": "object", "properties": properties, "additionalProperties": False})
+    rule = Rule(read, {"type": "object", "properties": properties, "additionalProperties": False})
+    return rule.named("TableColumns", "What the columns of a table are, by their names.")
 
 
 def repeated_roles(columns: Columns) -> dict[str, list[str]]:
