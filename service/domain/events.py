@@ -28,22 +28,28 @@ IMPORT = "import"
 BEGINNINGS = ("create", "replace", IMPORT, BASELINE)
 """Kinds of events that hold all labels."""
 
-KINDS = (*BEGINNINGS, "append", "label", "retract", "fit", "change")
+KINDS = (*BEGINNINGS, "append", "label", "retract", "rename", "fit", "change")
 
 
 def events_of(
-    before: Project | None, after: Project, kind: str | None = None, request: str | None = None
+    before: Project | None,
+    after: Project,
+    kind: str | None = None,
+    request: str | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Iterator[JsonObject]:
     """Yield the event of a commit, and more of the same version for labels that exceed `MAX_LABELS`.
 
-    `kind` is inferred from the change unless given; `request` is the fingerprint of the request. A project with a new
-    pool starts from nothing, also when it replaces another.
+    `kind` is inferred from the change unless given; `request` is the fingerprint of the request, and `more`
+    are details that the change does not show. A project with a new pool starts from nothing, also when it replaces
+    another.
     """
     same = before if before is not None and before.pool_id == after.pool_id else None
     facts, known = describe_project(after), describe_project(same) if same is not None else {}
     details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
     if request is not None:
         details["request"] = request
+    details |= more or {}
     given, gone = diff_votes(same, after)
     if len(gone):
         details["retracted"] = vote_keys(after, gone)
@@ -139,7 +145,11 @@ def replay(events: Iterable[JsonObject]) -> dict[VoteKey, VoteValue]:
         details = event["details"]
         if event["kind"] in BEGINNINGS:
             votes.clear()
-        gone, given = details.get("retracted"), details.get("labels")
+        gone, given, renamed = details.get("retracted"), details.get("labels"), details.get("renamed")
+        if renamed:
+            name_of = dict(zip(renamed["from"], renamed["to"], strict=True))
+            for key, (label, query, at) in votes.items():
+                votes[key] = (name_of.get(label, label), query, at)
         if gone:
             for key in zip(gone["index"], gone["annotator"], strict=True):
                 votes.pop(key, None)

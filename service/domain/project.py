@@ -277,6 +277,11 @@ class Project:
             and model.labels_revision >= labels_revision
         )
 
+    def has_codes_of(self, before: Project) -> bool:
+        """Return whether the codes of the labels of an earlier state stand for the same classes in this one."""
+        codes = np.unique(before.votes.code[before.votes.code != SKIP]).tolist()
+        return all(self.classes[code : code + 1] == before.classes[code : code + 1] for code in codes)
+
     @property
     def held_out_number(self) -> int | None:
         """The number of the held-out set, None without one."""
@@ -346,14 +351,15 @@ class Project:
             return self
         return replace(self, fit_error=error, fit_asked=asked)
 
-    def with_model(self, model: ModelRef, votes: Votes | None = None) -> Project:
-        """Return the project with `model`, which was fitted to `votes` (the current ones by default).
+    def with_model(self, model: ModelRef, before: Project | None = None) -> Project:
+        """Return the project with `model`, which was fitted to the state `before` (this one by default).
 
         The model gets the next model version. Return the project unchanged if its estimator has changed meanwhile, its
-        model has seen more labels, or the labels left cannot be fitted.
+        model has seen more labels, the labels left cannot be fitted, or classes were renamed.
         """
+        before = before or self
         outdated = self.model is not None and self.matches(self.model, model.labels_revision + 1)
-        if outdated or not self.can_fit or not self.matches(model, 0):
+        if outdated or not self.can_fit or not self.matches(model, 0) or not self.has_codes_of(before):
             return self
         number = self.last_model + 1
         fitted = replace(
@@ -361,7 +367,7 @@ class Project:
             model=replace(model, version=number),
             last_model=number,
             fit_error=None,
-            changed_since_fit=self.changed_samples(self.votes if votes is None else votes, self.votes),
+            changed_since_fit=self.changed_samples(before.votes, self.votes),
         )
         # With votes given during the fit, the new consensus may leave a single class.
         return fitted if fitted.can_fit else self

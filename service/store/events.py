@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from io import SEEK_END
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 from zlib_ng.zlib_ng import crc32
@@ -71,12 +71,20 @@ class Page:
 
 
 def append_events(
-    directory: Path, before: Project | None, after: Project, kind: str | None = None, request: str | None = None
+    directory: Path,
+    before: Project | None,
+    after: Project,
+    kind: str | None = None,
+    request: str | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> EventLog:
-    """Return the event log of a project with the event of a commit, in its tail or durably in the log file."""
+    """Return the event log of a project with the event of a commit, in its tail or durably in the log file.
+
+    `kind`, `request` and `more` are those of `events_of`.
+    """
     # An imported project brings its own events.
     history = before.event_log if before is not None else after.event_log
-    events = events_of(before, after, kind, request)
+    events = events_of(before, after, kind, request, more)
     if before is not None and history is None:  # an earlier version of the service wrote its state
         events = chain(baseline_events(before), events)
     history = history or EventLog()
@@ -93,7 +101,8 @@ def append_events(
         begin = n_whole_bytes(log, path, history.n_bytes)
         if before is not None and begin < history.n_bytes:
             # Lost events cannot be restored; from here on the labels can be rebuilt.
-            tail, lines = [], map(line_of, chain(baseline_events(before), events_of(before, after, kind, request)))
+            events = chain(baseline_events(before), events_of(before, after, kind, request, more))
+            tail, lines = [], map(line_of, events)
         log.truncate(begin)
         log.writelines(chain(tail, lines))
         fsync_file(log)

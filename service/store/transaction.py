@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.domain.leases import Leases
 from service.domain.preconditions import RequestFingerprint
@@ -56,19 +56,23 @@ class Transaction:
         self._directory = directory
 
     def commit(
-        self, project: Project, staged: Mapping[str, StagedFile] | None = None, kind: str | None = None
+        self,
+        project: Project,
+        staged: Mapping[str, StagedFile] | None = None,
+        kind: str | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> Project:
         """Make `project` the state, with those of the staged files (target -> file) that only it names.
 
-        A file that the old state names is not written again: an earlier model may have its name. `kind` is the kind of
-        the event if it does not follow from the changes.
+        A file that the old state names is not written again: an earlier model may have its name. `kind` and
+        `details` are those of the event if they do not follow from the changes.
         """
         before, named = files_of(self.project) if self.project else set(), files_of(project)
         new_names = (named | {LOG} if self.project is None else named) - before
         files = {target: file for target, file in (staged or {}).items() if target in new_names}
         with convert_disk_errors(), ExitStack() as undo:
             self._move_files(files, undo)
-            log = append_events(self._directory, self.project, project, kind, self._fingerprint)
+            log = append_events(self._directory, self.project, project, kind, self._fingerprint, details)
             project = replace(project, checksums=self._checksums(named, files), event_log=log)
             stamp = self._replace_state(project, undo)
             fsync_directory(self._directory)

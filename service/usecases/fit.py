@@ -266,7 +266,7 @@ def commit_fit(
         # The model was scored on this set before the set had a number.
         fitted = fitted and replace(fitted, ref=replace(fitted.ref, held_out=held_out.number))
     if fitted is not None:
-        with_model = project.with_model(fitted.ref, fitted.votes)
+        with_model = project.with_model(fitted.ref, fitted.before)
         if with_model is not project:
             files[model_file(with_model.last_model)] = fitted.file
             project = with_model

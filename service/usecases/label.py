@@ -41,13 +41,17 @@ class SubmittedLabel:
     new_class: bool = False
 
 
+Refit = Literal["wait", "background", "never"]
+"""Whether the reply waits for the fit that a change makes due."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRequest:
     """The request of POST /label."""
 
     project_id: str
     labels: Sequence[SubmittedLabel]
-    refit: Literal["wait", "background", "never"] = "wait"
+    refit: Refit = "wait"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from service.compute.deadline import check_deadline
 from service.domain.consensus import Consensus
-from service.domain.labels import SampleLabels, Votes
+from service.domain.labels import SampleLabels
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.committees import BaggedCommittee, bootstrap
@@ -61,17 +61,17 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StagedModel:
-    """A fitted model that is not part of a project yet: its file, its reference, and the votes it was fitted to."""
+    """A fitted model that is not part of a project yet: its file, its reference, and the state it was fitted to."""
 
     file: StagedFile
     ref: ModelRef
-    votes: Votes
+    before: Project
 
 
 def stage_model(staging: Staging, snapshot: Snapshot) -> StagedModel:
     """Train as `train` does, and write the model to a staged file. Raises FitFailed."""
     classifier, ref = train(snapshot)
-    return StagedModel(staging.dump(classifier), ref, snapshot.project.votes)
+    return StagedModel(staging.dump(classifier), ref, snapshot.project)
 
 
 def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, SampleLabels]:
@@ -169,7 +169,7 @@ def commit_model(store: Store, before: Project, classifier: Classifier, model: M
         file = staging.dump(classifier)
         with store.transaction(before.project_id) as transaction:
             current = check_same_pool(transaction.project, before)
-            fitted = current.with_model(model, before.votes)
+            fitted = current.with_model(model, before)
             if fitted is not current:
                 transaction.commit(fitted.next_version(), {model_file(fitted.last_model): file})
 

@@ -202,7 +202,7 @@ def test_a_fit_is_due_when_it_would_give_another_model(after, expected):
 
 
 def test_labels_since_the_fit_are_counted_from_its_snapshot():
-    fitted = told(BOTH, (2, A, ANONYMOUS), (3, A, ANONYMOUS)).with_model(model(2), BOTH.votes)
+    fitted = told(BOTH, (2, A, ANONYMOUS), (3, A, ANONYMOUS)).with_model(model(2), BOTH)
     assert fitted.n_labels_since_fit == 2
     assert fitted.fit_is_due
 

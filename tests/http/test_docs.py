@@ -345,6 +345,7 @@ def test_types_in_words(schema: Any, words: str) -> None:
             ["not empty", "no item twice", "each: 0 or more"],
         ),
         ({"type": "array", "minItems": 1, "maxItems": 100_000, "items": {}}, ["1 to 100,000 items"]),
+        ({"type": "object", "minProperties": 1, "maxProperties": 9}, ["1 to 9 members"]),
         (
             {"oneOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}]},
             ["string: 1 or more characters", "integer: 0 or more"],
@@ -357,7 +358,17 @@ def test_limits_in_words(schema: Any, words: list[str]) -> None:
 
 
 SHOWN = {"$ref", "type", "format", "contentMediaType", "description", "default", "enum", "const", "pattern"}
-SHOWN |= {"minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems"}
+SHOWN |= {
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+}
 SHOWN |= {"properties", "required", "items", "anyOf", "oneOf"}
 CONDITIONS = {"if", "then", "else", "allOf"}
 """Keywords that relate fields of a schema; its description says the same."""

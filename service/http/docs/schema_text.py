@@ -125,6 +125,8 @@ def limits(schema: Schema) -> Iterator[str]:
         yield "not empty"
     elif size := between(get("minItems"), get("maxItems")):
         yield f"{size} items"
+    if size := between(get("minProperties"), get("maxProperties")):
+        yield f"{size} members"
     if get("uniqueItems"):
         yield "no item twice"
     if "pattern" in schema:

@@ -132,8 +132,9 @@ def list_project_events(project_id: str) -> Response:
     """List the events of a project.
 
     Every commit is an event, in order of versions. Events are kept until the project is deleted, even across `replace`.
-    The labels can be rebuilt from them: by sample and annotator, remove what `retracted` lists and then set what
-    `labels` lists. A commit of more than 100,000 labels is several events of one version, which share a page.
+    The labels can be rebuilt from them: replace the labels that `renamed` lists; then, by sample and annotator, remove
+    what `retracted` lists and set what `labels` lists. A commit of more than 100,000 labels is several events of one
+    version, which share a page.
     """
     data = read_query(EVENT_PAGE)
     project, page = projects.list_events(current_context().store, project_id, data["limit"], data["after"])

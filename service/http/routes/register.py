@@ -12,7 +12,7 @@ from service.errors import FieldError, InvalidRequest
 from service.http.contract.operations import Contract
 from service.http.middleware.etags import CONDITIONS, has_conditions
 from service.http.middleware.idempotency import answer_once
-from service.http.routes import evaluation, fit, label, leases, meta, predictions, projects, query, transfer
+from service.http.routes import classes, evaluation, fit, label, leases, meta, predictions, projects, query, transfer
 from service.http.routes.context import Context
 
 OPERATIONS = Contract(
@@ -21,6 +21,7 @@ OPERATIONS = Contract(
         query.operations,
         label.operations,
         projects.operations,
+        classes.operations,
         predictions.operations,
         evaluation.operations,
         leases.operations,

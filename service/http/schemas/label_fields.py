@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,21 @@ def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
     if wrong:
         raise ValidationError(first_few((at, "must be a whole number, or NaN for unlabelled") for at in wrong))
     return given
+
+
+def new_class_names() -> Rule:
+    """An object with the new name of each class, by its text -> dict."""
+
+    def read(value: Any) -> dict[str, Label]:
+        if not isinstance(value, dict) or not 1 <= len(value) <= MAX_CLASSES:
+            raise ValidationError(f"must be an object with 1 to {MAX_CLASSES} classes and their new names")
+        wrong = {old: [problem] for old, new in value.items() if (problem := wrong_label(new))}
+        if wrong:
+            raise ValidationError(dict(islice(wrong.items(), MAX_ERRORS + 1)))
+        return value
+
+    shape = {"type": "object", "minProperties": 1, "maxProperties": MAX_CLASSES, "additionalProperties": LABEL}
+    return Rule(read, shape)
 
 
 def missing_label() -> Rule:

@@ -23,7 +23,7 @@ from service.learning.external_predictions import SUM_TOLERANCE, ExternalPredict
 from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
-from service.usecases.label import LabelRequest
+from service.usecases.label import LabelRequest, Refit
 from service.usecases.query_request import QueryRequest
 from service.usecases.uploads import refuse_missing_spellings, refuse_wrong_text
 
@@ -68,6 +68,16 @@ def missing_label_field() -> RuleField:
 def columns_field(more: str) -> RuleField:
     """Return the field for the columns of a table."""
     return RuleField(fields.columns(), "What the columns of a table in X or X_test are." + more)
+
+
+def refit_field(when: str = "") -> RuleField:
+    """Return the field for whether the reply waits for a fit."""
+    return RuleField(
+        fields.one_of(*get_args(Refit)).named("Refit", "When the model is fitted again."),
+        f"{when}`wait`: the reply waits for the fit and carries the new model. `background`: the fit follows the "
+        "reply. `never`: no fit until a later request asks for one.",
+        load_default="wait",
+    )
 
 
 def seed_field(description: str) -> RuleField:
@@ -238,12 +248,19 @@ class LabelSchema(BaseSchema):
     project_id = project_id_field()
     labels = RuleField(label_fields.answers(), "The labels and skips. All are stored, or none.", required=True)
     query_id = RuleField(label_fields.QUERY_ID, "The query that returned the samples, for records without their own.")
-    refit = RuleField(
-        fields.one_of("wait", "background", "never").named("Refit", "When the model is fitted again."),
-        "`wait`: the reply waits for the fit and carries the new model. `background`: the fit follows the reply. "
-        "`never`: no fit until a later request asks for one.",
-        load_default="wait",
+    refit = refit_field()
+
+
+class RenameSchema(BaseSchema):
+    """Rename or merge classes."""
+
+    rename = RuleField(
+        label_fields.new_class_names(),
+        "The new name of each class to rename, by its present name: the label, or the text of a number or boolean in "
+        "JSON.",
+        required=True,
     )
+    refit = refit_field("After a merge, ")
 
 
 def safe_field() -> RuleField:

@@ -365,6 +365,13 @@ class HeldOutSchema(BaseSchema):
     n_samples = count("Its number of samples.")
 
 
+class RenamedClassesSchema(BaseSchema):
+    """Classes that were renamed, as columns."""
+
+    old = RawField(many(LABEL), "The former names.", data_key="from")
+    new = RawField(many(LABEL), "The new names, in the same order.", data_key="to")
+
+
 class EventDetailsSchema(BaseSchema):
     """The values that a commit changed."""
 
@@ -388,6 +395,7 @@ class EventDetailsSchema(BaseSchema):
         string("Fingerprint of a request with an Idempotency-Key: digests of the key and of the request.")
     )
     labels = optional(described(GivenLabelsSchema, "Labels and skips that were added or changed."))
+    renamed = optional(described(RenamedClassesSchema, "Classes that were renamed, all at once."))
     retracted = optional(described(RetractedLabelsSchema, "Labels and skips that were removed."))
 
 
