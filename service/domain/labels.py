@@ -129,13 +129,14 @@ class Votes:
 
         The votes on a sample get consecutive times in the order of the rows, a microsecond apart, starting with `at`.
         """
-        index, code, annotator, query = zip(*rows, strict=True)
+        columns = tuple(zip(*rows, strict=True))
+        index = np.array(columns[0], np.int64)
         votes = cls(
-            np.array(index, np.int64),
-            np.array(code, np.int32),
-            np.array(annotator, np.int32),
-            at + nth_of_value(np.array(index, np.int64)),
-            np.array(query, np.bytes_),
+            index,
+            np.array(columns[1], np.int32),
+            np.array(columns[2], np.int32),
+            at + (nth_of_value(index) if len(set(columns[0])) < len(index) else np.zeros_like(index)),
+            np.array(columns[3], np.bytes_),
         )
         return votes.take(np.argsort(votes.key))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -191,13 +190,9 @@ def same_files(one: Project, other: Project) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-@contextmanager
-def error_context(project: Project) -> Iterator[None]:
-    """Add the name of the project to StoreDamaged."""
-    try:
-        yield
-    except StoreDamaged as error:
-        raise type(error).of(project.project_id, str(error)) from error
+def in_project(error: StoreDamaged, project: Project) -> StoreDamaged:
+    """Return an error with the name of its project."""
+    return type(error).of(project.project_id, str(error))
 
 
 def missing_file_error(project: Project, error: FileNotFoundError) -> StoreDamaged:

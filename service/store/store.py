@@ -69,7 +69,7 @@ from service.store.snapshot import (
     PartLoader,
     Snapshot,
     Stamp,
-    error_context,
+    in_project,
     missing_file_error,
     same_files,
 )
@@ -144,8 +144,10 @@ class Store:
         """
 
         def look(directory: Path, project: Project) -> tuple[Project, Page]:
-            with error_context(project):
+            try:
                 return project, read_page(directory, project, after, limit)
+            except StoreDamaged as error:
+                raise in_project(error, project) from error
 
         return self._read(project_id, look)
 
@@ -175,8 +177,10 @@ class Store:
         """Return a project and the last event of a request with this key; None without either. Raises StoreDamaged."""
 
         def look(directory: Path, project: Project) -> tuple[Project, JsonObject | None]:
-            with error_context(project):
+            try:
                 return project, event_of(directory, project, key)
+            except StoreDamaged as error:
+                raise in_project(error, project) from error
 
         try:
             project, event = self._read(project_id, look)
@@ -225,7 +229,7 @@ class Store:
         """Open the files of `parts` that a project's state names; without a directory only cached ones."""
         found: dict[str, Any] = {}
         loader = PartLoader(self.cache, directory, project)
-        with error_context(project):
+        try:
             for part in parts:
                 match part:
                     case Part.POOL:
@@ -241,6 +245,8 @@ class Store:
                     case Part.HELD_OUT if project.held_out is not None:
                         found["X_test"] = loader.held_out(project.held_out)
                         found["y_test"] = loader.whole(held_out_labels_file(project.held_out))
+        except StoreDamaged as error:
+            raise in_project(error, project) from error
         return Snapshot(project, **found)
 
     def read_state(self, directory: Path, project_id: str) -> Project:

@@ -89,19 +89,22 @@ def why_exhausted(
 
 def unseen_by_annotator(project: Project, request: QueryRequest, index: Positions) -> Positions:
     """Return the samples that the annotator of a request has neither labelled nor skipped."""
-    if request.annotator not in project.annotators:
-        return index
-    code = project.annotators.index(request.annotator)
-    return index[~contains(project.votes.index[project.votes.annotator == code], index)]
+    return index[~contains(project.votes.index[is_by_annotator(project, request)], index)]
 
 
 def skipped_by_annotator(project: Project, request: QueryRequest) -> Positions:
     """Return the samples that the annotator of a request has skipped, where others may still be asked about them."""
-    if project.skips_to_drop == 1 or request.annotator not in project.annotators:
+    if project.skips_to_drop == 1:
         return NO_ROWS
-    votes, code = project.votes, project.annotators.index(request.annotator)
-    skipped: Positions = votes.index[(votes.annotator == code) & (votes.code == SKIP)]
+    skipped: Positions = project.votes.index[is_by_annotator(project, request) & (project.votes.code == SKIP)]
     return skipped
+
+
+def is_by_annotator(project: Project, request: QueryRequest) -> NDArray[np.bool_]:
+    """Return a mask of the votes by the annotator of a request."""
+    annotator = project.votes.annotator
+    code = next((code for code, name in enumerate(project.annotators) if name == request.annotator), None)
+    return np.zeros(len(annotator), bool) if code is None else annotator == code
 
 
 def first_label_times(project: Project) -> NDArray[np.int64]:

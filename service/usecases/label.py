@@ -250,7 +250,8 @@ def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Seq
         ):
             problem = f"is new, and a project has at most {MAX_ANNOTATORS} annotators"
             raise InvalidRequest.at(f"/labels/{position}/annotator", problem)
-    project = replace(project, annotators=tuple(annotator_code))
+    if len(annotator_code) > len(project.annotators):
+        project = replace(project, annotators=tuple(annotator_code))
     rows = (
         (
             index,

@@ -37,11 +37,10 @@ def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int],
     n_wanted = min(request.batch_size - len(leased) - len(partly_labeled), n_open)
     n_explored = int(request.share_explored * n_wanted + 0.5)
     drawn = next_in_random_order(unlabeled, n_explored, order_seed)
-    is_left = question.is_open.copy()
-    is_left[drawn] = False
-    rng = np.random.default_rng(seed)
-    selection = select(request.strategy, request.params, replace(question, is_open=is_left), n_wanted - len(drawn), rng)
-    selection = replace(selection, reason=with_note_of_labeled(selection, question))
+    rest = without_rows(question, drawn) if len(drawn) else question
+    selection = select(request.strategy, request.params, rest, n_wanted - len(drawn), np.random.default_rng(seed))
+    if question.relabel_candidates is not None:
+        selection = with_note_of_labeled(selection, question.relabel_candidates.rows)
     whole = assemble(leased, partly_labeled, selection, drawn)
     return Batch(whole, len(leased), len(partly_labeled), len(drawn))
 
@@ -55,13 +54,18 @@ def unlabeled_rows(question: Question) -> NDArray[np.bool_]:
     return is_unlabeled
 
 
-def with_note_of_labeled(selection: Selection, question: Question) -> str | None:
-    """Return the reason of a selection with a note on its samples that have a label already."""
-    if question.relabel_candidates is None:
-        return selection.reason
-    n_labeled = int(np.isin(selection.indices, question.relabel_candidates.rows).sum())
+def without_rows(question: Question, rows: NDArray[np.int64]) -> Question:
+    """Return a question without some of its open rows."""
+    is_open = question.is_open.copy()
+    is_open[rows] = False
+    return replace(question, is_open=is_open)
+
+
+def with_note_of_labeled(selection: Selection, labeled: NDArray[np.int64]) -> Selection:
+    """Return a selection with a note on its samples that have a label already."""
+    n_labeled = int(np.isin(selection.indices, labeled).sum())
     note = f"{n_labeled} of the batch have a label: another one for them is worth more than a first one elsewhere"
-    return join_notes(selection.reason, note if n_labeled else None)
+    return replace(selection, reason=join_notes(selection.reason, note if n_labeled else None))
 
 
 def join_notes(*notes: str | None) -> str | None:
