@@ -79,7 +79,8 @@ class ModelRef:
     """A fitted model: its file number, the settings and labels that it was fitted with, and its scores.
 
     `held_out` is the number of the held-out set that it was scored on, None without one. `consensus` is that of the
-    votes that it was fitted to, None if there were none to weigh.
+    votes that it was fitted to, None if there were none to weigh. `reason` says why the estimator left a part of the
+    model out, None if it did not.
     """
 
     version: int
@@ -90,6 +91,7 @@ class ModelRef:
     test_score: TestScore | None
     consensus_method: ConsensusMethod = DEFAULT_CONSENSUS_METHOD
     consensus: Consensus | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ step that prepares the features and the estimator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse as scipy_sparse
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
@@ -30,6 +32,7 @@ from service.compute.threads import use_one_thread
 from service.domain.parameters import Parameter, Parameters, check_parameters, not_listed
 from service.domain.project import EstimatorSpec
 from service.errors import FitFailed, InvalidRequest
+from service.learning.blend import Blend, BlendCommittee, fast_blend_predictor
 from service.learning.committees import ForestCommittee
 from service.learning.linear_scorer import Predict, fast_linear_predictor
 from service.learning.models import Classifier, Committee
@@ -48,12 +51,23 @@ CHECKED_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class TrainingShape:
-    """The number of labelled rows, features and classes, and of labelled rows of the rarest class."""
+    """The number of labelled rows, features and classes, and of labelled rows of the rarest class.
+
+    `sparse` says whether the features are, and `pool_rows` is the number of rows that the model will score.
+    """
 
     rows: int
     features: int
     classes: int
     rarest_class: int
+    sparse: bool = False
+    pool_rows: int = 0
+
+    @classmethod
+    def of(cls, X: Features, y: npt.NDArray[np.integer], pool_rows: int = 0) -> TrainingShape:
+        """Return the shape of labelled rows `X` (l, d) and their class codes `y` (l,), l >= 1, of a pool."""
+        _, counts = np.unique(y, return_counts=True)
+        return cls(len(y), X.shape[1], len(counts), int(counts.min()), scipy_sparse.issparse(X), pool_rows)
 
 
 Factory = Callable[[Parameters, int, TrainingShape], Any]
@@ -65,7 +79,8 @@ class EstimatorKind:
 
     `sparse`: it accepts sparse features. `model_type` is the class of its fitted models, or of their last step. Two
     optional functions take such a model: `fast_predictor` returns a function from dense rows to probabilities that is
-    faster than `predict_proba`, and `members` the committee of the model's own members.
+    faster than `predict_proba`, and `members` the committee of the model's own members, or None. `why_reduced` says why
+    the factory leaves a part of the model out for a training shape, or returns None.
     """
 
     name: str
@@ -76,7 +91,8 @@ class EstimatorKind:
     sparse: bool
     model_type: type | None = None
     fast_predictor: Callable[[Any], Predict] | None = None
-    members: Callable[[Any], Committee] | None = None
+    members: Callable[[Any], Committee | None] | None = None
+    why_reduced: Callable[[Parameters, TrainingShape], str | None] | None = None
 
 
 ESTIMATORS: dict[str, EstimatorKind] = {}
@@ -95,16 +111,18 @@ def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
         raise error.with_prefix("/params") from None
 
 
-def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_state: int) -> Classifier:
+def fit(
+    spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_state: int, pool_rows: int = 0
+) -> Classifier:
     """Return an estimator trained on rows `X` (l, d), dense or CSR, and class codes `y` (l,), which it does not change.
 
-    The same arguments give the same model, bit for bit, in any thread. Raises FitFailed for fewer than two classes, if
-    scikit-learn raises an error, or if the model's probabilities are not finite on the training rows.
+    `pool_rows` is the number of rows that the model will score. The same arguments give the same model, bit for bit, in
+    any thread. Raises FitFailed for fewer than two classes, if scikit-learn raises an error, or if the model's
+    probabilities are not finite on the training rows.
     """
-    classes, counts = np.unique(y, return_counts=True)
-    if len(classes) < 2:
+    shape = TrainingShape.of(X, y, pool_rows)
+    if shape.classes < 2:
         raise FitFailed(f"{spec.name} needs labels of at least two classes")
-    shape = TrainingShape(rows=len(y), features=X.shape[1], classes=len(classes), rarest_class=int(counts.min()))
     model = ESTIMATORS[spec.name].factory(spec.params, random_state, shape)
     try:
         use_one_thread()
@@ -119,6 +137,13 @@ def fit(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_sta
             "whose features are too large, too small or all the same"
         )
     return cast(Classifier, model)
+
+
+def why_reduced(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], pool_rows: int) -> str | None:
+    """Return why `fit` leaves a part of the model out with these arguments, None if it does not."""
+    kind = ESTIMATORS[spec.name]
+    why = None if kind.why_reduced is None else kind.why_reduced(spec.params, TrainingShape.of(X, y, pool_rows))
+    return why and f"{spec.name} is {why}"
 
 
 def kind_of(model: object) -> EstimatorKind | None:
@@ -168,7 +193,8 @@ def estimator(
     sparse: bool = True,
     model_type: type | None = None,
     fast_predictor: Callable[[Any], Predict] | None = None,
-    members: Callable[[Any], Committee] | None = None,
+    members: Callable[[Any], Committee | None] | None = None,
+    why_reduced: Callable[[Parameters, TrainingShape], str | None] | None = None,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under `name`, and add the parameter `scale` with this default.
 
@@ -198,6 +224,7 @@ def estimator(
             model_type,
             fast_predictor,
             members,
+            why_reduced,
         )
         return factory
 
@@ -230,6 +257,89 @@ CLASS_WEIGHT = choice(
 
 
 # The estimators. `random_state` is passed to each that draws random numbers; `n_jobs` is 1 everywhere.
+
+
+TREE_STEP_SECONDS = 8e-9
+"""Time of one row's step from a node to the next, measured on one core of 2024."""
+
+TREE_CLASS_SECONDS = 0.8e-9
+"""Time to add one row's probability of one class in one tree."""
+
+LEAVES = 2000
+"""Largest number of leaves of a tree of `auto`, up to a factor of two: so many labels give each its own."""
+
+TREE_NUMBERS = 2**25
+"""Largest number of probabilities in the leaves of the trees of `auto`."""
+
+
+def tree_leaves(params: Parameters, shape: TrainingShape) -> int:
+    """Return the number of leaves that a tree of `auto` may have."""
+    return min(LEAVES, TREE_NUMBERS // (4 * cast(int, params["n_estimators"]) * shape.classes))
+
+
+def tree_seconds(params: Parameters, shape: TrainingShape) -> float:
+    """Estimate the time of a pass of the trees of `auto` over the pool on one core.
+
+    It is no measurement, so that every worker comes to the same result. A row takes 1.1 times as many steps in a tree
+    of random splits as in a balanced one.
+    """
+    steps = 1.1 * math.log2(max(2, min(shape.rows, 2 * tree_leaves(params, shape))))
+    per_tree = TREE_STEP_SECONDS * steps + TREE_CLASS_SECONDS * shape.classes
+    return shape.pool_rows * cast(int, params["n_estimators"]) * per_tree
+
+
+def why_linear_alone(params: Parameters, shape: TrainingShape) -> str | None:
+    """Return why `auto` has no trees, None if it has."""
+    alone = "scaled logistic_regression alone" if params["scale"] else "logistic_regression alone"
+    if shape.sparse:
+        return f"{alone}: the pool is sparse"
+    if tree_leaves(params, shape) < shape.classes:
+        return f"{alone}: {shape.classes:,} classes are too many for trees"
+    seconds = tree_seconds(params, shape)
+    limit = cast(float, params["pass_seconds"])
+    if seconds > limit:
+        return (
+            f"{alone}: {params['n_estimators']} trees would take about {seconds:.2g} s of one core to score "
+            f"{shape.pool_rows:,} samples, more than pass_seconds = {limit:g}"
+        )
+    return None
+
+
+@estimator(
+    "auto",
+    summary="The mean of scaled logistic regression and extra trees, which count twice; without the trees on a sparse "
+    "pool, or where they would take too long: good on most data from the first labels on.",
+    source="sklearn.linear_model.LogisticRegression, sklearn.ensemble.ExtraTreesClassifier; this project's own blend",
+    parameters=(
+        positive("C", 1.0, 1e6, "Inverse strength of the L2 penalty: smaller values give a simpler linear model."),
+        integer("max_iter", 1000, 1, 100_000, "Largest number of optimiser steps of the linear model."),
+        integer("n_estimators", 100, 10, 1000, "Number of trees."),
+        positive(
+            "pass_seconds",
+            15.0,
+            1e6,
+            "Largest time of a pass of the trees over the pool on one core, in seconds as estimated from the number of "
+            "samples, trees, labels and classes; the linear model alone where it would take longer.",
+        ),
+        CLASS_WEIGHT,
+    ),
+    scale=True,
+    model_type=Blend,
+    fast_predictor=fast_blend_predictor,
+    members=BlendCommittee.of,
+    why_reduced=why_linear_alone,
+)
+def auto(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
+    """Return a `Blend`, without trees where `why_linear_alone` has a reason."""
+    forest = None
+    if why_linear_alone(params, shape) is None:
+        forest = ExtraTreesClassifier(
+            n_estimators=params["n_estimators"],
+            min_samples_leaf=max(1, shape.rows // tree_leaves(params, shape)),
+            class_weight=params["class_weight"],
+            random_state=random_state,
+        )
+    return Blend(logistic_regression(params, random_state, shape), forest, clip=cast(bool, params["scale"]))
 
 
 @estimator(

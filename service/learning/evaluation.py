@@ -40,12 +40,18 @@ class Estimate:
 
 
 def out_of_fold_probabilities(
-    spec: EstimatorSpec, X: Features, codes: Codes, n_classes: int, random_state: int, wanted: NDArray[np.bool_]
+    spec: EstimatorSpec,
+    X: Features,
+    codes: Codes,
+    n_classes: int,
+    random_state: int,
+    wanted: NDArray[np.bool_],
+    pool_rows: int = 0,
 ) -> Numbers:
     """Return the out-of-fold probabilities (n, c) of the wanted rows of (n, d); other rows are NaN.
 
-    Each model is fitted to four fifths of all rows. A class that it has not seen has probability 0; if no model can be
-    fitted, or it overflows, all classes are equally likely.
+    Each model is fitted to four fifths of all rows, as for a pool of `pool_rows`. A class that it has not seen has
+    probability 0; if no model can be fitted, or it overflows, all classes are equally likely.
     """
     rng = np.random.default_rng(random_state)
     probabilities = np.full((len(codes), n_classes), np.nan)
@@ -59,7 +65,7 @@ def out_of_fold_probabilities(
             others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
         probabilities[held_out] = 1.0 / n_classes
         try:
-            model = fit(spec, X[others], codes[others], random_state)
+            model = fit(spec, X[others], codes[others], random_state, pool_rows)
         except FitFailed:
             continue
         of_fold = predict_probabilities(model, X[held_out])

@@ -79,6 +79,21 @@ def as_float64(X: Matrix) -> Matrix:
     return np.asarray(X, dtype=np.float64)
 
 
+OUTLIER = 3.0
+"""Distance from the mean, in standard deviations, at which `clip_outliers` clips."""
+
+
+@apply_to_values
+def clip_outliers(X: Matrix) -> Matrix:
+    """Return standardised features `X`, clipped to ±OUTLIER.
+
+    The standard deviation of a few labelled rows says little about a feature that is almost always the same, such as a
+    pixel at the edge of a picture: unclipped, its other values are far away, and the linear model learns from nothing
+    else.
+    """
+    return np.clip(X, -OUTLIER, OUTLIER)
+
+
 @apply_to_values
 def squarable(X: Matrix) -> Matrix:
     """Return `X` in float64, clipped to ±1e100, for estimators that square it in its own dtype and could overflow."""

@@ -51,7 +51,9 @@ def estimate_consensus(project: Project, X: Features) -> Consensus:
         n_classes=len(classes),
     )
     latest = np.searchsorted(classes, majority[rows])
-    probabilities = unseen_probabilities(project.estimator, X[rows], latest, table, project.random_state)
+    probabilities = unseen_probabilities(
+        project.estimator, X[rows], latest, table, project.random_state, project.n_samples
+    )
     found = weigh_votes(table, probabilities, latest)
     return Consensus(
         index=labeled[rows],
@@ -77,9 +79,9 @@ def choose_rows(votes: Votes, n_classes: int, rng: np.random.Generator) -> NDArr
 
 
 def unseen_probabilities(
-    spec: EstimatorSpec, X: Features, codes: Codes, votes: VoteTable, random_state: int
+    spec: EstimatorSpec, X: Features, codes: Codes, votes: VoteTable, random_state: int, pool_rows: int = 0
 ) -> Numbers:
-    """Return the out-of-fold probabilities (n, c) of rows (n, d) with class codes (n,).
+    """Return the out-of-fold probabilities (n, c) of rows (n, d) of a pool of `pool_rows`, with class codes (n,).
 
     All classes are equally likely if no model can be fitted or it overflows, and for a row of a class unseen by it.
     """
@@ -93,7 +95,7 @@ def unseen_probabilities(
         if len(others) > FOLD_ROWS:
             others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
         try:
-            model = fit(spec, X[rows[others]], labels[others], random_state)
+            model = fit(spec, X[rows[others]], labels[others], random_state, pool_rows)
         except FitFailed:
             continue
         of_fold = predict_probabilities(model, X[held_out])

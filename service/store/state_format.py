@@ -137,7 +137,7 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         new_keys = {"skips_to_drop": 1, "feature_names": None, "similar_labels": "refuse"}
         record = {**record, "changed_since_fit": changed, **new_keys}
     if written < 4:
-        record = {**OF_SCHEMA_4, **record}
+        record = {**OF_SCHEMA_4, **record, "model": model and {**model, "reason": None}}
     return record
 
 
@@ -170,6 +170,7 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         else (score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss),
         "consensus": model.consensus_method,
         "crowd": model.consensus and from_consensus(model.consensus),
+        "reason": model.reason,
     }
 
 

@@ -113,7 +113,13 @@ def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], 
     wanted = np.zeros(len(labels.labeled), bool)
     wanted[positions] = True
     P = out_of_fold_probabilities(
-        project.estimator, pool.take(labels.labeled), labels.codes, n_classes, project.random_state, wanted
+        project.estimator,
+        pool.take(labels.labeled),
+        labels.codes,
+        n_classes,
+        project.random_state,
+        wanted,
+        project.n_samples,
     )[positions]
     true, predicted = labels.codes[positions], P.argmax(axis=1).astype(np.int32)
     right = true == predicted

@@ -99,13 +99,15 @@ def fit_project(
     )
 
 
-def notes_on(request: FitRequest) -> list[str]:
-    """Return notes on a request that was accepted. They depend on the request alone, so a replay has the same."""
+def notes_on(request: FitRequest, project: Project) -> list[str]:
+    """Return notes on a request that was accepted, and on the model of its project."""
     notes: list[str] = []
     if request.X is not None:
         notes += notes_on_columns("/X", request.X, request.feature_names or request.X.names)
     if request.held_out is not None:
         notes += notes_on_columns("/X_test", request.held_out.X, None)
+    if project.model is not None and project.model.reason is not None:
+        notes.append(project.model.reason)
     return notes
 
 

@@ -21,7 +21,7 @@ from service.learning.scoring import THREADS, Backend
 from service.store import Part, Snapshot, Store
 from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache
-from service.strategies import Need, Question
+from service.strategies import STRATEGIES, Need, Question
 from service.telemetry.metrics import time_selection
 from service.usecases.candidates import (
     OpenRows,
@@ -149,7 +149,7 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
         scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason=reason,
-        reason=selection.reason,
+        reason=join_notes(selection.reason, reason_of_model(query, selection.strategy)),
         model_version=None if request.given or project.model is None else project.model.version,
         n_labeled=project.n_labeled,
         n_unlabeled=project.n_unlabeled,
@@ -159,6 +159,14 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
         project=project,
         retry_after=retry_after,
     )
+
+
+def reason_of_model(query: ProjectQuery, strategy: str) -> str | None:
+    """Return why the project's model lacks a part of its estimator, None if it is whole or was not asked."""
+    model = query.project.model
+    if model is None or query.request.given is not None:
+        return None
+    return model.reason if STRATEGIES[strategy].needs & {Need.PROBABILITIES, Need.MEMBERS} else None
 
 
 def fallback_reason(query: ProjectQuery, batch: Batch) -> tuple[str | None, int | None]:
@@ -205,7 +213,7 @@ def build_question(
         backend=backend,
         committee=lambda n_members: committee_of(store, snapshot, n_members),
         codes=project.labels.codes,
-        fit_model=lambda X, codes: fit(project.estimator, X, codes, project.random_state),
+        fit_model=lambda X, codes: fit(project.estimator, X, codes, project.random_state, project.n_samples),
         relabel_candidates=candidates,
         partly_labeled=rows.partly_labeled,
         leased=rows.leased,

@@ -14,7 +14,7 @@ from service.domain.labels import SampleLabels
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.committees import BaggedCommittee, bootstrap
-from service.learning.estimators import fit
+from service.learning.estimators import fit, why_reduced
 from service.learning.models import Classifier
 from service.learning.pool import Features
 from service.learning.scoring import evaluate
@@ -42,7 +42,8 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
     with time_fit(project.estimator.name):
         X = pool.take(project.votes.majority.labeled)
         consensus, labels = labels_to_fit(project, X)
-        classifier = fit(project.estimator, X, labels.codes, project.random_state)
+        given = X, labels.codes
+        classifier = fit(project.estimator, *given, project.random_state, project.n_samples)
         score = None
         if snapshot.X_test is not None and snapshot.y_test is not None:
             score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
@@ -55,6 +56,7 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
         test_score=score,
         consensus_method=project.consensus_method,
         consensus=consensus,
+        reason=why_reduced(project.estimator, *given, project.n_samples),
     )
     return classifier, model
 
@@ -110,7 +112,7 @@ def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee:
         check_deadline()
         rows = bootstrap(labels.codes, rng)
         with suppress(FitFailed):
-            members.append(fit(project.estimator, X[rows], labels.codes[rows], seed))
+            members.append(fit(project.estimator, X[rows], labels.codes[rows], seed, project.n_samples))
     return BaggedCommittee.of(members or [snapshot.model], project.labels_revision)
 
 

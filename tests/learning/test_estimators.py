@@ -31,6 +31,7 @@ from service.learning.preprocessing import Standardizer
 from service.learning.scoring import score_pool
 
 NAMES = [
+    "auto",
     "logistic_regression",
     "random_forest",
     "extra_trees",
@@ -43,6 +44,7 @@ NAMES = [
 
 # Small enough for hundreds of fits in a few seconds.
 QUICK = {
+    "auto": {"n_estimators": 10},
     "random_forest": {"n_estimators": 10},
     "extra_trees": {"n_estimators": 10},
     "hist_gradient_boosting": {"max_iter": 5},

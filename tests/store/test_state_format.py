@@ -43,7 +43,14 @@ FULL = Project(
     votes=Votes.from_rows([(3, 1, 0, b"q"), (2**40, SKIP, -1, b"")], at=17),
     labels_revision=9,
     model=ModelRef(
-        6, EstimatorSpec("gaussian_nb", {"scale": True}), 1, 8, 5, TestScore(0.5, 0.25, 0.125, 2.0), consensus=CROWD
+        6,
+        EstimatorSpec("gaussian_nb", {"scale": True}),
+        1,
+        8,
+        5,
+        TestScore(0.5, 0.25, 0.125, 2.0),
+        consensus=CROWD,
+        reason="auto is linear",
     ),
     last_model=6,
     last_file=5,
@@ -124,8 +131,8 @@ def test_a_state_of_the_first_schema_is_read_with_defaults():
     written = {**to_record(FULL), "schema_version": 1}
     for later in ("checksums", "history", "fit_asked", "fit_error", "consensus", "changed_since_fit"):
         del written[later]
-    del written["model"]["consensus"], written["model"]["crowd"]
-    model = replace(FULL.model, consensus_method="crowdlab", consensus=None)
+    del written["model"]["consensus"], written["model"]["crowd"], written["model"]["reason"]
+    model = replace(FULL.model, consensus_method="crowdlab", consensus=None, reason=None)
     lacks = {"checksums": {}, "event_log": None, "fit_asked": None, "fit_error": None, "consensus_method": "crowdlab"}
     assert plain(from_record(written)) == plain(replace(FULL, model=model, changed_since_fit=None, **lacks))
 

@@ -76,6 +76,7 @@ def project(version: int, **changes: Json) -> Json:
         "similar_labels": "refuse",
         "random_state": 0,
         "model_version": 1,
+        "model_reason": None,
         "n_labels_since_fit": 0,
         "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.2821},
         "fit": {"due": False, "running_since": None, "last_error": None},

@@ -70,7 +70,7 @@ def fit_project() -> Response:
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.admission.enter():
             project, is_new = fit.fit_project(context.store, staging, order, read_preconditions(request))
-        notes = fit.notes_on(order)
+        notes = fit.notes_on(order, project)
     if not (in_background and project.fit_is_wanted):
         return project_response(project, 201 if is_new else 200, notes)
     response = project_response(project, 202, notes)

@@ -154,6 +154,12 @@ class ProjectSchema(BaseSchema):
     similar_labels = string("Whether a new label may look like another class: `refuse` or `allow`.")
     random_state = count("The project's seed.")
     model_version = model_version_field(attribute="model.version", dump_default=None)
+    model_reason = RawField(
+        or_null("string"),
+        "Why the model lacks a part of its estimator, such as the trees of `auto`; null if it is whole.",
+        attribute="model.reason",
+        dump_default=None,
+    )
     n_labels_since_fit = labels_since_fit()
     test_score = test_score_field()
     fit = described(FitStatusSchema, "The state of its fit.")
@@ -259,8 +265,9 @@ class QueryReplySchema(BaseSchema):
     )
     reason = RawField(
         or_null("string"),
-        "What `auto` chose and why, and which samples the strategy did not choose: those already leased, those that "
-        "have a label, those drawn for exploration. Null for a named strategy that chose the whole batch.",
+        "What `auto` chose and why; which samples the strategy did not choose: those already leased, those that have a "
+        "label, those drawn for exploration; and `model_reason` of the project. Null for a named strategy that chose "
+        "the whole batch with a whole model.",
     )
     model_version = RawField(
         {**or_null("integer"), "minimum": 1},
