@@ -7,7 +7,7 @@ model (`Project.fit_is_due`): neither is stored, so neither can contradict the s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
@@ -29,6 +29,7 @@ from service.domain.labels import (
     look_up,
     misplaced_anonymous,
 )
+from service.domain.learning_curve import FitMeasures, LearningCurve
 from service.domain.new_labels import wrong_new_labels
 from service.domain.parameters import Parameters
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
@@ -134,10 +135,10 @@ class Project:
 
     `labels_revision` counts the changes of labels. `fit_asked` is its value when a fit was last requested, None if no
     request is open; `fit_error` says why the last fit failed, until one succeeds. `changed_since_fit` (k,) are the
-    samples whose label changed since the current model's snapshot, sorted. `checksums` are those of the files beside
-    the state, by name. `feature_names` are None where columns go by position. `columns` say what the columns of the
-    project's tables are, None if no request did. States of earlier versions may lack `changed_since_fit` (None),
-    `checksums` and `event_log`.
+    samples whose label changed since the current model's snapshot, sorted; `relabeled_since_fit` are those of them that
+    it was fitted to. `checksums` are those of the files beside the state, by name. `feature_names` are None where
+    columns go by position. `columns` say what the columns of the project's tables are, None if no request did. States
+    of earlier versions may lack `changed_since_fit` (None), `checksums` and `event_log`.
     """
 
     project_id: str
@@ -169,6 +170,8 @@ class Project:
     feature_names: tuple[str, ...] | None = None
     similar_labels: SimilarLabels = "refuse"
     columns: Columns | None = None
+    relabeled_since_fit: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    learning_curve: LearningCurve = field(default_factory=LearningCurve)
 
     @property
     def n_samples(self) -> int:
@@ -211,6 +214,7 @@ class Project:
         """Approximate memory used, in bytes."""
         consensus = self.model.consensus if self.model else None
         n_bytes = self.votes.n_bytes + sum(map(len, self.event_log.tail if self.event_log else ()))
+        n_bytes += self.learning_curve.n_bytes
         return n_bytes + (consensus.n_bytes + self.labels.codes.nbytes if consensus else 0)
 
     @property
@@ -240,6 +244,13 @@ class Project:
         if self.changed_since_fit is None:
             return self.labels_revision - self.model.labels_revision
         return len(self.changed_since_fit)
+
+    @property
+    def new_since_fit(self) -> NDArray[np.int64]:
+        """The samples that were first labelled since the current model's snapshot, sorted; they may be retracted."""
+        if self.model is None or self.changed_since_fit is None:
+            return np.empty(0, np.int64)
+        return np.setdiff1d(self.changed_since_fit, self.relabeled_since_fit, assume_unique=True)
 
     @property
     def class_counts(self) -> list[int]:
@@ -323,7 +334,13 @@ class Project:
             return replace(changed, model=None, fit_asked=None, fit_error=None)
         if changed.model is None or self.changed_since_fit is None:
             return changed
-        return replace(changed, changed_since_fit=np.union1d(self.changed_since_fit, index))
+        had_label = index[self.votes.majority.code_of(index) != SKIP]
+        relabeled = np.setdiff1d(had_label, self.changed_since_fit, assume_unique=True)
+        return replace(
+            changed,
+            changed_since_fit=np.union1d(self.changed_since_fit, index),
+            relabeled_since_fit=np.union1d(self.relabeled_since_fit, relabeled),
+        )
 
     def changed_samples(self, before: Votes, after: Votes) -> NDArray[np.int64]:
         """Return the samples whose label is given, changed or retracted by a change of votes, sorted.
@@ -353,23 +370,32 @@ class Project:
             return self
         return replace(self, fit_error=error, fit_asked=asked)
 
-    def with_model(self, model: ModelRef, before: Project | None = None) -> Project:
+    def with_model(
+        self, model: ModelRef, before: Project | None = None, measures: FitMeasures | None = None
+    ) -> Project:
         """Return the project with `model`, which was fitted to the state `before` (this one by default).
 
-        The model gets the next model version. Return the project unchanged if its estimator has changed meanwhile, its
-        model has seen more labels, the labels left cannot be fitted, or classes were renamed.
+        The model gets the next model version, and its measures become a point of the learning curve. Return the project
+        unchanged if its estimator has changed meanwhile, its model has seen more labels, the labels left cannot be
+        fitted, or classes were renamed.
         """
         before = before or self
         outdated = self.model is not None and self.matches(self.model, model.labels_revision + 1)
         if outdated or not self.can_fit or not self.matches(model, 0) or not self.has_codes_of(before):
             return self
-        number = self.last_model + 1
+        number, curve = self.last_model + 1, self.learning_curve
+        if measures is not None:
+            score = None if model.test_score is None else astuple(model.test_score)
+            curve = curve.with_point(measures, number, self.next_moment(), score)
+        changed = self.changed_samples(before.votes, self.votes)
         fitted = replace(
             self,
             model=replace(model, version=number),
             last_model=number,
             fit_error=None,
-            changed_since_fit=self.changed_samples(before.votes, self.votes),
+            changed_since_fit=changed,
+            relabeled_since_fit=changed[before.votes.majority.code_of(changed) != SKIP],
+            learning_curve=curve,
         )
         # With votes given during the fit, the new consensus may leave a single class.
         return fitted if fitted.can_fit else self

@@ -12,7 +12,7 @@ manifest.json                      the rest of the project, and the size and CRC
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from itertools import chain, pairwise
@@ -25,6 +25,7 @@ from marshmallow import ValidationError
 
 from service import __version__
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Votes
+from service.domain.learning_curve import MAX_POINTS
 from service.domain.project import MAX_CLASSES, ConsensusMethod, SimilarLabels
 from service.domain.sample_ids import SampleId, SampleIds, decode_id
 from service.errors import InvalidRequest
@@ -65,6 +66,7 @@ LAST_MOMENT = 253_402_300_799_999_999
 MAX_NAME_BYTES = 4 * MAX_LABEL_LENGTH
 MAX_QUERY_BYTES = 64
 QUERY = re.compile(rb"[A-Za-z0-9_-]{0,%d}" % MAX_QUERY_BYTES)
+STRATEGY = re.compile(r"[a-z0-9_]{1,64}")
 COLUMN_KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}
 """The columns of labels and skips, and the kind of each dtype."""
 
@@ -100,6 +102,23 @@ def count_field(minimum: int = 0, maximum: int = MAX_COUNT) -> RuleField:
     return RuleField(fields.integer(minimum, maximum), required=True)
 
 
+class CurvePointSchema(BaseSchema):
+    """A point of the learning curve."""
+
+    model_version = count_field(1)
+    fitted_at = count_field(0, LAST_MOMENT)
+    seen_until = count_field(0, LAST_MOMENT)
+    n_labeled = count_field()
+    # The accuracy, the balanced accuracy, the F1 score and the log loss.
+    test_score = RuleField(list_of(fields.number(0, 1e9), 4, 4), required=True, allow_none=True)
+    # The accuracy and the ends of its interval.
+    estimate = RuleField(list_of(fields.number(0, 1), 3, 3), required=True, allow_none=True)
+    n_new = count_field()
+    n_right = count_field()
+    kappa = RuleField(fields.number(-1, 1), required=True, allow_none=True)
+    questions = RuleField(map_of(fields.integer(1, MAX_COUNT)), required=True)
+
+
 class FactsSchema(BaseSchema):
     """A project without its arrays."""
 
@@ -117,6 +136,7 @@ class FactsSchema(BaseSchema):
     columns = RuleField(nullable_columns(), load_default=None, allow_none=True)
     skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
     similar_labels = RuleField(fields.one_of(*get_args(SimilarLabels)), load_default="refuse")
+    learning_curve = RuleField(list_of(nested(CurvePointSchema), 0, MAX_POINTS), load_default=list)
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)
@@ -268,7 +288,23 @@ def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts
     if names is not None and len(names) != n_features:
         problem = f"has {len(names)} entries, but n_features is {n_features}"
         raise InvalidRequest.at(member_pointer(MANIFEST) + "/project/feature_names", problem)
+    check_curve(plain["learning_curve"], plain["last_model"])
     return ProjectFacts(**{**plain, "estimator": estimator, "project_id": project_id or plain["project_id"]})
+
+
+def check_curve(points: Sequence[Mapping[str, Any]], last_model: int) -> None:
+    """Raise InvalidRequest for points out of order, or with other numbers that cannot be."""
+    pointer = member_pointer(MANIFEST) + "/project/learning_curve"
+    before = 0
+    for position, point in enumerate(points):
+        if not before < point["model_version"] <= last_model:
+            problem = f"must be above {before}, the version before, and at most last_model, {last_model}"
+            raise InvalidRequest.at(f"{pointer}/{position}/model_version", problem)
+        if point["n_right"] > point["n_new"]:
+            raise InvalidRequest.at(f"{pointer}/{position}/n_right", f"must be at most n_new, {point['n_new']}")
+        if not all(STRATEGY.fullmatch(name) for name in point["questions"]):
+            raise InvalidRequest.at(f"{pointer}/{position}/questions", "must have names of strategies")
+        before = point["model_version"]
 
 
 def read_segments(

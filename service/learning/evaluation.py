@@ -84,6 +84,19 @@ def wilson_interval(n_right: int, n: int) -> Estimate:
     return Estimate(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
+def cohens_kappa(one: Codes, other: Codes) -> float:
+    """Return the agreement of two codings (n,) beyond chance (Cohen 1960, doi:10.1177/001316446002000104).
+
+    1 if they are the same, also where both name a single class.
+    """
+    if np.array_equal(one, other):
+        return 1.0
+    values, codes = np.unique(np.concatenate([one, other]), return_inverse=True)
+    first, second = (np.bincount(half, minlength=len(values)) / len(one) for half in np.split(codes, 2))
+    by_chance = float(first @ second)
+    return float((np.mean(one == other) - by_chance) / (1.0 - by_chance))
+
+
 def bootstrap_interval(statistic: Callable[[NDArray[np.intp]], Numbers], n: int, rng: np.random.Generator) -> Estimate:
     """Return a statistic of n rows and its percentile interval (Efron 1979, doi:10.1214/aos/1176344552).
 

@@ -13,6 +13,7 @@ import numpy as np
 from service.domain.columns import Columns
 from service.domain.consensus import Consensus
 from service.domain.labels import Votes
+from service.domain.learning_curve import LearningCurve
 from service.domain.project import (
     DEFAULT_CONSENSUS_METHOD,
     Checksum,
@@ -90,6 +91,8 @@ def to_record(project: Project) -> dict[str, Any]:
         "changed_since_fit": project.changed_since_fit,
         "skips_to_drop": project.skips_to_drop,
         "similar_labels": project.similar_labels,
+        "relabeled_since_fit": project.relabeled_since_fit,
+        "learning_curve": from_curve(project.learning_curve),
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -110,6 +113,8 @@ def from_record(record: dict[str, Any]) -> Project:
                 "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
                 "history": None if record["history"] is None else EventLog(*record["history"]),
                 "changed_since_fit": record["changed_since_fit"],
+                "relabeled_since_fit": record["relabeled_since_fit"],
+                "learning_curve": LearningCurve(*record["learning_curve"]),
                 "skips_to_drop": record["skips_to_drop"],
                 "similar_labels": record["similar_labels"],
                 "feature_names": record["feature_names"],
@@ -138,12 +143,21 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         record = {**record, "changed_since_fit": changed, **new_keys}
     if written < 4:
         record = {**OF_SCHEMA_4, **record, "model": model and {**model, "reason": None}}
+        changed = record["changed_since_fit"]
+        # Which of them were labelled before is unknown, so the next fit is not measured on any.
+        relabeled = np.empty(0, np.int64) if changed is None else changed
+        record = {**record, "relabeled_since_fit": relabeled, "learning_curve": from_curve(LearningCurve())}
     return record
 
 
 def to_fields(plain: dict[str, Any]) -> dict[str, Any]:
     """Return values by the names of their fields instead of their keys on disk."""
     return {FIELD_OF_KEY.get(key, key): value for key, value in plain.items()}
+
+
+def from_curve(curve: LearningCurve) -> list[Any]:
+    """Return a learning curve as plain values."""
+    return [curve.points, curve.strategies, curve.questions]
 
 
 def from_spec(spec: EstimatorSpec) -> tuple[str, dict[str, Any]]:

@@ -11,26 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import look_up
 from service.domain.project import Project
 from service.learning.evaluation import (
     Estimate,
     balanced_accuracy,
     bootstrap_interval,
     f1_macro,
-    out_of_fold_probabilities,
     prediction_powered_accuracy,
     wilson_interval,
 )
 from service.learning.scoring import score_pool
 from service.store import Part, Snapshot, Store
 from service.store.score_cache import ProjectScoreCache
-from service.strategies.engine.exploration import random_order
 from service.strategies.uncertainty import least_confidence
 from service.usecases.training import read_with_model
-
-MIN_ROWS = 20
-"""Minimum number of rows for an estimate."""
+from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
 
 METHOD = "uniform sample, out of fold"
 MEASURED_ON = (
@@ -89,39 +84,14 @@ def no_evaluation(rows: NDArray[np.int64], version: int | None, reason: str) -> 
     return Evaluation(len(rows), METHOD, MEASURED_ON, BIAS, reason, version)
 
 
-def uniform_rows(project: Project) -> NDArray[np.int64]:
-    """Return the labelled samples before the first unlabelled one in the random order, sorted.
-
-    A skipped sample cannot be labelled, and is no part of the population.
-    """
-    labels = project.labels
-    is_open = np.ones(project.n_samples, bool)
-    is_open[labels.labeled] = is_open[labels.skipped] = False
-    order = random_order(project.n_samples, project.random_state)
-    first_open = order[is_open].min(initial=np.inf)
-    uniform: NDArray[np.int64] = labels.labeled[order[labels.labeled] < first_open]
-    return uniform
-
-
 def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
     """Estimate the quality of a project's model from uniform rows (n,)."""
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("an evaluation needs a snapshot with its pool")
     labels, n_classes = project.labels, len(project.classes)
-    positions = look_up(labels.labeled, rows)[0]
-    wanted = np.zeros(len(labels.labeled), bool)
-    wanted[positions] = True
-    P = out_of_fold_probabilities(
-        project.estimator,
-        pool.take(labels.labeled),
-        labels.codes,
-        n_classes,
-        project.random_state,
-        wanted,
-        project.n_samples,
-    )[positions]
-    true, predicted = labels.codes[positions], P.argmax(axis=1).astype(np.int32)
+    true, P = predict_out_of_fold(project, pool.take(labels.labeled), labels.codes, rows)
+    predicted = P.argmax(axis=1).astype(np.int32)
     right = true == predicted
     loss = -np.log(np.clip(P[np.arange(len(P)), true], np.finfo(np.float64).eps, 1.0))
     doubt = np.concatenate(

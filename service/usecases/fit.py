@@ -28,13 +28,13 @@ from service.domain.sample_ids import SampleId, SampleIds
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
 from service.learning.estimators import check_accepts_sparse, resolve_estimator
 from service.learning.pool import Pool
-from service.store import Part, Snapshot, Store, Transaction
+from service.store import Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
 from service.store.staging import StagedRows, Staging
 from service.usecases.columns import name_columns, notes_on_columns, order_columns
 from service.usecases.run_once import run_once
-from service.usecases.training import StagedModel, check_same_pool, stage_model
+from service.usecases.training import StagedModel, check_same_pool, read_to_fit, stage_model
 from service.usecases.uploads import (
     check_lengths,
     first_entry,
@@ -137,7 +137,7 @@ def create_project(
 def refit_project(store: Store, staging: Staging, request: FitRequest, preconditions: Preconditions) -> Project:
     """Fit an existing project again, with the changes of the request."""
     try:
-        snapshot = store.read(request.project_id, Part.POOL, Part.HELD_OUT)
+        snapshot = read_to_fit(store, request.project_id)
     except ProjectNotFound:
         preconditions.check(None)
         problem = f"is required: there is no project {request.project_id!r} yet, and a pool creates it"
@@ -268,7 +268,7 @@ def commit_fit(
         # The model was scored on this set before the set had a number.
         fitted = fitted and replace(fitted, ref=replace(fitted.ref, held_out=held_out.number))
     if fitted is not None:
-        with_model = project.with_model(fitted.ref, fitted.before)
+        with_model = project.with_model(fitted.ref, fitted.before, fitted.measures)
         if with_model is not project:
             files[model_file(with_model.last_model)] = fitted.file
             project = with_model

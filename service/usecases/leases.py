@@ -78,7 +78,7 @@ def create_lease(transaction: Transaction, annotator: str, seconds: int, answere
     if is_held.any() or last_vote_times(project.votes, index, seen.updated_at).any():
         return None
     lease = Lease(
-        query_id=uuid.uuid4().hex,
+        query_id=uuid.uuid4().hex[:-8] + answered.query_id[-8:],  # the end names the strategy
         annotator=annotator,
         index=index,
         seconds=seconds,

@@ -33,7 +33,7 @@ from service.usecases.candidates import (
 )
 from service.usecases.explain import Explanation, Names, check_explainable, explain
 from service.usecases.query_batch import Batch, choose_batch, join_notes
-from service.usecases.query_id import holdings_digest, query_id, skips_digest
+from service.usecases.query_id import holdings_digest, query_id, skips_digest, with_strategy
 from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by
 from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.training import read_with_model, train_committee
@@ -143,7 +143,7 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
     reason, retry_after = fallback_reason(query, batch)
     return QueryResult(
         project_id=project.project_id,
-        query_id=query.query_id,
+        query_id=with_strategy(query.query_id, "random" if request.purpose == "evaluation" else selection.strategy),
         indices=indices,
         ids=None if ids is None else ids.names_at(indices),
         scores=scores_to_json(selection),

@@ -1,9 +1,14 @@
-"""The id of a query: a digest of the request and of the state that it is about."""
+"""The id of a query: a digest of the request and of the state that it is about, ending with a mark of the strategy.
+
+A query is a pure read, so only its id can say later which strategy asked for a label.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,7 @@ from numpy.typing import NDArray
 from service.compute.threads import run_in_threads
 from service.domain.leases import Holdings
 from service.learning.pool import CHUNK_CELLS, SparseRows
+from service.strategies import STRATEGIES
 from service.usecases.query_request import QueryRequest
 
 
@@ -37,6 +43,29 @@ def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
         total.update(f"{field} {array.dtype.str} {array.shape}".encode())
         total.update(digest(array))
     return total.hexdigest()
+
+
+def with_strategy(query: str, strategy: str) -> str:
+    """Return the id of a query with the mark of the strategy that answered it at its end."""
+    mark = strategy_mark(strategy)
+    return query[: -len(mark)] + mark
+
+
+@cache
+def strategy_mark(strategy: str) -> str:
+    """Return the last digits of the ids of a strategy's queries."""
+    return hashlib.blake2b(strategy.encode(), digest_size=4).hexdigest()
+
+
+def count_strategies(queries: NDArray[np.bytes_]) -> dict[str, int]:
+    """Return how many of the query ids (n,) are of each strategy; an id from elsewhere is of none."""
+    named = {strategy_mark(name): name for name in STRATEGIES}
+    counts: Counter[str] = Counter()
+    for query, times in zip(*np.unique(queries, return_counts=True), strict=True):
+        strategy = named.get(query.decode()[-8:])
+        if strategy is not None:
+            counts[strategy] += int(times)
+    return dict(counts)
 
 
 def arrays_of(request: QueryRequest) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -11,6 +11,7 @@ import numpy as np
 from service.compute.deadline import check_deadline
 from service.domain.consensus import Consensus
 from service.domain.labels import SampleLabels
+from service.domain.learning_curve import FitMeasures
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.committees import BaggedCommittee, bootstrap
@@ -24,6 +25,7 @@ from service.store.files import StagedFile
 from service.store.layout import model_file
 from service.store.staging import Staging
 from service.telemetry.metrics import time_fit
+from service.usecases.fit_measures import measure_fit
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,19 @@ FIT_TRIES = 3
 """Number of fits to try while the project changes during each."""
 
 
-def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A fitted model, its reference, and what was measured at the fit."""
+
+    classifier: Classifier
+    ref: ModelRef
+    measures: FitMeasures
+
+
+def train(snapshot: Snapshot) -> TrainedModel:
     """Fit the project's estimator to its labelled rows, and score it on the held-out set if there is one.
 
-    The model's classes are the project's class codes. Raises FitFailed.
+    The model's classes are the project's class codes. The snapshot's own model is the one before. Raises FitFailed.
     """
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
@@ -58,7 +69,7 @@ def train(snapshot: Snapshot) -> tuple[Classifier, ModelRef]:
         consensus=consensus,
         reason=why_reduced(project.estimator, *given, project.n_samples),
     )
-    return classifier, model
+    return TrainedModel(classifier, model, measure_fit(snapshot, classifier, X, labels))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +79,13 @@ class StagedModel:
     file: StagedFile
     ref: ModelRef
     before: Project
+    measures: FitMeasures
 
 
 def stage_model(staging: Staging, snapshot: Snapshot) -> StagedModel:
     """Train as `train` does, and write the model to a staged file. Raises FitFailed."""
-    classifier, ref = train(snapshot)
-    return StagedModel(staging.dump(classifier), ref, snapshot.project)
+    trained = train(snapshot)
+    return StagedModel(staging.dump(trained.classifier), trained.ref, snapshot.project, trained.measures)
 
 
 def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, SampleLabels]:
@@ -129,16 +141,24 @@ def fit_if_due(store: Store, project_id: str) -> Project:
 
 def fit_in_turn(store: Store, project_id: str) -> Project:
     """Do the same as `fit_if_due` for a caller that holds the project's fit lock."""
-    snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
+    snapshot = read_to_fit(store, project_id)
     # Again if the estimator or the held-out set changed meanwhile, and the model was not adopted.
     for _ in range(FIT_TRIES):
         if not snapshot.project.fit_is_due:
             break
         model = fit_snapshot(store, snapshot)
-        snapshot = store.read(project_id, Part.POOL, Part.HELD_OUT)
+        snapshot = read_to_fit(store, project_id)
         if snapshot.project.labels_revision > model.labels_revision:
             break  # newer labels have requested a fit of their own if they want one
     return snapshot.project
+
+
+def read_to_fit(store: Store, project_id: str) -> Snapshot:
+    """Open a project with its data and its last model, or without a model that is lost or damaged."""
+    try:
+        return store.read(project_id, Part.POOL, Part.HELD_OUT, Part.MODEL)
+    except ModelDamaged:
+        return store.read(project_id, Part.POOL, Part.HELD_OUT)
 
 
 def fit_snapshot(store: Store, snapshot: Snapshot) -> ModelRef:
@@ -146,14 +166,14 @@ def fit_snapshot(store: Store, snapshot: Snapshot) -> ModelRef:
     project = snapshot.project
     try:
         with store.fitting(project.project_id):
-            classifier, model = train(snapshot)
-            commit_model(store, project, classifier, model)
+            trained = train(snapshot)
+            commit_model(store, project, trained)
     except (NotFound, Conflict):
         raise  # the project is gone
     except Exception as error:
         commit_failure(store, project, describe_failure(error), is_final=isinstance(error, FitFailed))
         raise
-    return model
+    return trained.ref
 
 
 def describe_failure(error: Exception) -> str:
@@ -165,13 +185,13 @@ def describe_failure(error: Exception) -> str:
     return "internal error; see the log of the service"
 
 
-def commit_model(store: Store, before: Project, classifier: Classifier, model: ModelRef) -> None:
+def commit_model(store: Store, before: Project, trained: TrainedModel) -> None:
     """Commit a model fitted to a snapshot, unless the project has a newer one."""
     with store.stage() as staging:
-        file = staging.dump(classifier)
+        file = staging.dump(trained.classifier)
         with store.transaction(before.project_id) as transaction:
             current = check_same_pool(transaction.project, before)
-            fitted = current.with_model(model, before)
+            fitted = current.with_model(trained.ref, before, trained.measures)
             if fitted is not current:
                 transaction.commit(fitted.next_version(), {model_file(fitted.last_model): file})
 

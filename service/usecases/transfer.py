@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from service.domain.columns import Columns
 from service.domain.events import IMPORT
 from service.domain.labels import Label, Votes
+from service.domain.learning_curve import LearningCurve
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     MICROSECONDS,
@@ -66,6 +68,7 @@ class ProjectFacts:
     last_model: int
     created_at: int
     updated_at: int
+    learning_curve: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +157,7 @@ def fit_import(project: Project, staging: Staging, request: ImportRequest) -> tu
     except ServiceError as error:
         log.warning("project %s is imported without a model: %s", project.project_id, error)
         return project.with_failed_fit(project, str(error), is_final=isinstance(error, FitFailed)), None
-    return project.with_model(model.ref), model.file
+    return project.with_model(model.ref, measures=model.measures), model.file
 
 
 def impossible_times(project: Project) -> list[FieldError]:
@@ -205,6 +208,7 @@ def build_project(request: ImportRequest) -> Project:
         updated_at=facts.updated_at,
         fit_asked=None,
         fit_error=None,
+        learning_curve=LearningCurve.from_plain(facts.learning_curve),
         event_log=EventLog(request.events.checksum.n_bytes),
     )
 
@@ -224,5 +228,9 @@ def staged_files(project: Project, staging: Staging, request: ImportRequest) -> 
 
 def project_facts(project: Project) -> ProjectFacts:
     """Return the values of a project that are exported beside its arrays."""
-    same = (field.name for field in fields(ProjectFacts) if field.name != "consensus")
-    return ProjectFacts(consensus=project.consensus_method, **{name: getattr(project, name) for name in same})
+    renamed: dict[str, Any] = {
+        "consensus": project.consensus_method,
+        "learning_curve": project.learning_curve.to_plain(),
+    }
+    same = {field.name: getattr(project, field.name) for field in fields(ProjectFacts) if field.name not in renamed}
+    return ProjectFacts(**same, **renamed)

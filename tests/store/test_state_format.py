@@ -10,9 +10,10 @@ import pytest
 
 from service.domain.consensus import Consensus
 from service.domain.labels import SKIP, Votes
+from service.domain.learning_curve import FitMeasures, LearningCurve
 from service.domain.project import Checksum, EstimatorSpec, EventLog, HeldOut, ModelRef, Project, Segment, TestScore
 from service.errors import UnknownSchema
-from service.store.state_format import SCHEMA_VERSION, from_record, to_fields, to_record
+from service.store.state_format import OF_LATER_SCHEMAS, SCHEMA_VERSION, from_record, to_fields, to_record
 
 CROWD = Consensus(
     index=np.array([3]),
@@ -62,6 +63,10 @@ FULL = Project(
     changed_since_fit=np.array([3, 2**40]),
     checksums={"pool/000003.joblib": Checksum(1_000, 2**32 - 1)},
     event_log=EventLog(50, (b"an event",)),
+    relabeled_since_fit=np.array([3]),
+    learning_curve=LearningCurve().with_point(
+        FitMeasures(1, 2, (0.5, 0.25, 0.75), questions={"margin": 2}), 6, 2, None
+    ),
 )
 
 EMPTY = replace(
@@ -86,6 +91,8 @@ def plain(project):
     values["model"] = project.model and replace(project.model, consensus=None)
     changed = project.changed_since_fit
     values["changed_since_fit"] = None if changed is None else (changed.dtype, changed.tolist())
+    values["relabeled_since_fit"] = project.relabeled_since_fit.tolist()
+    values["learning_curve"] = project.learning_curve.to_plain()
     return values | {"votes": listed(values["votes"]), "crowd": crowd and listed(crowd)}
 
 
@@ -129,12 +136,13 @@ def test_a_written_state_is_read_back(tmp_path, project):
 
 def test_a_state_of_the_first_schema_is_read_with_defaults():
     written = {**to_record(FULL), "schema_version": 1}
-    for later in ("checksums", "history", "fit_asked", "fit_error", "consensus", "changed_since_fit"):
+    for later in (*OF_LATER_SCHEMAS, "changed_since_fit", "relabeled_since_fit", "learning_curve"):
         del written[later]
     del written["model"]["consensus"], written["model"]["crowd"], written["model"]["reason"]
     model = replace(FULL.model, consensus_method="crowdlab", consensus=None, reason=None)
-    lacks = {"checksums": {}, "event_log": None, "fit_asked": None, "fit_error": None, "consensus_method": "crowdlab"}
-    assert plain(from_record(written)) == plain(replace(FULL, model=model, changed_since_fit=None, **lacks))
+    lacks = {"relabeled_since_fit": np.empty(0, np.int64), "learning_curve": LearningCurve(), "changed_since_fit": None}
+    lacks |= {"checksums": {}, "event_log": None, "fit_asked": None, "fit_error": None, "consensus_method": "crowdlab"}
+    assert plain(from_record(written)) == plain(replace(FULL, model=model, **lacks))
 
 
 @pytest.mark.parametrize(("revision", "expected"), [(8, 0), (9, 1), (11, 3)])
@@ -142,6 +150,14 @@ def test_a_state_of_the_second_schema_counts_the_changes_since_its_fit(revision,
     written = {**to_record(replace(FULL, labels_revision=revision)), "schema_version": 2}
     del written["changed_since_fit"]
     assert from_record(written).n_labels_since_fit == expected
+
+
+def test_a_state_of_the_third_schema_has_no_learning_curve_yet():
+    written = {**to_record(FULL), "schema_version": 3}
+    del written["relabeled_since_fit"], written["learning_curve"]
+    found = from_record(written)
+    assert len(found.learning_curve) == 0
+    assert found.new_since_fit.tolist() == [], "which samples were labelled before is unknown"
 
 
 def test_no_class_of_ours_is_in_a_file():

@@ -99,10 +99,10 @@ def test_a_model_fitted_meanwhile_to_the_old_classes_is_not_taken(
     make(client)
     post(client, "/label", project_id="p", labels=[{"index": 3, "label": "b"}], refit="never")
     snapshot = store.read("p", Part.POOL)
-    classifier, model = train(snapshot)
+    trained = train(snapshot)
     rename(client, refit="never", **names)
     before = store.read("p").project
-    commit_model(store, snapshot.project, classifier, model)
+    commit_model(store, snapshot.project, trained)
     assert store.read("p").project.model == before.model
 
 

@@ -12,7 +12,19 @@ from service.errors import FieldError, InvalidRequest
 from service.http.contract.operations import Contract
 from service.http.middleware.etags import CONDITIONS, has_conditions
 from service.http.middleware.idempotency import answer_once
-from service.http.routes import classes, evaluation, fit, label, leases, meta, predictions, projects, query, transfer
+from service.http.routes import (
+    classes,
+    evaluation,
+    fit,
+    label,
+    learning_curve,
+    leases,
+    meta,
+    predictions,
+    projects,
+    query,
+    transfer,
+)
 from service.http.routes.context import Context
 
 OPERATIONS = Contract(
@@ -24,6 +36,7 @@ OPERATIONS = Contract(
         classes.operations,
         predictions.operations,
         evaluation.operations,
+        learning_curve.operations,
         leases.operations,
         transfer.operations,
         meta.operations,

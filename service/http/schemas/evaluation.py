@@ -6,7 +6,7 @@ from marshmallow import fields
 
 from service.http.schemas.base import BaseSchema, RawField
 from service.http.schemas.responses import count, described, model_version_field, or_null, string
-from service.usecases.evaluation import MIN_ROWS
+from service.usecases.uniform_sample import MIN_ROWS
 
 
 class EstimateSchema(BaseSchema):

@@ -1,0 +1,99 @@
+"""What is measured at a fit for the learning curve, from the model before and the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+
+from service.domain.labels import SampleLabels, contains
+from service.domain.learning_curve import FitMeasures
+from service.domain.project import Project
+from service.learning.evaluation import cohens_kappa, wilson_interval
+from service.learning.models import Classifier, predict_probabilities
+from service.learning.pool import CHUNK_CELLS, Features, Pool
+from service.store import Snapshot
+from service.usecases.query_id import count_strategies
+from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
+
+STOP_SET_ROWS = 2_000
+"""Maximum number of rows on which successive models are compared (Bloodgood & Vijay-Shanker 2009)."""
+
+ESTIMATED_MODELS = ("logistic_regression", "gaussian_nb")
+ESTIMATED_CELLS = 2**16
+"""The estimators, and the largest number of labelled cells x classes, whose accuracy is estimated at each fit."""
+
+ESTIMATED_GROWTH = 0.2
+"""By how much the number of labelled samples must change before the next estimate, which takes five fits."""
+
+NO_CLASS = -1
+"""The code predicted for a row whose probabilities are not finite."""
+
+
+def measure_fit(snapshot: Snapshot, classifier: Classifier, X: Features, labels: SampleLabels) -> FitMeasures:
+    """Return the measures of a model that was fitted to the labelled rows X (l, d) of a snapshot.
+
+    The snapshot's own model is the one before.
+    """
+    project, before = snapshot.project, snapshot.model
+    n_new = n_right = 0
+    kappa = None
+    if before is not None:
+        is_new = contains(project.new_since_fit, labels.labeled)
+        predicted = predict_codes(before, X[np.flatnonzero(is_new)])
+        n_new, n_right = len(predicted), int(np.count_nonzero(predicted == labels.codes[is_new]))
+        if snapshot.pool is not None:
+            kappa = stop_set_kappa(project, snapshot.pool, before, classifier)
+    is_later = project.votes.at > project.learning_curve.seen_until
+    return FitMeasures(
+        seen_until=project.updated_at,
+        n_labeled=len(labels.labeled),
+        estimate=cheap_estimate(project, X, labels),
+        n_new=n_new,
+        n_right=n_right,
+        kappa=kappa,
+        questions=count_strategies(project.votes.query[is_later]),
+    )
+
+
+def predict_codes(model: Classifier, X: Features) -> NDArray[np.int64]:
+    """Return the class code (n,) that a model predicts for each row (n, d)."""
+    codes = np.full(X.shape[0], NO_CLASS, np.int64)
+    for rows in blocks(np.arange(len(codes)), 0 if issparse(X) else X.shape[1], len(model.classes_)):
+        P = predict_probabilities(model, X[rows])
+        is_finite = np.isfinite(P).all(axis=1)
+        codes[rows[is_finite]] = np.asarray(model.classes_)[P[is_finite].argmax(axis=1)]
+    return codes
+
+
+def blocks(rows: NDArray[np.int64], *widths: int) -> Iterator[NDArray[np.int64]]:
+    """Yield rows in blocks that have few cells in matrices of these widths."""
+    step = max(1, CHUNK_CELLS // max(widths))
+    return (rows[start : start + step] for start in range(0, len(rows), step))
+
+
+def stop_set_kappa(project: Project, pool: Pool, before: Classifier, after: Classifier) -> float:
+    """Return the agreement of two models on the stop set: random rows of the pool, the same at each fit."""
+    n = project.n_samples
+    rows = np.sort(np.random.default_rng([project.random_state, n]).choice(n, min(n, STOP_SET_ROWS), replace=False))
+    some = list(blocks(rows, 1 if project.is_sparse else project.n_features))
+    codes = [(predict_codes(before, X), predict_codes(after, X)) for X in map(pool.take, some)]
+    return cohens_kappa(*(np.concatenate(of_model) for of_model in zip(*codes, strict=True)))
+
+
+def cheap_estimate(project: Project, X: Features, labels: SampleLabels) -> tuple[float, float, float] | None:
+    """Return the accuracy of GET /evaluation with its interval, None if it would delay the fit or not change much."""
+    if project.estimator.name not in ESTIMATED_MODELS or X.size * len(project.classes) > ESTIMATED_CELLS:
+        return None
+    points = project.learning_curve.points
+    known = points["n_labeled"][~np.isnan(points["estimate"][:, 0])]
+    if len(known) and abs(len(labels.labeled) - known[-1]) < ESTIMATED_GROWTH * known[-1]:
+        return None
+    rows = uniform_rows(project)
+    if len(rows) < MIN_ROWS:
+        return None
+    true, P = predict_out_of_fold(project, X, labels.codes, rows)
+    accuracy = wilson_interval(int(np.count_nonzero(P.argmax(axis=1) == true)), len(true))
+    return accuracy.value, accuracy.low, accuracy.high

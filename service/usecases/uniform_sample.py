@@ -1,0 +1,45 @@
+"""The labelled rows that are a uniform sample of the pool, and their predictions by models not fitted to them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.labels import look_up
+from service.domain.project import Project
+from service.learning.evaluation import out_of_fold_probabilities
+from service.learning.pool import Features
+from service.strategies.engine.exploration import random_order
+
+MIN_ROWS = 20
+"""Minimum number of rows for an estimate."""
+
+
+def uniform_rows(project: Project) -> NDArray[np.int64]:
+    """Return the labelled samples before the first unlabelled one in the random order, sorted.
+
+    A skipped sample cannot be labelled, and is no part of the population.
+    """
+    labels = project.labels
+    is_open = np.ones(project.n_samples, bool)
+    is_open[labels.labeled] = is_open[labels.skipped] = False
+    order = random_order(project.n_samples, project.random_state)
+    first_open = order[is_open].min(initial=np.inf)
+    uniform: NDArray[np.int64] = labels.labeled[order[labels.labeled] < first_open]
+    return uniform
+
+
+def predict_out_of_fold(
+    project: Project, X: Features, codes: NDArray[np.int32], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the class codes (n,) of uniform rows, and their probabilities (n, c) by models fitted without them.
+
+    X (l, d) and `codes` (l,) are those of the labelled samples.
+    """
+    positions = look_up(project.labels.labeled, rows)[0]
+    wanted = np.zeros(len(codes), bool)
+    wanted[positions] = True
+    P = out_of_fold_probabilities(
+        project.estimator, X, codes, len(project.classes), project.random_state, wanted, project.n_samples
+    )
+    return codes[positions], P[positions]
