@@ -28,7 +28,8 @@ LAYERS = [
 HTTP_LAYERS = [
     ("media_types", "problem_document"),
     ("body", "contract", "csv_writer", "responses"),
-    ("docs", "middleware", "plots", "schemas"),
+    ("plots",),
+    ("docs", "middleware", "schemas"),
     ("problems",),
     ("project_archive", "tables"),
     ("routes",),

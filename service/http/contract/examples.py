@@ -13,6 +13,7 @@ from typing import Any
 from service import __version__
 from service.errors import ImportTargetExists, LabelNotFound, LeaseNotFound, ProjectExists, ProjectNotFound
 from service.usecases.evaluation import BIAS, MEASURED_ON, METHOD
+from service.usecases.learning_curve import BIAS as CURVE_BIAS
 
 Json = Any
 
@@ -117,6 +118,19 @@ def annotator(name: str | None, n_labels: int, n_skips: int) -> Json:
         "accuracy": None,
         "first_at": AT,
         "last_at": AT,
+    }
+
+
+def curve_point(version: int, n_labeled: int, log_loss: float, batch_accuracy: float | None = None) -> Json:
+    """Return a point of the story's learning curve; each of its models is right about all held-out flowers."""
+    return {
+        "model_version": version,
+        "fitted_at": AT,
+        "n_labeled": n_labeled,
+        "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": log_loss},
+        "estimate": None,
+        "batch_accuracy": batch_accuracy,
+        "questions": {},
     }
 
 
@@ -434,6 +448,20 @@ STORY = (
             **dict.fromkeys(
                 ("accuracy", "accuracy_prediction_powered", "balanced_accuracy", "f1_macro", "log_loss"), None
             ),
+        },
+    ),
+    Example(
+        "show_learning_curve",
+        "The curve after three fits",
+        200,
+        path=PROJECT_PATH,
+        reply={
+            "bias": CURVE_BIAS,
+            "points": [
+                curve_point(1, 2, log_loss=0.2821),
+                curve_point(2, 3, log_loss=0.3272, batch_accuracy=0.0),
+                curve_point(3, 3, log_loss=0.0),
+            ],
         },
     ),
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),

@@ -28,6 +28,7 @@ GUIDES = (
     "training",
     "annotators",
     "results",
+    "evidence",
     "retries",
     "large-pools",
     "scaling",
