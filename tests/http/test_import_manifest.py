@@ -16,7 +16,7 @@ from service.settings import Settings
 from tests.usecases.test_transfer import export, make, members_of, packed
 
 JSON_VALUES = [None, True, 0, -1, 7, 2**64, 1e308, 0.5, "", "text", [], [7], [[]], {}, {"a": {}}]
-SAME_BELOW = ("members", "estimator")
+SAME_BELOW = ("members", "estimator", "learning_curve", "test_score")
 """The values below these need be tried in one entry only."""
 
 Place = tuple[str | int, ...]
