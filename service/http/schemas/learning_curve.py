@@ -13,7 +13,9 @@ from service.http.schemas.responses import count, listed, or_null, string, test_
 class CurveQuerySchema(BaseSchema):
     """How the learning curve is shown."""
 
-    theme = RuleField(one_of(*THEMES), "The colours of a picture.", load_default="light")
+    theme = RuleField(
+        one_of(*THEMES).named("Theme", "The colours of a picture."), "The colours of a picture.", load_default="light"
+    )
     safe = safe_field()
 
 
