@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +18,8 @@ from service.learning.pool import CHUNK_CELLS, Features, Pool
 from service.store import Snapshot
 from service.usecases.query_id import count_strategies
 from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
+
+log = logging.getLogger(__name__)
 
 STOP_SET_ROWS = 2_000
 """Maximum number of rows on which successive models are compared (Bloodgood & Vijay-Shanker 2009)."""
@@ -37,15 +40,13 @@ def measure_fit(snapshot: Snapshot, classifier: Classifier, X: Features, labels:
 
     The snapshot's own model is the one before.
     """
-    project, before = snapshot.project, snapshot.model
-    n_new = n_right = 0
-    kappa = None
-    if before is not None:
-        is_new = contains(project.new_since_fit, labels.labeled)
-        predicted = predict_codes(before, X[np.flatnonzero(is_new)])
-        n_new, n_right = len(predicted), int(np.count_nonzero(predicted == labels.codes[is_new]))
-        if snapshot.pool is not None:
-            kappa = stop_set_kappa(project, snapshot.pool, before, classifier)
+    project = snapshot.project
+    try:
+        n_new, n_right, kappa = compare_with_before(snapshot, classifier, X, labels)
+    except Exception:
+        # A model that another scikit-learn wrote may fail in any way, and must not prevent the fit that replaces it.
+        log.exception("the model before cannot be compared with the new one")
+        n_new, n_right, kappa = 0, 0, None
     is_later = project.votes.at > project.learning_curve.seen_until
     return FitMeasures(
         seen_until=project.updated_at,
@@ -56,6 +57,19 @@ def measure_fit(snapshot: Snapshot, classifier: Classifier, X: Features, labels:
         kappa=kappa,
         questions=count_strategies(project.votes.query[is_later]),
     )
+
+
+def compare_with_before(
+    snapshot: Snapshot, classifier: Classifier, X: Features, labels: SampleLabels
+) -> tuple[int, int, float | None]:
+    """Return the number of new labels, about how many of them the model before was right, and the models' kappa."""
+    before, pool = snapshot.model, snapshot.pool
+    if before is None or pool is None:
+        return 0, 0, None
+    is_new = contains(snapshot.project.new_since_fit, labels.labeled)
+    predicted = predict_codes(before, X[np.flatnonzero(is_new)])
+    n_right = int(np.count_nonzero(predicted == labels.codes[is_new]))
+    return len(predicted), n_right, stop_set_kappa(snapshot.project, pool, before, classifier)
 
 
 def predict_codes(model: Classifier, X: Features) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from sklearn.datasets import make_blobs
 
 from service.app import create_app
 from service.settings import Settings
+from service.store import Part, Store
 from service.store.files import load_small, write_small
+from service.usecases.training import train
 from tests.support.calls import get, post
 from tests.support.serving import wait_until
 
@@ -114,6 +117,14 @@ def test_a_background_fit_is_a_point(client: FlaskClient) -> None:
     label(client, range(10, 20), refit="background")
     wait_until(lambda: len(points(client)) == 2)
     assert points(client)[-1]["n_labeled"] == 20
+
+
+def test_a_model_that_no_longer_predicts_does_not_prevent_the_fit_after_it(store: Store) -> None:
+    client = create_app(Settings(data_dir=store.root, log_level="critical")).test_client()
+    make_project(client, 10)
+    snapshot = store.read("p", Part.MODEL, Part.POOL)
+    broken = replace(snapshot, model=object())
+    assert train(broken).measures.n_new == 0
 
 
 def test_a_replaced_pool_starts_another_curve(client: FlaskClient) -> None:
