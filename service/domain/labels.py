@@ -99,6 +99,11 @@ class EncodedLabels:
         return EncodedLabels(values, new_codes[self.codes])
 
 
+def vote_key(index: Any, annotator: Any) -> Any:
+    """Return an integer, or an array of them, that orders votes by sample, then by annotator."""
+    return (index << ANNOTATOR_BITS) + (annotator + 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Votes:
     """Votes in parallel columns, sorted by sample and annotator, with one row for each pair.
@@ -186,7 +191,8 @@ class Votes:
     @cached_property
     def key(self) -> NDArray[np.int64]:
         """An integer for each vote, in the order of samples, then annotators."""
-        return (self.index << ANNOTATOR_BITS) + (self.annotator + 1)
+        keys: NDArray[np.int64] = vote_key(self.index, self.annotator)
+        return keys
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Votes:
         """Return some of the votes, in the given order."""

@@ -25,14 +25,17 @@ def empty_response() -> Response:
     return response
 
 
-def json_list(name: str, items: Iterator[Any]) -> Iterator[bytes]:
-    """Yield the JSON of an object with one list, a thousand items at a time; items may be frozen dataclasses."""
+def json_list(name: str, items: Iterator[Any], **others: Any) -> Iterator[bytes]:
+    """Yield the JSON of an object with a list, a thousand items at a time, and other members.
+
+    Items may be frozen dataclasses.
+    """
     yield b'{"' + name.encode() + b'":['
     separator = b""
     while batch := list(islice(items, 1000)):
         yield separator + orjson.dumps(batch)[1:-1]
         separator = b","
-    yield b"]}"
+    yield b"]" + (b"," + orjson.dumps(others)[1:] if others else b"}")
 
 
 def json_page(name: str, items: Iterable[bytes], following: int | None) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.columns import Columns
-from service.domain.labels import ANONYMOUS, SKIP, Label, look_up
+from service.domain.labels import ANONYMOUS, SKIP, Label, Votes, look_up, vote_key
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     ConsensusMethod,
@@ -159,13 +159,38 @@ def list_events(store: Store, project_id: str, limit: int, after: int) -> tuple[
     return store.events(project_id, after, limit)
 
 
-def list_labels(store: Store, project_id: str) -> tuple[Project, Iterator[StoredLabel]]:
-    """Return a project and its stored labels in order of their samples, built as they are consumed."""
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelPage:
+    """Stored labels of a project in order of their samples, built as they are consumed.
+
+    `next` is the position after which the next page starts, None on the last page.
+    """
+
+    project: Project
+    labels: Iterator[StoredLabel]
+    next: str | None
+
+
+def list_labels(
+    store: Store, project_id: str, limit: int | None = None, after: tuple[int, int] | None = None
+) -> LabelPage:
+    """Return up to `limit` stored labels after a sample and an annotator's code, or all of them."""
     snapshot = store.read(project_id, Part.IDS)
-    project = snapshot.project
-    quality, n_votes = quality_of(project, project.votes.index), len(project.votes)
-    parts = (np.arange(start, min(start + RECORDS_AT_ONCE, n_votes)) for start in range(0, n_votes, RECORDS_AT_ONCE))
-    return project, chain.from_iterable(records_of(snapshot, rows, quality[rows]) for rows in parts)
+    project, votes = snapshot.project, snapshot.project.votes
+    begin = 0 if after is None else int(np.searchsorted(votes.key, vote_key(*after), "right"))
+    end = len(votes) if limit is None else min(len(votes), begin + limit)
+    starts = range(begin, end, RECORDS_AT_ONCE)
+    parts = (np.arange(start, min(start + RECORDS_AT_ONCE, end)) for start in starts)
+    quality = quality_of(project, votes.index[begin:end])
+    labels = chain.from_iterable(records_of(snapshot, rows, quality[rows - begin]) for rows in parts)
+    return LabelPage(project, labels, None if end == len(votes) else position_of(votes, end - 1))
+
+
+def position_of(votes: Votes, row: int) -> str:
+    """Return the position of a vote: its sample, and the annotator if there are more votes on the sample."""
+    index = int(votes.index[row])
+    is_last = row + 1 == len(votes) or votes.index[row + 1] != index
+    return str(index) if is_last else f"{index}.{votes.annotator[row] + 1}"
 
 
 def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.float64]) -> Iterator[StoredLabel]:

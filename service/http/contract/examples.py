@@ -385,8 +385,17 @@ STORY = (
                 record(2, "versicolor"),
                 record(6, "versicolor", "ada", QUERY_ID),
                 record(7, None, "ada", QUERY_ID),
-            ]
+            ],
+            "next": None,
         },
+    ),
+    Example(
+        "list_project_labels",
+        "The first two labels",
+        200,
+        path=PROJECT_PATH,
+        query={"limit": "2"},
+        reply={"labels": [record(0, "setosa"), record(2, "versicolor")], "next": "2"},
     ),
     Example(
         "list_project_labels",

@@ -73,21 +73,21 @@ def label_project() -> Response:
     problems=(404, 406, 422),
 )
 def list_project_labels(project_id: str) -> Response:
-    """List all labels and skips.
+    """List labels and skips.
 
-    As JSON, or as CSV with `Accept: text/csv`. In CSV an apostrophe precedes text that a spreadsheet would run as a
-    formula, and the header `X-CSV-Safe` says so; `safe=none` leaves it out.
+    All of them, or up to `limit`. As JSON, or as CSV with `Accept: text/csv`. In CSV an apostrophe precedes text that a
+    spreadsheet would run as a formula, and the header `X-CSV-Safe` says so; `safe=none` leaves it out.
     """
-    safe = read_query(LABEL_LIST_QUERY)["safe"]
-    media_type = choose_media_type(request, JSON, CSV)
-    project, records = projects.list_labels(current_context().store, project_id)
+    data = read_query(LABEL_LIST_QUERY)
+    safe, media_type = data["safe"], choose_media_type(request, JSON, CSV)
+    page = projects.list_labels(current_context().store, project_id, data.get("limit"), data.get("after"))
     if media_type == CSV:
-        response, suffix = Response(csv_writer.csv_labels(records, safe), mimetype=CSV), "-csv"
+        response, suffix = Response(csv_writer.csv_labels(page.labels, safe), mimetype=CSV), "-csv"
         response.headers[csv_writer.SAFE_HEADER] = safe
     else:
-        response, suffix = Response(json_list("labels", records), mimetype=JSON), ""
+        response, suffix = Response(json_list("labels", page.labels, next=page.next), mimetype=JSON), ""
     response.vary.add("Accept")
-    return with_etag(request, response, project, suffix)
+    return with_etag(request, response, page.project, suffix)
 
 
 @operations.add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -24,7 +25,7 @@ from service.http.schemas.fields import (
     sample_id,
     text,
 )
-from service.usecases.label import SubmittedLabel
+from service.usecases.label import MAX_ANNOTATORS, SubmittedLabel
 
 MAX_RECORDS = 100_000
 LABEL_MISSING = "must be a label: every row of the held-out set needs one"
@@ -159,6 +160,22 @@ def new_class_names() -> Rule:
 
     shape = {"type": "object", "minProperties": 1, "maxProperties": MAX_CLASSES, "additionalProperties": LABEL}
     return Rule(read, shape)
+
+
+def vote_position() -> Rule:
+    """An index, or an index and a number of an annotator with a point between them -> both, the annotator's code last.
+
+    An index alone is the position behind all records of its sample.
+    """
+    digits = r"([0-9]{1,12})(?:\.([0-9]{1,7}))?"
+
+    def read(value: Any) -> tuple[int, int]:
+        found = re.fullmatch(digits, str(value))
+        if found is None:
+            raise ValidationError("must be an index, or `next` of the previous page")
+        return int(found[1]), MAX_ANNOTATORS - 1 if found[2] is None else int(found[2]) - 1
+
+    return Rule(read, {"type": "string", "pattern": f"^{digits}$"})
 
 
 def missing_label() -> Rule:

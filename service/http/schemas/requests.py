@@ -276,6 +276,11 @@ def safe_field() -> RuleField:
 class LabelListQuerySchema(BaseSchema):
     """How labels are listed."""
 
+    limit = RuleField(
+        fields.integer_text(1, label_fields.MAX_RECORDS),
+        "Largest number of records in the reply; default: all.",
+    )
+    after = RuleField(label_fields.vote_position(), "Start after this sample, or at `next` of the previous page.")
     safe = safe_field()
 
 

@@ -343,9 +343,10 @@ class LabelRecordSchema(BaseSchema):
 
 
 class LabelListSchema(BaseSchema):
-    """All labels and skips of a project."""
+    """Labels and skips of a project."""
 
     labels = listed(LabelRecordSchema, "In order of their samples.")
+    next = RawField(or_null("string"), "Send it as `after` for the next page; null on the last.")
 
 
 class GivenLabelsSchema(BaseSchema):
