@@ -29,10 +29,10 @@ class Columns:
 class TableContext:
     """What is known about the tables of a request before they are read.
 
-    `columns` are those of the project, and `classes` its labels. Text formats need them, and `has_text_ids`, to tell 7
-    from "007".
+    `columns` are those of the project, `classes` its labels, and `id_type` the type of its ids, None without ids: in
+    CSV, 1 may be text.
     """
 
     columns: Columns = field(default_factory=Columns)
     classes: Sequence[Label] = ()
-    has_text_ids: bool = False
+    id_type: type | None = None

@@ -136,7 +136,12 @@ class PoolIds:
     @cached_property
     def type_name(self) -> str:
         """The JSON type of the ids, with its article."""
-        return type_of_ids(self.names_at([0])[0])
+        return type_of_ids(self.first)
+
+    @property
+    def first(self) -> SampleId:
+        """The id of the first row."""
+        return self.names_at([0])[0]
 
     def find(self, name: SampleId) -> int | None:
         """Return the position of an id, None if it is unknown."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from marshmallow import ValidationError
 
 from service.domain.columns import Columns, TableContext
 from service.errors import InvalidRequest
+from service.http.body.formats.cells import read_ids, read_labels
 from service.http.body.formats.tables import TableFile
+from service.http.body.limits import COLUMNS as COLUMN_FIELDS
 from service.http.schemas import fields
 
 FIELDS = {"X": {"id": "ids", "label": "y"}, "X_test": {"label": "y_test"}}
@@ -31,17 +34,52 @@ def read_tables(document: Mapping[str, Any], context_of: Callable[[], TableConte
         return {**document, **{name: table.read() for name, table in tables.items()}}
     if not tables:
         return dict(document)
-    columns = columns_of(document) if "columns" in document else context_of().columns
+    context = context_of()
+    if "columns" in document:
+        context = replace(context, columns=columns_of(document))
     found: dict[str, Any] = {}
-    for name, table in tables.items():
-        fields_of = {role: field for role, field in FIELDS.get(name, {}).items() if role in columns.named}
-        # Columns that the project remembers may be missing.
-        required = [role for role, field in fields_of.items() if "columns" in document and field not in document]
-        found[name] = table.read(columns, required, ADVICE)
-        for role in table.roles:
-            if field := fields_of.get(role):
-                found[field] = read_role(table, columns.named[role], field, document)
-    return {**document, **found}
+    for _, table in sorted(tables.items()):  # X_test after X, and y_test after y
+        found |= read_table(table, {**document, **found}, context)
+    document = {**document, **found}
+    if any(table.is_text for table in tables.values()) and not may_be_missing(document):
+        del document["missing_label"]  # the cells were compared with its text
+    return document
+
+
+def read_table(table: TableFile, document: Mapping[str, Any], context: TableContext) -> dict[str, Any]:
+    """Return the fields of a request that a table brings. Raises InvalidRequest."""
+    named = context.columns.named
+    fields_of = {role: field for role, field in FIELDS.get(table.field, {}).items() if role in named}
+    # Columns that the project remembers may be missing.
+    required = [role for role, field in fields_of.items() if "columns" in document and field not in document]
+    found = {table.field: table.read(context.columns, required, ADVICE)}
+    for role in table.roles:
+        if field := fields_of.get(role):
+            found[field] = read_role(table, named[role], field, document)
+    if table.is_text:
+        cells = {field: value for field, value in found.items() if field in COLUMN_FIELDS}
+        found |= {field: meaning_of(cells[field], field, {**document, **found}, context) for field in cells}
+    return found
+
+
+def meaning_of(cells: list[str], field: str, document: Mapping[str, Any], context: TableContext) -> list[Any]:
+    """Return the ids or labels in cells of CSV."""
+    if field == "ids":
+        return read_ids(cells, context.id_type)
+    classes = context.classes or (first_label(document, "y") if field == "y_test" else ())
+    return read_labels(cells, classes, document.get("missing_label"))
+
+
+def first_label(document: Mapping[str, Any], field: str) -> list[Any]:
+    """Return the first label of a list in a document, in a list of its own that is empty without one."""
+    labels = document.get(field)
+    return [label for label in labels if label is not None][:1] if isinstance(labels, list) else []
+
+
+def may_be_missing(document: Mapping[str, Any]) -> bool:
+    """Return whether labels may have the type of `missing_label`."""
+    missing, first = document.get("missing_label"), first_label(document, "y") or first_label(document, "y_test")
+    return missing is None or not first or type(missing) is type(first[0])
 
 
 def columns_of(document: Mapping[str, Any]) -> Columns:

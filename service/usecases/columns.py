@@ -9,7 +9,7 @@ from dataclasses import replace
 from service.domain.columns import Columns, TableContext
 from service.domain.labels import MAX_LABEL_LENGTH
 from service.errors import FieldError, InvalidRequest, ProjectNotFound
-from service.store import Store
+from service.store import Part, Store
 from service.store.staging import StagedRows, Staging
 
 LABEL_NAMES = ("label", "target", "class", "y")
@@ -58,7 +58,9 @@ def notes_on_columns(pointer: str, X: StagedRows, names: Sequence[str] | None) -
     """Return notes on columns of features that were left out or are probably labels; `names` are those of X."""
     field, notes = pointer[1:], []
     if X.index_names:
-        notes.append(f"{field}: the index of the pandas table was left out: {list_names(X.index_names)}")
+        unnamed = "the first column, which has no name, was left out as an index"
+        pandas = f"the index of the pandas table was left out: {list_names(X.index_names)}"
+        notes.append(f"{field}: {pandas if any(X.index_names) else unnamed}")
     labels = [name for name in names or () if name.lower() in LABEL_NAMES]
     if labels:
         problem = "is a feature, but is named like a label" if len(labels) == 1 else "are features, but are named like"
@@ -85,7 +87,8 @@ def list_names(names: Sequence[str]) -> str:
 def table_context(store: Store, project_id: str) -> TableContext:
     """Return what a project knows about tables that are sent to it; nothing if there is no such project."""
     try:
-        project = store.read(project_id).project
+        snapshot = store.read(project_id, Part.IDS)
     except ProjectNotFound:
         return TableContext()
-    return TableContext(project.columns or Columns(), project.classes)
+    project, ids = snapshot.project, snapshot.ids
+    return TableContext(project.columns or Columns(), project.classes, None if ids is None else type(ids.first))

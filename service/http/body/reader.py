@@ -26,6 +26,7 @@ from service.http.body.stream import body_chunks, whole_body
 from service.http.media_types import (
     ARROW_FILE,
     ARROW_STREAM,
+    CSV,
     JSON,
     MULTIPART,
     NDJSON,
@@ -96,7 +97,7 @@ def open_npz_matrix(target: PartTarget) -> Sink:
 
 
 def open_table(kind: str, target: PartTarget) -> Sink:
-    """Return a sink for a table of Arrow or Parquet, which is read later."""
+    """Return a sink for a table of Arrow, Parquet or CSV, which is read later."""
     tables.check_library(target.pointer)
     return tables.TableSink(
         tables.TableFile(target.name, kind, target.staging.new_path(), target.limits, target.staging)
@@ -114,7 +115,7 @@ def open_line_column(target: PartTarget) -> Sink:
 
 
 OpenSink = Callable[[PartTarget], Sink]
-TABLE_KINDS = {ARROW_STREAM: "stream", ARROW_FILE: "file", PARQUET: "parquet"}
+TABLE_KINDS = {ARROW_STREAM: "stream", ARROW_FILE: "file", PARQUET: "parquet", CSV: "csv"}
 TABLE_FORMATS: Mapping[str, OpenSink] = {
     media_type: partial(open_table, kind) for media_type, kind in TABLE_KINDS.items()
 }

@@ -81,9 +81,9 @@ def fit_project() -> Response:
 
 def table_context_of(document: Mapping[str, Any]) -> TableContext:
     """Return what is known about the tables of a request: nothing if it brings a new pool."""
-    project_id = document.get("project_id")
+    project_id, classes = document.get("project_id"), document.get("classes")
     if "X" in document or not (isinstance(project_id, str) and re.fullmatch(PROJECT_ID, project_id)):
-        return TableContext()
+        return TableContext(classes=classes if isinstance(classes, list) else ())
     auth.check_may_write(project_id)
     return table_context(current_context().store, project_id)
 

@@ -1,4 +1,4 @@
-"""Read Arrow and Parquet files in a separate process, which `formats.tables` starts.
+"""Read Arrow, Parquet and CSV files in a separate process, which `formats.tables` starts.
 
 pyarrow allocates the sizes a file announces: 5 kB may announce gigabytes. A memory limit on the worker would end other
 requests, too; one on this process ends only its own. Few modules are imported, so that it starts quickly.
@@ -10,17 +10,20 @@ index, or lists of values in JSON; the last frame is an error or an empty object
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -34,6 +37,15 @@ BATCH_ROWS = 4096
 
 MAX_NAMES_LENGTH = 2**22
 """Maximum total length of the column names, which each commit of a project writes."""
+
+CSV_BLOCK_BYTES = 2**22
+"""How much CSV is parsed at a time."""
+
+CSV_CONVERSION = re.compile(
+    r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+): invalid value '(.*)'", re.S
+)
+
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 
 MAX_LISTED = 20
 """How many names an error lists."""
@@ -83,15 +95,14 @@ def main() -> None:
 def send_table(request: dict[str, Any]) -> dict[str, Any]:
     """Send the frames of a table, except the last one, which is returned: an error or an empty object."""
     try:
-        column = request["column"]
-        schema, batches = OPENERS[request["kind"]](request["path"], column)
+        schema, batches = OPENERS[request["kind"]](request)
         if request["is_matrix"]:
             chosen, header = choose_features(schema, request)
             for block in read_blocks(*select(schema, batches, chosen), request["advice"]):
                 send_array(block, **header)
                 header = {}
         else:
-            chosen = [choose_column(schema, column)]
+            chosen = [choose_column(schema, request["column"])]
             for values in read_values(*select(schema, batches, chosen), request["max_text_length"]):
                 send_values(values)
     except WrongValue as error:
@@ -201,9 +212,9 @@ def select(schema: Any, batches: Batches, chosen: list[int]) -> tuple[Any, Batch
     return pa.schema([schema.field(at) for at in chosen]), chosen_batches
 
 
-def open_stream(path: str, _: str | None) -> tuple[Any, Batches]:
+def open_stream(request: dict[str, Any]) -> tuple[Any, Batches]:
     """Open a file in Arrow's stream format."""
-    file = pa.memory_map(path)
+    file = pa.memory_map(request["path"])
     reader = pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(use_threads=False))
 
     def batches(_: int) -> Iterator[Any]:
@@ -219,16 +230,16 @@ def open_stream(path: str, _: str | None) -> tuple[Any, Batches]:
     return reader.schema, batches
 
 
-def open_file(path: str, _: str | None) -> tuple[Any, Batches]:
+def open_file(request: dict[str, Any]) -> tuple[Any, Batches]:
     """Open a file in Arrow's file format."""
-    reader = pa.ipc.open_file(pa.memory_map(path), options=pa.ipc.IpcReadOptions(use_threads=False))
+    reader = pa.ipc.open_file(pa.memory_map(request["path"]), options=pa.ipc.IpcReadOptions(use_threads=False))
     return reader.schema, lambda _: (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
-def open_parquet(path: str, column: str | None) -> tuple[Any, Batches]:
+def open_parquet(request: dict[str, Any]) -> tuple[Any, Batches]:
     """Open a Parquet file, of which only one column is read if it is named."""
-    file = pa.parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
-    schema = file.schema_arrow
+    file = pa.parquet.ParquetFile(request["path"], memory_map=True, pre_buffer=False)
+    schema, column = file.schema_arrow, request["column"]
     if column is None or len(schema.get_all_field_indices(column)) != 1:
         return schema, lambda n_rows: file.iter_batches(n_rows, use_threads=False)
 
@@ -239,8 +250,82 @@ def open_parquet(path: str, column: str | None) -> tuple[Any, Batches]:
     return pa.schema([schema.field(column)]), batches
 
 
-OPENERS = {"stream": open_stream, "file": open_file, "parquet": open_parquet}
-"""How a file of each kind is opened: its schema and batches. Only one column is needed if it is named."""
+def open_csv(request: dict[str, Any]) -> tuple[Any, Batches]:
+    """Open a CSV file with a header. Features are float64 or booleans, and all else is text."""
+    path = request["path"]
+    check_text(path)
+    schema = read_csv(path).schema
+    check_header(schema.names)
+    text = pa.string()
+    types = dict.fromkeys(schema.names, text)
+    if request["is_matrix"]:
+        types |= {name: csv_type(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
+        types |= {name: text for name in request["roles"].values() if name in types}
+    # An empty line is an empty cell if there is one column, and else no row.
+    reader = read_csv(path, types, ignore_empty_lines=len(schema.names) > 1)
+    schema = reader.schema
+    if not schema.names[0]:
+        schema = schema.with_metadata({"pandas": json.dumps({"index_columns": [""]})})
+
+    def batches(_: int) -> Iterator[Any]:
+        with csv_errors(schema.names):
+            yield from reader
+
+    return schema, batches
+
+
+def read_csv(path: str, types: dict[str, Any] | None = None, *, ignore_empty_lines: bool = True) -> Any:
+    """Open a CSV file with pyarrow's reader; types are inferred from its first block where they are not given."""
+    with csv_errors(list(types or ())):
+        return pa.csv.open_csv(
+            pa.memory_map(path),
+            read_options=pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=ignore_empty_lines),
+            convert_options=pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
+        )
+
+
+def csv_type(kind: Any) -> Any:
+    """Return the type of a column of CSV whose first values have a type; later ones may be fractions."""
+    if pa.types.is_binary(kind):
+        raise WrongValue("", "is not UTF-8; save it as UTF-8")
+    return pa.float64() if is_number(kind) or pa.types.is_null(kind) else kind
+
+
+def check_text(path: str) -> None:
+    """Raise WrongValue for UTF-16, and for a quote that is not closed, whose field would be the rest of the file."""
+    with Path(path).open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise WrongValue("", "is UTF-16; save it as UTF-8")
+        file.seek(0)
+        if sum(block.count(b'"') for block in iter(lambda: file.read(CSV_BLOCK_BYTES), b"")) % 2:
+            raise WrongValue("", "has an odd number of quotes: one is not closed, or not doubled inside a field")
+
+
+def check_header(names: list[str]) -> None:
+    """Raise WrongValue if the first line of a CSV file holds numbers other than those that pandas counts columns by."""
+    if all(map(NUMBER.fullmatch, names)) and names != [str(at) for at in range(len(names))]:
+        raise WrongValue("", "must begin with a line of column names, and begins with numbers")
+
+
+@contextmanager
+def csv_errors(names: list[str]) -> Iterator[None]:
+    """Turn pyarrow's error for a long row, or for a cell of a column with a type, into WrongValue."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if "straddl" in str(error):
+            raise WrongValue("", f"has a row of more than {CSV_BLOCK_BYTES} bytes") from None
+        if (found := CSV_CONVERSION.fullmatch(str(error))) is None:
+            raise
+        column, line, kind, value = found.groups()
+        kind = "a boolean" if kind == "bool" else "a number"
+        problem = f"column {names[int(column)]!r} holds {value[:64]!r}, which is not {kind}"
+        raise WrongValue(f"/{int(line) - 2}", problem) from None
+
+
+OPENERS = {"stream": open_stream, "file": open_file, "parquet": open_parquet, "csv": open_csv}
+"""How a file of each kind is opened for a request: its schema and batches."""
 
 
 def read_blocks(schema: Any, batches: Batches, advice: str) -> Iterator[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Arrow and Parquet: matrices and columns from tables, read in a separate process (`formats.table_reader`)."""
+"""Arrow, Parquet and CSV: matrices and columns from tables, read in a separate process (`formats.table_reader`)."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ VALUE_BYTES = 64
 def check_library(pointer: str) -> None:
     """Raise InvalidRequest if the extra `arrow` is not installed."""
     if find_spec("pyarrow") is None:
-        problem = "reading Arrow and Parquet requires pip install 'active-query[arrow]'; send application/x-npy"
+        problem = "reading Arrow, Parquet and CSV requires pip install 'active-query[arrow]'; send application/x-npy"
         raise InvalidRequest.at(pointer, problem)
 
 
 @dataclass(slots=True)
 class TableFile:
-    """A spooled table of a kind (stream, file or parquet), which is read when the roles of its columns are known.
+    """A spooled table of a kind (stream, file, parquet or csv), which is read when the roles of its columns are known.
 
     `field` is the request field that it was sent as. `roles` are those that it has columns for, once it was read.
     """
@@ -76,6 +76,11 @@ class TableFile:
     limits: Limits
     staging: Staging
     roles: list[str] = dataclass_field(default_factory=list)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the format has no types: ids and labels are read as text."""
+        return self.kind == "csv"
 
     def read(self, columns: Columns = NO_COLUMNS, required: Sequence[str] = (), advice: str = "") -> Any:
         """Return the features, or the only column if the field is one. Raises InvalidRequest or ServiceUnavailable.
