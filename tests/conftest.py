@@ -19,11 +19,22 @@ from tests.support.serving import Service
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
+ON_REQUEST = ("clients",)
+"""Markers of tests that run only where -m names them."""
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run directories in two processes; single files, and tests chosen by -k or -m, in this process."""
     selected = config.option.keyword or config.option.markexpr
     return 2 if not selected and any(Path(arg).is_dir() for arg in config.args) else 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that install programs, unless -m names their marker."""
+    unasked = [mark for mark in ON_REQUEST if mark not in config.option.markexpr]
+    left_out = [item for item in items if any(map(item.get_closest_marker, unasked))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

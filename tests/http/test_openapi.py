@@ -80,6 +80,11 @@ def test_no_two_schemas_are_the_same() -> None:
     assert [(one, other) for one, other in pairs if without_prose[one] == without_prose[other]] == []
 
 
+def test_no_schema_has_a_field_of_its_own_name() -> None:
+    """A generated Python client would use one variable for both."""
+    assert [name for name, schema in COMPONENTS.items() if name.lower() in schema.get("properties", {})] == []
+
+
 def test_the_schemas_of_requests_are_named_after_them() -> None:
     ends = {"application/json": "Request", "multipart/form-data": "Form"}
     for path, body in PARTS.items():

@@ -57,7 +57,7 @@ def get_health() -> Response:
     "GET",
     "/readyz",
     role=None,
-    replies={200: Reply("The data directory is writable.", responses.StatusSchema)},
+    replies={200: Reply("The data directory is writable.", responses.ReadinessSchema)},
     problems=(503,),
 )
 def get_readiness() -> Response:

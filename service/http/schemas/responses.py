@@ -428,7 +428,7 @@ class EventPageReplySchema(BaseSchema):
     next = RawField(or_null("integer"), "Send it as `after` for the next page; null on the last.")
 
 
-class AnnotatorSchema(BaseSchema):
+class AnnotatorRecordSchema(BaseSchema):
     """An annotator and their labels."""
 
     annotator = RawField(or_null("string"), "The annotator; null for labels without one.")
@@ -444,7 +444,9 @@ class AnnotatorSchema(BaseSchema):
 class AnnotatorListSchema(BaseSchema):
     """The annotators of a project."""
 
-    annotators = listed(AnnotatorSchema, "In the order of their first label; labels without an annotator come first.")
+    annotators = listed(
+        AnnotatorRecordSchema, "In the order of their first label; labels without an annotator come first."
+    )
 
 
 class ParameterSchema(BaseSchema):
@@ -508,13 +510,13 @@ class EstimatorListSchema(BaseSchema):
     estimators = listed(EstimatorSchema, "All of them.")
 
 
-class StatusSchema(BaseSchema):
+class ReadinessSchema(BaseSchema):
     """The status of the service."""
 
     status = RawField({"type": "string", "const": "ok"}, "Always `ok`.")
 
 
-class HealthSchema(StatusSchema):
+class HealthSchema(ReadinessSchema):
     """The status and version of the service."""
 
     version = string("The version of the service.")
