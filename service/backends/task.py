@@ -67,7 +67,7 @@ def score_task(task: Task) -> Scores | None:
     if not (basis.root / "projects").is_dir():
         raise WorkerMismatch(f"{socket.gethostname()} has no data directory {basis.root}")
     try:
-        snapshot = open_store(basis.root).read(basis.project_id, Part.POOL, Part.MODEL)
+        snapshot = open_store(basis.root).read(basis.project_id, Part.POOL, Part.MODEL, Part.WEIGHTS_OF_MODEL)
     except ProjectNotFound:
         return None
     if snapshot.pool is None or ScoringState.of(basis.root, snapshot.project) != basis:

@@ -82,6 +82,7 @@ class ModelRef:
     `held_out` is the number of the held-out set that it was scored on, None without one. `consensus` is that of the
     votes that it was fitted to, None if there were none to weigh. `reason` says why the estimator left a part of the
     model out, None if it did not.
+    Terms of texts were weighted by the first `n_texts` texts of the pool, all there were; None for a pool of numbers.
     """
 
     version: int
@@ -93,6 +94,7 @@ class ModelRef:
     consensus_method: ConsensusMethod = DEFAULT_CONSENSUS_METHOD
     consensus: Consensus | None = None
     reason: str | None = None
+    n_texts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,9 @@ class Project:
     request is open; `fit_error` says why the last fit failed, until one succeeds. `changed_since_fit` (k,) are the
     samples whose label changed since the current model's snapshot, sorted; `relabeled_since_fit` are those of them that
     it was fitted to. `checksums` are those of the files beside the state, by name. `feature_names` are None where
-    columns go by position. `columns` say what the columns of the project's tables are, None if no request did. States
+    columns go by position. `columns` say what the columns of the project's tables are, None if no request did. `text`
+    holds the parameters that turned texts into features, None for a pool of numbers; `has_texts` and `has_urls` say
+    whether the texts and addresses of the samples are stored. States
     of earlier versions may lack `changed_since_fit` (None), `checksums` and `event_log`.
     """
 
@@ -172,6 +176,9 @@ class Project:
     columns: Columns | None = None
     relabeled_since_fit: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     learning_curve: LearningCurve = field(default_factory=LearningCurve)
+    text: Parameters | None = None
+    has_texts: bool = False
+    has_urls: bool = False
 
     @property
     def n_samples(self) -> int:
@@ -192,6 +199,11 @@ class Project:
     def is_sparse(self) -> bool:
         """Whether the pool is stored as CSR."""
         return self.segments[0].sparse
+
+    @property
+    def n_texts(self) -> int | None:
+        """The number of texts that weight the terms; None for a pool of numbers."""
+        return None if self.text is None else self.n_samples
 
     @property
     def consensus(self) -> Consensus | None:
@@ -272,13 +284,17 @@ class Project:
     @property
     def fit_is_due(self) -> bool:
         """Whether a fit would give a model other than the current one."""
-        return (self.model is None or not self.matches(self.model, self.labels_revision)) and self.can_fit
+        return (self.model is None or not self.is_current(self.model, self.labels_revision)) and self.can_fit
 
     @property
     def fit_is_wanted(self) -> bool:
         """Whether a requested model is still missing; a fit that is due but not wanted can wait."""
-        is_open = self.fit_asked is not None and not (self.model and self.matches(self.model, self.fit_asked))
+        is_open = self.fit_asked is not None and not (self.model and self.is_current(self.model, self.fit_asked))
         return is_open and self.can_fit
+
+    def is_current(self, model: ModelRef, labels_revision: int) -> bool:
+        """Return whether a model matches, and the terms of its texts still have the same weights."""
+        return self.matches(model, labels_revision) and model.n_texts == self.n_texts
 
     def matches(self, model: ModelRef, labels_revision: int) -> bool:
         """Return whether a model has this project's estimator, seed and held-out set, and has seen a revision."""

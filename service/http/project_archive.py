@@ -3,6 +3,7 @@
 pool-1.npy                         the first segment of the pool
 pool-1.data.npy, .indices.npy, .indptr.npy    a sparse one
 ids-1.text.npy, ids-1.starts.npy   the ids of its samples, concatenated in UTF-8, and the start of each
+texts-1.text.npy, texts-1.starts.npy   their texts, and urls-1... their addresses, in the same way
 held_out.npy, held_out.y.npy       the held-out set, and the codes of its labels
 votes.index.npy, ...               labels and skips, as columns
 events.log                         "checksum version event" on each line
@@ -26,8 +27,10 @@ from marshmallow import ValidationError
 from service import __version__
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Votes
 from service.domain.learning_curve import MAX_POINTS
+from service.domain.parameters import Parameters
 from service.domain.project import MAX_CLASSES, ConsensusMethod, SimilarLabels
 from service.domain.sample_ids import SampleId, SampleIds, decode_id
+from service.domain.text_column import TextColumn
 from service.errors import InvalidRequest
 from service.http.body.formats.archive import (
     MANIFEST,
@@ -46,6 +49,7 @@ from service.http.problems import flatten
 from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, Rule, RuleField, list_of, map_of, nested
 from service.http.schemas.requests import MAX_SEED, MAX_SKIPS_TO_DROP, estimator_spec, project_id_field
+from service.learning.texts import MAX_TEXT_LENGTH, resolve_text
 from service.store import Snapshot
 from service.store.events import stage_log
 from service.store.staging import SPARSE, StagedRows, Staging
@@ -137,6 +141,7 @@ class FactsSchema(BaseSchema):
     skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
     similar_labels = RuleField(fields.one_of(*get_args(SimilarLabels)), load_default="refuse")
     learning_curve = RuleField(list_of(nested(CurvePointSchema), 0, MAX_POINTS), load_default=list)
+    text = RuleField(fields.json_object(), load_default=None, allow_none=True)
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)
@@ -166,6 +171,9 @@ class ManifestSchema(BaseSchema):
     project = RuleField(nested(FactsSchema), required=True)
     segments = RuleField(list_of(nested(RowsSchema), 1, MAX_SEGMENTS), required=True)
     has_ids = RuleField(fields.boolean(), required=True)
+    # Archives of earlier versions lack these.
+    has_texts = RuleField(fields.boolean(), load_default=False)
+    has_urls = RuleField(fields.boolean(), load_default=False)
     held_out = RuleField(nested(RowsSchema), required=True, allow_none=True)
     members = RuleField(map_of(nested(ChecksumSchema)), required=True)
 
@@ -179,9 +187,11 @@ def archive_members(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
         raise ValueError("an export needs a snapshot with its pool and its events")
     for number, rows in enumerate(snapshot.pool.segments, 1):
         yield from rows_members(f"pool-{number}", rows)
-    for number, names in enumerate(snapshot.ids.parts if snapshot.ids else (), 1):
-        yield f"ids-{number}.text.npy", npy_chunks(names.text)
-        yield f"ids-{number}.starts.npy", npy_chunks(names.starts)
+    for what, columns in (("ids", snapshot.ids), ("texts", snapshot.texts), ("urls", snapshot.urls)):
+        parts: Sequence[SampleIds | TextColumn] = columns.parts if columns else ()
+        for number, column in enumerate(parts, 1):
+            yield f"{what}-{number}.text.npy", npy_chunks(column.text)
+            yield f"{what}-{number}.starts.npy", npy_chunks(column.starts)
     if snapshot.X_test is not None and snapshot.y_test is not None:
         yield from rows_members("held_out", snapshot.X_test.segments[0])
         yield "held_out.y.npy", npy_chunks(snapshot.y_test)
@@ -201,6 +211,8 @@ def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
         "project": asdict(project_facts(project)),
         "segments": [{"n_rows": segment.n_rows, "sparse": segment.sparse} for segment in project.segments],
         "has_ids": project.has_ids,
+        "has_texts": project.has_texts,
+        "has_urls": project.has_urls,
         "held_out": held_out and {"n_rows": held_out.n_rows, "sparse": held_out.sparse},
         "members": {name: {"n_bytes": n_bytes, "crc32": crc} for name, (n_bytes, crc) in sums.items()},
     }
@@ -226,6 +238,8 @@ def read_project(path: Path, project_id: str | None, limits: Limits, staging: St
             facts=facts,
             segments=segments,
             ids=list(read_ids(archive, segments)) if described["has_ids"] else None,
+            texts=list(read_texts(archive, "texts", segments)) if described["has_texts"] else None,
+            urls=list(read_texts(archive, "urls", segments)) if described["has_urls"] else None,
             X_test=X_test,
             y_test=y_test,
             votes=read_votes(archive, sum(rows.n_rows for rows in segments) * max(1, len(facts.annotators))),
@@ -252,9 +266,10 @@ def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
         *(f"votes.{name}.npy" for name in COLUMN_KINDS),
         *chain.from_iterable(names_of_rows(f"pool-{n}", rows) for n, rows in enumerate(described["segments"], 1)),
     }
-    if described["has_ids"]:
-        numbers = range(1, len(described["segments"]) + 1)
-        wanted |= {f"ids-{n}.{part}.npy" for n in numbers for part in ("text", "starts")}
+    for what in ("ids", "texts", "urls"):
+        if described[f"has_{what}"]:
+            numbers = range(1, len(described["segments"]) + 1)
+            wanted |= {f"{what}-{n}.{part}.npy" for n in numbers for part in ("text", "starts")}
     if held_out is not None:
         wanted |= {*names_of_rows("held_out", held_out), "held_out.y.npy"}
     there, listed = archive.sums(), described["members"]
@@ -289,7 +304,21 @@ def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts
         problem = f"has {len(names)} entries, but n_features is {n_features}"
         raise InvalidRequest.at(member_pointer(MANIFEST) + "/project/feature_names", problem)
     check_curve(plain["learning_curve"], plain["last_model"])
-    return ProjectFacts(**{**plain, "estimator": estimator, "project_id": project_id or plain["project_id"]})
+    text = None if plain["text"] is None else read_text_parameters(plain["text"], n_features)
+    of_project = {"estimator": estimator, "text": text, "project_id": project_id or plain["project_id"]}
+    return ProjectFacts(**{**plain, **of_project})
+
+
+def read_text_parameters(plain: Mapping[str, Any], n_features: int) -> Parameters:
+    """Return the parameters of texts in a manifest."""
+    pointer = member_pointer(MANIFEST) + "/project/text"
+    try:
+        text = resolve_text(plain)
+    except InvalidRequest as error:
+        raise error.with_prefix(pointer) from None
+    if text["n_features"] != n_features:
+        raise InvalidRequest.at(f"{pointer}/n_features", f"must be {n_features}, the n_features of the project")
+    return text
 
 
 def check_curve(points: Sequence[Mapping[str, Any]], last_model: int) -> None:
@@ -322,24 +351,40 @@ def read_ids(archive: Archive, segments: Iterable[StagedRows]) -> Iterator[Sampl
     """Yield the ids of each segment, one for each row and unique in the project."""
     known: set[SampleId] = set()
     for number, rows in enumerate(segments, 1):
-        starts, text = f"ids-{number}.starts.npy", f"ids-{number}.text.npy"
-        edges = archive.array(starts, "i", rows.n_rows + 1).astype(np.int64)
-        if len(edges) != rows.n_rows + 1:
-            raise InvalidRequest.at(member_pointer(starts), f"must have {rows.n_rows + 1} entries, one more than rows")
-        lengths = np.diff(edges)
-        if edges[0] != 0 or not ((lengths >= 1) & (lengths <= MAX_NAME_BYTES)).all():
-            raise InvalidRequest.at(member_pointer(starts), "must start at 0 and increase with every id")
-        data = archive.array(text, "u", int(edges[-1]), 1).tobytes()
-        if len(data) != edges[-1]:
-            raise InvalidRequest.at(member_pointer(starts), "must end at the length of the text")
-        with errors_at_member(text):
-            names = fields.sample_ids().read([decode_id(data[a:b]) for a, b in pairwise(edges.tolist())])
+        name, values = f"ids-{number}", list(read_column(archive, f"ids-{number}", rows.n_rows, 1, MAX_NAME_BYTES))
+        with errors_at_member(f"{name}.text.npy"):
+            names = fields.sample_ids().read(list(map(decode_id, values)))
             if not known.isdisjoint(names):
                 raise ValueError("repeats an id of another segment; ids must be unique")
             if known and type(names[0]) is not type(next(iter(known))):
                 raise ValueError("has ids of another type than the first segment")
         known.update(names)
         yield SampleIds.build(names)
+
+
+def read_texts(archive: Archive, what: str, segments: Iterable[StagedRows]) -> Iterator[TextColumn]:
+    """Yield the texts or addresses of each segment, one for each row."""
+    rule = fields.texts() if what == "texts" else fields.urls()
+    for number, rows in enumerate(segments, 1):
+        name = f"{what}-{number}"
+        values = list(read_column(archive, name, rows.n_rows, 0, 4 * MAX_TEXT_LENGTH))
+        with errors_at_member(f"{name}.text.npy"):
+            yield TextColumn.build(rule.read([value.decode() for value in values]))
+
+
+def read_column(archive: Archive, name: str, n_rows: int, shortest: int, longest: int) -> Iterator[bytes]:
+    """Yield encoded texts, one for each row, of `shortest` to `longest` bytes each."""
+    starts, text = f"{name}.starts.npy", f"{name}.text.npy"
+    edges = archive.array(starts, "i", n_rows + 1).astype(np.int64)
+    if len(edges) != n_rows + 1:
+        raise InvalidRequest.at(member_pointer(starts), f"must have {n_rows + 1} entries, one more than rows")
+    lengths = np.diff(edges)
+    if edges[0] != 0 or not ((lengths >= shortest) & (lengths <= longest)).all():
+        raise InvalidRequest.at(member_pointer(starts), "must start at 0 and increase with every text")
+    data = archive.array(text, "u", int(edges[-1]), 1).tobytes()
+    if len(data) != edges[-1]:
+        raise InvalidRequest.at(member_pointer(starts), "must end at the length of the text")
+    yield from (data[a:b] for a, b in pairwise(edges.tolist()))
 
 
 def read_codes(archive: Archive, n_rows: int, n_classes: int) -> Any:

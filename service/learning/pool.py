@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from service.learning.term_weights import DocumentCounts, TermWeights
 
 Matrix = NDArray[Any]
 Features = Any
@@ -28,13 +30,15 @@ class SparseRows:
     """n sparse rows of d features in CSR format.
 
     Row i has the columns `indices[indptr[i]:indptr[i + 1]]`, in order and without duplicates. The arrays may be mapped
-    from disk: they are never read as a whole, as scipy's constructor would.
+    from disk: they are never read as a whole, as scipy's constructor would. Rows of texts hold the frequencies of
+    terms, which are multiplied by `weights` when rows are read.
     """
 
     data: Matrix
     indices: NDArray[np.integer[Any]]
     indptr: NDArray[np.integer[Any]]
     n_columns: int
+    weights: TermWeights | None = None
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -55,7 +59,8 @@ class SparseRows:
         first, last = int(self.indptr[start]), int(self.indptr[stop])
         starts = np.asarray(self.indptr[start : stop + 1]) - first
         values, columns = np.asarray(self.data[first:last]), np.asarray(self.indices[first:last])
-        return sparse.csr_array((values, columns, starts.astype(columns.dtype)), shape=(stop - start, self.n_columns))
+        parts = (values, columns, starts.astype(columns.dtype))
+        return self._weighted(sparse.csr_array(parts, shape=(stop - start, self.n_columns)))
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Any:
         """Return a copy of some rows as a csr_array, in the given order."""
@@ -66,7 +71,10 @@ class SparseRows:
         at = np.repeat(begin - starts[:-1], lengths) + np.arange(starts[-1])
         columns = np.asarray(self.indices[at])
         parts = (np.asarray(self.data[at]), columns, starts.astype(columns.dtype))
-        return sparse.csr_array(parts, shape=(len(rows), self.n_columns))
+        return self._weighted(sparse.csr_array(parts, shape=(len(rows), self.n_columns)))
+
+    def _weighted(self, rows: Any) -> Any:
+        return rows if self.weights is None else self.weights.apply(rows)
 
 
 Rows = Matrix | SparseRows
@@ -123,6 +131,18 @@ class Pool:
     def is_sparse(self) -> bool:
         """Whether the rows are kept as CSR."""
         return isinstance(self.segments[0], SparseRows)
+
+    @property
+    def weights(self) -> TermWeights | None:
+        """The weights of the terms of texts, None for rows of numbers."""
+        first = self.segments[0]
+        return first.weights if isinstance(first, SparseRows) else None
+
+    def weighted(self, weights: TermWeights | None) -> Pool:
+        """Return the pool with other weights of terms; rows of numbers have none."""
+        if weights is None:
+            return self
+        return Pool(tuple(replace(r, weights=weights) if isinstance(r, SparseRows) else r for r in self.segments))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -182,6 +202,13 @@ class Pool:
         parts = [take_rows(self.segments[n], positions[home == n] - self.starts[n]) for n in numbers.tolist()]
         order = np.argsort(np.argsort(home, kind="stable"), kind="stable")
         return stack_rows(parts, self.dtype, self.n_columns)[order]
+
+
+def count_texts(rows: Rows, n_rows: int) -> DocumentCounts:
+    """Return how many of the first `n_rows` texts have each term."""
+    if not isinstance(rows, SparseRows):
+        raise TypeError("rows of texts are sparse")
+    return DocumentCounts.of(rows.indices[: int(rows.indptr[n_rows])], n_rows)
 
 
 def part(rows: Rows, within: slice) -> Features:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from service.domain.events import JsonObject, replay, votes_of
-from service.domain.project import Project, contradictions
+from service.domain.project import Project, Segment, contradictions
+from service.domain.text_column import PoolTexts
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store.cache import Cache
 from service.store.directory import open_directory
@@ -27,6 +28,8 @@ from service.store.layout import (
     held_out_labels_file,
     ids_file,
     model_file,
+    texts_file,
+    urls_file,
 )
 from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_state
@@ -113,12 +116,16 @@ def run_checks(project_id: str, checks: Iterable[tuple[str, Callable[[], object]
 def part_checks(loader: PartLoader) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield a check of each part of a project, with the file to name if it fails."""
     project = loader.project
-    yield first_file(project.segments[0]), loader.pool
+    yield first_file(project.segments[0]), lambda: loader.pool(project.n_texts)
     if project.has_ids:
         yield ids_file(project.segments[0]), lambda: check_names(loader)
+    if project.has_texts:
+        yield texts_file(project.segments[0]), lambda: check_texts(project, texts_file, loader.texts())
+    if project.has_urls:
+        yield urls_file(project.segments[0]), lambda: check_texts(project, urls_file, loader.urls())
     if project.held_out is not None:
         held_out = project.held_out
-        yield first_file(held_out), lambda: loader.held_out(held_out)
+        yield first_file(held_out), lambda: loader.held_out(held_out, project.n_texts)
         file = held_out_labels_file(held_out)
         yield file, lambda: check_codes(project, held_out.n_rows, loader.whole(file))
     if project.model is not None:
@@ -138,6 +145,13 @@ def check_names(loader: PartLoader) -> None:
     for segment, names in zip(loader.project.segments, loader.ids().parts, strict=True):
         if len(names) != segment.n_rows:
             raise StoreDamaged(f"{ids_file(segment)} holds {len(names)} ids for {segment.n_rows} rows")
+
+
+def check_texts(project: Project, file_of: Callable[[Segment], str], texts: PoolTexts) -> None:
+    """Raise StoreDamaged unless each sample has a text."""
+    for segment, column in zip(project.segments, texts.parts, strict=True):
+        if len(column) != segment.n_rows:
+            raise StoreDamaged(f"{file_of(segment)} holds {len(column)} texts for {segment.n_rows} rows")
 
 
 def check_codes(project: Project, n_rows: int, codes: Any) -> None:

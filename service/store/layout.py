@@ -32,6 +32,16 @@ def ids_file(segment: Segment) -> str:
     return f"pool/{segment.number:06d}.ids.joblib"
 
 
+def texts_file(segment: Segment) -> str:
+    """Return the file of a segment's texts."""
+    return f"pool/{segment.number:06d}.texts.joblib"
+
+
+def urls_file(segment: Segment) -> str:
+    """Return the file of the addresses of a segment's samples."""
+    return f"pool/{segment.number:06d}.urls.joblib"
+
+
 def held_out_labels_file(held_out: HeldOut) -> str:
     """Return the file of the class codes of a held-out set."""
     return f"test/{held_out.number:06d}.y.joblib"
@@ -47,6 +57,10 @@ def files_of(project: Project) -> set[str]:
     files = {name for segment in project.segments for name in rows_files(segment).values()}
     if project.has_ids:
         files |= {ids_file(segment) for segment in project.segments}
+    if project.has_texts:
+        files |= {texts_file(segment) for segment in project.segments}
+    if project.has_urls:
+        files |= {urls_file(segment) for segment in project.segments}
     if project.held_out is not None:
         files |= {*rows_files(project.held_out).values(), held_out_labels_file(project.held_out)}
     if project.model is not None:

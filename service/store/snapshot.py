@@ -14,12 +14,23 @@ from numpy.typing import NDArray
 
 from service.domain.project import HeldOut, ModelRef, Project, Segment
 from service.domain.sample_ids import PoolIds, SampleIds
+from service.domain.text_column import PoolTexts, TextColumn
 from service.errors import ModelDamaged, StoreDamaged
-from service.learning.pool import Pool, Rows
+from service.learning.pool import Pool, Rows, count_texts
+from service.learning.term_weights import DocumentCounts, TermWeights, sum_counts
+from service.learning.texts import weights_of
 from service.store.cache import Cache
 from service.store.events import Page, read_page
 from service.store.files import check_size, check_sum, load, path_in_project
-from service.store.layout import LOG, first_file, ids_file, model_file, rows_files
+from service.store.layout import (
+    LOG,
+    first_file,
+    ids_file,
+    model_file,
+    rows_files,
+    texts_file,
+    urls_file,
+)
 from service.store.staging import open_rows
 
 
@@ -28,6 +39,10 @@ class Part(Enum):
 
     POOL = auto()
     IDS = auto()
+    TEXTS = auto()
+    URLS = auto()
+    WEIGHTS_OF_MODEL = auto()
+    """Not a part: weight the terms of texts as they were weighted for the model, and not by all texts of the pool."""
     MODEL = auto()
     HELD_OUT = auto()
     EVENTS = auto()
@@ -39,12 +54,15 @@ class Part(Enum):
 class Snapshot:
     """A project as of one commit, with those of the requested parts that it has.
 
-    The pool (n, d) and the held-out set `X_test` are mapped read-only; `y_test` holds class codes.
+    The pool (n, d) and the held-out set `X_test` are mapped read-only; `y_test` holds class codes. The terms of texts
+    are weighted by all texts of the pool, unless the weights of the model were requested.
     """
 
     project: Project
     pool: Pool | None = None
     ids: PoolIds | None = None
+    texts: PoolTexts | None = None
+    urls: PoolTexts | None = None
     model: Any = None
     X_test: Pool | None = None
     y_test: NDArray[np.int32] | None = None
@@ -97,19 +115,56 @@ class PartLoader:
     directory: Path | None
     project: Project
 
-    def pool(self) -> Pool:
-        """Map the pool."""
-        pool: Pool = self._of_all_segments("pool", lambda: Pool(tuple(map(self._rows, self.project.segments))))
+    def pool(self, n_texts: int | None) -> Pool:
+        """Map the pool; terms of texts are weighted by the first `n_texts` texts, None for a pool of numbers."""
+
+        def make() -> Pool:
+            return Pool(tuple(map(self._rows, self.project.segments))).weighted(self.weights(n_texts))
+
+        pool: Pool = self._of_all_segments("pool", make, n_texts)
         return pool
 
-    def held_out(self, held_out: HeldOut) -> Pool:
-        """Map the held-out set."""
-        return Pool.of(self._rows(held_out))
+    def held_out(self, held_out: HeldOut, n_texts: int | None) -> Pool:
+        """Map the held-out set; `n_texts` as for the pool."""
+        return Pool.of(self._rows(held_out)).weighted(self.weights(n_texts))
 
     def ids(self) -> PoolIds:
         """Map the samples' ids."""
         ids: PoolIds = self._of_all_segments("ids", lambda: PoolIds(tuple(map(self._names, self.project.segments))))
         return ids
+
+    def texts(self) -> PoolTexts:
+        """Map the samples' texts."""
+        return self._texts("texts", texts_file)
+
+    def urls(self) -> PoolTexts:
+        """Map the samples' addresses."""
+        return self._texts("urls", urls_file)
+
+    def weights(self, n_texts: int | None) -> TermWeights | None:
+        """Return the weights of terms that follow from the first `n_texts` texts; None for a pool of numbers."""
+        project = self.project
+        if n_texts is None or project.text is None:
+            return None
+        text, n_columns = project.text, project.n_features
+
+        def make() -> tuple[TermWeights, int]:
+            counts, n_left = [], n_texts
+            for segment in project.segments:
+                counts.append(self._term_counts(segment, min(n_left, segment.n_rows)))
+                n_left -= min(n_left, segment.n_rows)
+            return weights_of(sum_counts(counts), text, n_columns), 4 * n_columns
+
+        weights: TermWeights = self._cached("terms", make, "segment", n_texts)
+        return weights
+
+    def _term_counts(self, segment: Segment, n_rows: int) -> DocumentCounts:
+        def make() -> tuple[DocumentCounts, int]:
+            counts = count_texts(self._rows(segment), n_rows)
+            return counts, counts.n_bytes
+
+        counts: DocumentCounts = self._cached(first_file(segment), make, "segment", n_rows)
+        return counts
 
     def model(self, model: ModelRef) -> Any:
         """Load the model. Raises ModelDamaged if it is damaged, FileNotFoundError if it is missing."""
@@ -133,11 +188,13 @@ class PartLoader:
         return self._cached(file, read, "model" if file.startswith("models/") else "held_out")
 
     def check_rows(self) -> None:
-        """Raise StoreDamaged if a checksum of the pool or the held-out set is wrong."""
-        held_out = self.project.held_out
-        for rows in (*self.project.segments, *(() if held_out is None else (held_out,))):
-            for file in rows_files(rows).values():
-                check_sum(self._path(file), self.project.checksums.get(file))
+        """Raise StoreDamaged if a checksum of the pool, its texts and addresses, or the held-out set is wrong."""
+        project = self.project
+        files = [file for rows in (*project.segments, project.held_out) if rows for file in rows_files(rows).values()]
+        files += [texts_file(segment) for segment in project.segments if project.has_texts]
+        files += [urls_file(segment) for segment in project.segments if project.has_urls]
+        for file in files:
+            check_sum(self._path(file), project.checksums.get(file))
 
     def _rows(self, rows: Segment | HeldOut) -> Rows:
         files = rows_files(rows)
@@ -167,12 +224,33 @@ class PartLoader:
         names: SampleIds = self._cached(file, map_names, "segment")
         return names
 
-    def _of_all_segments(self, what: Literal["pool", "ids"], make: Callable[[], Pool | PoolIds]) -> Any:
+    def _texts(self, what: Literal["texts", "urls"], file_of: Callable[[Segment], str]) -> PoolTexts:
+        def map_texts(segment: Segment) -> TextColumn:
+            file = file_of(segment)
+
+            def read() -> tuple[TextColumn, int]:
+                path = self._path(file)
+                # Only `active-query check` and an export read all texts.
+                check_size(path, self.project.checksums.get(file))
+                return TextColumn.unpack(load(path, mapped=True)), self.cache.n_bytes_of_mapping
+
+            column: TextColumn = self._cached(file, read, "segment")
+            return column
+
+        texts: PoolTexts = self._of_all_segments(what, lambda: PoolTexts(tuple(map(map_texts, self.project.segments))))
+        return texts
+
+    def _of_all_segments(
+        self,
+        what: Literal["pool", "ids", "texts", "urls"],
+        make: Callable[[], Pool | PoolIds | PoolTexts],
+        n_texts: int | None = None,
+    ) -> Any:
         """Return a cached object over all segments; the last segment identifies them all."""
         segments = self.project.segments
         # It keeps its segments mapped even after each was dropped from the cache.
         size = self.cache.n_bytes_of_mapping * len(segments)
-        key = (self.project.pool_id, first_file(segments[-1]), what)
+        key = (self.project.pool_id, first_file(segments[-1]), what, n_texts)
         return self.cache.get_or_make(key, lambda: (make(), size), what)
 
     def _path(self, file: str) -> Path:
@@ -180,13 +258,13 @@ class PartLoader:
             raise NotCached
         return self.directory / file
 
-    def _cached(self, file: str, make: Callable[[], tuple[Any, int]], kind: str) -> Any:
-        return self.cache.get_or_make((self.project.pool_id, file), make, kind)
+    def _cached(self, file: str, make: Callable[[], tuple[Any, int]], kind: str, *more: int) -> Any:
+        return self.cache.get_or_make((self.project.pool_id, file, *more), make, kind)
 
 
 def same_files(one: Project, other: Project) -> bool:
     """Return whether two states of a project name the same files."""
-    names = ("pool_id", "segments", "has_ids", "held_out", "model")
+    names = ("pool_id", "segments", "has_ids", "has_texts", "has_urls", "held_out", "model")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 

@@ -44,7 +44,7 @@ OF_LATER_SCHEMAS: dict[str, Any] = {
 }
 """Keys that states of the first schema lack."""
 
-OF_SCHEMA_4: dict[str, Any] = {"columns": None}
+OF_SCHEMA_4: dict[str, Any] = {"columns": None, "text": None, "has_texts": False, "has_urls": False}
 """Keys that states of earlier schemas lack."""
 
 FIELD_OF_KEY = {
@@ -93,6 +93,9 @@ def to_record(project: Project) -> dict[str, Any]:
         "similar_labels": project.similar_labels,
         "relabeled_since_fit": project.relabeled_since_fit,
         "learning_curve": from_curve(project.learning_curve),
+        "text": None if project.text is None else dict(project.text),
+        "has_texts": project.has_texts,
+        "has_urls": project.has_urls,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -119,6 +122,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "similar_labels": record["similar_labels"],
                 "feature_names": record["feature_names"],
                 "columns": record["columns"] and Columns(**record["columns"]),
+                **{key: record[key] for key in ("text", "has_texts", "has_urls")},
             }
         )
     )
@@ -142,7 +146,7 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         new_keys = {"skips_to_drop": 1, "feature_names": None, "similar_labels": "refuse"}
         record = {**record, "changed_since_fit": changed, **new_keys}
     if written < 4:
-        record = {**OF_SCHEMA_4, **record, "model": model and {**model, "reason": None}}
+        record = {**OF_SCHEMA_4, **record, "model": model and {"n_texts": None, **model, "reason": None}}
         changed = record["changed_since_fit"]
         # Which of them were labelled before is unknown, so the next fit is not measured on any.
         relabeled = np.empty(0, np.int64) if changed is None else changed
@@ -185,6 +189,7 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "consensus": model.consensus_method,
         "crowd": model.consensus and from_consensus(model.consensus),
         "reason": model.reason,
+        "n_texts": model.n_texts,
     }
 
 

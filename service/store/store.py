@@ -10,7 +10,7 @@
       events.log             the changes of every commit, except the last ones, which are in the state
       pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
       pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
-      pool/000001.ids.joblib the ids of the segment's samples
+      pool/000001.ids.joblib the ids of the segment's samples;  .texts.joblib, .urls.joblib: their texts and addresses
       test/000001.joblib     the held-out set;  000001.y.joblib: its labels
       models/000007.joblib   fitted estimators
     AQ_DATA_DIR/replies/     replies to requests with an Idempotency-Key
@@ -82,6 +82,9 @@ FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
 
 REFRESH_SECONDS = 10.0
 """How often a worker checks whether its cached projects still exist."""
+
+OF_ALL_SEGMENTS = [(what,) for what in ("pool", "ids", "texts", "urls")]
+"""The third part of the cache keys of objects over all segments."""
 
 READ_TRIES = 100
 """How often a reader starts again because a writer removed a file."""
@@ -229,21 +232,28 @@ class Store:
         """Open the files of `parts` that a project's state names; without a directory only cached ones."""
         found: dict[str, Any] = {}
         loader = PartLoader(self.cache, directory, project)
+        n_texts = project.n_texts
+        if Part.WEIGHTS_OF_MODEL in parts and project.model is not None:
+            n_texts = project.model.n_texts
         try:
             for part in parts:
                 match part:
                     case Part.POOL:
-                        found["pool"] = loader.pool()
+                        found["pool"] = loader.pool(n_texts)
                     case Part.SUMS:
                         loader.check_rows()
                     case Part.IDS if project.has_ids:
                         found["ids"] = loader.ids()
+                    case Part.TEXTS if project.has_texts:
+                        found["texts"] = loader.texts()
+                    case Part.URLS if project.has_urls:
+                        found["urls"] = loader.urls()
                     case Part.MODEL if project.model is not None:
                         found["model"] = loader.model(project.model)
                     case Part.EVENTS:
                         found["events"] = loader.events()
                     case Part.HELD_OUT if project.held_out is not None:
-                        found["X_test"] = loader.held_out(project.held_out)
+                        found["X_test"] = loader.held_out(project.held_out, n_texts)
                         found["y_test"] = loader.whole(held_out_labels_file(project.held_out))
         except StoreDamaged as error:
             raise in_project(error, project) from error
@@ -282,7 +292,7 @@ class Store:
         named, last = files_of(project), first_file(project.segments[-1])
 
         def is_stale(key: Key) -> bool:
-            is_of_fewer_segments = key[2:] in (("pool",), ("ids",)) and key[1] != last
+            is_of_fewer_segments = key[2:3] in OF_ALL_SEGMENTS and key[1] != last
             return key[0] == old and (old != project.pool_id or key[1] not in named or is_of_fewer_segments)
 
         self.cache.drop(is_stale)

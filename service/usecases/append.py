@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
 
 import numpy as np
@@ -12,14 +13,16 @@ from service.domain.labels import EncodedLabels, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, Segment, encode_labels, extend_classes
 from service.domain.sample_ids import PoolIds, SampleId, SampleIds, type_of_ids
+from service.domain.text_column import TextColumn
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.pool import Rows, common_dtype, concatenate_rows, count_cells
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
-from service.store.layout import ids_file, rows_files
+from service.store.layout import ids_file, rows_files, texts_file, urls_file
 from service.store.staging import StagedRows, Staging
 from service.usecases.columns import notes_on_columns, order_columns
 from service.usecases.run_once import run_once
+from service.usecases.texts import Samples, TextUpload, stage_column, stage_features
 from service.usecases.uploads import (
     check_lengths,
     first_entry,
@@ -44,9 +47,10 @@ class AppendRequest:
     """
 
     project_id: str
-    X: StagedRows
+    X: Samples
     y: EncodedLabels | None = None
     ids: Sequence[SampleId] | None = None
+    urls: Sequence[str] | None = None
     missing_is_class: bool = False
 
 
@@ -69,45 +73,56 @@ def append_samples(
 
 def notes_on(request: AppendRequest) -> list[str]:
     """Return notes on a request that was accepted. They depend on the request alone, so a replay has the same."""
-    return notes_on_columns("/X", request.X, request.X.names)
+    return notes_on_columns("/X", request.X, request.X.names) if isinstance(request.X, StagedRows) else []
 
 
 def append_rows(
     store: Store, staging: Staging, request: AppendRequest, max_cells: int, preconditions: Preconditions
 ) -> Project:
     """Append the samples in one commit."""
-    check_lengths(request.X.n_rows, request.y, request.ids)
-    names = None if request.ids is None else SampleIds.build(request.ids)
+    check_lengths(request.X, {"y": request.y, "ids": request.ids, "urls": request.urls})
     before = store.read(request.project_id, Part.POOL, Part.IDS)
     preconditions.check(before.project)
-    # Looking up a million ids takes a second: do it before locking, and again only if the pool has changed since.
-    sent, request = request, with_ordered_columns(request, before.project, staging)
-    check_samples(before, request, max_cells)
+    # Features of many texts, or a search for a million ids, take seconds: make them before locking, and again only if
+    # the pool was replaced or has changed since.
+    X = stage_samples(request, before.project, staging)
+    names = None if request.ids is None else SampleIds.build(request.ids)
+    check_samples(before, request, X, max_cells)
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
-        snapshot = transaction.read(Part.POOL, Part.IDS)
+        snapshot = transaction.read(Part.POOL, Part.IDS, Part.TEXTS, Part.URLS)
+        if snapshot.project.pool_id != before.project.pool_id:
+            X = stage_samples(request, snapshot.project, staging)
         if pool_of(snapshot.project) != pool_of(before.project):
-            request = with_ordered_columns(sent, snapshot.project, staging)
-            check_samples(snapshot, request, max_cells)
+            check_samples(snapshot, request, X, max_cells)
         if len(snapshot.project.segments) == MAX_SEGMENTS:
             problem = (
                 f"cannot be appended: the pool has {MAX_SEGMENTS} segments, the maximum; append more rows at a time"
             )
             raise InvalidRequest.at("/X", problem)
         project = with_new_labels(snapshot.project, request)
-        segments, rows, names = merge_segments(snapshot, request.X, names)
-        number = project.last_file + 1
-        segment = Segment(number, len(rows), request.X.is_sparse)
-        X = request.X if len(rows) == request.X.n_rows else staging.rows(rows)
-        files: Mapping[str, StagedFile] = target_files(rows_files(segment), X)
-        if names is not None:
-            files = {**files, ids_file(segment): staging.ids(names)}
-        project = replace(project, segments=(*segments, segment), last_file=number)
+        columns = StoredColumns(
+            names, texts_of(request, project), None if request.urls is None else TextColumn.build(request.urls)
+        )
+        segments, rows, columns = merge_segments(snapshot, X, columns)
+        segment = Segment(project.last_file + 1, len(rows), X.is_sparse)
+        X = X if len(rows) == X.n_rows else staging.rows(rows)
+        files = target_files(rows_files(segment), X) | columns.stage(segment, staging)
+        project = replace(project, segments=(*segments, segment), last_file=segment.number)
+        if project.text is not None and not project.fit_is_wanted:
+            # The weights of terms change, and no request for a fit was about those.
+            project = replace(project, fit_asked=None)
         return transaction.commit(project.next_version(), files)
 
 
-def with_ordered_columns(request: AppendRequest, project: Project, staging: Staging) -> AppendRequest:
-    """Return the request with its columns in the order of the pool."""
-    return replace(request, X=order_columns("/X", request.X, project.feature_names, staging))
+def stage_samples(request: AppendRequest, project: Project, staging: Staging) -> StagedRows:
+    """Return the features of the samples, with columns in the order of the pool."""
+    X = stage_features("X" if isinstance(request.X, StagedRows) else "texts", request.X, project.text, staging)
+    return order_columns("/X", X, project.feature_names, staging)
+
+
+def texts_of(request: AppendRequest, project: Project) -> TextColumn | None:
+    """Return the texts to store, None if the project stores none."""
+    return TextColumn.build(request.X.texts) if project.has_texts and isinstance(request.X, TextUpload) else None
 
 
 def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:
@@ -115,18 +130,19 @@ def pool_of(project: Project) -> tuple[str, tuple[Segment, ...]]:
     return project.pool_id, project.segments
 
 
-def check_samples(snapshot: Snapshot, request: AppendRequest, max_cells: int) -> None:
+def check_samples(snapshot: Snapshot, request: AppendRequest, X: StagedRows, max_cells: int) -> None:
     """Raise InvalidRequest for samples that do not fit the pool."""
-    project, X = snapshot.project, request.X
+    project = snapshot.project
     refuse_other_kind("/X", X, project)
     if snapshot.pool is not None:
         cells = sum(map(count_cells, (*snapshot.pool.segments, X.open())))
         if cells > max_cells:
             raise InvalidRequest.at("/X", f"would make a pool of {cells} cells; AQ_MAX_POOL_CELLS allows {max_cells}")
-    if project.has_ids and request.ids is None:
-        raise InvalidRequest.at("/ids", "is required: this project was made with ids")
-    if not project.has_ids and request.ids is not None:
-        raise InvalidRequest.at("/ids", "must be omitted: this project was made without ids")
+    for name, is_stored, column in (("ids", project.has_ids, request.ids), ("urls", project.has_urls, request.urls)):
+        if is_stored and column is None:
+            raise InvalidRequest.at(f"/{name}", f"is required: this project was made with {name}")
+        if not is_stored and column is not None:
+            raise InvalidRequest.at(f"/{name}", f"must be omitted: this project was made without {name}")
     if request.ids is not None and snapshot.ids is not None:
         given, wanted = type_of_ids(request.ids[0]), snapshot.ids.type_name
         if given != wanted:
@@ -148,10 +164,28 @@ def with_new_labels(project: Project, request: AppendRequest) -> Project:
     return project.with_votes(project.votes.merge(new))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredColumns:
+    """The columns beside the features of some samples; None where the project has none."""
+
+    ids: SampleIds | None
+    texts: TextColumn | None
+    urls: TextColumn | None
+
+    def stage(self, segment: Segment, staging: Staging) -> dict[str, StagedFile]:
+        """Write the columns to the staged files of a segment."""
+        files = {
+            ids_file(segment): None if self.ids is None else staging.ids(self.ids),
+            texts_file(segment): stage_column(self.texts, staging),
+            urls_file(segment): stage_column(self.urls, staging),
+        }
+        return {name: file for name, file in files.items() if file is not None}
+
+
 def merge_segments(
-    snapshot: Snapshot, X: StagedRows, names: SampleIds | None
-) -> tuple[tuple[Segment, ...], Rows, SampleIds | None]:
-    """Return the segments that stay, and the rows and ids of the segment that follows them.
+    snapshot: Snapshot, X: StagedRows, columns: StoredColumns
+) -> tuple[tuple[Segment, ...], Rows, StoredColumns]:
+    """Return the segments that stay, and the rows and columns of the segment that follows them.
 
     That holds the new rows and those of small segments before them, so a pool that grows by single samples has few
     segments, and each row is rewritten only a few times.
@@ -163,10 +197,17 @@ def merge_segments(
     while n_kept and can_merge(pool.segments[n_kept - 1], rows):
         n_kept -= 1
         rows = concatenate_rows(pool.segments[n_kept], rows)
-    if names is not None and snapshot.ids is not None and n_kept < len(segments):
-        parts = (*snapshot.ids.parts[n_kept:], names)
-        names = SampleIds.build(PoolIds(parts).names_at(range(len(rows))))
-    return segments[:n_kept], rows, names
+    if n_kept == len(segments):
+        return segments, rows, columns
+    ids = columns.ids
+    if ids is not None and snapshot.ids is not None:
+        parts = (*snapshot.ids.parts[n_kept:], ids)
+        ids = SampleIds.build(PoolIds(parts).names_at(range(len(rows))))
+    texts, urls = (
+        new if new is None or old is None else reduce(TextColumn.followed_by, (*old.parts[n_kept:], new))
+        for old, new in ((snapshot.texts, columns.texts), (snapshot.urls, columns.urls))
+    )
+    return segments[:n_kept], rows, StoredColumns(ids, texts, urls)
 
 
 def can_merge(last: Rows, new: Rows) -> bool:

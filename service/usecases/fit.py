@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from service.domain.columns import Columns
 from service.domain.labels import EncodedLabels, Label, Votes
+from service.domain.parameters import Parameters
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     DEFAULT_CONSENSUS_METHOD,
@@ -27,13 +28,15 @@ from service.domain.project import (
 from service.domain.sample_ids import SampleId, SampleIds
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
 from service.learning.estimators import check_accepts_sparse, resolve_estimator
-from service.learning.pool import Pool
+from service.learning.pool import Pool, count_texts
+from service.learning.texts import weights_of
 from service.store import Snapshot, Store, Transaction
 from service.store.files import StagedFile
-from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files
+from service.store.layout import held_out_labels_file, ids_file, model_file, rows_files, texts_file, urls_file
 from service.store.staging import StagedRows, Staging
 from service.usecases.columns import name_columns, notes_on_columns, order_columns
 from service.usecases.run_once import run_once
+from service.usecases.texts import Samples, TextUpload, stage_column, stage_features
 from service.usecases.training import StagedModel, check_same_pool, read_to_fit, stage_model
 from service.usecases.uploads import (
     check_lengths,
@@ -48,7 +51,15 @@ DEFAULT_ESTIMATOR = "logistic_regression"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutUpload:
-    """The m rows of a held-out set, and their labels."""
+    """The m samples of a held-out set, and their labels."""
+
+    X: Samples
+    y: EncodedLabels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutRows:
+    """The features of a held-out set (m, d), and its labels."""
 
     X: StagedRows
     y: EncodedLabels
@@ -58,14 +69,18 @@ class HeldOutUpload:
 class FitRequest:
     """The request of POST /fit; None where a field was not sent.
 
+    `text` holds the parameters that turn the texts of a new pool into features; `keep_texts` stores the texts too.
     `in_background` leaves the fit to background threads. `missing_is_class` takes the spellings of a missing label as
     classes.
     """
 
     project_id: str
-    X: StagedRows | None = None
+    X: Samples | None = None
     y: EncodedLabels | None = None
     ids: Sequence[SampleId] | None = None
+    urls: Sequence[str] | None = None
+    text: Parameters | None = None
+    keep_texts: bool = True
     feature_names: Sequence[str] | None = None
     columns: Columns | None = None
     held_out: HeldOutUpload | None = None
@@ -102,9 +117,9 @@ def fit_project(
 def notes_on(request: FitRequest, project: Project) -> list[str]:
     """Return notes on a request that was accepted, and on the model of its project."""
     notes: list[str] = []
-    if request.X is not None:
+    if isinstance(request.X, StagedRows):
         notes += notes_on_columns("/X", request.X, request.feature_names or request.X.names)
-    if request.held_out is not None:
+    if request.held_out is not None and isinstance(request.held_out.X, StagedRows):
         notes += notes_on_columns("/X_test", request.held_out.X, None)
     if project.model is not None and project.model.reason is not None:
         notes.append(project.model.reason)
@@ -112,16 +127,16 @@ def notes_on(request: FitRequest, project: Project) -> list[str]:
 
 
 def create_project(
-    store: Store, staging: Staging, request: FitRequest, X: StagedRows, preconditions: Preconditions
+    store: Store, staging: Staging, request: FitRequest, samples: Samples, preconditions: Preconditions
 ) -> tuple[Project, bool]:
     """Make a project of a new pool, or replace the pool of an existing one."""
     refuse_existing(store, request, preconditions)
-    check_lengths(X.n_rows, request.y, request.ids)
-    X = name_columns(X, request.feature_names, staging)
-    request = with_ordered_columns(request, X.names, staging)
+    check_lengths(samples, {"y": request.y, "ids": request.ids, "urls": request.urls})
+    X = name_columns(stage_features("texts", samples, request.text, staging), request.feature_names, staging)
     project = with_initial_labels(with_changes(new_project(request, X), request), request.y)
-    fitted = fit_staged(staging, request, Snapshot(project, Pool.of(X.open())))
-    ids = None if request.ids is None else staging.ids(SampleIds.build(request.ids))
+    held_out = stage_held_out(request, project, staging)
+    fitted = fit_staged(staging, request, held_out, Snapshot(project, pool_of(X, request.text)))
+    columns = stage_columns(request, samples, staging)
     with store.transaction(request.project_id, create=True, preconditions=preconditions) as transaction:
         old = transaction.project
         if old is not None and not request.replace:
@@ -130,8 +145,26 @@ def create_project(
             project = project.continuing(old)
         segment = Segment(project.last_file + 1, X.n_rows, X.is_sparse)
         project = replace(project, segments=(segment,), last_file=segment.number)
-        files = {**target_files(rows_files(segment), X), ids_file(segment): ids}
-        return commit_fit(transaction, staging, request, project, fitted, files), old is None
+        files = {**target_files(rows_files(segment), X), **{file(segment): columns[file] for file in columns}}
+        return commit_fit(transaction, staging, request, project, held_out, fitted, files), old is None
+
+
+def pool_of(X: StagedRows, text: Parameters | None) -> Pool:
+    """Return a new pool; the terms of texts are weighted by all of them."""
+    rows = X.open()
+    return Pool.of(rows).weighted(None if text is None else weights_of(count_texts(rows, X.n_rows), text, X.n_columns))
+
+
+def stage_columns(
+    request: FitRequest, samples: Samples, staging: Staging
+) -> dict[Callable[[Segment], str], StagedFile | None]:
+    """Write the ids, texts and addresses of samples to staged files, by the function that names their file."""
+    texts = samples.texts if isinstance(samples, TextUpload) and request.keep_texts else None
+    return {
+        ids_file: None if request.ids is None else staging.ids(SampleIds.build(request.ids)),
+        texts_file: stage_column(texts, staging),
+        urls_file: stage_column(request.urls, staging),
+    }
 
 
 def refit_project(store: Store, staging: Staging, request: FitRequest, preconditions: Preconditions) -> Project:
@@ -143,20 +176,20 @@ def refit_project(store: Store, staging: Staging, request: FitRequest, precondit
         problem = f"is required: there is no project {request.project_id!r} yet, and a pool creates it"
         raise InvalidRequest.at("/X", problem) from None
     preconditions.check(snapshot.project)
-    request = with_ordered_columns(request, snapshot.project.feature_names, staging)
-    fitted = fit_staged(staging, request, replace(snapshot, project=with_changes(snapshot.project, request)))
+    held_out = stage_held_out(request, snapshot.project, staging)
+    fitted = fit_staged(staging, request, held_out, replace(snapshot, project=with_changes(snapshot.project, request)))
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         # Labels given during the fit stay, and make the next fit due.
         current = with_changes(check_same_pool(transaction.project, snapshot.project), request)
-        return commit_fit(transaction, staging, request, current, fitted, {})
+        return commit_fit(transaction, staging, request, current, held_out, fitted, {})
 
 
-def with_ordered_columns(request: FitRequest, names: tuple[str, ...] | None, staging: Staging) -> FitRequest:
-    """Return the request with the columns of its held-out set in the order of the pool."""
+def stage_held_out(request: FitRequest, project: Project, staging: Staging) -> HeldOutRows | None:
+    """Return the features of the request's held-out set, with columns in the order of the pool; None without one."""
     if request.held_out is None:
-        return request
-    X = order_columns("/X_test", request.held_out.X, names, staging)
-    return replace(request, held_out=replace(request.held_out, X=X))
+        return None
+    X = stage_features("X_test", request.held_out.X, project.text, staging)
+    return HeldOutRows(order_columns("/X_test", X, project.feature_names, staging), request.held_out.y)
 
 
 def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditions) -> None:
@@ -184,6 +217,9 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
         n_features=X.n_columns,
         feature_names=X.names,
         has_ids=request.ids is not None,
+        text=request.text,
+        has_texts=request.text is not None and request.keep_texts,
+        has_urls=request.urls is not None,
         held_out=None,
         classes=(),
         classes_declared=False,
@@ -233,22 +269,25 @@ def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
     return project.with_votes(Votes.anonymous(index, codes[index], project.created_at))
 
 
-def fit_staged(staging: Staging, request: FitRequest, snapshot: Snapshot) -> StagedModel | None:
+def fit_staged(
+    staging: Staging, request: FitRequest, held_out: HeldOutRows | None, snapshot: Snapshot
+) -> StagedModel | None:
     """Fit the project of a snapshot into a staged file; return None if it cannot be fitted, or not in this request."""
-    if request.held_out is not None:
-        snapshot = with_held_out(snapshot, request.held_out)
+    if held_out is not None:
+        snapshot = with_held_out(snapshot, held_out)
     if request.in_background or not snapshot.project.can_fit:
         return None
     return stage_model(staging, snapshot)
 
 
-def with_held_out(snapshot: Snapshot, held_out: HeldOutUpload) -> Snapshot:
+def with_held_out(snapshot: Snapshot, held_out: HeldOutRows) -> Snapshot:
     """Return the snapshot with the uploaded held-out set, or raise InvalidRequest if it does not fit."""
     X, project = held_out.X, snapshot.project
     refuse_other_kind("/X_test", X, project)
     if len(held_out.y.codes) != X.n_rows:
         raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {X.n_rows} rows")
-    return replace(snapshot, X_test=Pool.of(X.open()), y_test=encode_labels(project, held_out.y))
+    X_test = Pool.of(X.open()).weighted(snapshot.pool.weights if snapshot.pool else None)
+    return replace(snapshot, X_test=X_test, y_test=encode_labels(project, held_out.y))
 
 
 def commit_fit(
@@ -256,17 +295,18 @@ def commit_fit(
     staging: Staging,
     request: FitRequest,
     project: Project,
+    held_out: HeldOutRows | None,
     fitted: StagedModel | None,
     files: dict[str, StagedFile | None],
 ) -> Project:
     """Commit the project with its new files, including the held-out set and the model."""
-    if request.held_out is not None:
-        X, codes = request.held_out.X, encode_labels(project, request.held_out.y)
-        held_out = HeldOut(project.last_file + 1, len(codes), X.is_sparse)
-        project = replace(project, held_out=held_out, last_file=held_out.number)
-        files |= target_files(rows_files(held_out), X) | {held_out_labels_file(held_out): staging.dump(codes)}
+    if held_out is not None:
+        codes = encode_labels(project, held_out.y)
+        stored = HeldOut(project.last_file + 1, len(codes), held_out.X.is_sparse)
+        project = replace(project, held_out=stored, last_file=stored.number)
+        files |= target_files(rows_files(stored), held_out.X) | {held_out_labels_file(stored): staging.dump(codes)}
         # The model was scored on this set before the set had a number.
-        fitted = fitted and replace(fitted, ref=replace(fitted.ref, held_out=held_out.number))
+        fitted = fitted and replace(fitted, ref=replace(fitted.ref, held_out=stored.number))
     if fitted is not None:
         with_model = project.with_model(fitted.ref, fitted.before, fitted.measures)
         if with_model is not project:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.domain.columns import Columns
 from service.domain.labels import ANONYMOUS, SKIP, Label, Votes, look_up, vote_key
+from service.domain.parameters import Parameters
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     ConsensusMethod,
@@ -55,6 +56,8 @@ class ProjectSummary:
     n_features: int
     feature_names: tuple[str, ...] | None
     columns: Columns | None
+    text: Parameters | None
+    has_texts: bool
     n_labeled: int
     n_unlabeled: int
     n_skipped: int

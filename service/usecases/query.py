@@ -38,6 +38,8 @@ from service.usecases.query_request import QueryRequest, check_needs, enter_if_h
 from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.training import read_with_model, train_committee
 
+INCLUDED_PARTS = {"text": Part.TEXTS, "url": Part.URLS}
+
 Enter = Callable[[], AbstractContextManager[None]]
 
 
@@ -108,9 +110,31 @@ def read_query(store: Store, request: QueryRequest, backend_of: Callable[[Projec
         raise ValueError("query_arrays answers a request without a project")
     read = store.read if request.given else partial(read_with_model, store)
     leases = store.leases(request.project_id)  # before the state: see store/leases.py
-    snapshot, moment = read(request.project_id, Part.POOL, Part.IDS), now()
+    included = [INCLUDED_PARTS[name] for name in request.include]
+    snapshot, moment = read(request.project_id, Part.POOL, Part.IDS, *included), now()
+    refuse_not_stored(snapshot, request)
     holdings = holdings_of(live_leases(leases, snapshot.project, moment), request.annotator)
     return ProjectQuery(store, request, snapshot, holdings, moment, backend_of)
+
+
+def refuse_not_stored(snapshot: Snapshot, request: QueryRequest) -> None:
+    """Raise InvalidRequest for parts of samples that the project does not store."""
+    project = snapshot.project
+    why = {
+        "text": None
+        if project.has_texts
+        else "this project was made with 'keep_texts': false"
+        if project.text is not None
+        else "this project was made of numbers, not of texts",
+        "url": None if project.has_urls else "this project was made without urls",
+    }
+    wrong = [
+        FieldError(f"/include/{at}", f"{name!r} is not stored: {why[name]}")
+        for at, name in enumerate(request.include)
+        if why[name]
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
 
 
 def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
@@ -146,6 +170,8 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
         query_id=with_strategy(query.query_id, "random" if request.purpose == "evaluation" else selection.strategy),
         indices=indices,
         ids=None if ids is None else ids.names_at(indices),
+        texts=None if query.snapshot.texts is None else query.snapshot.texts.at(indices),
+        urls=None if query.snapshot.urls is None else query.snapshot.urls.at(indices),
         scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason=reason,

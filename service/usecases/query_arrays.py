@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from service.usecases.query_batch import choose_batch
 from service.usecases.query_id import query_id
 from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by, open_samples
 from service.usecases.query_result import QueryResult, scores_to_json
+from service.usecases.texts import weigh_texts
 
 
 def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManager[None]] = nullcontext) -> QueryResult:
@@ -26,6 +28,9 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
     Heavy work waits for `enter`. Raises InvalidRequest for arrays of different lengths, a strategy that needs another
     array, or an index beyond the samples.
     """
+    if request.texts is not None and request.text is not None:
+        with enter_if_heavy(request, request.texts.n_rows, enter):
+            request = replace(request, X=weigh_texts("texts", request.texts, request.text))
     classes = None if request.given is None else range(request.given.n_classes)
     if request.explain and classes is not None:
         check_explainable(request, len(classes))
@@ -46,6 +51,8 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
         query_id=query_id(request, ()),
         indices=selection.indices.tolist(),
         ids=None,
+        texts=None,
+        urls=None,
         scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason=reason,
@@ -66,7 +73,7 @@ def build_question(request: QueryRequest) -> Question:
     model_pool = None if given is None else given.model_pool
     pool = model_pool if request.X is None else Pool.of(request.X)
     if pool is None:
-        wanted = "or send 'probabilities', 'member_probabilities' or 'X' without it"
+        wanted = "or send 'probabilities', 'member_probabilities', 'X' or 'texts' without it"
         raise InvalidRequest.at("/project_id", f"is required, {wanted}")
     check_lengths(request, len(pool))
     if given is not None:
@@ -92,7 +99,8 @@ def build_question(request: QueryRequest) -> Question:
 
 def check_lengths(request: QueryRequest, n_samples: int) -> None:
     """Raise InvalidRequest for arrays that are not as long as the first."""
-    lengths = {} if request.X is None else {"X": len(request.X)}
+    field = "X" if request.texts is None else "texts"
+    lengths = {} if request.X is None else {field: len(request.X)}
     lengths |= {} if request.given is None else request.given.n_rows
     lengths |= {} if request.y is None else {"y": len(request.y.codes)}
     first = next(iter(lengths))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +16,10 @@ from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.external_predictions import ExternalPredictions
 from service.learning.pool import Rows
 from service.strategies import AUTO_FROM, AUTO_SHARE, STRATEGIES, Need, Strategy
+from service.usecases.texts import TextUpload
+
+Included = Literal["text", "url"]
+"""What a query can return of each sample besides its index, id and score."""
 
 HEAVY_SAMPLES = 10_000
 """Pools of at least this size count as heavy requests."""
@@ -27,7 +31,9 @@ class QueryRequest:
 
     `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels. A sample needs
     labels of `overlap` annotators, and no annotator is asked about it twice. With `lease_seconds` above 0, the samples
-    are leased to `annotator` for so long. `explain` does not change which samples are chosen, nor the query id.
+    are leased to `annotator` for so long. `texts` replace `X`: their features are made with the parameters `text`.
+    `include` says what else to return of each sample. It and `explain` do not change which samples are chosen, nor the
+    query id.
     """
 
     project_id: str | None
@@ -41,6 +47,9 @@ class QueryRequest:
     purpose: Literal["training", "evaluation"] = "training"
     given: ExternalPredictions | None = None
     X: Rows | None = None
+    texts: TextUpload | None = None
+    text: Parameters | None = None
+    include: Sequence[Included] = ()
     y: EncodedLabels | None = None
     explain: bool = False
     annotator: str | None = None

@@ -18,7 +18,8 @@ class QueryResult:
     """The samples to ask about, most useful first, and the state of the project when they were chosen.
 
     Samples drawn for exploration come last and have no score. Fields of a project are None without one, and
-    `model_version` also if the caller sent predictions. `classes` are the columns of the explanations' probabilities;
+    `model_version` also if the caller sent predictions. `texts` and `urls` are None unless the request includes
+    them. `classes` are the columns of the explanations' probabilities;
     both are None unless an explanation was requested. `project` is the state that was read. `lease_expires_at` is in
     RFC 3339 format, None without a lease. `retry_after` is set if all candidates are leased: the seconds until one is
     free.
@@ -28,6 +29,8 @@ class QueryResult:
     query_id: str
     indices: list[int]
     ids: list[SampleId] | None
+    texts: list[str] | None
+    urls: list[str] | None
     scores: list[float | None] | None
     strategy: str
     fallback_reason: str | None

@@ -68,6 +68,7 @@ def train(snapshot: Snapshot) -> TrainedModel:
         consensus_method=project.consensus_method,
         consensus=consensus,
         reason=why_reduced(project.estimator, *given, project.n_samples),
+        n_texts=project.n_texts,
     )
     return TrainedModel(classifier, model, measure_fit(snapshot, classifier, X, labels))
 
@@ -218,13 +219,13 @@ def read_with_model(store: Store, project_id: str, *parts: Part) -> Snapshot:
     If that fails, the project has no model. Raises ProjectNotFound and the store's errors.
     """
     try:
-        return store.read(project_id, Part.MODEL, *parts)
+        return store.read(project_id, Part.MODEL, Part.WEIGHTS_OF_MODEL, *parts)
     except ModelDamaged as error:
         log.error("the model is discarded and fitted again: %s", error)
     try:
         give_up_model(store, project_id)
         fit_if_due(store, project_id)
-        return store.read(project_id, Part.MODEL, *parts)
+        return store.read(project_id, Part.MODEL, Part.WEIGHTS_OF_MODEL, *parts)
     except (ServiceError, OSError) as error:
         log.error("project %s has no model: %s", project_id, error)
         snapshot = store.read(project_id, *parts)

@@ -16,6 +16,7 @@ from service.domain.columns import Columns
 from service.domain.events import IMPORT
 from service.domain.labels import Label, Votes
 from service.domain.learning_curve import LearningCurve
+from service.domain.parameters import Parameters
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     MICROSECONDS,
@@ -30,12 +31,15 @@ from service.domain.project import (
     now,
 )
 from service.domain.sample_ids import SampleIds
+from service.domain.text_column import TextColumn
 from service.errors import FieldError, FitFailed, ImportTargetExists, InvalidRequest, ProjectNotFound, ServiceError
 from service.learning.estimators import check_accepts_sparse
-from service.learning.pool import Pool
+from service.learning.pool import Pool, count_texts
+from service.learning.term_weights import sum_counts
+from service.learning.texts import weights_of
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
-from service.store.layout import LOG, held_out_labels_file, ids_file, model_file, rows_files
+from service.store.layout import LOG, held_out_labels_file, ids_file, model_file, rows_files, texts_file, urls_file
 from service.store.staging import StagedRows, Staging
 from service.usecases.run_once import run_once
 from service.usecases.training import stage_model
@@ -64,6 +68,7 @@ class ProjectFacts:
     annotators: Sequence[str]
     skips_to_drop: int
     similar_labels: SimilarLabels
+    text: Parameters | None
     labels_revision: int
     last_model: int
     created_at: int
@@ -73,11 +78,13 @@ class ProjectFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImportRequest:
-    """A project to import: its pool in segments, each with ids or none, and its events as lines of a log."""
+    """A project to import: its pool in segments, the ids, texts and addresses of each, and its events as a log."""
 
     facts: ProjectFacts
     segments: Sequence[StagedRows]
     ids: Sequence[SampleIds] | None
+    texts: Sequence[TextColumn] | None
+    urls: Sequence[TextColumn] | None
     X_test: StagedRows | None
     y_test: NDArray[np.int32] | None
     votes: Votes
@@ -87,7 +94,7 @@ class ImportRequest:
 def export_project(store: Store, project_id: str) -> Snapshot:
     """Return a project without its model, as of one commit. Raises ProjectNotFound and the store's errors."""
     # Part.SUMS verifies the checksums: a damaged array must not leave with a new one.
-    return store.read(project_id, Part.SUMS, Part.POOL, Part.IDS, Part.HELD_OUT, Part.EVENTS)
+    return store.read(project_id, Part.SUMS, Part.POOL, Part.IDS, Part.TEXTS, Part.URLS, Part.HELD_OUT, Part.EVENTS)
 
 
 def refuse_taken(store: Store, project_id: str, preconditions: Preconditions = UNCONDITIONAL) -> None:
@@ -151,7 +158,10 @@ def fit_import(project: Project, staging: Staging, request: ImportRequest) -> tu
     if not project.can_fit:
         return project, None
     pool = Pool(tuple(rows.open() for rows in request.segments))
-    X_test = None if request.X_test is None else Pool.of(request.X_test.open())
+    if project.text is not None:
+        counts = sum_counts(count_texts(rows, len(rows)) for rows in pool.segments)
+        pool = pool.weighted(weights_of(counts, project.text, project.n_features))
+    X_test = None if request.X_test is None else Pool.of(request.X_test.open()).weighted(pool.weights)
     try:
         model = stage_model(staging, Snapshot(project, pool, X_test=X_test, y_test=request.y_test))
     except ServiceError as error:
@@ -199,6 +209,9 @@ def build_project(request: ImportRequest) -> Project:
         annotators=tuple(facts.annotators),
         skips_to_drop=facts.skips_to_drop,
         similar_labels=facts.similar_labels,
+        text=facts.text,
+        has_texts=request.texts is not None,
+        has_urls=request.urls is not None,
         votes=request.votes,
         labels_revision=facts.labels_revision,
         model=None,
@@ -220,6 +233,9 @@ def staged_files(project: Project, staging: Staging, request: ImportRequest) -> 
         files |= target_files(rows_files(segment), rows)
     for segment, names in zip(project.segments, request.ids or (), strict=request.ids is not None):
         files[ids_file(segment)] = staging.ids(names)
+    for file_of, columns in ((texts_file, request.texts), (urls_file, request.urls)):
+        for segment, column in zip(project.segments, columns or (), strict=columns is not None):
+            files[file_of(segment)] = staging.array(column.pack())
     if project.held_out is not None and request.X_test is not None:
         files |= target_files(rows_files(project.held_out), request.X_test)
         files[held_out_labels_file(project.held_out)] = staging.dump(request.y_test)

@@ -16,15 +16,21 @@ from service.domain.sample_ids import SampleId
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
+from service.usecases.texts import Samples, TextUpload
 
 
-def check_lengths(n_samples: int, y: EncodedLabels | None, ids: Sequence[SampleId] | None) -> None:
-    """Raise InvalidRequest unless X has one label and one id for each row, if any."""
-    given = {"/y": None if y is None else len(y.codes), "/ids": None if ids is None else len(ids)}
+def check_lengths(samples: Samples, given: Mapping[str, EncodedLabels | Sequence[SampleId] | None]) -> None:
+    """Raise InvalidRequest unless each column given, such as labels or ids, has one entry for each sample."""
+    lengths = {
+        name: len(column.codes if isinstance(column, EncodedLabels) else column)
+        for name, column in given.items()
+        if column is not None
+    }
+    what = f"texts has {samples.n_rows} entries" if isinstance(samples, TextUpload) else f"X has {samples.n_rows} rows"
     errors = [
-        FieldError(pointer, f"has {length} entries, but X has {n_samples} rows")
-        for pointer, length in given.items()
-        if length is not None and length != n_samples
+        FieldError(f"/{name}", f"has {length} entries, but {what}")
+        for name, length in lengths.items()
+        if length != samples.n_rows
     ]
     if errors:
         raise InvalidRequest(errors)

@@ -24,10 +24,10 @@ from werkzeug.exceptions import NotAcceptable
 from service.app import create_app
 from service.errors import StoreFull
 from service.http.body.formats.npy import MatrixSink
-from service.http.body.formats.spool import SpoolFile
 from service.http.body.stream import MAX_IN_MEMORY_BYTES, whole_body
 from service.http.responses import choose_media_type
 from service.settings import Settings
+from service.store.spool import SpoolFile
 from service.store.staging import Staging
 from tests.support.npy import npy
 from tests.support.serving import Reply, Service

@@ -76,6 +76,8 @@ def test_the_reply_has_no_project(client: FlaskClient) -> None:
         "project_id": None,
         "indices": [1, 3, 2],
         "ids": None,
+        "texts": None,
+        "urls": None,
         "strategy": "margin",
         "fallback_reason": None,
         "reason": None,

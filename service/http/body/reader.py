@@ -19,7 +19,7 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 from service.domain.parameters import pointer_token
 from service.errors import FieldError, InvalidRequest
 from service.http.body.formats import csr, ndjson, npy, tables
-from service.http.body.formats.spool import FileSink, Sink, SpoolFile
+from service.http.body.formats.spool import FileSink, Sink
 from service.http.body.limits import COLUMNS, MATRICES, Limits
 from service.http.body.multipart import PartEnd, PartHead, split_form
 from service.http.body.stream import body_chunks, whole_body
@@ -36,6 +36,7 @@ from service.http.media_types import (
     PARQUET,
     ZIP,
 )
+from service.store.spool import SpoolFile
 from service.store.staging import Staging
 
 ALSO_NDJSON = ("application/jsonl", "application/ndjson")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from flask import Response, request
@@ -23,6 +24,7 @@ from service.http.schemas.requests import AppendSchema, EventPageSchema, PageSch
 from service.http.tables import read_tables
 from service.usecases import annotators, append, projects
 from service.usecases.columns import table_context
+from service.usecases.texts import is_heavy
 
 PAGE, PAGE_REPLY = PageSchema(), responses.ProjectPageSchema()
 APPEND, EVENT_PAGE = AppendSchema(), EventPageSchema()
@@ -80,8 +82,9 @@ def get_project(project_id: str) -> Response:
     "/projects/<project_id>/pool",
     role=Role.ADMIN,
     body=AppendSchema,
-    parts=("X", "y", "ids"),
-    lines='an object: {"x": [numbers], "id": string, "y": label or null}, `id` and `y` as in `ids` and `y`',
+    parts=("X", "texts", "y", "ids", "urls"),
+    lines='an object: {"x": [numbers], "id": string, "y": label or null}, `id` and `y` as in `ids` and `y`; or with '
+    '"text": string in place of "x"; and with "url": string',
     replies={200: Reply("The project with its larger pool.", responses.NotedProjectSchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 411, 412, 413, 415, 422, 503, 507),
@@ -97,9 +100,10 @@ def append_samples(project_id: str) -> Response:
         document = read_samples(request, context.limits, staging)
         data = APPEND.load(read_tables(document, lambda: table_context(context.store, project_id)))
         order = append_request(project_id, data, staging, context.limits)
-        project = append.append_samples(
-            context.store, staging, order, context.settings.max_pool_cells, read_preconditions(request)
-        )
+        with context.admission.enter() if is_heavy(order.X) else nullcontext():
+            project = append.append_samples(
+                context.store, staging, order, context.settings.max_pool_cells, read_preconditions(request)
+            )
         return project_response(project, notes=append.notes_on(order))
 
 

@@ -31,7 +31,7 @@ operations = Operations("Query", "Ask which samples to label next.")
     "/query",
     role=Role.READER,
     body=QuerySchema,
-    parts=(*PREDICTIONS, "X", "y"),
+    parts=(*PREDICTIONS, "X", "texts", "y"),
     replies={
         200: Reply(
             "The samples, in the order in which to ask.", responses.QueryReplySchema, some_headers=("Retry-After",)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,13 +18,18 @@ from numpy.typing import NDArray
 
 from service.domain.columns import ROLES, Columns
 from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH
-from service.domain.parameters import unknown_name
+from service.domain.parameters import Parameter, unknown_name
 from service.domain.sample_ids import SampleId, type_of_ids, wrong_id
 from service.errors import MAX_ERRORS
+from service.http.body.limits import MAX_URL_LENGTH
 from service.http.schemas.base import JsonSchema, Rule, named
 from service.learning.pool import StagedMatrix
+from service.learning.texts import MAX_TEXT_LENGTH
 
 MAX_MEMBERS = 100
+
+URL = r"(https?://[^\s\\]|/(?!/)|[?#]|[^\s:/?#\\]+([/?#]|$))[^\s\\]*"
+"""An address of http or https, or a relative one. A browser would run those of other schemes, such as javascript."""
 
 NUMBERS: Mapping[type, str] = {int: "number", float: "number"}
 """Types of the cells of a matrix, with their names in JSON Schema."""
@@ -113,6 +118,34 @@ def one_of(*choices: str) -> Rule:
     return Rule(read, {"type": "string", "enum": list(choices)})
 
 
+def names_of(schema: JsonSchema, *choices: str) -> Rule:
+    """A list of names out of a few, which `schema` describes -> tuple without repetitions."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or len(value) > len(choices):
+            raise ValidationError("must be a list of " + " and ".join(map(repr, choices)))
+        wrong = first_few(
+            (at, unknown_name("thing to include", str(name), choices))
+            for at, name in enumerate(value)
+            if not isinstance(name, str) or name not in choices
+        )
+        if wrong:
+            raise ValidationError(wrong)
+        return tuple(dict.fromkeys(value))
+
+    return Rule(read, {"type": "array", "maxItems": len(choices), "items": schema})
+
+
+def parameter_schema(parameter: Parameter) -> JsonSchema:
+    """Return the JSON Schema of a declared parameter that is a boolean, an integer or a choice."""
+    schema: JsonSchema = {"description": parameter.summary, "default": parameter.default}
+    if parameter.kind == "choice":
+        title = parameter.name.title().replace("_", "")
+        return {**schema, **named(title, parameter.summary, {"type": "string", "enum": list(parameter.choices)})}
+    limits = {"minimum": parameter.minimum, "maximum": parameter.maximum}
+    return {**schema, "type": parameter.kind, **{name: at for name, at in limits.items() if at is not None}}
+
+
 def json_object() -> Rule:
     """An object whose members are checked later against declared parameters."""
 
@@ -179,6 +212,17 @@ def first_few(wrong: Iterable[tuple[int, Any]]) -> dict[Any, Any]:
 def features() -> Rule:
     """A matrix that may hold booleans, which count as 0 and 1."""
     return matrix({**NUMBERS, bool: "boolean"})
+
+
+def features_or_texts() -> Rule:
+    """A matrix as above, or a list of texts -> list."""
+    rows, strings = features(), texts()
+
+    def read(value: Any) -> Any:
+        is_text = isinstance(value, np.ndarray) or (isinstance(value, list) and value and isinstance(value[0], str))
+        return (strings if is_text else rows).read(value)
+
+    return Rule(read, {"anyOf": [rows.schema, strings.schema]})
 
 
 def matrix(types: Mapping[type, str] = NUMBERS) -> Rule:
@@ -304,6 +348,53 @@ def wrong_ids(values: list[Any]) -> Iterable[tuple[int, str]]:
             yield at, problem
         elif type(value) is not type(first) and not wrong_id(first):
             yield at, f"is {type_of_ids(value)}, but the first id is {type_of_ids(first)}"
+
+
+def texts() -> Rule:
+    """A list of texts -> list; or a column of fixed-width text."""
+    return text_list(text_problem, {"type": "string", "maxLength": MAX_TEXT_LENGTH})
+
+
+def text_problem(text: str) -> str | None:
+    """Return why a string is not a text, or None."""
+    if len(text) > MAX_TEXT_LENGTH:
+        return f"has {len(text)} characters; at most {MAX_TEXT_LENGTH} are allowed"
+    return None
+
+
+def urls() -> Rule:
+    """A list of addresses -> list; or a column of fixed-width text."""
+    return text_list(url_problem, {"type": "string", "pattern": f"^{URL}$", "maxLength": MAX_URL_LENGTH})
+
+
+def url_problem(url: str) -> str | None:
+    """Return why a string is not an address that a browser can open without running code, or None."""
+    if not 1 <= len(url) <= MAX_URL_LENGTH:
+        return f"must be 1 to {MAX_URL_LENGTH} characters long"
+    if not re.fullmatch(URL, url) or not url.isprintable():
+        return "must be an address that starts with http:// or https://, or a relative one, without blanks"
+    return None
+
+
+def text_list(problem_of: Callable[[str], str | None], schema: JsonSchema) -> Rule:
+    """A list of strings without a problem -> list; or a column of fixed-width text."""
+
+    def read(value: Any) -> list[str]:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+            refuse_broken_text(value)
+            value = value.tolist()
+        if not isinstance(value, list) or not value:
+            raise ValidationError("must be a non-empty list of strings")
+        wrong = first_few(
+            (at, problem)
+            for at, text in enumerate(value)
+            if (problem := problem_of(text) if isinstance(text, str) else "must be a string")
+        )
+        if wrong:
+            raise ValidationError(wrong)
+        return value
+
+    return Rule(read, {"type": "array", "minItems": 1, "items": schema})
 
 
 def feature_names() -> Rule:

@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 from service import strategies
 from service.domain.labels import INT64_MAX, EncodedLabels
 from service.domain.leases import MAX_LEASE_SECONDS
+from service.domain.parameters import Parameters
 from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, SimilarLabels, type_name
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
-from service.http.schemas.base import BaseSchema, RuleField, named
+from service.http.schemas.base import BaseSchema, Rule, RuleField, named
 from service.learning import estimators
 from service.learning.external_predictions import SUM_TOLERANCE, ExternalPredictions
+from service.learning.texts import TEXT_PARAMETERS, resolve_text
 from service.store.staging import StagedArray, StagedRows, Staging
 from service.usecases.append import AppendRequest
 from service.usecases.fit import FitRequest, HeldOutUpload
 from service.usecases.label import LabelRequest, Refit
-from service.usecases.query_request import QueryRequest
+from service.usecases.query_request import Included, QueryRequest
+from service.usecases.texts import Samples, TextUpload
 from service.usecases.uploads import refuse_missing_spellings, refuse_wrong_text
 
 MAX_SEED = 2**32 - 1
@@ -45,6 +48,22 @@ ESTIMATOR_REQUEST = named(
             "name": {**ESTIMATOR_NAME, "description": "Which estimator."},
             "params": {"type": "object", "additionalProperties": True, "description": "Its parameters."},
         },
+    },
+)
+
+
+TEXTS = "The samples as texts, instead of X: words and runs of characters become sparse features, as `text` says."
+URLS = "n addresses of the samples, of http, https or relative; they are returned on request and never fetched."
+INCLUDED = named(
+    "Included", "What a query can return of each sample.", {"type": "string", "enum": list(get_args(Included))}
+)
+TEXT_SCHEMA = named(
+    "TextParameters",
+    "How texts become features.",
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {parameter.name: fields.parameter_schema(parameter) for parameter in TEXT_PARAMETERS},
     },
 )
 
@@ -92,6 +111,12 @@ class FitSchema(BaseSchema):
     X = RuleField(fields.features(), "The pool, n rows of d numbers. Required for a new project.")
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
     missing_label = missing_label_field()
+    texts = RuleField(fields.texts(), TEXTS + " X_test is then a list of texts, too.")
+    text = RuleField(Rule(fields.json_object().read, TEXT_SCHEMA), "How texts become features.")
+    keep_texts = RuleField(
+        fields.boolean(), "Whether to store the texts, so that POST /query can return them.", load_default=True
+    )
+    urls = RuleField(fields.urls(), URLS)
     ids = RuleField(fields.sample_ids(), "n unique strings, or n unique integers: the caller's own ids of the samples.")
     feature_names = RuleField(
         fields.feature_names(),
@@ -99,7 +124,10 @@ class FitSchema(BaseSchema):
         "put in this order by name.",
     )
     columns = columns_field(" The project keeps them, for X_test and for tables that are appended.")
-    X_test = RuleField(fields.features(), "The held-out set, scored after every fit and never trained on.")
+    X_test = RuleField(
+        fields.features_or_texts(),
+        "The held-out set, scored after every fit and never trained on: numbers, or texts for a pool of texts.",
+    )
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
     classes = RuleField(
         label_fields.class_list(), "All labels that may occur. Without it, classes are discovered as labels come in."
@@ -135,12 +163,20 @@ class FitSchema(BaseSchema):
     def check_together(self, data: Mapping[str, Any], **_: Any) -> None:
         """Raise ValidationError for fields that are missing their counterpart."""
         wrong: dict[str, list[str]] = {}
-        if "X" not in data:
-            wrong |= {
-                name: ["is allowed only together with X"] for name in ("y", "ids", "feature_names") if name in data
-            }
-            if data.get("replace"):
-                wrong["X"] = ["is required with 'replace': true"]
+        for name in ("y", "ids", "urls"):
+            if name in data and "X" not in data and "texts" not in data:
+                wrong[name] = ["is allowed only together with X or texts"]
+        if "X" not in data and "feature_names" in data:
+            wrong["feature_names"] = ["is allowed only together with X"]
+        if "texts" not in data:
+            given = [
+                name
+                for name, was_given in (("text", "text" in data), ("keep_texts", not data["keep_texts"]))
+                if was_given
+            ]
+            wrong |= {name: ["is allowed only together with texts"] for name in given}
+        if data.get("replace") and "X" not in data and "texts" not in data:
+            wrong["X"] = ["or texts is required with 'replace': true"]
         for name, other in (("X_test", "y_test"), ("y_test", "X_test")):
             if name in data and other not in data:
                 wrong[other] = [f"is required together with {name}"]
@@ -151,7 +187,11 @@ class FitSchema(BaseSchema):
 class AppendSchema(BaseSchema):
     """Append samples to a pool."""
 
-    X = RuleField(fields.features(), "The new samples, with as many columns as the pool.", required=True)
+    X = RuleField(
+        fields.features(), "The new samples, with as many columns as the pool. Required unless the pool is of texts."
+    )
+    texts = RuleField(fields.texts(), "The new samples of a pool of texts, instead of X.")
+    urls = RuleField(fields.urls(), "An address for each of them; required if the pool has addresses.")
     y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them; null = unlabelled.")
     missing_label = missing_label_field()
     ids = RuleField(
@@ -178,6 +218,13 @@ class QuerySchema(BaseSchema):
         "The same for each member of a committee: m matrices. Without `probabilities`, their mean is used.",
     )
     X = RuleField(fields.features(), "Features of the samples, such as embeddings; only without a project.")
+    texts = RuleField(fields.texts(), TEXTS + " Only without a project.")
+    text = RuleField(Rule(fields.json_object().read, TEXT_SCHEMA), "How texts become features.")
+    include = RuleField(
+        fields.names_of(INCLUDED, *get_args(Included)),
+        "What else to return of each sample of a project: its `text` or its `url`.",
+        load_default=(),
+    )
     y = RuleField(
         label_fields.label_list(unlabeled=True),
         "A label for each sample, null = unlabelled. Labelled samples are not returned. Only without a project.",
@@ -312,12 +359,18 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         unlabeled = np.flatnonzero(y_test.codes < 0)[: MAX_ERRORS + 1].tolist()
         if unlabeled:
             raise InvalidRequest(FieldError(f"/y_test/{row}", label_fields.LABEL_MISSING) for row in unlabeled)
-        held_out = HeldOutUpload(staged("X_test", data["X_test"], staging, limits), y_test)
+        X_test = data["X_test"]
+        is_text = isinstance(X_test, list)
+        X_test = TextUpload(X_test, limits.cells) if is_text else staged("X_test", X_test, staging, limits)
+        held_out = HeldOutUpload(X_test, y_test)
     return FitRequest(
         project_id=data["project_id"],
-        X=staged("X", data["X"], staging, limits) if "X" in data else None,
+        X=samples(data, staging, limits),
         y=labels_of("y", data) if "y" in data else None,
         ids=data.get("ids"),
+        urls=data.get("urls"),
+        text=text_parameters(data),
+        keep_texts=data["keep_texts"],
         feature_names=data.get("feature_names"),
         columns=data.get("columns"),
         held_out=held_out,
@@ -334,13 +387,34 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
 
 def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, limits: Limits) -> AppendRequest:
     """Return the request of a loaded AppendSchema, with its matrix staged. Raises InvalidRequest."""
+    given = samples(data, staging, limits)
+    if given is None:
+        raise InvalidRequest.at("/X", "is required, or texts for a pool of texts")
     return AppendRequest(
         project_id,
-        staged("X", data["X"], staging, limits),
+        given,
         labels_of("y", data) if "y" in data else None,
         data.get("ids"),
+        data.get("urls"),
         missing_is_class=missing_is_class(data),
     )
+
+
+def samples(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Samples | None:
+    """Return the samples of a request, None without any. Raises InvalidRequest."""
+    if {"X", "texts"} <= data.keys():
+        raise InvalidRequest.at("/texts", "must be omitted with X: the features are made of one or the other")
+    if "texts" in data:
+        return TextUpload(data["texts"], limits.cells)
+    return staged("X", data["X"], staging, limits) if "X" in data else None
+
+
+def text_parameters(data: Mapping[str, Any]) -> Parameters | None:
+    """Return the parameters of the texts of a request, None without texts. Raises InvalidRequest."""
+    try:
+        return resolve_text(data.get("text", {})) if "texts" in data else None
+    except InvalidRequest as error:
+        raise error.with_prefix("/text") from None
 
 
 def labels_of(name: str, data: Mapping[str, Any]) -> EncodedLabels:
@@ -410,6 +484,9 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         purpose=data["purpose"],
         given=given(data, limits),
         X=opened("X", data, limits),
+        texts=TextUpload(data["texts"], limits.cells) if "texts" in data else None,
+        text=text_parameters(data),
+        include=data["include"],
         y=y,
         explain=data["explain"],
         annotator=data.get("annotator"),
@@ -425,6 +502,12 @@ def refuse_without_project(data: Mapping[str, Any]) -> None:
         for name, nothing in (("overlap", 1), ("lease_seconds", 0))
         if data[name] != nothing
     ]
+    if {"X", "texts"} <= data.keys():
+        wrong.append(FieldError("/texts", "must be omitted with X: the features are made of one or the other"))
+    if data["include"]:
+        wrong.append(FieldError("/include", "must be left out: without project_id no texts and addresses are stored"))
+    if "text" in data and "texts" not in data:
+        wrong.append(FieldError("/text", "is allowed only together with texts"))
     if wrong:
         raise InvalidRequest(wrong)
 
@@ -436,7 +519,7 @@ def refuse_own_samples(data: Mapping[str, Any]) -> None:
             f"/{name}",
             f"must be left out: the project has its own {what}. Leave out project_id to query the samples sent",
         )
-        for name, what in (("X", "pool"), ("y", "labels"))
+        for name, what in (("X", "pool"), ("texts", "pool"), ("text", "pool"), ("y", "labels"))
         if name in data
     ]
     if wrong:

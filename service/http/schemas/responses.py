@@ -141,6 +141,15 @@ class ProjectSchema(BaseSchema):
     columns = described(
         ColumnsSchema, "What the columns of its tables are; null if no request named them.", allow_none=True
     )
+    text = RawField(
+        {**or_null("object"), "additionalProperties": True},
+        "The parameters that turn texts into features; null for a pool of numbers.",
+    )
+    keep_texts = RawField(
+        {"type": "boolean"},
+        "Whether the texts are stored, so that POST /query can return them.",
+        attribute="has_texts",
+    )
     n_labeled = count("Samples with a label.")
     n_unlabeled = count("Samples with neither a label nor a skip.")
     n_skipped = count("Samples that annotators skipped.")
@@ -253,6 +262,14 @@ class QueryReplySchema(BaseSchema):
     query_id = string("Id of this query; send it back with the labels.")
     indices = RawField(many({"type": "integer", "minimum": 0}), "Positions in the pool, in the order in which to ask.")
     ids = RawField({**or_null("array"), "items": SAMPLE_ID}, "The ids of these samples; null without ids.")
+    texts = RawField(
+        {**or_null("array"), "items": {"type": "string"}},
+        "The texts of these samples; null unless `include` has `text`.",
+    )
+    urls = RawField(
+        {**or_null("array"), "items": {"type": "string"}},
+        "The addresses of these samples; null unless `include` has `url`.",
+    )
     scores = RawField(
         {**or_null("array"), "items": or_null("number")},
         "Higher = ask first. Null if the strategy has no scores, and for samples drawn at random.",

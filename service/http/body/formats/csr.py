@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
 from service.http.body.formats.npy import MAX_HEADER_BYTES, read_header
-from service.http.body.formats.spool import ArraySpool
+from service.store.spool import ArraySpool
 from service.store.staging import SPARSE, StagedRows, Staging
 
 MAGIC = b"PK\x03\x04"

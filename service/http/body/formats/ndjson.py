@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from service.domain.labels import wrong_label
 from service.domain.parameters import pointer_token, unknown_name
 from service.domain.sample_ids import SampleId, wrong_id
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
-from service.http.body.formats.spool import ArraySpool
 from service.http.body.limits import check_cells
+from service.store.spool import ArraySpool
 from service.store.staging import StagedRows, Staging
 
-RECORD_FIELDS = ("x", "id", "y")
+RECORD_FIELDS = ("x", "text", "id", "url", "y")
 KEPT_BYTES = 8
 """Memory of an id or a label in a list, beyond its text."""
 
@@ -147,17 +147,18 @@ def read_values(path: Path) -> list[Any]:
 
 
 class Records:
-    """Reads samples, one per line: an object with features `x` and optionally `id` and label `y`.
+    """Reads samples, one per line: an object with features `x` or a `text`, and optionally `id`, `url` and label `y`.
 
-    Ids and labels are held in memory, at most `max_kept_bytes`. Raises InvalidRequest at /<line>/<field>.
+    All but the features are held in memory, at most `max_kept_bytes`. Raises InvalidRequest at /<line>/<field>.
     """
 
     def __init__(self, staging: Staging, max_cells: int, max_line_bytes: int, max_kept_bytes: int) -> None:
         self.max_kept_bytes = max_kept_bytes
         self._lines = Lines(max_line_bytes)
         self._rows = RowWriter("", staging, max_cells, below="/x")
-        self._ids: list[SampleId] = []
+        self._columns: dict[str, list[Any]] = {}
         self._labels: list[Any] = []
+        self._n_records = 0
         self._n_kept_bytes = 0
 
     def write(self, data: bytes) -> None:
@@ -166,14 +167,14 @@ class Records:
             self._take(records)
 
     def close(self) -> dict[str, Any]:
-        """Return the equivalent JSON document: X, and ids and y if the lines have them."""
+        """Return the equivalent JSON document: X or texts, and ids, urls and y if the lines have them."""
         if records := self._lines.end():
             self._take(records)
-        document: dict[str, Any] = {"X": self._rows.close()}
-        if self._ids:
-            document["ids"] = self._ids
+        document: dict[str, Any] = {f"{name}s": column for name, column in self._columns.items()}
+        if "texts" not in document:
+            document["X"] = self._rows.close()
         if self._labels:
-            self._pad(self._rows.n_rows)
+            self._pad(self._n_records)
             document["y"] = self._labels
         return document
 
@@ -182,18 +183,21 @@ class Records:
         self._rows.abandon()
 
     def _take(self, records: list[Any]) -> None:
-        first = self._rows.n_rows
-        with_ids = bool(self._ids) if first else isinstance(records[0], dict) and "id" in records[0]
+        first = self._n_records
+        if not first and isinstance(records[0], dict):
+            self._columns = {name: [] for name in ("text", "id", "url") if name in records[0]}
         refuse(
             error
             for number, record in enumerate(records, first)
-            for error in wrong_fields(record, f"/{number}", with_ids=with_ids)
+            for error in wrong_fields(record, f"/{number}", self._columns)
         )
-        self._rows.write([record["x"] for record in records])
+        self._n_records += len(records)
+        if "text" not in self._columns:
+            self._rows.write([record["x"] for record in records])
         for number, record in enumerate(records, first):
-            if with_ids:
-                self._ids.append(record["id"])
-                self._count(memory_of(record["id"]))
+            for name, column in self._columns.items():
+                column.append(record[name])
+                self._count(memory_of(record[name]))
             label = record.get("y")
             if label is not None:
                 self._pad(number)
@@ -208,7 +212,7 @@ class Records:
     def _count(self, n_bytes: int) -> None:
         self._n_kept_bytes += n_bytes
         if self._n_kept_bytes > self.max_kept_bytes:
-            problem = f"the ids and labels take more than {self.max_kept_bytes} bytes"
+            problem = f"the ids, labels, texts and addresses take more than {self.max_kept_bytes} bytes"
             raise RequestEntityTooLarge(f"{problem}; send the samples in several requests")
 
 
@@ -223,21 +227,34 @@ def refuse(errors: Iterable[FieldError]) -> None:
         raise InvalidRequest(wrong)
 
 
-def wrong_fields(record: Any, pointer: str, *, with_ids: bool) -> Iterator[FieldError]:
-    """Yield the errors of a record, except those of its numbers."""
+def wrong_fields(record: Any, pointer: str, columns: Collection[str]) -> Iterator[FieldError]:
+    """Yield the errors of a record, except those of its numbers; `columns` are the texts that the first line has."""
     if not isinstance(record, dict):
-        yield FieldError(pointer, "must be an object with 'x' and, if the sample has them, 'id' and 'y'")
+        yield FieldError(
+            pointer, "must be an object with 'x' or 'text' and, if the sample has them, 'id', 'url' and 'y'"
+        )
         return
     for name in record:
         if name not in RECORD_FIELDS:
             problem = unknown_name("field here", name, RECORD_FIELDS)
             yield FieldError(f"{pointer}/{pointer_token(name)}", problem)
-    if "x" not in record:
+    if "x" not in record and "text" not in columns:
         yield FieldError(f"{pointer}/x", "is required")
-    if with_ids != ("id" in record):
-        problem = "is required: line 0 has one" if with_ids else "must be left out: line 0 has none"
-        yield FieldError(f"{pointer}/id", problem)
-    elif with_ids and (wrong := wrong_id(record["id"])):
-        yield FieldError(f"{pointer}/id", wrong)
+    if "x" in record and "text" in columns:
+        yield FieldError(f"{pointer}/x", "must be omitted with 'text': the features are made of one or the other")
+    for name in ("text", "id", "url"):
+        yield from wrong_text(record, pointer, name, is_expected=name in columns)
     if record.get("y") is not None and (wrong := wrong_label(record["y"])):
         yield FieldError(f"{pointer}/y", wrong)
+
+
+def wrong_text(record: dict[str, Any], pointer: str, name: str, *, is_expected: bool) -> Iterator[FieldError]:
+    """Yield the error of a field that all lines or none have."""
+    if is_expected != (name in record):
+        problem = "is required: line 0 has one" if is_expected else "must be left out: line 0 has none"
+        yield FieldError(f"{pointer}/{name}", problem)
+    elif is_expected and name == "id":
+        if wrong := wrong_id(record[name]):
+            yield FieldError(f"{pointer}/{name}", wrong)
+    elif is_expected and not isinstance(record[name], str):
+        yield FieldError(f"{pointer}/{name}", "must be a string")

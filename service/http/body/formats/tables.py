@@ -24,8 +24,9 @@ from werkzeug.exceptions import ServiceUnavailable
 from service.domain.columns import Columns
 from service.domain.labels import MAX_LABEL_LENGTH
 from service.errors import InvalidRequest
-from service.http.body.formats.spool import ArraySpool, SpoolFile, check_finite
-from service.http.body.limits import COLUMNS, Limits, check_cells
+from service.http.body.formats.spool import check_finite
+from service.http.body.limits import COLUMNS, MAX_LENGTHS, Limits, check_cells
+from service.store.spool import ArraySpool, SpoolFile
 from service.store.staging import StagedRows, Staging
 
 MAX_READERS = 2
@@ -97,7 +98,7 @@ class TableFile:
     def read_column(self, name: str | None, pointer: str) -> NDArray[Any] | list[Any]:
         """Return a column, or without a name the only one. Raises InvalidRequest or ServiceUnavailable."""
         with errors_at(pointer):
-            return read_column(self, name, pointer)
+            return read_column(self, name, pointer, MAX_LENGTHS.get(self.field, MAX_LABEL_LENGTH))
 
 
 class TableSink:
@@ -164,7 +165,7 @@ def read_matrix(
             array.abandon()
 
 
-def read_column(table: TableFile, name: str | None, pointer: str) -> NDArray[Any] | list[Any]:
+def read_column(table: TableFile, name: str | None, pointer: str, max_length: int) -> NDArray[Any] | list[Any]:
     """Read a column of a table: numbers as an array, with NaN for null in floats, and all else as a list.
 
     Raises InvalidRequest at a text that is too long, ValueError, also for more memory than the body may have bytes, or
@@ -174,7 +175,7 @@ def read_column(table: TableFile, name: str | None, pointer: str) -> NDArray[Any
     pieces: list[NDArray[Any] | list[Any]] = []
     n_bytes = 0
     with table_reader() as reader:
-        for frame in reader.read(table.path, table.kind, pointer, is_matrix=False, column=name):
+        for frame in reader.read(table.path, table.kind, pointer, is_matrix=False, column=name, max_length=max_length):
             pieces.append(reader.read_array(frame) if "dtype" in frame else reader.read_values(frame))
             n_bytes += memory_of(pieces[-1])
             if n_bytes > max_bytes:
@@ -228,6 +229,7 @@ class TableReader:
         columns: Columns = NO_COLUMNS,
         required: Sequence[str] = (),
         advice: str = "",
+        max_length: int = MAX_LABEL_LENGTH,
     ) -> Iterator[dict[str, Any]]:
         """Yield the frames of a table, whose bytes must be read in between. Raises as `read_matrix` does.
 
@@ -242,7 +244,7 @@ class TableReader:
             "roles": columns.named,
             "required": required,
             "advice": advice,
-            "max_text_length": MAX_LABEL_LENGTH,
+            "max_text_length": max_length,
             "memory_bytes": MEMORY_BYTES,
             "seconds": READ_SECONDS,
         }
