@@ -54,6 +54,9 @@ DEFAULT_CONSENSUS_METHOD: ConsensusMethod = "crowdlab"
 SimilarLabels = Literal["refuse", "allow"]
 """Whether a label may become a class that looks like another one."""
 
+MissingValues = Literal["refuse", "allow"]
+"""Whether features may be missing (NaN)."""
+
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSpec:
@@ -179,6 +182,7 @@ class Project:
     text: Parameters | None = None
     has_texts: bool = False
     has_urls: bool = False
+    missing_values: MissingValues = "refuse"
 
     @property
     def n_samples(self) -> int:
@@ -194,6 +198,11 @@ class Project:
     def tag(self) -> str:
         """The entity tag of this state."""
         return f"{self.pool_id[:8]}-{self.version}"
+
+    @property
+    def allows_missing(self) -> bool:
+        """Whether features may be missing (NaN)."""
+        return self.missing_values == "allow"
 
     @property
     def is_sparse(self) -> bool:
@@ -393,11 +402,13 @@ class Project:
 
         The model gets the next model version, and its measures become a point of the learning curve. Return the project
         unchanged if its estimator has changed meanwhile, its model has seen more labels, the labels left cannot be
-        fitted, or classes were renamed.
+        fitted, classes were renamed, or features may now be missing.
         """
         before = before or self
         outdated = self.model is not None and self.matches(self.model, model.labels_revision + 1)
         if outdated or not self.can_fit or not self.matches(model, 0) or not self.has_codes_of(before):
+            return self
+        if self.allows_missing != before.allows_missing:
             return self
         number, curve = self.last_model + 1, self.learning_curve
         if measures is not None:

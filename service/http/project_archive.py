@@ -28,7 +28,7 @@ from service import __version__
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Votes
 from service.domain.learning_curve import MAX_POINTS
 from service.domain.parameters import Parameters
-from service.domain.project import MAX_CLASSES, ConsensusMethod, SimilarLabels
+from service.domain.project import MAX_CLASSES, ConsensusMethod, MissingValues, SimilarLabels
 from service.domain.sample_ids import SampleId, SampleIds, decode_id
 from service.domain.text_column import TextColumn
 from service.errors import InvalidRequest
@@ -142,6 +142,7 @@ class FactsSchema(BaseSchema):
     similar_labels = RuleField(fields.one_of(*get_args(SimilarLabels)), load_default="refuse")
     learning_curve = RuleField(list_of(nested(CurvePointSchema), 0, MAX_POINTS), load_default=list)
     text = RuleField(fields.json_object(), load_default=None, allow_none=True)
+    missing_values = RuleField(fields.one_of(*get_args(MissingValues)), load_default="refuse")
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)

@@ -35,6 +35,7 @@ from service.errors import FitFailed, InvalidRequest
 from service.learning.blend import Blend, BlendCommittee, fast_blend_predictor
 from service.learning.committees import ForestCommittee
 from service.learning.linear_scorer import Predict, fast_linear_predictor
+from service.learning.missing_values import Medians, fill_missing
 from service.learning.models import Classifier, Committee
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import Standardizer, as_float32, squarable
@@ -77,10 +78,11 @@ Factory = Callable[[Parameters, int, TrainingShape], Any]
 class EstimatorKind:
     """A registered estimator; `factory` builds it, unfitted, from all parameters, a seed and the training shape.
 
-    `sparse`: it accepts sparse features. `model_type` is the class of its fitted models, or of their last step. Two
-    optional functions take such a model: `fast_predictor` returns a function from dense rows to probabilities that is
-    faster than `predict_proba`, and `members` the committee of the model's own members, or None. `why_reduced` says why
-    the factory leaves a part of the model out for a training shape, or returns None.
+    `sparse`: it accepts sparse features. `takes_missing`: it accepts NaN in dense ones. `model_type` is the class of
+    its fitted models, or of their last step. Two optional functions take such a model: `fast_predictor` returns a
+    function from dense rows to probabilities that is faster than `predict_proba`, and `members` the committee of the
+    model's own members, or None. `why_reduced` says why the factory leaves a part of the model out for a training
+    shape, or returns None.
     """
 
     name: str
@@ -89,6 +91,7 @@ class EstimatorKind:
     parameters: tuple[Parameter, ...]
     factory: Factory
     sparse: bool
+    takes_missing: bool = False
     model_type: type | None = None
     fast_predictor: Callable[[Any], Predict] | None = None
     members: Callable[[Any], Committee | None] | None = None
@@ -112,18 +115,30 @@ def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
 
 
 def fit(
-    spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], random_state: int, pool_rows: int = 0
+    spec: EstimatorSpec,
+    X: Features,
+    y: npt.NDArray[np.integer],
+    random_state: int,
+    pool_rows: int = 0,
+    medians: Medians | None = None,
 ) -> Classifier:
     """Return an estimator trained on rows `X` (l, d), dense or CSR, and class codes `y` (l,), which it does not change.
 
-    `pool_rows` is the number of rows that the model will score. The same arguments give the same model, bit for bit, in
-    any thread. Raises FitFailed for fewer than two classes, if scikit-learn raises an error, or if the model's
+    `pool_rows` is the number of rows that the model will score. With `medians` (d,) features may be NaN: an estimator
+    that does not accept that gets the medians instead. The same arguments give the same model, bit for bit, in any
+    thread. Raises FitFailed for fewer than two classes, if scikit-learn raises an error, or if the model's
     probabilities are not finite on the training rows.
     """
     shape = TrainingShape.of(X, y, pool_rows)
     if shape.classes < 2:
         raise FitFailed(f"{spec.name} needs labels of at least two classes")
-    model = ESTIMATORS[spec.name].factory(spec.params, random_state, shape)
+    kind = ESTIMATORS[spec.name]
+    model = kind.factory(spec.params, random_state, shape)
+    if medians is not None and (scipy_sparse.issparse(X) or not kind.takes_missing):
+        model = with_imputation(model, medians)
+    elif medians is not None:
+        # hist_gradient_boosting fails on a column without values; no tree ever splits one that is constant.
+        X = fill_missing(X, np.where(np.isnan(X).all(axis=0), 0.0, np.nan))
     try:
         use_one_thread()
         with np.errstate(all="ignore"):
@@ -144,6 +159,12 @@ def why_reduced(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], po
     kind = ESTIMATORS[spec.name]
     why = None if kind.why_reduced is None else kind.why_reduced(spec.params, TrainingShape.of(X, y, pool_rows))
     return why and f"{spec.name} is {why}"
+
+
+def with_imputation(model: Any, medians: Medians) -> Pipeline:
+    """Return a pipeline that replaces missing values by medians (d,) before an estimator or a pipeline."""
+    steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
+    return make_pipeline(FunctionTransformer(fill_missing, kw_args={"medians": medians}), *steps)
 
 
 def kind_of(model: object) -> EstimatorKind | None:
@@ -191,6 +212,7 @@ def estimator(
     scale: bool = False,
     prepare: Callable[[Features], Features] | None = None,
     sparse: bool = True,
+    takes_missing: bool = False,
     model_type: type | None = None,
     fast_predictor: Callable[[Any], Predict] | None = None,
     members: Callable[[Any], Committee | None] | None = None,
@@ -221,6 +243,7 @@ def estimator(
             (*parameters, scale_parameter),
             build,
             sparse,
+            takes_missing,
             model_type,
             fast_predictor,
             members,
@@ -393,6 +416,7 @@ def forest_arguments(params: Parameters) -> dict[str, Any]:
     source="sklearn.ensemble.RandomForestClassifier; Breiman 2001, doi:10.1023/A:1010933404324",
     parameters=FOREST,
     prepare=as_float32,
+    takes_missing=True,
     model_type=RandomForestClassifier,
     members=ForestCommittee.of,
 )
@@ -407,6 +431,7 @@ def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -
     source="sklearn.ensemble.ExtraTreesClassifier; Geurts, Ernst & Wehenkel 2006, doi:10.1007/s10994-006-6226-1",
     parameters=FOREST,
     prepare=as_float32,
+    takes_missing=True,
     model_type=ExtraTreesClassifier,
     members=ForestCommittee.of,
 )
@@ -447,6 +472,7 @@ def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> 
         CLASS_WEIGHT,
     ),
     sparse=False,
+    takes_missing=True,
 )
 def hist_gradient_boosting(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return histogram-based gradient boosting, without early stopping, which would cost labels for validation."""

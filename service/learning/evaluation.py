@@ -14,6 +14,7 @@ from service.compute.deadline import check_deadline
 from service.domain.project import EstimatorSpec
 from service.errors import FitFailed
 from service.learning.estimators import fit
+from service.learning.missing_values import Medians
 from service.learning.models import predict_probabilities
 from service.learning.pool import Features
 from service.learning.weigh_votes import FOLD_ROWS, assign_folds
@@ -47,6 +48,7 @@ def out_of_fold_probabilities(
     random_state: int,
     wanted: NDArray[np.bool_],
     pool_rows: int = 0,
+    medians: Medians | None = None,
 ) -> Numbers:
     """Return the out-of-fold probabilities (n, c) of the wanted rows of (n, d); other rows are NaN.
 
@@ -65,7 +67,7 @@ def out_of_fold_probabilities(
             others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
         probabilities[held_out] = 1.0 / n_classes
         try:
-            model = fit(spec, X[others], codes[others], random_state, pool_rows)
+            model = fit(spec, X[others], codes[others], random_state, pool_rows, medians)
         except FitFailed:
             continue
         of_fold = predict_probabilities(model, X[held_out])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from service.learning.missing_values import Medians, column_medians, fill_missing
 from service.learning.term_weights import DocumentCounts, TermWeights
 
 Matrix = NDArray[Any]
@@ -23,6 +24,10 @@ CHUNK_CELLS = 2**19
 """Cells of a chunk, 2 MB of float32: a chunk and the results computed from it fit a core's cache."""
 
 MIN_CHUNK_ROWS = 256
+
+MEDIAN_ROWS = 10_000
+MEDIAN_CELLS = 2**21
+"""Largest number of rows, and of their cells, that the medians are computed from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,14 +105,36 @@ class Chunk:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """All rows of a project, in one or more segments of one width, all dense or all sparse."""
+    """All rows of a project, in one or more segments of one width, all dense or all sparse.
+
+    Where `allows_missing`, NaN is a missing value. With `fill` (d,), it is replaced in all rows that are read.
+    """
 
     segments: tuple[Rows, ...]
+    allows_missing: bool = False
+    fill: Medians | None = None
 
     @classmethod
-    def of(cls, rows: Rows) -> Pool:
+    def of(cls, rows: Rows, *, allows_missing: bool = False) -> Pool:
         """Return a pool of a single segment."""
-        return cls((rows,))
+        return cls((rows,), allows_missing)
+
+    @cached_property
+    def medians(self) -> Medians | None:
+        """The median of each column in a sample of the rows; None for a pool without missing values.
+
+        The same pool gives the same sample.
+        """
+        if not self.allows_missing:
+            return None
+        n_drawn = min(len(self), MEDIAN_ROWS, max(MIN_CHUNK_ROWS, MEDIAN_CELLS // self.cells_per_row))
+        drawn = np.random.default_rng(len(self)).choice(len(self), n_drawn, replace=False, shuffle=False)
+        return column_medians(self.take(np.sort(drawn)))
+
+    @cached_property
+    def imputed(self) -> Pool:
+        """The pool with the medians instead of missing values; itself if it has none."""
+        return replace(self, allows_missing=False, fill=self.medians) if self.allows_missing else self
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -142,7 +169,8 @@ class Pool:
         """Return the pool with other weights of terms; rows of numbers have none."""
         if weights is None:
             return self
-        return Pool(tuple(replace(r, weights=weights) if isinstance(r, SparseRows) else r for r in self.segments))
+        segments = tuple(replace(r, weights=weights) if isinstance(r, SparseRows) else r for r in self.segments)
+        return replace(self, segments=segments)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -190,18 +218,21 @@ class Pool:
 
     def read(self, chunk: Chunk) -> Features:
         """Return the rows of a chunk; dense ones without copying them."""
-        return part(self.segments[chunk.segment], chunk.within)
+        return self._filled(part(self.segments[chunk.segment], chunk.within))
 
     def take(self, positions: NDArray[np.integer[Any]]) -> Features:
         """Return a copy of some rows in the given order: dense (k, d), or a csr_array."""
         positions = np.asarray(positions)
         if len(self.segments) == 1 or len(positions) == 0:
-            return take_rows(self.segments[0], positions)
+            return self._filled(take_rows(self.segments[0], positions))
         home = np.searchsorted(self.starts, positions, side="right") - 1
         numbers = np.unique(home)
         parts = [take_rows(self.segments[n], positions[home == n] - self.starts[n]) for n in numbers.tolist()]
         order = np.argsort(np.argsort(home, kind="stable"), kind="stable")
-        return stack_rows(parts, self.dtype, self.n_columns)[order]
+        return self._filled(stack_rows(parts, self.dtype, self.n_columns)[order])
+
+    def _filled(self, X: Features) -> Features:
+        return X if self.fill is None else fill_missing(X, self.fill)
 
 
 def count_texts(rows: Rows, n_rows: int) -> DocumentCounts:

@@ -12,6 +12,7 @@ from service.domain.project import EstimatorSpec, Project
 from service.errors import FitFailed
 from service.learning.crowdlab import Codes, Numbers, VoteTable, weigh_votes
 from service.learning.estimators import fit
+from service.learning.missing_values import Medians
 from service.learning.models import predict_probabilities
 from service.learning.pool import Features
 
@@ -28,10 +29,11 @@ MAX_CELLS = 2**23
 """Largest number of probabilities, 67 MB: with many classes fewer samples are weighed."""
 
 
-def estimate_consensus(project: Project, X: Features) -> Consensus:
+def estimate_consensus(project: Project, X: Features, medians: Medians | None = None) -> Consensus:
     """Estimate the consensus of a project's votes, given the features (l, d) of its labelled rows of >= 2 classes.
 
-    It fits the project's estimator `FOLDS` times. The same project gives the same result.
+    `medians` (d,) are those of the pool if features may be missing. It fits the project's estimator `FOLDS` times. The
+    same project gives the same result.
     """
     votes = project.votes
     labeled, majority = votes.majority.labeled, votes.majority.codes
@@ -52,7 +54,7 @@ def estimate_consensus(project: Project, X: Features) -> Consensus:
     )
     latest = np.searchsorted(classes, majority[rows])
     probabilities = unseen_probabilities(
-        project.estimator, X[rows], latest, table, project.random_state, project.n_samples
+        project.estimator, X[rows], latest, table, project.random_state, project.n_samples, medians
     )
     found = weigh_votes(table, probabilities, latest)
     return Consensus(
@@ -79,7 +81,13 @@ def choose_rows(votes: Votes, n_classes: int, rng: np.random.Generator) -> NDArr
 
 
 def unseen_probabilities(
-    spec: EstimatorSpec, X: Features, codes: Codes, votes: VoteTable, random_state: int, pool_rows: int = 0
+    spec: EstimatorSpec,
+    X: Features,
+    codes: Codes,
+    votes: VoteTable,
+    random_state: int,
+    pool_rows: int = 0,
+    medians: Medians | None = None,
 ) -> Numbers:
     """Return the out-of-fold probabilities (n, c) of rows (n, d) of a pool of `pool_rows`, with class codes (n,).
 
@@ -95,7 +103,7 @@ def unseen_probabilities(
         if len(others) > FOLD_ROWS:
             others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
         try:
-            model = fit(spec, X[rows[others]], labels[others], random_state, pool_rows)
+            model = fit(spec, X[rows[others]], labels[others], random_state, pool_rows, medians)
         except FitFailed:
             continue
         of_fold = predict_probabilities(model, X[held_out])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -117,11 +117,13 @@ class PartLoader:
 
     def pool(self, n_texts: int | None) -> Pool:
         """Map the pool; terms of texts are weighted by the first `n_texts` texts, None for a pool of numbers."""
+        allows_missing = self.project.allows_missing
 
         def make() -> Pool:
-            return Pool(tuple(map(self._rows, self.project.segments))).weighted(self.weights(n_texts))
+            segments = tuple(map(self._rows, self.project.segments))
+            return Pool(segments, allows_missing).weighted(self.weights(n_texts))
 
-        pool: Pool = self._of_all_segments("pool", make, n_texts)
+        pool: Pool = self._of_all_segments("pool", make, n_texts, allows_missing)
         return pool
 
     def held_out(self, held_out: HeldOut, n_texts: int | None) -> Pool:
@@ -244,13 +246,15 @@ class PartLoader:
         self,
         what: Literal["pool", "ids", "texts", "urls"],
         make: Callable[[], Pool | PoolIds | PoolTexts],
-        n_texts: int | None = None,
+        *more: Hashable,
     ) -> Any:
-        """Return a cached object over all segments; the last segment identifies them all."""
+        """Return a cached object over all segments; the last segment, `what` and `more` identify it."""
         segments = self.project.segments
         # It keeps its segments mapped even after each was dropped from the cache.
         size = self.cache.n_bytes_of_mapping * len(segments)
-        key = (self.project.pool_id, first_file(segments[-1]), what, n_texts)
+        if self.project.allows_missing:
+            size += 8 * self.project.n_features  # its medians
+        key = (self.project.pool_id, first_file(segments[-1]), what, *more)
         return self.cache.get_or_make(key, lambda: (make(), size), what)
 
     def _path(self, file: str) -> Path:

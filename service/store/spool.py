@@ -52,6 +52,19 @@ class ArraySpool:
         """Append numbers, converted to the dtype of the array."""
         self._spool.write(np.ascontiguousarray(array, self.dtype).reshape(-1).view(np.uint8).data)
 
+    def widened(self, dtype: np.dtype[Any]) -> ArraySpool:
+        """Return the array in a dtype that also holds numbers of `dtype`; if that is another one, a copy."""
+        wide = np.result_type(self.dtype, dtype)
+        if wide == self.dtype:
+            return self
+        copy = ArraySpool(self.staging, wide)
+        path = self._spool.close()
+        with path.open("rb") as file:
+            while data := file.read(COPY_BYTES):
+                copy.write(np.frombuffer(data, self.dtype))
+        path.unlink()
+        return copy
+
     def close(self, shape: tuple[int, ...]) -> StagedFile:
         """Return the staged array."""
         path = self._spool.close()

@@ -29,6 +29,7 @@ class StagedRows:
 
     `names` are those of the columns, if they have any. `index_names` are those of a pandas index, which is not in the
     matrix.
+    `names` are those of the columns, if they have any. `missing` points to the first missing value (NaN), None without.
     """
 
     files: Mapping[str, StagedFile]
@@ -36,6 +37,7 @@ class StagedRows:
     n_columns: int
     names: tuple[str, ...] | None = None
     index_names: tuple[str, ...] = ()
+    missing: str | None = None
 
     @property
     def n_cells(self) -> int:
@@ -54,10 +56,14 @@ class StagedRows:
 
 @dataclass(frozen=True, slots=True)
 class StagedArray:
-    """A checked array of any shape in a staged file, `transposed` if it came in Fortran order."""
+    """A checked array of any shape in a staged file, `transposed` if it came in Fortran order.
+
+    `missing` points to the first NaN, None without.
+    """
 
     path: Path
     transposed: bool
+    missing: str | None = None
 
     def open(self) -> Matrix:
         """Map the array."""

@@ -44,7 +44,13 @@ OF_LATER_SCHEMAS: dict[str, Any] = {
 }
 """Keys that states of the first schema lack."""
 
-OF_SCHEMA_4: dict[str, Any] = {"columns": None, "text": None, "has_texts": False, "has_urls": False}
+OF_SCHEMA_4: dict[str, Any] = {
+    "columns": None,
+    "text": None,
+    "has_texts": False,
+    "has_urls": False,
+    "missing_values": "refuse",
+}
 """Keys that states of earlier schemas lack."""
 
 FIELD_OF_KEY = {
@@ -96,6 +102,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "text": None if project.text is None else dict(project.text),
         "has_texts": project.has_texts,
         "has_urls": project.has_urls,
+        "missing_values": project.missing_values,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -120,6 +127,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "learning_curve": LearningCurve(*record["learning_curve"]),
                 "skips_to_drop": record["skips_to_drop"],
                 "similar_labels": record["similar_labels"],
+                "missing_values": record["missing_values"],
                 "feature_names": record["feature_names"],
                 "columns": record["columns"] and Columns(**record["columns"]),
                 **{key: record[key] for key in ("text", "has_texts", "has_urls")},

@@ -27,6 +27,7 @@ from service.usecases.uploads import (
     check_lengths,
     first_entry,
     refuse_missing_spellings,
+    refuse_missing_values,
     refuse_other_kind,
     target_files,
 )
@@ -134,6 +135,7 @@ def check_samples(snapshot: Snapshot, request: AppendRequest, X: StagedRows, max
     """Raise InvalidRequest for samples that do not fit the pool."""
     project = snapshot.project
     refuse_other_kind("/X", X, project)
+    refuse_missing_values(X, project)
     if snapshot.pool is not None:
         cells = sum(map(count_cells, (*snapshot.pool.segments, X.open())))
         if cells > max_cells:

@@ -155,7 +155,7 @@ def current_consensus(store: Store, snapshot: Snapshot) -> Consensus:
         raise ValueError("a consensus needs a fitted project and its pool")
 
     def estimate() -> tuple[Consensus, int]:
-        consensus = estimate_consensus(project, pool.take(project.votes.majority.labeled))
+        consensus = estimate_consensus(project, pool.take(project.votes.majority.labeled), pool.medians)
         return consensus, consensus.n_bytes
 
     key = (project.pool_id, model_file(project.model.version), "crowd", project.labels_revision)

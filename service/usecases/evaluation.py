@@ -90,7 +90,7 @@ def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], 
     if pool is None:
         raise ValueError("an evaluation needs a snapshot with its pool")
     labels, n_classes = project.labels, len(project.classes)
-    true, P = predict_out_of_fold(project, pool.take(labels.labeled), labels.codes, rows)
+    true, P = predict_out_of_fold(project, pool.take(labels.labeled), labels.codes, rows, pool.medians)
     predicted = P.argmax(axis=1).astype(np.int32)
     right = true == predicted
     loss = -np.log(np.clip(P[np.arange(len(P)), true], np.finfo(np.float64).eps, 1.0))

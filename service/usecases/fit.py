@@ -17,6 +17,7 @@ from service.domain.project import (
     ConsensusMethod,
     EstimatorSpec,
     HeldOut,
+    MissingValues,
     Project,
     Segment,
     SimilarLabels,
@@ -42,6 +43,7 @@ from service.usecases.uploads import (
     check_lengths,
     first_entry,
     refuse_missing_spellings,
+    refuse_missing_values,
     refuse_other_kind,
     target_files,
 )
@@ -89,6 +91,7 @@ class FitRequest:
     consensus_method: ConsensusMethod | None = None
     skips_to_drop: int | None = None
     similar_labels: SimilarLabels | None = None
+    missing_values: MissingValues | None = None
     random_state: int | None = None
     replace: bool = False
     missing_is_class: bool = False
@@ -134,8 +137,9 @@ def create_project(
     check_lengths(samples, {"y": request.y, "ids": request.ids, "urls": request.urls})
     X = name_columns(stage_features("texts", samples, request.text, staging), request.feature_names, staging)
     project = with_initial_labels(with_changes(new_project(request, X), request), request.y)
+    refuse_missing_values(X, project)
     held_out = stage_held_out(request, project, staging)
-    fitted = fit_staged(staging, request, held_out, Snapshot(project, pool_of(X, request.text)))
+    fitted = fit_staged(staging, request, held_out, Snapshot(project, new_pool(X, project)))
     columns = stage_columns(request, samples, staging)
     with store.transaction(request.project_id, create=True, preconditions=preconditions) as transaction:
         old = transaction.project
@@ -149,10 +153,11 @@ def create_project(
         return commit_fit(transaction, staging, request, project, held_out, fitted, files), old is None
 
 
-def pool_of(X: StagedRows, text: Parameters | None) -> Pool:
-    """Return a new pool; the terms of texts are weighted by all of them."""
-    rows = X.open()
-    return Pool.of(rows).weighted(None if text is None else weights_of(count_texts(rows, X.n_rows), text, X.n_columns))
+def new_pool(X: StagedRows, project: Project) -> Pool:
+    """Return the pool of a new project; the terms of texts are weighted by all of them."""
+    rows, text = X.open(), project.text
+    weights = None if text is None else weights_of(count_texts(rows, X.n_rows), text, X.n_columns)
+    return Pool.of(rows, allows_missing=project.allows_missing).weighted(weights)
 
 
 def stage_columns(
@@ -177,7 +182,10 @@ def refit_project(store: Store, staging: Staging, request: FitRequest, precondit
         raise InvalidRequest.at("/X", problem) from None
     preconditions.check(snapshot.project)
     held_out = stage_held_out(request, snapshot.project, staging)
-    fitted = fit_staged(staging, request, held_out, replace(snapshot, project=with_changes(snapshot.project, request)))
+    project = with_changes(snapshot.project, request)
+    if snapshot.pool is not None and project.allows_missing != snapshot.project.allows_missing:
+        snapshot = replace(snapshot, pool=replace(snapshot.pool, allows_missing=project.allows_missing))
+    fitted = fit_staged(staging, request, held_out, replace(snapshot, project=project))
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         # Labels given during the fit stay, and make the next fit due.
         current = with_changes(check_same_pool(transaction.project, snapshot.project), request)
@@ -239,6 +247,11 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
 
 def with_changes(project: Project, request: FitRequest) -> Project:
     """Return the project with the settings and classes of the request."""
+    if request.missing_values == "refuse" and project.allows_missing:
+        problem = "must be 'allow': the pool may have missing values already; 'replace': true with X makes a new one"
+        raise InvalidRequest.at("/missing_values", problem)
+    if request.missing_values == "allow" and not project.allows_missing:
+        project = replace(project, model=None)  # it could not predict rows with missing values
     project = replace(
         project,
         estimator=request.estimator or project.estimator,
@@ -246,6 +259,7 @@ def with_changes(project: Project, request: FitRequest) -> Project:
         skips_to_drop=request.skips_to_drop or project.skips_to_drop,
         similar_labels=request.similar_labels or project.similar_labels,
         columns=request.columns or project.columns,
+        missing_values=request.missing_values or project.missing_values,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:
@@ -284,6 +298,7 @@ def with_held_out(snapshot: Snapshot, held_out: HeldOutRows) -> Snapshot:
     """Return the snapshot with the uploaded held-out set, or raise InvalidRequest if it does not fit."""
     X, project = held_out.X, snapshot.project
     refuse_other_kind("/X_test", X, project)
+    refuse_missing_values(X, project)
     if len(held_out.y.codes) != X.n_rows:
         raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {X.n_rows} rows")
     X_test = Pool.of(X.open()).weighted(snapshot.pool.weights if snapshot.pool else None)

@@ -13,6 +13,7 @@ from service.domain.labels import SampleLabels, contains
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import Project
 from service.learning.evaluation import cohens_kappa, wilson_interval
+from service.learning.missing_values import Medians
 from service.learning.models import Classifier, predict_probabilities
 from service.learning.pool import CHUNK_CELLS, Features, Pool
 from service.store import Snapshot
@@ -51,7 +52,7 @@ def measure_fit(snapshot: Snapshot, classifier: Classifier, X: Features, labels:
     return FitMeasures(
         seen_until=project.updated_at,
         n_labeled=len(labels.labeled),
-        estimate=cheap_estimate(project, X, labels),
+        estimate=cheap_estimate(project, X, labels, None if snapshot.pool is None else snapshot.pool.medians),
         n_new=n_new,
         n_right=n_right,
         kappa=kappa,
@@ -97,7 +98,9 @@ def stop_set_kappa(project: Project, pool: Pool, before: Classifier, after: Clas
     return cohens_kappa(*(np.concatenate(of_model) for of_model in zip(*codes, strict=True)))
 
 
-def cheap_estimate(project: Project, X: Features, labels: SampleLabels) -> tuple[float, float, float] | None:
+def cheap_estimate(
+    project: Project, X: Features, labels: SampleLabels, medians: Medians | None = None
+) -> tuple[float, float, float] | None:
     """Return the accuracy of GET /evaluation with its interval, None if it would delay the fit or not change much."""
     if project.estimator.name not in ESTIMATED_MODELS or X.size * len(project.classes) > ESTIMATED_CELLS:
         return None
@@ -108,6 +111,6 @@ def cheap_estimate(project: Project, X: Features, labels: SampleLabels) -> tuple
     rows = uniform_rows(project)
     if len(rows) < MIN_ROWS:
         return None
-    true, P = predict_out_of_fold(project, X, labels.codes, rows)
+    true, P = predict_out_of_fold(project, X, labels.codes, rows, medians)
     accuracy = wilson_interval(int(np.count_nonzero(P.argmax(axis=1) == true)), len(true))
     return accuracy.value, accuracy.low, accuracy.high

@@ -19,6 +19,7 @@ from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
     ConsensusMethod,
     EstimatorSpec,
+    MissingValues,
     ModelRef,
     Project,
     SimilarLabels,
@@ -67,6 +68,7 @@ class ProjectSummary:
     consensus_method: ConsensusMethod
     skips_to_drop: int
     similar_labels: SimilarLabels
+    missing_values: MissingValues
     random_state: int
     model: ModelRef | None
     n_labels_since_fit: int

@@ -230,7 +230,7 @@ def build_question(
         return build_external_question(project, pool, request, request.given, rows)
     candidates = relabel_candidates(store, snapshot, request, rows)
     return Question(
-        pool=pool,
+        pool=pool.imputed,
         is_open=rows.is_open if candidates is None else with_rows(rows.is_open, candidates.rows),
         labeled=project.labels.labeled,
         model=snapshot.model,
@@ -239,7 +239,10 @@ def build_question(
         backend=backend,
         committee=lambda n_members: committee_of(store, snapshot, n_members),
         codes=project.labels.codes,
-        fit_model=lambda X, codes: fit(project.estimator, X, codes, project.random_state, project.n_samples),
+        fit_model=lambda X, codes: fit(
+            project.estimator, X, codes, project.random_state, project.n_samples, pool.medians
+        ),
+        model_pool=pool,
         relabel_candidates=candidates,
         partly_labeled=rows.partly_labeled,
         leased=rows.leased,
@@ -261,7 +264,7 @@ def build_external_question(
     given.check()
     check_needs(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
     return Question(
-        pool=pool,
+        pool=pool.imputed,
         is_open=rows.is_open,
         labeled=project.labels.labeled,
         model=given.model,

@@ -16,6 +16,7 @@ from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import fit, why_reduced
+from service.learning.missing_values import Medians
 from service.learning.models import Classifier
 from service.learning.pool import Features
 from service.learning.scoring import evaluate
@@ -52,9 +53,9 @@ def train(snapshot: Snapshot) -> TrainedModel:
         raise ValueError("training needs a snapshot with its pool")
     with time_fit(project.estimator.name):
         X = pool.take(project.votes.majority.labeled)
-        consensus, labels = labels_to_fit(project, X)
+        consensus, labels = labels_to_fit(project, X, pool.medians)
         given = X, labels.codes
-        classifier = fit(project.estimator, *given, project.random_state, project.n_samples)
+        classifier = fit(project.estimator, *given, project.random_state, project.n_samples, pool.medians)
         score = None
         if snapshot.X_test is not None and snapshot.y_test is not None:
             score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
@@ -89,7 +90,9 @@ def stage_model(staging: Staging, snapshot: Snapshot) -> StagedModel:
     return StagedModel(staging.dump(trained.classifier), trained.ref, snapshot.project, trained.measures)
 
 
-def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, SampleLabels]:
+def labels_to_fit(
+    project: Project, X: Features, medians: Medians | None = None
+) -> tuple[Consensus | None, SampleLabels]:
     """Return the consensus of the votes on the labelled rows (l, d), and the labels that follow from it.
 
     Without a consensus the majority counts: if no sample has several labels, if the project asks for it, or if the
@@ -101,7 +104,7 @@ def labels_to_fit(project: Project, X: Features) -> tuple[Consensus | None, Samp
         and len(project.votes.shared_samples)
         and len(np.unique(majority.codes)) > 1
     ):
-        consensus = estimate_consensus(project, X)
+        consensus = estimate_consensus(project, X, medians)
         labels = consensus.apply_to(project.votes)
         if len(np.unique(labels.codes)) > 1:
             return consensus, labels
@@ -125,7 +128,8 @@ def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee:
         check_deadline()
         rows = bootstrap(labels.codes, rng)
         with suppress(FitFailed):
-            members.append(fit(project.estimator, X[rows], labels.codes[rows], seed, project.n_samples))
+            given = X[rows], labels.codes[rows]
+            members.append(fit(project.estimator, *given, seed, project.n_samples, pool.medians))
     return BaggedCommittee.of(members or [snapshot.model], project.labels_revision)
 
 

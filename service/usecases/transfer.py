@@ -24,6 +24,7 @@ from service.domain.project import (
     EstimatorSpec,
     EventLog,
     HeldOut,
+    MissingValues,
     Project,
     Segment,
     SimilarLabels,
@@ -43,7 +44,7 @@ from service.store.layout import LOG, held_out_labels_file, ids_file, model_file
 from service.store.staging import StagedRows, Staging
 from service.usecases.run_once import run_once
 from service.usecases.training import stage_model
-from service.usecases.uploads import target_files
+from service.usecases.uploads import refuse_missing_values, target_files
 
 MAX_CLOCK_SKEW = 24 * 3600 * MICROSECONDS
 """How far the clock of the exporting machine may be ahead of this one, in microseconds."""
@@ -69,6 +70,7 @@ class ProjectFacts:
     skips_to_drop: int
     similar_labels: SimilarLabels
     text: Parameters | None
+    missing_values: MissingValues
     labels_revision: int
     last_model: int
     created_at: int
@@ -141,6 +143,8 @@ def commit_import(
         raise InvalidRequest(wrong)
     if project.is_sparse:
         check_accepts_sparse(project.estimator)
+    for rows in (*request.segments, *(() if request.X_test is None else (request.X_test,))):
+        refuse_missing_values(rows, project)
     files, project = staged_files(project, staging, request), project.with_fit_asked()
     with try_enter() as admitted:
         project, model = fit_import(project, staging, request) if admitted else (project, None)
@@ -157,7 +161,7 @@ def fit_import(project: Project, staging: Staging, request: ImportRequest) -> tu
     """Return the project with its model and the model's file, or with the reason why the fit failed and None."""
     if not project.can_fit:
         return project, None
-    pool = Pool(tuple(rows.open() for rows in request.segments))
+    pool = Pool(tuple(rows.open() for rows in request.segments), project.allows_missing)
     if project.text is not None:
         counts = sum_counts(count_texts(rows, len(rows)) for rows in pool.segments)
         pool = pool.weighted(weights_of(counts, project.text, project.n_features))
@@ -212,6 +216,7 @@ def build_project(request: ImportRequest) -> Project:
         text=facts.text,
         has_texts=request.texts is not None,
         has_urls=request.urls is not None,
+        missing_values=facts.missing_values,
         votes=request.votes,
         labels_revision=facts.labels_revision,
         model=None,

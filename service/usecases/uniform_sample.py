@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from service.domain.labels import look_up
 from service.domain.project import Project
 from service.learning.evaluation import out_of_fold_probabilities
+from service.learning.missing_values import Medians
 from service.learning.pool import Features
 from service.strategies.engine.exploration import random_order
 
@@ -30,16 +31,17 @@ def uniform_rows(project: Project) -> NDArray[np.int64]:
 
 
 def predict_out_of_fold(
-    project: Project, X: Features, codes: NDArray[np.int32], rows: NDArray[np.int64]
+    project: Project, X: Features, codes: NDArray[np.int32], rows: NDArray[np.int64], medians: Medians | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Return the class codes (n,) of uniform rows, and their probabilities (n, c) by models fitted without them.
 
-    X (l, d) and `codes` (l,) are those of the labelled samples.
+    X (l, d) and `codes` (l,) are those of the labelled samples, `medians` (d,) those of the pool if features may be
+    missing.
     """
     positions = look_up(project.labels.labeled, rows)[0]
     wanted = np.zeros(len(codes), bool)
     wanted[positions] = True
     P = out_of_fold_probabilities(
-        project.estimator, X, codes, len(project.classes), project.random_state, wanted, project.n_samples
+        project.estimator, X, codes, len(project.classes), project.random_state, wanted, project.n_samples, medians
     )
     return codes[positions], P[positions]

@@ -80,6 +80,13 @@ def refuse_wrong_text(field: str, labels: EncodedLabels) -> None:
         raise InvalidRequest(errors)
 
 
+def refuse_missing_values(X: StagedRows, project: Project) -> None:
+    """Raise InvalidRequest at the first missing value of rows, unless the project allows them."""
+    if X.missing is not None and not project.allows_missing:
+        problem = 'must be a finite number; with "missing_values": "allow" in POST /fit features may be NaN or null'
+        raise InvalidRequest.at(X.missing, problem)
+
+
 def refuse_other_kind(pointer: str, X: StagedRows, project: Project) -> None:
     """Raise InvalidRequest for rows with another width than the pool's, or sparse rows for a dense pool."""
     if X.n_columns != project.n_features:

@@ -60,7 +60,14 @@ def halved(X):
     return Pool((X[: len(X) // 3], X[len(X) // 3 :])) if len(X) > 2 else Pool.of(X)
 
 
-KINDS = {"dense": Pool.of, "sparse": compressed, "two segments": halved}
+def gappy(X):
+    """The same rows with missing values: in one row, in one column, and here and there; imputed as for a project."""
+    X = X.copy()
+    X[3], X[:, 1], X[::5, 0] = np.nan, np.nan, np.nan
+    return Pool.of(X, allows_missing=True).imputed
+
+
+KINDS = {"dense": Pool.of, "sparse": compressed, "two segments": halved, "missing values": gappy}
 
 
 class Table:
@@ -396,6 +403,7 @@ def name(request):
 # Every pool in memory, and some also in other storage formats.
 KEPT = ("good", "integers", "all zero", "four distinct rows", "subnormal")
 AS_KEPT = [(pool, "dense") for pool in POOLS] + [(pool, kind) for pool in KEPT for kind in ("sparse", "two segments")]
+AS_KEPT.append(("good", "missing values"))
 
 
 def combinations():

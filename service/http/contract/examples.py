@@ -77,6 +77,7 @@ def project(version: int, **changes: Json) -> Json:
         "consensus": "crowdlab",
         "skips_to_drop": 1,
         "similar_labels": "refuse",
+        "missing_values": "refuse",
         "random_state": 0,
         "model_version": 1,
         "model_reason": None,

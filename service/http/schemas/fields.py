@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from itertools import islice
 from typing import Any
 
@@ -31,8 +31,10 @@ MAX_MEMBERS = 100
 URL = r"(https?://[^\s\\]|/(?!/)|[?#]|[^\s:/?#\\]+([/?#]|$))[^\s\\]*"
 """An address of http or https, or a relative one. A browser would run those of other schemes, such as javascript."""
 
-NUMBERS: Mapping[type, str] = {int: "number", float: "number"}
-"""Types of the cells of a matrix, with their names in JSON Schema."""
+NUMBERS: Set[type] = {int, float}
+"""Types of the cells of a matrix."""
+
+NUMBER: JsonSchema = {"type": "number"}
 
 COLUMN_DESCRIPTIONS = {
     "features": "The columns of numbers and booleans that are features; by default all that have no other role.",
@@ -209,14 +211,18 @@ def first_few(wrong: Iterable[tuple[int, Any]]) -> dict[Any, Any]:
     return messages
 
 
-def features() -> Rule:
-    """A matrix that may hold booleans, which count as 0 and 1."""
-    return matrix({**NUMBERS, bool: "boolean"})
+def features(*, nullable: bool = False) -> Rule:
+    """A matrix that may hold booleans, which count as 0 and 1, and if `nullable` null, which becomes NaN."""
+    text = "A number, or a boolean that counts as 0 or 1"
+    if nullable:
+        cell = named("FeatureValueOrNull", f"{text}; null is a missing value.", {"type": ["number", "boolean", "null"]})
+        return matrix({int, float, bool, type(None)}, cell)
+    return matrix({int, float, bool}, named("FeatureValue", f"{text}.", {"type": ["number", "boolean"]}))
 
 
 def features_or_texts() -> Rule:
-    """A matrix as above, or a list of texts -> list."""
-    rows, strings = features(), texts()
+    """A matrix as above, which may hold null, or a list of texts -> list."""
+    rows, strings = features(nullable=True), texts()
 
     def read(value: Any) -> Any:
         is_text = isinstance(value, np.ndarray) or (isinstance(value, list) and value and isinstance(value[0], str))
@@ -225,7 +231,7 @@ def features_or_texts() -> Rule:
     return Rule(read, {"anyOf": [rows.schema, strings.schema]})
 
 
-def matrix(types: Mapping[type, str] = NUMBERS) -> Rule:
+def matrix(types: Set[type] = NUMBERS, cell: JsonSchema = NUMBER) -> Rule:
     """A list of rows of finite numbers, all of one length -> float64 (n, d); or a staged matrix."""
 
     def read(value: Any) -> NDArray[np.float64] | StagedMatrix:
@@ -233,16 +239,12 @@ def matrix(types: Mapping[type, str] = NUMBERS) -> Rule:
             return value
         if not isinstance(value, list) or not value:
             raise ValidationError("must be a non-empty list of rows, each a list of numbers")
-        wrong = first_few(wrong_rows(value, frozenset(types)))
+        wrong = first_few(wrong_rows(value, types))
         if wrong:
             raise ValidationError(wrong)
         # With a dtype, numpy accepts "2" and true as numbers, but wrong_rows has found only `types`.
         return np.array(value, np.float64)
 
-    names = sorted(set(types.values()), reverse=True)
-    cell: JsonSchema = {"type": names[0]}
-    if len(names) > 1:
-        cell = named("FeatureValue", "A number, or a boolean that counts as 0 or 1.", {"type": names})
     row = {"type": "array", "minItems": 1, "items": cell}
     return Rule(read, {"type": "array", "minItems": 1, "items": row})
 
@@ -270,7 +272,7 @@ def members() -> Rule:
     return Rule(read, {"type": "array", "minItems": 1, "items": of_member.schema})
 
 
-def wrong_rows(rows: list[Any], types: frozenset[type]) -> Iterable[tuple[int, Any]]:
+def wrong_rows(rows: list[Any], types: Set[type]) -> Iterable[tuple[int, Any]]:
     """Yield the rows that are not lists of as many numbers as the first. Numbers in JSON are finite."""
     first = next((position for position, row in enumerate(rows) if isinstance(row, list) and row), 0)
     width = len(rows[first]) if isinstance(rows[first], list) else 0

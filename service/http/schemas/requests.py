@@ -14,8 +14,9 @@ from service import strategies
 from service.domain.labels import INT64_MAX, EncodedLabels
 from service.domain.leases import MAX_LEASE_SECONDS
 from service.domain.parameters import Parameters
-from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, SimilarLabels, type_name
+from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, type_name
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.http.body.formats.spool import NOT_FINITE, first_missing_in_rows
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
 from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, Rule, RuleField, named
@@ -66,6 +67,7 @@ TEXT_SCHEMA = named(
         "properties": {parameter.name: fields.parameter_schema(parameter) for parameter in TEXT_PARAMETERS},
     },
 )
+REFUSE_OR_ALLOW = fields.one_of("refuse", "allow").named("RefuseOrAllow", "Whether something may be sent.")
 
 
 def project_id_field(description: str = "The project's name.", *, required: bool = True) -> RuleField:
@@ -108,7 +110,7 @@ class FitSchema(BaseSchema):
     """Create a project, or train it again."""
 
     project_id = project_id_field()
-    X = RuleField(fields.features(), "The pool, n rows of d numbers. Required for a new project.")
+    X = RuleField(fields.features(nullable=True), "The pool, n rows of d numbers. Required for a new project.")
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
     missing_label = missing_label_field()
     texts = RuleField(fields.texts(), TEXTS + " X_test is then a list of texts, too.")
@@ -148,9 +150,15 @@ class FitSchema(BaseSchema):
         "How many annotators must skip a sample before no others are asked about it; 1 for a new project.",
     )
     similar_labels = RuleField(
-        fields.one_of(*get_args(SimilarLabels)).named("SimilarLabels", "Whether classes may look alike."),
+        REFUSE_OR_ALLOW,
         "Whether a new label may look like another class: be equal after NFKC, case folding and stripping, without "
         "format characters. `refuse` for a new project.",
+    )
+    missing_values = RuleField(
+        REFUSE_OR_ALLOW,
+        "Whether features of the pool and the held-out set may be missing: NaN, or null in JSON, Arrow and Parquet. "
+        "`allow`: random_forest, extra_trees and hist_gradient_boosting learn from them as they are; other estimators, "
+        "and strategies that compare features, use the median of the column. `refuse` for a new project.",
     )
     random_state = seed_field("The project's seed; default 0.")
     replace = RuleField(
@@ -188,7 +196,8 @@ class AppendSchema(BaseSchema):
     """Append samples to a pool."""
 
     X = RuleField(
-        fields.features(), "The new samples, with as many columns as the pool. Required unless the pool is of texts."
+        fields.features(nullable=True),
+        "The new samples, with as many columns as the pool. Required unless the pool is of texts.",
     )
     texts = RuleField(fields.texts(), "The new samples of a pool of texts, instead of X.")
     urls = RuleField(fields.urls(), "An address for each of them; required if the pool has addresses.")
@@ -379,6 +388,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         consensus_method=data.get("consensus"),
         skips_to_drop=data.get("skips_to_drop"),
         similar_labels=data.get("similar_labels"),
+        missing_values=data.get("missing_values"),
         random_state=data.get("random_state"),
         replace=data["replace"],
         missing_is_class=missing_is_class(data),
@@ -440,7 +450,7 @@ def staged(name: str, matrix: StagedRows | NDArray[np.float64], staging: Staging
     if isinstance(matrix, StagedRows):
         return matrix
     check_cells(f"/{name}", matrix.shape, limits.cells)
-    return staging.rows(matrix)
+    return replace(staging.rows(matrix), missing=first_missing_in_rows(matrix, f"/{name}", 0))
 
 
 def estimator_spec(spec: str | Mapping[str, Any]) -> EstimatorSpec:
@@ -536,6 +546,8 @@ def opened(name: str, data: Mapping[str, Any], limits: Limits) -> Any:
     """Return an array of the request, mapped if it is staged, None if it was not sent. Raises InvalidRequest."""
     array: StagedRows | StagedArray | NDArray[np.float64] | None = data.get(name)
     if isinstance(array, StagedRows | StagedArray):
+        if array.missing is not None:
+            raise InvalidRequest.at(array.missing, NOT_FINITE)
         return array.open()
     if array is not None:
         check_cells(f"/{name}", array.shape, limits.cells)

@@ -112,7 +112,7 @@ def committee_for(plan: Plan, question: Question) -> tuple[Committee, Pool]:
         return trees, question.read_by_model
     if question.model is None or question.committee is None:
         return BaggedCommittee.of([plan.model]), question.read_by_model
-    pool = question.pool if question.committee_pool is None else question.committee_pool
+    pool = question.read_by_model if question.committee_pool is None else question.committee_pool
     return question.committee(cast(int, plan.params["members"])), pool
 
 

@@ -18,8 +18,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequest
 from service.http.body.formats.npy import MAX_HEADER_BYTES, read_header
+from service.http.body.formats.spool import first_missing
 from service.store.spool import ArraySpool
 from service.store.staging import SPARSE, StagedRows, Staging
 
@@ -189,10 +189,11 @@ def read_shape(member: Member) -> tuple[int, int]:
 
 
 class CsrReader:
-    """Reads and checks the three arrays of CSR together, some rows at a time."""
+    """Reads and checks the three arrays of CSR together, some rows at a time; `missing` points to the first NaN."""
 
     def __init__(self, pointer: str, members: Mapping[str, Member], shape: tuple[int, int], max_cells: int) -> None:
         self.pointer = pointer
+        self.missing: str | None = None
         self.n_rows, self.n_columns = shape
         self.data, self.indices, self.indptr = (members[name] for name in SPARSE)
         for member, kinds in ((self.data, "fiub"), (self.indices, "i"), (self.indptr, "i")):
@@ -247,7 +248,8 @@ class CsrReader:
             block = merge_repeated(
                 join_rows(block, self._read(np.minimum(lengths - n_read, most), row)), self.n_columns
             )
-        self._check_values(block, row)
+        found = first_missing(block.values, lambda at: f"{self.pointer}/{row + block.row_of(at)}/{block.columns[at]}")
+        self.missing = self.missing or found
         return block
 
     def _read(self, lengths: NDArray[np.int64], row: int) -> Block:
@@ -260,13 +262,6 @@ class CsrReader:
             problem = f"has column {columns[at]} in row {row + block.row_of(at)}"
             raise ValueError(f"{problem}; there are {self.n_columns} columns")
         return merge_repeated(block, self.n_columns)
-
-    def _check_values(self, block: Block, row: int) -> None:
-        if block.values.dtype.kind != "f" or np.isfinite(block.values).all():
-            return
-        at = int(np.argmin(np.isfinite(block.values)))
-        where = f"{self.pointer}/{row + block.row_of(at)}/{block.columns[at]}"
-        raise InvalidRequest.at(where, "must be a finite number")
 
 
 def runs(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -327,7 +322,7 @@ def stage_rows(reader: CsrReader, staging: Staging) -> StagedRows:
             n_values += len(block.values)
         lengths = {"data": n_values, "indices": n_values, "indptr": reader.n_rows + 1}
         files = {name: array.close((lengths[name],)) for name, array in arrays.items()}
-        return StagedRows(files, reader.n_rows, reader.n_columns)
+        return StagedRows(files, reader.n_rows, reader.n_columns, missing=reader.missing)
     finally:
         for array in arrays.values():
             array.abandon()

@@ -15,11 +15,13 @@ from service.domain.labels import wrong_label
 from service.domain.parameters import pointer_token, unknown_name
 from service.domain.sample_ids import SampleId, wrong_id
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.http.body.formats.spool import NOT_FINITE, first_missing_in_rows
 from service.http.body.limits import check_cells
 from service.store.spool import ArraySpool
 from service.store.staging import StagedRows, Staging
 
 RECORD_FIELDS = ("x", "text", "id", "url", "y")
+CELLS = {int, float, bool, type(None)}
 KEPT_BYTES = 8
 """Memory of an id or a label in a list, beyond its text."""
 
@@ -71,7 +73,7 @@ class Lines:
 
 
 class RowWriter:
-    """Checks rows of numbers and writes them to a staged file as float64. Raises InvalidRequest.
+    """Checks rows of numbers and writes them to a staged file as float64; null becomes NaN. Raises InvalidRequest.
 
     The pointer to row i is `pointer`/i followed by `below`.
     """
@@ -82,6 +84,7 @@ class RowWriter:
         self.max_cells = max_cells
         self.n_rows = 0
         self.n_columns = 0
+        self._missing: str | None = None
         self._spool = ArraySpool(staging, np.dtype(np.float64))
 
     def write(self, rows: list[Any]) -> None:
@@ -90,17 +93,21 @@ class RowWriter:
             return
         if not self.n_columns and isinstance(rows[0], list):
             self.n_columns = len(rows[0])
-        refuse(error for number, row in enumerate(rows, self.n_rows) for error in self._wrong(row, number))
+        first = self.n_rows
+        refuse(error for number, row in enumerate(rows, first) for error in self._wrong(row, number))
         self.n_rows += len(rows)
         check_cells(self.pointer, (self.n_rows, self.n_columns), self.max_cells)
-        self._spool.write(np.array(rows, np.float64))
+        block = np.array(rows, np.float64)
+        found = first_missing_in_rows(block, self.pointer, first, self.below)
+        self._missing = self._missing or found
+        self._spool.write(block)
 
     def close(self) -> StagedRows:
         """Return the staged rows."""
         if not self.n_rows:
             raise InvalidRequest.at(self.pointer, "has no lines; it must have rows")
         rows = self._spool.close((self.n_rows, self.n_columns))
-        return StagedRows({"rows": rows}, self.n_rows, self.n_columns)
+        return StagedRows({"rows": rows}, self.n_rows, self.n_columns, missing=self._missing)
 
     def abandon(self) -> None:
         """Close the unfinished file."""
@@ -112,10 +119,10 @@ class RowWriter:
             yield FieldError(pointer, "must be a list of numbers, and not empty")
         elif len(row) != self.n_columns:
             yield FieldError(pointer, f"has {len(row)} numbers, but row 0 has {self.n_columns}")
-        elif not set(map(type, row)) <= {int, float, bool}:
+        elif not set(map(type, row)) <= CELLS:
             for at, value in enumerate(row):
-                if type(value) not in (int, float, bool):
-                    yield FieldError(f"{pointer}/{at}", "must be a finite number")
+                if type(value) not in CELLS:
+                    yield FieldError(f"{pointer}/{at}", NOT_FINITE)
 
 
 class LineMatrix:

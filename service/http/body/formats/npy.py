@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
+from service.http.body.formats.spool import first_missing
 from service.http.body.limits import check_cells
 from service.store.files import StagedFile, load
 from service.store.staging import StagedArray, StagedRows, Staging
@@ -112,8 +113,8 @@ def check_length(n_bytes: int, header: Header) -> None:
 class ArraySink:
     """Writes the array of a .npy file to a staged file as its bytes arrive, with one chunk in memory.
 
-    Raises InvalidRequest at `pointer` unless the array has the `axes`, holds finite numbers of a supported type, and
-    at most `max_cells` of them.
+    Raises InvalidRequest at `pointer` unless the array has the `axes`, holds finite numbers or NaN of a supported type,
+    and at most `max_cells` of them.
     """
 
     axes: tuple[str, ...]
@@ -176,7 +177,7 @@ class MatrixSink(ArraySink):
         body = self.finish_body()
         file = transpose_file(body.writer.path, self.staging) if body.header.fortran_order else body.writer.staged
         n_rows, n_columns = body.header.shape
-        return StagedRows({"rows": file}, n_rows, n_columns)
+        return StagedRows({"rows": file}, n_rows, n_columns, missing=body.missing)
 
 
 class MembersSink(ArraySink):
@@ -187,7 +188,7 @@ class MembersSink(ArraySink):
     def close(self) -> StagedArray:
         """Return the staged array."""
         body = self.finish_body()
-        return StagedArray(body.writer.path, body.header.fortran_order)
+        return StagedArray(body.writer.path, body.header.fortran_order, body.missing)
 
 
 def transpose_file(path: Path, staging: Staging) -> StagedFile:
@@ -203,7 +204,7 @@ def transpose_file(path: Path, staging: Staging) -> StagedFile:
 
 
 class ArrayBody:
-    """Data of a .npy file."""
+    """Data of a .npy file; `missing` points to its first NaN."""
 
     def __init__(self, pointer: str, header: Header, staging: Staging) -> None:
         self.pointer = pointer
@@ -214,6 +215,7 @@ class ArrayBody:
         self._pending = b""
         self._n_bytes = 0
         self._n_numbers = 0
+        self.missing: str | None = None
 
     def write(self, data: bytes) -> None:
         """Write the next bytes."""
@@ -233,7 +235,8 @@ class ArrayBody:
         self._pending += data[missing + whole * size :]
 
     def _take(self, numbers: NDArray[Any]) -> None:
-        self._check_finite(numbers)
+        found = first_missing(numbers, self._pointer_to)
+        self.missing = self.missing or found
         if numbers.dtype == np.bool_:
             numbers = (numbers.view(np.uint8) != 0).view(np.uint8)  # a byte of the file may be any number
         if not numbers.dtype.isnative:
@@ -249,9 +252,7 @@ class ArrayBody:
             raise InvalidRequest.at(self.pointer, str(error)) from None
         self.writer.finish()
 
-    def _check_finite(self, numbers: NDArray[Any]) -> None:
-        if numbers.dtype.kind != "f" or np.isfinite(numbers).all():
-            return
-        cell = self._n_numbers + int(np.argmin(np.isfinite(numbers)))
-        at = np.unravel_index(cell, self.header.shape, order="F" if self.header.fortran_order else "C")
-        raise InvalidRequest.at("/".join([self.pointer, *map(str, at)]), "must be a finite number")
+    def _pointer_to(self, position: int) -> str:
+        order: Any = "F" if self.header.fortran_order else "C"
+        at = np.unravel_index(self._n_numbers + position, self.header.shape, order=order)
+        return "/".join([self.pointer, *map(str, at)])

@@ -69,8 +69,27 @@ class FileSink:
         self._spool.abandon()
 
 
-def check_finite(pointer: str, block: NDArray[Any], first_row: int) -> None:
-    """Raise InvalidRequest at the first cell of a block of rows (k, d) that is not finite."""
-    if block.dtype.kind == "f" and not np.isfinite(block).all():
-        row, column = divmod(int(np.argmin(np.isfinite(block))), block.shape[1])
-        raise InvalidRequest.at(f"{pointer}/{first_row + row}/{column}", "must be a finite number")
+NOT_FINITE = "must be a finite number"
+
+
+def first_missing(numbers: NDArray[Any], pointer_of: Callable[[int], str]) -> str | None:
+    """Return the pointer to the first NaN among some numbers, None without any.
+
+    Raises InvalidRequest at the first infinite one. `pointer_of` takes a position in the flat array.
+    """
+    if numbers.dtype.kind != "f" or np.isfinite(numbers).all():
+        return None
+    is_infinite = np.isinf(numbers)
+    if is_infinite.any():
+        raise InvalidRequest.at(pointer_of(int(np.argmax(is_infinite))), NOT_FINITE)
+    return pointer_of(int(np.argmax(np.isnan(numbers))))
+
+
+def first_missing_in_rows(block: NDArray[Any], pointer: str, first_row: int, below: str = "") -> str | None:
+    """Do the same for a block of rows (k, d); the pointer to row i is `pointer`/i followed by `below`."""
+
+    def pointer_of(position: int) -> str:
+        row, column = divmod(position, block.shape[1])
+        return f"{pointer}/{first_row + row}{below}/{column}"
+
+    return first_missing(block, pointer_of)

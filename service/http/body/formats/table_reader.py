@@ -53,8 +53,6 @@ MAX_LISTED = 20
 INDEX_NAME = re.compile(r"__index_level_[0-9]+__")
 """What pandas names an index without a name."""
 
-NULL = "must be a finite number, not null"
-
 Batches = Callable[[int], Iterable[Any]]
 """Yields record batches of at most the given number of rows."""
 
@@ -329,22 +327,38 @@ OPENERS = {"stream": open_stream, "file": open_file, "parquet": open_parquet, "c
 
 
 def read_blocks(schema: Any, batches: Batches, advice: str) -> Iterator[NDArray[Any]]:
-    """Yield the rows of a matrix as blocks (k, d) of one dtype. Raises WrongValue."""
+    """Yield the rows of a matrix as blocks (k, d), with NaN for null. Raises WrongValue.
+
+    All blocks have one dtype, except that those with nulls are floats.
+    """
     kinds = [plain_type(kind) for kind in schema.types]
     if len(kinds) == 1 and is_list(kinds[0]):
         dtype = number_dtype(schema.names[0], kinds[0].value_type, advice)
-        yield from (block.astype(dtype, copy=False) for block in list_blocks(batches(BATCH_ROWS)))
+        yield from list_blocks(batches(BATCH_ROWS), dtype)
         return
     dtype = np.result_type(*(number_dtype(name, kind, advice) for name, kind in zip(schema.names, kinds, strict=True)))
-    row = 0
     for batch in batches(max(1, BLOCK_CELLS // len(kinds))):
-        block = np.empty((batch.num_rows, len(kinds)), dtype)
-        for number, column in enumerate(map(plain, batch.columns)):
-            if column.null_count:
-                raise WrongValue(f"/{row + first_null(column)}/{number}", NULL)
-            block[:, number] = column.to_numpy(zero_copy_only=False)
+        columns = [plain(column) for column in batch.columns]
+        has_nulls = any(column.null_count for column in columns)
+        block = np.empty((batch.num_rows, len(kinds)), dtype_with_nan(dtype) if has_nulls else dtype)
+        for number, column in enumerate(columns):
+            block[:, number] = numbers_of(column)
         yield block
-        row += len(block)
+
+
+def numbers_of(column: Any) -> NDArray[Any]:
+    """Return a column of numbers or booleans, with NaN for null."""
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pa.types.is_boolean(column.type) and column.null_count:
+        column = column.cast(pa.uint8())
+    numbers: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def dtype_with_nan(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype itself if it has NaN, otherwise a float for its numbers; those beyond 2**53 are rounded."""
+    return dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
 
 
 def feature_names(schema: Any, chosen: list[int]) -> list[str] | None:
@@ -355,7 +369,7 @@ def feature_names(schema: Any, chosen: list[int]) -> list[str] | None:
     return None if len(chosen) == 1 and is_list(plain_type(schema.types[chosen[0]])) else names
 
 
-def list_blocks(batches: Iterable[Any]) -> Iterator[NDArray[Any]]:
+def list_blocks(batches: Iterable[Any], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     """Yield a column of lists of numbers, all of one length d, as blocks (k, d). Raises WrongValue."""
     row, width = 0, 0
     for batch in batches:
@@ -372,10 +386,8 @@ def list_blocks(batches: Iterable[Any]) -> Iterator[NDArray[Any]]:
         step = max(1, BLOCK_CELLS // width)
         for begin in range(0, len(lists), step):
             values = plain(lists.slice(begin, step).flatten())
-            if values.null_count:
-                at_row, at_column = divmod(first_null(values), width)
-                raise WrongValue(f"/{row + begin + at_row}/{at_column}", NULL)
-            yield values.to_numpy(zero_copy_only=False).reshape(-1, width)
+            numbers = numbers_of(values).reshape(-1, width)
+            yield numbers.astype(dtype_with_nan(dtype) if values.null_count else dtype, copy=False)
         row += len(lists)
 
 
@@ -455,9 +467,14 @@ def is_number(kind: Any) -> bool:
 
 
 def number_dtype(name: str, kind: Any, advice: str) -> np.dtype[Any]:
-    """Return numpy's type for a type of numbers or for booleans, which count as 0 and 1, or raise WrongValue."""
+    """Return numpy's type for a type of numbers, of booleans, which count as 0 and 1, or of nulls.
+
+    Raises WrongValue for another type.
+    """
     if pa.types.is_boolean(kind):
         return np.dtype(np.uint8)
+    if pa.types.is_null(kind):
+        return np.dtype(np.float32)
     if not is_number(kind):
         problem = f"has a column {name!r} of {str(kind)[:64]}, and features are numbers or booleans"
         raise WrongValue("", f"{problem}, or one column of lists of them" + (f"; {advice}" if advice else ""))

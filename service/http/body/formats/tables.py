@@ -24,7 +24,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from service.domain.columns import Columns
 from service.domain.labels import MAX_LABEL_LENGTH
 from service.errors import InvalidRequest
-from service.http.body.formats.spool import check_finite
+from service.http.body.formats.spool import first_missing_in_rows
 from service.http.body.limits import COLUMNS, MAX_LENGTHS, Limits, check_cells
 from service.store.spool import ArraySpool, SpoolFile
 from service.store.staging import StagedRows, Staging
@@ -141,6 +141,7 @@ def read_matrix(
     pointer = f"/{table.field}"
     array: ArraySpool | None = None
     header: dict[str, Any] = {}
+    missing: str | None = None
     n_rows = n_columns = 0
     try:
         with table_reader() as reader:
@@ -151,15 +152,16 @@ def read_matrix(
                 block_rows, n_columns = frame["shape"]
                 check_cells(pointer, (n_rows + block_rows, n_columns), table.limits.cells)
                 block = reader.read_array(frame)
-                check_finite(pointer, block, n_rows)
-                array = array or ArraySpool(table.staging, block.dtype)
+                found = first_missing_in_rows(block, pointer, n_rows)
+                missing = missing or found
+                array = array.widened(block.dtype) if array else ArraySpool(table.staging, block.dtype)
                 array.write(block)
                 n_rows += block_rows
         if array is None:
             raise ValueError("has no rows")
         files = {"rows": array.close((n_rows, n_columns))}
         names = header["names"] and tuple(header["names"])
-        return StagedRows(files, n_rows, n_columns, names, tuple(header["index_names"])), header["roles"]
+        return StagedRows(files, n_rows, n_columns, names, tuple(header["index_names"]), missing), header["roles"]
     finally:
         if array is not None:
             array.abandon()
