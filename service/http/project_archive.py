@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,13 +25,14 @@ import orjson
 from marshmallow import ValidationError
 
 from service import __version__
-from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Votes
+from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Label, Votes
 from service.domain.learning_curve import MAX_POINTS
+from service.domain.new_labels import wrong_new_labels
 from service.domain.parameters import Parameters
-from service.domain.project import MAX_CLASSES, ConsensusMethod, MissingValues, SimilarLabels
+from service.domain.project import MAX_CLASSES, ConsensusMethod, MissingValues, Project, SimilarLabels
 from service.domain.sample_ids import SampleId, SampleIds, decode_id
 from service.domain.text_column import TextColumn
-from service.errors import InvalidRequest
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.formats.archive import (
     MANIFEST,
     Archive,
@@ -139,7 +140,7 @@ class FactsSchema(BaseSchema):
     feature_names = RuleField(fields.feature_names(), load_default=None, allow_none=True)
     columns = RuleField(nullable_columns(), load_default=None, allow_none=True)
     skips_to_drop = RuleField(fields.integer(1, MAX_SKIPS_TO_DROP), load_default=1)
-    similar_labels = RuleField(fields.one_of(*get_args(SimilarLabels)), load_default="refuse")
+    similar_labels = RuleField(fields.one_of(*get_args(SimilarLabels)), load_default=None)
     learning_curve = RuleField(list_of(nested(CurvePointSchema), 0, MAX_POINTS), load_default=list)
     text = RuleField(fields.json_object(), load_default=None, allow_none=True)
     missing_values = RuleField(fields.one_of(*get_args(MissingValues)), load_default="refuse")
@@ -209,7 +210,7 @@ def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "service": __version__,
-        "project": asdict(project_facts(project)),
+        "project": plain_facts(project),
         "segments": [{"n_rows": segment.n_rows, "sparse": segment.sparse} for segment in project.segments],
         "has_ids": project.has_ids,
         "has_texts": project.has_texts,
@@ -218,6 +219,17 @@ def manifest(snapshot: Snapshot, sums: Sums) -> bytes:
         "members": {name: {"n_bytes": n_bytes, "crc32": crc} for name, (n_bytes, crc) in sums.items()},
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+
+
+def plain_facts(project: Project) -> dict[str, Any]:
+    """Return the values of a project for its manifest.
+
+    Without `similar_labels`, as in archives of earlier versions, an import takes the classes as they are.
+    """
+    facts = asdict(project_facts(project))
+    if project.similar_labels == "refuse" and any(wrong_new_labels((), project.classes, allow_similar=False)):
+        del facts["similar_labels"]
+    return facts
 
 
 def read_project(path: Path, project_id: str | None, limits: Limits, staging: Staging) -> ImportRequest:
@@ -306,7 +318,14 @@ def read_facts(plain: Mapping[str, Any], project_id: str | None) -> ProjectFacts
         raise InvalidRequest.at(member_pointer(MANIFEST) + "/project/feature_names", problem)
     check_curve(plain["learning_curve"], plain["last_model"])
     text = None if plain["text"] is None else read_text_parameters(plain["text"], n_features)
-    of_project = {"estimator": estimator, "text": text, "project_id": project_id or plain["project_id"]}
+    if plain["similar_labels"] == "refuse":
+        refuse_similar_classes(plain["classes"])
+    of_project = {
+        "estimator": estimator,
+        "text": text,
+        "similar_labels": plain["similar_labels"] or "refuse",
+        "project_id": project_id or plain["project_id"],
+    }
     return ProjectFacts(**{**plain, **of_project})
 
 
@@ -320,6 +339,15 @@ def read_text_parameters(plain: Mapping[str, Any], n_features: int) -> Parameter
     if text["n_features"] != n_features:
         raise InvalidRequest.at(f"{pointer}/n_features", f"must be {n_features}, the n_features of the project")
     return text
+
+
+def refuse_similar_classes(classes: Sequence[Label]) -> None:
+    """Raise InvalidRequest for classes that look like another class, are blank or have control characters."""
+    at = member_pointer(MANIFEST) + "/project/classes"
+    wrong = islice(wrong_new_labels((), classes, allow_similar=False), MAX_ERRORS + 1)
+    errors = [FieldError(f"{at}/{classes.index(label)}", problem) for label, problem in wrong]
+    if errors:
+        raise InvalidRequest(errors)
 
 
 def check_curve(points: Sequence[Mapping[str, Any]], last_model: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from numpy.typing import NDArray
 
 from service.compute.deadline import check_deadline
 from service.domain.project import EstimatorSpec
-from service.errors import FitFailed
 from service.learning.estimators import fit
+from service.learning.folds import fit_folds
 from service.learning.missing_values import Medians
 from service.learning.models import predict_probabilities
 from service.learning.pool import Features
-from service.learning.weigh_votes import FOLD_ROWS, assign_folds
 
 Numbers = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
@@ -55,21 +55,10 @@ def out_of_fold_probabilities(
     Each model is fitted to four fifths of all rows, as for a pool of `pool_rows`. A class that it has not seen has
     probability 0; if no model can be fitted, or it overflows, all classes are equally likely.
     """
-    rng = np.random.default_rng(random_state)
     probabilities = np.full((len(codes), n_classes), np.nan)
-    fold = assign_folds(codes.astype(np.int64), rng)
-    for nth in np.unique(fold):
-        check_deadline()
-        held_out, others = np.flatnonzero((fold == nth) & wanted), np.flatnonzero(fold != nth)
-        if len(held_out) == 0:
-            continue
-        if len(others) > FOLD_ROWS:
-            others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
-        probabilities[held_out] = 1.0 / n_classes
-        try:
-            model = fit(spec, X[others], codes[others], random_state, pool_rows, medians)
-        except FitFailed:
-            continue
+    probabilities[wanted] = 1.0 / n_classes
+    fit_model = partial(fit, spec, random_state=random_state, pool_rows=pool_rows, medians=medians)
+    for held_out, model in fit_folds(fit_model, X, codes, random_state, np.arange(len(codes)), codes, wanted):
         of_fold = predict_probabilities(model, X[held_out])
         finite = np.isfinite(of_fold).all(axis=1)
         probabilities[held_out[finite]] = 0.0

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
-from service.compute.deadline import check_deadline
 from service.domain.consensus import Consensus
 from service.domain.labels import SKIP, Votes, contains, look_up
 from service.domain.project import EstimatorSpec, Project
-from service.errors import FitFailed
 from service.learning.crowdlab import Codes, Numbers, VoteTable, weigh_votes
 from service.learning.estimators import fit
+from service.learning.folds import fit_folds
 from service.learning.missing_values import Medians
 from service.learning.models import predict_probabilities
 from service.learning.pool import Features
-
-FOLDS = 5
-"""Number of cross-validation folds."""
-
-FOLD_ROWS = 10_000
-"""Largest number of training rows of a fold's model, drawn at random."""
 
 MAX_ROWS = 50_000
 """Largest number of samples weighed: those with several votes first, then drawn at random."""
@@ -32,7 +27,7 @@ MAX_CELLS = 2**23
 def estimate_consensus(project: Project, X: Features, medians: Medians | None = None) -> Consensus:
     """Estimate the consensus of a project's votes, given the features (l, d) of its labelled rows of >= 2 classes.
 
-    `medians` (d,) are those of the pool if features may be missing. It fits the project's estimator `FOLDS` times. The
+    `medians` (d,) are those of the pool if features may be missing. It fits the project's estimator five times. The
     same project gives the same result.
     """
     votes = project.votes
@@ -93,19 +88,9 @@ def unseen_probabilities(
 
     All classes are equally likely if no model can be fitted or it overflows, and for a row of a class unseen by it.
     """
-    rng = np.random.default_rng(random_state)
     probabilities = np.full((len(codes), votes.n_classes), 1.0 / votes.n_classes)
-    fold = assign_folds(codes, rng)
-    rows, labels = training_labels(votes)
-    for nth in np.unique(fold):
-        check_deadline()
-        held_out, others = np.flatnonzero(fold == nth), np.flatnonzero(fold[rows] != nth)
-        if len(others) > FOLD_ROWS:
-            others = np.sort(rng.choice(others, FOLD_ROWS, replace=False))
-        try:
-            model = fit(spec, X[rows[others]], labels[others], random_state, pool_rows, medians)
-        except FitFailed:
-            continue
+    fit_model = partial(fit, spec, random_state=random_state, pool_rows=pool_rows, medians=medians)
+    for held_out, model in fit_folds(fit_model, X, codes, random_state, *training_labels(votes)):
         of_fold = predict_probabilities(model, X[held_out])
         is_known = np.isin(codes[held_out], model.classes_) & np.isfinite(of_fold).all(axis=1)
         probabilities[held_out[is_known]] = 0.0
@@ -126,14 +111,3 @@ def training_labels(votes: VoteTable) -> tuple[Codes, Codes]:
     n_leading = leading.sum(axis=1)
     copies = 1 + ((n_leading[rows] == 1) & (n_leading.max() > 1))
     return np.repeat(rows, copies), np.repeat(labels, copies)
-
-
-def assign_folds(codes: Codes, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Return a fold (n,) for each row, stratified by class.
-
-    scikit-learn's StratifiedKFold refuses to split if all classes have fewer rows than folds.
-    """
-    order = np.lexsort((rng.random(len(codes)), codes))
-    fold = np.empty(len(codes), np.intp)
-    fold[order] = np.arange(len(codes)) % FOLDS
-    return fold

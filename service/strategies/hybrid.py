@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from service.compute.deadline import check_deadline
 from service.compute.threads import run_in_threads
 from service.learning.pool import Features
 from service.learning.scoring import INVALID_SCORE, Scores
@@ -25,6 +26,9 @@ from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
 from service.strategies.uncertainty import SCORERS, scorer_parameter
+
+MEAN_WORK = 2 * 10**10
+"""Largest number of multiplications for mean distances: a second or two."""
 
 
 @set_strategy(
@@ -98,6 +102,7 @@ def embedding_norms(space: Space, rows: Positions) -> Scores:
         scorer_parameter("least_confidence", choices=("least_confidence", "margin", "entropy")),
         SAMPLE,
     ),
+    starts_alone=True,
 )
 def ranked_batch(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, scorer: str, sample: int
@@ -106,7 +111,7 @@ def ranked_batch(
 
     The similarity is 1 / (1 + Euclidean distance) to the nearest labelled or chosen row, or 0 without one. Chosen rows
     count as labelled, so a shrinks with each, as in the paper and in modAL. Later scores may therefore be higher, and
-    none are returned.
+    none are returned. Without a labelled row the first row is the one of least mean distance to the candidates.
     """
     n, n_labeled = len(view.candidates), len(view.covered)
     drawn, note = draw("ranked_batch", view, n_labeled + batch_size, sample, batch_size, rng)
@@ -126,5 +131,33 @@ def ranked_batch(
 
         return turn
 
-    positions = select_greedily(nearest, [], batch_size, rng, turn_of)
+    first: list[int] = []
+    if n_labeled == 0:
+        first, how = central_row(nearest, rng)
+        nearest.add(rows[first])
+        note = "; ".join(
+            filter(None, (note, f"ranked_batch starts, without probabilities, at the row of least mean distance {how}"))
+        )
+    positions = select_greedily(nearest, first, batch_size, rng, turn_of)
     return drawn[positions], None, add_invalid_note(note, is_broken, "count as certain")
+
+
+def central_row(nearest: Nearest, rng: np.random.Generator) -> tuple[list[int], str]:
+    """Return the position of the row of least mean distance, and a description of the rows it was compared to.
+
+    All rows are compared, or as many drawn at random as MEAN_WORK allows.
+    """
+    space, rows = nearest.space, nearest.rows
+    n_compared = max(1, min(len(rows), MEAN_WORK // (len(rows) * space.pool.cells_per_row)))
+    compared = rows if n_compared == len(rows) else rows[np.sort(rng.choice(len(rows), n_compared, replace=False))]
+    blocks = space.blocks(compared)
+    total = np.empty(len(rows))
+
+    def measure(positions: Positions) -> None:
+        check_deadline()
+        points = space.read(rows[positions])
+        total[positions] = sum(np.sqrt(points.squared_distances(space.read(block))).sum(axis=1) for block in blocks)
+
+    run_in_threads(measure, space.blocks(np.arange(len(rows))))
+    how = "to the candidates considered" if n_compared == len(rows) else f"to {n_compared} candidates drawn at random"
+    return top(-total, 1, rng).tolist(), how

@@ -62,21 +62,24 @@ def evaluate_project(store: Store, project_id: str) -> tuple[Project, Evaluation
     """
     snapshot = read_with_model(store, project_id, Part.POOL)
     project = snapshot.project
-    rows = uniform_rows(project)
-    model = project.model
+    key = (*project.commit, "evaluation")
+    evaluation: Evaluation = store.cache.get_or_make(key, lambda: (evaluate(store, snapshot), 1_000), "evaluation")
+    return project, evaluation
+
+
+def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
+    """Return the evaluation of a project's model, or the reason why there is none."""
+    project = snapshot.project
+    rows, model = uniform_rows(project), project.model
     if model is None:
-        return project, no_evaluation(rows, None, "The project has no model yet.")
+        return no_evaluation(rows, None, "The project has no model yet.")
     if len(rows) < MIN_ROWS:
         reason = (
             f"{len(rows)} samples of the random order are labelled, and {MIN_ROWS} are needed: "
             'POST /query with "purpose": "evaluation" asks for the next ones.'
         )
-        return project, no_evaluation(rows, model.version, reason)
-    key = (*project.commit, "evaluation")
-    evaluation: Evaluation = store.cache.get_or_make(
-        key, lambda: (estimate_quality(store, snapshot, rows, model.version), 1_000), "evaluation"
-    )
-    return project, evaluation
+        return no_evaluation(rows, model.version, reason)
+    return estimate_quality(store, snapshot, rows, model.version)
 
 
 def no_evaluation(rows: NDArray[np.int64], version: int | None, reason: str) -> Evaluation:
@@ -94,16 +97,7 @@ def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], 
     predicted = P.argmax(axis=1).astype(np.int32)
     right = true == predicted
     loss = -np.log(np.clip(P[np.arange(len(P)), true], np.finfo(np.float64).eps, 1.0))
-    doubt = np.concatenate(
-        score_pool(
-            snapshot.model,
-            pool,
-            least_confidence,
-            np.ones(len(pool), bool),
-            score_cache=ProjectScoreCache(store.cache, project),
-        )
-    )
-    confidence = 1.0 - doubt[doubt >= 0]
+    confidence = pool_confidence(store, snapshot)
     rng = np.random.default_rng([project.random_state, project.labels_revision])
     return Evaluation(
         n=len(rows),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Label, Votes, cast_votes
+from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Label, Votes, cast_votes, is_blank, missing_spellings
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
-from service.domain.project import Project, extend_classes
+from service.domain.project import Project, extend_classes, quote_label
 from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
 from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
 from service.store import Part, Snapshot, Store
@@ -232,6 +232,21 @@ def sample_error(position: int, record: SubmittedLabel, problem: str) -> FieldEr
     return FieldError(f"/labels/{position}/{'id' if record.index is None else 'index'}", problem)
 
 
+def refuse_missing_labels(project: Project, firsts: Mapping[Label, int]) -> None:
+    """Raise InvalidRequest for new labels, given with their first records, that probably mean a missing label."""
+    labels = list(firsts)
+    ways_out = '"skip": true says that it cannot be labelled, "new_class": true makes it a class'
+    errors = [
+        FieldError(
+            f"/labels/{firsts[labels[at]]}/label", f"{quote_label(labels[at])} looks like a missing label; {ways_out}"
+        )
+        for at in missing_spellings(labels, project.classes)
+        if not is_blank(labels[at])  # refused in any case, with `wrong_text`
+    ]
+    if errors:
+        raise InvalidRequest(errors)
+
+
 def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> tuple[Project, int]:
     """Return the project with the labels, and the number that are changes. Raises InvalidRequest."""
     firsts: dict[Label, int] = {}
@@ -240,6 +255,7 @@ def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Seq
             firsts.setdefault(record.label, position)
     positions = list(firsts.values())
     confirmed = {record.label for record in labels if record.new_class and record.label is not None}
+    refuse_missing_labels(project, {label: at for label, at in firsts.items() if label not in confirmed})
     project = extend_classes(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label", confirmed)
     class_code = {label: code for code, label in enumerate(project.classes)}
     annotator_code = {name: code for code, name in enumerate(project.annotators)}

@@ -11,10 +11,11 @@ from scipy.sparse import csr_array
 from sklearn.datasets import make_classification
 
 from service.domain.labels import Votes
-from service.learning import weigh_votes
+from service.learning import folds, weigh_votes
 from service.learning.crowdlab import VoteTable
 from service.learning.estimators import resolve_estimator
-from service.learning.weigh_votes import assign_folds, choose_rows, training_labels, unseen_probabilities
+from service.learning.folds import assign_folds
+from service.learning.weigh_votes import choose_rows, training_labels, unseen_probabilities
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.edge_case_pools import POOLS
 
@@ -246,7 +247,7 @@ def test_folds_are_stratified() -> None:
 
 
 def test_a_model_is_trained_on_a_limited_number_of_rows(monkeypatch: Any) -> None:
-    monkeypatch.setattr(weigh_votes, "FOLD_ROWS", 30)
+    monkeypatch.setattr(folds, "FOLD_ROWS", 30)
     X, codes = np.arange(60.0)[:, np.newaxis], np.arange(60) % 2
     # With all rows as neighbours, the probabilities are the class shares among them.
     everybody = resolve_estimator("k_neighbors", {"n_neighbors": 1000})

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 from service.learning.pool import Pool, SparseRows
-from service.strategies import Question, resolve_strategy, select
+from service.strategies import Question, hybrid, resolve_strategy, select
 from service.strategies.engine.greedy import Points
 from tests.support.edge_case_pools import GOOD, POOLS
 from tests.support.questions import read_only
@@ -290,6 +290,26 @@ def test_ranked_batch_uses_least_confidence_by_default():
 def test_ranked_batch_of_one_class_is_by_distance_alone():
     question = question_about(GOOD, [0, 3], None, 1)
     assert picked("ranked_batch", question, 8) == picked("k_center", question, 8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranked_batch_without_labels_starts_at_the_row_of_least_mean_distance(kind):
+    X = np.random.default_rng(9).normal(size=(45, 4))
+    away = np.sqrt(((X[:, np.newaxis] - X) ** 2).sum(axis=2))
+    chosen = [int(away.mean(axis=1).argmin())]
+    while len(chosen) < 6:
+        nearest = away[:, chosen].min(axis=1)
+        nearest[chosen] = -1
+        chosen.append(int(nearest.argmax()))
+    assert picked("ranked_batch", question_about(KINDS[kind](X)), 6) == chosen
+
+
+def test_ranked_batch_compares_a_sample_of_a_large_pool(monkeypatch):
+    monkeypatch.setattr(hybrid, "MEAN_WORK", 45 * 4 * 40)
+    X = np.random.default_rng(9).normal(size=(45, 4))
+    selection = ask("ranked_batch", question_about(X), 6)
+    assert len(set(selection.indices.tolist())) == 6
+    assert "least mean distance to 40 candidates drawn at random" in selection.fallback_reason
 
 
 # All of these strategies

@@ -305,6 +305,14 @@ MODEL = LogisticRegression().fit(GOOD, (GOOD[:, 0] > 2).astype(int) + (GOOD[:, 0
         ("k_means", None, 0, "k_means", None),
         ("k_means", MODEL, 3, "k_means", None),
         ("random", None, 0, "random", None),
+        (
+            "ranked_batch",
+            None,
+            0,
+            "ranked_batch",
+            "probabilities were not used; ranked_batch starts",
+        ),
+        ("ranked_batch", None, 2, "max_herding", "none has been fitted"),
         ("random", None, 1, "random", None),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,57 @@ def test_a_label_that_looks_like_a_class_is_refused_until_it_is_confirmed(
     label(client, label=second, new_class=True)
     assert get(client, "/projects/p")["classes"][2:] == [second]
     label(client, label=second)  # it is a class now
+
+
+@pytest.mark.parametrize("missing", ["nan", "NaN", "None", "null", "<NA>", "N/A", " nan ", -1])
+def test_a_label_that_looks_like_a_missing_one_is_refused_until_it_is_confirmed(
+    client: FlaskClient, missing: str | int
+) -> None:
+    post(client, "/fit", 201, project_id="p", X=line_pool(3), y=[None, 5, 6] if missing == -1 else [None, "a", "b"])
+    before = get(client, "/projects/p")
+    problem = label(client, 422, label=missing)
+    assert refused(problem) == "/labels/0/label"
+    assert "looks like a missing label" in problem["detail"]
+    assert get(client, "/projects/p") == before
+    label(client, label=missing, new_class=True)
+    label(client, label=missing)  # it is a class now
+    assert get(client, "/projects/p")["classes"][2:] == [missing]
+
+
+def test_labels_beside_a_negative_class_may_be_minus_one(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line_pool(3), y=[None, -2, 6])
+    label(client, label=-1)
+
+
+@pytest.mark.parametrize("setting", ["refuse", "allow", None])
+def test_an_import_takes_similar_classes_unless_its_manifest_refuses_them(client: FlaskClient, setting: Any) -> None:
+    post(client, "/fit", 201, project_id="p", X=line_pool(3), y=["cat", None, "dog"])
+    label(client, label="Cat", new_class=True)
+    archive = client.get("/projects/p/export").data
+    assert import_project(client, archive).json["similar_labels"] == "refuse"
+    reply = import_project(client, with_setting(archive, setting), "r")
+    assert reply.status_code == (422 if setting == "refuse" else 201)
+    if setting == "refuse":
+        assert refused(reply.json) == "/manifest.json/project/classes/2"
+
+
+def import_project(client: FlaskClient, archive: bytes, name: str = "q") -> Any:
+    return client.post(f"/projects/import?project_id={name}", data=archive, content_type="application/zip")
+
+
+def with_setting(archive: bytes, setting: str | None) -> bytes:
+    """Return an archive whose manifest has this `similar_labels`, or none as in those of earlier versions."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "manifest.json":
+                manifest = json.loads(data)
+                manifest["project"].pop("similar_labels", None)
+                manifest["project"] |= {} if setting is None else {"similar_labels": setting}
+                data = json.dumps(manifest).encode()
+            new.writestr(name, data)
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("field", ["y", "y_test", "classes", "pool", "npy"])

@@ -47,7 +47,10 @@ PolicyFunction = Callable[[Question, int], Choice]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One strategy: its name, its description for callers, and its function."""
+    """One strategy: its name, its description for callers, and its function.
+
+    One that `starts_alone` runs without probabilities while no sample is labelled.
+    """
 
     name: str
     summary: str
@@ -56,6 +59,7 @@ class Strategy:
     parameters: tuple[Parameter, ...]
     kind: Literal["scorer", "set", "policy"]
     function: Callable[..., Any]
+    starts_alone: bool = False
 
     @property
     def needed(self) -> list[str]:
@@ -101,7 +105,13 @@ def committee_scorer(name: str, *, summary: str, source: str) -> Callable[[Score
 
 
 def set_strategy(
-    name: str, *, summary: str, source: str, needs: frozenset[Need], parameters: tuple[Parameter, ...] = ()
+    name: str,
+    *,
+    summary: str,
+    source: str,
+    needs: frozenset[Need],
+    parameters: tuple[Parameter, ...] = (),
+    starts_alone: bool = False,
 ) -> Callable[[SetFunction], SetFunction]:
     """Register a function that chooses the batch as a whole.
 
@@ -109,7 +119,7 @@ def set_strategy(
     """
 
     def register(function: SetFunction) -> SetFunction:
-        register_strategy(Strategy(name, summary, source, needs, parameters, "set", function))
+        register_strategy(Strategy(name, summary, source, needs, parameters, "set", function, starts_alone))
         return function
 
     return register

@@ -82,6 +82,8 @@ def choose_plan(strategy: Strategy, params: Parameters, question: Question, batc
     if question.n_classes_labeled == 1:
         reason = "no model yet: only one class is labelled, so all samples are equally certain; 'auto' does better here"
         return Plan(strategy, params, model, reason)
+    if strategy.starts_alone and question.n_classes_labeled == 0:
+        return Plan(strategy, params, model, "no model yet: no sample is labelled, so probabilities were not used")
     choice = choose_without_model(question)
     return Plan(*resolve_strategy(choice.strategy, {}), model, choice.reason)
 
