@@ -97,8 +97,8 @@ def check_parameters(owner: str, declared: Iterable[Parameter], given: Mapping[s
 
 def not_listed(what: str, name: str, known: Iterable[str], listed_at: str) -> str:
     """Return the error for an unknown name of many: the closest known one, and where all are listed."""
-    close = difflib.get_close_matches(name[:64], known, n=1)
-    guess = f"did you mean {close[0]!r}? " if close else ""
+    close = closest(name, known)
+    guess = f"did you mean {close!r}? " if close else ""
     return f"{name[:64]!r} is not {what}: {guess}{listed_at} lists all"
 
 
@@ -106,8 +106,14 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return an error text for an unknown name, with the known ones and the closest match."""
     names = sorted(known)
     text = f"{name[:64]!r} is not a {what}: {', '.join(names) if names else 'it takes none'}"
-    close = difflib.get_close_matches(name[:64], names, n=1)
-    return f"{text}; did you mean {close[0]!r}?" if close else text
+    close = closest(name, names)
+    return f"{text}; did you mean {close!r}?" if close else text
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is the most like another one, whatever the case of letters; None if none is close."""
+    folded = {each.casefold(): each for each in known}
+    return next((folded[each] for each in difflib.get_close_matches(name[:64].casefold(), folded, n=1)), None)
 
 
 def pointer_token(name: str) -> str:

@@ -87,6 +87,11 @@ def why_exhausted(
     return "nothing is left to ask: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
+def few_left(n_selected: int) -> str:
+    """Return why a batch has only `n_selected` samples."""
+    return f"only {n_selected} {'is' if n_selected == 1 else 'are'} left to ask"
+
+
 def unseen_by_annotator(project: Project, request: QueryRequest, index: Positions) -> Positions:
     """Return the samples that the annotator of a request has neither labelled nor skipped."""
     return index[~contains(project.votes.index[is_by_annotator(project, request)], index)]

@@ -25,6 +25,7 @@ from service.strategies import STRATEGIES, Need, Question
 from service.telemetry.metrics import time_selection
 from service.usecases.candidates import (
     OpenRows,
+    few_left,
     open_rows,
     relabel_candidates,
     skipped_by_annotator,
@@ -202,12 +203,13 @@ def fallback_reason(query: ProjectQuery, batch: Batch) -> tuple[str | None, int 
     """
     project, request, holdings = query.project, query.request, query.holdings
     reason, n_selected = batch.selection.fallback_reason, len(batch.selection.indices)
-    if n_selected == request.batch_size or (n_selected and not holdings):
+    if n_selected == request.batch_size:
         return reason, None
     is_candidate = open_rows(project, request, holdings).is_candidate
     others, free_at = holdings.others[is_candidate], holdings.free_at[is_candidate]
     if n_selected:
-        return join_notes(reason, f"{len(others)} more are leased to others" if len(others) else None), None
+        more = f"{len(others)} more are leased to others" if len(others) else None
+        return join_notes(reason, few_left(n_selected), more), None
     reason = why_exhausted(request, project.n_samples, labeled=project.labels.labeled, leased_to_others=others)
     if len(others) == 0:
         return reason, None

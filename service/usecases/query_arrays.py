@@ -13,9 +13,9 @@ from service.errors import FieldError, InvalidRequest
 from service.learning.pool import Pool
 from service.strategies import Need, Question
 from service.telemetry.metrics import time_selection
-from service.usecases.candidates import why_exhausted
+from service.usecases.candidates import few_left, why_exhausted
 from service.usecases.explain import Names, check_explainable, explain
-from service.usecases.query_batch import choose_batch
+from service.usecases.query_batch import choose_batch, join_notes
 from service.usecases.query_id import query_id
 from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by, open_samples
 from service.usecases.query_result import QueryResult, scores_to_json
@@ -46,6 +46,8 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
     reason = selection.fallback_reason
     if len(selection.indices) == 0:
         reason = why_exhausted(request, len(question.pool), labeled=question.labeled)
+    elif len(selection.indices) < request.batch_size:
+        reason = join_notes(reason, few_left(len(selection.indices)))
     return QueryResult(
         project_id=None,
         query_id=query_id(request, ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from flask.testing import FlaskClient
 from service.app import create_app
 from service.auth.keyfile import change_keys
 from service.auth.keys import new_key, new_token
+from service.http.routes import OPERATIONS
 from service.settings import Settings, SettingsError
 from tests.support.calls import end_labels, line_pool
 
@@ -36,9 +38,10 @@ def preflight(client: FlaskClient, path: str, method: str, origin: str = PAGE) -
     return dict(response.headers)
 
 
-@pytest.mark.parametrize(
-    ("path", "method"), [("/fit", "POST"), ("/label", "POST"), ("/projects/p", "DELETE"), ("/projects/p/labels", "GET")]
-)
+PATHS = [(re.sub(r"<\w+>", "1", operation.path), operation.method) for operation in OPERATIONS.all]
+
+
+@pytest.mark.parametrize(("path", "method"), [*PATHS, ("/projects", "HEAD")])
 def test_a_preflight_needs_no_key_and_allows_the_method_and_the_headers(client, path, method) -> None:
     headers = preflight(client, path, method)
     assert headers["Access-Control-Allow-Origin"] == PAGE
@@ -46,6 +49,16 @@ def test_a_preflight_needs_no_key_and_allows_the_method_and_the_headers(client, 
     allowed = headers["Access-Control-Allow-Headers"].lower()
     assert all(name in allowed for name in ("authorization", "content-type", "idempotency-key", "if-match", "prefer"))
     assert "Origin" in headers["Vary"]
+
+
+def test_a_page_can_read_that_a_path_is_unknown(client: FlaskClient) -> None:
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    response = client.options("/projets", headers={"Origin": PAGE, **asked})
+    assert (response.status_code, response.data) == (204, b"")
+    assert response.headers["Access-Control-Allow-Methods"] == "GET"
+    response = client.get("/projets", headers={"Origin": PAGE})
+    assert (response.status_code, response.headers["Access-Control-Allow-Origin"]) == (404, PAGE)
+    assert client.options("/projets", headers={"Origin": OTHER, **asked}).status_code == 404
 
 
 def test_another_origin_gets_no_header(client: FlaskClient) -> None:

@@ -545,8 +545,28 @@ def test_the_service_answers_with_the_page(name: str | None, client: FlaskClient
     response = client.get(f"/docs/{name}" if name else "/docs")
     assert response.status_code == 200
     assert response.mimetype == "text/html"
-    assert response.get_data(as_text=True) == (docs.guide_page(name) if name else docs.reference_page())
+    page = docs.guide_page(name) if name else docs.reference_page()
+    assert response.get_data(as_text=True) == page.replace("AQ=http://127.0.0.1:8000", "AQ=http://localhost")
     assert response.headers["Content-Security-Policy"] == docs.CSP
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ({"Host": "aq.example:8080"}, "http://aq.example:8080"),
+        (
+            {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "a.example", "X-Forwarded-Prefix": "/aq"},
+            "https://a.example/aq",
+        ),
+        ({"X-Forwarded-Prefix": "/aq/"}, "http://localhost/aq"),
+        ({"X-Forwarded-Host": "a.example, b.example"}, "http://a.example"),
+        ({"X-Forwarded-Host": "a.example; rm x"}, "http://127.0.0.1:8000"),
+        ({"X-Forwarded-Prefix": "/<script>"}, "http://127.0.0.1:8000"),
+    ],
+)
+def test_the_commands_have_the_address_that_the_caller_sees(headers: Any, address: str, client: FlaskClient) -> None:
+    page = client.get("/docs", headers=headers).get_data(as_text=True)
+    assert re.findall("export AQ=(.*)", page) == [address]
 
 
 @pytest.mark.parametrize("name", ["nothing", "training.md", "..%2Fpage", "%00"])

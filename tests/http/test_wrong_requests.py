@@ -960,6 +960,8 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (answer(refitt="wait"), "did you mean 'refit'?"),
         (Sent("POST", "/projects/cats/pool", {"json": {"X": [[1, 2]], "idz": ["a"]}}), "did you mean 'ids'?"),
         (get("/projects?limits=1"), "did you mean 'limit'?"),
+        (Sent("POST", "/projects/cats/pool", {"json": {"x": [[1, 2]]}}), "did you mean 'X'?"),
+        (form(config='{"project_id": "new"}', x=X), "did you mean 'X'?"),
         (Sent("PUT", "/fit"), "use OPTIONS, POST"),
         (get("/projects/dogs"), "POST /fit with X creates one"),
     ],

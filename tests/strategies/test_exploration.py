@@ -62,7 +62,7 @@ def test_the_last_of_the_batch_are_drawn(client, project, strategy, batch_size, 
     assert len(set(asked["indices"])) == n
     open_ones = [row for row in order() if row not in (0, N - 1)]
     assert asked["indices"][n - n_drawn :] == open_ones[:n_drawn]
-    assert asked["fallback_reason"] is None
+    assert (asked["fallback_reason"] is None) == (n == batch_size)
     assert (asked["reason"] is None) == (strategy != "auto" and not n_drawn)
     if n_drawn:
         note = f"the last {n_drawn} were drawn for exploration"

@@ -185,3 +185,16 @@ def test_a_label_in_the_way_of_overlap_counts_as_labelled(client: FlaskClient, p
     post(client, "/label", project_id=project, labels=labels)
     reply = post(client, "/query", project_id=project, annotator="ada", overlap=2, candidates=[5])
     assert reply["fallback_reason"] == "nothing is left to ask: 19 left out by the request, 1 labelled"
+
+
+@pytest.mark.parametrize(("batch_size", "reason"), [(18, None), (19, "only 18 are left to ask")])
+def test_a_batch_that_is_too_large_says_how_many_are_left(
+    client: FlaskClient, project: str, batch_size: int, reason: str | None
+) -> None:
+    reply = post(client, "/query", project_id=project, batch_size=batch_size, strategy="margin")
+    assert (len(reply["indices"]), reply["fallback_reason"]) == (18, reason)
+
+
+def test_a_batch_without_a_project_says_how_many_are_left(client: FlaskClient) -> None:
+    reply = post(client, "/query", probabilities=[[0.5, 0.5], [0.9, 0.1]], y=[None, 0], batch_size=3)
+    assert (reply["indices"], reply["fallback_reason"]) == ([0], "only 1 is left to ask")

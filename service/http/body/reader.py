@@ -16,7 +16,7 @@ import orjson
 from flask import Request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
-from service.domain.parameters import pointer_token
+from service.domain.parameters import pointer_token, unknown_name
 from service.errors import FieldError, InvalidRequest
 from service.http.body.formats import csr, ndjson, npy, tables
 from service.http.body.formats.spool import FileSink, Sink
@@ -314,9 +314,8 @@ def read_parts(request: Request, limits: Limits, staging: Staging) -> Generator[
 
 def open_part(head: PartHead, limits: Limits, staging: Staging) -> Part:
     """Return the part that a head announces. Raises InvalidRequest for an unknown name."""
-    known = f"parts are {', '.join(FORMATS)}"
     if not head.name:
-        raise InvalidRequest.at("", f"a part has no name; {known}")
+        raise InvalidRequest.at("", f"a part has no name; parts are {', '.join(FORMATS)}")
     if head.name not in FORMATS:
-        raise InvalidRequest.at(f"/{pointer_token(head.name)}", f"is not a part; {known}")
+        raise InvalidRequest.at(f"/{pointer_token(head.name)}", unknown_name("part", head.name, FORMATS))
     return Part(head.name, head.media_type, limits, staging)

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from service.http.docs.reference import Reference
+from service.http.docs.reference import ADDRESS, Reference
 from service.http.docs.schema_text import Json
 
 HERE = Path(__file__).parent
@@ -79,6 +79,13 @@ def reference_page() -> str:
 def render_reference(document: Json) -> str:
     """Return the reference of an OpenAPI document as HTML."""
     return render(Reference.of(document).markdown(), None)
+
+
+def served_page(page: str, address: str) -> str:
+    """Return a page whose commands use this address of the service; one that is no plain URL is left out."""
+    if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w.~-]+)*/?", address, re.ASCII):
+        return page
+    return page.replace(f"AQ={ADDRESS}", f"AQ={address.rstrip('/')}")
 
 
 @cache

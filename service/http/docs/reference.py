@@ -14,18 +14,21 @@ from service.http.problem_document import MEDIA_TYPE as PROBLEM
 PROBLEM_SCHEMA = "Problem"
 """The body of every error; it is described once."""
 
+ADDRESS = "http://127.0.0.1:8000"
+"""The address of a service with default settings; `docs.served_page` puts in the one of the request."""
+
 START = """\
 ## Start here {#start}
 
 The examples are `curl` commands. They take the address of the service from `$AQ`:
 
 ```bash
-export AQ=http://127.0.0.1:8000
+export AQ=ADDRESS
 ```
 
 The replies are those of one session with a small project. Ids and times differ from run to run, and so may the last
 digits of a model's numbers. This page is made from [`openapi.yaml`](openapi.yaml), the same contract for machines.
-"""
+""".replace("ADDRESS", ADDRESS)
 
 SEND_KEY = """\
 With a key in `$KEY`, add this to each command:

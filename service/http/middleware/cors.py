@@ -37,7 +37,14 @@ def register(app: Flask, origins: frozenset[str]) -> None:
             return response
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = ", ".join(EXPOSED_HEADERS)
-        if request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.environ:
+        asked = request.environ.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD")
+        if request.method == "OPTIONS" and asked:
+            if response.status_code == 404:
+                # Allow the request to an unknown path: else the page could not read that it is a 404.
+                response.status_code = 204
+                response.set_data(b"")
+                del response.headers["Content-Type"]
+                response.headers["Allow"] = asked
             response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "")
             response.headers["Access-Control-Allow-Headers"] = ", ".join(ALLOWED_HEADERS)
             response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, request
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 from service import __version__, strategies
@@ -100,9 +100,9 @@ def get_openapi() -> Response:
 def get_docs() -> Response:
     """Read the API reference.
 
-    It is made from the contract, and shows each example as a command to copy.
+    It is made from the contract, and shows each example as a command to copy, with the address it is served at.
     """
-    return html_response(docs.reference_page())
+    return html_response(docs.served_page(docs.reference_page(), served_address()))
 
 
 @operations.add(
@@ -115,7 +115,19 @@ def get_guide(page: str) -> Response:
     """
     if page not in docs.GUIDES:
         raise NotFound
-    return html_response(docs.guide_page(page))
+    return html_response(docs.served_page(docs.guide_page(page), served_address()))
+
+
+def served_address() -> str:
+    """Return the address that the caller sees, also behind a proxy that names it in X-Forwarded headers.
+
+    Any client may send these, so they are good for nothing but a page that this client reads.
+    """
+    scheme, host, prefix = (
+        request.headers.get(f"X-Forwarded-{name}", default).split(",")[0].strip()
+        for name, default in (("Proto", request.scheme), ("Host", request.host), ("Prefix", request.root_path))
+    )
+    return f"{scheme}://{host}/{prefix.strip('/')}"
 
 
 def html_response(page: str) -> Response:
