@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from service.compute.threads import use_one_thread
-from service.learning.pool import Features
+from service.learning.pool import CHUNK_CELLS, Features
+
+NO_CLASS = -1
+"""The code predicted for a row whose probabilities are not finite."""
 
 
 class Classifier(Protocol):
@@ -54,3 +58,19 @@ def predict_probabilities(model: Classifier, X: Features) -> NDArray[np.float64]
     use_one_thread()
     with np.errstate(all="ignore"):
         return np.asarray(model.predict_proba(X), dtype=np.float64)
+
+
+def predict_codes(model: Classifier, X: Features) -> NDArray[np.int64]:
+    """Return the class code (n,) that a model predicts for each row (n, d), NO_CLASS without finite probabilities."""
+    codes = np.full(X.shape[0], NO_CLASS, np.int64)
+    for rows in row_blocks(np.arange(len(codes)), 1 if issparse(X) else X.shape[1], len(model.classes_)):
+        P = predict_probabilities(model, X[rows])
+        is_finite = np.isfinite(P).all(axis=1)
+        codes[rows[is_finite]] = np.asarray(model.classes_)[P[is_finite].argmax(axis=1)]
+    return codes
+
+
+def row_blocks(rows: NDArray[np.int64], *widths: int) -> Iterator[NDArray[np.int64]]:
+    """Yield rows in blocks that have few cells in matrices of these widths."""
+    step = max(1, CHUNK_CELLS // max(widths))
+    return (rows[start : start + step] for start in range(0, len(rows), step))

@@ -28,8 +28,13 @@ class AnnotatorRecord:
 
 
 def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[AnnotatorRecord]]:
-    """Return a project and its annotators, anonymous first, the others in the order of their first vote."""
+    """Return a project and its annotators. Raises ProjectNotFound and the store's errors."""
     project = store.read(project_id).project
+    return project, annotator_records(project)
+
+
+def annotator_records(project: Project) -> Iterator[AnnotatorRecord]:
+    """Yield the annotators of a project, anonymous first, the others in the order of their first vote."""
     votes = project.votes
     codes, who = np.unique(votes.annotator, return_inverse=True)
 
@@ -54,7 +59,7 @@ def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[An
         format_times(last).tolist(),
         strict=True,
     )
-    records = (
+    return (
         AnnotatorRecord(
             annotator=None if code == ANONYMOUS else project.annotators[code],
             n_labels=n_labels,
@@ -67,7 +72,6 @@ def list_annotators(store: Store, project_id: str) -> tuple[Project, Iterator[An
         )
         for code, n_labels, n_skips, shared, agreed, accuracy, first_at, last_at in columns
     )
-    return project, records
 
 
 def accuracy_of(project: Project, annotators: NDArray[np.int32]) -> NDArray[np.float64]:

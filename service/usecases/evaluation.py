@@ -61,10 +61,15 @@ def evaluate_project(store: Store, project_id: str) -> tuple[Project, Evaluation
     Raises ProjectNotFound, OutOfTime and the store's errors.
     """
     snapshot = read_with_model(store, project_id, Part.POOL)
+    return snapshot.project, evaluate_snapshot(store, snapshot)
+
+
+def evaluate_snapshot(store: Store, snapshot: Snapshot) -> Evaluation:
+    """Return the evaluation of a project with its pool and model."""
     project = snapshot.project
     key = (*project.commit, "evaluation")
     evaluation: Evaluation = store.cache.get_or_make(key, lambda: (evaluate(store, snapshot), 1_000), "evaluation")
-    return project, evaluation
+    return evaluation
 
 
 def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import issparse
 
 from service.domain.labels import SampleLabels, contains
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import Project
 from service.learning.evaluation import cohens_kappa, wilson_interval
 from service.learning.missing_values import Medians
-from service.learning.models import Classifier, predict_probabilities
-from service.learning.pool import CHUNK_CELLS, Features, Pool
+from service.learning.models import Classifier, predict_codes, row_blocks
+from service.learning.pool import Features, Pool
 from service.store import Snapshot
 from service.usecases.query_id import count_strategies
 from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
@@ -31,9 +28,6 @@ ESTIMATED_CELLS = 2**16
 
 ESTIMATED_GROWTH = 0.2
 """By how much the number of labelled samples must change before the next estimate, which takes five fits."""
-
-NO_CLASS = -1
-"""The code predicted for a row whose probabilities are not finite."""
 
 
 def measure_fit(snapshot: Snapshot, classifier: Classifier, X: Features, labels: SampleLabels) -> FitMeasures:
@@ -70,30 +64,16 @@ def compare_with_before(
     is_new = contains(snapshot.project.new_since_fit, labels.labeled)
     predicted = predict_codes(before, X[np.flatnonzero(is_new)])
     n_right = int(np.count_nonzero(predicted == labels.codes[is_new]))
-    return len(predicted), n_right, stop_set_kappa(snapshot.project, pool, before, classifier)
-
-
-def predict_codes(model: Classifier, X: Features) -> NDArray[np.int64]:
-    """Return the class code (n,) that a model predicts for each row (n, d)."""
-    codes = np.full(X.shape[0], NO_CLASS, np.int64)
-    for rows in blocks(np.arange(len(codes)), 0 if issparse(X) else X.shape[1], len(model.classes_)):
-        P = predict_probabilities(model, X[rows])
-        is_finite = np.isfinite(P).all(axis=1)
-        codes[rows[is_finite]] = np.asarray(model.classes_)[P[is_finite].argmax(axis=1)]
-    return codes
-
-
-def blocks(rows: NDArray[np.int64], *widths: int) -> Iterator[NDArray[np.int64]]:
-    """Yield rows in blocks that have few cells in matrices of these widths."""
-    step = max(1, CHUNK_CELLS // max(widths))
-    return (rows[start : start + step] for start in range(0, len(rows), step))
+    # A fit to the same labels says nothing about what labels change.
+    is_changed = snapshot.project.n_labels_since_fit > 0
+    return len(predicted), n_right, stop_set_kappa(snapshot.project, pool, before, classifier) if is_changed else None
 
 
 def stop_set_kappa(project: Project, pool: Pool, before: Classifier, after: Classifier) -> float:
     """Return the agreement of two models on the stop set: random rows of the pool, the same at each fit."""
     n = project.n_samples
     rows = np.sort(np.random.default_rng([project.random_state, n]).choice(n, min(n, STOP_SET_ROWS), replace=False))
-    some = list(blocks(rows, 1 if project.is_sparse else project.n_features))
+    some = list(row_blocks(rows, 1 if project.is_sparse else project.n_features))
     codes = [(predict_codes(before, X), predict_codes(after, X)) for X in map(pool.take, some)]
     return cohens_kappa(*(np.concatenate(of_model) for of_model in zip(*codes, strict=True)))
 

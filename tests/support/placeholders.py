@@ -17,6 +17,7 @@ FIXED = {
     "updated_at": AT,
     "labeled_at": AT,
     "incarnation": QUERY_ID,
+    "date": AT[:10],
 }
 
 

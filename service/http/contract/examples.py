@@ -13,6 +13,7 @@ from typing import Any
 from service import __version__
 from service.errors import ImportTargetExists, LabelNotFound, LeaseNotFound, ProjectExists, ProjectNotFound
 from service.usecases.evaluation import BIAS, MEASURED_ON, METHOD
+from service.usecases.expected_gain import TOO_LITTLE
 from service.usecases.learning_curve import BIAS as CURVE_BIAS
 
 Json = Any
@@ -43,6 +44,7 @@ FLOWERS = [[1.4, 0.2], [1.3, 0.2], [4.7, 1.4], [4.5, 1.5], [1.5, 0.3], [4.9, 1.5
 LOGISTIC = {"name": "logistic_regression", "params": {"C": 1.0, "max_iter": 1000, "class_weight": None, "scale": False}}
 REQUEST_ID = "5e3c1b0e2f7c4a1d9b8a7c6d5e4f3a2b"
 QUERY_ID = "0f6d1c52a1f34b1c8a55c1c7f0f1d2e3"
+DATE = "2026-01-05"
 AT = "2026-01-05T09:00:00.000000Z"
 TEN_MINUTES_LATER = "2026-01-05T09:10:00.000000Z"
 AN_HOUR_LATER = "2026-01-05T10:00:00.000000Z"
@@ -135,6 +137,18 @@ def curve_point(version: int, n_labeled: int, log_loss: float, batch_accuracy: f
         "batch_accuracy": batch_accuracy,
         "questions": {},
     }
+
+
+EVALUATION = {
+    "n": 2,
+    "method": METHOD,
+    "measured_on": MEASURED_ON,
+    "bias": BIAS,
+    "reason": "2 samples of the random order are labelled, and 20 are needed: "
+    'POST /query with "purpose": "evaluation" asks for the next ones.',
+    "model_version": 3,
+    **dict.fromkeys(("accuracy", "accuracy_prediction_powered", "balanced_accuracy", "f1_macro", "log_loss"), None),
+}
 
 
 def query_reply(indices: list[int], scores: list[float] | None, strategy: str, **changes: Json) -> Json:
@@ -451,18 +465,7 @@ STORY = (
         "Too few labels to evaluate the model",
         200,
         path=PROJECT_PATH,
-        reply={
-            "n": 2,
-            "method": METHOD,
-            "measured_on": MEASURED_ON,
-            "bias": BIAS,
-            "reason": "2 samples of the random order are labelled, and 20 are needed: "
-            'POST /query with "purpose": "evaluation" asks for the next ones.',
-            "model_version": 3,
-            **dict.fromkeys(
-                ("accuracy", "accuracy_prediction_powered", "balanced_accuracy", "f1_macro", "log_loss"), None
-            ),
-        },
+        reply=EVALUATION,
     ),
     Example(
         "show_learning_curve",
@@ -476,6 +479,37 @@ STORY = (
                 curve_point(2, 3, log_loss=0.3272, batch_accuracy=0.0),
                 curve_point(3, 3, log_loss=0.0),
             ],
+        },
+    ),
+    Example(
+        "show_report",
+        "Too few labels to stop",
+        200,
+        path=PROJECT_PATH,
+        reply={
+            "verdict": "continue",
+            "reasons": [
+                "Too few fits to say whether predictions still change: 1 of 3.",
+                f"How much more labels would add is unknown. {TOO_LITTLE}",
+                "The model is right about 100.0 % of the held-out set.",
+                'Classes with fewer than 5 labels: "setosa", "versicolor".',
+            ],
+            "stabilizing_predictions": {"kappa": 0.5294, "threshold": 0.99, "n_models": 1},
+            "expected_gain": {"next_batch": None, "low": None, "high": None, "n_labels": 1, "measured_on": TOO_LITTLE},
+            "classes": [
+                {"label": "setosa", "n_labeled": 1, "share": 0.3333},
+                {"label": "versicolor", "n_labeled": 2, "share": 0.6667},
+            ],
+            "annotators": [annotator(None, 2, 0), annotator("ada", 1, 1)],
+            "evaluation": EVALUATION,
+            "labels_per_day": [
+                {
+                    "date": DATE,
+                    "n_labels": 3,
+                    "annotators": [{"annotator": None, "n_labels": 2}, {"annotator": "ada", "n_labels": 1}],
+                }
+            ],
+            "suspect_labels": [],
         },
     ),
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),

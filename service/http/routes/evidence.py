@@ -1,4 +1,4 @@
-"""GET /projects/{project_id}/learning-curve, as JSON, CSV or a picture."""
+"""GET /projects/{project_id}/learning-curve, as JSON, CSV or a picture, and GET /projects/{project_id}/report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import astuple, fields
 from flask import Response, request
 
 from service.auth.keys import Role
+from service.compute.deadline import time_limit
 from service.domain.project import TestScore
 from service.http.contract.operations import Operations, Reply
 from service.http.csv_writer import SAFE_HEADER, csv_lines, csv_value
@@ -18,10 +19,12 @@ from service.http.responses import json_response
 from service.http.routes.context import current_context
 from service.http.routes.query_string import read_query
 from service.http.schemas.learning_curve import CurveQuerySchema, LearningCurveSchema
+from service.http.schemas.report import ReportSchema
 from service.learning.evaluation import Estimate
 from service.usecases.learning_curve import BIAS, CurvePoint, get_learning_curve
+from service.usecases.report import report_project
 
-QUERY, REPLY = CurveQuerySchema(), LearningCurveSchema()
+CURVE_QUERY, CURVE, REPORT = CurveQuerySchema(), LearningCurveSchema(), ReportSchema()
 
 operations = Operations("Evidence", "See whether labels make the model better, and when to stop.")
 
@@ -44,11 +47,11 @@ def show_learning_curve(project_id: str) -> Response:
     to read the measures.
     """
     media_type = choose_plot_type(request, JSON, CSV)
-    data = read_query(QUERY)
+    data = read_query(CURVE_QUERY)
     project, points = get_learning_curve(current_context().store, project_id)
     suffix = ""
     if media_type == JSON:
-        response = json_response(REPLY.dump({"bias": BIAS, "points": points}))
+        response = json_response(CURVE.dump({"bias": BIAS, "points": points}))
     elif media_type == CSV:
         response = Response(csv_curve(points, data["safe"]), mimetype=CSV, headers={SAFE_HEADER: data["safe"]})
         suffix = f"-csv-{data['safe']}"
@@ -105,3 +108,23 @@ def plot_curve(project_id: str, points: Sequence[CurvePoint]) -> LinePlot:
         lines,
         note="no accuracy is known yet" if points else "no model has been fitted yet",
     )
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/report",
+    role=Role.READER,
+    replies={200: Reply("The report.", ReportSchema, etag=True)},
+    problems=(404, 503, 504),
+)
+def show_report(project_id: str) -> Response:
+    """Advise whether to go on labelling.
+
+    The verdict rests on two questions: do predictions still change, and would more labels make the model better? The
+    report also has the balance of the classes, the work of the annotators, and labels that are probably wrong. It takes
+    up to 45 fits to the labels or to a part of them, once for each state of the project.
+    """
+    context = current_context()
+    with time_limit(context.settings.query_seconds), context.admission.enter():
+        project, report = report_project(context.store, project_id)
+    return with_etag(request, json_response(REPORT.dump(report)), project)

@@ -1,0 +1,144 @@
+"""Advice whether to go on labelling, from the evidence of a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from service.domain.project import Project, quote_label
+from service.learning.confident_learning import MIN_OF_CLASS
+from service.usecases.evaluation import Evaluation
+from service.usecases.expected_gain import ExpectedGain, Gain
+
+Verdict = Literal["continue", "nearly", "stop"]
+
+THRESHOLD = 0.99
+"""The mean kappa of successive models from which predictions count as stable (Bloodgood & Vijay-Shanker 2009)."""
+
+WINDOW = 3
+"""Number of kappas in the mean."""
+
+SMALL_GAIN = 0.01
+"""The gain of accuracy by twice the labels below which more labels are not worth it."""
+
+MANY_SUSPECTS = 0.05
+"""The share of suspect labels from which it is better to check labels than to add some."""
+
+
+@dataclass(frozen=True, slots=True)
+class StabilizingPredictions:
+    """The mean agreement of the last models with the one before each, over `n_models` of them; None without any."""
+
+    kappa: float | None
+    threshold: float
+    n_models: int
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether enough models agree."""
+        return self.kappa is not None and self.n_models == WINDOW and self.kappa >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the advice is derived from."""
+
+    stability: StabilizingPredictions
+    gain: ExpectedGain
+    evaluation: Evaluation
+    n_suspects: int
+
+
+def stabilizing_predictions(project: Project) -> StabilizingPredictions:
+    """Return how much the last models of a project agree on its stop set."""
+    kappas = project.learning_curve.points["kappa"]
+    last = kappas[~np.isnan(kappas)][-WINDOW:]
+    return StabilizingPredictions(float(last.mean()) if len(last) else None, THRESHOLD, len(last))
+
+
+def advise(project: Project, evidence: Evidence) -> tuple[Verdict, list[str]]:
+    """Return the verdict and its reasons, the decisive ones first."""
+    if project.n_unlabeled == 0:
+        return "stop", [
+            "Every sample is labelled or skipped: there is nothing left to ask.",
+            *warnings(project, evidence),
+        ]
+    if project.model is None:
+        n = project.n_classes_labeled
+        return "continue", [f"There is no model yet: it takes labels of two classes, and there are labels of {n}."]
+    reasons = [
+        describe_stability(evidence.stability),
+        describe_gain(evidence.gain),
+        describe_accuracy(project, evidence.evaluation),
+        *warnings(project, evidence),
+    ]
+    return decide(evidence.stability, evidence.gain.by_doubling), reasons
+
+
+def decide(stability: StabilizingPredictions, gain: Gain | None) -> Verdict:
+    """Return the verdict: both the models' agreement and a small expected gain are needed to stop."""
+    if gain is None:
+        return "nearly" if stability.is_stable else "continue"
+    if gain.value < SMALL_GAIN and stability.is_stable:
+        return "stop"
+    return "nearly" if gain.value < SMALL_GAIN or stability.is_stable else "continue"
+
+
+def describe_stability(found: StabilizingPredictions) -> str:
+    """Say how much the last models agree."""
+    if found.kappa is None or found.n_models < WINDOW:
+        return f"Too few fits to say whether predictions still change: {found.n_models} of {WINDOW}."
+    what = "hardly change any more" if found.is_stable else "still change"
+    return (
+        f"Predictions {what}: the agreement of the last {WINDOW} models with the one before each is {found.kappa:.3f} "
+        f"(kappa; {found.threshold} counts as stable)."
+    )
+
+
+def describe_gain(gain: ExpectedGain) -> str:
+    """Say what more labels are expected to add."""
+    if gain.next_batch is None or gain.by_doubling is None:
+        return f"How much more labels would add is unknown. {gain.measured_on}"
+    double = gain.by_doubling
+    return (
+        f"The next {gain.n_labels} labels are expected to add {points_of(gain.next_batch)} of accuracy, and twice as "
+        f"many labels as now {points_of(double.value)} (between {100 * double.low:.1f} and {100 * double.high:.1f})."
+    )
+
+
+def points_of(share: float) -> str:
+    """Return a share in percentage points."""
+    return f"{100 * share:.1f} points"
+
+
+def describe_accuracy(project: Project, evaluation: Evaluation) -> str:
+    """Say how good the model is, on the held-out set if there is one."""
+    if project.test_score is not None:
+        return f"The model is right about {100 * project.test_score.accuracy:.1f} % of the held-out set."
+    if evaluation.accuracy is None:
+        return f"The accuracy is unknown. {evaluation.reason}"
+    low, high = 100 * evaluation.accuracy.low, 100 * evaluation.accuracy.high
+    return (
+        f"The model is right about {100 * evaluation.accuracy.value:.1f} % of the pool (95 % interval: {low:.1f} to "
+        f"{high:.1f} %)."
+    )
+
+
+def warnings(project: Project, evidence: Evidence) -> list[str]:
+    """Say what is better done before more labels, or before trusting the verdict."""
+    found = []
+    counts = zip(project.classes, project.class_counts, strict=True)
+    rare = [quote_label(label) for label, n in counts if n < MIN_OF_CLASS]
+    if rare:
+        more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
+        found.append(f"Classes with fewer than {MIN_OF_CLASS} labels: {', '.join(rare[:5])}{more}.")
+    if evidence.n_suspects > MANY_SUSPECTS * project.n_labeled:
+        share = 100 * evidence.n_suspects / project.n_labeled
+        found.append(
+            f"Labels that are probably wrong: {evidence.n_suspects} ({share:.0f} %). Check suspect_labels first."
+        )
+    if project.n_labels_since_fit:
+        found.append(f"Labels that the model has not seen yet: {project.n_labels_since_fit}.")
+    return found
