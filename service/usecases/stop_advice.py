@@ -20,7 +20,7 @@ THRESHOLD = 0.99
 WINDOW = 3
 """Number of kappas in the mean."""
 
-SMALL_GAIN = 0.01
+SMALL_GAIN = 0.02
 """The gain of accuracy by twice the labels below which more labels are not worth it."""
 
 MANY_SUSPECTS = 0.05

@@ -8,7 +8,7 @@ from service.http.schemas.base import BaseSchema, RawField, named
 from service.http.schemas.evaluation import EvaluationSchema
 from service.http.schemas.fields import SAMPLE_ID_OR_NULL
 from service.http.schemas.label_fields import LABEL
-from service.http.schemas.responses import AnnotatorSchema, count, described, listed, many, or_null, string
+from service.http.schemas.responses import AnnotatorRecordSchema, count, described, listed, many, or_null, string
 from service.usecases.expected_gain import RESAMPLES
 from service.usecases.stop_advice import Verdict
 
@@ -81,7 +81,7 @@ class ReportSchema(BaseSchema):
     stabilizing_predictions = described(StabilizingPredictionsSchema, "Whether predictions still change.")
     expected_gain = described(ExpectedGainSchema, "What the next batch is expected to add.")
     classes = listed(ClassCountSchema, "The balance of the classes.")
-    annotators = listed(AnnotatorSchema, "The annotators, as in `GET /projects/{project_id}/annotators`.")
+    annotators = listed(AnnotatorRecordSchema, "The annotators, as in `GET /projects/{project_id}/annotators`.")
     evaluation = described(EvaluationSchema, "The same as `GET /projects/{project_id}/evaluation`.")
     labels_per_day = listed(LabelDaySchema, "The last 100 days with labels, oldest first.")
     suspect_labels = listed(
