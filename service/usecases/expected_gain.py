@@ -61,7 +61,7 @@ class ExpectedGain:
 
 
 def expect_gain(project: Project, X: Features, medians: Medians | None = None) -> ExpectedGain:
-    """Return the gain that is expected of a project; X (l, d) are its labelled rows, `medians` (d,) those of the pool."""
+    """Return the gain that is expected of a project; X (l, d) are its labelled rows."""
     rng = np.random.default_rng([project.random_state, project.labels_revision])
     found = scores_on_held_out(project, rng)
     measured_on = ON_HELD_OUT
