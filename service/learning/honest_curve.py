@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from service.compute.deadline import check_deadline
 from service.errors import FitFailed
+from service.learning.folds import FOLD_ROWS, assign_folds
 from service.learning.models import Classifier, predict_codes
 from service.learning.pool import Features
-from service.learning.weigh_votes import FOLD_ROWS, assign_folds
 
 FitModel = Callable[[Features, NDArray[np.int32]], Classifier]
 """Fits a model to rows (n, d) and their class codes (n,), or raises FitFailed."""
