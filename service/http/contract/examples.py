@@ -430,6 +430,29 @@ STORY = (
         f"7,,,true,ada,{QUERY_ID},{AT},,\r\n",
     ),
     Example(
+        "list_project_samples",
+        "The first three samples",
+        200,
+        path=PROJECT_PATH,
+        query={"limit": "3"},
+        reply={
+            "samples": [
+                {"index": 0, "id": None, "status": "labeled", "label": "setosa"},
+                {"index": 1, "id": None, "status": "unlabeled", "label": None},
+                {"index": 2, "id": None, "status": "labeled", "label": "versicolor"},
+            ],
+            "next": 2,
+        },
+    ),
+    Example(
+        "list_project_samples",
+        "The skipped samples",
+        200,
+        path=PROJECT_PATH,
+        query={"status": "skipped"},
+        reply={"samples": [{"index": 7, "id": None, "status": "skipped", "label": None}], "next": None},
+    ),
+    Example(
         "list_project_annotators",
         "All annotators",
         200,

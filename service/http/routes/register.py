@@ -23,6 +23,7 @@ from service.http.routes import (
     predictions,
     projects,
     query,
+    samples,
     transfer,
 )
 from service.http.routes.context import Context
@@ -34,6 +35,7 @@ OPERATIONS = Contract(
         label.operations,
         projects.operations,
         classes.operations,
+        samples.operations,
         predictions.operations,
         evaluation.operations,
         evidence.operations,

@@ -25,6 +25,7 @@ from service.http.body.limits import MAX_URL_LENGTH
 from service.http.schemas.base import JsonSchema, Rule, named
 from service.learning.pool import StagedMatrix
 from service.learning.texts import MAX_TEXT_LENGTH
+from service.usecases.samples import SAMPLES_OF_STATUS
 
 MAX_MEMBERS = 100
 
@@ -296,6 +297,7 @@ def refuse_broken_text(column: NDArray[Any]) -> None:
         raise ValidationError("has text that is not valid Unicode")
 
 
+SAMPLE_STATUS = one_of(*SAMPLES_OF_STATUS).named("SampleStatus", "Whether a sample has a label or was skipped.")
 SAMPLE_ID = named(
     "SampleId",
     "A string of 1 to 256 characters or a 64-bit integer; one type per project.",

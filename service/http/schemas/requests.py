@@ -347,6 +347,19 @@ class PageSchema(BaseSchema):
     after = RuleField(fields.pattern(PROJECT_ID), "The last name of the previous page.")
 
 
+class SamplePageSchema(BaseSchema):
+    """A page of a project's samples."""
+
+    limit = RuleField(
+        fields.integer_text(1, label_fields.MAX_RECORDS), "Largest number of samples on the page.", load_default=1_000
+    )
+    after = RuleField(fields.integer_text(0, INT64_MAX), "The last index of the previous page.")
+    status = RuleField(
+        fields.SAMPLE_STATUS,
+        "Only samples of this status; default: all.",
+    )
+
+
 class EventPageSchema(BaseSchema):
     """A page of a project's events."""
 

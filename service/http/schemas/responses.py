@@ -9,7 +9,7 @@ from marshmallow import fields
 from service.domain.events import KINDS
 from service.domain.project import format_time
 from service.http.schemas.base import BaseSchema, JsonSchema, RawField, named
-from service.http.schemas.fields import SAMPLE_ID, SAMPLE_ID_OR_NULL
+from service.http.schemas.fields import SAMPLE_ID, SAMPLE_ID_OR_NULL, SAMPLE_STATUS
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
 from service.usecases.explain import MAX_CANDIDATES
 
@@ -365,6 +365,22 @@ class LabelListSchema(BaseSchema):
 
     labels = listed(LabelRecordSchema, "In order of their samples.")
     next = RawField(or_null("string"), "Send it as `after` for the next page; null on the last.")
+
+
+class SampleSchema(BaseSchema):
+    """A sample of the pool."""
+
+    index = count("Its position in the pool.")
+    id = RawField(SAMPLE_ID_OR_NULL, "Its id; null without ids.")
+    status = RawField(SAMPLE_STATUS.schema, "Whether it has a label or was skipped.")
+    label = RawField(LABEL_OR_NULL, "The label that is trained on; null without one.")
+
+
+class SamplePageReplySchema(BaseSchema):
+    """A page of a project's samples."""
+
+    samples = listed(SampleSchema, "In the order of the pool.")
+    next = RawField(or_null("integer"), "Send it as `after` for the next page; null on the last.")
 
 
 class GivenLabelsSchema(BaseSchema):
