@@ -14,6 +14,7 @@ SERVICE = Path(__file__).parent.parent / "service"
 
 # A module may import from the rungs above its own, and from its own package.
 LAYERS = [
+    ("client",),
     ("errors", "settings", "demo"),
     ("domain", "telemetry"),
     ("compute",),

@@ -1,6 +1,6 @@
 """The demo: compares active queries with random ones, over HTTP, and plots both. Needs the extra `demo`.
 
-It uses only the HTTP API: copy `client.py`, and `run_comparison` in `comparisons.py`, into a labeling tool.
+It uses the service by `service.client`; `run_comparison` in `comparisons.py` shows the loop of a labeling tool.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from service.demo.client import Client, ServiceError
+from service.client import Client, ServiceError
 from service.demo.comparisons import COMPARISONS
 from service.demo.measurement import measure_comparison
 from service.demo.report import LEGEND, as_json, describe_comparison, draw_curves, format_table, summarize

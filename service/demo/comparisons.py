@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,24 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import train_test_split
 
-from service.demo.client import Client, Matrix, Progress
+from service.client import Client
 
 Labels = NDArray[np.int64]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Number of labels of a project, and its model's accuracy on the held-out rows (NaN without a model)."""
+
+    n_labeled: int
+    accuracy: float
+
+    @classmethod
+    def of(cls, reply: Mapping[str, Any]) -> Progress:
+        """Return the progress in a reply to /fit or /label."""
+        score = reply["test_score"]
+        return cls(reply["n_labeled"], score["accuracy"] if score else float("nan"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,15 +81,13 @@ def run_comparison(
     truth: list[int] = start.y.tolist()
     known = [*truth[: start.n_labeled], *[None] * (len(truth) - start.n_labeled)]
     # Each query is determined by the project's seed and labels, so a run can be repeated.
-    steps = [
-        client.fit(
-            project_id, start.X, known, start.X_test, start.y_test.tolist(), comparison.estimator, random_state=run.seed
-        )
-    ]
+    held_out = {"X_test": start.X_test, "y_test": start.y_test}
+    project = client.fit(project_id, start.X, known, **held_out, estimator=comparison.estimator, random_state=run.seed)
+    steps = [Progress.of(project)]
     try:
-        for _ in range(run.n_queries):
-            indices = client.query(project_id, run.strategy, comparison.batch_size)
-            steps.append(client.label(project_id, {index: truth[index] for index in indices}))
+        for batch in islice(client.batches(project_id, comparison.batch_size, strategy=run.strategy), run.n_queries):
+            labeled = client.label(project_id, {index: truth[index] for index in batch.indices})
+            steps.append(Progress.of(labeled))
             after_query()
     finally:
         client.delete(project_id)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import click
 import numpy as np
 
-from service.demo.client import Client, Matrix, Progress
-from service.demo.comparisons import Comparison, Labels, Run, run_comparison
+from service.client import Client
+from service.demo.comparisons import Comparison, Labels, Matrix, Progress, Run, run_comparison
 
 CLIENT_THREADS = 4
 RANDOM_QUERY_FACTOR = 2

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.demo.client import Client, ServiceError
+from service.client import Client, ServiceError
 
 START_SECONDS = 30.0
 STOP_SECONDS = 40.0
@@ -42,7 +42,7 @@ def run_service() -> Iterator[str]:
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            wait_until_ready(Client(url), process)
+            wait_until_ready(Client(url, retries=0), process)
             yield url
         except ServiceError as error:
             tail = log.read_text(errors="replace")[-2000:].strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -14,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.demo import client as copied
-from service.demo.client import Client, Progress, ServiceError
-from service.demo.comparisons import COMPARISONS, digits, yardstick
+from service.client import Client, ServiceError
+from service.demo.comparisons import COMPARISONS, Progress, digits, yardstick
 from service.demo.measurement import Curves, Outcome, measure_comparison
 from service.demo.report import format_labels_saved, format_table, percent, summarize
 from service.demo.serving import run_service
@@ -94,18 +92,6 @@ def test_the_demo_deletes_its_projects(serve: Callable[..., Service]) -> None:
     with pytest.raises(ServiceError, match=r"POST /query: 422 .*'entropi' is not a strategy.*'entropy'"):
         measure_comparison(client, replace(COMPARISONS[0], strategy="entropi"), n_seeds=2)
     assert client.send("GET", "/projects")["projects"] == []
-
-
-def test_the_client_imports_only_numpy() -> None:
-    nodes = [node for node in ast.walk(ast.parse(Path(copied.__file__).read_text())) if isinstance(node, ast.stmt)]
-    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert {module.split(".")[0] for module in modules} - sys.stdlib_module_names == {"numpy"}
-
-
-def test_a_url_without_a_scheme_is_an_error() -> None:
-    with pytest.raises(ServiceError, match="http://"):
-        Client("localhost:8000")
 
 
 def test_a_service_that_does_not_start_shows_its_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from werkzeug.exceptions import Forbidden
 from service.app import create_app
 from service.auth.keyfile import change_keys
 from service.auth.keys import Caller, Keys, Role, new_key, new_token
-from service.demo.client import Client
+from service.client import Client
 from service.http import docs
 from service.http.contract.operations import Operation
 from service.http.middleware import auth
@@ -440,7 +440,7 @@ def test_bodies_without_a_key_are_not_read_and_keys_reload(
         assert n_taken < 2**24, "more than a socket holds was taken from a stranger"
     assert {path.name for path in (tmp_path / "data/staging").iterdir()} <= {"lock"}
 
-    Client(f"http://127.0.0.1:{service.port}", key=token).fit("p", np.eye(2), [0, 1], np.eye(2), [0, 1], LOGISTIC, 0)
+    Client(f"http://127.0.0.1:{service.port}", token).fit("p", np.eye(2), [0, 1], estimator=LOGISTIC)
     bearer = f"Authorization: Bearer {token}"
     assert exchange(service.port, "GET /projects HTTP/1.1", bearer)[0].startswith(b"HTTP/1.1 200 ")
     assert exchange(service.port, "GET /projects HTTP/1.1", bearer, bearer)[0].startswith(b"HTTP/1.1 401 ")
