@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 STOP_SET_ROWS = 2_000
 """Maximum number of rows on which successive models are compared (Bloodgood & Vijay-Shanker 2009)."""
 
-ESTIMATED_MODELS = ("logistic_regression", "gaussian_nb")
-ESTIMATED_CELLS = 2**16
-"""The estimators, and the largest number of labelled cells x classes, whose accuracy is estimated at each fit."""
+ESTIMATED_MODELS = ("auto", "logistic_regression", "gaussian_nb")
+ESTIMATED_CELLS = 2**20
+"""The estimators, and the largest number of labelled cells x classes, whose accuracy is estimated at a fit."""
 
-ESTIMATED_GROWTH = 0.2
+ESTIMATED_GROWTH = 0.3
 """By how much the number of labelled samples must change before the next estimate, which takes five fits."""
 
 

@@ -28,7 +28,7 @@ class CurvePointSchema(BaseSchema):
     test_score = test_score_field()
     estimate = estimate(
         "The accuracy of `GET /projects/{project_id}/evaluation` at that time. Null with fewer than 20 uniform "
-        "samples, with less than 20 % more labels than at the last estimate, or where five more fits would delay the "
+        "samples, with less than 30 % more labels than at the last estimate, or where five more fits would delay the "
         "reply."
     )
     batch_accuracy = RawField(
