@@ -522,6 +522,7 @@ def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> 
         choice("weights", "uniform", ("uniform", "distance"), "'distance' weighs a neighbour by 1 / its distance."),
         choice("metric", "euclidean", ("euclidean", "manhattan", "cosine"), "Distance between two rows."),
     ),
+    scale=True,
     prepare=squarable,
 )
 def k_neighbors(params: Parameters, random_state: int, shape: TrainingShape) -> Any:

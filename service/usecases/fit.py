@@ -48,7 +48,7 @@ from service.usecases.uploads import (
     target_files,
 )
 
-DEFAULT_ESTIMATOR = "logistic_regression"
+DEFAULT_ESTIMATOR = "auto"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

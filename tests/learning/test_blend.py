@@ -76,6 +76,16 @@ def test_many_labels_do_not_make_the_trees_grow_without_bound():
     assert max(tree.get_n_leaves() for tree in forest.estimators_) <= 4000
 
 
+def test_it_is_the_estimator_of_a_project_that_names_none(client):
+    pool = {"X": line_pool(), "y": end_labels()}
+    made = client.post("/fit", json={"project_id": "p", **pool}).json
+    assert made["estimator"] == {"name": "auto", "params": dict(resolve_estimator("auto", {}).params)}
+    post(client, "/fit", project_id="p", estimator="gaussian_nb")
+    assert post(client, "/fit", project_id="p")["estimator"]["name"] == "gaussian_nb"
+    replaced = client.post("/fit", json={"project_id": "p", "replace": True, **pool}).json
+    assert replaced["estimator"]["name"] == "auto"
+
+
 def test_a_model_without_trees_says_so_wherever_it_is_used(client):
     why = (
         "auto is scaled logistic_regression alone: 10 trees would take about 2.1e-06 s of one core to score 20 samples"

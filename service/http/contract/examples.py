@@ -41,7 +41,17 @@ class Example:
 
 NO_NOTES: Json = {"notes": []}
 FLOWERS = [[1.4, 0.2], [1.3, 0.2], [4.7, 1.4], [4.5, 1.5], [1.5, 0.3], [4.9, 1.5], [3.0, 0.8], [2.5, 0.6]]
-LOGISTIC = {"name": "logistic_regression", "params": {"C": 1.0, "max_iter": 1000, "class_weight": None, "scale": False}}
+AUTO = {
+    "name": "auto",
+    "params": {
+        "C": 1.0,
+        "max_iter": 1000,
+        "n_estimators": 100,
+        "pass_seconds": 15.0,
+        "class_weight": None,
+        "scale": True,
+    },
+}
 REQUEST_ID = "5e3c1b0e2f7c4a1d9b8a7c6d5e4f3a2b"
 QUERY_ID = "0f6d1c52a1f34b1c8a55c1c7f0f1d2e3"
 DATE = "2026-01-05"
@@ -75,7 +85,7 @@ def project(version: int, **changes: Json) -> Json:
         "n_skipped": 0,
         "classes": ["setosa", "versicolor"],
         "class_counts": [1, 1],
-        "estimator": LOGISTIC,
+        "estimator": AUTO,
         "consensus": "crowdlab",
         "skips_to_drop": 1,
         "similar_labels": "refuse",
@@ -84,7 +94,7 @@ def project(version: int, **changes: Json) -> Json:
         "model_version": 1,
         "model_reason": None,
         "n_labels_since_fit": 0,
-        "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.2821},
+        "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.1451},
         "fit": {"due": False, "running_since": None, "last_error": None},
         "created_at": AT,
         "updated_at": AT,
@@ -240,7 +250,7 @@ STORY = (
         "The next two samples",
         200,
         body={"project_id": "flowers", "batch_size": 2, "strategy": "margin"},
-        reply=query_reply([6, 7], [0.9825, 0.7851], "margin"),
+        reply=query_reply([6, 7], [0.984, 0.7027], "margin"),
     ),
     Example(
         "query_project",
@@ -256,8 +266,8 @@ STORY = (
                 {
                     "chosen_by": "strategy",
                     "predicted_label": "setosa",
-                    "probabilities": [0.5088, 0.4912],
-                    "scores": {"least_confidence": 0.4912, "margin": 0.9825, "ratio": 0.9655, "entropy": 0.9998},
+                    "probabilities": [0.508, 0.492],
+                    "scores": {"least_confidence": 0.492, "margin": 0.984, "ratio": 0.9686, "entropy": 0.9998},
                     "nearest_labeled": {"index": 0, "id": None, "label": "setosa", "distance": 1.7088},
                     "cluster": {"n_candidates": 6, "n_looked_at": 6, "share": 1.0},
                 }
@@ -269,7 +279,7 @@ STORY = (
         "A sample leased to an annotator",
         200,
         body={"project_id": "flowers", "strategy": "margin", "annotator": "ada", "lease_seconds": 600},
-        reply=query_reply([6], [0.9825], "margin", lease_expires_at=TEN_MINUTES_LATER),
+        reply=query_reply([6], [0.984], "margin", lease_expires_at=TEN_MINUTES_LATER),
     ),
     Example("list_project_leases", "All leases", 200, path=PROJECT_PATH, reply={"leases": [LEASE]}),
     Example(
@@ -357,7 +367,7 @@ STORY = (
             "n_skipped": 1,
             "model_version": 2,
             "n_labels_since_fit": 0,
-            "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.3272},
+            "test_score": {"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.1308},
         },
     ),
     Example(
@@ -387,7 +397,7 @@ STORY = (
             class_counts=[1, 2],
             estimator={
                 "name": "k_neighbors",
-                "params": {"n_neighbors": 1, "weights": "uniform", "metric": "euclidean", "scale": False},
+                "params": {"n_neighbors": 1, "weights": "uniform", "metric": "euclidean", "scale": True},
             },
             model_version=3,
             test_score={"accuracy": 1.0, "balanced_accuracy": 1.0, "f1_macro": 1.0, "log_loss": 0.0},

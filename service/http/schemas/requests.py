@@ -136,7 +136,7 @@ class FitSchema(BaseSchema):
     )
     estimator = RuleField(
         fields.estimator().documented(oneOf=[ESTIMATOR_NAME, ESTIMATOR_REQUEST]),
-        "An estimator's name, or its name and parameters; see GET /estimators.",
+        "An estimator's name, or its name and parameters; see GET /estimators. Without it, a new project has `auto`.",
     )
     consensus = RuleField(
         fields.one_of(*get_args(ConsensusMethod)).named(
