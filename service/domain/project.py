@@ -84,7 +84,7 @@ class ModelRef:
 
     `held_out` is the number of the held-out set that it was scored on, None without one. `consensus` is that of the
     votes that it was fitted to, None if there were none to weigh. `reason` says why the estimator left a part of the
-    model out, None if it did not.
+    model out, None if it did not; `notes` say what in the features and labels makes the model worse.
     Terms of texts were weighted by the first `n_texts` texts of the pool, all there were; None for a pool of numbers.
     """
 
@@ -98,6 +98,7 @@ class ModelRef:
     consensus: Consensus | None = None
     reason: str | None = None
     n_texts: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

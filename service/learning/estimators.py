@@ -167,6 +167,12 @@ def with_imputation(model: Any, medians: Medians) -> Pipeline:
     return make_pipeline(FunctionTransformer(fill_missing, kw_args={"medians": medians}), *steps)
 
 
+def is_unscaled_linear(spec: EstimatorSpec) -> bool:
+    """Whether an estimator is linear in the features, or partly, and does not scale them."""
+    is_linear = spec.name in ("auto", "logistic_regression") or spec.params.get("kernel") == "linear"
+    return is_linear and not spec.params["scale"]
+
+
 def kind_of(model: object) -> EstimatorKind | None:
     """Return the kind whose `model_type` a fitted model has, or None."""
     last = model[-1] if isinstance(model, Pipeline) else model

@@ -154,7 +154,7 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         new_keys = {"skips_to_drop": 1, "feature_names": None, "similar_labels": "refuse"}
         record = {**record, "changed_since_fit": changed, **new_keys}
     if written < 4:
-        record = {**OF_SCHEMA_4, **record, "model": model and {"n_texts": None, **model, "reason": None}}
+        record = {**OF_SCHEMA_4, **record, "model": model and {"n_texts": None, **model, "reason": None, "notes": []}}
         changed = record["changed_since_fit"]
         # Which of them were labelled before is unknown, so the next fit is not measured on any.
         relabeled = np.empty(0, np.int64) if changed is None else changed
@@ -198,6 +198,7 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "crowd": model.consensus and from_consensus(model.consensus),
         "reason": model.reason,
         "n_texts": model.n_texts,
+        "notes": list(model.notes),
     }
 
 
@@ -215,6 +216,7 @@ def to_model(plain: dict[str, Any]) -> ModelRef:
                 **plain,
                 "estimator": to_spec(plain["estimator"]),
                 "test_score": None if score is None else TestScore(*score),
+                "notes": tuple(plain["notes"]),
                 "crowd": plain["crowd"] and Consensus(**to_fields(plain["crowd"])),
             }
         )

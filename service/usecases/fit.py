@@ -124,8 +124,8 @@ def notes_on(request: FitRequest, project: Project) -> list[str]:
         notes += notes_on_columns("/X", request.X, request.feature_names or request.X.names)
     if request.held_out is not None and isinstance(request.held_out.X, StagedRows):
         notes += notes_on_columns("/X_test", request.held_out.X, None)
-    if project.model is not None and project.model.reason is not None:
-        notes.append(project.model.reason)
+    if project.model is not None:
+        notes += [*filter(None, [project.model.reason]), *project.model.notes]
     return notes
 
 

@@ -14,6 +14,7 @@ from service.domain.labels import SampleLabels
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
+from service.learning.advice import notes_on_fit
 from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import fit, why_reduced
 from service.learning.missing_values import Medians
@@ -68,6 +69,7 @@ def train(snapshot: Snapshot) -> TrainedModel:
         test_score=score,
         consensus_method=project.consensus_method,
         consensus=consensus,
+        notes=notes_on_fit(project.estimator, *given, project.classes),
         reason=why_reduced(project.estimator, *given, project.n_samples),
         n_texts=project.n_texts,
     )

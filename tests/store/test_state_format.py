@@ -52,6 +52,7 @@ FULL = Project(
         TestScore(0.5, 0.25, 0.125, 2.0),
         consensus=CROWD,
         reason="auto is linear",
+        notes=("few labels",),
     ),
     last_model=6,
     last_file=5,
@@ -138,8 +139,8 @@ def test_a_state_of_the_first_schema_is_read_with_defaults():
     written = {**to_record(FULL), "schema_version": 1}
     for later in (*OF_LATER_SCHEMAS, "changed_since_fit", "relabeled_since_fit", "learning_curve"):
         del written[later]
-    del written["model"]["consensus"], written["model"]["crowd"], written["model"]["reason"]
-    model = replace(FULL.model, consensus_method="crowdlab", consensus=None, reason=None)
+    del written["model"]["consensus"], written["model"]["crowd"], written["model"]["reason"], written["model"]["notes"]
+    model = replace(FULL.model, consensus_method="crowdlab", consensus=None, reason=None, notes=())
     lacks = {"relabeled_since_fit": np.empty(0, np.int64), "learning_curve": LearningCurve(), "changed_since_fit": None}
     lacks |= {"checksums": {}, "event_log": None, "fit_asked": None, "fit_error": None, "consensus_method": "crowdlab"}
     assert plain(from_record(written)) == plain(replace(FULL, model=model, **lacks))

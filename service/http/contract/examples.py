@@ -40,6 +40,7 @@ class Example:
 
 
 NO_NOTES: Json = {"notes": []}
+FEW_LABELS = "classes with fewer than two labels, which the model can hardly learn"
 FLOWERS = [[1.4, 0.2], [1.3, 0.2], [4.7, 1.4], [4.5, 1.5], [1.5, 0.3], [4.9, 1.5], [3.0, 0.8], [2.5, 0.6]]
 AUTO = {
     "name": "auto",
@@ -103,8 +104,8 @@ def project(version: int, **changes: Json) -> Json:
 
 
 def noted_project(version: int, **changes: Json) -> Json:
-    """Return the same as the reply to a request that there is nothing to note on."""
-    return project(version, **changes) | NO_NOTES
+    """Return the same as the reply to a request, without notes unless given."""
+    return NO_NOTES | project(version, **changes)
 
 
 def record(index: int, label: str | None, annotator: str | None = None, query_id: str | None = None) -> Json:
@@ -232,7 +233,7 @@ STORY = (
             "X_test": [[1.6, 0.2], [4.4, 1.3]],
             "y_test": ["setosa", "versicolor"],
         },
-        reply=noted_project(1),
+        reply=noted_project(1, notes=[f'{FEW_LABELS}: "setosa" (1), "versicolor" (1)']),
     ),
     Example(
         "fit_project",
@@ -391,6 +392,7 @@ STORY = (
         body={"project_id": "flowers", "estimator": {"name": "k_neighbors", "params": {"n_neighbors": 1}}},
         reply=noted_project(
             4,
+            notes=[f'{FEW_LABELS}: "setosa" (1)'],
             n_labeled=3,
             n_unlabeled=4,
             n_skipped=1,
@@ -508,8 +510,8 @@ STORY = (
         reply={
             "bias": CURVE_BIAS,
             "points": [
-                curve_point(1, 2, log_loss=0.2821),
-                curve_point(2, 3, log_loss=0.3272, batch_accuracy=0.0),
+                curve_point(1, 2, log_loss=0.1451),
+                curve_point(2, 3, log_loss=0.1308, batch_accuracy=0.0),
                 curve_point(3, 3, log_loss=0.0),
             ],
         },
