@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.domain.labels import Label
 
@@ -25,6 +25,10 @@ class Columns:
         return {role: name for role in ROLES if (name := getattr(self, role)) is not None}
 
 
+NO_COLUMNS = Columns()
+"""Columns of which nothing is known: all are features."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableContext:
     """What is known about the tables of a request before they are read.
@@ -33,6 +37,6 @@ class TableContext:
     CSV, 1 may be text.
     """
 
-    columns: Columns = field(default_factory=Columns)
+    columns: Columns = NO_COLUMNS
     classes: Sequence[Label] = ()
     id_type: type | None = None

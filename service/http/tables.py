@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from marshmallow import ValidationError
@@ -11,9 +12,12 @@ from marshmallow import ValidationError
 from service.domain.columns import Columns, TableContext
 from service.errors import InvalidRequest
 from service.http.body.formats.cells import read_ids, read_labels
+from service.http.body.formats.records import RecordTable, read_list
 from service.http.body.formats.tables import TableFile
 from service.http.body.limits import COLUMNS as COLUMN_FIELDS
+from service.http.body.limits import Limits
 from service.http.schemas import fields
+from service.store.staging import Staging
 
 FIELDS = {"X": {"id": "ids", "label": "y"}, "X_test": {"label": "y_test"}}
 """The fields of a request that columns of its tables are, by the matrix and the role of the column."""
@@ -22,16 +26,27 @@ ADVICE = 'say what each column is: "columns": {"features": [names], "id": name, 
 
 COLUMNS = fields.columns()
 
+Table = TableFile | RecordTable
 
-def read_tables(document: Mapping[str, Any], context_of: Callable[[], TableContext] | None = None) -> dict[str, Any]:
+
+def read_arrays(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with its tables read, whose columns are all features. Raises InvalidRequest."""
+    return {name: value.read() if isinstance(value, Table) else value for name, value in document.items()}
+
+
+def read_tables(
+    document: Mapping[str, Any], context_of: Callable[[], TableContext], limits: Limits, staging: Staging
+) -> dict[str, Any]:
     """Return a document with its tables read; columns that are ids or labels become fields of their own.
 
-    Without `context_of` tables have only features. Raises InvalidRequest and ValidationError.
+    Matrices in JSON may be tables, too: lists of objects. Raises InvalidRequest and ValidationError.
     """
-    tables = {name: value for name, value in document.items() if isinstance(value, TableFile)}
+    tables: dict[str, Table] = {name: value for name, value in document.items() if isinstance(value, Table)}
+    for name in FIELDS:
+        value = document.get(name)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            tables[name] = RecordTable(name, partial(read_list, value), limits, staging)
     refuse_columns_without_table(document, tables)
-    if context_of is None:
-        return {**document, **{name: table.read() for name, table in tables.items()}}
     if not tables:
         return dict(document)
     context = context_of()
@@ -46,7 +61,7 @@ def read_tables(document: Mapping[str, Any], context_of: Callable[[], TableConte
     return document
 
 
-def read_table(table: TableFile, document: Mapping[str, Any], context: TableContext) -> dict[str, Any]:
+def read_table(table: Table, document: Mapping[str, Any], context: TableContext) -> dict[str, Any]:
     """Return the fields of a request that a table brings. Raises InvalidRequest."""
     named = context.columns.named
     fields_of = {role: field for role, field in FIELDS.get(table.field, {}).items() if role in named}
@@ -91,7 +106,7 @@ def columns_of(document: Mapping[str, Any]) -> Columns:
     return columns
 
 
-def read_role(table: TableFile, column: str, field: str, document: Mapping[str, Any]) -> Any:
+def read_role(table: Table, column: str, field: str, document: Mapping[str, Any]) -> Any:
     """Return the column that is a field of the request. Raises InvalidRequest."""
     if field in document:
         raise InvalidRequest.at(f"/{field}", f"was sent, but is the column {column!r} of {table.field}, too")

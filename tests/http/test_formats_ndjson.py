@@ -216,7 +216,7 @@ def samples(staging, data, content_type, **headers):
     with Flask(__name__).test_request_context(
         "/", method="POST", data=data, content_type=content_type, headers=headers
     ):
-        return read_samples(request, LIMITS, staging)
+        return read_samples(request, LIMITS, staging, {})
 
 
 def form(**parts):
@@ -252,7 +252,7 @@ def test_samples_are_read_from_json_forms_and_ndjson(staging, data, content_type
 
 def test_samples_of_another_media_type_are_refused(staging):
     with pytest.raises(UnsupportedMediaType, match="application/x-ndjson"):
-        samples(staging, b"", "text/csv")
+        samples(staging, b"", "text/plain")
 
 
 def test_a_config_must_be_an_object(staging):

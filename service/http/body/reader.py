@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from flask import Request
@@ -18,7 +18,7 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from service.domain.parameters import pointer_token, unknown_name
 from service.errors import FieldError, InvalidRequest
-from service.http.body.formats import csr, ndjson, npy, tables
+from service.http.body.formats import csr, ndjson, npy, records, tables
 from service.http.body.formats.spool import FileSink, Sink
 from service.http.body.limits import COLUMNS, MATRICES, Limits
 from service.http.body.multipart import PartEnd, PartHead, split_form
@@ -100,19 +100,80 @@ def open_npz_matrix(target: PartTarget) -> Sink:
 def open_table(kind: str, target: PartTarget) -> Sink:
     """Return a sink for a table of Arrow, Parquet or CSV, which is read later."""
     tables.check_library(target.pointer)
-    return tables.TableSink(
-        tables.TableFile(target.name, kind, target.staging.new_path(), target.limits, target.staging)
-    )
+    path = target.staging.new_path()
+    return tables.TableSink(path, tables.TableFile(target.name, kind, path, target.limits, target.staging))
+
+
+def open_record_lines(target: PartTarget) -> Sink:
+    """Return a sink for a table with an object per line, which is read later."""
+    path, max_line_bytes = target.staging.new_path(), target.limits.json_bytes
+    lines = partial(records.read_lines, path, max_line_bytes)
+    return tables.TableSink(path, records.RecordTable(target.name, lines, target.limits, target.staging))
 
 
 def open_line_matrix(target: PartTarget) -> Sink:
-    """Return a sink for a matrix with a row per line."""
-    return ndjson.LineMatrix(target.pointer, target.staging, target.limits.cells, target.limits.json_bytes)
+    """Return a sink for a matrix with a row, or a table with an object, per line."""
+
+    def choose(first: Any) -> Sink:
+        if isinstance(first, dict):
+            return open_record_lines(target)
+        return ndjson.LineMatrix(target.pointer, target.staging, target.limits.cells, target.limits.json_bytes)
+
+    return LineSink(choose, target.limits.json_bytes)
 
 
 def open_line_column(target: PartTarget) -> Sink:
-    """Return a sink for a column with a value per line."""
-    return target.file_sink(ndjson.read_values, target.limits.json_bytes)
+    """Return a sink for a column with a value, or an object with one, per line."""
+
+    def choose(first: Any) -> Sink:
+        if isinstance(first, dict):
+            return open_record_lines(target)
+        return target.file_sink(ndjson.read_values, target.limits.json_bytes)
+
+    return LineSink(choose, target.limits.json_bytes)
+
+
+class LineSink:
+    """A sink for JSON lines, of which the first one chooses the sink that takes them all."""
+
+    def __init__(self, choose: Callable[[Any], Sink], max_line_bytes: int) -> None:
+        self._choose = choose
+        self._lines = ndjson.Lines(max_line_bytes)
+        self._head: list[bytes] = []
+        self._sink: Sink | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        if self._sink is not None:
+            self._sink.write(data)
+            return
+        self._head.append(data)
+        line, line_break, _ = data.partition(b"\n")
+        if line_break:
+            self._open(self._lines.feed(line + line_break))
+        else:
+            self._lines.feed(data)
+
+    def close(self) -> Any:
+        """Return the value of the field, after the last bytes."""
+        if self._sink is None:
+            self._open(self._lines.end())
+        return cast(Sink, self._sink).close()
+
+    @property
+    def n_bytes_of_text(self) -> int:
+        """Bytes that are parsed as a whole."""
+        return self._sink.n_bytes_of_text if isinstance(self._sink, FileSink) else 0
+
+    def abandon(self) -> None:
+        """Close the files of an unfinished part."""
+        if self._sink is not None:
+            self._sink.abandon()
+
+    def _open(self, values: list[Any]) -> None:
+        self._sink = self._choose(values[0] if values else None)
+        self._sink.write(b"".join(self._head))
+        self._head.clear()
 
 
 OpenSink = Callable[[PartTarget], Sink]
@@ -164,20 +225,49 @@ def read_document(request: Request, limits: Limits, staging: Staging | None = No
     return read_json(request, limits)
 
 
-def read_samples(request: Request, limits: Limits, staging: Staging) -> dict[str, Any]:
-    """Read samples: a JSON object, a form (without `config` if need be), or NDJSON with a sample per line."""
-    refuse_media_type(request, JSON, MULTIPART, NDJSON, *ALSO_NDJSON)
+def read_samples(
+    request: Request,
+    limits: Limits,
+    staging: Staging,
+    config: Mapping[str, Any],
+    *,
+    needs_config: bool = False,
+    has_columns: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Read samples: a JSON object, a form, CSV, or JSON lines with a sample on each.
+
+    `config` has the other fields of a request whose body is CSV or lines. `has_columns` says whether the project knows
+    what the columns of its tables are.
+    """
+    refuse_media_type(request, JSON, MULTIPART, CSV, NDJSON, *ALSO_NDJSON)
     if request.mimetype == JSON:
         return read_json(request, limits)
     if request.mimetype == MULTIPART:
-        return read_form(request, limits, staging, needs_config=False)
-    records = ndjson.Records(staging, limits.cells, limits.json_bytes, limits.json_bytes)
+        return read_form(request, limits, staging, needs_config=needs_config)
+    target = PartTarget("X", limits, staging)
+
+    def choose(first: Any) -> Sink:
+        if "columns" not in config and is_sample(first, has_columns):
+            return ndjson.Records(staging, limits.cells, limits.json_bytes, limits.json_bytes)
+        return open_record_lines(target)
+
+    sink = open_table("csv", target) if request.mimetype == CSV else LineSink(choose, limits.json_bytes)
     try:
         for chunk in chunks_to_stage(request, limits, staging):
-            records.write(chunk)
-        return records.close()
+            sink.write(chunk)
+        found = sink.close()
     finally:
-        records.abandon()
+        sink.abandon()
+    return joined(config, found if isinstance(found, dict) else {"X": found}, "the query parameter 'config'")
+
+
+def is_sample(first: Any, has_columns: Callable[[], bool]) -> bool:
+    """Return whether the first line is a sample with features `x`, and not a row of a table."""
+    if not isinstance(first, dict):
+        return True
+    has_features = isinstance(first.get("x"), list) or isinstance(first.get("text"), str)
+    signs = [has_features, first.keys() <= set(ndjson.RECORD_FIELDS)]
+    return all(signs) or (any(signs) and not has_columns())
 
 
 def chunks_to_stage(request: Request, limits: Limits, staging: Staging) -> Iterator[bytes]:
@@ -253,7 +343,7 @@ class Part:
     @property
     def n_bytes_of_text(self) -> int:
         """Bytes of the part that are parsed as a whole."""
-        return self._sink.n_bytes_of_text if isinstance(self._sink, FileSink) else 0
+        return self._sink.n_bytes_of_text if isinstance(self._sink, FileSink | LineSink) else 0
 
     def abandon(self) -> None:
         """Close the files of the part after an error."""
@@ -288,11 +378,15 @@ def read_form(request: Request, limits: Limits, staging: Staging, *, needs_confi
     if not isinstance(config, dict):
         need = "is required: a JSON object" if needs_config else "must be a JSON object"
         raise InvalidRequest.at("/config", f"the part 'config' {need}, of type {JSON}")
-    problem = "was sent in the part 'config' and as a part of its own"
-    repeated = [FieldError(f"/{name}", problem) for name in parts.keys() & config]
+    return joined(config, parts, "the part 'config'")
+
+
+def joined(config: Mapping[str, Any], parts: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the fields of a config and the arrays beside it. Raises InvalidRequest for a field in both."""
+    repeated = [FieldError(f"/{name}", f"was sent in {source}, too") for name in parts.keys() & config.keys()]
     if repeated:
         raise InvalidRequest(repeated)
-    return config | parts
+    return {**config, **parts}
 
 
 def read_parts(request: Request, limits: Limits, staging: Staging) -> Generator[Part]:

@@ -23,7 +23,7 @@ from service.http.contract.operations import Operation, Reply, route_of_contract
 from service.http.csv_writer import SAFE_HEADER
 from service.http.docs import GUIDES
 from service.http.docs.curl import pretty
-from service.http.media_types import JSON, MULTIPART, NDJSON, YAML
+from service.http.media_types import CSV, JSON, MULTIPART, NDJSON, YAML
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
 from service.http.routes import OPERATIONS
@@ -288,6 +288,8 @@ def request_content(operation: Operation) -> dict[str, Any]:
             content[MULTIPART]["examples"] = forms
     if operation.lines:
         content[NDJSON] = {"schema": {**binary(NDJSON), "description": f"Each line is {operation.lines}."}}
+        table = "A table with a line of column names; `columns` says what they are."
+        content[CSV] = {"schema": {**binary(CSV), "description": table}}
     return content
 
 

@@ -12,6 +12,12 @@ from marshmallow import Schema
 
 from service.auth.keys import Role
 
+SAMPLE_LINES = (
+    'an object: {"x": [numbers], "id": id, "y": label or null} as in `X`, `ids` and `y`, or with "text": string '
+    'instead of "x", and with "url": string; or a row of a table: {"column": value}, and `columns` says what they are'
+)
+"""What the lines of a body of samples are."""
+
 View = Callable[..., ResponseReturnValue]
 
 
@@ -36,8 +42,8 @@ class Operation:
 
     `tag` is the group of endpoints that it belongs to. `role` is the lowest role that may call it; None = no key is
     needed. `parts` are the fields that may be parts of a form; the others are in its part `config`. With `lines` the
-    body may also be NDJSON, each line as this text says. `headers` are the request headers it reads. With `files` the
-    body is a file of one of these media types. An `optional` body may be left out.
+    body may also be CSV, or NDJSON, each line as this text says. `headers` are the request headers it reads. With
+    `files` the body is a file of one of these media types. An `optional` body may be left out.
     """
 
     method: str

@@ -15,15 +15,16 @@ from service.auth.keys import Role
 from service.domain.columns import TableContext
 from service.domain.project import PROJECT_ID
 from service.http.body.limits import COLUMNS, MATRICES
-from service.http.body.reader import read_document
-from service.http.contract.operations import Operations, Reply
+from service.http.body.reader import read_samples
+from service.http.contract.operations import SAMPLE_LINES, Operations, Reply
 from service.http.middleware import auth
 from service.http.middleware.etags import CONDITIONS
 from service.http.middleware.idempotency import read_preconditions
 from service.http.routes.context import current_context
 from service.http.routes.projects import project_response
+from service.http.routes.query_string import read_config
 from service.http.schemas import responses
-from service.http.schemas.requests import FitSchema, fit_request
+from service.http.schemas.requests import ConfigQuerySchema, FitSchema, fit_request
 from service.http.tables import read_tables
 from service.usecases import fit
 from service.usecases.columns import table_context
@@ -39,6 +40,8 @@ operations = Operations("Fit", "Create and train projects.")
     role=Role.ADMIN,
     body=FitSchema,
     parts=(*MATRICES, *COLUMNS),
+    lines=SAMPLE_LINES,
+    query=ConfigQuerySchema,
     replies={
         200: Reply("The project, trained again.", responses.NotedProjectSchema, etag=True),
         201: Reply("The new project.", responses.NotedProjectSchema, etag=True),
@@ -64,8 +67,8 @@ def fit_project() -> Response:
     context = current_context()
     in_background = prefers("respond-async")
     with context.store.stage() as staging:
-        document = read_document(request, context.limits, staging)
-        data = FIT.load(read_tables(document, lambda: table_context_of(document)))
+        document = read_samples(request, context.limits, staging, read_config(), needs_config=True)
+        data = FIT.load(read_tables(document, lambda: table_context_of(document), context.limits, staging))
         auth.check_may_write(data["project_id"])
         order = replace(fit_request(data, staging, context.limits), in_background=in_background)
         with nullcontext() if in_background else context.admission.enter():

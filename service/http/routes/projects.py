@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from flask import Response, request
 
 from service.auth.keys import Role
+from service.domain.columns import NO_COLUMNS
 from service.domain.project import Project
 from service.http.body.reader import read_samples
-from service.http.contract.operations import Operations, Reply
+from service.http.contract.operations import SAMPLE_LINES, Operations, Reply
 from service.http.media_types import JSON
 from service.http.middleware import auth
 from service.http.middleware.etags import CONDITIONS, with_etag
 from service.http.middleware.idempotency import read_preconditions
 from service.http.responses import empty_response, json_list, json_page, json_response
 from service.http.routes.context import current_context
-from service.http.routes.query_string import read_query
+from service.http.routes.query_string import read_config, read_query
 from service.http.schemas import responses
-from service.http.schemas.requests import AppendSchema, EventPageSchema, PageSchema, append_request
+from service.http.schemas.requests import AppendSchema, ConfigQuerySchema, EventPageSchema, PageSchema, append_request
 from service.http.tables import read_tables
 from service.usecases import annotators, append, projects
 from service.usecases.columns import table_context
@@ -83,8 +85,8 @@ def get_project(project_id: str) -> Response:
     role=Role.ADMIN,
     body=AppendSchema,
     parts=("X", "texts", "y", "ids", "urls"),
-    lines='an object: {"x": [numbers], "id": string, "y": label or null}, `id` and `y` as in `ids` and `y`; or with '
-    '"text": string in place of "x"; and with "url": string',
+    lines=SAMPLE_LINES,
+    query=ConfigQuerySchema,
     replies={200: Reply("The project with its larger pool.", responses.NotedProjectSchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 411, 412, 413, 415, 422, 503, 507),
@@ -97,8 +99,11 @@ def append_samples(project_id: str) -> Response:
     """
     context = current_context()
     with context.store.stage() as staging:
-        document = read_samples(request, context.limits, staging)
-        data = APPEND.load(read_tables(document, lambda: table_context(context.store, project_id)))
+        known = partial(table_context, context.store, project_id)
+        document = read_samples(
+            request, context.limits, staging, read_config(), has_columns=lambda: known().columns != NO_COLUMNS
+        )
+        data = APPEND.load(read_tables(document, known, context.limits, staging))
         order = append_request(project_id, data, staging, context.limits)
         with context.admission.enter() if is_heavy(order.X) else nullcontext():
             project = append.append_samples(

@@ -18,7 +18,7 @@ from service.http.responses import json_response
 from service.http.routes.context import current_context
 from service.http.schemas import responses
 from service.http.schemas.requests import QuerySchema, query_request
-from service.http.tables import read_tables
+from service.http.tables import read_arrays
 from service.usecases import leases, query, query_arrays
 
 QUERY, QUERY_REPLY = QuerySchema(), responses.QueryReplySchema()
@@ -56,7 +56,7 @@ def query_project() -> Response:
     if request.mimetype != MULTIPART:
         return answer_query(read_document(request, context.limits))
     with context.store.stage(durable=False) as staging:
-        return answer_query(read_tables(read_document(request, context.limits, staging)))
+        return answer_query(read_arrays(read_document(request, context.limits, staging)))
 
 
 def answer_query(document: dict[str, Any]) -> Response:

@@ -10,7 +10,11 @@ from marshmallow import Schema, ValidationError
 
 from service.domain.parameters import pointer_token
 from service.errors import InvalidRequest
+from service.http.media_types import JSON, MULTIPART
 from service.http.problems import flatten
+from service.http.schemas.requests import ConfigQuerySchema
+
+CONFIG = ConfigQuerySchema()
 
 
 def read_query(schema: Schema) -> dict[str, Any]:
@@ -25,3 +29,14 @@ def read_query(schema: Schema) -> dict[str, Any]:
     except ValidationError as error:
         raise InvalidRequest(flatten(error.messages)).with_prefix("/query") from None
     return data
+
+
+def read_config() -> dict[str, Any]:
+    """Return the fields in the query string beside a body of CSV or JSON lines. Raises InvalidRequest."""
+    if "config" not in request.args:
+        return {}
+    if request.mimetype in (JSON, MULTIPART):
+        problem = "is only for a body of CSV or JSON lines; put these fields into the body"
+        raise InvalidRequest.at("/query/config", problem)
+    config: dict[str, Any] = read_query(CONFIG)["config"]
+    return config

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import orjson
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
@@ -162,6 +163,21 @@ def json_object() -> Rule:
     return Rule(read, {"type": "object", "additionalProperties": True})
 
 
+def json_text() -> Rule:
+    """A JSON object, written as text -> dict."""
+
+    def read(value: Any) -> dict[str, Any]:
+        try:
+            found = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise ValidationError(f"is not JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise ValidationError("must be a JSON object")
+        return found
+
+    return Rule(read, {"type": "string"})
+
+
 def estimator() -> Rule:
     """An estimator's name, or an object with name and parameters; whether it exists is checked later."""
     parameters = json_object()
@@ -221,9 +237,18 @@ def features(*, nullable: bool = False) -> Rule:
     return matrix({int, float, bool}, named("FeatureValue", f"{text}.", {"type": ["number", "boolean"]}))
 
 
+def samples() -> Rule:
+    """Features, in JSON also as objects, which are turned to a table before they are read."""
+    rule = features(nullable=True)
+    record = named(
+        "SampleRecord", "A sample as an object: its columns by name.", {"type": "object", "additionalProperties": True}
+    )
+    return rule.documented(items={"anyOf": [rule.schema["items"], record]})
+
+
 def features_or_texts() -> Rule:
-    """A matrix as above, which may hold null, or a list of texts -> list."""
-    rows, strings = features(nullable=True), texts()
+    """Samples as above, or a list of texts -> list."""
+    rows, strings = samples(), texts()
 
     def read(value: Any) -> Any:
         is_text = isinstance(value, np.ndarray) or (isinstance(value, list) and value and isinstance(value[0], str))

@@ -110,7 +110,7 @@ class FitSchema(BaseSchema):
     """Create a project, or train it again."""
 
     project_id = project_id_field()
-    X = RuleField(fields.features(nullable=True), "The pool, n rows of d numbers. Required for a new project.")
+    X = RuleField(fields.samples(), "The pool, n rows of d numbers. Required for a new project.")
     y = RuleField(label_fields.label_list(unlabeled=True), "n labels, null = unlabelled.")
     missing_label = missing_label_field()
     texts = RuleField(fields.texts(), TEXTS + " X_test is then a list of texts, too.")
@@ -196,8 +196,7 @@ class AppendSchema(BaseSchema):
     """Append samples to a pool."""
 
     X = RuleField(
-        fields.features(nullable=True),
-        "The new samples, with as many columns as the pool. Required unless the pool is of texts.",
+        fields.samples(), "The new samples, with as many columns as the pool. Required unless the pool is of texts."
     )
     texts = RuleField(fields.texts(), "The new samples of a pool of texts, instead of X.")
     urls = RuleField(fields.urls(), "An address for each of them; required if the pool has addresses.")
@@ -338,6 +337,16 @@ class LabelListQuerySchema(BaseSchema):
     )
     after = RuleField(label_fields.vote_position(), "Start after this sample, or at `next` of the previous page.")
     safe = safe_field()
+
+
+class ConfigQuerySchema(BaseSchema):
+    """The fields beside a body that is a table."""
+
+    config = RuleField(
+        fields.json_text(),
+        "A JSON object with the other fields of the request, the same as the part `config` of a form; only with a body "
+        "of CSV or JSON lines.",
+    )
 
 
 class PageSchema(BaseSchema):

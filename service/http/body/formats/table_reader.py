@@ -27,6 +27,8 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from service.http.body.formats.wrong_tables import list_columns, no_features, wrong_feature
+
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 BLOCK_CELLS = 2**18
@@ -46,9 +48,6 @@ CSV_CONVERSION = re.compile(
 )
 
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
-
-MAX_LISTED = 20
-"""How many names an error lists."""
 
 INDEX_NAME = re.compile(r"__index_level_[0-9]+__")
 """What pandas names an index without a name."""
@@ -147,7 +146,7 @@ def choose_features(schema: Any, request: dict[str, Any]) -> tuple[list[int], di
     roles = {role: name for role, name in request["roles"].items() if name in names}
     for role in request["required"]:
         if role not in roles:
-            raise WrongValue("", f"{request['roles'][role]!r} is not a column; {list_names(names)}", role)
+            raise WrongValue("", f"{request['roles'][role]!r} is not a column; {list_columns(names)}", role)
     others = set(roles.values())
     if features is None:
         index = {name for name in index_names(schema) if name not in others}
@@ -156,19 +155,13 @@ def choose_features(schema: Any, request: dict[str, Any]) -> tuple[list[int], di
         index = set()
         chosen = [position_of(schema, name) for name in features]
     if not chosen:
-        raise WrongValue("", "has no columns" + (f" of features; {request['advice']}" if others else ""))
+        raise WrongValue("", no_features(request["advice"] if others else ""))
     header = {
         "names": feature_names(schema, chosen),
         "index_names": [name for name in names if name in index],
         "roles": list(roles),
     }
     return chosen, header
-
-
-def list_names(names: list[str]) -> str:
-    """Return a sentence with the names of columns, only the first if they are many."""
-    n_more = len(names) - MAX_LISTED
-    return "there are " + ", ".join(map(repr, names[:MAX_LISTED])) + (f" and {n_more} more" if n_more > 0 else "")
 
 
 def index_names(schema: Any) -> set[str]:
@@ -194,7 +187,7 @@ def position_of(schema: Any, name: str) -> int:
     positions: list[int] = schema.get_all_field_indices(name)
     if len(positions) != 1:
         problem = f"repeats column names: {name!r}"
-        raise WrongValue("", problem if positions else f"has no column {name!r}; {list_names(schema.names)}")
+        raise WrongValue("", problem if positions else f"has no column {name!r}; {list_columns(schema.names)}")
     return positions[0]
 
 
@@ -476,8 +469,7 @@ def number_dtype(name: str, kind: Any, advice: str) -> np.dtype[Any]:
     if pa.types.is_null(kind):
         return np.dtype(np.float32)
     if not is_number(kind):
-        problem = f"has a column {name!r} of {str(kind)[:64]}, and features are numbers or booleans"
-        raise WrongValue("", f"{problem}, or one column of lists of them" + (f"; {advice}" if advice else ""))
+        raise WrongValue("", wrong_feature(name, str(kind), advice))
     dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
     return dtype
 

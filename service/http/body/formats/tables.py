@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from werkzeug.exceptions import ServiceUnavailable
 
-from service.domain.columns import Columns
+from service.domain.columns import NO_COLUMNS, Columns
 from service.domain.labels import MAX_LABEL_LENGTH
 from service.errors import InvalidRequest
 from service.http.body.formats.spool import first_missing_in_rows
@@ -48,9 +48,6 @@ sys.path[:] = sys.argv[1:]
 from service.http.body.formats.table_reader import main
 main()
 """
-
-NO_COLUMNS = Columns()
-"""Columns whose names say nothing: all are features."""
 
 PIPE_BYTES = 2**20
 VALUE_BYTES = 64
@@ -104,15 +101,15 @@ class TableFile:
 class TableSink:
     """A sink that writes a table to a file, and returns it unread."""
 
-    def __init__(self, table: TableFile) -> None:
+    def __init__(self, path: Path, table: Any) -> None:
         self.table = table
-        self._spool = SpoolFile(table.path)
+        self._spool = SpoolFile(path)
 
     def write(self, data: bytes) -> None:
         """Write the next bytes."""
         self._spool.write(data)
 
-    def close(self) -> TableFile:
+    def close(self) -> Any:
         """Return the table."""
         self._spool.close()
         return self.table
@@ -181,11 +178,16 @@ def read_column(table: TableFile, name: str | None, pointer: str, max_length: in
             pieces.append(reader.read_array(frame) if "dtype" in frame else reader.read_values(frame))
             n_bytes += memory_of(pieces[-1])
             if n_bytes > max_bytes:
-                raise ValueError(f"takes more than {max_bytes} bytes of memory; AQ_MAX_BODY_BYTES allows no more")
+                raise ValueError(too_large(max_bytes))
     arrays = [piece for piece in pieces if isinstance(piece, np.ndarray)]
     if arrays and len(arrays) == len(pieces):
         return np.concatenate(arrays)
     return list(chain.from_iterable(p.tolist() if isinstance(p, np.ndarray) else p for p in pieces))
+
+
+def too_large(max_bytes: int) -> str:
+    """Return the error for a column that takes too much memory."""
+    return f"takes more than {max_bytes} bytes of memory; AQ_MAX_BODY_BYTES allows no more"
 
 
 def memory_of(values: NDArray[Any] | list[Any]) -> int:
