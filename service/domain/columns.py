@@ -1,4 +1,4 @@
-"""The columns of a table that a caller sends: which are features, and which hold ids, labels or texts."""
+"""The columns of a table that a caller sends: which are features, and which hold ids, labels, texts or addresses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 from service.domain.labels import Label
 
-ROLES = ("id", "label")
+ROLES = ("id", "label", "text", "url")
 """What a column other than a feature may hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a table by name; `features` None = all that have no other role."""
+    """The columns of a table by name; `features` None = all that have no other role, or none beside a `text`."""
 
     features: tuple[str, ...] | None = None
     id: str | None = None
     label: str | None = None
+    text: str | None = None
+    url: str | None = None
 
     @property
     def named(self) -> dict[str, str]:

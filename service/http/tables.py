@@ -1,4 +1,4 @@
-"""Read the tables of a request: their features, and the columns that hold ids and labels."""
+"""Read the tables of a request: their features, and the columns that hold ids, labels, texts and addresses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from service.http.body.formats.cells import read_ids, read_labels
 from service.http.body.formats.records import RecordTable, read_list
 from service.http.body.formats.tables import TableFile
 from service.http.body.limits import COLUMNS as COLUMN_FIELDS
-from service.http.body.limits import Limits
+from service.http.body.limits import MAX_LENGTHS, Limits
 from service.http.schemas import fields
 from service.store.staging import Staging
 
-FIELDS = {"X": {"id": "ids", "label": "y"}, "X_test": {"label": "y_test"}}
+FIELDS = {
+    "X": {"id": "ids", "label": "y", "text": "texts", "url": "urls"},
+    "X_test": {"label": "y_test", "text": "X_test"},
+}
 """The fields of a request that columns of its tables are, by the matrix and the role of the column."""
 
-ADVICE = 'say what each column is: "columns": {"features": [names], "id": name, "label": name}'
+ADVICE = 'say what each column is: "columns": {"features": [names], "id": name, "label": name, "text": name}'
 
 COLUMNS = fields.columns()
 
@@ -37,7 +40,7 @@ def read_arrays(document: Mapping[str, Any]) -> dict[str, Any]:
 def read_tables(
     document: Mapping[str, Any], context_of: Callable[[], TableContext], limits: Limits, staging: Staging
 ) -> dict[str, Any]:
-    """Return a document with its tables read; columns that are ids or labels become fields of their own.
+    """Return a document with its tables read; columns with another role become fields of their own.
 
     Matrices in JSON may be tables, too: lists of objects. Raises InvalidRequest and ValidationError.
     """
@@ -55,7 +58,7 @@ def read_tables(
     found: dict[str, Any] = {}
     for _, table in sorted(tables.items()):  # X_test after X, and y_test after y
         found |= read_table(table, {**document, **found}, context)
-    document = {**document, **found}
+    document = {name: value for name, value in document.items() if name not in tables} | found
     if any(table.is_text for table in tables.values()) and not may_be_missing(document):
         del document["missing_label"]  # the cells were compared with its text
     return document
@@ -67,7 +70,11 @@ def read_table(table: Table, document: Mapping[str, Any], context: TableContext)
     fields_of = {role: field for role, field in FIELDS.get(table.field, {}).items() if role in named}
     # Columns that the project remembers may be missing.
     required = [role for role, field in fields_of.items() if "columns" in document and field not in document]
-    found = {table.field: table.read(context.columns, required, ADVICE)}
+    found: dict[str, Any] = {}
+    if "text" in named:
+        table.find_roles(context.columns, sorted({*required, "text"}))
+    else:
+        found[table.field] = table.read(context.columns, required, ADVICE)
     for role in table.roles:
         if field := fields_of.get(role):
             found[field] = read_role(table, named[role], field, document)
@@ -78,7 +85,9 @@ def read_table(table: Table, document: Mapping[str, Any], context: TableContext)
 
 
 def meaning_of(cells: list[str], field: str, document: Mapping[str, Any], context: TableContext) -> list[Any]:
-    """Return the ids or labels in cells of CSV."""
+    """Return the ids, labels or texts in cells of CSV."""
+    if field in MAX_LENGTHS:
+        return cells
     if field == "ids":
         return read_ids(cells, context.id_type)
     classes = context.classes or (first_label(document, "y") if field == "y_test" else ())
@@ -108,7 +117,7 @@ def columns_of(document: Mapping[str, Any]) -> Columns:
 
 def read_role(table: Table, column: str, field: str, document: Mapping[str, Any]) -> Any:
     """Return the column that is a field of the request. Raises InvalidRequest."""
-    if field in document:
+    if field in document and field != table.field:
         raise InvalidRequest.at(f"/{field}", f"was sent, but is the column {column!r} of {table.field}, too")
     return table.read_column(column, f"/{field}")
 

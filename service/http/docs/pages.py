@@ -25,6 +25,7 @@ PACKAGE = Path(__file__).parents[2]
 
 GUIDES = (
     "own-models",
+    "texts",
     "training",
     "annotators",
     "results",

@@ -42,6 +42,8 @@ COLUMN_DESCRIPTIONS = {
     "features": "The columns of numbers and booleans that are features; by default all that have no other role.",
     "id": "The column of ids, the same as `ids`.",
     "label": "The column of labels, the same as `y`, or `y_test` in X_test.",
+    "text": "The column of texts, the same as `texts`, or texts in X_test. Columns of numbers are then left out.",
+    "url": "The column of addresses, the same as `urls`.",
 }
 
 
@@ -450,6 +452,8 @@ def columns() -> Rule:
         if wrong:
             raise ValidationError(dict(islice(wrong.items(), MAX_ERRORS + 1)))
         found = Columns(**{**value, "features": tuple(value["features"])} if "features" in value else value)
+        if found.text is not None and found.features is not None:
+            raise ValidationError({"features": ["must be omitted with 'text': the features are made of the texts"]})
         if repeated := repeated_roles(found):
             raise ValidationError(repeated)
         return found

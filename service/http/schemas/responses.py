@@ -126,6 +126,8 @@ class ColumnsSchema(BaseSchema):
     )
     id = RawField(or_null("string"), "The column of ids; null if none was named.")
     label = RawField(or_null("string"), "The column of labels; null if none was named.")
+    text = RawField(or_null("string"), "The column of texts; null if none was named.")
+    url = RawField(or_null("string"), "The column of addresses; null if none was named.")
 
 
 class ProjectSchema(BaseSchema):

@@ -60,6 +60,10 @@ class RecordTable:
             rows.abandon()
         return staged if is_list else replace(staged, names=tuple(names))
 
+    def find_roles(self, columns: Columns, required: Sequence[str]) -> None:
+        """Find the roles that the table has columns for, without reading features. Raises as `read` does."""
+        self._find_roles(columns, required, self._first())
+
     def read_column(self, name: str | None, pointer: str) -> list[Any]:
         """Return the values of a column, None where a record lacks it; without a name, of the only one."""
         if name is None:

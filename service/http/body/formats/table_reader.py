@@ -95,6 +95,9 @@ def send_table(request: dict[str, Any]) -> dict[str, Any]:
         schema, batches = OPENERS[request["kind"]](request)
         if request["is_matrix"]:
             chosen, header = choose_features(schema, request)
+            if request["features"] == []:
+                send(header)
+                return {}
             for block in read_blocks(*select(schema, batches, chosen), request["advice"]):
                 send_array(block, **header)
                 header = {}
@@ -154,7 +157,7 @@ def choose_features(schema: Any, request: dict[str, Any]) -> tuple[list[int], di
     else:
         index = set()
         chosen = [position_of(schema, name) for name in features]
-    if not chosen:
+    if not chosen and features != []:
         raise WrongValue("", no_features(request["advice"] if others else ""))
     header = {
         "names": feature_names(schema, chosen),

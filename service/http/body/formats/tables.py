@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from importlib.util import find_spec
 from itertools import chain
@@ -92,10 +92,20 @@ class TableFile:
             rows, self.roles = read_matrix(self, columns, required, advice)
         return rows
 
+    def find_roles(self, columns: Columns, required: Sequence[str]) -> None:
+        """Find the roles that the table has columns for, without reading features. Raises as `read` does."""
+        with errors_at(f"/{self.field}"), table_reader() as reader:
+            named = replace(columns, features=())
+            frames = reader.read(
+                self.path, self.kind, f"/{self.field}", is_matrix=True, columns=named, required=required
+            )
+            for header in frames:
+                self.roles = header["roles"]
+
     def read_column(self, name: str | None, pointer: str) -> NDArray[Any] | list[Any]:
         """Return a column, or without a name the only one. Raises InvalidRequest or ServiceUnavailable."""
         with errors_at(pointer):
-            return read_column(self, name, pointer, MAX_LENGTHS.get(self.field, MAX_LABEL_LENGTH))
+            return read_column(self, name, pointer, MAX_LENGTHS.get(pointer[1:], MAX_LABEL_LENGTH))
 
 
 class TableSink:
