@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,6 +150,12 @@ class PoolIds:
             if (found := part.find(name)) is not None:
                 return start + found
         return None
+
+    def find_text(self, text: str) -> int | None:
+        """Return the position of the id that a text shows, None if it is unknown."""
+        if self.type_name == type_of_ids(text):
+            return self.find(text)
+        return self.find(int(text)) if re.fullmatch("0|-?[1-9][0-9]{0,18}", text) else None
 
     def find_known(self, names: Sequence[SampleId]) -> Iterator[int]:
         """Yield the positions in `names` of those that exist already."""

@@ -7,9 +7,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Label, Votes, cast_votes, is_blank, missing_spellings
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.labels import (
+    ANNOTATOR_BITS,
+    ANONYMOUS,
+    SKIP,
+    Label,
+    Votes,
+    cast_votes,
+    is_blank,
+    missing_spellings,
+    vote_key,
+)
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, extend_classes, quote_label
 from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
@@ -30,7 +43,8 @@ log = logging.getLogger(__name__)
 class SubmittedLabel:
     """A record of POST /label: a sample by index or id, and its label, None for a skip.
 
-    With `new_class` the label may be a class that looks like another one.
+    With `new_class` the label may be a class that looks like another one. `retracts` takes this annotator's label or
+    skip of the sample back; the other fields are then None.
     """
 
     index: int | None
@@ -39,6 +53,7 @@ class SubmittedLabel:
     annotator: str | None = None
     query_id: str | None = None
     new_class: bool = False
+    retracts: bool = False
 
 
 Refit = Literal["wait", "background", "never"]
@@ -47,16 +62,17 @@ Refit = Literal["wait", "background", "never"]
 
 @dataclass(frozen=True, slots=True)
 class LabelRequest:
-    """The request of POST /label."""
+    """The request of POST /label. With `ignores_unknown` records of samples that do not exist are left out."""
 
     project_id: str
     labels: Sequence[SubmittedLabel]
     refit: Refit = "wait"
+    ignores_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """The project with the labels, the number of records, and the number that changed anything."""
+    """The project with the labels, the number of records stored, and the number that changed anything."""
 
     project: Project
     n_accepted: int
@@ -74,48 +90,52 @@ def label_project(
     Unless `refit` is "never", the same commit requests the fit. Raises InvalidRequest for each wrong record,
     ProjectNotFound, PreconditionFailed and the store's errors.
     """
-    project, n_changed = run_once(
+    result = run_once(
         store,
         request.project_id,
         preconditions,
         lambda: store_labels(store, request, preconditions),
-        lambda prior: (prior.project, prior.n_labels),
+        lambda prior: LabelResult(prior.project, len(request.labels), prior.n_labels),
     )
-    if request.refit == "wait" and project.fit_is_due:
+    if request.refit == "wait" and result.project.fit_is_due:
         with try_enter() as there_is_room:
-            project = try_fit(store, project) if there_is_room else project
-    return LabelResult(project, len(request.labels), n_changed)
+            result = replace(result, project=try_fit(store, result.project)) if there_is_room else result
+    return result
 
 
-def store_labels(store: Store, request: LabelRequest, preconditions: Preconditions) -> tuple[Project, int]:
-    """Store all labels, or none. Return the project, and the number of labels that are changes."""
+def store_labels(store: Store, request: LabelRequest, preconditions: Preconditions) -> LabelResult:
+    """Store all labels, or none."""
     parts = [Part.IDS] if any(record.index is None for record in request.labels) else []
     before = store.read(request.project_id, *parts)
     preconditions.check(before.project)
     # Computed before locking, and again only if another commit came first: mostly, no request waits for another.
-    project, n_changed = apply_labels(before, request)
-    is_new = project is not before.project
+    result = apply_labels(before, request)
+    is_new = result.project is not before.project
     if is_new:
         with store.transaction(request.project_id, preconditions=preconditions) as transaction:
             if transaction.project is not before.project:
-                project, n_changed = apply_labels(transaction.read(*parts), request)
-                is_new = project is not transaction.project
+                result = apply_labels(transaction.read(*parts), request)
+                is_new = result.project is not transaction.project
             if is_new:
-                project = transaction.commit(project.next_version())
+                if any(record.retracts for record in request.labels):
+                    drop_ended_leases(transaction, unvoted_samples(transaction.read().project, result.project))
+                result = replace(result, project=transaction.commit(result.project.next_version()))
     if not is_new:
-        store.make_durable(project)
-    return project, n_changed
+        store.make_durable(result.project)
+    return result
 
 
-def apply_labels(snapshot: Snapshot, request: LabelRequest) -> tuple[Project, int]:
-    """Return the project with the labels, and the number that are changes. Raises InvalidRequest."""
-    project, labels = snapshot.project, request.labels
-    indices = find_samples(project, snapshot.ids, labels)
-    refuse_repeated(labels, indices)
-    refuse_skipped(project, labels, indices)
-    changed, n_changed = with_labels(project, labels, indices)
-    project = changed if n_changed else project
-    return project if request.refit == "never" else project.with_fit_asked(), n_changed
+def apply_labels(snapshot: Snapshot, request: LabelRequest) -> LabelResult:
+    """Return the project with the labels and without the retracted ones. Raises InvalidRequest."""
+    project = snapshot.project
+    answers = find_samples(project, snapshot.ids, request)
+    refuse_repeated(answers)
+    refuse_skipped(project, answers)
+    changed, n_changed = with_labels(project, [answer for answer in answers if not answer.record.retracts])
+    changed, n_retracted = without_labels(changed, [answer for answer in answers if answer.record.retracts])
+    project = changed if n_changed + n_retracted else project
+    project = project if request.refit == "never" else project.with_fit_asked()
+    return LabelResult(project, len(answers), n_changed + n_retracted)
 
 
 def try_fit(store: Store, project: Project) -> Project:
@@ -148,8 +168,17 @@ def retract_label(
             raise LabelNotFound(index)
         if annotator is not None and annotators_of(project, index) != {annotator}:
             raise LabeledByOthers(index, annotator)
-        drop_ended_leases(transaction, index)
+        drop_ended_leases(transaction, np.array([index], np.int64))
         return transaction.commit(project.with_votes(project.votes.take(kept)).next_version())
+
+
+def sample_of_id(store: Store, project_id: str, text: str) -> int:
+    """Return the index of the sample whose id is a text, or the number that a text shows. Raises LabelNotFound."""
+    ids = store.read(project_id, Part.IDS).ids
+    index = None if ids is None else ids.find_text(text)
+    if index is None:
+        raise LabelNotFound(text[:64])
+    return index
 
 
 def annotators_of(project: Project, index: int) -> set[str | None]:
@@ -158,57 +187,69 @@ def annotators_of(project: Project, index: int) -> set[str | None]:
     return {None if code == ANONYMOUS else project.annotators[code] for code in codes}
 
 
-def find_samples(project: Project, ids: PoolIds | None, labels: Sequence[SubmittedLabel]) -> list[int]:
-    """Return the index of each record's sample, or raise InvalidRequest for unknown ones."""
-    indices = []
+class Answer(NamedTuple):
+    """A record of a request: its position there, and the sample that it names."""
+
+    position: int
+    sample: int
+    record: SubmittedLabel
+
+
+def find_samples(project: Project, ids: PoolIds | None, request: LabelRequest) -> list[Answer]:
+    """Return the sample of each record, or raise InvalidRequest for unknown ones, unless the request ignores them."""
+    answers = []
     errors = []
-    for position, record in enumerate(labels):
+    for position, record in enumerate(request.labels):
         if record.index is not None:
-            index: int | None = record.index if record.index < project.n_samples else None
-            problem = FieldError(f"/labels/{position}/index", f"must be from 0 to {project.n_samples - 1}")
+            is_known = record.index < project.n_samples
+            if is_known:
+                answers.append(Answer(position, record.index, record))
+            elif not request.ignores_unknown:
+                problem = f"must be from 0 to {project.n_samples - 1}"
+                errors.append(FieldError(f"/labels/{position}/index", problem))
         elif record.sample_id is not None:
             index = None if ids is None else ids.find(record.sample_id)
-            problem = FieldError(f"/labels/{position}/id", why_unknown(ids, record.sample_id))
-        if index is None:
-            errors.append(problem)
-        else:
-            indices.append(index)
+            if index is not None:
+                answers.append(Answer(position, index, record))
+            elif not (request.ignores_unknown and ids is not None and is_of_type(ids, record.sample_id)):
+                errors.append(FieldError(f"/labels/{position}/id", why_unknown(ids, record.sample_id)))
     if errors:
         raise InvalidRequest(errors)
-    return indices
+    return answers
 
 
 def why_unknown(ids: PoolIds | None, sample_id: SampleId) -> str:
     """Return why a pool has no sample with this id."""
     if ids is None:
         return "this project has no ids; use index"
-    given = type_of_ids(sample_id)
-    if given != ids.type_name:
-        return f"is {given}; each id of this project is {ids.type_name}"
+    if not is_of_type(ids, sample_id):
+        return f"is {type_of_ids(sample_id)}; each id of this project is {ids.type_name}"
     return "is not an id of the pool"
 
 
-def refuse_repeated(labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:
+def is_of_type(ids: PoolIds, sample_id: SampleId) -> bool:
+    """Return whether an id has the type of a pool's ids."""
+    return type_of_ids(sample_id) == ids.type_name
+
+
+def refuse_repeated(answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest if a request has two labels of one annotator for one sample."""
     first: dict[tuple[int, str | None], int] = {}
     errors = []
-    times = Counter(indices)
-    for position, (record, index) in enumerate(zip(labels, indices, strict=True)):
+    times = Counter(answer.sample for answer in answers)
+    for answer in answers:
+        position, index, record = answer
         if times[index] == 1:
             continue
-        if record.annotator is None:
-            errors.append(
-                sample_error(position, record, f"sample {index} is labelled {times[index]} times; send one label")
-            )
+        if record.annotator is None and not record.retracts:
+            errors.append(sample_error(answer, f"sample {index} is labelled {times[index]} times; send one label"))
         elif first.setdefault((index, record.annotator), position) != position:
-            errors.append(
-                sample_error(position, record, f"sample {index} is labelled twice by this annotator; send one label")
-            )
+            errors.append(sample_error(answer, f"sample {index} is labelled twice by this annotator; send one label"))
     if errors:
         raise InvalidRequest(errors)
 
 
-def refuse_skipped(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> None:
+def refuse_skipped(project: Project, answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest for labels of samples with an anonymous skip."""
     votes = project.votes
     skipped = set(votes.index[(votes.code == SKIP) & (votes.annotator == ANONYMOUS)].tolist())
@@ -216,20 +257,20 @@ def refuse_skipped(project: Project, labels: Sequence[SubmittedLabel], indices: 
         return
     errors = [
         sample_error(
-            position,
-            record,
-            f"sample {index} was skipped: DELETE /projects/{project.project_id}/labels/{index} retracts the skip",
+            answer,
+            f"sample {answer.sample} was skipped: "
+            f"DELETE /projects/{project.project_id}/labels/{answer.sample} retracts the skip",
         )
-        for position, (record, index) in enumerate(zip(labels, indices, strict=True))
-        if record.label is not None and index in skipped
+        for answer in answers
+        if answer.record.label is not None and answer.sample in skipped
     ]
     if errors:
         raise InvalidRequest(errors)
 
 
-def sample_error(position: int, record: SubmittedLabel, problem: str) -> FieldError:
+def sample_error(answer: Answer, problem: str) -> FieldError:
     """Return an error at the field that identifies the sample of a record."""
-    return FieldError(f"/labels/{position}/{'id' if record.index is None else 'index'}", problem)
+    return FieldError(f"/labels/{answer.position}/{'id' if answer.record.index is None else 'index'}", problem)
 
 
 def refuse_missing_labels(project: Project, firsts: Mapping[Label, int]) -> None:
@@ -247,19 +288,21 @@ def refuse_missing_labels(project: Project, firsts: Mapping[Label, int]) -> None
         raise InvalidRequest(errors)
 
 
-def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Sequence[int]) -> tuple[Project, int]:
+def with_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, int]:
     """Return the project with the labels, and the number that are changes. Raises InvalidRequest."""
+    if not answers:
+        return project, 0
     firsts: dict[Label, int] = {}
-    for position, record in enumerate(labels):
+    for position, _, record in answers:
         if record.label is not None:
             firsts.setdefault(record.label, position)
     positions = list(firsts.values())
-    confirmed = {record.label for record in labels if record.new_class and record.label is not None}
+    confirmed = {record.label for _, _, record in answers if record.new_class and record.label is not None}
     refuse_missing_labels(project, {label: at for label, at in firsts.items() if label not in confirmed})
     project = extend_classes(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label", confirmed)
     class_code = {label: code for code, label in enumerate(project.classes)}
     annotator_code = {name: code for code, name in enumerate(project.annotators)}
-    for position, record in enumerate(labels):
+    for position, _, record in answers:
         if (
             record.annotator is not None
             and annotator_code.setdefault(record.annotator, len(annotator_code)) == MAX_ANNOTATORS
@@ -275,7 +318,21 @@ def with_labels(project: Project, labels: Sequence[SubmittedLabel], indices: Seq
             ANONYMOUS if record.annotator is None else annotator_code[record.annotator],
             (record.query_id or "").encode(),
         )
-        for record, index in zip(labels, indices, strict=True)
+        for _, index, record in answers
     )
     votes, n_changed = cast_votes(project.votes, Votes.from_rows(rows, project.next_moment()), project.labels)
     return (project.with_votes(votes) if n_changed else project), n_changed
+
+
+def without_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, int]:
+    """Return the project without the labels and skips that answers retract, and their number."""
+    code_of = {None: ANONYMOUS} | {name: code for code, name in enumerate(project.annotators)}
+    keys = [vote_key(index, code_of[record.annotator]) for _, index, record in answers if record.annotator in code_of]
+    kept = ~np.isin(project.votes.key, np.array(keys, np.int64)) if keys else np.ones(len(project.votes), bool)
+    n_retracted = int(np.count_nonzero(~kept))
+    return (project.with_votes(project.votes.take(kept)) if n_retracted else project), n_retracted
+
+
+def unvoted_samples(before: Project, after: Project) -> NDArray[np.int64]:
+    """Return the samples that had a label or skip and have none."""
+    return np.setdiff1d(before.votes.index, after.votes.index)

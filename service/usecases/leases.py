@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.compute.deadline import check_deadline
 from service.domain.leases import (
@@ -123,11 +124,11 @@ def release_lease(store: Store, project_id: str, query_id: str, check_holder: Ca
         transaction.keep_leases(without_lease(leases, query_id))
 
 
-def drop_ended_leases(transaction: Transaction, index: int) -> None:
+def drop_ended_leases(transaction: Transaction, index: NDArray[np.int64]) -> None:
     """Drop the samples that labels have freed, so that a retracted label does not revive a lease of its sample."""
     leases = transaction.leases()
     alive = live_leases(leases, transaction.read().project, now())
-    if index in leases.index and index not in alive.index:
+    if (np.isin(index, leases.index) & ~np.isin(index, alive.index)).any():
         transaction.keep_leases(alive.with_leases(alive.all))
 
 

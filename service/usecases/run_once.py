@@ -60,4 +60,7 @@ def find_prior_outcome(store: Store, project_id: str, fingerprint: RequestFinger
     if details.get("request") != str(fingerprint):
         raise IdempotencyKeyReused
     store.make_durable(project)
-    return PriorOutcome(project, event["kind"], len(details["labels"]["index"]) if "labels" in details else 0)
+    given, retracted = (details[name]["index"] if name in details else [] for name in ("labels", "retracted"))
+    # A label without an annotator takes those of others from its sample, which do not count.
+    n_labels = len(given) + len(set(retracted) - set(given))
+    return PriorOutcome(project, event["kind"], n_labels)

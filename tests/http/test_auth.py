@@ -44,7 +44,7 @@ LOGISTIC = {"name": "logistic_regression", "params": {}}
 
 
 def path_of(operation: Operation, project_id: str = "team-a") -> str:
-    return re.sub(r"<(\w+)>", lambda found: project_id if found[1] == "project_id" else "0", operation.path)
+    return re.sub(r"<(?:\w+:)?(\w+)>", lambda found: project_id if found[1] == "project_id" else "0", operation.path)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def preflight(client: FlaskClient, path: str, method: str, origin: str = PAGE) -
     return dict(response.headers)
 
 
-PATHS = [(re.sub(r"<\w+>", "1", operation.path), operation.method) for operation in OPERATIONS.all]
+PATHS = [(re.sub(r"<[\w:]+>", "1", operation.path), operation.method) for operation in OPERATIONS.all]
 
 
 @pytest.mark.parametrize(("path", "method"), [*PATHS, ("/projects", "HEAD")])

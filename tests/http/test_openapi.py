@@ -39,7 +39,7 @@ def test_the_contract_is_valid() -> None:
 def test_every_route_of_the_application_is_in_the_contract(app: Flask) -> None:
     documented = {(method.upper(), path) for path, item in openapi.build()["paths"].items() for method in item}
     routed = {
-        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
@@ -172,7 +172,7 @@ def send(client: FlaskClient, example: Example, replies: dict[str, bytes]) -> An
     given = dict(example.path)
     if "query_id" in given:
         given["query_id"] = json.loads(replies["query_project"])["query_id"]
-    path = re.sub(r"<(\w+)>", lambda match: given[match[1]], operation.path)
+    path = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: given[match[1]], operation.path)
     options: dict[str, Any] = {"query_string": dict(example.query), "headers": dict(example.headers)}
     if example.body is not None:
         options["json"] = example.body

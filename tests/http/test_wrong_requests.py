@@ -13,7 +13,7 @@ from service.errors import InvalidRequest
 from service.settings import Settings
 from service.store import Store
 from service.strategies import STRATEGIES
-from service.usecases.label import MAX_ANNOTATORS, SubmittedLabel, with_labels
+from service.usecases.label import MAX_ANNOTATORS, Answer, SubmittedLabel, with_labels
 from service.usecases.query import query_project
 from service.usecases.query_request import QueryRequest
 from tests.support.npy import npy, npy_with_header
@@ -902,9 +902,9 @@ def test_too_many_annotators_are_refused(client, data_dir):
     project = Store(data_dir).read("cats").project
     full = replace(project, annotators=tuple(map(str, range(MAX_ANNOTATORS))))
     known, new = SubmittedLabel(3, None, "cat", "7"), SubmittedLabel(4, None, "cat", "new")
-    assert with_labels(full, [known], [3])[1] == 1
+    assert with_labels(full, [Answer(0, 3, known)])[1] == 1
     with pytest.raises(InvalidRequest) as caught:
-        with_labels(full, [known, new], [3, 4])
+        with_labels(full, [Answer(0, 3, known), Answer(1, 4, new)])
     assert [error.pointer for error in caught.value.errors] == ["/labels/1/annotator"]
 
 

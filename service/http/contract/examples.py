@@ -556,6 +556,13 @@ STORY = (
         reply=problem(404, "Not Found", str(LabelNotFound(7))),
     ),
     Example(
+        "retract_label_by_id",
+        "A project without ids",
+        404,
+        path={"project_id": "flowers", "sample_id": "iris-7"},
+        reply=problem(404, "Not Found", str(LabelNotFound("iris-7"))),
+    ),
+    Example(
         "list_project_events",
         "The latest event",
         200,
@@ -623,7 +630,12 @@ STORY = (
         "fit_project",
         "A project that is fitted in the background",
         202,
-        body={"project_id": "bees", "X": FLOWERS, "y": ["worker", None, "drone", None, None, None, None, None]},
+        body={
+            "project_id": "bees",
+            "X": FLOWERS,
+            "y": ["worker", None, "drone", None, None, None, None, None],
+            "ids": [f"bee-{number}" for number in range(8)],
+        },
         headers={"Prefer": "respond-async"},
         reply=noted_project(
             1,
@@ -635,6 +647,7 @@ STORY = (
             fit=DUE,
         ),
     ),
+    Example("retract_label_by_id", "Take back a label", 204, path={"project_id": "bees", "sample_id": "bee-2"}),
     Example("export_project", "The whole project", 200, path=PROJECT_PATH, media_type="application/zip"),
     Example(
         "import_project",

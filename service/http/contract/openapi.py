@@ -56,6 +56,7 @@ PATH_PARAMETERS = {
         named("GuidePage", "The name of a page of the guide.", {"type": "string", "enum": list(GUIDES)}),
         "The page's name.",
     ),
+    "sample_id": ({"type": "string", "minLength": 1}, "The sample's id, as text."),
     "index": ({"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, "The sample's position in the pool."),
 }
 
@@ -253,7 +254,7 @@ def path_parameters(operation: Operation) -> list[dict[str, Any]]:
     """Return the path parameters."""
     return [
         {"in": "path", "name": name, "required": True, "schema": schema, "description": description}
-        for name in re.findall(r"<(\w+)>", operation.path)
+        for name in re.findall(r"<(?:\w+:)?(\w+)>", operation.path)
         for schema, description in [PATH_PARAMETERS[name]]
     ]
 

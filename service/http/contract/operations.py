@@ -81,7 +81,7 @@ class Operation:
 @cache
 def route_of_contract(rule: str) -> str:
     """Return Flask's rule in the contract's form, such as `/projects/{project_id}`."""
-    return re.sub(r"<(\w+)>", r"{\1}", rule)
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
 @dataclass(frozen=True, slots=True)

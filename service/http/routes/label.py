@@ -41,10 +41,10 @@ def label_project() -> Response:
     """Send labels and skips.
 
     All records are stored, or none. The same label again changes nothing; another label by the same annotator replaces
-    it, and a label without an annotator replaces all labels of the sample. A skip by an annotator removes no labels of
-    others, and a label sent later counts; after a skip without an annotator the sample takes no label until the skip
-    is retracted. If too many requests wait for fits, or the fit takes long, the reply carries the current model even
-    with `refit: wait`; `n_labels_since_fit` counts the labels it has not seen.
+    it, and a label without an annotator replaces all labels of the sample. `label: null` retracts one answer. A skip by
+    an annotator removes no labels of others, and a label sent later counts; after a skip without an annotator the
+    sample takes no label until the skip is retracted. If too many requests wait for fits, or the fit takes long, the
+    reply carries the current model even with `refit: wait`; `n_labels_since_fit` counts the labels it has not seen.
     """
     context, request = current_context(), request_ctx.request
     order = label_request(LABEL.load(read_json(request, context.limits)))
@@ -106,7 +106,28 @@ def retract_label(project_id: str, index: str) -> Response:
     if not re.fullmatch(r"0|[1-9][0-9]{0,17}", index):
         projects.get(current_context().store, project_id)
         raise LabelNotFound(index[:32])
+    return retract(project_id, int(index))
+
+
+@operations.add(
+    "DELETE",
+    "/projects/<project_id>/labels/by-id/<path:sample_id>",
+    role=Role.ANNOTATOR,
+    replies={204: Reply("The sample can be queried again.", etag=True)},
+    headers=CONDITIONS,
+    problems=(404, 412, 422, 503, 507),
+)
+def retract_label_by_id(project_id: str, sample_id: str) -> Response:
+    """Retract all labels and skips of the sample with an id.
+
+    The next fit trains without them. Encode the id for a URL, with a slash in it as %2F.
+    """
+    return retract(project_id, label.sample_of_id(current_context().store, project_id, sample_id))
+
+
+def retract(project_id: str, index: int) -> Response:
+    """Retract all labels and skips of a sample, and return the response."""
     project = label.retract_label(
-        current_context().store, project_id, int(index), auth.caller().annotator, read_preconditions(request)
+        current_context().store, project_id, index, auth.caller().annotator, read_preconditions(request)
     )
     return with_etag(request, empty_response(), project)

@@ -55,7 +55,7 @@ def register(app: Flask, context: Context) -> None:
         view = operation.view
         if operation.method == "POST":
             view = answer_once(view, context.store.replies, context.settings.max_body_bytes)
-        blueprint.add_url_rule(operation.path, operation.name, view, methods=[operation.method])
+        blueprint.add_url_rule(operation.path, operation.name, view, methods=[operation.method], merge_slashes=False)
     blueprint.before_request(refuse_ignored)
     app.register_blueprint(blueprint)
 

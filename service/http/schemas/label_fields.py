@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -196,7 +196,7 @@ QUERY_ID = pattern("[A-Za-z0-9_-]{1,64}")
 ANSWER_RULES = {
     "index": integer(0, INT64_MAX),
     "id": sample_id(),
-    "label": Rule(lambda value: value, LABEL),
+    "label": Rule(lambda value: value, LABEL_OR_NULL),
     "skip": boolean(),
     "annotator": ANNOTATOR,
     "query_id": QUERY_ID,
@@ -205,7 +205,7 @@ ANSWER_RULES = {
 RECORD_DESCRIPTIONS = {
     "index": "The sample's position in the pool.",
     "id": "The sample's id, for a project with ids.",
-    "label": "The label.",
+    "label": "The label; null retracts the label or skip of this annotator, or that without one.",
     "skip": "true = the sample cannot be labelled and is not returned again.",
     "annotator": "The annotator.",
     "query_id": "The query that returned the sample.",
@@ -248,6 +248,7 @@ def answers() -> Rule:
                 record.get("annotator"),
                 record.get("query_id"),
                 record.get("new_class", False),
+                is_retraction(record),
             )
             for record in value
         ]
@@ -270,7 +271,7 @@ def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
             ANSWER_RULES[name].read(value)
         except ValidationError as error:
             wrong[name] = list(error.messages)
-    if "label" in record and (problem := wrong_label(record["label"])):
+    if record.get("label") is not None and (problem := wrong_label(record["label"])):
         wrong["label"] = [problem]
     if wrong:
         return wrong
@@ -278,7 +279,13 @@ def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
         return "must have either 'index' or 'id'"
     if ("label" in record) == bool(record.get("skip", False)):
         return "must have either a 'label' or 'skip': true"
-    return None
+    given = [name for name in ("query_id", "new_class") if name in record] if is_retraction(record) else []
+    return {name: ["must be left out with 'label': null"] for name in given} or None
+
+
+def is_retraction(record: Mapping[str, Any]) -> bool:
+    """Return whether a record retracts a label."""
+    return "label" in record and record["label"] is None
 
 
 def mixed_types(records: list[dict[str, Any]]) -> Iterable[tuple[int, dict[str, list[str]]]]:

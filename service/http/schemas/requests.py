@@ -304,6 +304,13 @@ class LabelSchema(BaseSchema):
     labels = RuleField(label_fields.answers(), "The labels and skips. All are stored, or none.", required=True)
     query_id = RuleField(label_fields.QUERY_ID, "The query that returned the samples, for records without their own.")
     refit = refit_field()
+    unknown_samples = RuleField(
+        fields.one_of("refuse", "ignore").named("UnknownSamples", "What happens to records of unknown samples."),
+        "`refuse`: an id or index that the pool does not have is an error. `ignore`: its record is left out, and "
+        "`n_accepted` does not count it.",
+        load_default="refuse",
+        data_key="unknown",
+    )
 
 
 class RenameSchema(BaseSchema):
@@ -580,5 +587,7 @@ def label_request(data: Mapping[str, Any]) -> LabelRequest:
     """Return the request of a loaded LabelSchema; records without a `query_id` get that of the request."""
     labels, query_id = data["labels"], data.get("query_id")
     if query_id is not None:
-        labels = [record if record.query_id else replace(record, query_id=query_id) for record in labels]
-    return LabelRequest(data["project_id"], labels, data["refit"])
+        labels = [
+            record if record.query_id or record.retracts else replace(record, query_id=query_id) for record in labels
+        ]
+    return LabelRequest(data["project_id"], labels, data["refit"], ignores_unknown=data["unknown_samples"] == "ignore")

@@ -335,7 +335,7 @@ class LabelReplySchema(BaseSchema):
     """The project after POST /label."""
 
     project_id = string("The project's name.", attribute="project.project_id")
-    n_accepted = count("Records in the request; all are stored.")
+    n_accepted = count("Records in the request, without those of unknown samples that it ignores; all are stored.")
     n_changed = count("Records that changed something; the same label again does not.")
     n_labeled = count("Samples with a label.", attribute="project.n_labeled")
     n_unlabeled = count("Samples with neither a label nor a skip.", attribute="project.n_unlabeled")
