@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -12,10 +13,12 @@ from service.backends import make_backend_factory
 from service.compute.admission import AdmissionLimit
 from service.http import problems, routes
 from service.http.middleware import auth, cors, metrics, request_log
+from service.server.simulation_process import run_in_process
 from service.settings import Settings
 from service.store import Store
 from service.telemetry.logging import log_to_stderr
 from service.usecases.background_fits import BackgroundFits
+from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.totals import TotalsCounter
 
 
@@ -48,7 +51,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         BackgroundFits(store, settings.background_fits),
         AdmissionLimit(settings.heavy_requests),
         TotalsCounter(store),
+        SimulationQueue(store.simulations, partial(run_in_process, settings)),
     )
+    context.simulations.start()
     app = Application("service", static_folder=None)
     app.url_map.merge_slashes = False  # a path with a double slash is unknown, not redirected
     request_log.register(app)

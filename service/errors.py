@@ -6,7 +6,8 @@ ServiceError
 ├── NotFound
 │   ├── ProjectNotFound
 │   ├── LabelNotFound
-│   └── LeaseNotFound        it never existed, or has ended
+│   ├── LeaseNotFound        it never existed, or has ended
+│   └── SimulationNotFound
 ├── Conflict
 │   ├── ProjectExists        arrays for a project that has them, without `replace`
 │   ├── ImportTargetExists   an import under a name that is taken
@@ -18,6 +19,7 @@ ServiceError
 ├── FitFailed                the estimator cannot learn from these numbers
 ├── OutOfTime                a query exceeded its time limit
 ├── TooBusy                  too many heavy requests are in progress
+├── TooManySimulations       they wait to be run
 ├── StoreBusy                a lock could not be acquired in time
 ├── StoreUnwritable          the data directory cannot be written
 │   ├── StoreFull            its disk is full
@@ -104,6 +106,13 @@ class LeaseNotFound(NotFound):
             f"there is no lease {query_id[:64]!r}: it has expired or was released, or all its samples were labelled; "
             "get another with POST /query"
         )
+
+
+class SimulationNotFound(NotFound):
+    """There is no simulation with this id."""
+
+    def __init__(self, simulation_id: str) -> None:
+        super().__init__(f"there is no simulation {simulation_id[:64]!r}: GET /simulations lists all")
 
 
 class Conflict(ServiceError):
@@ -196,6 +205,13 @@ class TooBusy(ServiceError):
         super().__init__(
             f"this worker is busy with heavy requests; AQ_HEAVY_REQUESTS={limit} allows no more at once; try again"
         )
+
+
+class TooManySimulations(ServiceError):
+    """Too many simulations wait."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} simulations are queued or running, and no more may wait: try later, or cancel one")
 
 
 class StoreBusy(ServiceError):

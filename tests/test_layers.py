@@ -22,7 +22,8 @@ LAYERS = [
     ("store", "strategies"),
     ("auth", "backends", "usecases"),
     ("http",),
-    ("app", "server", "cli"),
+    ("server",),
+    ("app", "cli"),
 ]
 
 # The same inside `http`, where a rung may name one module of a folder.
@@ -138,8 +139,14 @@ def test_a_library_is_imported_only_at_its_door(library: str) -> None:
 
 def test_only_settings_and_the_launchers_read_the_environment() -> None:
     readers = {module for module, path in MODULES.items() if "os.environ" in path.read_text()}
-    # serve, demo and gunicorn's hooks pass an environment on to a child, or read what `serve` put into it.
-    launchers = {"service.cli.main", "service.demo.serving", "service.server.hooks", "service.telemetry.multiprocess"}
+    # serve, demo, simulations and gunicorn's hooks pass an environment on to a child, or read what `serve` put into it.
+    launchers = {
+        "service.cli.main",
+        "service.demo.serving",
+        "service.server.hooks",
+        "service.server.simulation_process",
+        "service.telemetry.multiprocess",
+    }
     assert readers <= {"service.settings", *launchers}
 
 

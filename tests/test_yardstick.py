@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from service.demo.comparisons import yardstick
+from tests.support.calls import post, wait_for_simulation
 
 N_QUERIES = 20
 KILLED_AFTER = 10
@@ -84,6 +85,27 @@ def test_the_service_queries_what_the_plain_loop_queries_although_it_is_killed_h
         queried.append(index)
         accuracies.append(accuracy)
     assert (queried, accuracies) == plain_loop(dataset, least_confident)
+    assert (accuracies[0], accuracies[-1]) == (0.88, 0.91)
+
+
+def test_one_simulation_has_the_accuracies_of_the_plain_loop(client, dataset):
+    body = {
+        "X": dataset.X.tolist(),
+        "y": dataset.y.tolist(),
+        "X_test": dataset.X_test.tolist(),
+        "y_test": dataset.y_test.tolist(),
+        "initial": list(range(dataset.n_labeled)),
+        "strategies": ["least_confidence"],
+        "estimator": {"name": "logistic_regression", "params": {"max_iter": 2000}},
+        "batch_size": 1,
+        "budget": N_QUERIES,
+        "repeats": 1,
+        "random_state": 42,
+    }
+    simulated = post(client, "/simulate", 202, **body)
+    result = wait_for_simulation(client, simulated["simulation_id"])["result"]
+    accuracies = [point["mean"] for point in result["strategies"][0]["curve"]]
+    assert accuracies == plain_loop(dataset, least_confident)[1]
     assert (accuracies[0], accuracies[-1]) == (0.88, 0.91)
 
 

@@ -18,14 +18,20 @@ BackendFactory = Callable[[Project], Backend]
 
 def make_backend_factory(settings: Settings) -> BackendFactory:
     """Return the backend that the settings choose. A process connects to the cluster when it first needs it."""
-    refuse_missing_extra(settings)
-    if settings.backend == "threads":
+    link = make_link(settings)
+    if link is None:
         return lambda project: THREADS
-    connect = {"dask": connect_dask, "ray": connect_ray}[settings.backend]
-    name = f"{settings.backend} at {settings.backend_address}"
-    link = ClusterLink(name, lambda: connect(settings.backend_address))
     root = settings.data_dir.absolute()
     return lambda project: Cluster(link, root, project)
+
+
+def make_link(settings: Settings) -> ClusterLink | None:
+    """Return the connection to the cluster of the settings, None without one."""
+    refuse_missing_extra(settings)
+    if settings.backend == "threads":
+        return None
+    connect = {"dask": connect_dask, "ray": connect_ray}[settings.backend]
+    return ClusterLink(f"{settings.backend} at {settings.backend_address}", lambda: connect(settings.backend_address))
 
 
 def refuse_missing_extra(settings: Settings) -> None:

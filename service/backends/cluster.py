@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from service.backends.task import ScoringState, Task
+from service.backends.task import ScoringState, Task, score_task
 from service.domain.project import Project
 from service.learning.pool import Chunk, Pool
 from service.learning.scoring import THREADS, KeepScores, Predictor, Scorer, Scores
@@ -21,8 +21,13 @@ from service.learning.scoring import THREADS, KeepScores, Predictor, Scorer, Sco
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-TaskResult = tuple[Task, Scores | None]
-TaskMaker = Callable[[int], Sequence[Task]]
+AnyTask = TypeVar("AnyTask")
+Result = TypeVar("Result")
+
+Work = Callable[[AnyTask], Result]
+"""A function of a module, which the cluster's workers import."""
+
+TaskMaker = Callable[[int], Sequence[AnyTask]]
 """Returns tasks for a number of cores."""
 
 MIN_CHUNKS = 32
@@ -47,8 +52,10 @@ class Connection(Protocol):
     def n_cores(self) -> int:
         """Return the number of tasks that run at the same time."""
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
-        """Run `score_task` for each task and yield results as they come, with `n_at_once` tasks submitted at a time."""
+    def run(
+        self, work: Work[AnyTask, Result], tasks: Sequence[AnyTask], n_at_once: int
+    ) -> Iterator[tuple[AnyTask, Result]]:
+        """Do `work` for each task and yield results as they come, with `n_at_once` tasks submitted at a time."""
 
     def close(self) -> None:
         """Disconnect."""
@@ -69,16 +76,18 @@ class ClusterLink:
         self._changing = Lock()
         self._resume_at = 0.0
 
-    def results(self, make_tasks: TaskMaker) -> Iterator[TaskResult]:
-        """Yield results as they come. They end early if the cluster fails, without an error."""
+    def results(
+        self, work: Work[AnyTask, Result], make_tasks: TaskMaker[AnyTask], stall_seconds: float | None = None
+    ) -> Iterator[tuple[AnyTask, Result]]:
+        """Yield tasks and their results as they come. They end early if the cluster fails, without an error."""
         if time.monotonic() < self._resume_at:
             return
         try:
-            yield from watch_for_stalls(lambda: self._run(make_tasks), STALL_SECONDS)
+            yield from watch_for_stalls(lambda: self._run(work, make_tasks), stall_seconds or STALL_SECONDS)
         except Exception as error:  # noqa: BLE001 - libraries fail in many ways; our own bugs also fail in threads
             self._pause(error)
 
-    def _run(self, make_tasks: TaskMaker) -> Iterator[TaskResult]:
+    def _run(self, work: Work[AnyTask, Result], make_tasks: TaskMaker[AnyTask]) -> Iterator[tuple[AnyTask, Result]]:
         with self._connecting:
             if self._connection is None:
                 self._connection = self._connect()
@@ -86,7 +95,7 @@ class ClusterLink:
         n_cores = connection.n_cores()
         if n_cores == 0:
             raise ClusterFailed("it has no workers")
-        yield from connection.run(make_tasks(n_cores), 2 * n_cores)
+        yield from connection.run(work, make_tasks(n_cores), 2 * n_cores)
 
     def _pause(self, error: Exception) -> None:
         with self._changing:
@@ -119,7 +128,9 @@ class Cluster:
         basis = ScoringState.of(self.root, self.project)
         missing = {chunk.rows.start: chunk for chunk in chunks}
         if basis is not None and len(chunks) >= MIN_CHUNKS:
-            for task, scores in self.link.results(lambda n_cores: make_tasks(basis, scorer, chunks, n_cores)):
+            for task, scores in self.link.results(
+                score_task, lambda n_cores: make_tasks(basis, scorer, chunks, n_cores)
+            ):
                 if scores is None:  # the state has changed, so all other results will be None, too
                     break
                 for chunk, of_chunk in zip(task.chunks, split_scores(scores, task.chunks), strict=True):

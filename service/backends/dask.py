@@ -7,8 +7,7 @@ from itertools import islice
 
 import distributed
 
-from service.backends.cluster import TaskResult
-from service.backends.task import Task, score_task
+from service.backends.cluster import AnyTask, Result, Work
 
 CONNECT_SECONDS = 3
 
@@ -26,21 +25,23 @@ class DaskConnection:
             raise ConnectionError("the scheduler is gone")
         return sum(self._client.nthreads().values())
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
-        """Run `score_task` for each task and yield results as they come."""
+    def run(
+        self, work: Work[AnyTask, Result], tasks: Sequence[AnyTask], n_at_once: int
+    ) -> Iterator[tuple[AnyTask, Result]]:
+        """Do `work` for each task and yield results as they come."""
         waiting = iter(tasks)
         running = {}
         done = distributed.as_completed(loop=self._client.loop, with_results=True)
 
-        def send(some: Iterator[Task]) -> None:
+        def send(some: Iterator[AnyTask]) -> None:
             for task in some:
-                future = self._client.submit(score_task, task, pure=False)
+                future = self._client.submit(work, task, pure=False)
                 running[future.key] = task
                 done.add(future)
 
         send(islice(waiting, n_at_once))
-        for future, scores in done:
-            yield running.pop(future.key), scores
+        for future, result in done:
+            yield running.pop(future.key), result
             send(islice(waiting, 1))
 
     def close(self) -> None:

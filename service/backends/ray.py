@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 import ray
 
-from service.backends.cluster import TaskResult
-from service.backends.task import Task, score_task
+from service.backends.cluster import AnyTask, Result, Work
 
 CONNECT_SECONDS = 3
 
@@ -27,20 +26,21 @@ class RayConnection:
         # Ray takes half a minute to notice that nothing listens.
         with socket.create_connection((url.hostname, url.port), CONNECT_SECONDS):
             self._context = ray.init(address, log_to_driver=False)
-        self._work = ray.remote(score_task)
 
     def n_cores(self) -> int:
         """Return the number of CPUs of all nodes."""
         return int(ray.cluster_resources().get("CPU", 0))
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
-        """Run `score_task` for each task and yield results as they come."""
-        waiting = iter(tasks)
-        running = {self._work.remote(task): task for task in islice(waiting, n_at_once)}
+    def run(
+        self, work: Work[AnyTask, Result], tasks: Sequence[AnyTask], n_at_once: int
+    ) -> Iterator[tuple[AnyTask, Result]]:
+        """Do `work` for each task and yield results as they come."""
+        remote, waiting = ray.remote(work), iter(tasks)
+        running = {remote.remote(task): task for task in islice(waiting, n_at_once)}
         while running:
             [done], _ = ray.wait(list(running))
             yield running.pop(done), ray.get(done)
-            running |= {self._work.remote(task): task for task in islice(waiting, 1)}
+            running |= {remote.remote(task): task for task in islice(waiting, 1)}
 
     def close(self) -> None:
         """Disconnect from the cluster."""

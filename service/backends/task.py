@@ -62,10 +62,7 @@ def score_task(task: Task) -> Scores | None:
     The scores are the same as those of `Threads`. Raises WorkerMismatch, or the store's errors.
     """
     basis = task.basis
-    if describe_platform() != basis.platform:
-        raise WorkerMismatch(f"{socket.gethostname()} has {describe_platform()}, and the service has {basis.platform}")
-    if not (basis.root / "projects").is_dir():
-        raise WorkerMismatch(f"{socket.gethostname()} has no data directory {basis.root}")
+    check_worker(basis.root, basis.platform)
     try:
         snapshot = open_store(basis.root).read(basis.project_id, Part.POOL, Part.MODEL, Part.WEIGHTS_OF_MODEL)
     except ProjectNotFound:
@@ -75,6 +72,14 @@ def score_task(task: Task) -> Scores | None:
     pool = snapshot.pool
     probabilities = predictor_for(snapshot.model, pool)
     return np.concatenate([score_rows(probabilities, task.scorer, pool.read(chunk)) for chunk in task.chunks])
+
+
+def check_worker(root: Path, platform: str) -> None:
+    """Raise WorkerMismatch unless this worker sees a data directory and computes as the service does."""
+    if describe_platform() != platform:
+        raise WorkerMismatch(f"{socket.gethostname()} has {describe_platform()}, and the service has {platform}")
+    if not (root / "projects").is_dir():
+        raise WorkerMismatch(f"{socket.gethostname()} has no data directory {root}")
 
 
 @cache

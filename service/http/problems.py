@@ -24,13 +24,14 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.Conflict: 409,
     errors.OutOfTime: 504,
     errors.TooBusy: 503,
+    errors.TooManySimulations: 503,
     errors.StoreBusy: 503,
     errors.StoreReadOnly: 503,
     errors.StoreFull: 507,
     errors.StoreDamaged: 500,
 }
 
-OVERLOAD = (errors.TooBusy, errors.StoreBusy)
+OVERLOAD = (errors.TooBusy, errors.TooManySimulations, errors.StoreBusy)
 
 RETRY_AFTER_SECONDS = 1
 

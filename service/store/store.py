@@ -62,6 +62,7 @@ from service.store.layout import LEASES, STATE, files_of, first_file, held_out_l
 from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_state
 from service.store.locks import FIT_SECONDS, acquire_lock, locked, try_lock
+from service.store.simulations import Simulations
 from service.store.snapshot import (
     CachedState,
     NotCached,
@@ -108,12 +109,13 @@ class Store:
         self.staging = root / "staging"
         self.max_projects = max_projects
         self.replies = Replies(root / "replies", reply_bytes)
+        self.simulations = Simulations.of(root)
         self.cache = Cache(cache_bytes)
         # The last known pool id of each project, to find cached parts of an earlier pool.
         self._pool_ids: dict[str, str] = {}
         self._refreshed_at = time.monotonic()
         with convert_disk_errors():
-            for folder in (root, self.projects, self.staging, self.replies.root):
+            for folder in (root, self.projects, self.staging, self.replies.root, self.simulations.root):
                 make_directory(folder)
             check_owner(root)
 
@@ -480,6 +482,7 @@ class Store:
 
     def _sweep(self) -> None:
         self.replies.sweep()
+        self.simulations.sweep()
         with locked(self.staging / "lock", "the staging area", kind="staging"):
             for path in self.staging.iterdir():
                 if path.is_dir():

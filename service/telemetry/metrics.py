@@ -131,6 +131,8 @@ FIT_SECONDS = histogram(
     *("estimator", "mode", "outcome"),
 )
 BACKGROUND_FITS = gauge("active_query_background_fits", "Background fits in progress.")
+SIMULATIONS_RUNNING = gauge("active_query_simulations_running", "Simulations in progress.")
+SIMULATIONS = counter("active_query_simulations_total", "Simulations that were run to an end.", "outcome")
 CACHE_HITS = counter("active_query_cache_hits_total", "Cache hits.", "kind")
 CACHE_MISSES = counter("active_query_cache_misses_total", "Cache misses.", "kind")
 CACHE_BYTES = gauge("active_query_cache_bytes", "Size of the workers' caches.")
@@ -181,6 +183,8 @@ for kind_ in CACHE_KINDS:
     CACHE_MISSES.labels(kind_)
 for kind_ in WAIT_KINDS:
     LOCK_WAIT_SECONDS.labels(kind_)
+for outcome_ in ("done", "failed", "cancelled"):
+    SIMULATIONS.labels(outcome_)
 for reason_ in ("too_busy", "store_busy", "out_of_time", "store_full"):
     REFUSALS.labels(reason_)
 
@@ -231,6 +235,11 @@ def time_fit(estimator: str) -> Iterator[None]:
     finally:
         BACKGROUND_FITS.dec(is_in_background)
         FIT_SECONDS.labels(estimator, mode, outcome).observe(time.perf_counter() - began)
+
+
+def count_simulation(outcome: str) -> None:
+    """Count a simulation that has ended: `done`, `failed` or `cancelled`."""
+    SIMULATIONS.labels(outcome).inc()
 
 
 @cache

@@ -135,7 +135,7 @@ def check_samples(snapshot: Snapshot, request: AppendRequest, X: StagedRows, max
     """Raise InvalidRequest for samples that do not fit the pool."""
     project = snapshot.project
     refuse_other_kind("/X", X, project)
-    refuse_missing_values(X, project)
+    refuse_missing_values(X, project.missing_values)
     if snapshot.pool is not None:
         cells = sum(map(count_cells, (*snapshot.pool.segments, X.open())))
         if cells > max_cells:

@@ -12,7 +12,8 @@ from service.domain.labels import SKIP, contains, look_up, run_starts
 from service.domain.leases import NO_HOLDINGS, Holdings
 from service.domain.project import Project
 from service.learning.weigh_votes import estimate_consensus
-from service.store import Snapshot, Store
+from service.store import Snapshot
+from service.store.cache import Cache
 from service.store.layout import model_file
 from service.strategies import Need
 from service.strategies.engine.question import NO_ROWS, Positions, RelabelCandidates
@@ -127,7 +128,7 @@ def with_rows(is_open: NDArray[np.bool_], rows: Positions) -> NDArray[np.bool_]:
 
 
 def relabel_candidates(
-    store: Store, snapshot: Snapshot, request: QueryRequest, rows: OpenRows
+    cache: Cache, snapshot: Snapshot, request: QueryRequest, rows: OpenRows
 ) -> RelabelCandidates | None:
     """Return the labelled samples whose consensus may be in doubt; None without a model or for other strategies.
 
@@ -136,7 +137,7 @@ def relabel_candidates(
     if Need.VOTES not in request.strategy.needs or snapshot.model is None:
         return None
     votes = snapshot.project.votes
-    consensus = current_consensus(store, snapshot)
+    consensus = current_consensus(cache, snapshot)
     own, positions = consensus.match(votes)
     index = votes.majority.labeled[positions]
     is_allowed = contains(rows.labeled, index)
@@ -151,7 +152,7 @@ def relabel_candidates(
     )
 
 
-def current_consensus(store: Store, snapshot: Snapshot) -> Consensus:
+def current_consensus(cache: Cache, snapshot: Snapshot) -> Consensus:
     """Return the consensus of the last fit; if that had no votes to weigh, estimate it now and cache it."""
     project, pool = snapshot.project, snapshot.pool
     if project.consensus is not None:
@@ -164,7 +165,7 @@ def current_consensus(store: Store, snapshot: Snapshot) -> Consensus:
         return consensus, consensus.n_bytes
 
     key = (project.pool_id, model_file(project.model.version), "crowd", project.labels_revision)
-    consensus: Consensus = store.cache.get_or_make(key, estimate, "crowd")
+    consensus: Consensus = cache.get_or_make(key, estimate, "crowd")
     return consensus
 
 

@@ -29,7 +29,7 @@ from service.domain.project import (
 from service.domain.sample_ids import SampleId, SampleIds
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
 from service.learning.estimators import check_accepts_sparse, resolve_estimator
-from service.learning.pool import Pool, count_texts
+from service.learning.pool import Pool, Rows, SparseRows, count_texts
 from service.learning.texts import weights_of
 from service.store import Snapshot, Store, Transaction
 from service.store.files import StagedFile
@@ -136,8 +136,8 @@ def create_project(
     refuse_existing(store, request, preconditions)
     check_lengths(samples, {"y": request.y, "ids": request.ids, "urls": request.urls})
     X = name_columns(stage_features("texts", samples, request.text, staging), request.feature_names, staging)
-    project = with_initial_labels(with_changes(new_project(request, X), request), request.y)
-    refuse_missing_values(X, project)
+    project = with_initial_labels(with_changes(new_project(request, X.open(), X.names), request), request.y)
+    refuse_missing_values(X, project.missing_values)
     held_out = stage_held_out(request, project, staging)
     fitted = fit_staged(staging, request, held_out, Snapshot(project, new_pool(X, project)))
     columns = stage_columns(request, samples, staging)
@@ -212,7 +212,7 @@ def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditi
         raise ProjectExists(request.project_id)
 
 
-def new_project(request: FitRequest, X: StagedRows) -> Project:
+def new_project(request: FitRequest, rows: Rows, names: tuple[str, ...] | None = None) -> Project:
     """Return a project that has only a pool, before its first commit."""
     at = now()
     return Project(
@@ -221,9 +221,9 @@ def new_project(request: FitRequest, X: StagedRows) -> Project:
         version=0,
         random_state=0,
         estimator=resolve_estimator(DEFAULT_ESTIMATOR, {}),
-        segments=(Segment(0, X.n_rows, X.is_sparse),),
-        n_features=X.n_columns,
-        feature_names=X.names,
+        segments=(Segment(0, len(rows), isinstance(rows, SparseRows)),),
+        n_features=rows.shape[1],
+        feature_names=names,
         has_ids=request.ids is not None,
         text=request.text,
         has_texts=request.text is not None and request.keep_texts,
@@ -298,7 +298,7 @@ def with_held_out(snapshot: Snapshot, held_out: HeldOutRows) -> Snapshot:
     """Return the snapshot with the uploaded held-out set, or raise InvalidRequest if it does not fit."""
     X, project = held_out.X, snapshot.project
     refuse_other_kind("/X_test", X, project)
-    refuse_missing_values(X, project)
+    refuse_missing_values(X, project.missing_values)
     if len(held_out.y.codes) != X.n_rows:
         raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {X.n_rows} rows")
     X_test = Pool.of(X.open()).weighted(snapshot.pool.weights if snapshot.pool else None)

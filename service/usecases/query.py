@@ -19,6 +19,7 @@ from service.learning.models import Committee
 from service.learning.pool import Pool
 from service.learning.scoring import THREADS, Backend
 from service.store import Part, Snapshot, Store
+from service.store.cache import Cache
 from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache
 from service.strategies import STRATEGIES, Need, Question
@@ -68,10 +69,8 @@ class ProjectQuery:
 
     @property
     def seed(self) -> Sequence[int]:
-        """The request's seed, or else one derived from the project's seed and version."""
-        if self.request.random_state is not None:
-            return [self.request.random_state]
-        return [self.project.random_state, self.project.version]
+        """The seed of the strategy."""
+        return seed_of(self.request, self.project)
 
     @cached_property
     def query_id(self) -> str:
@@ -83,7 +82,16 @@ class ProjectQuery:
     @cached_property
     def question(self) -> Question:
         """The question for the strategy, built when it is first needed. Raises InvalidRequest."""
-        return build_question(self.store, self.snapshot, self.request, self.holdings, self.backend_of(self.project))
+        return build_question(
+            self.store.cache, self.snapshot, self.request, self.holdings, self.backend_of(self.project)
+        )
+
+
+def seed_of(request: QueryRequest, project: Project) -> Sequence[int]:
+    """Return the request's seed, or else one derived from the project's seed and version."""
+    if request.random_state is not None:
+        return [request.random_state]
+    return [project.random_state, project.version]
 
 
 def query_project(
@@ -218,7 +226,7 @@ def fallback_reason(query: ProjectQuery, batch: Batch) -> tuple[str | None, int 
 
 
 def build_question(
-    store: Store, snapshot: Snapshot, request: QueryRequest, holdings: Holdings, backend: Backend
+    cache: Cache, snapshot: Snapshot, request: QueryRequest, holdings: Holdings, backend: Backend
 ) -> Question:
     """Return the question for the project's own model, or for the predictions that the caller sent.
 
@@ -230,16 +238,16 @@ def build_question(
     rows = open_rows(project, request, holdings)
     if request.given is not None:
         return build_external_question(project, pool, request, request.given, rows)
-    candidates = relabel_candidates(store, snapshot, request, rows)
+    candidates = relabel_candidates(cache, snapshot, request, rows)
     return Question(
         pool=pool.imputed,
         is_open=rows.is_open if candidates is None else with_rows(rows.is_open, candidates.rows),
         labeled=project.labels.labeled,
         model=snapshot.model,
         n_classes_labeled=project.n_classes_labeled,
-        score_cache=ProjectScoreCache(store.cache, project),
+        score_cache=ProjectScoreCache(cache, project),
         backend=backend,
-        committee=lambda n_members: committee_of(store, snapshot, n_members),
+        committee=lambda n_members: committee_of(cache, snapshot, n_members),
         codes=project.labels.codes,
         fit_model=lambda X, codes: fit(
             project.estimator, X, codes, project.random_state, project.n_samples, pool.medians
@@ -281,16 +289,14 @@ def build_external_question(
     )
 
 
-def committee_of(store: Store, snapshot: Snapshot, n_members: int) -> Committee:
+def committee_of(cache: Cache, snapshot: Snapshot, n_members: int) -> Committee:
     """Return a committee of the project's estimator, cached until the labels change."""
     project = snapshot.project
     if project.model is None:
         raise ValueError("a committee needs a fitted project")
     file = model_file(project.model.version)
     # A member is about as large as the model.
-    size = n_members * store.cache.size_of((project.pool_id, file))
+    size = n_members * cache.size_of((project.pool_id, file))
     key = (project.pool_id, file, "committee", n_members, project.labels_revision)
-    committee: Committee = store.cache.get_or_make(
-        key, lambda: (train_committee(snapshot, n_members), size), "committee"
-    )
+    committee: Committee = cache.get_or_make(key, lambda: (train_committee(snapshot, n_members), size), "committee")
     return committee

@@ -45,9 +45,19 @@ class TrainedModel:
 
 
 def train(snapshot: Snapshot) -> TrainedModel:
+    """Fit and score a model as `fit_and_score` does, and measure it. Raises FitFailed.
+
+    The snapshot's own model is the one before.
+    """
+    classifier, ref, X, labels = fit_and_score(snapshot)
+    return TrainedModel(classifier, ref, measure_fit(snapshot, classifier, X, labels))
+
+
+def fit_and_score(snapshot: Snapshot) -> tuple[Classifier, ModelRef, Features, SampleLabels]:
     """Fit the project's estimator to its labelled rows, and score it on the held-out set if there is one.
 
-    The model's classes are the project's class codes. The snapshot's own model is the one before. Raises FitFailed.
+    The model's classes are the project's class codes. Return the model, its reference, and the rows (l, d) and labels
+    that it was fitted to. Raises FitFailed.
     """
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
@@ -73,7 +83,7 @@ def train(snapshot: Snapshot) -> TrainedModel:
         reason=why_reduced(project.estimator, *given, project.n_samples),
         n_texts=project.n_texts,
     )
-    return TrainedModel(classifier, model, measure_fit(snapshot, classifier, X, labels))
+    return classifier, model, X, labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -144,7 +144,7 @@ def commit_import(
     if project.is_sparse:
         check_accepts_sparse(project.estimator)
     for rows in (*request.segments, *(() if request.X_test is None else (request.X_test,))):
-        refuse_missing_values(rows, project)
+        refuse_missing_values(rows, project.missing_values)
     files, project = staged_files(project, staging, request), project.with_fit_asked()
     with try_enter() as admitted:
         project, model = fit_import(project, staging, request) if admitted else (project, None)

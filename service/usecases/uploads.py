@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels, Label, is_blank, missing_spellings
 from service.domain.new_labels import wrong_text
-from service.domain.project import Project, quote_label
+from service.domain.project import MissingValues, Project, quote_label
 from service.domain.sample_ids import SampleId
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.store.files import StagedFile
@@ -80,9 +80,9 @@ def refuse_wrong_text(field: str, labels: EncodedLabels) -> None:
         raise InvalidRequest(errors)
 
 
-def refuse_missing_values(X: StagedRows, project: Project) -> None:
-    """Raise InvalidRequest at the first missing value of rows, unless the project allows them."""
-    if X.missing is not None and not project.allows_missing:
+def refuse_missing_values(X: StagedRows, missing_values: MissingValues) -> None:
+    """Raise InvalidRequest at the first missing value of rows, unless they are allowed."""
+    if X.missing is not None and missing_values == "refuse":
         problem = 'must be a finite number; with "missing_values": "allow" in POST /fit features may be NaN or null'
         raise InvalidRequest.at(X.missing, problem)
 

@@ -6,9 +6,10 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from flask.testing import FlaskClient
 
 from service import backends
 from service.backends import cluster
-from service.backends.cluster import Cluster, ClusterLink, TaskResult, make_tasks, watch_for_stalls
+from service.backends.cluster import Cluster, ClusterLink, make_tasks, watch_for_stalls
 from service.backends.task import ScoringState, Task, WorkerMismatch, score_task
 from service.learning.pool import Chunk, Pool
 from service.learning.scoring import score_pool
@@ -38,10 +39,10 @@ class Here:
     def n_cores(self) -> int:
         return self.cores
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
+    def run(self, work: Callable[[Any], Any], tasks: Sequence[Any], n_at_once: int) -> Iterator[tuple[Any, Any]]:
         for task in tasks:
-            sent: Task = pickle.loads(pickle.dumps(task))
-            yield task, score_task(sent)
+            sent_work, sent = pickle.loads(pickle.dumps((work, task)))
+            yield task, sent_work(sent)
 
     def close(self) -> None:
         self.cores = 0
@@ -50,17 +51,17 @@ class Here:
 class Dying(Here):
     """A cluster that is lost after its first result."""
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
-        yield from super().run(tasks[:1], n_at_once)
+    def run(self, work: Callable[[Any], Any], tasks: Sequence[Any], n_at_once: int) -> Iterator[tuple[Any, Any]]:
+        yield from super().run(work, tasks[:1], n_at_once)
         raise ConnectionResetError("the head is gone")
 
 
 class Silent(Here):
     """A cluster that never returns a result."""
 
-    def run(self, tasks: Sequence[Task], n_at_once: int) -> Iterator[TaskResult]:
+    def run(self, work: Callable[[Any], Any], tasks: Sequence[Any], n_at_once: int) -> Iterator[tuple[Any, Any]]:
         threading.Event().wait(20)
-        yield from super().run(tasks, n_at_once)
+        yield from super().run(work, tasks, n_at_once)
 
 
 @pytest.fixture

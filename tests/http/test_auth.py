@@ -119,8 +119,11 @@ def test_each_endpoint_requires_its_role(operation: Operation, someone: Callable
 @pytest.mark.parametrize(
     ("operation", "role"),
     [
-        *((name, Role.READER) for name in ("query_project", "list_projects", "get_project", "get_metrics")),
-        *((name, Role.ANNOTATOR) for name in ("label_project", "retract_label")),
+        *(
+            (name, Role.READER)
+            for name in ("query_project", "list_projects", "get_project", "get_simulation", "get_metrics")
+        ),
+        *((name, Role.ANNOTATOR) for name in ("label_project", "retract_label", "simulate", "delete_simulation")),
         *((name, Role.ADMIN) for name in ("fit_project", "append_samples", "delete_project")),
     ],
 )
@@ -269,6 +272,7 @@ BODIES: dict[str, Any] = {
     "query_project": {},
     "label_project": {"labels": [{"index": 3, "label": 0}]},
     "append_samples": {"X": [[0.5, 1.0]]},
+    "simulate": {"strategies": ["random"]},
 }
 
 
@@ -301,6 +305,26 @@ def test_pages_are_full_although_hidden_projects_are_left_out(admin: As, someone
         found.append([project["project_id"] for project in page["projects"]])
         after = page["next"]
     assert found == [["ant", "team-a"], ["team-b", "team-c"]]
+
+
+def test_a_simulation_is_seen_by_the_keys_of_its_project_or_by_the_key_that_sent_it(
+    admin: As, someone: Callable[..., As]
+) -> None:
+    caller, other, reader = someone("annotator", "team-*"), someone("annotator", "team-*"), someone("reader", "birds")
+    rest = {"strategies": ["random"], "n_initial": 1, "repeats": 1, "budget": 1, "test_size": 0.3}
+    own = caller.post("/simulate", 202, X=line_pool(), y=[0, 1] * 10, **rest)["simulation_id"]
+    admin.post("/label", 200, project_id="birds", labels=[{"index": 5, "label": 0}, {"index": 6, "label": 1}])
+    of_birds = admin.post("/simulate", 202, project_id="birds", **rest)["simulation_id"]
+    seen = {
+        name: {each["simulation_id"] for each in who.open("GET", "/simulations").json["simulations"]}
+        for name, who in (("caller", caller), ("other", other), ("reader", reader), ("admin", admin))
+    }
+    assert seen == {"caller": {own}, "other": set(), "reader": {of_birds}, "admin": {own, of_birds}}
+    assert other.open("GET", f"/simulations/{own}").status_code == 404
+    assert other.open("DELETE", f"/simulations/{own}").status_code == 404
+    assert reader.open("DELETE", f"/simulations/{of_birds}").status_code == 403
+    for simulation_id in seen["admin"]:
+        assert admin.open("DELETE", f"/simulations/{simulation_id}").status_code == 204
 
 
 def test_a_key_of_no_project_sees_none(admin: As, someone: Callable[..., As]) -> None:

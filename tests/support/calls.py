@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from io import BytesIO
 from typing import Any
 
@@ -32,6 +33,15 @@ def get(client: FlaskClient, path: str, expect: int = 200) -> Any:
     response = client.get(path)
     assert response.status_code == expect, response.get_data(as_text=True)
     return response.json
+
+
+def wait_for_simulation(client: FlaskClient, simulation_id: str, seconds: float = 120) -> Any:
+    """Return a simulation once it has ended."""
+    deadline = time.monotonic() + seconds
+    while (found := get(client, f"/simulations/{simulation_id}"))["ended_at"] is None:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
 
 
 def post_form(client: FlaskClient, expect: int = 201, **parts: Any) -> Any:

@@ -18,6 +18,7 @@ FIXED = {
     "labeled_at": AT,
     "incarnation": QUERY_ID,
     "date": AT[:10],
+    "simulation_id": QUERY_ID,
 }
 
 

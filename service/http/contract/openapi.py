@@ -52,6 +52,7 @@ count as this annotator's, and `annotator` may be left out but must not name ano
 PATH_PARAMETERS = {
     "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
     "query_id": ({"type": "string", "minLength": 1}, "The query that made the lease."),
+    "simulation_id": ({"type": "string", "minLength": 1}, "The id in the reply to POST /simulate."),
     "page": (
         named("GuidePage", "The name of a page of the guide.", {"type": "string", "enum": list(GUIDES)}),
         "The page's name.",
@@ -102,7 +103,7 @@ UNLESS_KNOWN = "ETags the caller has: the reply is 304 if one of them is current
 
 HEADERS = {
     SAFE_HEADER: "How the cells of CSV are written: the value of `safe`.",
-    "Location": "Path of the project.",
+    "Location": "Path of the project or simulation.",
     "Preference-Applied": "`respond-async`.",
     "Retry-After": "Seconds until a leased sample may be free again.",
 }

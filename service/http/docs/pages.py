@@ -30,6 +30,7 @@ GUIDES = (
     "annotators",
     "results",
     "evidence",
+    "simulations",
     "retries",
     "large-pools",
     "scaling",

@@ -17,7 +17,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
 
 from service.auth.keyfile import KeyRing
-from service.auth.keys import ANONYMOUS, Caller, Role
+from service.auth.keys import ALL_PROJECTS, ANONYMOUS, Caller, Role
 from service.errors import ProjectNotFound
 from service.http.contract.operations import Contract
 from service.http.middleware.request_log import log_project
@@ -43,8 +43,9 @@ def register(app: Flask, ring: KeyRing | None, contract: Contract) -> None:
             return
         g.caller = me = ANONYMOUS if ring is None else authenticate(ring, request.environ.get("HTTP_AUTHORIZATION"))
         check_role(me, role)
-        # Every path with arguments names its project; one that does not fails here.
-        if arguments := request.view_args:
+        # Every path with arguments names its project, or a simulation, whose view checks it; others fail here.
+        arguments = request.view_args
+        if arguments and "simulation_id" not in arguments:
             check_visible(arguments["project_id"])
 
 
@@ -94,6 +95,17 @@ def check_visible(project_id: str) -> None:
     log_project(project_id)
     if not caller().may_access(project_id):
         raise ProjectNotFound(project_id[:64])
+
+
+def may_see_simulation(owner: str | None, project_id: str | None) -> bool:
+    """Return whether the caller may access a simulation: one of its projects, or else its own; with all projects, any.
+
+    `owner` is the name of the key that created it.
+    """
+    me = caller()
+    if project_id is not None:
+        return me.may_access(project_id)
+    return ALL_PROJECTS in me.projects or me.name == owner
 
 
 def check_may_write(project_id: str) -> None:

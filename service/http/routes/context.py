@@ -12,6 +12,7 @@ from service.http.body.limits import Limits
 from service.settings import Settings
 from service.store import Store
 from service.usecases.background_fits import BackgroundFits
+from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.totals import TotalsCounter
 
 
@@ -25,6 +26,7 @@ class Context:
     fits: BackgroundFits
     admission: AdmissionLimit
     totals: TotalsCounter
+    simulations: SimulationQueue
 
     @property
     def limits(self) -> Limits:

@@ -26,6 +26,7 @@ from service.http.schemas.requests import AppendSchema, ConfigQuerySchema, Event
 from service.http.tables import read_tables
 from service.usecases import annotators, append, projects
 from service.usecases.columns import table_context
+from service.usecases.simulations import remove_simulations_of
 from service.usecases.texts import is_heavy
 
 PAGE, PAGE_REPLY = PageSchema(), responses.ProjectPageSchema()
@@ -123,9 +124,11 @@ def append_samples(project_id: str) -> Response:
 def delete_project(project_id: str) -> Response:
     """Delete a project.
 
-    Its pool, labels, models, leases and events are deleted and cannot be restored.
+    Its pool, labels, models, leases and events are deleted and cannot be restored, and so are its simulations.
     """
-    projects.delete(current_context().store, project_id, read_preconditions(request))
+    store = current_context().store
+    projects.delete(store, project_id, read_preconditions(request))
+    remove_simulations_of(store.simulations, project_id)
     return empty_response()
 
 

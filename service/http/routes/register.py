@@ -24,6 +24,7 @@ from service.http.routes import (
     projects,
     query,
     samples,
+    simulations,
     transfer,
 )
 from service.http.routes.context import Context
@@ -39,6 +40,7 @@ OPERATIONS = Contract(
         predictions.operations,
         evaluation.operations,
         evidence.operations,
+        simulations.operations,
         leases.operations,
         transfer.operations,
         meta.operations,

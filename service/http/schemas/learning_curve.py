@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from service.http.plots import THEMES
-from service.http.schemas.base import BaseSchema, RawField, RuleField
+from service.http.schemas.base import BaseSchema, RawField
 from service.http.schemas.evaluation import estimate
-from service.http.schemas.fields import one_of
-from service.http.schemas.requests import safe_field
+from service.http.schemas.requests import safe_field, theme_field
 from service.http.schemas.responses import count, listed, or_null, string, test_score_field
 
 
 class CurveQuerySchema(BaseSchema):
     """How the learning curve is shown."""
 
-    theme = RuleField(
-        one_of(*THEMES).named("Theme", "The colours of a picture."), "The colours of a picture.", load_default="light"
-    )
+    theme = theme_field()
     safe = safe_field()
 
 

@@ -18,6 +18,7 @@ from service.domain.project import PROJECT_ID, ConsensusMethod, EstimatorSpec, t
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.formats.spool import NOT_FINITE, first_missing_in_rows
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
+from service.http.plots import THEMES
 from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, Rule, RuleField, named
 from service.learning import estimators
@@ -68,6 +69,11 @@ TEXT_SCHEMA = named(
     },
 )
 REFUSE_OR_ALLOW = fields.one_of("refuse", "allow").named("RefuseOrAllow", "Whether something may be sent.")
+STRATEGY_NAME = (
+    fields.text(1, 64)
+    .documented(enum=sorted(strategies.STRATEGIES))
+    .named("StrategyName", "The name of a query strategy.")
+)
 
 
 def project_id_field(description: str = "The project's name.", *, required: bool = True) -> RuleField:
@@ -244,9 +250,7 @@ class QuerySchema(BaseSchema):
         load_default=1,
     )
     strategy = RuleField(
-        fields.text(1, 64)
-        .documented(enum=sorted(strategies.STRATEGIES))
-        .named("StrategyName", "The name of a query strategy."),
+        STRATEGY_NAME,
         "See GET /strategies.",
         load_default="auto",
     )
@@ -332,6 +336,15 @@ def safe_field() -> RuleField:
         "How CSV is written: with `spreadsheet` an apostrophe precedes cells that begin with `=`, `+`, `-`, `@`, a tab "
         "or a carriage return and are not numbers; with `none` cells are the raw values.",
         load_default="spreadsheet",
+    )
+
+
+def theme_field() -> RuleField:
+    """Return the parameter for the colours of a picture."""
+    return RuleField(
+        fields.one_of(*THEMES).named("Theme", "The colours of a picture."),
+        "The colours of a picture.",
+        load_default="light",
     )
 
 

@@ -1,0 +1,342 @@
+"""Simulations: what strategies would have cost on samples whose labels are known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from service.domain.labels import EncodedLabels
+from service.domain.project import MICROSECONDS, EstimatorSpec, MissingValues, Project, now
+from service.errors import FieldError, InvalidRequest, SimulationNotFound, StoreDamaged, TooManySimulations
+from service.learning.pool import Pool, Rows, SparseRows
+from service.store import Part, Store
+from service.store.simulations import Record, Simulations
+from service.store.staging import StagedRows, Staging
+from service.usecases.columns import order_columns
+from service.usecases.simulation_result import BASELINE, summarize_runs
+from service.usecases.simulation_run import (
+    SimulatedStrategy,
+    SimulationData,
+    SimulationPlan,
+    first_snapshot,
+    n_test_rows,
+    run_simulation_step,
+    split_samples,
+)
+from service.usecases.training import describe_failure
+from service.usecases.uploads import check_lengths, refuse_missing_values
+
+MAX_WAITING = 20
+"""How many simulations may be queued or running."""
+
+MAX_KEPT = 100
+RETENTION_SECONDS = 30 * 24 * 3600
+"""How many simulations that have ended are kept, the newest, and for how long."""
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulationRequest:
+    """The request of POST /simulate: samples with their labels, or the project whose labelled samples they are.
+
+    `owner` is the name of the caller's key. The plan has the strategies as requested.
+    """
+
+    plan: SimulationPlan
+    owner: str | None
+    project_id: str | None = None
+    X: StagedRows | None = None
+    y: EncodedLabels | None = None
+    X_test: StagedRows | None = None
+    y_test: EncodedLabels | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many runs are done, of how many."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationView:
+    """A simulation as it is shown; times are in microseconds since 1970 UTC."""
+
+    simulation_id: str
+    status: Status
+    progress: Progress
+    result: Record | None
+    error: str | None
+    project_id: str | None
+    plan: SimulationPlan
+    created_at: int
+    ended_at: int | None
+    owner: str | None
+
+
+def create_simulation(store: Store, staging: Staging, request: SimulationRequest) -> SimulationView:
+    """Store a simulation to be run.
+
+    Raises InvalidRequest, TooManySimulations, ProjectNotFound and the store's errors.
+    """
+    data = read_samples(store, staging, request)
+    plan = with_baseline(request.plan)
+    check_plan(plan, data)
+    make_room(store.simulations)
+    record = {
+        "schema_version": 1,
+        "owner": request.owner,
+        "project_id": request.project_id,
+        "created_at": now(),
+        "plan": pack_plan(plan),
+    }
+    simulation_id = store.simulations.add(staging, record, pack_data(data))
+    return view_simulation(store.simulations, simulation_id)
+
+
+def read_samples(store: Store, staging: Staging, request: SimulationRequest) -> SimulationData:
+    """Return the samples of a request. Raises InvalidRequest if they do not fit each other."""
+    names: tuple[str, ...] | None
+    missing_values: MissingValues = "refuse"
+    if request.X is not None and request.y is not None:
+        check_lengths(request.X, {"y": request.y})
+        refuse_missing_values(request.X, missing_values)
+        X, y, names = request.X.open(), request.y, request.X.names
+    else:
+        snapshot = store.read(request.project_id or "", Part.POOL)
+        project, names = snapshot.project, snapshot.project.feature_names
+        missing_values = project.missing_values
+        if snapshot.pool is None or project.n_labeled == 0:
+            raise InvalidRequest.at("/project_id", f"project {project.project_id!r} has no labelled samples")
+        X, y = labeled_rows(snapshot.pool, project), EncodedLabels(project.classes, project.labels.codes)
+    if request.X_test is None or request.y_test is None:
+        return SimulationData(X, y, missing_values=missing_values)
+    refuse_missing_values(request.X_test, missing_values)
+    X_test = order_columns("/X_test", request.X_test, names, staging).open()
+    wrong = []
+    if X_test.shape[1] != X.shape[1]:
+        wrong.append(FieldError("/X_test", f"has {X_test.shape[1]} columns, but the samples have {X.shape[1]}"))
+    if isinstance(X_test, SparseRows) != isinstance(X, SparseRows):
+        wrong.append(FieldError("/X_test", "must be dense or sparse (CSR) as the samples are"))
+    if len(request.y_test.codes) != len(X_test):
+        wrong.append(
+            FieldError("/y_test", f"has {len(request.y_test.codes)} entries, but X_test has {len(X_test)} rows")
+        )
+    if wrong:
+        raise InvalidRequest(wrong)
+    return SimulationData(X, y, X_test, request.y_test, missing_values)
+
+
+def labeled_rows(pool: Pool, project: Project) -> Rows:
+    """Return a copy of a project's labelled samples."""
+    taken = pool.take(project.labels.labeled)
+    if not pool.is_sparse:
+        return np.asarray(taken)
+    return SparseRows(taken.data, taken.indices, taken.indptr, pool.n_columns)
+
+
+def with_baseline(plan: SimulationPlan) -> SimulationPlan:
+    """Return a plan that has the strategy to compare with."""
+    if any(strategy.name == BASELINE for strategy in plan.strategies):
+        return plan
+    return replace(plan, strategies=(*plan.strategies, SimulatedStrategy(BASELINE, {})))
+
+
+def check_plan(plan: SimulationPlan, data: SimulationData) -> None:
+    """Raise InvalidRequest for a plan that these samples do not allow."""
+    n_samples = len(data.X)
+    if len(np.unique(data.y.codes)) < 2:
+        raise InvalidRequest.at("/y", "must have two classes or more: with one there is nothing to learn")
+    wrong = [
+        FieldError(f"/initial/{position}", f"must be from 0 to {n_samples - 1}")
+        for position, index in enumerate(plan.initial or ())
+        if index >= n_samples
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
+    n_initial = plan.n_initial if plan.initial is None else len(plan.initial)
+    n_pool = n_samples - (n_test_rows(plan, n_samples) if data.X_test is None else 0)
+    if n_pool <= n_initial:
+        field = "n_initial" if plan.initial is None else "initial"
+        rest = "" if data.X_test is not None else f", of which {n_samples - n_pool} are held out"
+        raise InvalidRequest.at(f"/{field}", f"leaves nothing to ask: there are {n_samples} samples{rest}")
+    first_snapshot(split_samples(data, plan, 0), plan, 0)
+
+
+def make_room(simulations: Simulations) -> None:
+    """Remove simulations that ended long ago. Raises TooManySimulations if too many have not ended."""
+    kept = list(view_all(simulations))
+    if sum(view.ended_at is None for view in kept) >= MAX_WAITING:
+        raise TooManySimulations(MAX_WAITING)
+    ended = [view for view in kept if view.ended_at is not None]
+    oldest = now() - RETENTION_SECONDS * MICROSECONDS
+    for position, view in enumerate(sorted(ended, key=lambda view: -(view.ended_at or 0))):
+        if position >= MAX_KEPT - 1 or (view.ended_at or 0) < oldest:
+            with suppress(SimulationNotFound):
+                simulations.remove(view.simulation_id)
+
+
+def view_all(simulations: Simulations) -> Iterable[SimulationView]:
+    """Return all simulations, the oldest first; damaged ones are left out and logged."""
+    views = []
+    for simulation_id in simulations.ids():
+        try:
+            views.append(view_simulation(simulations, simulation_id))
+        except SimulationNotFound:
+            continue  # deleted meanwhile
+        except StoreDamaged as error:
+            log.error("simulation %s is left out: %s", simulation_id, error)
+    return sorted(views, key=lambda view: (view.created_at, view.simulation_id))
+
+
+def view_simulation(simulations: Simulations, simulation_id: str) -> SimulationView:
+    """Return a simulation. Raises SimulationNotFound or StoreDamaged."""
+    record = simulations.plan(simulation_id)
+    plan = unpack_plan(record["plan"])
+    is_running = simulations.is_running(simulation_id)
+    end = simulations.end(simulation_id)
+    n_done = len(simulations.runs(simulation_id))
+    return SimulationView(
+        simulation_id=simulation_id,
+        status=end["status"] if end is not None else "running" if is_running else "queued",
+        progress=Progress(n_done, plan.n_runs),
+        result=None if end is None else end.get("result"),
+        error=None if end is None else end.get("error"),
+        project_id=record["project_id"],
+        plan=plan,
+        created_at=record["created_at"],
+        ended_at=None if end is None else end["at"],
+        owner=record["owner"],
+    )
+
+
+def cancel_simulation(simulations: Simulations, simulation_id: str) -> None:
+    """Cancel a simulation, or remove one that has ended. Raises SimulationNotFound."""
+    if not simulations.keep_end(simulation_id, end_record("cancelled")):
+        simulations.remove(simulation_id)
+
+
+def remove_simulations_of(simulations: Simulations, project_id: str) -> None:
+    """Remove the simulations of a project, which hold copies of its samples."""
+    for simulation_id in simulations.ids():
+        with suppress(SimulationNotFound, StoreDamaged):
+            if simulations.plan(simulation_id)["project_id"] == project_id:
+                simulations.remove(simulation_id)
+
+
+RunMany = Callable[[SimulationData, SimulationPlan, list[int]], Iterable[tuple[int, Record]]]
+"""Does the runs with these numbers, and yields each with its result when it is done."""
+
+
+def run_here(data: SimulationData, plan: SimulationPlan, numbers: list[int]) -> Iterable[tuple[int, Record]]:
+    """Do runs one after another in this thread."""
+    return ((number, run_simulation_step(data, plan, number)) for number in numbers)
+
+
+def run_simulation(simulations: Simulations, simulation_id: str, run_many: RunMany = run_here) -> None:
+    """Do the runs of a simulation that are not done, and store its result, or why it failed.
+
+    Raises SimulationNotFound, and errors of the store that may not recur.
+    """
+    plan, data = open_simulation(simulations, simulation_id)
+    done = set(simulations.runs(simulation_id))
+    missing = [number for number in range(plan.n_runs) if number not in done]
+    try:
+        for number, result in run_many(data, plan, missing):
+            simulations.keep_run(simulation_id, number, result)
+            if simulations.end(simulation_id) is not None:
+                return
+        runs = [simulations.run(simulation_id, number) for number in range(plan.n_runs)]
+        simulations.keep_end(simulation_id, end_record("done", result=summarize_runs(plan, runs)))
+    except (SimulationNotFound, OSError):
+        raise
+    except Exception as error:
+        log.exception("simulation %s failed", simulation_id)
+        simulations.keep_end(simulation_id, end_record("failed", error=describe_failure(error)))
+
+
+def open_simulation(simulations: Simulations, simulation_id: str) -> tuple[SimulationPlan, SimulationData]:
+    """Return the plan and the samples of a simulation. Raises SimulationNotFound or StoreDamaged."""
+    plan = unpack_plan(simulations.plan(simulation_id)["plan"])
+    return plan, unpack_data(simulations.data(simulation_id))
+
+
+def end_record(status: Status, **details: Any) -> Record:
+    """Return the record of how a simulation ended."""
+    return {"status": status, "at": now(), **details}
+
+
+def pack_plan(plan: SimulationPlan) -> Record:
+    """Return a plan as plain values."""
+    return {
+        "strategies": [{"name": strategy.name, "params": dict(strategy.params)} for strategy in plan.strategies],
+        "estimator": {"name": plan.estimator.name, "params": dict(plan.estimator.params)},
+        **{name: getattr(plan, name) for name in PLAIN_FIELDS},
+    }
+
+
+PLAIN_FIELDS = (
+    "batch_size",
+    "budget",
+    "n_initial",
+    "initial",
+    "test_size",
+    "repeats",
+    "random_state",
+    "target",
+)
+
+
+def unpack_plan(record: Mapping[str, Any]) -> SimulationPlan:
+    """Return the plan of plain values."""
+    return SimulationPlan(
+        strategies=tuple(SimulatedStrategy(**strategy) for strategy in record["strategies"]),
+        estimator=EstimatorSpec(**record["estimator"]),
+        **{name: record[name] for name in PLAIN_FIELDS},
+    )
+
+
+def pack_data(data: SimulationData) -> Record:
+    """Return samples as arrays and plain values."""
+    packed: dict[str, Any] = {
+        "X": pack_rows(data.X),
+        "y": data.y.codes,
+        "classes": data.y.values,
+        "missing_values": data.missing_values,
+    }
+    if data.X_test is not None and data.y_test is not None:
+        packed |= {"X_test": pack_rows(data.X_test), "y_test": data.y_test.codes, "test_classes": data.y_test.values}
+    return packed
+
+
+def unpack_data(record: Mapping[str, Any]) -> SimulationData:
+    """Return the samples of arrays and plain values."""
+    X, y = unpack_rows(record["X"]), EncodedLabels(tuple(record["classes"]), record["y"])
+    if "X_test" not in record:
+        return SimulationData(X, y, missing_values=record["missing_values"])
+    y_test = EncodedLabels(tuple(record["test_classes"]), record["y_test"])
+    return SimulationData(X, y, unpack_rows(record["X_test"]), y_test, record["missing_values"])
+
+
+def pack_rows(rows: Rows) -> Mapping[str, Any]:
+    """Return rows as arrays by name."""
+    if not isinstance(rows, SparseRows):
+        return {"rows": np.asarray(rows)}
+    return {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr, "n_columns": rows.n_columns}
+
+
+def unpack_rows(arrays: Mapping[str, Any]) -> Rows:
+    """Return the rows of arrays by name."""
+    if "rows" not in arrays:
+        return SparseRows(**arrays)
+    rows: Rows = arrays["rows"]
+    return rows
