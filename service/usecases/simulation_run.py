@@ -169,8 +169,7 @@ def fit_again(snapshot: Snapshot, *, is_new: bool = False) -> Snapshot:
 def label(snapshot: Snapshot, indices: list[int], y: EncodedLabels) -> Snapshot:
     """Return the snapshot with the true labels of some samples."""
     records = [SubmittedLabel(index, None, y.values[y.codes[index]]) for index in indices]
-    project, _ = apply_labels(snapshot, LabelRequest(PROJECT, records))
-    return replace(snapshot, project=project)
+    return replace(snapshot, project=apply_labels(snapshot, LabelRequest(PROJECT, records)).project)
 
 
 def split_samples(data: SimulationData, plan: SimulationPlan, repeat: int) -> Split:

@@ -56,7 +56,7 @@ def simulate() -> Response:
     context = current_context()
     with context.store.stage() as staging:
         document = read_document(request, context.limits, staging)
-        table = read_tables(document, TableContext)
+        table = read_tables(document, TableContext, context.limits, staging)
         data = SIMULATE.load({name: value for name, value in table.items() if name != "ids" or name in document})
         if "project_id" in data:
             auth.check_visible(data["project_id"])
