@@ -151,6 +151,15 @@ class PoolIds:
                 return start + found
         return None
 
+    def why_unknown(self, name: SampleId) -> str:
+        """Return why no sample has an id: it is of another type than the others, or not among them."""
+        given = type_of_ids(name)
+        return (
+            "is not an id of the pool"
+            if given == self.type_name
+            else f"is {given}; each id of this project is {self.type_name}"
+        )
+
     def find_text(self, text: str) -> int | None:
         """Return the position of the id that a text shows, None if it is unknown."""
         if self.type_name == type_of_ids(text):

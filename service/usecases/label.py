@@ -212,19 +212,11 @@ def find_samples(project: Project, ids: PoolIds | None, request: LabelRequest) -
             if index is not None:
                 answers.append(Answer(position, index, record))
             elif not (request.ignores_unknown and ids is not None and is_of_type(ids, record.sample_id)):
-                errors.append(FieldError(f"/labels/{position}/id", why_unknown(ids, record.sample_id)))
+                problem = "this project has no ids; use index" if ids is None else ids.why_unknown(record.sample_id)
+                errors.append(FieldError(f"/labels/{position}/id", problem))
     if errors:
         raise InvalidRequest(errors)
     return answers
-
-
-def why_unknown(ids: PoolIds | None, sample_id: SampleId) -> str:
-    """Return why a pool has no sample with this id."""
-    if ids is None:
-        return "this project has no ids; use index"
-    if not is_of_type(ids, sample_id):
-        return f"is {type_of_ids(sample_id)}; each id of this project is {ids.type_name}"
-    return "is not an id of the pool"
 
 
 def is_of_type(ids: PoolIds, sample_id: SampleId) -> bool:

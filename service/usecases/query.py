@@ -36,7 +36,7 @@ from service.usecases.candidates import (
 from service.usecases.explain import Explanation, Names, check_explainable, explain
 from service.usecases.query_batch import Batch, choose_batch, join_notes
 from service.usecases.query_id import holdings_digest, query_id, skips_digest, with_strategy
-from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by
+from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by, with_indices
 from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.training import read_with_model, train_committee
 
@@ -122,6 +122,7 @@ def read_query(store: Store, request: QueryRequest, backend_of: Callable[[Projec
     included = [INCLUDED_PARTS[name] for name in request.include]
     snapshot, moment = read(request.project_id, Part.POOL, Part.IDS, *included), now()
     refuse_not_stored(snapshot, request)
+    request = with_indices(request, snapshot.ids)
     holdings = holdings_of(live_leases(leases, snapshot.project, moment), request.annotator)
     return ProjectQuery(store, request, snapshot, holdings, moment, backend_of)
 

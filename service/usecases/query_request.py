@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels
 from service.domain.parameters import Parameters
+from service.domain.sample_ids import PoolIds, SampleId
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.external_predictions import ExternalPredictions
 from service.learning.pool import Rows
@@ -27,7 +29,8 @@ HEAVY_SAMPLES = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryRequest:
-    """The request of POST /query. `exclude` and `candidates` hold indices into the pool, None where not sent.
+    """The request of POST /query. `exclude` and `candidates` hold indices into the pool, `exclude_ids` and
+    `candidate_ids` ids of it, None where not sent.
 
     `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels. A sample needs
     labels of `overlap` annotators, and no annotator is asked about it twice. With `lease_seconds` above 0, the samples
@@ -42,6 +45,8 @@ class QueryRequest:
     batch_size: int = 1
     exclude: NDArray[np.int64] | None = None
     candidates: NDArray[np.int64] | None = None
+    exclude_ids: Sequence[SampleId] | None = None
+    candidate_ids: Sequence[SampleId] | None = None
     random_state: int | None = None
     explore: float | None = None
     purpose: Literal["training", "evaluation"] = "training"
@@ -105,6 +110,39 @@ def check_indices(request: QueryRequest, n_samples: int) -> None:
     ]
     if errors:
         raise InvalidRequest(errors)
+
+
+def with_indices(request: QueryRequest, ids: PoolIds | None) -> QueryRequest:
+    """Return a request with the indices of its ids, beside those that it has. Raises InvalidRequest for unknown ids."""
+    if request.exclude_ids is None and request.candidate_ids is None:
+        return request
+    return replace(
+        request,
+        exclude=union_of(request.exclude, "exclude_ids", request.exclude_ids, ids),
+        candidates=union_of(request.candidates, "candidate_ids", request.candidate_ids, ids),
+        exclude_ids=None,
+        candidate_ids=None,
+    )
+
+
+def union_of(
+    indices: NDArray[np.int64] | None, field: str, names: Sequence[SampleId] | None, ids: PoolIds | None
+) -> NDArray[np.int64] | None:
+    """Return indices and those of some ids, None if neither was sent. Raises InvalidRequest for unknown ids."""
+    if names is None:
+        return indices
+    if ids is None:
+        raise InvalidRequest.at(f"/{field}", "must be left out: this project has no ids")
+    found = [ids.find(name) for name in names]
+    unknown = (
+        FieldError(f"/{field}/{position}", ids.why_unknown(names[position]))
+        for position, index in enumerate(found)
+        if index is None
+    )
+    if errors := list(islice(unknown, MAX_ERRORS + 1)):
+        raise InvalidRequest(errors)
+    of_ids = np.array(found, np.int64)
+    return of_ids if indices is None else np.concatenate([indices, of_ids])
 
 
 FIELDS = {

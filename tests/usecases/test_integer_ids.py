@@ -128,3 +128,32 @@ def test_ids_of_the_other_type_are_refused_with_both_types(
     assert get(client, "/projects/p") == before
     post(client, "/fit", project_id="p", X=line_pool(2), ids=other, replace=True)
     assert ids_of(client) == other
+
+
+@pytest.mark.parametrize("ids", [list("abcdef"), [5, 4, 3, 2, 1, 0]])
+def test_a_query_names_its_candidates_by_id(client: FlaskClient, ids: list[Any]) -> None:
+    post(client, "/fit", 201, project_id="p", X=line_pool(6), y=end_labels(6), ids=ids)
+
+    def indices(expect: int = 200, **fields: Any) -> Any:
+        reply = post(client, "/query", expect, project_id="p", batch_size=6, strategy="random", **fields)
+        return sorted(reply["indices"]) if expect == 200 else reply["errors"]
+
+    assert indices(exclude_ids=[ids[2], ids[3], ids[3]]) == [1, 4]
+    assert indices(exclude_ids=[ids[2]], exclude=[1]) == [3, 4]
+    assert indices(candidate_ids=[ids[2], ids[0]]) == [2]
+    assert indices(candidate_ids=[ids[2]], candidates=[3]) == [2, 3]
+    assert indices(candidate_ids=[]) == []
+    assert indices(candidate_ids=ids, exclude_ids=ids[:4], annotator="ada", lease_seconds=9) == [4]
+    other = "x" if ids[0] == "a" else 99
+    for field in ("exclude_ids", "candidate_ids"):
+        [error] = indices(422, **{field: [ids[1], other]})
+        assert (error["pointer"], error["detail"]) == (f"/{field}/1", "is not an id of the pool")
+        [error] = indices(422, **{field: [1 if ids[0] == "a" else "1"]})
+        assert "each id of this project is a" in error["detail"]
+        assert post(client, "/query", 422, X=line_pool(2), **{field: ids})["errors"][0]["pointer"] == f"/{field}"
+
+
+def test_a_project_without_ids_takes_none(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line_pool(6), y=end_labels(6))
+    [error] = post(client, "/query", 422, project_id="p", exclude_ids=["a"])["errors"]
+    assert error["pointer"] == "/exclude_ids"

@@ -371,9 +371,22 @@ def sample_ids() -> Rule:
     return Rule(read, {"type": "array", "minItems": 1, "uniqueItems": True, "items": SAMPLE_ID})
 
 
+def id_list() -> Rule:
+    """A list of ids of samples, which may be empty -> list."""
+
+    def read(value: Any) -> list[SampleId]:
+        if not isinstance(value, list):
+            raise ValidationError("must be a list of ids")
+        if wrong := first_few(wrong_ids(value)):
+            raise ValidationError(wrong)
+        return value
+
+    return Rule(read, {"type": "array", "items": SAMPLE_ID})
+
+
 def wrong_ids(values: list[Any]) -> Iterable[tuple[int, str]]:
     """Yield the values that are not ids, or of another type than the first."""
-    first = values[0]
+    first = values[0] if values else None
     for at, value in enumerate(values):
         if problem := wrong_id(value):
             yield at, problem

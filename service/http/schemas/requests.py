@@ -257,6 +257,8 @@ class QuerySchema(BaseSchema):
     params = RuleField(fields.json_object(), "The strategy's parameters; see GET /strategies.", load_default=dict)
     excluded = RuleField(fields.indices(), "Indices to leave out.", data_key="exclude")
     candidates = RuleField(fields.indices(), "The only indices to consider.")
+    exclude_ids = RuleField(fields.id_list(), "The ids of more samples to leave out.")
+    candidate_ids = RuleField(fields.id_list(), "The ids of the only samples to consider, beside `candidates`.")
     random_state = seed_field("A seed for this query; by default it is derived from the project's seed and state.")
     explore = RuleField(
         fields.number(0, 1),
@@ -531,6 +533,8 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         batch_size=data["batch_size"],
         exclude=data.get("excluded"),
         candidates=data.get("candidates"),
+        exclude_ids=data.get("exclude_ids"),
+        candidate_ids=data.get("candidate_ids"),
         random_state=data.get("random_state"),
         explore=data.get("explore"),
         purpose=data["purpose"],
@@ -554,6 +558,9 @@ def refuse_without_project(data: Mapping[str, Any]) -> None:
         for name, nothing in (("overlap", 1), ("lease_seconds", 0))
         if data[name] != nothing
     ]
+    for name in ("exclude_ids", "candidate_ids"):
+        if name in data:
+            wrong.append(FieldError(f"/{name}", "must be left out: without project_id samples have no ids"))
     if {"X", "texts"} <= data.keys():
         wrong.append(FieldError("/texts", "must be omitted with X: the features are made of one or the other"))
     if data["include"]:
