@@ -85,9 +85,10 @@ def explain(
     neighbors = nearest_labeled(question, rows, np.random.default_rng([*seed, 1]), names)
     clusters = clusters_of(question, batch, np.random.default_rng([*seed, 2]))
     columns = list(scores.values())
-    n_first = batch.n_leased + batch.n_partly_labeled
     chosen_by = ["lease"] * batch.n_leased + ["overlap"] * batch.n_partly_labeled
-    chosen_by += ["strategy"] * (len(rows) - n_first - batch.n_drawn) + ["exploration"] * batch.n_drawn
+    chosen_by += ["strategy"] * (len(rows) - len(chosen_by))
+    for position in batch.drawn_at.tolist():
+        chosen_by[position] = "exploration"
     return [
         Explanation(
             chosen_by=chosen_by[number],

@@ -15,13 +15,13 @@ from service.usecases.query_request import QueryRequest
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """The selected samples: first `n_leased` that the annotator holds already, then `n_partly_labeled`, then those of
-    the strategy, and last `n_drawn` for exploration.
+    the strategy, and among these at the positions `drawn_at` those for exploration.
     """
 
     selection: Selection
     n_leased: int
     n_partly_labeled: int
-    n_drawn: int
+    drawn_at: NDArray[np.int64]
 
 
 def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int], order_seed: int) -> Batch:
@@ -41,8 +41,15 @@ def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int],
     selection = select(request.strategy, request.params, rest, n_wanted - len(drawn), np.random.default_rng(seed))
     if question.relabel_candidates is not None:
         selection = with_note_of_labeled(selection, question.relabel_candidates.rows)
-    whole = assemble(leased, partly_labeled, selection, drawn)
-    return Batch(whole, len(leased), len(partly_labeled), len(drawn))
+    n_first = len(leased) + len(partly_labeled)
+    drawn_at = n_first + spread_positions(len(selection.indices) + len(drawn), len(drawn))
+    whole = assemble(leased, partly_labeled, selection, drawn, drawn_at)
+    return Batch(whole, len(leased), len(partly_labeled), drawn_at)
+
+
+def spread_positions(n: int, k: int) -> NDArray[np.int64]:
+    """Return k of n positions, in the middle of k equal parts: a tool that asks for more at half has met its share."""
+    return ((2 * np.arange(k, dtype=np.int64) + 1) * n - 1) // (2 * max(k, 1))
 
 
 def unlabeled_rows(question: Question) -> NDArray[np.bool_]:
@@ -74,9 +81,13 @@ def join_notes(*notes: str | None) -> str | None:
 
 
 def assemble(
-    leased: NDArray[np.int64], partly_labeled: NDArray[np.int64], selection: Selection, drawn: NDArray[np.int64]
+    leased: NDArray[np.int64],
+    partly_labeled: NDArray[np.int64],
+    selection: Selection,
+    drawn: NDArray[np.int64],
+    drawn_at: NDArray[np.int64],
 ) -> Selection:
-    """Return a selection with the samples before and behind it, which have no score, and a reason for each part."""
+    """Return a selection with the samples before it and those drawn, without scores, and a reason for each part."""
     n_leased, n_partly, n_drawn = len(leased), len(partly_labeled), len(drawn)
     if n_leased + n_partly + n_drawn == 0:
         return selection
@@ -85,14 +96,12 @@ def assemble(
         f"the first {n_leased} were already leased to this annotator" if n_leased else None,
         f"the {position} {n_partly} have a label and need more" if n_partly else None,
         selection.reason,
-        f"the last {n_drawn} were drawn for exploration" if n_drawn else None,
+        f"{n_drawn}, spread through the batch, were drawn for exploration" if n_drawn else None,
     )
+    # numpy inserts before positions of the array without the inserted values.
+    before = drawn_at - np.arange(n_drawn)
+    indices = np.insert(np.concatenate([leased, partly_labeled, selection.indices]), before, drawn)
     scores = selection.scores
     if scores is not None:
-        scores = np.concatenate([np.full(n_leased + n_partly, np.nan), scores, np.full(n_drawn, np.nan)])
-    return replace(
-        selection,
-        indices=np.concatenate([leased, partly_labeled, selection.indices, drawn]),
-        scores=scores,
-        reason=reason,
-    )
+        scores = np.insert(np.concatenate([np.full(n_leased + n_partly, np.nan), scores]), before, np.nan)
+    return replace(selection, indices=indices, scores=scores, reason=reason)

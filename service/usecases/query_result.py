@@ -17,12 +17,11 @@ from service.usecases.explain import Explanation
 class QueryResult:
     """The samples to ask about, most useful first, and the state of the project when they were chosen.
 
-    Samples drawn for exploration come last and have no score. Fields of a project are None without one, and
-    `model_version` also if the caller sent predictions. `texts` and `urls` are None unless the request includes
-    them. `classes` are the columns of the explanations' probabilities;
-    both are None unless an explanation was requested. `project` is the state that was read. `lease_expires_at` is in
-    RFC 3339 format, None without a lease. `retry_after` is set if all candidates are leased: the seconds until one is
-    free.
+    Samples drawn for exploration have no score. Fields of a project are None without one, and `model_version` also if
+    the caller sent predictions. `texts` and `urls` are None unless the request includes them. `classes` are the columns
+    of the explanations' probabilities; both are None unless an explanation was requested. `project` is the state that
+    was read. `lease_expires_at` is in RFC 3339 format, None without a lease. `retry_after` is set if all candidates are
+    leased: the seconds until one is free.
     """
 
     project_id: str | None

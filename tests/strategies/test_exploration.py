@@ -55,32 +55,36 @@ def test_a_wrong_share_is_refused(client, project, explore) -> None:
         ("margin", 1000, 0.5, 29),
     ],
 )
-def test_the_last_of_the_batch_are_drawn(client, project, strategy, batch_size, explore, n_drawn) -> None:
+def test_a_share_of_the_batch_is_drawn_and_spread_through_it(
+    client, project, strategy, batch_size, explore, n_drawn
+) -> None:
     given = {} if explore is None else {"explore": explore}
     asked = ask(client, strategy=strategy, batch_size=batch_size, **given)
     n = min(batch_size, N - 2)
     assert len(set(asked["indices"])) == n
     open_ones = [row for row in order() if row not in (0, N - 1)]
-    assert asked["indices"][n - n_drawn :] == open_ones[:n_drawn]
+    places = [((2 * nth + 1) * n - 1) // (2 * n_drawn) for nth in range(n_drawn)]
+    assert [asked["indices"][place] for place in places] == open_ones[:n_drawn]
     assert (asked["fallback_reason"] is None) == (n == batch_size)
     assert (asked["reason"] is None) == (strategy != "auto" and not n_drawn)
     if n_drawn:
-        note = f"the last {n_drawn} were drawn for exploration"
+        note = f"{n_drawn}, spread through the batch, were drawn for exploration"
         assert asked["reason"].endswith(note)
-        assert asked["scores"] is None or asked["scores"][n - n_drawn :] == [None] * n_drawn
+        assert asked["scores"] is None or [asked["scores"][place] for place in places] == [None] * n_drawn
+        assert places[0] < (n + 1) / 2
 
 
 def test_exploration_does_not_change_the_other_rows(client, project) -> None:
-    drawn = ask(client, batch_size=10, explore=0.3)["indices"][7:]
-    chosen = ask(client, batch_size=7, exclude=drawn, random_state=0)
-    assert ask(client, batch_size=10, explore=0.3, random_state=0)["indices"][:7] == chosen["indices"]
+    asked = ask(client, batch_size=10, explore=0.3, random_state=0)["indices"]
+    drawn = [asked.pop(place) for place in (8, 4, 1)]
+    assert asked == ask(client, batch_size=7, exclude=drawn, random_state=0)["indices"]
 
 
 def test_consecutive_batches_continue_the_same_order(client, project) -> None:
     drawn: list[int] = []
     for _ in range(5):
         asked = ask(client, batch_size=4, explore=0.5)["indices"]
-        drawn += asked[2:]
+        drawn += asked[::2]
         labels = [{"index": index, "label": index // (N // 2)} for index in asked]
         post(client, "/label", project_id="p", labels=labels, refit="never")
     places = [order().index(row) for row in drawn]

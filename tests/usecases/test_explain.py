@@ -88,7 +88,7 @@ def test_equal_samples_are_in_the_cluster_of_the_first(client: FlaskClient) -> N
 
 def test_samples_drawn_for_exploration_are_marked(client: FlaskClient) -> None:
     found = explained(client, probabilities=P, batch_size=4, strategy="margin", explore=0.5)
-    assert [each["chosen_by"] for each in found] == ["strategy", "strategy", "exploration", "exploration"]
+    assert [each["chosen_by"] for each in found] == ["exploration", "strategy", "exploration", "strategy"]
 
 
 @pytest.mark.parametrize("strategy", ["auto", "margin", "k_center", "activelab"])

@@ -386,7 +386,7 @@ def id_list() -> Rule:
 
 def wrong_ids(values: list[Any]) -> Iterable[tuple[int, str]]:
     """Yield the values that are not ids, or of another type than the first."""
-    first = values[0] if values else None
+    first: Any = next(iter(values), None)
     for at, value in enumerate(values):
         if problem := wrong_id(value):
             yield at, problem
