@@ -273,6 +273,7 @@ BODIES: dict[str, Any] = {
     "label_project": {"labels": [{"index": 3, "label": 0}]},
     "append_samples": {"X": [[0.5, 1.0]]},
     "simulate": {"strategies": ["random"]},
+    "rename_project_classes": {"rename": {"0": 1}},
 }
 
 
