@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from tests.benchmarks.growth import measure_growth
-from tests.benchmarks.large import measure_huge, measure_label, measure_query
+from tests.benchmarks.large import measure_default_model, measure_huge, measure_label, measure_query
 from tests.benchmarks.machine import machine, versions
 from tests.benchmarks.profile_query import profile_query
 from tests.benchmarks.report import cost_table, draw, profile_table, table
@@ -37,13 +37,14 @@ COMPARISONS: dict[Callable[[Sizes, Path], list[Row]], set[int]] = {
     measure_small_requests: {5},
     measure_selection: {6},
     measure_huge: {8},
+    measure_default_model: {10},
 }
-GROWTH, HUGE, PROFILE = 7, 8, 9
+GROWTH, HUGE, PROFILE, DEFAULT_MODEL = 7, 8, 9, 10
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Small sizes and few samples, to see that it works.")
-@click.option("--rows", multiple=True, type=click.IntRange(1, 9), help="Measure only this row. Repeatable.")
+@click.option("--rows", multiple=True, type=click.IntRange(1, 10), help="Measure only this row. Repeatable.")
 @click.option("--large", is_flag=True, help="Also measure row 8, a pool of 5 million rows (1.3 GB of disk).")
 @click.option("--profile", is_flag=True, help="Also measure row 9, a profile of a fresh query.")
 @click.option(
@@ -56,7 +57,9 @@ GROWTH, HUGE, PROFILE = 7, 8, 9
 def main(quick: bool, rows: tuple[int, ...], large: bool, profile: bool, out: Path) -> None:
     """Measure each row against its target, and cost against pool size."""
     sizes = QUICK if quick else FULL
-    wanted = set(rows or range(1, HUGE)) | ({HUGE} if large else set()) | ({PROFILE} if profile else set())
+    wanted = (
+        set(rows or [*range(1, HUGE), DEFAULT_MODEL]) | ({HUGE} if large else set()) | ({PROFILE} if profile else set())
+    )
     with TemporaryDirectory(prefix="active-query-") as scratch:
         result: dict[str, Any] = {
             "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -32,10 +32,10 @@ def pool(n_rows: int, width: int = WIDTH) -> NDArray[np.float32]:
     return np.concatenate(list(pieces(n_rows, width)))
 
 
-def form(project_id: str, n_rows: int, width: int = WIDTH) -> Upload:
+def form(project_id: str, n_rows: int, width: int = WIDTH, estimator: str = "logistic_regression") -> Upload:
     """Return the multipart form that creates a project; rows are generated while sending."""
     rows = (memoryview(piece).cast("B") for piece in pieces(n_rows, width))
-    return Upload({"project_id": project_id, "estimator": "logistic_regression"}, "<f4", (n_rows, width), rows)
+    return Upload({"project_id": project_id, "estimator": estimator}, "<f4", (n_rows, width), rows)
 
 
 def materialized(upload: Upload) -> Upload:

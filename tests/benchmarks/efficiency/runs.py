@@ -28,6 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "logistic_regression": {"name": "logistic_regression"},
     # Half of the service's default number of trees: a run fits hundreds of forests.
     "random_forest": {"name": "random_forest", "params": {"n_estimators": TREES}},
+    "auto": {"name": "auto"},
 }
 N_QUERIES = {1: 30, 10: 15, 100: 6}
 """Number of queries for each batch size, if the pool is large enough."""
