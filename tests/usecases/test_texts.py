@@ -166,7 +166,7 @@ WRONG = {
     "too few addresses": ({"texts": ["a", "b"], "urls": ["a"]}, "/urls", "has 1 entries, but texts has 2"),
     "too many labels": ({"texts": ["a"], "y": [1, 2]}, "/y", "has 2 entries, but texts has 1"),
     "a script": ({"texts": ["a"], "urls": ["javascript:alert(1)"]}, "/urls/0", "http:// or https://"),
-    "a file": ({"texts": ["a"], "urls": ["file:///etc/passwd"]}, "/urls/0", "http:// or https://"),
+    "a file": ({"texts": ["a"], "urls": ["ftp://host/etc/passwd"]}, "/urls/0", "http:// or https://"),
     "another host": ({"texts": ["a"], "urls": ["//example.org"]}, "/urls/0", "http:// or https://"),
     "a blank in an address": ({"texts": ["a"], "urls": ["a b"]}, "/urls/0", "without blanks"),
     "numbers held out": ({"texts": ["a"], "X_test": [[1]], "y_test": [1]}, "/X_test", "must be texts"),
