@@ -60,6 +60,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     metrics.register(app)
     cors.register(app, settings.allowed_origins)
     problems.register(app)
-    auth.register(app, KeyRing(settings.api_keys_file) if settings.api_keys_file else None, routes.OPERATIONS)
+    ring = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+    auth.register(app, ring, routes.OPERATIONS, routes.refuse_page)
     routes.register(app, context)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ ON_UNIFORM = (
     "GET /projects/{project_id}/evaluation, out of fold."
 )
 TOO_LITTLE = (
-    f'Unknown: it takes {MIN_ROWS} uniform samples, which POST /query asks for with "purpose": "evaluation", and '
+    f'It takes {MIN_ROWS} uniform samples, which POST /query asks for with "purpose": "evaluation", and '
     "about 30 labels; or four models that were scored on a held-out set."
 )
 
@@ -49,7 +50,8 @@ class Gain:
 class ExpectedGain:
     """The accuracy that the next batch, of `n_labels`, is expected to add, and what that is derived from.
 
-    `by_doubling` is the gain of twice as many labels as there are.
+    `by_doubling` is the gain of twice as many labels as there are. `curve` has the points of the honest curve: a number
+    of labels, and the accuracy with its 95 % interval.
     """
 
     next_batch: float | None = None
@@ -58,6 +60,7 @@ class ExpectedGain:
     n_labels: int | None = None
     measured_on: str = TOO_LITTLE
     by_doubling: Gain | None = None
+    curve: Sequence[tuple[float, float, float, float]] = ()
 
 
 def expect_gain(project: Project, X: Features, medians: Medians | None = None) -> ExpectedGain:
@@ -78,7 +81,10 @@ def expect_gain(project: Project, X: Features, medians: Medians | None = None) -
     batch, double = (
         Gain(*map(float, of_end)) for of_end in zip(np.clip(gains.mean(axis=0), low, high), low, high, strict=True)
     )
-    return ExpectedGain(batch.value, batch.low, batch.high, n_next, measured_on, double)
+    band = np.quantile(curves, [0.025, 0.975], axis=0)
+    points = np.stack([sizes, curves.mean(axis=0), *band]).T.tolist()
+    curve = [(n_labels, mean, lower, upper) for n_labels, mean, lower, upper in points]
+    return ExpectedGain(batch.value, batch.low, batch.high, n_next, measured_on, double, curve)
 
 
 def usual_batch(project: Project) -> int:

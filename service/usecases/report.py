@@ -98,10 +98,14 @@ def report_project(store: Store, project_id: str) -> tuple[Project, Report]:
     Raises ProjectNotFound, OutOfTime and the store's errors.
     """
     snapshot = read_with_model(store, project_id, Part.POOL, Part.IDS)
-    project = snapshot.project
-    key = (*project.commit, "report")
+    return snapshot.project, report_snapshot(store, snapshot)
+
+
+def report_snapshot(store: Store, snapshot: Snapshot) -> Report:
+    """Return the report of a project with its pool, ids and model."""
+    key = (*snapshot.project.commit, "report")
     report: Report = store.cache.get_or_make(key, lambda: sized(make_report(store, snapshot)), "report")
-    return project, report
+    return report
 
 
 def sized(report: Report) -> tuple[Report, int]:

@@ -61,10 +61,10 @@ def stabilizing_predictions(project: Project) -> StabilizingPredictions:
 def advise(project: Project, evidence: Evidence) -> tuple[Verdict, list[str]]:
     """Return the verdict and its reasons, the decisive ones first."""
     if project.n_unlabeled == 0:
-        return "stop", [
-            "Every sample is labelled or skipped: there is nothing left to ask.",
-            *warnings(project, evidence),
-        ]
+        done = ["Every sample is labelled or skipped: there is nothing left to ask."]
+        if project.model is not None:
+            done.append(describe_accuracy(project, evidence.evaluation))
+        return "stop", [*done, *warnings(project, evidence)]
     if project.model is None:
         n = project.n_classes_labeled
         return "continue", [f"There is no model yet: it takes labels of two classes, and there are labels of {n}."]

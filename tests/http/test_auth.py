@@ -31,7 +31,7 @@ from service.settings import Settings
 from tests.support.calls import FAST_ESTIMATOR, end_labels, line_pool
 from tests.support.serving import Service
 
-OPEN = {"get_health", "get_readiness", "get_openapi", "get_docs", "get_guide"}
+OPEN = {"get_health", "get_readiness", "get_openapi", "get_docs", "get_guide", "sign_in", "sign_out"}
 KEYED = [operation for operation in OPERATIONS.all if operation.name not in OPEN]
 OF_A_PROJECT = [operation for operation in KEYED if "<project_id>" in operation.path]
 NAME_A_PROJECT = [

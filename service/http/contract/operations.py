@@ -43,7 +43,8 @@ class Operation:
     `tag` is the group of endpoints that it belongs to. `role` is the lowest role that may call it; None = no key is
     needed. `parts` are the fields that may be parts of a form; the others are in its part `config`. With `lines` the
     body may also be CSV, or NDJSON, each line as this text says. `headers` are the request headers it reads. With
-    `files` the body is a file of one of these media types. An `optional` body may be left out.
+    `files` the body is a file of one of these media types. An `optional` body may be left out. A `page` is for people: it
+    also accepts the API key of a cookie, and its errors are pages.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Operation:
     problems: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
     optional: bool = False
+    page: bool = False
 
     @property
     def name(self) -> str:
@@ -107,6 +109,7 @@ class Operations:
         problems: tuple[int, ...] = (),
         files: tuple[str, ...] = (),
         optional: bool = False,
+        page: bool = False,
     ) -> Callable[[View], View]:
         """Register the decorated function as an endpoint."""
 
@@ -126,6 +129,7 @@ class Operations:
                 problems,
                 files,
                 optional,
+                page,
             )
             self.all.append(operation)
             return view

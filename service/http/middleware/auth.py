@@ -7,18 +7,18 @@ as one that does not exist, so neither the reply nor its timing reveals whether 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flask import Flask, g
+from flask import Flask, Response, current_app, g
 from flask.globals import request_ctx
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
+from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 
 from service.auth.keyfile import KeyRing
 from service.auth.keys import ALL_PROJECTS, ANONYMOUS, Caller, Role
-from service.errors import ProjectNotFound
+from service.errors import ProjectNotFound, ServiceError
 from service.http.contract.operations import Contract
 from service.http.middleware.request_log import log_project
 from service.usecases.label import LabelRequest
@@ -28,25 +28,59 @@ HEADER = "'Authorization: Bearer <key>'"
 REALM = "Active Query"
 
 
-def register(app: Flask, ring: KeyRing | None, contract: Contract) -> None:
-    """Check the caller's role and project before every request; without a key ring every caller may do anything."""
+COOKIE = "active_query_key"
+"""The cookie with an API key that the pages accept, and nothing else does."""
+
+KEY_RING = "active-query-keys"
+
+RefusePage = Callable[[HTTPException | ServiceError], Response]
+
+
+def register(app: Flask, ring: KeyRing | None, contract: Contract, refuse_page: RefusePage) -> None:
+    """Check the caller's role and project before every request; without a key ring every caller may do anything.
+
+    `refuse_page` returns the response to the request for a page that is refused.
+    """
+    app.extensions[KEY_RING] = ring
+    on_pages = {f"api.{operation.name}" for operation in contract.all if operation.page}
     roles = {f"api.{operation.name}": operation.role for operation in contract.all}
 
     @app.before_request
-    def authorize() -> None:
+    def authorize() -> Response | None:
         request = request_ctx.request
         # The methods of a path are public, in the contract.
         if request.endpoint is None or request.method == "OPTIONS":
-            return
+            return None
         role = roles[request.endpoint]
         if role is None:
-            return
-        g.caller = me = ANONYMOUS if ring is None else authenticate(ring, request.environ.get("HTTP_AUTHORIZATION"))
-        check_role(me, role)
-        # Every path with arguments names its project, or a simulation, whose view checks it; others fail here.
-        arguments = request.view_args
-        if arguments and "simulation_id" not in arguments:
-            check_visible(arguments["project_id"])
+            return None
+        header = request.environ.get("HTTP_AUTHORIZATION")
+        if request.endpoint not in on_pages:
+            check_access(ring, header, role)
+            return None
+        if header is None and COOKIE in request.cookies:
+            header = f"Bearer {request.cookies[COOKIE]}"
+        try:
+            check_access(ring, header, role)
+        except (HTTPException, ServiceError) as error:
+            return refuse_page(error)
+        return None
+
+
+def check_access(ring: KeyRing | None, header: str | None, role: Role) -> None:
+    """Find the caller of the current request, and raise an error unless they may send it."""
+    g.caller = me = ANONYMOUS if ring is None else authenticate(ring, header)
+    check_role(me, role)
+    # Every path with arguments names its project, or a simulation, whose view checks it; others fail here.
+    arguments = request_ctx.request.view_args
+    if arguments and "simulation_id" not in arguments:
+        check_visible(arguments["project_id"])
+
+
+def authenticate_key(key: str) -> Caller:
+    """Return the caller with an API key, or raise Unauthorized; anybody without a key ring."""
+    ring: KeyRing | None = current_app.extensions[KEY_RING]
+    return ANONYMOUS if ring is None else authenticate(ring, f"Bearer {key}")
 
 
 def authenticate(ring: KeyRing, header: str | None) -> Caller:

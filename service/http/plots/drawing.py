@@ -129,6 +129,8 @@ def keep_within_shares(axes: Axes) -> None:
     low, high = axes.get_ylim()
     low, high = max(low, -0.02), min(high, 1.02)
     axes.set_ylim(min(low, high - 0.04), max(high, low + 0.04))
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0.0 <= tick <= 1.0 + 1e-9])  # which moves the limits
+    axes.set_ylim(min(low, high - 0.04), max(high, low + 0.04))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 

@@ -26,6 +26,9 @@ from service.usecases.report import report_project
 
 CURVE_QUERY, CURVE, REPORT = CurveQuerySchema(), LearningCurveSchema(), ReportSchema()
 
+MAX_TITLE = 40
+"""Characters of a project's name in the title of a picture."""
+
 operations = Operations("Evidence", "See whether labels make the model better, and when to stop.")
 
 
@@ -102,7 +105,7 @@ def plot_curve(project_id: str, points: Sequence[CurvePoint]) -> LinePlot:
         x, y = zip(*batches, strict=True)
         lines.append(Line("batch accuracy (too low)", x, y, is_reference=True))
     return LinePlot(
-        f"Learning curve of {project_id}",
+        f"Learning curve of {project_id if len(project_id) <= MAX_TITLE else project_id[: MAX_TITLE - 1] + '…'}",
         "labelled samples",
         "accuracy",
         lines,

@@ -20,6 +20,7 @@ from service.http.routes import (
     label,
     leases,
     meta,
+    pages,
     predictions,
     projects,
     query,
@@ -43,6 +44,7 @@ OPERATIONS = Contract(
         simulations.operations,
         leases.operations,
         transfer.operations,
+        pages.operations,
         meta.operations,
     )
 )

@@ -1,0 +1,66 @@
+"""Rendering of the pages from their templates."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+HERE = Path(__file__).parent
+STYLE = (HERE / "style.css").read_text(encoding="utf-8")
+CSP = (
+    f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'; "
+    "img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+"""The Content-Security-Policy of the pages: their own style and images, no script, and forms to the service alone."""
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+ENVIRONMENT.globals["style"] = STYLE
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def grouped(number: int) -> str:
+    """Return a number with commas between thousands."""
+    return f"{number:,}"
+
+
+def shown(label: Any) -> str:
+    """Return a label as JSON shows it, strings without quotes."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+ENVIRONMENT.filters |= {"percent": percent, "grouped": grouped, "shown": shown}
+
+
+def data_uri(svg: bytes) -> str:
+    """Return an image as the address of its own content."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def projects_page(**values: Any) -> str:
+    """Return the page with all projects."""
+    return ENVIRONMENT.get_template("projects.html").render(root="./", **values)
+
+
+def project_page(**values: Any) -> str:
+    """Return the page of a project."""
+    return ENVIRONMENT.get_template("project.html").render(root="../../", **values)
+
+
+def sign_in_page(root: str, problem: str | None) -> str:
+    """Return the page with the form for an API key; `root` is the relative address of the service."""
+    return ENVIRONMENT.get_template("sign_in.html").render(root=root, problem=problem, signed_in=None)
+
+
+def error_page(root: str, title: str, detail: str) -> str:
+    """Return a page that says what is wrong."""
+    return ENVIRONMENT.get_template("error.html").render(root=root, title=title, detail=detail, signed_in=None)

@@ -1,0 +1,319 @@
+"""The pages for people: GET /, GET /projects/{project_id}/page, and the form for an API key."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qs
+
+from flask import Response, request
+from werkzeug.exceptions import (
+    BadRequest,
+    Forbidden,
+    HTTPException,
+    LengthRequired,
+    RequestEntityTooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+
+from service.auth.keys import Role
+from service.compute.deadline import time_limit
+from service.domain.project import Project, format_time
+from service.errors import ServiceError
+from service.http import pages
+from service.http.contract.operations import Operations, Reply
+from service.http.media_types import FORM, HTML, SVG
+from service.http.middleware import auth
+from service.http.plots import THEMES, Line, LinePlot, Plot, PointPlot, Points, are_plots_installed, render_plot
+from service.http.problems import status_for
+from service.http.routes.context import Context, current_context
+from service.http.routes.evidence import plot_curve
+from service.http.routes.query_string import read_query
+from service.http.schemas.requests import PageSchema
+from service.usecases.learning_curve import BIAS, CurvePoint, curve_points
+from service.usecases.pool_map import PoolMap
+from service.usecases.project_page import look_at_project
+from service.usecases.projects import FitStatus, list_all, with_fit_status
+from service.usecases.query_result import QueryResult
+from service.usecases.report import Report, labels_per_day
+
+PAGE = PageSchema()
+
+WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+CURVE_SIZE, MAP_SIZE = (6.0, 3.8), (6.0, 4.4)
+"""Sizes of the pictures in inches: small enough to be read on a phone."""
+
+DOTS_PER_INCH = 96
+"""Pixels of a page per inch of a plot."""
+
+MAX_TEXT = 600
+"""Characters of a sample's text that are shown."""
+
+MAX_FORM_BYTES = 4_096
+
+operations = Operations("Pages", "Look at projects in a browser.")
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A picture in both themes, as addresses, and its size in pixels."""
+
+    light: str
+    dark: str
+    width: int
+    height: int
+
+
+def page_response(page: str, status: int = 200) -> Response:
+    """Return a page with its headers."""
+    headers = {
+        "Content-Security-Policy": pages.CSP,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+    return Response(page, status, mimetype=HTML, headers=headers)
+
+
+def refuse_page(error: HTTPException | ServiceError) -> Response:
+    """Return a page that says what is wrong, or the form for a key."""
+    root = "../" * (request.path.count("/") - 1) or "./"
+    if isinstance(error, Unauthorized):
+        is_first = auth.COOKIE not in request.cookies
+        response = page_response(pages.sign_in_page(root, None if is_first else error.description), 401)
+        response.headers["WWW-Authenticate"] = str(auth.challenge())
+        return response
+    status = (error.code or 500) if isinstance(error, HTTPException) else status_for(type(error))
+    title = "Not found" if status == 404 else "Sorry"
+    text = str(error.description if isinstance(error, HTTPException) else error)
+    response = page_response(pages.error_page(root, title, f"{text[:1].upper()}{text[1:]}."), status)
+    if status == 503:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+@operations.add(
+    "GET",
+    "/",
+    role=Role.READER,
+    query=PageSchema,
+    replies={200: Reply("The page.", media_types=(HTML,))},
+    problems=(422,),
+    page=True,
+)
+def show_projects() -> Response:
+    """Look at all projects."""
+    data = read_query(PAGE)
+    found = list_all(current_context().store, data["limit"], data.get("after"), auth.caller().may_access)
+    projects = [
+        {
+            "name": status.project.project_id,
+            "n_samples": status.project.n_samples,
+            "n_labeled": status.project.n_labeled,
+            "n_classes": len(status.project.classes),
+            "model": "none yet" if status.project.model is None else f"version {status.project.model.version}",
+            "updated_at": format_time(status.project.updated_at),
+        }
+        for status in found.projects
+    ]
+    return page_response(
+        pages.projects_page(projects=projects, damaged=[], next=found.next, signed_in=auth.caller().name)
+    )
+
+
+@operations.add(
+    "GET",
+    "/projects/<project_id>/page",
+    role=Role.READER,
+    replies={200: Reply("The page.", media_types=(HTML,))},
+    problems=(404, 503),
+    page=True,
+)
+def show_project(project_id: str) -> Response:
+    """Look at a project: its learning curve, whether to go on, the next batch, and labels to check."""
+    context = current_context()
+    try:
+        with time_limit(context.settings.query_seconds):
+            return page_response(pages.project_page(**describe_project(context, project_id)))
+    except ServiceError as error:
+        return refuse_page(error)
+
+
+def describe_project(context: Context, project_id: str) -> dict[str, Any]:
+    """Return the values of a project's page."""
+    found = look_at_project(context.store, project_id, context.backend_of, context.admission.enter)
+    project = found.project
+    context.fits.start_if_wanted(project)
+    points = list(curve_points(project.learning_curve))
+    answers: Counter[str] = sum((Counter(point.questions) for point in points), Counter())
+    counts = sorted(zip(project.classes, project.class_counts, strict=True), key=lambda each: -each[1])
+    days = labels_per_day(project)
+    return {
+        "name": project_id,
+        "n_labeled": project.n_labeled,
+        "n_samples": project.n_samples,
+        "n_skipped": project.n_skipped,
+        "n_unlabeled": project.n_unlabeled,
+        "estimator": project.estimator.name,
+        "notes": list(notes_of(with_fit_status(context.store, project).fit, project)),
+        "report": found.report,
+        "busy": found.busy,
+        "points": points,
+        "bias": BIAS,
+        "curve_images": images_of(context, project, "curve", curve_of(project_id, points, found.report)),
+        "curve_alt": describe_curve(points),
+        "batch": describe_batch(found.batch, found.busy),
+        "map_images": None if found.map is None else images_of(context, project, "map", plot_map(found.map)),
+        "map_alt": "A scatter plot of samples: unlabelled, labelled, and the next batch.",
+        "classes": counts,
+        "most": max((n for _, n in counts), default=1) or 1,
+        "days": days,
+        "busiest": max((day.n_labels for day in days), default=1),
+        "strategies": answers.most_common(),
+        "n_answers": answers.total(),
+        "has_plots": are_plots_installed(),
+        "signed_in": auth.caller().name,
+    }
+
+
+def notes_of(fit: FitStatus, project: Project) -> Iterator[str]:
+    """Yield what is worth knowing about the model."""
+    if fit.running_since is not None:
+        yield "A model is being fitted now: load the page again in a moment."
+    if fit.last_error is not None:
+        yield f"The last fit failed: {fit.last_error}"
+    if project.model is None:
+        yield "There is no model yet. It takes labels of two classes."
+    elif fit.due:
+        yield f"The model is not up to date: it has not seen {project.n_labels_since_fit} of the changes to labels."
+
+
+def curve_of(project_id: str, points: Sequence[CurvePoint], report: Report | None) -> LinePlot:
+    """Return the learning curve as a plot, with the honest curve of the report in place of the estimates."""
+    curve = () if report is None else report.expected_gain.curve
+    if not curve:
+        return replace(plot_curve(project_id, points), title="", size=CURVE_SIZE)
+    n_labels, value, low, high = zip(*curve, strict=True)
+    honest = Line("accuracy, with 95 % interval", n_labels, value, low, high, is_marked=True)
+    others = plot_curve(project_id, [replace(point, estimate=None, test_score=None) for point in points])
+    return replace(others, title="", lines=[honest, *others.lines], size=CURVE_SIZE)
+
+
+def describe_curve(points: Sequence[CurvePoint]) -> str:
+    """Return the text of the learning curve's picture."""
+    if not points:
+        return "An empty learning curve: no model has been fitted yet."
+    first, last = points[0].n_labeled, points[-1].n_labeled
+    return f"The learning curve of {len(points)} models, from {first} to {last} labels. A table with it follows."
+
+
+def describe_batch(batch: QueryResult | None, busy: str) -> dict[str, Any]:
+    """Return the values of the next batch."""
+    if batch is None:
+        return {"samples": [], "strategy": "", "reason": busy}
+    names: Sequence[Any] = [f"Sample {index}" for index in batch.indices] if batch.ids is None else batch.ids
+    urls, texts = batch.urls or [""] * len(names), batch.texts or [""] * len(names)
+    samples = [
+        {"name": name, "url": url if WEB_ADDRESS.match(url or "") else "", "text": shorten(text or "")}
+        for name, url, text in zip(names, urls, texts, strict=True)
+    ]
+    return {"samples": samples, "strategy": batch.strategy, "reason": batch.fallback_reason}
+
+
+def shorten(text: str) -> str:
+    """Return the beginning of a text."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
+def plot_map(found: PoolMap) -> PointPlot:
+    """Return the map of a pool as a plot."""
+    is_rest = ~found.is_labeled & ~found.is_next
+    marked = (("labelled", found.is_labeled, False), ("next batch", found.is_next, False))
+    groups = (("unlabelled", is_rest, True), *marked)
+    x, y = found.coordinates.T
+    points = [Points(name, x[rows], y[rows], is_background=back) for name, rows, back in groups if rows.any()]
+    return PointPlot("", points, size=MAP_SIZE)
+
+
+def images_of(context: Context, project: Project, what: str, plot: Plot) -> Images | None:
+    """Return a plot of a project in both themes, None without the extra `plots`."""
+    if not are_plots_installed():
+        return None
+
+    def draw() -> tuple[Images, int]:
+        light, dark = (pages.data_uri(render_plot(plot, SVG, theme)) for theme in THEMES)
+        width, height = (round(DOTS_PER_INCH * length) for length in plot.size)
+        return Images(light, dark, width, height), len(light) + len(dark)
+
+    images: Images = context.store.cache.get_or_make((*project.commit, "picture", what), draw, "picture")
+    return images
+
+
+@operations.add(
+    "POST",
+    "/sign-in",
+    role=None,
+    files=(FORM,),
+    replies={303: Reply("The key is kept in a cookie, for the pages alone.")},
+    problems=(400, 411, 413, 415),
+)
+def sign_in() -> Response:
+    """Open the pages with an API key.
+
+    The form's field `key` is kept in a cookie of the browser. Only the pages of this group accept it, and they change
+    nothing.
+    """
+    refuse_other_sites()
+    key = read_key()
+    try:
+        auth.authenticate_key(key)
+    except Unauthorized as error:
+        return page_response(pages.sign_in_page("./", str(error.description).capitalize() + "."), 401)
+    response = go_to_projects()
+    is_secure = request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
+    # Without a path the browser takes that of this address, so the cookie covers the service behind a prefix.
+    response.set_cookie(auth.COOKIE, key, path=None, httponly=True, samesite="Strict", secure=is_secure)
+    return response
+
+
+@operations.add(
+    "POST", "/sign-out", role=None, files=(FORM,), replies={303: Reply("The cookie is deleted.")}, problems=()
+)
+def sign_out() -> Response:
+    """Forget the API key of the pages."""
+    refuse_other_sites()
+    response = go_to_projects()
+    response.delete_cookie(auth.COOKIE, path=None, httponly=True, samesite="Strict")
+    return response
+
+
+def go_to_projects() -> Response:
+    """Return a redirection to the list of projects."""
+    return Response(status=303, headers={"Location": "./", "Cache-Control": "no-store"})
+
+
+def refuse_other_sites() -> None:
+    """Raise Forbidden for a form on the page of another site."""
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        raise Forbidden("this form can only be sent from the pages of this service")
+
+
+def read_key() -> str:
+    """Return the key in the body of a form."""
+    if request.mimetype != FORM:
+        raise UnsupportedMediaType(f"the body must be {FORM}")
+    if request.content_length is None:
+        raise LengthRequired("the form needs a Content-Length")
+    if request.content_length > MAX_FORM_BYTES:
+        raise RequestEntityTooLarge(f"the form may have {MAX_FORM_BYTES} bytes")
+    body = request.stream.read(request.content_length)
+    if len(body) < request.content_length:
+        raise BadRequest("the body is shorter than its Content-Length")
+    try:
+        return parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=2)["key"][0].strip()
+    except (ValueError, KeyError):
+        raise BadRequest("the form needs the field 'key'") from None

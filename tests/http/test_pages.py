@@ -1,0 +1,202 @@
+"""The pages for people: every state of a project, no script, and API keys in a cookie that only the pages accept."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.app import create_app
+from service.auth.keyfile import change_keys
+from service.auth.keys import new_key, new_token
+from service.settings import Settings
+from tests.support.calls import get, post
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 3)).tolist()
+LABELS = ["cat" if row[0] > 0 else "dog" for row in X]
+LONG = "n" * 20 + "-" + "m" * 39
+
+
+class Links(HTMLParser):
+    """The tags of a page, and the addresses that it names."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.attributes: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "srcset", "action")]
+
+
+def page(client: FlaskClient, path: str, status: int = 200, **options: Any) -> str:
+    """Get a page, and check what holds for each."""
+    reply = client.get(path, **options)
+    assert (reply.status_code, reply.mimetype) == (status, "text/html")
+    found = Links(reply.text)
+    assert "script" not in found.tags
+    assert not [name for name in found.attributes if name.startswith("on") or name == "style"]
+    assert all(re.match(r"data:|\.{1,2}/|#|https?://pictures\.example/", address) for address in found.addresses)
+    style = reply.text.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in reply.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    return reply.text
+
+
+def fit(client: FlaskClient, name: str = "p", **fields: Any) -> None:
+    post(client, "/fit", 201, project_id=name, **{"X": X, "estimator": "gaussian_nb"} | fields)
+
+
+STATES: dict[str, tuple[dict[str, Any], str]] = {
+    "cold": ({}, "There is no model yet"),
+    "one class": ({"y": ["cat"] * 5 + [None] * 35}, "There is no model yet"),
+    "some labels": ({"y": LABELS[:20] + [None] * 20}, "Continue"),
+    "finished": ({"y": LABELS}, "nothing is left to ask"),
+    "60 characters": ({"name": LONG, "y": LABELS[:20] + [None] * 20}, LONG),
+    "many classes": ({"y": [f"class {i}" for i in range(39)] + [None]}, "27 more classes"),
+    "hostile labels": ({"y": ["<script>alert(1)</script>", "b"] * 10 + [None] * 20}, "&lt;script&gt;"),
+    "booleans and ids": ({"y": [True, False] * 10 + [None] * 20, "ids": [f"id {i}" for i in range(40)]}, "true"),
+    "one feature": ({"X": [[row[0]] for row in X], "y": LABELS[:20] + [None] * 20}, "Next batch"),
+    "a single sample": ({"X": [[1.0, 2.0]]}, "Next batch"),
+}
+
+
+@pytest.mark.parametrize(("fields", "text"), STATES.values(), ids=STATES)
+def test_every_state_of_a_project_has_its_page(client: FlaskClient, fields: dict[str, Any], text: str) -> None:
+    fit(client, **fields)
+    assert text in page(client, f"/projects/{fields.get('name', 'p')}/page")
+
+
+def test_the_page_of_a_project_shows_its_evidence_and_changes_nothing(client: FlaskClient) -> None:
+    fit(client, y=LABELS[:10] + [None] * 30)
+    asked = post(client, "/query", project_id="p", batch_size=10, strategy="margin")
+    records = [{"index": i, "label": LABELS[i], "annotator": "ada"} for i in asked["indices"]]
+    post(client, "/label", project_id="p", labels=records, query_id=asked["query_id"])
+    post(client, "/label", project_id="p", labels=[{"index": 39, "label": "cat"}], refit="never")
+    before = get(client, "/projects/p")
+    text = page(client, "/projects/p/page")
+    for shown in ("margin", "ada: 10", "not up to date", "Learning curve", "Suspect labels", "<picture>"):
+        assert shown in text
+    asked = post(client, "/query", project_id="p", batch_size=10)
+    assert all(f"Sample {index}<" in text for index in asked["indices"])
+    assert get(client, "/projects/p") == before
+    assert get(client, "/projects/p/leases") == {"leases": []}
+
+
+def test_samples_are_shown_with_their_text_and_web_address_alone(client: FlaskClient) -> None:
+    texts = [f"mail {i} <b>win</b>" for i in range(12)]
+    urls = ["https://pictures.example/1.png", "javascript:alert(1)"] + ["https://pictures.example/2.png"] * 10
+    reply = client.post("/fit", json={"project_id": "p", "texts": texts, "urls": urls, "text": {"n_features": 256}})
+    if reply.status_code == 422:  # the service itself refuses such an address
+        urls[1] = urls[0]
+        reply = client.post("/fit", json={"project_id": "p", "texts": texts, "urls": urls, "text": {"n_features": 256}})
+    assert reply.status_code == 201, reply.text
+    text = page(client, "/projects/p/page")
+    assert "&lt;b&gt;win" in text and 'href="javascript' not in text and "https://pictures.example/" in text
+
+
+def test_the_list_of_projects_comes_in_pages(client: FlaskClient) -> None:
+    assert "no project yet" in page(client, "/")
+    for name in ("a", "b", "c"):
+        fit(client, name)
+    first = page(client, "/?limit=2")
+    assert 'href="./projects/a/page"' in first and "projects/c/page" not in first
+    assert 'href="./?after=b"' in first
+    assert "projects/c/page" in page(client, "/?after=b")
+    assert client.get("/?limit=0").status_code == 422
+
+
+def test_a_missing_project_is_a_page_too(client: FlaskClient) -> None:
+    assert "Not found" in page(client, "/projects/nowhere/page", 404)
+
+
+def test_a_busy_service_shows_what_it_knows_already(client: FlaskClient, app: Flask) -> None:
+    fit(client, y=LABELS)
+    admission = app.extensions["active-query"].admission
+    with admission.enter(), admission.enter(), admission.enter(), admission.enter():
+        assert "There is no advice at the moment" in page(client, "/projects/p/page")
+
+
+# API keys.
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[tuple[FlaskClient, Callable[..., str]]]:
+    """A client of a service with API keys, and a function that makes a key."""
+    file = tmp_path / "keys.json"
+    app = create_app(Settings(data_dir=tmp_path / "data", log_level="error", api_keys_file=file))
+    change_keys(file, lambda keys: keys)
+
+    def make(role: str, *projects: str) -> str:
+        token = new_token()
+        change_keys(file, lambda keys: keys.with_key(new_key(token, f"{role}-{len(keys.all)}", role, projects, None)))
+        return token
+
+    yield app.test_client(), make
+
+
+def sign_in(client: FlaskClient, key: str, **headers: str) -> Any:
+    return client.post("/sign-in", data={"key": key}, headers=headers)
+
+
+def test_a_key_opens_the_pages_and_nothing_else(keyed: tuple[FlaskClient, Callable[..., str]]) -> None:
+    client, make = keyed
+    key = make("admin", "*")
+    client.post("/fit", json={"project_id": "p", "X": X}, headers={"Authorization": f"Bearer {key}"})
+    assert 'action="./sign-in"' in page(client, "/", 401)
+    assert 'action="../../sign-in"' in page(client, "/projects/p/page", 401)
+    reply = sign_in(client, key)
+    assert (reply.status_code, reply.headers["Location"]) == (303, "./")
+    cookie = reply.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Path" not in cookie and "Max-Age" not in cookie
+    assert "projects/p/page" in page(client, "/")
+    assert "Sign out admin-0" in page(client, "/projects/p/page")
+    for path in ("/projects", "/projects/p", "/projects/p/report", "/metrics"):
+        assert client.get(path).status_code == 401
+    assert client.delete("/projects/p").status_code == 401
+    assert client.post("/query", json={"project_id": "p"}).status_code == 401
+    client.post("/sign-out")
+    page(client, "/", 401)
+
+
+def test_a_key_shows_its_own_projects_alone(keyed: tuple[FlaskClient, Callable[..., str]]) -> None:
+    client, make = keyed
+    admin = {"Authorization": f"Bearer {make('admin', '*')}"}
+    for name in ("team-a", "other"):
+        client.post("/fit", json={"project_id": name, "X": X}, headers=admin)
+    sign_in(client, make("reader", "team-*"))
+    text = page(client, "/")
+    assert "projects/team-a/page" in text and "other" not in text
+    missing, hidden = (page(client, f"/projects/{name}/page", 404) for name in ("nowhere", "other"))
+    assert missing.replace("nowhere", "other") == hidden
+
+
+def test_wrong_forms_are_refused(keyed: tuple[FlaskClient, Callable[..., str]]) -> None:
+    client, make = keyed
+    reply = sign_in(client, "wrong")
+    assert reply.status_code == 401 and "Set-Cookie" not in reply.headers and "mistyped" in reply.text
+    key = make("reader", "*")
+    assert sign_in(client, key, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert sign_in(client, key, **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+    assert client.post("/sign-in", json={"key": key}).status_code == 415
+    assert client.post("/sign-in", data={"token": key}).status_code == 400
+    assert client.post("/sign-in", data={"key": "k" * 5_000}).status_code == 413
+    client.set_cookie("active_query_key", "stale")
+    assert "mistyped" in page(client, "/", 401)
+    secure = sign_in(client, key, **{"X-Forwarded-Proto": "https"})
+    assert "Secure" in secure.headers["Set-Cookie"]
