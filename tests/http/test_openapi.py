@@ -180,6 +180,8 @@ def send(client: FlaskClient, example: Example, replies: dict[str, bytes]) -> An
     options: dict[str, Any] = {"query_string": dict(example.query), "headers": dict(example.headers)}
     if example.body is not None:
         options["json"] = example.body
+    if example.form is not None:
+        options["data"] = example.form
     if example.parts is not None:
         options["data"] = {
             name: (BytesIO(json.dumps(value).encode()), f"{name}.json", "application/json")

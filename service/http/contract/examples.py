@@ -23,7 +23,7 @@ Json = Any
 class Example:
     """One request and its reply. `parts` makes it a form of JSON parts; without a `reply` the body is not shown.
 
-    `upload` names the operation whose last reply is the body.
+    `upload` names the operation whose last reply is the body. `form` are the fields of a form of a page.
     """
 
     operation: str
@@ -37,6 +37,7 @@ class Example:
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
     upload: str | None = None
+    form: Mapping[str, str] | None = None
 
 
 NO_NOTES: Json = {"notes": []}
@@ -602,6 +603,10 @@ STORY = (
             "suspect_labels": [],
         },
     ),
+    Example("show_projects", "All projects", 200),
+    Example("show_project", "The flowers", 200, path=PROJECT_PATH),
+    Example("sign_in", "With a key", 303, form={"key": "aq_a-key"}),
+    Example("sign_out", "At the end of the day", 303),
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),
     Example(
         "retract_label",

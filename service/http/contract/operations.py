@@ -43,8 +43,8 @@ class Operation:
     `tag` is the group of endpoints that it belongs to. `role` is the lowest role that may call it; None = no key is
     needed. `parts` are the fields that may be parts of a form; the others are in its part `config`. With `lines` the
     body may also be CSV, or NDJSON, each line as this text says. `headers` are the request headers it reads. With
-    `files` the body is a file of one of these media types. An `optional` body may be left out. A `page` is for people: it
-    also accepts the API key of a cookie, and its errors are pages.
+    `files` the body is a file of one of these media types. An `optional` body may be left out. A `page` is for people:
+    it also accepts the API key of a cookie, and its errors are pages.
     """
 
     method: str

@@ -106,7 +106,10 @@ def refuse_page(error: HTTPException | ServiceError) -> Response:
     page=True,
 )
 def show_projects() -> Response:
-    """Look at all projects."""
+    """Look at all projects.
+
+    A page for a browser: the projects that the caller may access, in order of their names.
+    """
     data = read_query(PAGE)
     found = list_all(current_context().store, data["limit"], data.get("after"), auth.caller().may_access)
     projects = [
@@ -134,7 +137,11 @@ def show_projects() -> Response:
     page=True,
 )
 def show_project(project_id: str) -> Response:
-    """Look at a project: its learning curve, whether to go on, the next batch, and labels to check."""
+    """Look at a project.
+
+    A page for a browser: the verdict with its reasons, the learning curve, the next batch as it would be asked, a map of
+    the pool, labels to check, classes, progress, and the shares of strategies. It has no script, and changes nothing.
+    """
     context = current_context()
     try:
         with time_limit(context.settings.query_seconds):
@@ -259,7 +266,7 @@ def images_of(context: Context, project: Project, what: str, plot: Plot) -> Imag
     role=None,
     files=(FORM,),
     replies={303: Reply("The key is kept in a cookie, for the pages alone.")},
-    problems=(400, 411, 413, 415),
+    problems=(401, 403, 411, 413, 415),
 )
 def sign_in() -> Response:
     """Open the pages with an API key.
@@ -280,11 +287,12 @@ def sign_in() -> Response:
     return response
 
 
-@operations.add(
-    "POST", "/sign-out", role=None, files=(FORM,), replies={303: Reply("The cookie is deleted.")}, problems=()
-)
+@operations.add("POST", "/sign-out", role=None, replies={303: Reply("The cookie is deleted.")}, problems=(403,))
 def sign_out() -> Response:
-    """Forget the API key of the pages."""
+    """Forget the API key of the pages.
+
+    The browser deletes the cookie.
+    """
     refuse_other_sites()
     response = go_to_projects()
     response.delete_cookie(auth.COOKIE, path=None, httponly=True, samesite="Strict")
