@@ -139,8 +139,9 @@ def show_projects() -> Response:
 def show_project(project_id: str) -> Response:
     """Look at a project.
 
-    A page for a browser: the verdict with its reasons, the learning curve, the next batch as it would be asked, a map of
-    the pool, labels to check, classes, progress, and the shares of strategies. It has no script, and changes nothing.
+    A page for a browser: the verdict with its reasons, the learning curve, the next batch as it would be asked, a map
+    of the pool, labels to check, classes, progress, and the shares of strategies. It has no script, and changes
+    nothing.
     """
     context = current_context()
     try:
