@@ -29,7 +29,7 @@ LAYERS = [
 # The same inside `http`, where a rung may name one module of a folder.
 HTTP_LAYERS = [
     ("media_types", "problem_document"),
-    ("body", "contract", "csv_writer", "responses"),
+    ("body", "contract", "csv_writer", "parquet_writer", "responses"),
     ("plots",),
     ("docs", "middleware", "pages", "schemas"),
     ("problems",),
@@ -50,7 +50,7 @@ DOORS = {
     "pickle": ("service.store",),
     "orjson": ("service.http", "service.store.events", "service.store.idempotency", "service.telemetry.logging"),
     "backports": ("service.http.body.encodings",),
-    "pyarrow": ("service.http.body.formats.table_reader",),
+    "pyarrow": ("service.http.body.formats.table_reader", "service.http.parquet_writer"),
     "zlib_ng": ("service.store",),
     "prometheus_client": ("service.telemetry.multiprocess", "service.telemetry.metrics"),
     "apispec": ("service.http.contract.openapi",),
@@ -156,6 +156,7 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
         ("service.cli.main", "service.http.contract.openapi"),
         ("service.cli.main", "service.demo"),
         ("service.http.plots.render", "service.http.plots.drawing"),
+        ("service.http.routes.predictions", "service.http.parquet_writer"),
         ("service.backends", "service.backends.dask"),
         ("service.backends", "service.backends.ray"),
     }

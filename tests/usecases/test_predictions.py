@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from pyarrow import parquet
 from sklearn.datasets import load_wine
 
+from service.http.media_types import PARQUET
+from service.http.routes import predictions as routes
 from service.learning import pool as pools
 from service.learning.models import predict_probabilities
 from service.store import Part
@@ -144,6 +147,25 @@ def test_without_a_model_there_are_no_predictions(client: FlaskClient) -> None:
     get(client, PATH, 404)
     post(client, "/fit", 201, project_id="p", X=[[0.0], [1.0]], y=["a", None])
     assert "two classes" in get(client, PATH, 409)["detail"]
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?probabilities=true", "?limit=7&unlabeled_only=true", "?min_confidence=1&indices=0"]
+)
+def test_parquet_has_the_same_predictions_as_json(client: FlaskClient, project, query: str) -> None:
+    response = client.get(PATH + query, headers={"Accept": PARQUET})
+    assert (response.status_code, response.mimetype) == (200, PARQUET)
+    records = parquet.read_table(io.BytesIO(response.data)).to_pylist()
+    wanted = get(client, PATH + query)["predictions"]
+    shares = [record.pop("probabilities", []) for record in wanted]
+    assert [dict(list(record.items())[:4]) for record in records] == wanted
+    assert [list(record.values())[4:] for record in records] == shares
+
+
+def test_parquet_is_not_offered_without_its_library(client: FlaskClient, project, monkeypatch) -> None:
+    monkeypatch.setattr(routes, "find_spec", lambda name: None)
+    response = client.get(PATH, headers={"Accept": PARQUET})
+    assert (response.status_code, "active-query[arrow]" in response.json["detail"]) == (406, True)
 
 
 def test_samples_whose_probabilities_are_not_finite_have_no_label(client: FlaskClient) -> None:

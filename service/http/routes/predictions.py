@@ -1,22 +1,24 @@
-"""GET /projects/{project_id}/predictions: the current model's predictions, as JSON, CSV or .npy."""
+"""GET /projects/{project_id}/predictions: the current model's predictions, as JSON, CSV, Parquet or .npy."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from flask import Response, request
 from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
+from werkzeug.exceptions import NotAcceptable
 
 from service.auth.keys import Role
 from service.compute.deadline import time_limit
 from service.errors import InvalidRequest
 from service.http.contract.operations import Operations, Reply
 from service.http.csv_writer import SAFE_HEADER, csv_lines, csv_value
-from service.http.media_types import CSV, JSON, NPY
+from service.http.media_types import CSV, JSON, NPY, PARQUET
 from service.http.middleware.etags import with_etag
 from service.http.responses import choose_media_type, json_response
 from service.http.routes.context import current_context
@@ -45,7 +47,7 @@ operations = Operations("Predictions", "Get the predictions of a project's model
         200: Reply(
             "The predictions, in the order of the pool.",
             PredictionPageSchema,
-            (CSV, NPY),
+            (CSV, NPY, PARQUET),
             etag=True,
             some_headers=(SAFE_HEADER,),
         )
@@ -55,11 +57,14 @@ operations = Operations("Predictions", "Get the predictions of a project's model
 def list_project_predictions(project_id: str) -> Response:
     """Predict the samples of a project with its current model.
 
-    As pages of JSON; as CSV with `Accept: text/csv`; or as the probabilities alone, an array (n, c) whose columns are
-    the project's `classes`, with `Accept: application/x-npy`. `confidence` is the model's own probability: it is not
-    calibrated, and where the model is wrong it may be high.
+    As pages of JSON; all of them as CSV with `Accept: text/csv`, or as Parquet with
+    `Accept: application/vnd.apache.parquet`, which needs the extra `arrow`; or as the probabilities alone, an array
+    (n, c) whose columns are the project's `classes`, with `Accept: application/x-npy`. `confidence` is the model's own
+    probability: it is not calibrated, and where the model is wrong it may be high.
     """
-    media_type = choose_media_type(request, JSON, CSV, NPY)
+    media_type = choose_media_type(request, JSON, CSV, NPY, PARQUET)
+    if media_type == PARQUET and find_spec("pyarrow") is None:
+        raise NotAcceptable("Parquet requires pip install 'active-query[arrow]' on the server; this is also CSV")
     data = read_query(QUERY)
     if media_type == NPY and (data["min_confidence"] or "limit" in data):
         field = "min_confidence" if data["min_confidence"] else "limit"
@@ -110,9 +115,7 @@ def rows_of(found: Predictions, block: PredictionBlock, data: dict[str, Any]) ->
 
 def csv_predictions(found: Predictions, data: dict[str, Any]) -> Response:
     """Reply with predictions as CSV, a block at a time."""
-    blocks = found.blocks
-    if "limit" in data:
-        blocks = iter(first_predictions(blocks, data["limit"])[0])
+    blocks = limited_blocks(found, data)
     head, safe = ["index", "id", "label", "confidence"], data["safe"]
     if data["probabilities"]:
         head += [f"p({csv_value(label, 'none')})" for label in found.project.classes]
@@ -127,6 +130,38 @@ def csv_predictions(found: Predictions, data: dict[str, Any]) -> Response:
     return Response(chain([csv_lines([head])], map(lines, blocks)), mimetype=CSV, headers={SAFE_HEADER: safe})
 
 
+def limited_blocks(found: Predictions, data: dict[str, Any]) -> Iterator[PredictionBlock]:
+    """Return the predictions up to the limit, if there is one."""
+    return iter(first_predictions(found.blocks, data["limit"])[0]) if "limit" in data else found.blocks
+
+
+def parquet_predictions(found: Predictions, data: dict[str, Any]) -> Response:
+    """Reply with predictions as Parquet, a row group at a time; it needs the extra `arrow`."""
+    from service.http.parquet_writer import write_parquet  # noqa: PLC0415 - needs the extra
+
+    classes = found.project.classes
+    types = [("index", "int64"), ("id", id_type(found)), ("label", arrow_type(classes[0])), ("confidence", "float64")]
+    names = [f"p({csv_value(label, 'none')})" for label in classes] if data["probabilities"] else []
+
+    def columns(block: PredictionBlock) -> dict[str, Any]:
+        values = zip(*rows_of(found, block, {**data, "probabilities": False}), strict=True)
+        shares = zip(names, block.probabilities.T, strict=False)
+        return dict(zip(("index", "id", "label", "confidence"), values, strict=True)) | dict(shares)
+
+    blocks = map(columns, limited_blocks(found, data))
+    return Response(write_parquet([*types, *((name, "float64") for name in names)], blocks), mimetype=PARQUET)
+
+
+def id_type(found: Predictions) -> str:
+    """Return the Arrow type of the ids, null without ids."""
+    return "null" if found.ids is None else arrow_type(found.ids.names_at([0])[0])
+
+
+def arrow_type(value: str | int | bool) -> str:
+    """Return the Arrow type of a label or an id."""
+    return {bool: "bool", int: "int64", str: "string"}[type(value)]
+
+
 def npy_predictions(found: Predictions, data: dict[str, Any]) -> Response:
     """Reply with the probabilities as a .npy file, a block at a time."""
     head = io.BytesIO()
@@ -136,5 +171,5 @@ def npy_predictions(found: Predictions, data: dict[str, Any]) -> Response:
     return Response(chain([head.getvalue()], blocks), mimetype=NPY)
 
 
-WRITERS = {JSON: json_predictions, CSV: csv_predictions, NPY: npy_predictions}
-SUFFIXES = {JSON: "", CSV: "-csv", NPY: "-npy"}
+WRITERS = {JSON: json_predictions, CSV: csv_predictions, NPY: npy_predictions, PARQUET: parquet_predictions}
+SUFFIXES = {JSON: "", CSV: "-csv", NPY: "-npy", PARQUET: "-parquet"}

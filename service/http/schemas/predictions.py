@@ -66,7 +66,7 @@ class PredictionQuerySchema(BaseSchema):
     probabilities = RuleField(switch_text(), "Add the probability of each class.", load_default=False)
     limit = RuleField(
         integer_text(1, MAX_PREDICTIONS),
-        "Largest number of predictions in the reply. Default: 1,000 in JSON, all of them in CSV and .npy.",
+        "Largest number of predictions in the reply. Default: 1,000 in JSON, all of them in other formats.",
     )
     safe = safe_field()
     after = RuleField(integer_text(0, INT64_MAX), "The last index of the page before.")
