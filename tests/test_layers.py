@@ -59,6 +59,8 @@ DOORS = {
     "markdown_it": ("service.http.docs",),
     "matplotlib": ("service.demo.report", "service.http.plots.drawing"),
     "distributed": ("service.backends.dask",),
+    "skops": ("service.learning.model_formats",),
+    "skl2onnx": ("service.learning.model_formats",),
     "ray": ("service.backends.ray",),
     "gunicorn": ("service.server.gunicorn_adapter",),
     "click": ("service.cli.main", "service.demo", "service.cli.keys"),
@@ -157,6 +159,7 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
         ("service.cli.main", "service.demo"),
         ("service.http.plots.render", "service.http.plots.drawing"),
         ("service.http.routes.predictions", "service.http.parquet_writer"),
+        *(("service.learning.model_formats", name) for name in ("skops.io", "skl2onnx", "skl2onnx.common.data_types")),
         ("service.backends", "service.backends.dask"),
         ("service.backends", "service.backends.ray"),
     }

@@ -551,6 +551,7 @@ STORY = (
         query={"indices": "8"},
         reply=problem(422, "Unprocessable Entity", "8 must be from 0 to 7", "/query/indices"),
     ),
+    Example("get_model", "The model of scikit-learn", 200, path=PROJECT_PATH, media_type="application/x-skops"),
     Example(
         "evaluate_project",
         "Too few labels to evaluate the model",
