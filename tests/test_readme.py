@@ -36,6 +36,9 @@ BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]+?) -->\n)?^```(?P<language>\w+)\n(?P
 RUN_ELSEWHERE = {"demo": "tests/demo/test_demo.py", "tests": ".ci/run", "keys": "tests/auth/test_keyfile.py"}
 """The marks of blocks that are run, and where."""
 
+PROGRAMS = {"python": "tests/test_recipes.py", "typescript": "tests/test_recipes.py"}
+"""The languages of programs, and where these are run."""
+
 
 def commands(script: str) -> list[str]:
     """The commands of a shell script: lines, joined where a quote or a backslash leaves them open."""
@@ -101,7 +104,7 @@ def test_what_is_shown_happens(path: Path, service: Service, tmp_path: Path) -> 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_block_is_run_or_says_why_not(path: Path) -> None:
     for block in BLOCK.finditer(path.read_text(encoding="utf-8")):
-        assert block["language"] in {"bash", "json", "text", "yaml", "ini"}
+        assert block["language"] in {"bash", "json", "text", "yaml", "ini", "html", *PROGRAMS}
         if block["language"] == "bash" and block["mark"] is not None and block["mark"] not in RUN_ELSEWHERE:
             assert re.fullmatch(r"not run: .{10,}", block["mark"])
 
@@ -204,4 +207,5 @@ def test_the_readme_the_guide_and_the_dockerfile_run_the_image_alike() -> None:
 
 
 def test_the_guides_are_listed_in_the_readme_in_their_order() -> None:
-    assert re.findall(r"^\| \[[^]]+\]\(service/http/docs/guide/([\w-]+)\.md\)", README, re.M) == [*docs.GUIDES]
+    section = README.split("\n## Guides\n", 1)[1].split("\n## ", 1)[0]
+    assert re.findall(r"\(service/http/docs/guide/([\w-]+)\.md\)", section) == [*docs.GUIDES]

@@ -39,6 +39,11 @@ GUIDES = (
     "estimators",
     "benchmarks",
     "operations",
+    "clients",
+    "recipe-mails",
+    "recipe-images",
+    "recipe-own-model",
+    "recipe-web-tool",
 )
 """The guide pages in reading order; each is `guide/<name>.md`."""
 
@@ -84,10 +89,10 @@ def render_reference(document: Json) -> str:
 
 
 def served_page(page: str, address: str) -> str:
-    """Return a page whose commands use this address of the service; one that is no plain URL is left out."""
+    """Return a page whose commands and programs use this address of the service, unless it is no plain URL."""
     if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w.~-]+)*/?", address, re.ASCII):
         return page
-    return page.replace(f"AQ={ADDRESS}", f"AQ={address.rstrip('/')}")
+    return re.sub(rf"(?<=AQ=){ADDRESS}|(?<=&quot;){ADDRESS}", address.rstrip("/"), page)
 
 
 @cache
