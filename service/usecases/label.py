@@ -62,12 +62,16 @@ Refit = Literal["wait", "background", "never"]
 
 @dataclass(frozen=True, slots=True)
 class LabelRequest:
-    """The request of POST /label. With `ignores_unknown` records of samples that do not exist are left out."""
+    """The request of POST /label. With `ignores_unknown` records of samples that do not exist are left out.
+
+    With `replaces_all` the records are all labels and skips that remain.
+    """
 
     project_id: str
     labels: Sequence[SubmittedLabel]
     refit: Refit = "wait"
     ignores_unknown: bool = False
+    replaces_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def store_labels(store: Store, request: LabelRequest, preconditions: Preconditio
                 result = apply_labels(transaction.read(*parts), request)
                 is_new = result.project is not transaction.project
             if is_new:
-                if any(record.retracts for record in request.labels):
+                if request.replaces_all or any(record.retracts for record in request.labels):
                     drop_ended_leases(transaction, unvoted_samples(transaction.read().project, result.project))
                 result = replace(result, project=transaction.commit(result.project.next_version()))
     if not is_new:
@@ -130,9 +134,13 @@ def apply_labels(snapshot: Snapshot, request: LabelRequest) -> LabelResult:
     project = snapshot.project
     answers = find_samples(project, snapshot.ids, request)
     refuse_repeated(answers)
-    refuse_skipped(project, answers)
-    changed, n_changed = with_labels(project, [answer for answer in answers if not answer.record.retracts])
-    changed, n_retracted = without_labels(changed, [answer for answer in answers if answer.record.retracts])
+    given = [answer for answer in answers if not answer.record.retracts]
+    if request.replaces_all:
+        changed, n_changed, n_retracted = with_only_labels(project, given)
+    else:
+        refuse_skipped(project, answers)
+        changed, n_changed = with_labels(project, given)
+        changed, n_retracted = without_labels(changed, [answer for answer in answers if answer.record.retracts])
     project = changed if n_changed + n_retracted else project
     project = project if request.refit == "never" else project.with_fit_asked()
     return LabelResult(project, len(answers), n_changed + n_retracted)
@@ -229,16 +237,24 @@ def refuse_repeated(answers: Sequence[Answer]) -> None:
     first: dict[tuple[int, str | None], int] = {}
     errors = []
     times = Counter(answer.sample for answer in answers)
+    n_labels = Counter(answer.sample for answer in answers if not is_named_skip(answer.record))
     for answer in answers:
         position, index, record = answer
         if times[index] == 1:
             continue
+        if record.annotator is None and record.label is not None and n_labels[index] == 1:
+            continue  # skips of annotators may stand beside it
         if record.annotator is None and not record.retracts:
             errors.append(sample_error(answer, f"sample {index} is labelled {times[index]} times; send one label"))
         elif first.setdefault((index, record.annotator), position) != position:
             errors.append(sample_error(answer, f"sample {index} is labelled twice by this annotator; send one label"))
     if errors:
         raise InvalidRequest(errors)
+
+
+def is_named_skip(record: SubmittedLabel) -> bool:
+    """Return whether a record is an annotator's skip."""
+    return record.label is None and record.annotator is not None and not record.retracts
 
 
 def refuse_skipped(project: Project, answers: Sequence[Answer]) -> None:
@@ -316,11 +332,28 @@ def with_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, i
     return (project.with_votes(votes) if n_changed else project), n_changed
 
 
-def without_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, int]:
-    """Return the project without the labels and skips that answers retract, and their number."""
+def with_only_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, int, int]:
+    """Return the project with these labels and no others, and the numbers of changes and of retracted labels."""
+    votes = project.votes
+    kept = np.isin(votes.key, keys_of(project, answers))
+    changed, n_changed = with_labels(replace(project, votes=votes.take(kept)), answers)
+    # Compared with all votes at once: without the others alone, the project might lose its model.
+    only = replace(project, classes=changed.classes, annotators=changed.annotators).with_votes(changed.votes)
+    return only, n_changed, int(np.count_nonzero(~kept))
+
+
+def keys_of(project: Project, answers: Sequence[Answer]) -> NDArray[np.int64]:
+    """Return the keys of votes of known annotators on samples."""
     code_of = {None: ANONYMOUS} | {name: code for code, name in enumerate(project.annotators)}
     keys = [vote_key(index, code_of[record.annotator]) for _, index, record in answers if record.annotator in code_of]
-    kept = ~np.isin(project.votes.key, np.array(keys, np.int64)) if keys else np.ones(len(project.votes), bool)
+    return np.array(keys, np.int64)
+
+
+def without_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, int]:
+    """Return the project without the labels and skips that answers retract, and their number."""
+    if not answers:
+        return project, 0
+    kept = ~np.isin(project.votes.key, keys_of(project, answers))
     n_retracted = int(np.count_nonzero(~kept))
     return (project.with_votes(project.votes.take(kept)) if n_retracted else project), n_retracted
 

@@ -274,6 +274,7 @@ BODIES: dict[str, Any] = {
     "append_samples": {"X": [[0.5, 1.0]]},
     "simulate": {"strategies": ["random"]},
     "rename_project_classes": {"rename": {"0": 1}},
+    "replace_labels": {"labels": []},
 }
 
 

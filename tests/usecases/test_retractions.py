@@ -146,3 +146,70 @@ def test_records_of_unknown_samples_are_refused_or_left_out(client: FlaskClient)
     send(client, {"id": 12, "label": "a"}, unknown="ignore", expect=422)  # of another type than the ids
     wrong = send(client, unknown[0], {"index": 0, "label": "nan"}, unknown="ignore", expect=422)
     assert wrong["errors"][0]["pointer"] == "/labels/1/label"
+
+
+def put(client: FlaskClient, *records: Any, expect: int = 200, **more: Any) -> Any:
+    response = client.put("/projects/p/labels", json={"labels": list(records), **more})
+    assert response.status_code == expect, response.text
+    return response.json
+
+
+@pytest.mark.usefixtures("project")
+def test_labels_are_made_what_they_should_be_in_one_commit(client: FlaskClient, store: Store) -> None:
+    before = get(client, "/projects/p")
+    wanted = {
+        (0, None, "a"),
+        (1, None, "a"),
+        (3, "ada", "a"),
+        (3, "eve", "b"),
+        (5, None, "dog"),
+        (6, None, "b"),
+        (6, "ada", None),
+    }
+    records = [
+        {"index": index, "annotator": who, **({"skip": True} if label is None else {"label": label})}
+        for index, who, label in sorted(wanted, key=str)
+    ]
+    records = [{name: value for name, value in record.items() if value is not None} for record in records]
+    reply = put(client, *records)
+    # New: 3 by eve, 5, and 6 twice; changed: 1; gone: 2 and 7, 3 by bob, and 4.
+    assert (reply["n_accepted"], reply["n_changed"]) == (7, 9)
+    assert answers(client) == wanted
+    events = get(client, f"/projects/p/events?after={before['version']}")["events"]
+    assert [event["kind"] for event in events] == ["label", "fit"]
+    assert replay(get(client, "/projects/p/events")["events"]) == votes_of(store.read("p").project)
+    after = get(client, "/projects/p")
+    assert put(client, *records)["n_changed"] == 0
+    assert get(client, "/projects/p") == after
+
+
+@pytest.mark.usefixtures("project")
+def test_labels_that_replace_all_others_keep_the_model_without_a_fit(client: FlaskClient) -> None:
+    before = get(client, "/projects/p")
+    reply = put(client, {"id": "x y", "label": "b"}, {"id": "12", "label": "a"}, refit="never")
+    assert (reply["n_changed"], reply["n_labeled"]) == (9, 2)
+    assert reply["model_version"] == before["model_version"]
+
+
+@pytest.mark.usefixtures("project")
+def test_an_anonymous_label_in_place_of_named_ones_stands_alone(client: FlaskClient) -> None:
+    post(client, "/label", project_id="p", labels=[{"index": 3, "label": "a", "annotator": "bob"}])
+    put(client, {"index": 3, "label": "a"})
+    assert answers(client) == {(3, None, "a")}
+
+
+@pytest.mark.usefixtures("project")
+def test_an_empty_list_retracts_all_labels(client: FlaskClient) -> None:
+    assert put(client)["n_changed"] == 8
+    assert answers(client) == set()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_wrong_list_changes_nothing(client: FlaskClient) -> None:
+    before = get(client, "/projects/p")
+    reply = put(client, {"index": 0, "label": "a"}, {"id": "gone", "label": "b"}, expect=422)
+    assert reply["errors"][0]["pointer"] == "/labels/1/id"
+    assert put(client, {"index": 0, "label": 1}, expect=422)["errors"][0]["pointer"] == "/labels/0/label"
+    assert client.put("/projects/p/labels", json={"labels": []}, headers={"If-Match": '"x"'}).status_code == 412
+    assert get(client, "/projects/p") == before
+    assert put(client, {"index": 0, "label": "a"}, {"id": "gone", "label": "b"}, unknown="ignore")["n_accepted"] == 1

@@ -708,6 +708,20 @@ STORY = (
             fit=DUE,
         ),
     ),
+    Example(
+        "replace_labels",
+        "The labels as they should be",
+        200,
+        path={"project_id": "bees"},
+        body={
+            "labels": [
+                {"id": "bee-0", "label": "worker"},
+                {"id": "bee-2", "label": "drone"},
+                {"id": "bee-3", "skip": True},
+            ],
+            "refit": "never",
+        },
+    ),
     Example("retract_label_by_id", "Take back a label", 204, path={"project_id": "bees", "sample_id": "bee-2"}),
     Example("export_project", "The whole project", 200, path=PROJECT_PATH, media_type="application/zip"),
     Example(

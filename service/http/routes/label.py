@@ -20,10 +20,11 @@ from service.http.responses import choose_media_type, empty_response, json_list,
 from service.http.routes.context import current_context
 from service.http.routes.query_string import read_query
 from service.http.schemas import responses
-from service.http.schemas.requests import LabelListQuerySchema, LabelSchema, label_request
+from service.http.schemas.requests import LabelListQuerySchema, LabelSchema, ReplaceLabelsSchema, label_request
 from service.usecases import label, projects
 
-LABEL, LABEL_LIST_QUERY, LABEL_REPLY = LabelSchema(), LabelListQuerySchema(), responses.LabelReplySchema()
+LABEL, REPLACE_LABELS, LABEL_LIST_QUERY = LabelSchema(), ReplaceLabelsSchema(), LabelListQuerySchema()
+LABEL_REPLY = responses.LabelReplySchema()
 
 operations = Operations("Label", "Send, list and retract labels.")
 
@@ -47,13 +48,38 @@ def label_project() -> Response:
     reply carries the current model even with `refit: wait`; `n_labels_since_fit` counts the labels it has not seen.
     """
     context, request = current_context(), request_ctx.request
-    order = label_request(LABEL.load(read_json(request, context.limits)))
-    auth.check_visible(order.project_id)
+    data = LABEL.load(read_json(request, context.limits))
+    auth.check_visible(data["project_id"])
+    return store_labels(label_request(data["project_id"], data))
+
+
+def store_labels(order: label.LabelRequest) -> Response:
+    """Store labels, and return the response."""
+    context, request = current_context(), request_ctx.request
     labeled = label.label_project(
         context.store, auth.with_label_annotator(order), context.admission.try_enter, read_preconditions(request)
     )
     context.fits.start_if_wanted(labeled.project)
     return with_etag(request, json_response(LABEL_REPLY.dump(labeled)), labeled.project)
+
+
+@operations.add(
+    "PUT",
+    "/projects/<project_id>/labels",
+    role=Role.ADMIN,
+    body=ReplaceLabelsSchema,
+    replies={200: Reply("The project after the request.", responses.LabelReplySchema, etag=True)},
+    headers=CONDITIONS,
+    problems=(404, 411, 412, 413, 415, 422, 503, 507),
+)
+def replace_labels(project_id: str) -> Response:
+    """Send all labels and skips as they should be.
+
+    Those that are not in the list are retracted, and the difference is one commit. `n_changed` counts the labels that
+    are new, changed or retracted.
+    """
+    data = REPLACE_LABELS.load(read_json(request, current_context().limits))
+    return store_labels(label_request(project_id, data, replaces_all=True))
 
 
 @operations.add(

@@ -229,12 +229,12 @@ SUBMITTED_LABEL = named(
 )
 
 
-def answers() -> Rule:
+def answers(minimum: int = 1) -> Rule:
     """A list of records, each a sample by index or by id with its label or a skip -> list of Answer."""
 
     def read(value: Any) -> list[SubmittedLabel]:
-        if not isinstance(value, list) or not 1 <= len(value) <= MAX_RECORDS:
-            raise ValidationError(f"must be a list of 1 to {MAX_RECORDS} records")
+        if not isinstance(value, list) or not minimum <= len(value) <= MAX_RECORDS:
+            raise ValidationError(f"must be a list of {minimum} to {MAX_RECORDS} records")
         wrong = first_few((at, problem) for at, record in enumerate(value) if (problem := wrong_answer(record)))
         if not wrong:
             wrong = first_few(mixed_types(value))
@@ -253,7 +253,7 @@ def answers() -> Rule:
             for record in value
         ]
 
-    return Rule(read, {"type": "array", "minItems": 1, "maxItems": MAX_RECORDS, "items": SUBMITTED_LABEL})
+    return Rule(read, {"type": "array", "minItems": minimum, "maxItems": MAX_RECORDS, "items": SUBMITTED_LABEL})
 
 
 def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
