@@ -92,6 +92,10 @@ class Settings:
         False, "1 = serve other machines without API keys; everyone who can reach the port has full access."
     )
 
+    embeddings_dir: Path | None = setting(
+        None, "Directory of models that embed texts, one directory each; needs the extra `embeddings`."
+    )
+
     cors_origins: str = setting(
         NO_ORIGINS, "Origins whose pages may call the service from a browser, separated by commas."
     )

@@ -58,6 +58,8 @@ DOORS = {
     "jinja2": ("service.http.docs", "service.http.pages"),
     "markdown_it": ("service.http.docs",),
     "matplotlib": ("service.demo.report", "service.http.plots.drawing"),
+    "onnxruntime": ("service.learning.embedders",),
+    "tokenizers": ("service.learning.embedders",),
     "distributed": ("service.backends.dask",),
     "skops": ("service.learning.model_formats",),
     "skl2onnx": ("service.learning.model_formats",),
@@ -160,6 +162,7 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
         ("service.http.plots.render", "service.http.plots.drawing"),
         ("service.http.routes.predictions", "service.http.parquet_writer"),
         *(("service.learning.model_formats", name) for name in ("skops.io", "skl2onnx", "skl2onnx.common.data_types")),
+        ("service.learning.embeddings", "service.learning.embedders"),
         ("service.backends", "service.backends.dask"),
         ("service.backends", "service.backends.ray"),
     }

@@ -212,8 +212,8 @@ class Project:
 
     @property
     def n_texts(self) -> int | None:
-        """The number of texts that weight the terms; None for a pool of numbers."""
-        return None if self.text is None else self.n_samples
+        """The number of texts that weight the terms; None for a pool of numbers or embeddings."""
+        return self.n_samples if self.text is not None and "embeddings" not in self.text else None
 
     @property
     def consensus(self) -> Consensus | None:

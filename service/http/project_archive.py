@@ -333,10 +333,10 @@ def read_text_parameters(plain: Mapping[str, Any], n_features: int) -> Parameter
     """Return the parameters of texts in a manifest."""
     pointer = member_pointer(MANIFEST) + "/project/text"
     try:
-        text = resolve_text(plain)
+        text = of_embeddings(plain) if "embeddings" in plain else resolve_text(plain, None)
     except InvalidRequest as error:
         raise error.with_prefix(pointer) from None
-    if text["n_features"] != n_features:
+    if text.get("n_features", n_features) != n_features:
         raise InvalidRequest.at(f"{pointer}/n_features", f"must be {n_features}, the n_features of the project")
     return text
 
@@ -348,6 +348,14 @@ def refuse_similar_classes(classes: Sequence[Label]) -> None:
     errors = [FieldError(f"{at}/{classes.index(label)}", problem) for label, problem in wrong]
     if errors:
         raise InvalidRequest(errors)
+
+
+def of_embeddings(plain: Mapping[str, Any]) -> Parameters:
+    """Return the name and checksum of the model that embedded texts; it need not be on this machine."""
+    name, checksum = plain["embeddings"], plain.get("checksum")
+    if plain.keys() != {"embeddings", "checksum"} or not all(isinstance(each, str) for each in (name, checksum)):
+        raise InvalidRequest.at("/embeddings", "must be a name, with a checksum and nothing else")
+    return {"embeddings": name, "checksum": checksum}
 
 
 def check_curve(points: Sequence[Mapping[str, Any]], last_model: int) -> None:

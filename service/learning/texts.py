@@ -6,14 +6,16 @@ Hashing needs no vocabulary, so the rows of a piece depend on no other piece, an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from service.domain.parameters import Parameter, Parameters, check_parameters
-from service.errors import InvalidRequest
+from service.domain.parameters import Parameter, Parameters, check_parameters, pointer_token
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.learning.embeddings import resolve_embeddings
 from service.learning.term_weights import DocumentCounts, TermWeights
 
 MAX_TEXT_LENGTH = 2**20
@@ -65,8 +67,16 @@ TEXT_PARAMETERS = (
 """The parameters of `text` in POST /fit."""
 
 
-def resolve_text(given: Mapping[str, object]) -> Parameters:
-    """Return all parameters of texts, with defaults filled in. Raises InvalidRequest with a pointer `/<parameter>`."""
+def resolve_text(given: Mapping[str, object], embeddings: Path | None) -> Parameters:
+    """Return all parameters of texts, with defaults filled in. Raises InvalidRequest with a pointer `/<parameter>`.
+
+    `embeddings` is the directory of models that embed texts.
+    """
+    if "embeddings" in given:
+        if others := [name for name in given if name != "embeddings"][: MAX_ERRORS + 1]:
+            problem = "must be omitted with 'embeddings'"
+            raise InvalidRequest(FieldError(f"/{pointer_token(name)}", problem) for name in others)
+        return resolve_embeddings(given["embeddings"], embeddings)
     params = check_parameters("text", TEXT_PARAMETERS, given)
     if params["words"] == 0 and params["characters"] == 0:
         raise InvalidRequest.at("/words", "must not be 0 if 'characters' is: no text would have features")

@@ -155,8 +155,9 @@ def create_project(
 
 def new_pool(X: StagedRows, project: Project) -> Pool:
     """Return the pool of a new project; the terms of texts are weighted by all of them."""
-    rows, text = X.open(), project.text
-    weights = None if text is None else weights_of(count_texts(rows, X.n_rows), text, X.n_columns)
+    rows, text, weights = X.open(), project.text, None
+    if text is not None and project.n_texts is not None:
+        weights = weights_of(count_texts(rows, X.n_rows), text, X.n_columns)
     return Pool.of(rows, allows_missing=project.allows_missing).weighted(weights)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.domain.parameters import Parameters
 from service.domain.text_column import TextColumn
-from service.errors import InvalidRequest
-from service.learning.pool import SparseRows, count_texts, stack_rows
+from service.errors import FieldError, InvalidRequest
+from service.learning.embeddings import embed_texts
+from service.learning.pool import Rows, SparseRows, count_texts, stack_rows
 from service.learning.texts import count_terms, weights_of
 from service.store.files import StagedFile
 from service.store.spool import ArraySpool
@@ -23,10 +26,11 @@ MAX_TERMS = int(np.iinfo(np.int32).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextUpload:
-    """The n texts of a request, and how many rows and terms they may have in all."""
+    """The n texts of a request, how many cells their features may have, and where models that embed them are."""
 
     texts: Sequence[str]
     max_cells: int
+    embeddings: Path | None = None
 
     @property
     def n_rows(self) -> int:
@@ -57,7 +61,34 @@ def stage_features(field: str, samples: Samples, text: Parameters | None, stagin
         return samples
     if text is None:
         raise InvalidRequest.at(f"/{field}", "must be numbers, as the pool is: texts need a pool of texts")
+    if "embeddings" in text:
+        return stage_embeddings(field, samples, text, staging)
     return stage_terms(field, samples, text, staging)
+
+
+def stage_embeddings(field: str, upload: TextUpload, text: Parameters, staging: Staging) -> StagedRows:
+    """Write the embeddings of texts to a staged file. Raises InvalidRequest."""
+    rows = ArraySpool(staging, np.dtype(np.float32))
+    width = 0
+    try:
+        for block in embedded_blocks(field, upload, text):
+            width = block.shape[1]
+            rows.write(block)
+        return StagedRows({"rows": rows.close((upload.n_rows, width))}, upload.n_rows, width)
+    finally:
+        rows.abandon()
+
+
+def embedded_blocks(field: str, upload: TextUpload, text: Parameters) -> Iterator[NDArray[np.float32]]:
+    """Yield the embeddings of texts as matrices (k, d). Raises InvalidRequest at the field, or at a text in it."""
+    try:
+        for block in embed_texts(upload.texts, text, upload.embeddings):
+            check_terms(field, upload.n_rows * block.shape[1], upload)
+            yield block
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            FieldError(f"/{field}" + each.pointer.removeprefix("/embeddings"), each.detail) for each in error.errors
+        ) from None
 
 
 OF_TEXTS = "the pool is made of texts, which are sent as 'texts', those of a held-out set as a list in 'X_test'"
@@ -82,8 +113,10 @@ def stage_terms(field: str, upload: TextUpload, text: Parameters, staging: Stagi
             array.abandon()
 
 
-def weigh_texts(field: str, upload: TextUpload, text: Parameters) -> SparseRows:
-    """Return the weighted features of texts in memory. Raises InvalidRequest for too many terms."""
+def weigh_texts(field: str, upload: TextUpload, text: Parameters) -> Rows:
+    """Return the features of texts in memory, weighted or embedded. Raises InvalidRequest for too many."""
+    if "embeddings" in text:
+        return np.concatenate(list(embedded_blocks(field, upload, text)))
     parts = []
     n_cells = 0
     for rows in count_terms(upload.texts, text):

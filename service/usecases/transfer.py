@@ -162,7 +162,7 @@ def fit_import(project: Project, staging: Staging, request: ImportRequest) -> tu
     if not project.can_fit:
         return project, None
     pool = Pool(tuple(rows.open() for rows in request.segments), project.allows_missing)
-    if project.text is not None:
+    if project.text is not None and project.n_texts is not None:
         counts = sum_counts(count_texts(rows, len(rows)) for rows in pool.segments)
         pool = pool.weighted(weights_of(counts, project.text, project.n_features))
     X_test = None if request.X_test is None else Pool.of(request.X_test.open()).weighted(pool.weights)

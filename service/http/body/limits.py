@@ -22,13 +22,15 @@ PREDICTIONS = ("probabilities", "member_probabilities")
 class Limits:
     """Largest body and JSON document in bytes, and largest matrix in cells.
 
-    Long JSON documents are buffered in `folder`; None = the system's directory for temporary files.
+    Long JSON documents are buffered in `folder`; None = the system's directory for temporary files. `embeddings` is the
+    directory of models that embed texts.
     """
 
     body_bytes: int
     json_bytes: int
     cells: int
     folder: Path | None = None
+    embeddings: Path | None = None
 
 
 def check_cells(pointer: str, shape: tuple[int, ...], max_cells: int) -> None:

@@ -32,7 +32,13 @@ class Context:
     def limits(self) -> Limits:
         """Limits of request bodies."""
         settings = self.settings
-        return Limits(settings.max_body_bytes, settings.max_json_bytes, settings.max_pool_cells, self.store.staging)
+        return Limits(
+            settings.max_body_bytes,
+            settings.max_json_bytes,
+            settings.max_pool_cells,
+            self.store.staging,
+            settings.embeddings_dir,
+        )
 
 
 def current_context() -> Context:

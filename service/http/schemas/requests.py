@@ -65,7 +65,10 @@ TEXT_SCHEMA = named(
     {
         "type": "object",
         "additionalProperties": False,
-        "properties": {parameter.name: fields.parameter_schema(parameter) for parameter in TEXT_PARAMETERS},
+        "properties": {
+            **{parameter.name: fields.parameter_schema(parameter) for parameter in TEXT_PARAMETERS},
+            "embeddings": {"type": "string", "description": "Instead of all others: a model in AQ_EMBEDDINGS_DIR."},
+        },
     },
 )
 REFUSE_OR_ALLOW = fields.one_of("refuse", "allow").named("RefuseOrAllow", "Whether something may be sent.")
@@ -435,7 +438,11 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
             raise InvalidRequest(FieldError(f"/y_test/{row}", label_fields.LABEL_MISSING) for row in unlabeled)
         X_test = data["X_test"]
         is_text = isinstance(X_test, list)
-        X_test = TextUpload(X_test, limits.cells) if is_text else staged("X_test", X_test, staging, limits)
+        X_test = (
+            TextUpload(X_test, limits.cells, limits.embeddings)
+            if is_text
+            else staged("X_test", X_test, staging, limits)
+        )
         held_out = HeldOutUpload(X_test, y_test)
     return FitRequest(
         project_id=data["project_id"],
@@ -443,7 +450,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         y=labels_of("y", data) if "y" in data else None,
         ids=data.get("ids"),
         urls=data.get("urls"),
-        text=text_parameters(data),
+        text=text_parameters(data, limits),
         keep_texts=data["keep_texts"],
         feature_names=data.get("feature_names"),
         columns=data.get("columns"),
@@ -480,14 +487,21 @@ def samples(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Sample
     if {"X", "texts"} <= data.keys():
         raise InvalidRequest.at("/texts", "must be omitted with X: the features are made of one or the other")
     if "texts" in data:
-        return TextUpload(data["texts"], limits.cells)
+        return TextUpload(data["texts"], limits.cells, limits.embeddings)
     return staged("X", data["X"], staging, limits) if "X" in data else None
 
 
-def text_parameters(data: Mapping[str, Any]) -> Parameters | None:
+def held_out_samples(X_test: Any, staging: Staging, limits: Limits) -> Samples:
+    """Return the samples of a held-out set. Raises InvalidRequest."""
+    if isinstance(X_test, list):
+        return TextUpload(X_test, limits.cells, limits.embeddings)
+    return staged("X_test", X_test, staging, limits)
+
+
+def text_parameters(data: Mapping[str, Any], limits: Limits) -> Parameters | None:
     """Return the parameters of the texts of a request, None without texts. Raises InvalidRequest."""
     try:
-        return resolve_text(data.get("text", {})) if "texts" in data else None
+        return resolve_text(data.get("text", {}), limits.embeddings) if "texts" in data else None
     except InvalidRequest as error:
         raise error.with_prefix("/text") from None
 
@@ -561,8 +575,8 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         purpose=data["purpose"],
         given=given(data, limits),
         X=opened("X", data, limits),
-        texts=TextUpload(data["texts"], limits.cells) if "texts" in data else None,
-        text=text_parameters(data),
+        texts=TextUpload(data["texts"], limits.cells, limits.embeddings) if "texts" in data else None,
+        text=text_parameters(data, limits),
         include=data["include"],
         y=y,
         explain=data["explain"],
