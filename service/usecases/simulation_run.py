@@ -152,8 +152,8 @@ def seed_of_repeat(plan: SimulationPlan, repeat: int) -> int:
 def fit_again(snapshot: Snapshot, *, is_new: bool = False) -> Snapshot:
     """Return the snapshot with the model of its labels, and the version that the commits of the service give it.
 
-    A new project and its model are one commit, later models are commits of their own. If the fit fails, the model
-    stays.
+    A new project and its model are one commit, later models are commits of their own. If a later fit fails, the model
+    stays; if the first one does, FitFailed is raised.
     """
     before = snapshot.project if is_new else snapshot.project.next_version()
     model, project = snapshot.model, before
@@ -162,6 +162,8 @@ def fit_again(snapshot: Snapshot, *, is_new: bool = False) -> Snapshot:
             model, ref, _, _ = fit_and_score(replace(snapshot, project=before))
             project = before.with_model(ref)
         except FitFailed as error:
+            if is_new:
+                raise
             project = before.with_failed_fit(before, str(error), is_final=True)
     return replace(snapshot, project=project.next_version() if is_new or project is not before else before, model=model)
 

@@ -313,7 +313,14 @@ def test_a_simulation_is_seen_by_the_keys_of_its_project_or_by_the_key_that_sent
     admin: As, someone: Callable[..., As]
 ) -> None:
     caller, other, reader = someone("annotator", "team-*"), someone("annotator", "team-*"), someone("reader", "birds")
-    rest = {"strategies": ["random"], "n_initial": 1, "repeats": 1, "budget": 1, "test_size": 0.3}
+    rest = {
+        "strategies": ["random"],
+        "estimator": FAST_ESTIMATOR,
+        "n_initial": 1,
+        "repeats": 1,
+        "budget": 1,
+        "test_size": 0.3,
+    }
     own = caller.post("/simulate", 202, X=line_pool(), y=[0, 1] * 10, **rest)["simulation_id"]
     admin.post("/label", 200, project_id="birds", labels=[{"index": 5, "label": 0}, {"index": 6, "label": 1}])
     of_birds = admin.post("/simulate", 202, project_id="birds", **rest)["simulation_id"]
