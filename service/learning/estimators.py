@@ -345,7 +345,7 @@ def why_linear_alone(params: Parameters, shape: TrainingShape) -> str | None:
         integer("n_estimators", 100, 10, 1000, "Number of trees."),
         positive(
             "pass_seconds",
-            15.0,
+            2.0,
             1e6,
             "Largest time of a pass of the trees over the pool on one core, in seconds as estimated from the number of "
             "samples, trees, labels and classes; the linear model alone where it would take longer.",

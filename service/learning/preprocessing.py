@@ -12,6 +12,9 @@ from sklearn.preprocessing import StandardScaler
 
 from service.learning.pool import Features, Matrix
 
+LARGE = 1e30
+"""Magnitude up to which features are standardised in float32."""
+
 
 class Standardizer(StandardScaler):
     """StandardScaler in float64 that handles magnitudes from 1e-300 to 1e300.
@@ -42,6 +45,27 @@ class Standardizer(StandardScaler):
         values = units.data if sparse.issparse(units) else units
         np.clip(values, -(2.0**60), 2.0**60, out=values)
         return super().transform(units, copy=False)
+
+
+def fast_standardizer(scaler: Standardizer) -> Callable[[Matrix], Matrix] | None:
+    """Return a function that standardises dense rows of at most float32 in float32; None if its range is too small.
+
+    A mean is subtracted in two parts: the difference of close numbers is exact, and what rounding took from the mean
+    may be as large as the standard deviation.
+    """
+    mean, scale = scaler.mean_ / scaler.unit_, scaler.scale_ / scaler.unit_
+    if not (np.all(np.abs(mean) < LARGE) and np.all((scale > 1 / LARGE) & (scale < LARGE))):
+        return None
+    most, factor = mean.astype(np.float32), (1 / scale).astype(np.float32)
+    rest = (mean - most).astype(np.float32)
+
+    def standardize(X: Matrix) -> Matrix:
+        Z: Matrix = np.subtract(X, most, dtype=np.float32)
+        Z -= rest
+        Z *= factor
+        return Z
+
+    return standardize
 
 
 def largest_magnitudes(X: Features) -> Matrix:

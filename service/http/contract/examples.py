@@ -49,7 +49,7 @@ AUTO = {
         "C": 1.0,
         "max_iter": 1000,
         "n_estimators": 100,
-        "pass_seconds": 15.0,
+        "pass_seconds": 2.0,
         "class_weight": None,
         "scale": True,
     },
