@@ -153,6 +153,7 @@ def test_what_is_not_stored_is_refused_with_the_reason(client, body, include, at
 
 WRONG = {
     "both": ({"X": [[1.0]], "texts": ["a"]}, "/texts", "must be omitted with X"),
+    "texts as X": ({"X": ["a", "b"]}, "/X", "sent as 'texts'"),
     "no texts": ({"texts": []}, "/texts", "non-empty list"),
     "a number": ({"texts": ["a", 1]}, "/texts/1", "must be a string"),
     "null": ({"texts": [None]}, "/texts/0", "must be a string"),

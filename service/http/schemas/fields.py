@@ -235,8 +235,20 @@ def features(*, nullable: bool = False) -> Rule:
     text = "A number, or a boolean that counts as 0 or 1"
     if nullable:
         cell = named("FeatureValueOrNull", f"{text}; null is a missing value.", {"type": ["number", "boolean", "null"]})
-        return matrix({int, float, bool, type(None)}, cell)
-    return matrix({int, float, bool}, named("FeatureValue", f"{text}.", {"type": ["number", "boolean"]}))
+        return without_texts(matrix({int, float, bool, type(None)}, cell))
+    cell = named("FeatureValue", f"{text}.", {"type": ["number", "boolean"]})
+    return without_texts(matrix({int, float, bool}, cell))
+
+
+def without_texts(rule: Rule) -> Rule:
+    """A matrix, with an error of its own for a list of texts."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, list) and value and isinstance(value[0], str):
+            raise ValidationError("is a list of texts, which are sent as 'texts'")
+        return rule.read(value)
+
+    return Rule(read, rule.schema)
 
 
 def samples() -> Rule:
