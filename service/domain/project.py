@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.calibration import Calibration, CalibrationMethod
 from service.domain.columns import Columns
 from service.domain.consensus import Consensus
 from service.domain.labels import (
@@ -83,7 +84,8 @@ class ModelRef:
     """A fitted model: its file number, the settings and labels that it was fitted with, and its scores.
 
     `held_out` is the number of the held-out set that it was scored on, None without one. `consensus` is that of the
-    votes that it was fitted to, None if there were none to weigh. `reason` says why the estimator left a part of the
+    votes that it was fitted to, None if there were none to weigh. `calibration` is that of its probabilities, None if
+    they are not calibrated. `reason` says why the estimator left a part of the
     model out, None if it did not; `notes` say what in the features and labels makes the model worse.
     Terms of texts were weighted by the first `n_texts` texts of the pool, all there were; None for a pool of numbers.
     """
@@ -99,6 +101,8 @@ class ModelRef:
     reason: str | None = None
     n_texts: int | None = None
     notes: tuple[str, ...] = ()
+    calibration_method: CalibrationMethod = "none"
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,7 @@ class Project:
     has_texts: bool = False
     has_urls: bool = False
     missing_values: MissingValues = "refuse"
+    calibration_method: CalibrationMethod = "none"
 
     @property
     def n_samples(self) -> int:
@@ -313,6 +318,7 @@ class Project:
             and model.random_state == self.random_state
             and model.held_out == self.held_out_number
             and model.consensus_method == self.consensus_method
+            and model.calibration_method == self.calibration_method
             and model.labels_revision >= labels_revision
         )
 

@@ -25,6 +25,7 @@ import orjson
 from marshmallow import ValidationError
 
 from service import __version__
+from service.domain.calibration import CalibrationMethod
 from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Label, Votes
 from service.domain.learning_curve import MAX_POINTS
 from service.domain.new_labels import wrong_new_labels
@@ -144,6 +145,7 @@ class FactsSchema(BaseSchema):
     learning_curve = RuleField(list_of(nested(CurvePointSchema), 0, MAX_POINTS), load_default=list)
     text = RuleField(fields.json_object(), load_default=None, allow_none=True)
     missing_values = RuleField(fields.one_of(*get_args(MissingValues)), load_default="refuse")
+    calibration_method = RuleField(fields.one_of(*get_args(CalibrationMethod)), load_default="none")
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)

@@ -33,6 +33,7 @@ from service.domain.parameters import Parameter, Parameters, check_parameters, n
 from service.domain.project import EstimatorSpec
 from service.errors import FitFailed, InvalidRequest
 from service.learning.blend import Blend, BlendCommittee, fast_blend_predictor
+from service.learning.calibration import TemperedModel, temper
 from service.learning.committees import ForestCommittee
 from service.learning.linear_scorer import Predict, fast_linear_predictor
 from service.learning.missing_values import Medians, fill_missing
@@ -182,12 +183,19 @@ def kind_of(model: object) -> EstimatorKind | None:
 
 def fast_predictor(model: Classifier) -> Predict | None:
     """Return the fast function from dense rows (n, d) to a model's probabilities (n, c), or None."""
+    if isinstance(model, TemperedModel):
+        fast, temperature = fast_predictor(model.model), model.temperature
+        return None if fast is None else (lambda X: temper(fast(X), temperature))
     kind = kind_of(model)
     return None if kind is None or kind.fast_predictor is None else kind.fast_predictor(model)
 
 
 def committee_in(model: Classifier) -> Committee | None:
-    """Return the committee of a fitted model's own members, such as a forest's trees, or None."""
+    """Return the committee of a fitted model's own members, such as a forest's trees, or None.
+
+    Members are not calibrated.
+    """
+    model = model.model if isinstance(model, TemperedModel) else model
     kind = kind_of(model)
     return None if kind is None or kind.members is None else kind.members(model)
 

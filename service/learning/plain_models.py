@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, LabelEncoder, MinMaxScale
 
 from service.domain.labels import Label
 from service.learning.blend import FOREST_WEIGHT, Blend
+from service.learning.calibration import TemperedModel
 from service.learning.estimators import DecisionSVC
 from service.learning.missing_values import fill_missing
 from service.learning.models import Classifier
@@ -29,8 +30,9 @@ def plain_model(model: Classifier, labels: Sequence[Label], n_features: int) -> 
     """Return a copy of a model as plain scikit-learn, whose classes are the labels of its class codes.
 
     It predicts the same for features in float64. The limits that keep features of extreme size from overflowing are
-    left out. Raises NotExportable.
+    left out, and so is the calibration. Raises NotExportable.
     """
+    model = model.model if isinstance(model, TemperedModel) else model
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     prepared = [plain for step in steps[:-1] if (plain := plain_step(step)) is not None]
     names = np.array([labels[code] for code in np.asarray(model.classes_).tolist()])

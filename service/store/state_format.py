@@ -5,11 +5,12 @@ Files name no class of the service, so that classes can be renamed without makin
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 import numpy as np
 
+from service.domain.calibration import Calibration
 from service.domain.columns import Columns
 from service.domain.consensus import Consensus
 from service.domain.labels import Votes
@@ -50,13 +51,25 @@ OF_SCHEMA_4: dict[str, Any] = {
     "has_texts": False,
     "has_urls": False,
     "missing_values": "refuse",
+    "calibration": "none",
 }
 """Keys that states of earlier schemas lack."""
+
+OF_MODELS_OF_SCHEMA_4: dict[str, Any] = {
+    "n_texts": None,
+    "reason": None,
+    "notes": [],
+    "calibration": "none",
+    "calibrated_by": None,
+}
+"""Keys that their models lack."""
 
 FIELD_OF_KEY = {
     "incarnation": "pool_id",
     "consensus": "consensus_method",
     "crowd": "consensus",
+    "calibration": "calibration_method",
+    "calibrated_by": "calibration",
     "ballots": "vote_hashes",
     "history": "event_log",
 }
@@ -103,6 +116,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "has_texts": project.has_texts,
         "has_urls": project.has_urls,
         "missing_values": project.missing_values,
+        "calibration": project.calibration_method,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -128,6 +142,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "skips_to_drop": record["skips_to_drop"],
                 "similar_labels": record["similar_labels"],
                 "missing_values": record["missing_values"],
+                "calibration": record["calibration"],
                 "feature_names": record["feature_names"],
                 "columns": record["columns"] and Columns(**record["columns"]),
                 **{key: record[key] for key in ("text", "has_texts", "has_urls")},
@@ -154,7 +169,7 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         new_keys = {"skips_to_drop": 1, "feature_names": None, "similar_labels": "refuse"}
         record = {**record, "changed_since_fit": changed, **new_keys}
     if written < 4:
-        record = {**OF_SCHEMA_4, **record, "model": model and {"n_texts": None, **model, "reason": None, "notes": []}}
+        record = {**OF_SCHEMA_4, **record, "model": model and {**OF_MODELS_OF_SCHEMA_4, **model}}
         changed = record["changed_since_fit"]
         # Which of them were labelled before is unknown, so the next fit is not measured on any.
         relabeled = np.empty(0, np.int64) if changed is None else changed
@@ -199,6 +214,8 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "reason": model.reason,
         "n_texts": model.n_texts,
         "notes": list(model.notes),
+        "calibration": model.calibration_method,
+        "calibrated_by": model.calibration and astuple(model.calibration),
     }
 
 
@@ -217,6 +234,8 @@ def to_model(plain: dict[str, Any]) -> ModelRef:
                 "estimator": to_spec(plain["estimator"]),
                 "test_score": None if score is None else TestScore(*score),
                 "notes": tuple(plain["notes"]),
+                "calibration": plain["calibration"],
+                "calibrated_by": plain["calibrated_by"] and Calibration(*plain["calibrated_by"]),
                 "crowd": plain["crowd"] and Consensus(**to_fields(plain["crowd"])),
             }
         )

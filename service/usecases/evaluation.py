@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.project import Project
+from service.learning.calibration import temper
 from service.learning.evaluation import (
     Estimate,
     balanced_accuracy,
@@ -100,6 +101,8 @@ def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], 
     labels, n_classes = project.labels, len(project.classes)
     true, P = predict_out_of_fold(project, pool.take(labels.labeled), labels.codes, rows, pool.medians)
     predicted = P.argmax(axis=1).astype(np.int32)
+    if project.model is not None and project.model.calibration is not None:
+        P = temper(P, project.model.calibration.temperature)
     right = true == predicted
     loss = -np.log(np.clip(P[np.arange(len(P)), true], np.finfo(np.float64).eps, 1.0))
     confidence = pool_confidence(store, snapshot)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from service.domain.calibration import CalibrationMethod
 from service.domain.columns import Columns
 from service.domain.labels import EncodedLabels, Label, Votes
 from service.domain.parameters import Parameters
@@ -92,6 +93,7 @@ class FitRequest:
     skips_to_drop: int | None = None
     similar_labels: SimilarLabels | None = None
     missing_values: MissingValues | None = None
+    calibration_method: CalibrationMethod | None = None
     random_state: int | None = None
     replace: bool = False
     missing_is_class: bool = False
@@ -261,6 +263,7 @@ def with_changes(project: Project, request: FitRequest) -> Project:
         similar_labels=request.similar_labels or project.similar_labels,
         columns=request.columns or project.columns,
         missing_values=request.missing_values or project.missing_values,
+        calibration_method=request.calibration_method or project.calibration_method,
         random_state=project.random_state if request.random_state is None else request.random_state,
     )
     if project.is_sparse:

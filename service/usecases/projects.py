@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.calibration import CalibrationMethod
 from service.domain.columns import Columns
 from service.domain.labels import ANONYMOUS, SKIP, Label, Votes, look_up, vote_key
 from service.domain.parameters import Parameters
@@ -69,6 +70,7 @@ class ProjectSummary:
     skips_to_drop: int
     similar_labels: SimilarLabels
     missing_values: MissingValues
+    calibration_method: CalibrationMethod
     random_state: int
     model: ModelRef | None
     n_labels_since_fit: int

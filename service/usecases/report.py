@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.calibration import Calibration
 from service.domain.labels import ANONYMOUS, SKIP, Label
 from service.domain.project import MICROSECONDS, Project
 from service.domain.sample_ids import SampleId
@@ -89,6 +90,7 @@ class Report:
     annotators: Sequence[AnnotatorRecord]
     evaluation: Evaluation
     labels_per_day: Sequence[LabelDay]
+    calibration: Calibration | None
     suspect_labels: Sequence[SuspectLabel] = field(default_factory=tuple)
 
 
@@ -136,6 +138,7 @@ def make_report(store: Store, snapshot: Snapshot) -> Report:
         annotators=list(annotator_records(project)),
         evaluation=evaluation,
         labels_per_day=labels_per_day(project),
+        calibration=None if project.model is None else project.model.calibration,
         suspect_labels=suspects,
     )
 

@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.compute.deadline import check_deadline
+from service.domain.calibration import Calibration
 from service.domain.consensus import Consensus
 from service.domain.labels import SampleLabels
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.advice import notes_on_fit
+from service.learning.calibration import Codes, TemperedModel, fit_temperature
 from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import fit, why_reduced
+from service.learning.evaluation import out_of_fold_probabilities
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier
 from service.learning.pool import Features
@@ -67,6 +70,9 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Classifier, ModelRef, Features, S
         consensus, labels = labels_to_fit(project, X, pool.medians)
         given = X, labels.codes
         classifier = fit(project.estimator, *given, project.random_state, project.n_samples, pool.medians)
+        calibration = calibrate(project, *given, pool.medians)
+        if calibration is not None:
+            classifier = TemperedModel(classifier, calibration.temperature)
         score = None
         if snapshot.X_test is not None and snapshot.y_test is not None:
             score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
@@ -82,8 +88,21 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Classifier, ModelRef, Features, S
         notes=notes_on_fit(project.estimator, *given, project.classes),
         reason=why_reduced(project.estimator, *given, project.n_samples),
         n_texts=project.n_texts,
+        calibration_method=project.calibration_method,
+        calibration=calibration,
     )
     return classifier, model, X, labels
+
+
+def calibrate(project: Project, X: Features, codes: Codes, medians: Medians | None) -> Calibration | None:
+    """Return the temperature of a project's model, fitted out of fold to the labelled rows (l, d), None without."""
+    if project.calibration_method == "none":
+        return None
+    wanted = np.ones(len(codes), np.bool_)
+    P = out_of_fold_probabilities(
+        project.estimator, X, codes, len(project.classes), project.random_state, wanted, project.n_samples, medians
+    )
+    return fit_temperature(P, codes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.calibration import CalibrationMethod
 from service.domain.columns import Columns
 from service.domain.events import IMPORT
 from service.domain.labels import Label, Votes
@@ -71,6 +72,7 @@ class ProjectFacts:
     similar_labels: SimilarLabels
     text: Parameters | None
     missing_values: MissingValues
+    calibration_method: CalibrationMethod
     labels_revision: int
     last_model: int
     created_at: int
@@ -217,6 +219,7 @@ def build_project(request: ImportRequest) -> Project:
         has_texts=request.texts is not None,
         has_urls=request.urls is not None,
         missing_values=facts.missing_values,
+        calibration_method=facts.calibration_method,
         votes=request.votes,
         labels_revision=facts.labels_revision,
         model=None,

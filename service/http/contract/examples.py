@@ -92,6 +92,7 @@ def project(version: int, **changes: Json) -> Json:
         "skips_to_drop": 1,
         "similar_labels": "refuse",
         "missing_values": "refuse",
+        "calibration": "none",
         "random_state": 0,
         "model_version": 1,
         "model_reason": None,
@@ -594,6 +595,7 @@ STORY = (
             ],
             "annotators": [annotator(None, 2, 0), annotator("ada", 1, 1)],
             "evaluation": EVALUATION,
+            "calibration": None,
             "labels_per_day": [
                 {
                     "date": DATE,

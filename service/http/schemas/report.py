@@ -69,6 +69,15 @@ class SuspectLabelSchema(BaseSchema):
     quality = RawField(SHARE, "The probability of its label, by models that were fitted without it.")
 
 
+class CalibrationSchema(BaseSchema):
+    """The temperature that calibrates the model."""
+
+    temperature = RawField({"type": "number"}, "Above 1 the model was too confident, below 1 too cautious.")
+    n = count("The labelled samples it was fitted to, each predicted by a model fitted without it.")
+    error_before = RawField(SHARE, "Their expected calibration error without the temperature, in 15 bins.")
+    error_after = RawField(SHARE, "The same with it.")
+
+
 class ReportSchema(BaseSchema):
     """Whether to go on labelling, and the evidence."""
 
@@ -84,6 +93,7 @@ class ReportSchema(BaseSchema):
     annotators = listed(AnnotatorRecordSchema, "The annotators, as in `GET /projects/{project_id}/annotators`.")
     evaluation = described(EvaluationSchema, "The same as `GET /projects/{project_id}/evaluation`.")
     labels_per_day = listed(LabelDaySchema, "The last 100 days with labels, oldest first.")
+    calibration = described(CalibrationSchema, "How the model is calibrated; null if it is not.", allow_none=True)
     suspect_labels = listed(
         SuspectLabelSchema, "Up to 1,000 labels that are probably wrong, by confident learning; the most suspect first."
     )

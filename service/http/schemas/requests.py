@@ -11,6 +11,7 @@ from marshmallow import ValidationError, validates_schema
 from numpy.typing import NDArray
 
 from service import strategies
+from service.domain.calibration import CalibrationMethod
 from service.domain.labels import INT64_MAX, EncodedLabels
 from service.domain.leases import MAX_LEASE_SECONDS
 from service.domain.parameters import Parameters
@@ -168,6 +169,11 @@ class FitSchema(BaseSchema):
         "Whether features of the pool and the held-out set may be missing: NaN, or null in JSON, Arrow and Parquet. "
         "`allow`: random_forest, extra_trees and hist_gradient_boosting learn from them as they are; other estimators, "
         "and strategies that compare features, use the median of the column. `refuse` for a new project.",
+    )
+    calibration = RuleField(
+        fields.one_of(*get_args(CalibrationMethod)).named("CalibrationMethod", "How probabilities are calibrated."),
+        "Whether the model's probabilities are calibrated in queries and predictions. `temperature`: by one number, "
+        "fitted out of fold to the labels once there are 20, which takes five more fits. `none` for a new project.",
     )
     random_state = seed_field("The project's seed; default 0.")
     replace = RuleField(
@@ -461,6 +467,7 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         skips_to_drop=data.get("skips_to_drop"),
         similar_labels=data.get("similar_labels"),
         missing_values=data.get("missing_values"),
+        calibration_method=data.get("calibration"),
         random_state=data.get("random_state"),
         replace=data["replace"],
         missing_is_class=missing_is_class(data),

@@ -164,6 +164,9 @@ class ProjectSchema(BaseSchema):
     skips_to_drop = count("How many annotators must skip a sample before the others are not asked about it.")
     similar_labels = string("Whether a new label may look like another class: `refuse` or `allow`.")
     missing_values = string("Whether features may be missing: `refuse` or `allow`.")
+    calibration = string(
+        "How the model's probabilities are calibrated: `none` or `temperature`.", attribute="calibration_method"
+    )
     random_state = count("The project's seed.")
     model_version = model_version_field(attribute="model.version", dump_default=None)
     model_reason = RawField(
