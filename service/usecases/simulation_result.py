@@ -115,7 +115,7 @@ def recommend(plan: SimulationPlan, target: float | None, strategies: Sequence[J
     if not others:
         return f"No strategy can be recommended: only {BASELINE!r} was simulated."
     best = max(others, key=lambda entry: entry["labels_saved"]["mean"])
-    name, saved = best["strategy"], best["labels_saved"]
+    name, saved = name_strategy(best, strategies), best["labels_saved"]
     goal = f"to an accuracy of {100 * target:.1f} %"
     if saved["low"] is None:
         return (
@@ -131,6 +131,14 @@ def recommend(plan: SimulationPlan, target: float | None, strategies: Sequence[J
     if saved["high"] < 0:
         return f"Use {BASELINE!r}: the best of the others, {name!r}, needs {found}."
     return f"No strategy is surely better than {BASELINE!r}: the best, {name!r}, needs {found}; simulate more repeats."
+
+
+def name_strategy(entry: Json, strategies: Sequence[Json]) -> str:
+    """Return the name of a strategy, with its parameters if another one has the same name."""
+    name: str = entry["strategy"]
+    if sum(other["strategy"] == name for other in strategies) == 1:
+        return name
+    return f"{name}({', '.join(f'{parameter}={value}' for parameter, value in entry['params'].items())})"
 
 
 def describe(saved: float) -> str:

@@ -20,12 +20,15 @@ from scipy import sparse
 from scipy.stats import ttest_rel
 
 from service.app import create_app
+from service.backends.cluster import ClusterLink
+from service.server.simulation_task import RunOnCluster
 from service.settings import Settings
 from service.store.simulations import Simulations
 from service.usecases import simulations as usecase
 from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.simulation_result import summarize_runs
 from service.usecases.simulations import open_simulation, run_here, run_simulation
+from tests.backends.test_backends import Dying, Here
 from tests.support.calls import FAST_ESTIMATOR, get, post, wait_for_simulation
 from tests.support.npy import npy
 
@@ -112,6 +115,26 @@ def test_the_labelled_samples_of_a_project_are_simulated(client: FlaskClient) ->
     assert (of_project["project_id"], sent["project_id"]) == ("source", None)
     client.delete("/projects/source")
     assert client.get(f"/simulations/{of_project['simulation_id']}").status_code == 404
+
+
+def test_the_labelled_samples_of_a_project_of_texts_are_simulated(client: FlaskClient) -> None:
+    texts = [f"{'cheap pills' if i % 3 else 'meeting notes'} {i}" for i in range(40)]
+    labels = ["spam" if i % 3 else "ham" for i in range(40)]
+    post(client, "/fit", 201, project_id="mails", texts=texts, y=labels, estimator=FAST_ESTIMATOR)
+    found = simulate(client, project_id="mails", strategies=["margin"], estimator=FAST_ESTIMATOR, budget=10, repeats=1)
+    assert found["result"]["strategies"][0]["curve"][-1]["mean"] > 0.9
+
+
+@pytest.mark.parametrize("connection", [Here, Dying])
+def test_runs_on_a_cluster_are_the_same_even_if_it_fails(waiting: FlaskClient, connection: type[Here]) -> None:
+    made = post(waiting, "/simulate", 202, **SMALL)["simulation_id"]
+    simulations = simulations_of(waiting)
+    plan, data = open_simulation(simulations, made)
+    on_cluster = RunOnCluster(ClusterLink("cluster", connection), simulations.root.parent, made)
+    numbers = list(range(plan.n_runs))
+    # Only runs that the cluster does not finish need the data here.
+    found = on_cluster(data if connection is Dying else None, plan, numbers)
+    assert list(found) == list(run_here(data, plan, numbers))
 
 
 def npz(rows: np.ndarray) -> bytes:
@@ -308,6 +331,12 @@ def test_a_process_that_keeps_dying_fails_its_simulation(waiting: FlaskClient, m
     found = wait_for_simulation(waiting, made)
     assert found["status"] == "failed"
     assert found["error"] == "its process died 3 times in the same run, the last time with status -9"
+
+
+def test_the_same_strategy_with_other_parameters_has_another_name(client: FlaskClient) -> None:
+    strategies = [{"name": "k_means", "params": {"sample": sample}} for sample in (100, 200)]
+    found = simulate(client, **{**SMALL, "strategies": strategies, "repeats": 1})
+    assert "'k_means(sample=" in found["result"]["recommendation"]
 
 
 def test_a_picture_of_the_result(client: FlaskClient, waiting: FlaskClient) -> None:

@@ -20,7 +20,7 @@ from service.http.routes.context import current_context
 from service.http.routes.query_string import read_query
 from service.http.schemas import simulations as schemas
 from service.http.tables import read_tables
-from service.usecases.simulation_result import BASELINE
+from service.usecases.simulation_result import BASELINE, name_strategy
 from service.usecases.simulations import (
     SimulationView,
     cancel_simulation,
@@ -159,7 +159,12 @@ def plot_simulation(view: SimulationView) -> LinePlot:
         is_baseline = entry["strategy"] == BASELINE
         lines.append(
             Line(
-                entry["strategy"], x, y, low if has_band else None, high if has_band else None, is_reference=is_baseline
+                name_strategy(entry, entries),
+                x,
+                y,
+                low if has_band else None,
+                high if has_band else None,
+                is_reference=is_baseline,
             )
         )
     repeats = f"mean of {view.plan.repeats} repeats, 95 % interval" if view.plan.repeats > 1 else "one repeat"
