@@ -371,7 +371,7 @@ SHOWN |= {
     "maxProperties",
 }
 SHOWN |= {"properties", "required", "items", "anyOf", "oneOf"}
-CONDITIONS = {"if", "then", "else", "allOf"}
+CONDITIONS = {"if", "then", "else", "not"}
 """Keywords that relate fields of a schema; its description says the same."""
 
 

@@ -220,11 +220,11 @@ SUBMITTED_LABEL = named(
             name: {**rule.schema, "description": RECORD_DESCRIPTIONS[name]} for name, rule in ANSWER_RULES.items()
         },
         "additionalProperties": False,
-        # Conditions: generators of clients would make a type of each alternative of oneOf.
+        # Conditions: generators of clients would make a type of each alternative of oneOf, anyOf or allOf.
         "if": {"required": ["index"]},
         "then": {"not": {"required": ["id"]}},
         "else": {"required": ["id"]},
-        "allOf": [{"if": {"not": {"required": ["label"]}}, "then": {"required": ["skip"]}}],
+        "not": {"not": {"anyOf": [{"required": ["label"]}, {"required": ["skip"]}]}},
     },
 )
 
