@@ -24,6 +24,7 @@ from gunicorn.http import errors
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
+from service.compute.waiting import WAIT_KEY
 from service.http.problem_document import MEDIA_TYPE, NO_SNIFFING, REQUEST_ID_HEADER, document
 from service.server.slow_clients import MAX_WAITING_CLIENTS, ClientSocket, YieldingExecutor
 from service.settings import Settings
@@ -124,12 +125,13 @@ class Worker(ThreadWorker):
         return YieldingExecutor(self.cfg.threads, max_waiting)
 
     def load_wsgi(self) -> None:
-        """Load the application, and give each request a BodyStream."""
+        """Load the application, and give each request a BodyStream and a way to wait without a slot."""
         super().load_wsgi()
         application = self.wsgi
 
         def application_with_stream(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             environ["wsgi.input"] = BodyStream(environ["wsgi.input"])
+            environ[WAIT_KEY] = environ["gunicorn.socket"].wait_for
             reply: Iterable[bytes] = application(environ, start_response)
             return reply
 

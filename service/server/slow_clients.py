@@ -19,6 +19,8 @@ from math import inf
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from service.compute.waiting import CHECK_SECONDS
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -248,6 +250,16 @@ class ClientSocket(socket.socket):
         rest = memoryview(data)
         while rest:
             rest = rest[self.send(rest, flags) :]
+
+    def wait_for(self, is_ready: Callable[[], bool], seconds: float) -> None:
+        """Return once `is_ready`, after some seconds, or when the client has gone; others have the slot meanwhile."""
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self, select.POLLRDHUP)
+        with self._executor.yield_slot_until(self, until):
+            while time.monotonic() < until and not is_ready():
+                if poll.poll(1000 * CHECK_SECONDS):
+                    return
 
     def _add_time(self, n_bytes: int) -> None:
         self._is_silent = False

@@ -10,8 +10,10 @@ from functools import partial
 from flask import Response, request
 
 from service.auth.keys import Role
+from service.compute.waiting import WAIT_KEY, Wait, wait_in_thread
 from service.domain.columns import NO_COLUMNS
 from service.domain.project import Project
+from service.errors import ServiceError
 from service.http.body.reader import read_samples
 from service.http.contract.operations import SAMPLE_LINES, Operations, Reply
 from service.http.media_types import JSON
@@ -146,11 +148,28 @@ def list_project_events(project_id: str) -> Response:
     Every commit is an event, in order of versions. Events are kept until the project is deleted, even across `replace`.
     The labels can be rebuilt from them: replace the labels that `renamed` lists; then, by sample and annotator, remove
     what `retracted` lists and set what `labels` lists. A commit of more than 100,000 labels is several events of one
-    version, which share a page.
+    version, which share a page. With `wait` the reply comes as soon as there is an event after `after`, or without one
+    when the time is up; waiting requests take no thread from others.
     """
     data = read_query(EVENT_PAGE)
+    if data["wait"]:
+        wait_for_event(project_id, data["after"], data["wait"])
     project, page = projects.list_events(current_context().store, project_id, data["limit"], data["after"])
     return with_etag(request, Response(json_page("events", page, page.next), mimetype=JSON), project)
+
+
+def wait_for_event(project_id: str, after: int, seconds: int) -> None:
+    """Return once a project has an event after a version, or is gone, or after some seconds."""
+    store = current_context().store
+
+    def is_over() -> bool:
+        try:
+            return projects.get(store, project_id).version > after
+        except ServiceError:
+            return True  # the reply says what is wrong
+
+    wait: Wait = request.environ.get(WAIT_KEY, wait_in_thread)
+    wait(is_over, seconds)
 
 
 @operations.add(

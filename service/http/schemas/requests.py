@@ -35,6 +35,7 @@ from service.usecases.uploads import refuse_missing_spellings, refuse_wrong_text
 
 MAX_SEED = 2**32 - 1
 MAX_PAGE = 1_000
+MAX_WAIT_SECONDS = 60
 MAX_SKIPS_TO_DROP = 1_000
 
 ESTIMATOR_NAME = named(
@@ -426,6 +427,11 @@ class EventPageSchema(BaseSchema):
 
     limit = RuleField(fields.integer_text(1, MAX_PAGE), "Largest number of entries on the page.", load_default=100)
     after = RuleField(fields.integer_text(0, INT64_MAX), "The last version of the previous page.", load_default=0)
+    wait = RuleField(
+        fields.integer_text(0, MAX_WAIT_SECONDS),
+        "How many seconds to wait for an event if there is none yet; default 0.",
+        load_default=0,
+    )
 
 
 class ImportSchema(BaseSchema):
