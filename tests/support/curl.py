@@ -6,7 +6,7 @@ import argparse
 import shlex
 import uuid
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tests.support.serving import Reply, Service
 
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--data-binary", dest="file")
     options.add_argument("-o", dest="output")
     options.add_argument("-F", dest="form", action="append", default=[])
+    options.add_argument("--url-query", dest="query")
     options.add_argument("url")
     return options
 
@@ -43,6 +44,9 @@ def run(line: str, service: Service, folder: Path) -> Reply:
         headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
         body = form(options.form, boundary, folder)
     address = urlsplit(options.url.removeprefix(ADDRESS))
+    if options.query is not None:
+        name, value = options.query.split("=", 1)
+        address = address._replace(query=f"{name}={quote(value)}")
     method = options.method or ("GET" if body is None else "POST")
     reply = service.call(method, address.geturl(), body, headers)
     if options.output is not None:
