@@ -51,7 +51,7 @@ def send(client: FlaskClient, url: str, data: Any, expect: int = 200, config: An
 @pytest.mark.parametrize("kind", ["lines", "json", "form", "csv"])
 def test_records_are_a_whole_project(client: FlaskClient, kind: str) -> None:
     reply = send(client, "/fit", CSV_ROWS if kind == "csv" else RECORDS, 201, CONFIG, kind)
-    assert (reply["feature_names"], reply["classes"], reply["notes"]) == (["age", "flag"], ["cat", "dog"], [])
+    assert (reply["feature_names"], reply["classes"]) == (["age", "flag"], ["cat", "dog"])
     assert (given(client), pool(client).tolist()) == ([("8", "cat"), ("9", "dog")], ROWS)
     more = "age,id,flag\n4,12,false\n" if kind == "csv" else [{"age": 4, "flag": False, "id": "12"}]
     assert send(client, "/projects/p/pool", more, kind=kind)["n_labeled"] == 2
