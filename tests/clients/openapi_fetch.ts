@@ -13,7 +13,7 @@ const [url, key] = process.argv.slice(2);
 const pool = Array.from({ length: 12 }, (_, row) => [row / 6 - 1, row / 6 - 0.9]);
 const client = createClient<paths>({ baseUrl: url, headers: { Authorization: `Bearer ${key}` } });
 
-function formData(parts: Record<string, unknown>): FormData {
+function formData(parts: object): FormData {
   const data = new FormData();
   for (const [name, part] of Object.entries(parts)) {
     data.append(name, part instanceof Blob ? part : JSON.stringify(part));

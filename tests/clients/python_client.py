@@ -27,6 +27,7 @@ from active_query_client.models import (
     Project,
     QueryReply,
     QueryRequest,
+    SampleRecord,
     StrategyName,
     SubmittedLabel,
 )
@@ -38,8 +39,9 @@ POOL = np.linspace(-1, 1, 24).reshape(12, 2)
 
 
 def fit_with_json() -> None:
+    rows: list[list[bool | float | None] | SampleRecord] = [[*row] for row in POOL.tolist()]
     request = FitRequest(
-        project_id="json", x=POOL.tolist(), y=["low", *[None] * 10, "high"], estimator=EstimatorName.GAUSSIAN_NB
+        project_id="json", x=rows, y=["low", *[None] * 10, "high"], estimator=EstimatorName.GAUSSIAN_NB
     )
     project = fit_project.sync(client=CLIENT, body=request)
     assert isinstance(project, NotedProject)

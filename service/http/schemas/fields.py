@@ -268,7 +268,9 @@ def features_or_texts() -> Rule:
         is_text = isinstance(value, np.ndarray) or (isinstance(value, list) and value and isinstance(value[0], str))
         return (strings if is_text else rows).read(value)
 
-    return Rule(read, {"anyOf": [rows.schema, strings.schema]})
+    # One list: generators of clients fail at a choice between lists.
+    kinds = [*rows.schema["items"]["anyOf"], strings.schema["items"]]
+    return Rule(read, {**rows.schema, "items": {"anyOf": kinds}})
 
 
 def matrix(types: Set[type] = NUMBERS, cell: JsonSchema = NUMBER) -> Rule:
