@@ -20,6 +20,7 @@ from service.auth.keyfile import change_keys
 from service.auth.keys import new_key, new_token
 from service.settings import Settings
 from tests.support.calls import get, post
+from tests.support.serving import wait_until
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).tolist()
@@ -45,7 +46,7 @@ class Links(HTMLParser):
 
 def page(client: FlaskClient, path: str, status: int = 200, **options: Any) -> str:
     """Get a page, and check what holds for each."""
-    reply = client.get(path, **options)
+    reply = client.open(path, **options)
     assert (reply.status_code, reply.mimetype) == (status, "text/html")
     found = Links(reply.text)
     assert "script" not in found.tags
@@ -132,6 +133,36 @@ def test_a_busy_service_shows_what_it_knows_already(client: FlaskClient, app: Fl
         assert "There is no advice at the moment" in page(client, "/projects/p/page")
 
 
+def test_a_simulation_is_started_and_watched_on_pages(client: FlaskClient) -> None:
+    fit(client, y=LABELS)
+    assert 'action="./page/simulations"' in page(client, "/projects/p/page")
+    form = {"strategies": ["margin"], "batch_size": "5", "budget": "10", "repeats": "1"}
+    reply = client.post("/projects/p/page/simulations", data=form)
+    assert reply.status_code == 303, reply.text
+    path = reply.headers["Location"].removeprefix("../../..")
+    wait_until(lambda: "http-equiv" not in page(client, path))
+    text = page(client, path)
+    assert "done" in text and "<picture>" in text
+    assert get(client, path.removesuffix("/page"))["result"]["recommendation"][:20] in text
+    page(client, "/simulations/nothing/page", 404)
+
+
+@pytest.mark.parametrize("change", [{"budget": "ten"}, {"repeats": "0"}, {"strategies": "entropi"}, {"batch_size": ""}])
+def test_a_wrong_simulation_says_what_is_wrong(client: FlaskClient, change: dict[str, str]) -> None:
+    fit(client, y=LABELS)
+    form = {"strategies": "margin", "batch_size": "5", "budget": "10", "repeats": "1"} | change
+    reply = client.post("/projects/p/page/simulations", data=form)
+    assert (reply.status_code, reply.mimetype) == (422, "text/html")
+    assert get(client, "/simulations") == {"simulations": []}
+
+
+def test_another_site_cannot_start_a_simulation(client: FlaskClient) -> None:
+    fit(client, y=LABELS)
+    form = {"strategies": "margin", "batch_size": "5", "budget": "10", "repeats": "1"}
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    assert client.post("/projects/p/page/simulations", data=form, headers=headers).status_code == 403
+
+
 # API keys.
 
 
@@ -181,6 +212,7 @@ def test_a_key_shows_its_own_projects_alone(keyed: tuple[FlaskClient, Callable[.
         client.post("/fit", json={"project_id": name, "X": X}, headers=admin)
     sign_in(client, make("reader", "team-*"))
     text = page(client, "/")
+    page(client, "/projects/team-a/page/simulations", 403, method="POST", data={"strategies": "margin"})
     assert "projects/team-a/page" in text and "other" not in text
     missing, hidden = (page(client, f"/projects/{name}/page", 404) for name in ("nowhere", "other"))
     assert missing.replace("nowhere", "other") == hidden

@@ -608,6 +608,13 @@ STORY = (
     ),
     Example("show_projects", "All projects", 200),
     Example("show_project", "The flowers", 200, path=PROJECT_PATH),
+    Example(
+        "simulate_on_page",
+        "Too few flowers",
+        422,
+        path=PROJECT_PATH,
+        form={"strategies": "margin", "batch_size": "1", "budget": "0", "repeats": "1"},
+    ),
     Example("sign_in", "With a key", 303, form={"key": "aq_a-key"}),
     Example("sign_out", "At the end of the day", 303),
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),

@@ -56,6 +56,11 @@ def project_page(**values: Any) -> str:
     return ENVIRONMENT.get_template("project.html").render(root="../../", **values)
 
 
+def simulation_page(**values: Any) -> str:
+    """Return the page of a simulation."""
+    return ENVIRONMENT.get_template("simulation.html").render(root="../../", **values)
+
+
 def sign_in_page(root: str, problem: str | None) -> str:
     """Return the page with the form for an API key; `root` is the relative address of the service."""
     return ENVIRONMENT.get_template("sign_in.html").render(root=root, problem=problem, signed_in=None)

@@ -183,7 +183,8 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
         "busiest": max((day.n_labels for day in days), default=1),
         "strategies": answers.most_common(),
         "n_answers": answers.total(),
-        "has_plots": are_plots_installed(),
+        "can_simulate": project.n_classes_labeled >= 2 and auth.caller().role >= Role.ANNOTATOR,
+        "budget": max(10, project.n_labeled // 2),
         "signed_in": auth.caller().name,
     }
 
@@ -253,12 +254,18 @@ def images_of(context: Context, project: Project, what: str, plot: Plot) -> Imag
         return None
 
     def draw() -> tuple[Images, int]:
-        light, dark = (pages.data_uri(render_plot(plot, SVG, theme)) for theme in THEMES)
-        width, height = (round(DOTS_PER_INCH * length) for length in plot.size)
-        return Images(light, dark, width, height), len(light) + len(dark)
+        drawn = draw_images(plot)
+        return drawn, len(drawn.light) + len(drawn.dark)
 
     images: Images = context.store.cache.get_or_make((*project.commit, "picture", what), draw, "picture")
     return images
+
+
+def draw_images(plot: Plot) -> Images:
+    """Draw a plot in both themes."""
+    light, dark = (pages.data_uri(render_plot(plot, SVG, theme)) for theme in THEMES)
+    width, height = (round(DOTS_PER_INCH * length) for length in plot.size)
+    return Images(light, dark, width, height)
 
 
 @operations.add(
@@ -272,11 +279,13 @@ def images_of(context: Context, project: Project, what: str, plot: Plot) -> Imag
 def sign_in() -> Response:
     """Open the pages with an API key.
 
-    The form's field `key` is kept in a cookie of the browser. Only the pages of this group accept it, and they change
-    nothing.
+    The form's field `key` is kept in a cookie of the browser, which only the pages of this group accept.
     """
     refuse_other_sites()
-    key = read_key()
+    try:
+        key = read_form()["key"][0].strip()
+    except KeyError:
+        raise BadRequest("the form needs the field 'key'") from None
     try:
         auth.authenticate_key(key)
     except Unauthorized as error:
@@ -311,8 +320,8 @@ def refuse_other_sites() -> None:
         raise Forbidden("this form can only be sent from the pages of this service")
 
 
-def read_key() -> str:
-    """Return the key in the body of a form."""
+def read_form() -> dict[str, list[str]]:
+    """Return the fields in the body of a form."""
     if request.mimetype != FORM:
         raise UnsupportedMediaType(f"the body must be {FORM}")
     if request.content_length is None:
@@ -323,6 +332,6 @@ def read_key() -> str:
     if len(body) < request.content_length:
         raise BadRequest("the body is shorter than its Content-Length")
     try:
-        return parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=2)["key"][0].strip()
-    except (ValueError, KeyError):
-        raise BadRequest("the form needs the field 'key'") from None
+        return parse_qs(body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=100)
+    except ValueError:
+        raise BadRequest("the body is not a form") from None

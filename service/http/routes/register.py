@@ -26,6 +26,7 @@ from service.http.routes import (
     projects,
     query,
     samples,
+    simulation_pages,
     simulations,
     transfer,
 )
@@ -47,6 +48,7 @@ OPERATIONS = Contract(
         leases.operations,
         transfer.operations,
         pages.operations,
+        simulation_pages.operations,
         meta.operations,
     )
 )

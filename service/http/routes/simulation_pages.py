@@ -1,0 +1,127 @@
+"""The form of a project's page that starts a simulation, and the page that watches one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+from marshmallow import ValidationError
+
+from service.auth.keys import Role
+from service.errors import InvalidRequest, ServiceError
+from service.http import pages
+from service.http.contract.operations import Operations, Reply
+from service.http.media_types import FORM, HTML
+from service.http.middleware import auth
+from service.http.plots import are_plots_installed
+from service.http.problems import flatten
+from service.http.routes.context import current_context
+from service.http.routes.pages import (
+    draw_images,
+    page_response,
+    read_form,
+    refuse_other_sites,
+    refuse_page,
+)
+from service.http.routes.simulations import find_visible, plot_simulation
+from service.http.schemas.simulations import SimulateSchema, simulation_request
+from service.usecases.projects import get
+from service.usecases.simulations import SimulationView, create_simulation
+
+SIMULATE = SimulateSchema()
+
+operations = Operations("Simulation pages", "Start and watch simulations in a browser.")
+
+NUMBERS = ("batch_size", "budget", "repeats")
+
+
+@operations.add(
+    "POST",
+    "/projects/<project_id>/page/simulations",
+    role=Role.ANNOTATOR,
+    files=(FORM,),
+    replies={303: Reply("The simulation is stored; `Location` is its page.", headers=("Location",))},
+    problems=(403, 404, 411, 413, 415, 422, 503, 507),
+    page=True,
+)
+def simulate_on_page(project_id: str) -> Response:
+    """Simulate strategies from the page of a project.
+
+    The form has `strategies` (repeated), `batch_size`, `budget` and `repeats`, as in `POST /simulate`. It is refused if
+    it comes from the page of another site.
+    """
+    context = current_context()
+    try:
+        refuse_other_sites()
+        project = get(context.store, project_id)
+        document = form_document(read_form())
+        document |= {
+            "project_id": project_id,
+            "estimator": {"name": project.estimator.name, "params": dict(project.estimator.params)},
+        }
+        with context.store.stage() as staging, context.admission.enter():
+            order = simulation_request(
+                load(document), auth.caller().name, context.settings.max_batch, staging, context.limits
+            )
+            made = create_simulation(context.store, staging, order)
+    except ServiceError as error:
+        return refuse_page(error)
+    context.simulations.start()
+    return Response(status=303, headers={"Location": f"../../../simulations/{made.simulation_id}/page"})
+
+
+def form_document(fields: dict[str, list[str]]) -> dict[str, Any]:
+    """Return the fields of the form as a body of POST /simulate."""
+    numbers = {name: fields[name][0] for name in NUMBERS if name in fields}
+    return {
+        "strategies": fields.get("strategies", []),
+        **{name: int(text) if text.isascii() and text.isdigit() else text for name, text in numbers.items()},
+    }
+
+
+def load(document: dict[str, Any]) -> dict[str, Any]:
+    """Load a body of POST /simulate, or raise InvalidRequest."""
+    try:
+        data: dict[str, Any] = SIMULATE.load(document)
+    except ValidationError as error:
+        raise InvalidRequest(flatten(error.messages)) from None
+    return data
+
+
+@operations.add(
+    "GET",
+    "/simulations/<simulation_id>/page",
+    role=Role.READER,
+    replies={200: Reply("The page.", media_types=(HTML,))},
+    problems=(404,),
+    page=True,
+)
+def show_simulation(simulation_id: str) -> Response:
+    """Look at a simulation.
+
+    A page for a browser, which loads itself again every few seconds until the simulation has ended.
+    """
+    try:
+        view = find_visible(simulation_id)
+    except ServiceError as error:
+        return refuse_page(error)
+    if view.ended_at is None:
+        current_context().simulations.start()
+    return page_response(pages.simulation_page(**describe_simulation(view)))
+
+
+def describe_simulation(view: SimulationView) -> dict[str, Any]:
+    """Return the values of a simulation's page."""
+    plot = None if view.result is None or not are_plots_installed() else plot_simulation(view)
+    return {
+        "simulation_id": view.simulation_id,
+        "project_id": view.project_id,
+        "status": view.status,
+        "progress": view.progress,
+        "error": view.error,
+        "recommendation": None if view.result is None else view.result["recommendation"],
+        "images": None if plot is None else draw_images(plot),
+        "is_open": view.ended_at is None,
+        "signed_in": auth.caller().name,
+        "path": request.path,
+    }
