@@ -68,7 +68,10 @@ def test_the_lock_holds_names_versions_hashes_and_nothing_else() -> None:
 
 
 # The image reads tables.
-IN_IMAGE = [*CORE, *map(Requirement, PROJECT["optional-dependencies"]["arrow"])]
+IN_IMAGE = [
+    *CORE,
+    *(Requirement(text) for extra in ("arrow", "plots") for text in PROJECT["optional-dependencies"][extra]),
+]
 
 
 @pytest.mark.parametrize("requirement", IN_IMAGE, ids=str)
