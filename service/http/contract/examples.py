@@ -812,7 +812,7 @@ STORY = (
             "/n_initial",
         ),
     ),
-    Example("show_simulation", "The simulation in a browser", 200, path=PROJECT_PATH),
+    Example("show_simulation", "The simulation in a browser", 200, path=SIMULATION_PATH),
     Example(
         "get_simulation", "Its result", 200, path=SIMULATION_PATH, reply=SIMULATION | {"result": SIMULATION_RESULT}
     ),
