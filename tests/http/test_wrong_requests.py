@@ -430,7 +430,7 @@ WRONG_ANSWERS = [
     pytest.param(label({"id": "s1", "label": 0}, project_id="digits"), 422, "/labels/0/id", id="an id where none are"),
     *(
         pytest.param(label({"index": 3, "label": value}), 422, "/labels/0/label", id=f"the label {str(value)[:9]!r}")
-        for value in (None, 0.5, [], {}, "", "a" * 257, 2**63, -(2**63) - 1, 2**64)
+        for value in (0.5, [], {}, "", "a" * 257, 2**63, -(2**63) - 1, 2**64)
     ),
     *(
         pytest.param(
@@ -457,7 +457,7 @@ WRONG_ANSWERS = [
             "/labels/1/label",
             id=f"{one!r} and {other!r} in one request",
         )
-        for one, other in [(1, "1"), (1, True), ("1", 1), (True, 1), (1, 1.0), ("a", None)]
+        for one, other in [(1, "1"), (1, True), ("1", 1), (True, 1), (1, 1.0)]
     ),
     *(
         pytest.param(label({"index": 3, "skip": value}), 422, "/labels/0/skip", id=f"skip {value!r}")
@@ -697,7 +697,7 @@ WRONG_ADDRESSES = [
     *(
         pytest.param(Sent(method, path), 404, None, id=f"{method} {path[:40]}")
         for method, path in [
-            ("GET", "/"),
+            ("GET", "/nothing"),
             ("POST", "/Fit"),
             ("POST", "/fit/"),
             ("GET", "/projects/"),
@@ -929,10 +929,10 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (with_header(again(), "If-Match", '"1"'), "project 'cats' has the ETag \""),
         (with_header(query(), "If-Match", '"1"'), "must be left out"),
         (with_header(fit(), "Content-Encoding", "br"), "send gzip or zstd, or none"),
-        (form(X=("text/csv", b"1,2")), "send application/x-npy or application/json or application/x-npz"),
+        (form(X=("image/png", b"1,2")), "send application/x-npy or application/json or application/x-npz"),
         (form(y=("application/x-npz", b"PK")), "send application/x-npy or application/json or application/x-ndjson"),
         (form(X=npy(np.array([[{}]], object))), "nothing is unpickled"),
-        (form(Z=X), "parts are config, X, X_test, y, ids, y_test"),
+        (form(Z=X), "'Z' is not a part: X, X_test, config, ids, "),
         (form(y="[1,"), "part 'y' is not JSON"),
         (raw("/fit", b" " * 100_001), "send a large pool as multipart/form-data with .npy parts"),
         (fit(X=[[1, 2], [3]]), "has 1 numbers, but row 0 has 2"),
@@ -950,7 +950,7 @@ def test_of_a_million_wrong_indices_the_first_few_are_collected(client, data_dir
         (label({"index": 2, "label": "cat"}), "DELETE /projects/cats/labels/2 retracts the skip"),
         (label({"index": 8, "label": "cat"}), "must be from 0 to 7"),
         (label({"index": 3, "labl": "cat"}), "did you mean 'label'?"),
-        (fit(estimater="svc"), "'estimater' is not a field here: X, X_test, classes, "),
+        (fit(estimater="svc"), "'estimater' is not a field here: X, X_test, calibration, "),
         (fit(estimater="svc"), "did you mean 'estimator'?"),
         (fit(**{f"estimater{i}": 1 for i in range(200)}), "did you mean 'estimator'?"),
         (again(estimator={"name": "svc", "parms": {}}), "did you mean 'params'?"),
