@@ -23,7 +23,7 @@ from service.http.contract.operations import Operation, Reply, route_of_contract
 from service.http.csv_writer import SAFE_HEADER
 from service.http.docs import GUIDES
 from service.http.docs.curl import pretty
-from service.http.media_types import CSV, JSON, MULTIPART, NDJSON, YAML
+from service.http.media_types import CSV, FORM, JSON, MULTIPART, NDJSON, YAML
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
 from service.http.routes import OPERATIONS
@@ -243,7 +243,10 @@ def describe(operation: Operation) -> dict[str, Any]:
     if parameters:
         described["parameters"] = parameters
     if operation.files:
-        content = {media_type: {"schema": binary(media_type)} for media_type in operation.files}
+        content = {
+            media_type: {"schema": FORM_FIELDS if media_type == FORM else binary(media_type)}
+            for media_type in operation.files
+        }
         described["requestBody"] = {"required": True, "content": content}
     if operation.body:
         described["requestBody"] = {"required": not operation.optional, "content": request_content(operation)}
@@ -293,6 +296,9 @@ def request_content(operation: Operation) -> dict[str, Any]:
         table = "A table with a line of column names; `columns` says what they are."
         content[CSV] = {"schema": {**binary(CSV), "description": table}}
     return content
+
+
+FORM_FIELDS = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
 def binary(media_type: str) -> dict[str, Any]:
