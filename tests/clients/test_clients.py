@@ -65,10 +65,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(serve: Callable[..., Service], folder: Path) -> tuple[str, str]:
-    """Start a service, and return its URL and a key."""
+    """Start a service with its data in a folder, and return its URL and a key."""
     token, keys = new_token(), folder / "keys.json"
     change_keys(keys, lambda known: known.with_key(new_key(token, "client", "admin", ["*"], None)))
-    service = serve(AQ_API_KEYS_FILE=str(keys))
+    service = serve(AQ_API_KEYS_FILE=str(keys), AQ_DATA_DIR=str(folder / "data"))
     return f"http://127.0.0.1:{service.port}", token
 
 
