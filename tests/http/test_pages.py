@@ -225,6 +225,7 @@ def test_wrong_forms_are_refused(keyed: tuple[FlaskClient, Callable[..., str]]) 
     key = make("reader", "*")
     assert sign_in(client, key, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert sign_in(client, key, **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+    assert sign_in(client, key, **{"Idempotency-Key": "once"}).status_code == 303
     assert client.post("/sign-in", json={"key": key}).status_code == 415
     assert client.post("/sign-in", data={"token": key}).status_code == 400
     assert client.post("/sign-in", data={"key": "k" * 5_000}).status_code == 413

@@ -23,7 +23,7 @@ from service.http.contract.operations import Operation, Reply, route_of_contract
 from service.http.csv_writer import SAFE_HEADER
 from service.http.docs import GUIDES
 from service.http.docs.curl import pretty
-from service.http.media_types import CSV, FORM, JSON, MULTIPART, NDJSON, YAML
+from service.http.media_types import CSV, FORM, HTML, JSON, MULTIPART, NDJSON, YAML
 from service.http.middleware.idempotency import HEADER as KEY_HEADER
 from service.http.middleware.idempotency import REPLAYED
 from service.http.routes import OPERATIONS
@@ -232,7 +232,7 @@ def describe(operation: Operation) -> dict[str, Any]:
     }
     described["security"] = [] if operation.role is None else [{SECURITY_SCHEME: [str(operation.role)]}]
     parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
-    if operation.method == "POST":
+    if operation.runs_once:
         parameters.append(header_parameter(KEY_HEADER, KEY))
     parameters += [header_parameter(name, HEADER_PARAMETERS[name]) for name in operation.headers]
     if is_cached(operation):
@@ -355,7 +355,7 @@ def responses(operation: Operation) -> dict[str, Any]:
         responses["304"] = {"description": "The caller's copy is current.", "headers": REQUEST_ID_HEADER | ETAG_HEADER}
     has_body = operation.body or operation.files
     conditions = (412,) if is_cached(operation) else ()
-    keys = (409,) if operation.method == "POST" else ()
+    keys = (409,) if operation.runs_once else ()
     statuses = sorted(
         {
             *EVERY_REQUEST,
@@ -385,7 +385,7 @@ def success(operation: Operation, status: int, reply: Reply) -> dict[str, Any]:
         "description": reply.description,
         "headers": REQUEST_ID_HEADER
         | (ETAG_HEADER if reply.etag else {})
-        | (REPLAYED_HEADER if operation.method == "POST" else {})
+        | (REPLAYED_HEADER if operation.runs_once else {})
         | {
             name: {"description": HEADERS[name], "schema": {"type": "string"}, "required": name in reply.headers}
             for name in reply.headers + reply.some_headers
@@ -427,7 +427,10 @@ def failure(description: str, operation: Operation, status: int | None) -> dict[
     if shown:
         body["examples"] = shown
     headers = REQUEST_ID_HEADER | (CHALLENGE_HEADER if status == 401 else {})
-    return {"description": description, "headers": headers, "content": {problem_document.MEDIA_TYPE: body}}
+    content: dict[str, Any] = {problem_document.MEDIA_TYPE: body}
+    if operation.page:
+        content[HTML] = {"schema": {"type": "string"}}
+    return {"description": description, "headers": headers, "content": content}
 
 
 def examples(titled: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class Operation:
         return self.view.__name__
 
     @property
+    def runs_once(self) -> bool:
+        """Whether an Idempotency-Key keeps it from running twice; the keys belong to a caller."""
+        return self.method == "POST" and self.role is not None
+
+    @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (self.view.__doc__ or "").split("\n", 1)[0].rstrip(".")

@@ -275,6 +275,7 @@ def draw_images(plot: Plot) -> Images:
     files=(FORM,),
     replies={303: Reply("The key is kept in a cookie, for the pages alone.")},
     problems=(401, 403, 411, 413, 415),
+    page=True,
 )
 def sign_in() -> Response:
     """Open the pages with an API key.

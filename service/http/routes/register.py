@@ -61,7 +61,7 @@ def register(app: Flask, context: Context) -> None:
     blueprint = Blueprint("api", __name__)
     for operation in OPERATIONS.all:
         view = operation.view
-        if operation.method == "POST":
+        if operation.runs_once:
             view = answer_once(view, context.store.replies, context.settings.max_body_bytes)
         blueprint.add_url_rule(operation.path, operation.name, view, methods=[operation.method], merge_slashes=False)
     blueprint.before_request(refuse_ignored)
