@@ -260,6 +260,13 @@ class Project:
         return self.n_samples - self.n_labeled - self.n_skipped
 
     @property
+    def is_unlabeled(self) -> NDArray[np.bool_]:
+        """A mask (n,) of the samples with neither a label nor a skip that counts."""
+        mask = np.ones(self.n_samples, np.bool_)
+        mask[self.labels.labeled] = mask[self.labels.skipped] = False
+        return mask
+
+    @property
     def n_labels_since_fit(self) -> int:
         """Number of samples whose label was given, changed or retracted since the current model's snapshot.
 

@@ -96,7 +96,7 @@ def wanted_samples(project: Project, request: PredictionRequest) -> NDArray[np.b
     if request.after is not None:
         wanted[: request.after + 1] = False
     if request.unlabeled_only:
-        wanted[project.labels.labeled] = wanted[project.labels.skipped] = False
+        wanted &= project.is_unlabeled
     return wanted
 
 

@@ -35,15 +35,8 @@ class SamplePage:
     next: int | None
 
 
-def unlabeled_samples(project: Project) -> Positions:
-    """Return the samples with neither a label nor a skip."""
-    is_open = np.ones(project.n_samples, bool)
-    is_open[project.labels.labeled] = is_open[project.labels.skipped] = False
-    return np.flatnonzero(is_open)
-
-
 SAMPLES_OF_STATUS: Mapping[str, Callable[[Project], Positions]] = {
-    "unlabeled": unlabeled_samples,
+    "unlabeled": lambda project: np.flatnonzero(project.is_unlabeled),
     "labeled": lambda project: project.labels.labeled,
     "skipped": lambda project: project.labels.skipped,
 }

@@ -22,10 +22,8 @@ def uniform_rows(project: Project) -> NDArray[np.int64]:
     A skipped sample cannot be labelled, and is no part of the population.
     """
     labels = project.labels
-    is_open = np.ones(project.n_samples, bool)
-    is_open[labels.labeled] = is_open[labels.skipped] = False
     order = random_order(project.n_samples, project.random_state)
-    first_open = order[is_open].min(initial=np.inf)
+    first_open = order[project.is_unlabeled].min(initial=np.inf)
     uniform: NDArray[np.int64] = labels.labeled[order[labels.labeled] < first_open]
     return uniform
 

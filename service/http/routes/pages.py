@@ -159,7 +159,7 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
     points = list(curve_points(project.learning_curve))
     answers: Counter[str] = sum((Counter(point.questions) for point in points), Counter())
     counts = sorted(zip(project.classes, project.class_counts, strict=True), key=lambda each: -each[1])
-    days = labels_per_day(project)
+    days = labels_per_day(project) if found.report is None else found.report.labels_per_day
     return {
         "name": project_id,
         "n_labeled": project.n_labeled,
