@@ -303,7 +303,7 @@ TREE_CLASS_SECONDS = 0.8e-9
 """Time to add one row's probability of one class in one tree."""
 
 LEAVES = 2000
-"""Largest number of leaves of a tree of `auto`, up to a factor of two: so many labels give each its own."""
+"""Largest number of leaves of a tree of `auto`, up to a factor of two. With fewer labels each may have its own leaf."""
 
 TREE_NUMBERS = 2**25
 """Largest number of probabilities in the leaves of the trees of `auto`."""

@@ -34,7 +34,7 @@ def honest_curve(
     is_uniform: NDArray[np.bool_],
     random_state: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return numbers of labels (k,), and of which uniform rows (u,) models fitted to so many are right (k, u).
+    """Return numbers of labels (k,), and a mask (k, u): whether a model of each is right about each uniform row.
 
     X (n, d) and `codes` (n,) are the labelled rows, and `position` (n,) their places in the order of labelling. Each
     row is predicted by a model fitted to the first rows of four fifths of all, without it.

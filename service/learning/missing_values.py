@@ -60,6 +60,6 @@ def sparse_medians(X: Any) -> Medians:
 
 
 def middle(n_present: Ranks, value_at: Callable[[Ranks], Medians]) -> Medians:
-    """Return the medians of columns with so many values, given the function from ranks to values; 0 without any."""
+    """Return the medians of columns with `n_present` (d,) values each, 0 without any; `value_at` reads them by rank."""
     lower, upper = value_at(np.maximum(n_present - 1, 0) // 2), value_at(n_present // 2)
     return np.where(n_present > 0, lower / 2 + upper / 2, 0.0)

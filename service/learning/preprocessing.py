@@ -17,7 +17,7 @@ LARGE = 1e30
 
 
 class Standardizer(StandardScaler):
-    """StandardScaler in float64 that handles magnitudes from 1e-300 to 1e300.
+    """StandardScaler in float64, also for magnitudes from 1e-300 to 1e300.
 
     Each column is first multiplied by the power of two that scales its largest training value to about 1. That is
     exact: within StandardScaler's own range, a column that varies is the same, bit for bit. Values beyond 2**60 times

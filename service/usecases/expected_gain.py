@@ -97,7 +97,7 @@ def usual_batch(project: Project) -> int:
 def scores_on_held_out(
     project: Project, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return numbers of labels (k,) and the accuracies (r, k) of models with so many, None with too few.
+    """Return numbers of labels (k,) and the accuracies (r, k) of models fitted to them, None with too few points.
 
     The deviations of the scores from their moving mean are shuffled in each curve.
     """
@@ -116,7 +116,7 @@ def scores_on_held_out(
 def scores_on_uniform_rows(
     project: Project, X: Features, medians: Medians | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return numbers of labels (k,) and the accuracies (r, k) of models fitted to so many, None with too few.
+    """Return numbers of labels (k,) and the accuracies (r, k) of models fitted to them, None with too few rows.
 
     Each curve is that of a resample of the uniform rows.
     """
