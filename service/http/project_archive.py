@@ -50,7 +50,8 @@ from service.http.body.limits import Limits
 from service.http.problems import flatten
 from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, Rule, RuleField, list_of, map_of, nested
-from service.http.schemas.requests import MAX_SEED, MAX_SKIPS_TO_DROP, estimator_spec, project_id_field
+from service.http.schemas.common import MAX_SEED, estimator_spec, project_id_field
+from service.http.schemas.fit import MAX_SKIPS_TO_DROP
 from service.learning.texts import MAX_TEXT_LENGTH, resolve_text
 from service.store import Snapshot
 from service.store.events import stage_log

@@ -7,7 +7,8 @@ from timeit import repeat
 
 from marshmallow import Schema
 
-from service.http.schemas.requests import LabelSchema, QuerySchema
+from service.http.schemas.label import LabelSchema
+from service.http.schemas.query import QuerySchema
 from service.http.schemas.responses import QueryReplySchema
 from service.usecases.query_result import QueryResult
 

@@ -12,7 +12,7 @@ from service.http.middleware.idempotency import read_preconditions
 from service.http.routes.context import current_context
 from service.http.routes.projects import project_response
 from service.http.schemas import responses
-from service.http.schemas.requests import RenameSchema
+from service.http.schemas.classes import RenameSchema
 from service.usecases import classes
 
 RENAME = RenameSchema()

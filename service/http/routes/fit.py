@@ -24,7 +24,8 @@ from service.http.routes.context import current_context
 from service.http.routes.projects import project_response
 from service.http.routes.query_string import read_config
 from service.http.schemas import responses
-from service.http.schemas.requests import ConfigQuerySchema, FitSchema, fit_request
+from service.http.schemas.fit import FitSchema, fit_request
+from service.http.schemas.samples import ConfigQuerySchema
 from service.http.tables import read_tables
 from service.usecases import fit
 from service.usecases.columns import table_context

@@ -20,7 +20,7 @@ from service.http.responses import choose_media_type, empty_response, json_list,
 from service.http.routes.context import current_context
 from service.http.routes.query_string import read_query
 from service.http.schemas import responses
-from service.http.schemas.requests import LabelListQuerySchema, LabelSchema, ReplaceLabelsSchema, label_request
+from service.http.schemas.label import LabelListQuerySchema, LabelSchema, ReplaceLabelsSchema, label_request
 from service.usecases import label, projects
 
 LABEL, REPLACE_LABELS, LABEL_LIST_QUERY = LabelSchema(), ReplaceLabelsSchema(), LabelListQuerySchema()

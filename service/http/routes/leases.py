@@ -11,7 +11,7 @@ from service.http.middleware import auth
 from service.http.responses import empty_response, json_response
 from service.http.routes.context import current_context
 from service.http.schemas import responses
-from service.http.schemas.requests import RenewSchema
+from service.http.schemas.leases import RenewSchema
 from service.usecases import leases
 
 RENEW, LEASE_REPLY, LEASES_REPLY = RenewSchema(), responses.LeaseSchema(), responses.LeaseListSchema()

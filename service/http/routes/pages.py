@@ -33,7 +33,7 @@ from service.http.problems import status_for
 from service.http.routes.context import Context, current_context
 from service.http.routes.evidence import plot_curve
 from service.http.routes.query_string import read_query
-from service.http.schemas.requests import PageSchema
+from service.http.schemas.projects import PageSchema
 from service.usecases.learning_curve import BIAS, CurvePoint, curve_points
 from service.usecases.pool_map import PoolMap
 from service.usecases.project_page import look_at_project

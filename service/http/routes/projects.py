@@ -24,7 +24,9 @@ from service.http.responses import empty_response, json_list, json_page, json_re
 from service.http.routes.context import current_context
 from service.http.routes.query_string import read_config, read_query
 from service.http.schemas import responses
-from service.http.schemas.requests import AppendSchema, ConfigQuerySchema, EventPageSchema, PageSchema, append_request
+from service.http.schemas.append import AppendSchema, append_request
+from service.http.schemas.projects import EventPageSchema, PageSchema
+from service.http.schemas.samples import ConfigQuerySchema
 from service.http.tables import read_tables
 from service.usecases import annotators, append, projects
 from service.usecases.columns import table_context

@@ -17,7 +17,7 @@ from service.http.middleware import auth
 from service.http.responses import json_response
 from service.http.routes.context import current_context
 from service.http.schemas import responses
-from service.http.schemas.requests import QuerySchema, query_request
+from service.http.schemas.query import QuerySchema, query_request
 from service.http.tables import read_arrays
 from service.usecases import leases, query, query_arrays
 

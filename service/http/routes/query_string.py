@@ -12,7 +12,7 @@ from service.domain.parameters import pointer_token
 from service.errors import InvalidRequest
 from service.http.media_types import JSON, MULTIPART
 from service.http.problems import flatten
-from service.http.schemas.requests import ConfigQuerySchema
+from service.http.schemas.samples import ConfigQuerySchema
 
 CONFIG = ConfigQuerySchema()
 

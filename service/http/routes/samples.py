@@ -11,7 +11,7 @@ from service.http.responses import json_response
 from service.http.routes.context import current_context
 from service.http.routes.query_string import read_query
 from service.http.schemas import responses
-from service.http.schemas.requests import SamplePageSchema
+from service.http.schemas.projects import SamplePageSchema
 from service.usecases import samples
 
 SAMPLE_PAGE = SamplePageSchema()

@@ -19,7 +19,7 @@ from service.http.routes.context import current_context
 from service.http.routes.projects import project_response
 from service.http.routes.query_string import read_query
 from service.http.schemas import responses
-from service.http.schemas.requests import ImportSchema
+from service.http.schemas.projects import ImportSchema
 from service.usecases import transfer
 
 IMPORT = ImportSchema()

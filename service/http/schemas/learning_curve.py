@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from service.http.schemas.base import BaseSchema, RawField
+from service.http.schemas.common import safe_field, theme_field
 from service.http.schemas.evaluation import estimate
-from service.http.schemas.requests import safe_field, theme_field
 from service.http.schemas.responses import count, listed, or_null, string, test_score_field
 
 

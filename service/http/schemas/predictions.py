@@ -8,9 +8,9 @@ from marshmallow import ValidationError
 
 from service.domain.labels import INT64_MAX
 from service.http.schemas.base import BaseSchema, RawField, Rule, RuleField
+from service.http.schemas.common import safe_field
 from service.http.schemas.fields import SAMPLE_ID_OR_NULL, integer_text, one_of
 from service.http.schemas.label_fields import LABEL, LABEL_OR_NULL
-from service.http.schemas.requests import safe_field
 from service.http.schemas.responses import count, listed, many, optional, or_null
 
 MAX_PREDICTIONS = 10_000

@@ -15,6 +15,15 @@ from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import Limits
 from service.http.schemas import label_fields, responses
 from service.http.schemas.base import BaseSchema, RawField, Rule, RuleField, list_of, named
+from service.http.schemas.common import (
+    ESTIMATOR_NAME,
+    ESTIMATOR_REQUEST,
+    STRATEGY_NAME,
+    estimator_spec,
+    project_id_field,
+    seed_field,
+    theme_field,
+)
 from service.http.schemas.fields import (
     estimator,
     features,
@@ -24,21 +33,8 @@ from service.http.schemas.fields import (
     json_object,
     number,
 )
-from service.http.schemas.requests import (
-    ESTIMATOR_NAME,
-    ESTIMATOR_REQUEST,
-    STRATEGY_NAME,
-    columns_field,
-    estimator_spec,
-    labels_of,
-    missing_is_class,
-    missing_label_field,
-    project_id_field,
-    seed_field,
-    staged,
-    theme_field,
-)
 from service.http.schemas.responses import count, described, listed, or_null, string
+from service.http.schemas.samples import columns_field, labels_of, missing_is_class, missing_label_field, staged
 from service.learning.estimators import resolve_estimator
 from service.store.staging import Staging
 from service.strategies import Need

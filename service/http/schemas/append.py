@@ -1,0 +1,45 @@
+"""The schema of samples that are appended, and the request made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.errors import InvalidRequest
+from service.http.body.limits import Limits
+from service.http.schemas import fields, label_fields
+from service.http.schemas.base import BaseSchema, RuleField
+from service.http.schemas.samples import columns_field, labels_of, missing_is_class, missing_label_field, samples
+from service.store.staging import Staging
+from service.usecases.append import AppendRequest
+
+
+class AppendSchema(BaseSchema):
+    """Append samples to a pool."""
+
+    X = RuleField(
+        fields.samples(), "The new samples, with as many columns as the pool. Required unless the pool is of texts."
+    )
+    texts = RuleField(fields.texts(), "The new samples of a pool of texts, instead of X.")
+    urls = RuleField(fields.urls(), "An address for each of them; required if the pool has addresses.")
+    y = RuleField(label_fields.label_list(unlabeled=True), "A label for each of them; null = unlabelled.")
+    missing_label = missing_label_field()
+    ids = RuleField(
+        fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids, and of their type."
+    )
+    columns = columns_field(" By default those of the project, as far as the table has them.")
+
+
+def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, limits: Limits) -> AppendRequest:
+    """Return the request of a loaded AppendSchema, with its matrix staged. Raises InvalidRequest."""
+    given = samples(data, staging, limits)
+    if given is None:
+        raise InvalidRequest.at("/X", "is required, or texts for a pool of texts")
+    return AppendRequest(
+        project_id,
+        given,
+        labels_of("y", data) if "y" in data else None,
+        data.get("ids"),
+        data.get("urls"),
+        missing_is_class=missing_is_class(data),
+    )
