@@ -19,7 +19,8 @@ from openapi_spec_validator import validate
 
 from service.auth.keys import Role
 from service.http.contract import openapi
-from service.http.contract.examples import STORY, Example
+from service.http.contract.examples import STORY
+from service.http.contract.examples.example import Example
 from service.http.routes import OPERATIONS
 from tests.support.calls import wait_for_simulation
 from tests.support.placeholders import approx_nested, with_placeholders
