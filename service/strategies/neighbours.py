@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
@@ -63,7 +65,7 @@ def contrastive(
 
     def score(positions: Positions) -> None:
         points, P = space.read(rows[positions]), view.probabilities(rows[positions])
-        near = nearest_centers(points, centers, min(n_neighbors, len(labeled)))
+        _, near = nearest_centers(points, centers, min(n_neighbors, len(labeled)))
         scores[positions] = mean_divergences(P_labeled, near, P)
 
     run_in_threads(score, list(cut(np.arange(len(rows)), step)))
@@ -87,8 +89,11 @@ def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Pos
     return held[is_good], P[is_good], notes if n_held < n_labeled or not is_good.any() else []
 
 
-def nearest_centers(points: Points, centers: list[Points], k: int) -> NDArray[np.int64]:
-    """Return the numbers of each point's k nearest centres (m, k), unordered; `centers` are given in blocks."""
+def nearest_centers(points: Points, centers: Iterable[Points], k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the squared distances (m, k) of each point to its k nearest centres, unordered, and their numbers.
+
+    `centers` are given in blocks. If there are fewer than k, all are returned.
+    """
     n_points, start = len(points.squares), 0
     best, numbers = np.empty((n_points, 0)), np.empty((n_points, 0), np.int64)
     for block in centers:
@@ -100,7 +105,7 @@ def nearest_centers(points: Points, centers: list[Points], k: int) -> NDArray[np
             kept = np.argpartition(best, k - 1, axis=1)[:, :k]
             best, numbers = np.take_along_axis(best, kept, axis=1), np.take_along_axis(numbers, kept, axis=1)
         start += n_centers
-    return numbers
+    return best, numbers
 
 
 def mean_divergences(P_labeled: Probabilities, near: NDArray[np.int64], P: Probabilities) -> Scores:
