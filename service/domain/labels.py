@@ -98,6 +98,13 @@ class EncodedLabels:
         values = tuple(value for value, kept in zip(self.values, is_kept[:-1], strict=True) if kept)
         return EncodedLabels(values, new_codes[self.codes])
 
+    def only(self, is_kept: NDArray[np.bool_]) -> EncodedLabels:
+        """Return the labels with those of the other rows as unlabelled."""
+        codes = np.where(is_kept, self.codes, np.int32(-1))
+        used, new_codes = np.unique(np.append(codes, np.int32(-1)), return_inverse=True)
+        values = tuple(self.values[code] for code in used[1:].tolist())
+        return EncodedLabels(values, (new_codes[:-1] - 1).astype(np.int32))
+
 
 def vote_key(index: Any, annotator: Any) -> Any:
     """Return an integer, or an array of them, that orders votes by sample, then by annotator."""

@@ -381,6 +381,14 @@ class Project:
             relabeled_since_fit=np.union1d(self.relabeled_since_fit, relabeled),
         )
 
+    def with_new_features(self, index: NDArray[np.int64]) -> Project:
+        """Return the project after samples got other features: a fit is due, and requested, if these matter to it."""
+        n_learned = int(np.count_nonzero(contains(self.votes.majority.labeled, index)))
+        if n_learned == 0 and self.n_texts is None:
+            return self
+        # The terms of a text are weighted by all texts.
+        return replace(self, labels_revision=self.labels_revision + max(n_learned, 1)).with_fit_asked()
+
     def changed_samples(self, before: Votes, after: Votes) -> NDArray[np.int64]:
         """Return the samples whose label is given, changed or retracted by a change of votes, sorted.
 

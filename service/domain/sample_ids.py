@@ -166,12 +166,16 @@ class PoolIds:
             return self.find(text)
         return self.find(int(text)) if re.fullmatch("0|-?[1-9][0-9]{0,18}", text) else None
 
-    def find_known(self, names: Sequence[SampleId]) -> Iterator[int]:
-        """Yield the positions in `names` of those that exist already."""
+    def find_known(self, names: Sequence[SampleId]) -> Iterator[tuple[int, int]]:
+        """Yield the positions in `names` of those that exist already, and their positions here."""
         hashes = np.fromiter((hash_of(encode_id(name)) for name in names), np.uint64, len(names))
         alike = np.zeros(len(names), np.bool_)
         for part in self.parts:
             ranks = np.searchsorted(part.hashes, hashes)
             there = ranks < len(part)
             alike[there] |= part.hashes[ranks[there]] == hashes[there]
-        return (position for position in np.flatnonzero(alike).tolist() if self.find(names[position]) is not None)
+        return (
+            (position, found)
+            for position in np.flatnonzero(alike).tolist()
+            if (found := self.find(names[position])) is not None
+        )

@@ -44,6 +44,19 @@ class TextColumn:
         starts = np.concatenate([self.starts, other.starts[1:] + self.starts[-1]])
         return TextColumn(np.concatenate([self.text, other.text]), starts)
 
+    def with_texts(self, positions: NDArray[np.int64], other: TextColumn) -> TextColumn:
+        """Return a column with the texts of another one in some rows, given in order."""
+        lengths = np.diff(self.starts)
+        lengths[positions] = np.diff(other.starts)
+        starts = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        parts, begin = [], 0
+        for nth, position in enumerate(positions.tolist()):
+            parts.append(self.text[self.starts[begin] : self.starts[position]])
+            parts.append(other.text[other.starts[nth] : other.starts[nth + 1]])
+            begin = position + 1
+        return TextColumn(np.concatenate([*parts, self.text[self.starts[begin] :]]), starts)
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 

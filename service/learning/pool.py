@@ -252,6 +252,14 @@ def take_rows(rows: Rows, positions: NDArray[np.integer[Any]]) -> Features:
     return rows.take(positions) if isinstance(rows, SparseRows) else np.asarray(rows[positions])
 
 
+def copy_rows(rows: Rows, positions: NDArray[np.integer[Any]]) -> Rows:
+    """Return a copy of some rows of a segment, kept as they are stored."""
+    if not isinstance(rows, SparseRows):
+        return np.asarray(rows[positions])
+    taken = rows.take(positions)
+    return SparseRows(taken.data, taken.indices, taken.indptr, rows.n_columns)
+
+
 def stack_rows(parts: Sequence[Features], dtype: np.dtype[Any], n_columns: int) -> Features:
     """Return matrices of one kind, stacked vertically."""
     if not parts:

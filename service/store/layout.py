@@ -27,6 +27,11 @@ def first_file(rows: Segment | HeldOut) -> str:
     return min(rows_files(rows).values())
 
 
+def newest_file(project: Project) -> str:
+    """Return a file of the segment written last; within a pool id, it identifies the segments."""
+    return first_file(max(project.segments, key=lambda segment: segment.number))
+
+
 def ids_file(segment: Segment) -> str:
     """Return the file of a segment's ids."""
     return f"pool/{segment.number:06d}.ids.joblib"

@@ -25,7 +25,11 @@ class ProjectScoreCache:
         if project.model is None or 8 * project.n_samples > self.cache.capacity // 2:
             return SegmentScores.unknown(n_rows, n_chunks)
         # The model is second, where the store looks for files that a newer state does not name.
-        key = (project.pool_id, model_file(project.model.version), project.segments[segment].number, scoring)
+        numbers = tuple(each.number for each in project.segments)
+        # Texts are weighted by those of all segments, and a missing value may be replaced by the median of all.
+        needs_all = project.n_texts is not None or project.allows_missing
+        rows = numbers[segment : segment + 1], numbers if needs_all else ()
+        key = (project.pool_id, model_file(project.model.version), *rows, scoring)
         known: SegmentScores = self.cache.get_or_make(
             key, lambda: (SegmentScores.unknown(n_rows, n_chunks), 8 * n_rows + n_chunks), "scores"
         )

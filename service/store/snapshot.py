@@ -27,6 +27,7 @@ from service.store.layout import (
     first_file,
     ids_file,
     model_file,
+    newest_file,
     rows_files,
     texts_file,
     urls_file,
@@ -157,7 +158,8 @@ class PartLoader:
                 n_left -= min(n_left, segment.n_rows)
             return weights_of(sum_counts(counts), text, n_columns), 4 * n_columns
 
-        weights: TermWeights = self._cached("terms", make, "segment", n_texts)
+        numbers = (segment.number for segment in project.segments)
+        weights: TermWeights = self._cached("terms", make, "segment", n_texts, *numbers)
         return weights
 
     def _term_counts(self, segment: Segment, n_rows: int) -> DocumentCounts:
@@ -248,13 +250,12 @@ class PartLoader:
         make: Callable[[], Pool | PoolIds | PoolTexts],
         *more: Hashable,
     ) -> Any:
-        """Return a cached object over all segments; the last segment, `what` and `more` identify it."""
-        segments = self.project.segments
+        """Return a cached object over all segments; the newest segment, `what` and `more` identify it."""
         # It keeps its segments mapped even after each was dropped from the cache.
-        size = self.cache.n_bytes_of_mapping * len(segments)
+        size = self.cache.n_bytes_of_mapping * len(self.project.segments)
         if self.project.allows_missing:
             size += 8 * self.project.n_features  # its medians
-        key = (self.project.pool_id, first_file(segments[-1]), what, *more)
+        key = (self.project.pool_id, newest_file(self.project), what, *more)
         return self.cache.get_or_make(key, lambda: (make(), size), what)
 
     def _path(self, file: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.domain.sample_ids import SampleIds
 from service.errors import StoreFull
@@ -21,6 +23,9 @@ SPARSE = ("data", "indices", "indptr")
 
 COPY_CELLS = 2**20
 """How many numbers are copied at a time."""
+
+Run = tuple[int, int, int]
+"""Rows of the first or the second of two arrays (0 or 1), from one row to another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,42 @@ class Staging:
             return StagedRows({name: self.array(array) for name, array in arrays.items()}, *rows.shape)
         return StagedRows({"rows": self.array(rows)}, *rows.shape)
 
+    def with_rows(self, rows: Rows, positions: NDArray[np.int64], other: Rows, dtype: np.dtype[Any]) -> StagedRows:
+        """Write rows of one kind with other ones at some positions, given in order, a block at a time."""
+        runs = replaced_runs(positions, len(rows))
+        if not isinstance(rows, SparseRows) or not isinstance(other, SparseRows):
+            if isinstance(rows, SparseRows) or isinstance(other, SparseRows):
+                raise TypeError("rows are all dense or all sparse")
+            return StagedRows({"rows": self._write_runs((rows, other), runs, dtype, rows.shape)}, *rows.shape)
+        lengths = np.diff(rows.indptr).astype(np.int64)
+        lengths[positions] = np.diff(other.indptr)
+        starts = np.append(0, np.cumsum(lengths))
+        of_values = [
+            (nth, int(source.indptr[first]), int(source.indptr[last]))
+            for nth, first, last in runs
+            for source in ((rows, other)[nth],)
+        ]
+        index_type = np.result_type(rows.indices, other.indices, np.min_scalar_type(-int(starts[-1])))
+        sources, shape = (rows.indices, other.indices), (int(starts[-1]),)
+        files = {
+            "data": self._write_runs((rows.data, other.data), of_values, dtype, shape),
+            "indices": self._write_runs(sources, of_values, index_type, shape),
+            "indptr": self.array(starts.astype(index_type)),
+        }
+        return StagedRows(files, *rows.shape)
+
+    def _write_runs(
+        self, sources: tuple[Matrix, Matrix], runs: Sequence[Run], dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> StagedFile:
+        """Write runs of two arrays, one after the other."""
+        with self.array_writer(dtype, shape) as writer:
+            for source, first, last in runs:
+                step = max(1, COPY_CELLS // math.prod(shape[1:]))
+                for begin in range(first, last, step):
+                    block = np.ascontiguousarray(sources[source][begin : min(last, begin + step)], dtype)
+                    writer.write(block.reshape(-1).view(np.uint8).data)
+        return writer.staged
+
     def reorder(self, rows: StagedRows, order: Sequence[int]) -> StagedRows:
         """Write the columns of dense rows in another order, some rows at a time."""
         matrix = load(rows.files["rows"].path, mapped=True)
@@ -129,6 +170,16 @@ class Staging:
     def ids(self, ids: SampleIds) -> StagedFile:
         """Write the samples' ids."""
         return self.array(ids.pack())
+
+
+def replaced_runs(positions: NDArray[np.int64], n_rows: int) -> list[Run]:
+    """Return the runs of n rows and of others at some positions, given in order, which replace them."""
+    runs: list[Run] = []
+    begin = 0
+    for nth, position in enumerate(positions.tolist()):
+        runs += [(0, begin, position), (1, nth, nth + 1)]
+        begin = position + 1
+    return [*runs, (0, begin, n_rows)]
 
 
 def open_rows(files: Mapping[str, Path], n_columns: int) -> Rows:

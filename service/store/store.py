@@ -58,7 +58,7 @@ from service.store.events import Page, event_of, read_page
 from service.store.files import convert_disk_errors, fsync_directory
 from service.store.fit_marker import mark_running, remove_stale_marks, running_since
 from service.store.idempotency import Replies
-from service.store.layout import LEASES, STATE, files_of, first_file, held_out_labels_file
+from service.store.layout import LEASES, STATE, files_of, held_out_labels_file, newest_file
 from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_state
 from service.store.locks import FIT_SECONDS, acquire_lock, locked, try_lock
@@ -291,11 +291,11 @@ class Store:
         self.cache.put(("state", project.project_id), cached, project.n_bytes)
         if before is not None and same_files(before.project, project):
             return
-        named, last = files_of(project), first_file(project.segments[-1])
+        named, newest = files_of(project), newest_file(project)
 
         def is_stale(key: Key) -> bool:
-            is_of_fewer_segments = key[2:3] in OF_ALL_SEGMENTS and key[1] != last
-            return key[0] == old and (old != project.pool_id or key[1] not in named or is_of_fewer_segments)
+            is_of_other_segments = key[2:3] in OF_ALL_SEGMENTS and key[1] != newest
+            return key[0] == old and (old != project.pool_id or key[1] not in named or is_of_other_segments)
 
         self.cache.drop(is_stale)
 

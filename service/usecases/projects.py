@@ -30,6 +30,7 @@ from service.domain.project import (
 from service.domain.sample_ids import SampleId
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
+from service.usecases.append import AppendResult
 
 RECORDS_AT_ONCE = 1_000
 """Number of label records that are built and sent together."""
@@ -87,11 +88,12 @@ SUMMARY_BYTES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """A project, the status of its fit and notes on a request; the last two are not part of the state."""
+    """A project and the status of its fit, with notes on a request and the result of an append."""
 
     project: Project | ProjectSummary
     fit: FitStatus
     notes: Sequence[str] = ()
+    appended: AppendResult | None = None
 
 
 @dataclass(frozen=True, slots=True)

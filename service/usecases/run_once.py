@@ -6,9 +6,9 @@ kept, because the process died after the commit, say: the event of that commit c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.domain.preconditions import Preconditions, RequestFingerprint
 from service.domain.project import MICROSECONDS, Project, format_time, now
@@ -26,6 +26,7 @@ class PriorOutcome:
     project: Project
     kind: str
     n_labels: int
+    details: Mapping[str, Any]
 
 
 def run_once(
@@ -63,4 +64,4 @@ def find_prior_outcome(store: Store, project_id: str, fingerprint: RequestFinger
     given, retracted = (details[name]["index"] if name in details else [] for name in ("labels", "retracted"))
     # A label without an annotator takes those of others from its sample, which do not count.
     n_labels = len(given) + len(set(retracted) - set(given))
-    return PriorOutcome(project, event["kind"], n_labels)
+    return PriorOutcome(project, event["kind"], n_labels, details)

@@ -17,7 +17,7 @@ from service.domain.leases import NO_HOLDINGS
 from service.domain.parameters import Parameters
 from service.domain.project import EstimatorSpec, HeldOut, MissingValues, encode_labels, extend_classes
 from service.errors import FitFailed
-from service.learning.pool import Pool, Rows, SparseRows
+from service.learning.pool import Pool, Rows, SparseRows, copy_rows
 from service.learning.scoring import THREADS
 from service.store import Snapshot
 from service.store.cache import Cache
@@ -128,7 +128,7 @@ def first_snapshot(split: Split, plan: SimulationPlan, repeat: int) -> Snapshot:
     known[split.initial] = split.y.codes[split.initial]
     request = FitRequest(
         PROJECT,
-        y=drop_unused(EncodedLabels(split.y.values, known)),
+        y=split.y.only(known >= 0),
         estimator=plan.estimator,
         random_state=seed_of_repeat(plan, repeat),
         similar_labels="allow",
@@ -136,7 +136,7 @@ def first_snapshot(split: Split, plan: SimulationPlan, repeat: int) -> Snapshot:
         missing_is_class=True,
     )
     project = with_changes(new_project(request, split.X), request)
-    y_test = drop_unused(split.y_test)
+    y_test = split.y_test.only(split.y_test.codes >= 0)
     project = extend_classes(project, y_test.values, first_entry("y_test", y_test))
     held_out = HeldOut(1, len(split.X_test), isinstance(split.X_test, SparseRows))
     project = replace(with_initial_labels(project, request.y), held_out=held_out)
@@ -189,7 +189,7 @@ def split_samples(data: SimulationData, plan: SimulationPlan, repeat: int) -> Sp
     y = EncodedLabels(data.y.values, data.y.codes[rows])
     initial = np.searchsorted(rows, fixed) if plan.initial is not None else initial_rows(y.codes, plan, rng)
     y_test = EncodedLabels(data.y.values, data.y.codes[test_rows])
-    return Split(data, take_rows(data.X, rows), y, initial, take_rows(data.X, test_rows), y_test)
+    return Split(data, copy_rows(data.X, rows), y, initial, copy_rows(data.X, test_rows), y_test)
 
 
 def n_test_rows(plan: SimulationPlan, n_samples: int) -> int:
@@ -206,19 +206,3 @@ def initial_rows(codes: NDArray[np.int32], plan: SimulationPlan, rng: np.random.
     is_first[np.unique(codes[order], return_index=True)[1]] = True
     drawn: Indices = np.concatenate([order[is_first], order[~is_first]])[: plan.n_initial]
     return drawn
-
-
-def take_rows(rows: Rows, index: Indices) -> Rows:
-    """Return a copy of some rows."""
-    if not isinstance(rows, SparseRows):
-        return np.asarray(rows[index])
-    taken = rows.take(index)
-    return SparseRows(taken.data, taken.indices, taken.indptr, rows.n_columns)
-
-
-def drop_unused(labels: EncodedLabels) -> EncodedLabels:
-    """Return labels without the values that none of them has."""
-    used = np.unique(labels.codes[labels.codes >= 0])
-    table = np.full(len(labels.values) + 1, -1, np.int32)
-    table[used] = np.arange(len(used))
-    return EncodedLabels(tuple(labels.values[code] for code in used), table[labels.codes])

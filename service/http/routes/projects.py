@@ -36,15 +36,22 @@ from service.usecases.texts import is_heavy
 PAGE, PAGE_REPLY = PageSchema(), responses.ProjectPageSchema()
 APPEND, EVENT_PAGE = AppendSchema(), EventPageSchema()
 PROJECT_REPLY, NOTED_PROJECT = responses.ProjectSchema(), responses.NotedProjectSchema()
+APPENDED_PROJECT = responses.AppendedProjectSchema()
 
 operations = Operations("Projects", "List, read, extend and delete projects.")
 
 
-def project_response(project: Project, status: int = 200, notes: Sequence[str] | None = None) -> Response:
-    """Return a response with a project, its ETag and notes if given, and start the fit that the project waits for."""
+def project_response(
+    project: Project, status: int = 200, notes: Sequence[str] | None = None, appended: append.AppendResult | None = None
+) -> Response:
+    """Return a response with a project and its ETag, and start the fit that the project waits for.
+
+    With notes, and the result of an append, if they are given.
+    """
     context = current_context()
     reply = projects.with_fit_status(context.store, project)
-    body = PROJECT_REPLY.dump(reply) if notes is None else NOTED_PROJECT.dump(replace(reply, notes=notes))
+    schema = PROJECT_REPLY if notes is None else NOTED_PROJECT if appended is None else APPENDED_PROJECT
+    body = schema.dump(replace(reply, notes=notes or (), appended=appended))
     response = json_response(body, status)
     context.fits.start_if_wanted(project)
     # The start of a running fit is not part of the state, so the ETag does not cover it.
@@ -92,7 +99,7 @@ def get_project(project_id: str) -> Response:
     parts=("X", "texts", "y", "ids", "urls"),
     lines=SAMPLE_LINES,
     query=ConfigQuerySchema,
-    replies={200: Reply("The project with its larger pool.", responses.NotedProjectSchema, etag=True)},
+    replies={200: Reply("The project with its larger pool.", responses.AppendedProjectSchema, etag=True)},
     headers=CONDITIONS,
     problems=(404, 411, 412, 413, 415, 422, 503, 507),
 )
@@ -100,7 +107,8 @@ def append_samples(project_id: str) -> Response:
     """Append samples to the pool.
 
     Indices of existing samples do not change, and the project can be queried between appends, so a pool that is too
-    large for one request can be sent in several. The next fit trains on labels sent with the samples.
+    large for one request can be sent in several. The next fit trains on labels sent with the samples. `if_known` says
+    what happens to samples that the pool has already.
     """
     context = current_context()
     with context.store.stage() as staging:
@@ -111,10 +119,10 @@ def append_samples(project_id: str) -> Response:
         data = APPEND.load(read_tables(document, known, context.limits, staging))
         order = append_request(project_id, data, staging, context.limits)
         with context.admission.enter() if is_heavy(order.X) else nullcontext():
-            project = append.append_samples(
+            appended = append.append_samples(
                 context.store, staging, order, context.settings.max_pool_cells, read_preconditions(request)
             )
-        return project_response(project, notes=append.notes_on(order))
+        return project_response(appended.project, notes=append.notes_on(order), appended=appended)
 
 
 @operations.add(

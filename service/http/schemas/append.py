@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from service.errors import InvalidRequest
 from service.http.body.limits import Limits
@@ -12,6 +12,7 @@ from service.http.schemas.base import BaseSchema, RuleField
 from service.http.schemas.samples import columns_field, labels_of, missing_is_class, missing_label_field, samples
 from service.store.staging import Staging
 from service.usecases.append import AppendRequest
+from service.usecases.known_samples import IfKnown
 
 
 class AppendSchema(BaseSchema):
@@ -28,6 +29,12 @@ class AppendSchema(BaseSchema):
         fields.sample_ids(), "The caller's own ids of the samples; required if the pool has ids, and of their type."
     )
     columns = columns_field(" By default those of the project, as far as the table has them.")
+    if_known = RuleField(
+        fields.one_of(*get_args(IfKnown)).named("IfKnown", "What happens to samples whose id the pool has."),
+        "What happens to samples whose id the pool has. `refuse`, the default: none is appended. `ignore`: they are "
+        "left out. `replace`: their features, text and address are replaced; index and label stay, and a model fitted "
+        "to them is fitted again. `y` is of new samples only. If it is sent, the reply has `indices`.",
+    )
 
 
 def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, limits: Limits) -> AppendRequest:
@@ -41,5 +48,6 @@ def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, l
         labels_of("y", data) if "y" in data else None,
         data.get("ids"),
         data.get("urls"),
+        data.get("if_known"),
         missing_is_class=missing_is_class(data),
     )

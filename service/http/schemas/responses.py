@@ -181,9 +181,11 @@ class ProjectSchema(BaseSchema):
     created_at = Timestamp("Time of creation.")
     updated_at = Timestamp("Time of the last commit.")
 
+    BESIDE_PROJECT = ("fit", "notes", "n_added", "n_ignored", "n_replaced", "indices")
+
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Take every field but `fit` and `notes` from the project of a ProjectStatus."""
-        if field_name not in ("fit", "notes"):
+        """Take every field from the project of a ProjectStatus, except those that are not of the project."""
+        if field_name not in self.BESIDE_PROJECT:
             field_obj.attribute = f"project.{field_obj.attribute or field_name}"
 
 
@@ -193,6 +195,19 @@ class NotedProjectSchema(ProjectSchema):
     notes = RawField(
         many({"type": "string"}),
         "What the request may not have meant, such as a feature that is named like a label; empty without notes.",
+    )
+
+
+class AppendedProjectSchema(NotedProjectSchema):
+    """A project after an append, and what happened to the samples sent."""
+
+    n_added = count("Samples that are new in the pool.", attribute="appended.n_added")
+    n_ignored = count("Samples left out, since the pool has their ids.", attribute="appended.n_ignored")
+    n_replaced = count("Samples of the pool that were replaced.", attribute="appended.n_replaced")
+    indices = RawField(
+        {**or_null("array"), "items": {"type": "integer"}},
+        "The index of each sample sent; null if the request has no `if_known`.",
+        attribute="appended.indices",
     )
 
 
@@ -419,6 +434,12 @@ class RenamedClassesSchema(BaseSchema):
     new = RawField(many(LABEL), "The new names, in the same order.", data_key="to")
 
 
+class SampleListSchema(BaseSchema):
+    """Some samples."""
+
+    index = RawField(many({"type": "integer"}), "Their indices.")
+
+
 class EventDetailsSchema(BaseSchema):
     """The values that a commit changed."""
 
@@ -444,6 +465,8 @@ class EventDetailsSchema(BaseSchema):
     labels = optional(described(GivenLabelsSchema, "Labels and skips that were added or changed."))
     renamed = optional(described(RenamedClassesSchema, "Classes that were renamed, all at once."))
     retracted = optional(described(RetractedLabelsSchema, "Labels and skips that were removed."))
+    replaced = optional(described(SampleListSchema, "Samples whose features, text or address were replaced."))
+    n_ignored = optional(count("Samples of an append that were left out, since the pool has their ids."))
 
 
 class EventSchema(BaseSchema):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from service.errors import ImportTargetExists, LabelNotFound
 from service.http.contract.examples.example import AT, QUERY_ID, Example, problem
-from service.http.contract.examples.flowers import DUE, FLOWERS, NO_NOTES, PROJECT_PATH, noted_project, project
+from service.http.contract.examples.flowers import (
+    DUE,
+    FLOWERS,
+    NO_NOTES,
+    PROJECT_PATH,
+    TWO_ADDED,
+    noted_project,
+    project,
+)
 
 REPLACED = project(
     6,
@@ -95,7 +103,7 @@ EXAMPLES = (
             path=PROJECT_PATH,
             body={"X": [[1.5, 0.4], [4.6, 1.4]], "y": [None, "versicolor"]},
             headers={"Idempotency-Key": "5f0c-two-more-flowers"},
-            reply={**GROWN, **NO_NOTES, "version": 7, "n_labels_since_fit": 2, "fit": DUE},
+            reply={**GROWN, **NO_NOTES, **TWO_ADDED, "version": 7, "n_labels_since_fit": 2, "fit": DUE},
         )
         for title in ("Two more flowers, one with a label", "Sent again because no reply arrived")
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.http.contract.examples.example import AT, Json
 
 NO_NOTES: Json = {"notes": []}
+TWO_ADDED: Json = {"n_added": 2, "n_ignored": 0, "n_replaced": 0, "indices": None}
 FEW_LABELS = "classes with fewer than two labels, which the model can hardly learn"
 FLOWERS = [[1.4, 0.2], [1.3, 0.2], [4.7, 1.4], [4.5, 1.5], [1.5, 0.3], [4.9, 1.5], [3.0, 0.8], [2.5, 0.6]]
 AUTO = {
