@@ -20,6 +20,7 @@ from service import __version__
 from service.auth.keyfile import read_keys
 from service.auth.keys import KeysError
 from service.backends import refuse_missing_extra
+from service.cli.bridges import label_studio
 from service.cli.keys import keys
 from service.errors import StoreBusy, StoreUnwritable
 from service.settings import Settings, SettingsError, variable_name
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 main.add_command(keys)
+main.add_command(label_studio)
 
 
 def setting_option(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -40,6 +40,7 @@ GUIDES = (
     "benchmarks",
     "operations",
     "clients",
+    "label-studio",
     "recipe-mails",
     "recipe-images",
     "recipe-own-model",
