@@ -137,7 +137,7 @@ def warnings(project: Project, evidence: Evidence) -> list[str]:
     if evidence.n_suspects > MANY_SUSPECTS * project.n_labeled:
         share = 100 * evidence.n_suspects / project.n_labeled
         found.append(
-            f"Labels that may be wrong: {evidence.n_suspects} ({share:.0f} %). Check those in suspect_labels first."
+            f"Labels that may be wrong: {evidence.n_suspects} ({share:.0f} %). Check the suspect labels first."
         )
     if project.n_labels_since_fit:
         found.append(f"Labels that the model has not seen yet: {project.n_labels_since_fit}.")

@@ -67,7 +67,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     "cold": ({}, "There is no model yet"),
     "one class": ({"y": ["cat"] * 5 + [None] * 35}, "There is no model yet"),
     "some labels": ({"y": LABELS[:20] + [None] * 20}, "Continue"),
-    "finished": ({"y": LABELS}, "nothing is left to ask"),
+    "finished": ({"y": LABELS}, "Nothing is left to ask"),
     "60 characters": ({"name": LONG, "y": LABELS[:20] + [None] * 20}, LONG),
     "many classes": ({"y": [f"class {i}" for i in range(39)] + [None]}, "27 more classes"),
     "hostile labels": ({"y": ["<script>alert(1)</script>", "b"] * 10 + [None] * 20}, "&lt;script&gt;"),
@@ -142,7 +142,7 @@ def test_a_simulation_is_started_and_watched_on_pages(client: FlaskClient) -> No
     path = reply.headers["Location"].removeprefix("../../..")
     wait_until(lambda: "http-equiv" not in page(client, path))
     text = page(client, path)
-    assert "done" in text and "<picture>" in text
+    assert "Done" in text and "Labels saved" in text and "<picture>" in text
     assert get(client, path.removesuffix("/page"))["result"]["recommendation"][:20] in text
     page(client, "/simulations/nothing/page", 404)
 

@@ -23,6 +23,10 @@ ENVIRONMENT = Environment(
 ENVIRONMENT.globals["style"] = STYLE
 
 
+MAX_LABEL = 60
+"""Characters of a label that are shown."""
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage with one decimal."""
     return f"{100 * share:.1f} %"
@@ -33,12 +37,18 @@ def grouped(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1."""
+    return f"{grouped(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def shown(label: Any) -> str:
-    """Return a label as JSON shows it, strings without quotes."""
-    return str(label).lower() if isinstance(label, bool) else str(label)
+    """Return a label as JSON shows it, strings without quotes, and of a long one the beginning."""
+    text = str(label).lower() if isinstance(label, bool) else str(label)
+    return text if len(text) <= MAX_LABEL else f"{text[:MAX_LABEL]}…"
 
 
-ENVIRONMENT.filters |= {"percent": percent, "grouped": grouped, "shown": shown}
+ENVIRONMENT.filters |= {"percent": percent, "grouped": grouped, "counted": counted, "shown": shown}
 
 
 def data_uri(svg: bytes) -> str:

@@ -32,6 +32,9 @@ DRAWING = Lock()
 
 DOTS_PER_INCH = 120
 
+NARROW = 6
+"""Inches below which a legend has two columns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Palette:
@@ -172,4 +175,5 @@ def finish(figure: Figure, axes: Axes, is_filled: bool, note: str, palette: Pale
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", color=palette.muted)
         return
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, labelcolor=palette.ink)
+    ncols = 3 if figure.get_figwidth() > NARROW else 2
+    figure.legend(loc="outside lower center", ncols=ncols, frameon=False, labelcolor=palette.ink)

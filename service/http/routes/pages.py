@@ -34,7 +34,8 @@ from service.http.routes.context import Context, current_context
 from service.http.routes.evidence import plot_curve
 from service.http.routes.query_string import read_query
 from service.http.schemas.projects import PageSchema
-from service.usecases.learning_curve import BIAS, CurvePoint, curve_points
+from service.usecases.expected_gain import ON_HELD_OUT
+from service.usecases.learning_curve import CurvePoint, curve_points
 from service.usecases.pool_map import PoolMap
 from service.usecases.project_page import look_at_project
 from service.usecases.projects import FitStatus, list_all, with_fit_status
@@ -44,7 +45,7 @@ from service.usecases.report import Report, labels_per_day
 PAGE = PageSchema()
 
 WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
-CURVE_SIZE, MAP_SIZE = (6.0, 3.8), (6.0, 4.4)
+CURVE_SIZE, MAP_SIZE = (4.8, 3.4), (4.8, 3.8)
 """Sizes of the pictures in inches: small enough to be read on a phone."""
 
 DOTS_PER_INCH = 96
@@ -160,6 +161,8 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
     answers: Counter[str] = sum((Counter(point.questions) for point in points), Counter())
     counts = sorted(zip(project.classes, project.class_counts, strict=True), key=lambda each: -each[1])
     days = labels_per_day(project) if found.report is None else found.report.labels_per_day
+    gain = None if found.report is None else found.report.expected_gain
+    curve = curve_of(project_id, points, found.report)
     return {
         "name": project_id,
         "n_labeled": project.n_labeled,
@@ -167,16 +170,20 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
         "n_skipped": project.n_skipped,
         "n_unlabeled": project.n_unlabeled,
         "estimator": project.estimator.name,
+        "model_version": None if project.model is None else project.model.version,
         "notes": list(notes_of(with_fit_status(context.store, project).fit, project)),
         "report": found.report,
         "busy": found.busy,
         "points": points,
-        "bias": BIAS,
-        "curve_images": images_of(context, project, "curve", curve_of(project_id, points, found.report)),
-        "curve_alt": describe_curve(points),
+        "honest": [] if gain is None else gain.curve,
+        "is_held_out": gain is not None and gain.measured_on == ON_HELD_OUT,
+        "curve_note": "" if curve.lines else sentence(curve.note),
+        "curve_images": images_of(context, project, "curve", curve) if curve.lines else None,
+        "curve_alt": describe_curve(points, found.report),
         "batch": describe_batch(found.batch, found.busy),
         "map_images": None if found.map is None else images_of(context, project, "map", plot_map(found.map)),
-        "map_alt": "A scatter plot of samples: unlabelled, labelled, and the next batch.",
+        "map_alt": "" if found.map is None else describe_map(found.map),
+        "n_on_map": 0 if found.map is None else len(found.map.coordinates),
         "classes": counts,
         "most": max((n for _, n in counts), default=1) or 1,
         "days": days,
@@ -195,9 +202,7 @@ def notes_of(fit: FitStatus, project: Project) -> Iterator[str]:
         yield "A model is being fitted now: load the page again in a moment."
     if fit.last_error is not None:
         yield f"The last fit failed: {fit.last_error}"
-    if project.model is None:
-        yield "There is no model yet. It takes labels of two classes."
-    elif fit.due:
+    if fit.due and project.model is not None:
         yield f"The model is not up to date: it has not seen {project.n_labels_since_fit} of the changes to labels."
 
 
@@ -207,17 +212,18 @@ def curve_of(project_id: str, points: Sequence[CurvePoint], report: Report | Non
     if not curve:
         return replace(plot_curve(project_id, points), title="", size=CURVE_SIZE)
     n_labels, value, low, high = zip(*curve, strict=True)
-    honest = Line("accuracy, with 95 % interval", n_labels, value, low, high, is_marked=True)
+    honest = Line("accuracy, 95 % interval", n_labels, value, low, high, is_marked=True)
     others = plot_curve(project_id, [replace(point, estimate=None, test_score=None) for point in points])
     return replace(others, title="", lines=[honest, *others.lines], size=CURVE_SIZE)
 
 
-def describe_curve(points: Sequence[CurvePoint]) -> str:
+def describe_curve(points: Sequence[CurvePoint], report: Report | None) -> str:
     """Return the text of the learning curve's picture."""
-    if not points:
-        return "An empty learning curve: no model has been fitted yet."
-    first, last = points[0].n_labeled, points[-1].n_labeled
-    return f"The learning curve of {len(points)} models, from {first} to {last} labels. A table with it follows."
+    if report is None or not report.expected_gain.curve:
+        return f"The learning curve of {len(points)} models. Tables with it follow."
+    first, last = report.expected_gain.curve[0], report.expected_gain.curve[-1]
+    ends = " to ".join(f"{100 * value:.1f} % with {n_labeled} labels" for n_labeled, value, *_ in (first, last))
+    return f"The learning curve: the accuracy goes from {ends}. Tables with it follow."
 
 
 def describe_batch(batch: QueryResult | None, busy: str) -> dict[str, Any]:
@@ -230,11 +236,17 @@ def describe_batch(batch: QueryResult | None, busy: str) -> dict[str, Any]:
         {"name": name, "url": url if WEB_ADDRESS.match(url or "") else "", "text": shorten(text or "")}
         for name, url, text in zip(names, urls, texts, strict=True)
     ]
-    return {"samples": samples, "strategy": batch.strategy, "reason": batch.fallback_reason}
+    return {"samples": samples, "strategy": batch.strategy, "reason": sentence(batch.fallback_reason or "")}
+
+
+def sentence(text: str) -> str:
+    """Return a text as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def shorten(text: str) -> str:
-    """Return the beginning of a text."""
+    """Return the beginning of a text, without blank lines."""
+    text = "\n".join(line for line in text.splitlines() if line.strip())
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
@@ -244,8 +256,15 @@ def plot_map(found: PoolMap) -> PointPlot:
     marked = (("labelled", found.is_labeled, False), ("next batch", found.is_next, False))
     groups = (("unlabelled", is_rest, True), *marked)
     x, y = found.coordinates.T
-    points = [Points(name, x[rows], y[rows], is_background=back) for name, rows, back in groups if rows.any()]
+    # A group without points keeps its colour, so that the next batch looks the same in every state.
+    points = [Points(name, x[rows], y[rows], is_background=back) for name, rows, back in groups]
     return PointPlot("", points, size=MAP_SIZE)
+
+
+def describe_map(found: PoolMap) -> str:
+    """Return the text of the map's picture."""
+    n_labeled, n_next, n = int(found.is_labeled.sum()), int(found.is_next.sum()), len(found.coordinates)
+    return f"A scatter plot of {n} samples: {n_labeled} labelled, {n_next} in the next batch, the others unlabelled."
 
 
 def images_of(context: Context, project: Project, what: str, plot: Plot) -> Images | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from marshmallow import ValidationError
 
 from service.auth.keys import Role
@@ -17,6 +19,7 @@ from service.http.plots import are_plots_installed
 from service.http.problems import flatten
 from service.http.routes.context import current_context
 from service.http.routes.pages import (
+    CURVE_SIZE,
     draw_images,
     page_response,
     read_form,
@@ -26,11 +29,15 @@ from service.http.routes.pages import (
 from service.http.routes.simulations import find_visible, plot_simulation
 from service.http.schemas.simulations import SimulateSchema, simulation_request
 from service.usecases.projects import get
+from service.usecases.simulation_result import name_strategy
 from service.usecases.simulations import SimulationView, create_simulation
 
 SIMULATE = SimulateSchema()
 
 operations = Operations("Simulation pages", "Start and watch simulations in a browser.")
+
+MAX_ROWS = 500
+"""Rows of the table of learning curves."""
 
 NUMBERS = ("batch_size", "budget", "repeats")
 
@@ -112,7 +119,8 @@ def show_simulation(simulation_id: str) -> Response:
 
 def describe_simulation(view: SimulationView) -> dict[str, Any]:
     """Return the values of a simulation's page."""
-    plot = None if view.result is None or not are_plots_installed() else plot_simulation(view)
+    entries = [] if view.result is None else view.result["strategies"]
+    plot = replace(plot_simulation(view), title="", size=CURVE_SIZE) if entries and are_plots_installed() else None
     return {
         "simulation_id": view.simulation_id,
         "project_id": view.project_id,
@@ -120,8 +128,28 @@ def describe_simulation(view: SimulationView) -> dict[str, Any]:
         "progress": view.progress,
         "error": view.error,
         "recommendation": None if view.result is None else view.result["recommendation"],
+        "plan": view.plan,
+        "target": None if view.result is None else view.result["target"],
+        "strategies": [
+            {**entry, "name": name_strategy(entry, entries), "end": entry["curve"][-1]} for entry in entries
+        ],
+        "curves": list(align_curves(entries)),
+        "curves_alt": describe_curves(entries),
         "images": None if plot is None else draw_images(plot),
         "is_open": view.ended_at is None,
         "signed_in": auth.caller().name,
-        "path": request.path,
     }
+
+
+def align_curves(entries: Sequence[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any] | None]]]:
+    """Yield numbers of labels, at most MAX_ROWS, with the point that each strategy has there, None without one."""
+    curves = [{point["n_labeled"]: point for point in entry["curve"]} for entry in entries]
+    found = sorted({n for curve in curves for n in curve})
+    for n_labeled in found[:: len(found) // MAX_ROWS + 1]:
+        yield n_labeled, [curve.get(n_labeled) for curve in curves]
+
+
+def describe_curves(entries: Sequence[dict[str, Any]]) -> str:
+    """Return the text of the picture of the learning curves."""
+    ends = (f"{100 * entry['curve'][-1]['mean']:.1f} % for {name_strategy(entry, entries)}" for entry in entries)
+    return f"The learning curve of each strategy. The accuracy at the end is {', '.join(ends)}. A table follows."
