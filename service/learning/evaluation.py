@@ -66,7 +66,7 @@ def out_of_fold_probabilities(
     return probabilities
 
 
-def wilson_interval(n_right: int, n: int) -> Estimate:
+def wilson_interval(n_right: float, n: float) -> Estimate:
     """Return a share and its interval by Wilson's score (Wilson 1927, doi:10.1080/01621459.1927.10502953); n >= 1."""
     share, z2 = n_right / n, Z95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)

@@ -17,9 +17,11 @@ from service.domain.text_column import PoolTexts
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store.cache import Cache
 from service.store.directory import open_directory
+from service.store.draws import read_draws
 from service.store.events import events_in
 from service.store.files import check_sum
 from service.store.layout import (
+    DRAWS,
     LEASES,
     LOG,
     STATE,
@@ -138,6 +140,8 @@ def part_checks(loader: PartLoader) -> Iterator[tuple[str, Callable[[], object]]
         yield LOG, lambda: check_events(directory, project)
     if (directory / LEASES).exists():
         yield LEASES, lambda: check_leases(directory, project)
+    if (directory / DRAWS).exists():
+        yield DRAWS, lambda: check_draws(directory, project)
 
 
 def check_names(loader: PartLoader) -> None:
@@ -168,6 +172,14 @@ def check_leases(directory: Path, project: Project) -> None:
         len(np.unique(held)) == len(held) and ((held >= 0) & (held < project.n_samples)).all()
     ):
         raise StoreDamaged("leases a sample twice, or one that does not exist")
+
+
+def check_draws(directory: Path, project: Project) -> None:
+    """Raise StoreDamaged unless each drawn sample exists."""
+    draws = read_draws(directory / DRAWS)
+    of_pool = draws.all if draws.pool_id == project.pool_id else ()
+    if not all(((draw.index >= 0) & (draw.index < project.n_samples)).all() for draw in of_pool):
+        raise StoreDamaged("holds a drawn sample that does not exist")
 
 
 def check_events(directory: Path, project: Project) -> None:

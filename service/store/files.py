@@ -246,6 +246,25 @@ def write_small(path: Path, value: Any) -> None:
         fsync_file(file)
 
 
+def replace_small(directory: Path, name: str, value: Any, changed_at: int) -> None:
+    """Replace a file of `write_small` in a directory, atomically and durably.
+
+    `changed_at`, in microseconds since 1970 UTC, becomes its modification time. It must be unique: it distinguishes
+    files, and the clock of a file system ticks too slowly.
+    """
+    new = directory / f"{name}.new"
+    with convert_disk_errors():
+        new.unlink(missing_ok=True)
+        try:
+            write_small(new, value)
+            os.utime(new, ns=(changed_at * 1000,) * 2)
+            new.rename(directory / name)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        fsync_directory(directory)
+
+
 def fsync_file(file: BinaryIO) -> None:
     """Wait until a file's bytes are on disk."""
     file.flush()

@@ -8,6 +8,7 @@ from service.store.staging import DENSE, SPARSE
 STATE = "state.joblib"
 LOG = "events.log"
 LEASES = "leases.joblib"
+DRAWS = "draws.joblib"
 FOLDERS = ("pool", "test", "models")
 
 UNBORN = "unborn"

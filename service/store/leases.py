@@ -7,7 +7,6 @@ labelled is labelled in every state read later.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from service.domain.leases import Lease, Leases
 from service.errors import StoreDamaged
-from service.store.files import UNREADABLE, convert_disk_errors, fsync_directory, load_small, write_small
+from service.store.files import UNREADABLE, load_small, replace_small
 from service.store.layout import LEASES
 
 SCHEMA_VERSION = 1
@@ -35,24 +34,13 @@ def read_leases(path: Path) -> Leases:
 
 def write_leases(directory: Path, leases: Leases) -> None:
     """Replace the leases, durably. The caller holds the project's lock."""
-    new = directory / f"{LEASES}.new"
     record = {
         "schema_version": SCHEMA_VERSION,
         "incarnation": leases.pool_id,
         "changed_at": leases.changed_at,
         "leases": [to_record(lease) for lease in leases.all],
     }
-    with convert_disk_errors():
-        new.unlink(missing_ok=True)
-        try:
-            write_small(new, record)
-            # The time of a change is unique, so it distinguishes files, as for states.
-            os.utime(new, ns=(leases.changed_at * 1000,) * 2)
-            new.rename(directory / LEASES)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-        fsync_directory(directory)
+    replace_small(directory, LEASES, record, leases.changed_at)
 
 
 def to_record(lease: Lease) -> dict[str, Any]:

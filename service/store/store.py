@@ -6,6 +6,7 @@
       fit.running            the start of that fit; locked while it runs
       state.joblib           the commit point: small, replaced atomically
       leases.joblib          which samples are leased to whom; replaced atomically, separately from the state
+      draws.joblib           samples that queries drew with known probabilities; replaced atomically, separately, too
       lease.lock             held while samples are selected for a lease, so that none is selected twice
       events.log             the changes of every commit, except the last ones, which are in the state
       pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
@@ -31,6 +32,7 @@ directory still has its name; otherwise the reader starts again.
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import time
 import uuid
@@ -40,6 +42,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from service.domain.draws import NO_DRAWS, Draws
 from service.domain.events import JsonObject
 from service.domain.leases import NO_LEASES, Leases
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
@@ -54,11 +57,12 @@ from service.errors import (
 )
 from service.store.cache import Cache, Key
 from service.store.directory import check_name, check_owner, make_directory, open_directory, sweep_project
+from service.store.draws import read_draws
 from service.store.events import Page, event_of, read_page
 from service.store.files import convert_disk_errors, fsync_directory
 from service.store.fit_marker import mark_running, remove_stale_marks, running_since
 from service.store.idempotency import Replies
-from service.store.layout import LEASES, STATE, files_of, held_out_labels_file, newest_file
+from service.store.layout import DRAWS, LEASES, STATE, files_of, held_out_labels_file, newest_file
 from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_state
 from service.store.locks import FIT_SECONDS, acquire_lock, locked, try_lock
@@ -92,6 +96,9 @@ READ_TRIES = 100
 
 
 Found = TypeVar("Found")
+BesideState = TypeVar("BesideState", Leases, Draws)
+
+log = logging.getLogger(__name__)
 
 
 class FilesChanged(Exception):
@@ -161,22 +168,36 @@ class Store:
 
         To select samples, read them before the state. Raises ProjectNotFound for an invalid name, or StoreDamaged.
         """
+        return self._read_beside(project_id, LEASES, read_leases, NO_LEASES)
+
+    def draws(self, project_id: str) -> Draws:
+        """Return a project's draws, or those of an earlier pool; a damaged file is logged, and counts as none."""
+        try:
+            return self._read_beside(project_id, DRAWS, read_draws, NO_DRAWS)
+        except StoreDamaged as error:
+            log.error("%s", error)
+            return NO_DRAWS
+
+    def _read_beside(
+        self, project_id: str, name: str, read: Callable[[Path], BesideState], nothing: BesideState
+    ) -> BesideState:
+        """Return the value of a file beside the state, from the cache if the file has not changed."""
         check_name(project_id)
-        path, key = f"{self.projects}/{project_id}/{LEASES}", ("leases", project_id)
+        path, key = f"{self.projects}/{project_id}/{name}", (name, project_id)
         try:
             stamp = Stamp.of(path)
-            cached: tuple[Stamp, Leases] | None = self.cache.get(key)
+            cached: tuple[Stamp, BesideState] | None = self.cache.get(key)
             is_hit = cached is not None and cached[0] == stamp
-            count_cache_lookup("leases", is_hit=is_hit)
+            count_cache_lookup(name.removesuffix(".joblib"), is_hit=is_hit)
             if cached is not None and is_hit:
                 return cached[1]
-            leases = read_leases(Path(path))
+            value = read(Path(path))
         except (FileNotFoundError, NotADirectoryError):
-            return NO_LEASES
+            return nothing
         except StoreDamaged as error:
             raise StoreDamaged.of(project_id, str(error)) from error
-        self.cache.put(key, (stamp, leases), leases.n_bytes)
-        return leases
+        self.cache.put(key, (stamp, value), value.n_bytes)
+        return value
 
     def event_of_request(self, project_id: str, key: str) -> tuple[Project, JsonObject] | None:
         """Return a project and the last event of a request with this key; None without either. Raises StoreDamaged."""
@@ -324,7 +345,7 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Drop all cached parts of a project."""
         gone = self._pool_ids.pop(project_id, None)
-        own = [(kind, project_id) for kind in ("state", "leases", "summary")]
+        own = [(kind, project_id) for kind in ("state", LEASES, DRAWS, "summary")]
         self.cache.drop(lambda key: key[0] == gone or key in own)
 
     @contextmanager

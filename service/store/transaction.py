@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from service.domain.draws import Draws
 from service.domain.leases import Leases
 from service.domain.preconditions import RequestFingerprint
 from service.domain.project import Checksum, Project
 from service.errors import ProjectNotFound
 from service.store.directory import sweep_project
+from service.store.draws import write_draws
 from service.store.events import append_events
 from service.store.files import StagedFile, convert_disk_errors, fsync_directory, write_small
 from service.store.layout import LOG, STATE, files_of
@@ -30,6 +32,9 @@ class ProjectStore(Protocol):
 
     def leases(self, project_id: str) -> Leases:
         """Return the leases of a project."""
+
+    def draws(self, project_id: str) -> Draws:
+        """Return the draws of a project."""
 
     def open_parts(self, directory: Path, project: Project, parts: tuple[Part, ...]) -> Snapshot:
         """Open the files of some parts."""
@@ -124,6 +129,16 @@ class Transaction:
     def keep_leases(self, leases: Leases) -> None:
         """Replace the leases; the project's version stays the same."""
         write_leases(self._directory, leases)
+
+    def draws(self) -> Draws:
+        """Return the draws of the project's pool."""
+        draws = self._store.draws(self._project_id)
+        pool_id = self.read().project.pool_id
+        return draws if draws.pool_id == pool_id else Draws(pool_id, changed_at=draws.changed_at)
+
+    def keep_draws(self, draws: Draws) -> None:
+        """Replace the draws; the project's version stays the same."""
+        write_draws(self._directory, draws)
 
     def read(self, *parts: Part) -> Snapshot:
         """Open parts of the project."""

@@ -12,7 +12,7 @@ from service.strategies.engine.greedy import blocks_of
 from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
-from service.strategies.engine.registry import Need, set_strategy
+from service.strategies.engine.registry import Chances, Need, set_strategy
 from service.strategies.uncertainty import SCORERS, margin, scorer_parameter
 
 SCORE_OF_CERTAIN = -1e6
@@ -46,17 +46,19 @@ DRAW_CELLS = 2**31
 )
 def power(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, scorer: str, beta: float
-) -> tuple[Positions, Scores, str | None]:
+) -> tuple[Positions, Scores, str | None, Chances]:
     """Take the highest beta ln(score) + Gumbel noise: a draw without replacement in proportion to score^beta.
 
     Rows with a score of 0 come last, in random order. The paper's default for beta is 1.
     """
     scores = view.scores(SCORERS[scorer])
     is_broken = scores == INVALID_SCORE
-    keys = gumbel_keys(scores, beta, rng)
+    log_weights = log_powers(scores, beta)
+    keys = add_gumbel_noise(log_weights, rng)
     keys[is_broken] = 2 * SCORE_OF_CERTAIN
     positions = top(keys, batch_size, rng)
-    return positions, keys[positions], add_invalid_note(None, is_broken, "come last")
+    note = add_invalid_note(None, is_broken, "come last")
+    return positions, keys[positions], note, chances_of(log_weights, positions)
 
 
 @set_strategy(
@@ -156,12 +158,35 @@ def draw_diverse(
 
 def gumbel_keys(weights: Scores, power: float, rng: np.random.Generator) -> Scores:
     """Return keys whose order is a draw without replacement in proportion to weights^power; weights <= 0 come last."""
-    is_drawn = weights > 0
-    keys = np.log(weights, out=np.zeros(len(weights)), where=is_drawn)
-    keys *= power
-    keys += rng.gumbel(size=len(keys))
-    keys[~is_drawn] = SCORE_OF_CERTAIN
-    return keys
+    return add_gumbel_noise(log_powers(weights, power), rng)
+
+
+def log_powers(weights: Scores, power: float) -> Scores:
+    """Return the logarithms of weights^power, -inf for weights <= 0."""
+    is_drawable = weights > 0
+    logs = np.log(weights, out=np.zeros(len(weights)), where=is_drawable)
+    logs *= power
+    logs[~is_drawable] = -np.inf
+    return logs
+
+
+def add_gumbel_noise(log_weights: Scores, rng: np.random.Generator) -> Scores:
+    """Return keys whose order is a draw without replacement in proportion to weights; weights of 0 come last."""
+    return np.maximum(log_weights + rng.gumbel(size=len(log_weights)), SCORE_OF_CERTAIN)
+
+
+def chances_of(log_weights: Scores, positions: Positions) -> Chances:
+    """Return the probabilities with which positions were drawn one after another in proportion to weights."""
+    is_drawable = np.isfinite(log_weights)
+    drawn = positions[is_drawable[positions]]
+    is_rest = is_drawable.copy()
+    is_rest[drawn] = False
+    rest, of_drawn = log_weights[is_rest], log_weights[drawn]
+    highest = rest.max(initial=-np.inf)
+    log_rest = highest + np.log(np.exp(rest - highest).sum()) if len(rest) else -np.inf
+    # The sums of weights before each draw, from the last to the first: nothing cancels.
+    log_sums = np.logaddexp.accumulate(np.append(log_rest, of_drawn[::-1]))[:0:-1]
+    return Chances(np.minimum(of_drawn - log_sums, 0.0), is_drawable)
 
 
 def rescale(values: Scores, counts: NDArray[np.bool_]) -> Scores:

@@ -43,6 +43,7 @@ WAIT_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 25, 30)
 CACHE_KINDS = (
     "state",
     "leases",
+    "draws",
     "model",
     "pool",
     "segment",

@@ -6,12 +6,13 @@ came to be labelled. Each is predicted by a model that was not fitted to it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.project import Project
+from service.domain.labels import look_up
+from service.domain.project import ModelRef, Project
 from service.learning.calibration import temper
 from service.learning.evaluation import (
     Estimate,
@@ -25,6 +26,7 @@ from service.learning.scoring import score_pool
 from service.store import Part, Snapshot, Store
 from service.store.score_cache import ProjectScoreCache
 from service.strategies.uncertainty import least_confidence
+from service.usecases.lure import NO_MODEL, Lure, count_draws, estimate_lure, too_few
 from service.usecases.training import read_with_model
 from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
 
@@ -54,6 +56,7 @@ class Evaluation:
     balanced_accuracy: Estimate | None = None
     f1_macro: Estimate | None = None
     log_loss: Estimate | None = None
+    lure: Lure | None = None
 
 
 def evaluate_project(store: Store, project_id: str) -> tuple[Project, Evaluation]:
@@ -75,54 +78,65 @@ def evaluate_snapshot(store: Store, snapshot: Snapshot) -> Evaluation:
 
 def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
     """Return the evaluation of a project's model, or the reason why there is none."""
-    project = snapshot.project
-    rows, model = uniform_rows(project), project.model
+    project, pool = snapshot.project, snapshot.pool
+    if pool is None:
+        raise ValueError("an evaluation needs a snapshot with its pool")
+    rows, model, labels = uniform_rows(project), project.model, project.labels
     if model is None:
-        return no_evaluation(rows, None, "The project has no model yet.")
+        return no_evaluation(rows, None, NO_MODEL, Lure(0, project.n_samples, reason=NO_MODEL))
+    draws = store.draws(project.project_id)
+    n_drawn, is_uniform = count_draws(project, draws), np.zeros(len(labels.labeled), np.bool_)
+    is_uniform[look_up(labels.labeled, rows)[0]] = len(rows) >= MIN_ROWS
+    wanted = labels.labeled if n_drawn >= MIN_ROWS else labels.labeled[is_uniform]
+    true, P = predict_out_of_fold(project, pool.take(labels.labeled), labels.codes, wanted, pool.medians)
+    lure = Lure(n_drawn, project.n_samples, reason=too_few(n_drawn))
+    if n_drawn >= MIN_ROWS:
+        lure = estimate_lure(project, draws, true != P.argmax(axis=1))
+        true, P = true[is_uniform], P[is_uniform]
     if len(rows) < MIN_ROWS:
         reason = (
             f"{len(rows)} samples of the random order are labelled, and {MIN_ROWS} are needed: "
             'POST /query with "purpose": "evaluation" asks for the next ones.'
         )
-        return no_evaluation(rows, model.version, reason)
-    return estimate_quality(store, snapshot, rows, model.version)
+        return no_evaluation(rows, model.version, reason, lure)
+    return replace(estimate_quality(store, snapshot, model, true, P), lure=lure)
 
 
-def no_evaluation(rows: NDArray[np.int64], version: int | None, reason: str) -> Evaluation:
-    """Return an evaluation that only says why there are no estimates."""
-    return Evaluation(len(rows), METHOD, MEASURED_ON, BIAS, reason, version)
+def no_evaluation(rows: NDArray[np.int64], version: int | None, reason: str, lure: Lure) -> Evaluation:
+    """Return an evaluation that only says why there are no estimates from uniform rows."""
+    return Evaluation(len(rows), METHOD, MEASURED_ON, BIAS, reason, version, lure=lure)
 
 
-def estimate_quality(store: Store, snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
-    """Estimate the quality of a project's model from uniform rows (n,)."""
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("an evaluation needs a snapshot with its pool")
-    labels, n_classes = project.labels, len(project.classes)
-    true, P = predict_out_of_fold(project, pool.take(labels.labeled), labels.codes, rows, pool.medians)
+def estimate_quality(
+    store: Store, snapshot: Snapshot, model: ModelRef, true: NDArray[np.int32], P: NDArray[np.float64]
+) -> Evaluation:
+    """Estimate the quality of a project's model from the class codes (n,) of uniform rows, and their probabilities
+    (n, c) out of fold.
+    """
+    n_classes, n = len(snapshot.project.classes), len(true)
     predicted = P.argmax(axis=1).astype(np.int32)
-    if project.model is not None and project.model.calibration is not None:
-        P = temper(P, project.model.calibration.temperature)
+    if model.calibration is not None:
+        P = temper(P, model.calibration.temperature)
     right = true == predicted
-    loss = -np.log(np.clip(P[np.arange(len(P)), true], np.finfo(np.float64).eps, 1.0))
+    loss = -np.log(np.clip(P[np.arange(n), true], np.finfo(np.float64).eps, 1.0))
     confidence = pool_confidence(store, snapshot)
-    rng = np.random.default_rng([project.random_state, project.labels_revision])
+    rng = np.random.default_rng([snapshot.project.random_state, snapshot.project.labels_revision])
     return Evaluation(
-        n=len(rows),
+        n=n,
         method=METHOD,
         measured_on=MEASURED_ON,
         bias=BIAS,
         reason=None,
-        model_version=version,
-        accuracy=wilson_interval(int(right.sum()), len(right)),
+        model_version=model.version,
+        accuracy=wilson_interval(int(right.sum()), n),
         accuracy_prediction_powered=prediction_powered_accuracy(
             right, P.max(axis=1), float(confidence.mean()), float(confidence.var()), len(confidence)
         )
         if len(confidence)
         else None,
-        balanced_accuracy=bootstrap_interval(balanced_accuracy(true, predicted, n_classes), len(rows), rng),
-        f1_macro=bootstrap_interval(f1_macro(true, predicted, n_classes), len(rows), rng),
-        log_loss=bootstrap_interval(lambda resample: loss[resample].mean(axis=1), len(rows), rng),
+        balanced_accuracy=bootstrap_interval(balanced_accuracy(true, predicted, n_classes), n, rng),
+        f1_macro=bootstrap_interval(f1_macro(true, predicted, n_classes), n, rng),
+        log_loss=bootstrap_interval(lambda resample: loss[resample].mean(axis=1), n, rng),
     )
 
 

@@ -24,6 +24,7 @@ from service.domain.project import MICROSECONDS, Project, format_time, now
 from service.domain.sample_ids import SampleId
 from service.learning.scoring import THREADS, Backend
 from service.store import Part, Store, Transaction
+from service.usecases.draws import keep_draw
 from service.usecases.query import query_project
 from service.usecases.query_request import QueryRequest, enter_if_heavy
 from service.usecases.query_result import QueryResult
@@ -87,6 +88,7 @@ def create_lease(transaction: Transaction, annotator: str, seconds: int, answere
         expires_at=moment + seconds * MICROSECONDS,
         known_at=project.updated_at,
     )
+    keep_draw(transaction, answered, lease.query_id)
     transaction.keep_leases(with_lease(leases, lease))
     return lease
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from service.domain.labels import Label
-from service.domain.leases import Holdings, holdings_of, live_leases
+from service.domain.leases import NO_HOLDINGS, Holdings, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit
@@ -70,7 +70,7 @@ class ProjectQuery:
     @property
     def seed(self) -> Sequence[int]:
         """The seed of the strategy."""
-        return seed_of(self.request, self.project)
+        return seed_of(self.request, self.project, self.holdings)
 
     @cached_property
     def query_id(self) -> str:
@@ -87,11 +87,14 @@ class ProjectQuery:
         )
 
 
-def seed_of(request: QueryRequest, project: Project) -> Sequence[int]:
-    """Return the request's seed, or else one derived from the project's seed and version."""
+def seed_of(request: QueryRequest, project: Project, holdings: Holdings = NO_HOLDINGS) -> Sequence[int]:
+    """Return the request's seed, or else one derived from the project's seed and version, and from what is leased.
+
+    Leases do not change the version: without them, two annotators would get draws of the same random numbers.
+    """
     if request.random_state is not None:
         return [request.random_state]
-    return [project.random_state, project.version]
+    return [project.random_state, project.version, *(int(digest, 16) for digest in holdings_digest(holdings))]
 
 
 def query_project(
@@ -155,7 +158,8 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
             began = time.perf_counter()
             batch = choose_batch(query.question, query.request, query.seed, query.project.random_state)
             time_selection(batch.selection.strategy, began)
-        return batch, 16 * len(batch.selection.indices)
+        draw = batch.selection.draw
+        return batch, 16 * len(batch.selection.indices) + (0 if draw is None else draw.n_bytes)
 
     key = query.project.pool_id, "answer", query.query_id
     batch: Batch = query.store.cache.get_or_make(key, choose, "answer")
@@ -194,6 +198,8 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
         explanations=explanations,
         project=project,
         retry_after=retry_after,
+        draw=selection.draw,
+        seed=query.seed,
     )
 
 

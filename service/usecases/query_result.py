@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.domain.draws import Draw
 from service.domain.labels import Label
 from service.domain.project import Project
 from service.domain.sample_ids import SampleId
@@ -21,7 +22,8 @@ class QueryResult:
     the caller sent predictions. `texts` and `urls` are None unless the request includes them. `classes` are the columns
     of the explanations' probabilities; both are None unless an explanation was requested. `project` is the state that
     was read. `lease_expires_at` is in RFC 3339 format, None without a lease. `retry_after` is set if all candidates are
-    leased: the seconds until one is free.
+    leased: the seconds until one is free. `draw` is that of the samples if their probabilities are known, by random
+    numbers of `seed`.
     """
 
     project_id: str | None
@@ -43,6 +45,8 @@ class QueryResult:
     project: Project | None
     lease_expires_at: str | None = None
     retry_after: int | None = None
+    draw: Draw | None = None
+    seed: Sequence[int] = ()
 
 
 def scores_to_json(selection: Selection) -> list[float | None] | None:

@@ -31,7 +31,7 @@ def evaluate_project(project_id: str) -> Response:
     The labelled samples that come first in the project's random order of its pool are a uniform sample of the pool.
     `explore` and `"purpose": "evaluation"` in POST /query make it longer. Each of these samples is predicted by a model
     that was fitted without it; the model that serves is fitted to them, too. It takes five fits, once for each state of
-    the project.
+    the project. `lure` is the accuracy from the samples that the strategy `power` drew.
     """
     context = current_context()
     with time_limit(context.settings.query_seconds), context.admission.enter():

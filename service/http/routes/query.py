@@ -19,7 +19,7 @@ from service.http.routes.context import current_context
 from service.http.schemas import responses
 from service.http.schemas.query import QuerySchema, query_request
 from service.http.tables import read_arrays
-from service.usecases import leases, query, query_arrays
+from service.usecases import draws, leases, query_arrays
 
 QUERY, QUERY_REPLY = QuerySchema(), responses.QueryReplySchema()
 
@@ -68,7 +68,7 @@ def answer_query(document: dict[str, Any]) -> Response:
         if asked.project_id is None:
             return json_response(QUERY_REPLY.dump(query_arrays.query_arrays(asked, context.admission.enter)))
         auth.check_visible(asked.project_id)
-        ask = leases.lease_samples if asked.lease_seconds else query.query_project
+        ask = leases.lease_samples if asked.lease_seconds else draws.query_and_record
         answered = ask(context.store, asked, context.backend_of, context.admission.enter)
     if answered.project is not None:
         context.fits.start_if_wanted(answered.project)

@@ -22,6 +22,19 @@ def estimate(description: str) -> fields.Nested:
     return described(EstimateSchema, description, allow_none=True)
 
 
+class LureSchema(BaseSchema):
+    """The accuracy from the samples that `power` drew, weighted by their probabilities."""
+
+    n = count("Drawn samples that the estimate is made from.")
+    n_pool = count("Samples of the pool.")
+    measured_on = string("Which samples it is made from, and which models predict these.")
+    bias = string("How far the estimate may be off on average.")
+    reason = RawField(
+        or_null("string"), f"Why the estimate is null: no model, or fewer than {MIN_ROWS} draws that count."
+    )
+    accuracy = estimate("The share of right predictions on the pool, with an approximate interval.")
+
+
 class EvaluationSchema(BaseSchema):
     """How good the model is, estimated from a uniform sample of the pool."""
 
@@ -39,3 +52,8 @@ class EvaluationSchema(BaseSchema):
     balanced_accuracy = estimate("The mean recall over the classes, with a bootstrap interval.")
     f1_macro = estimate("The mean F1 over the classes, with a bootstrap interval.")
     log_loss = estimate("The mean negative log-likelihood, in nats, with a bootstrap interval.")
+    lure = described(
+        LureSchema,
+        "The accuracy by LURE (Farquhar et al. 2021, arXiv:2101.11665), from the samples that the strategy `power` "
+        "drew with known probabilities.",
+    )

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.domain.parameters import Parameter, Parameters, check_parameters, not_listed
 from service.errors import InvalidRequest
 from service.learning.scoring import Scorer, Scores
@@ -38,10 +41,23 @@ class Choice:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Chances:
+    """The probabilities of a draw: `log_q` (k,) of each of its first k rows given those before it, as logarithms.
+
+    `is_drawable` (n,) marks the candidates that could be drawn. The rows after the first k were not drawn.
+    """
+
+    log_q: NDArray[np.float64]
+    is_drawable: NDArray[np.bool_]
+
+
 # A set strategy is called as (view, batch_size, rng, **params) with 1 <= batch_size <= candidates. It returns
 # `batch_size` distinct positions, ask-first first; their scores, or None; and a note to the caller (such as that it
-# considered a sample), or None.
-SetFunction = Callable[..., tuple[Positions, Scores | None, str | None]]
+# considered a sample), or None. One that draws with known probabilities returns these, too.
+SetFunction = Callable[
+    ..., tuple[Positions, Scores | None, str | None] | tuple[Positions, Scores | None, str | None, Chances]
+]
 PolicyFunction = Callable[[Question, int], Choice]
 
 

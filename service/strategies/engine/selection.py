@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.draws import Draw
 from service.domain.parameters import Parameters
 from service.learning.committees import BaggedCommittee
 from service.learning.estimators import committee_in
@@ -18,14 +19,15 @@ from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores, 
 from service.strategies.engine.fallback import choose_without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
-from service.strategies.engine.registry import Choice, Need, Strategy, resolve_strategy
+from service.strategies.engine.registry import Chances, Choice, Need, Strategy, resolve_strategy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """The batch, ask-first first: pool indices (b,), scores (b,) and the strategy that ran.
 
-    `fallback_reason` says what it fell short of, `reason` why a policy chose it and what else is in the batch.
+    `fallback_reason` says what it fell short of, `reason` why a policy chose it and what else is in the batch. `draw`
+    is that of a strategy that draws with known probabilities.
     """
 
     indices: NDArray[np.int64]
@@ -33,6 +35,7 @@ class Selection:
     strategy: str
     fallback_reason: str | None
     reason: str | None = None
+    draw: Draw | None = None
 
 
 class OneClassModel:
@@ -139,7 +142,17 @@ def run_set(plan: Plan, question: Question, n_wanted: int, rng: np.random.Genera
     if n_wanted == 0:
         return Selection(np.empty(0, np.int64), None, name, None)
     view = PoolView(question, plan.model, cache(partial(committee_for, plan, question)))
-    positions, scores, note = plan.strategy.function(view, n_wanted, rng, **plan.params)
+    positions, scores, note, *chances = plan.strategy.function(view, n_wanted, rng, **plan.params)
     if len(positions) != n_wanted or len(np.unique(positions)) != n_wanted:
         raise RuntimeError(f"strategy {name!r} did not return {n_wanted} distinct candidates")
-    return Selection(question.candidates[positions], scores, name, note)
+    indices = question.candidates[positions]
+    return Selection(indices, scores, name, note, draw=draw_of(question, indices, *chances))
+
+
+def draw_of(question: Question, indices: NDArray[np.int64], chances: Chances | None = None) -> Draw | None:
+    """Return the draw of a batch of indices, None unless it was drawn with known probabilities."""
+    if chances is None or len(chances.log_q) == 0:
+        return None
+    is_other = np.ones(len(question.is_open), bool)
+    is_other[question.candidates[chances.is_drawable]] = False
+    return Draw(indices[: len(chances.log_q)], chances.log_q, np.flatnonzero(is_other), len(is_other))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service.http.contract.examples.example import AT, DATE, QUERY_ID, Example, Json, problem
 from service.http.contract.examples.flowers import PROJECT_PATH
+from service.usecases import lure
 from service.usecases.evaluation import BIAS, MEASURED_ON, METHOD
 from service.usecases.expected_gain import TOO_LITTLE
 from service.usecases.learning_curve import BIAS as CURVE_BIAS
@@ -60,6 +61,14 @@ EVALUATION = {
     'POST /query with "purpose": "evaluation" asks for the next ones.',
     "model_version": 3,
     **dict.fromkeys(("accuracy", "accuracy_prediction_powered", "balanced_accuracy", "f1_macro", "log_loss"), None),
+    "lure": {
+        "n": 0,
+        "n_pool": 8,
+        "measured_on": lure.MEASURED_ON,
+        "bias": lure.BIAS,
+        "reason": lure.too_few(0),
+        "accuracy": None,
+    },
 }
 
 
