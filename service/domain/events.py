@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.labels import ANONYMOUS, SKIP, Votes, contains
+from service.domain.labels import ANONYMOUS, Votes, contains
 from service.domain.project import Project, format_time, format_times
+from service.domain.targets import decode_labels
 
 JsonObject = dict[str, Any]
 
@@ -110,7 +111,7 @@ def vote_columns(project: Project, votes: Votes) -> JsonObject:
     shown = format_times(times).tolist()
     return {
         **vote_keys(project, votes),
-        "label": [None if code == SKIP else project.classes[code] for code in votes.code.tolist()],
+        "label": decode_labels(project, votes.code),
         "query_id": [query.decode() or None for query in votes.query.tolist()],
         "labeled_at": [shown[at] for at in which.tolist()],
     }

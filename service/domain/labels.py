@@ -7,19 +7,26 @@ sample.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.splitmix import GOLDEN, mix
 
-Label = str | int | bool
+Label = str | int | bool | float
+"""A class, or a number where the target is one."""
+
+Values = tuple[Label, ...] | list[Label] | NDArray[np.float64]
+"""Distinct labels of one type; numbers that are not all whole are an array."""
 
 MAX_LABEL_LENGTH = 256
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+LARGEST_NUMBER = 1e100
+"""Largest magnitude of a number as a label: sums of squares of millions of them are numbers, too."""
 
 SKIP = -1
 """The class code of a vote that the sample cannot be labelled."""
@@ -46,6 +53,14 @@ def wrong_label(value: Any) -> str | None:
     if isinstance(value, int):
         return None if INT64_MIN <= value <= INT64_MAX else "must fit 64 bits"
     return "must be a label: a string, an integer or a boolean"
+
+
+def wrong_number(value: Any) -> str | None:
+    """Return why a value is not a number that can be a label, or None if it is one."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and abs(value) <= LARGEST_NUMBER:
+        return None
+    return f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}"
 
 
 def is_blank(value: Any) -> bool:
@@ -77,10 +92,18 @@ def missing_spellings(values: Sequence[Label], classes: Sequence[Label]) -> list
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedLabels:
-    """n labels as codes: `values[codes[i]]` is the i-th label, and a code of -1 means unlabelled."""
+    """n labels as codes: `values[codes[i]]` is the i-th label, and a code of -1 means unlabelled.
 
-    values: tuple[Label, ...]
+    The values are distinct.
+    """
+
+    values: Values
     codes: NDArray[np.int32]
+
+    @property
+    def are_numbers(self) -> bool:
+        """Whether the labels are an array of numbers."""
+        return isinstance(self.values, np.ndarray)
 
     @classmethod
     def encode(cls, labels: Iterable[Label | None]) -> EncodedLabels:
@@ -89,12 +112,26 @@ class EncodedLabels:
         codes = np.fromiter((table.setdefault(label, len(table) - 1) for label in labels), dtype=np.int32)
         return cls(tuple(label for label in table if label is not None), codes)
 
+    @classmethod
+    def of_numbers(cls, numbers: NDArray[np.float64]) -> EncodedLabels:
+        """Encode numbers (n,), of which NaN means unlabelled."""
+        given = ~np.isnan(numbers)
+        values, inverse = np.unique(numbers[given] + 0.0, return_inverse=True)  # -0.0 becomes 0.0
+        codes = np.full(len(numbers), -1, np.int32)
+        codes[given] = inverse
+        return cls(values, codes)
+
     def without(self, missing: Label) -> EncodedLabels:
         """Return the labels with those that are the same as `missing` as unlabelled."""
-        is_kept = np.array([not is_same_label(value, missing) for value in self.values] + [False])
+        if isinstance(self.values, np.ndarray):
+            is_kept = np.append(self.values != missing, False)
+        else:
+            is_kept = np.array([not is_same_label(value, missing) for value in self.values] + [False])
         if is_kept[:-1].all():
             return self
         new_codes = np.where(is_kept, np.cumsum(is_kept) - 1, -1).astype(np.int32)
+        if isinstance(self.values, np.ndarray):
+            return EncodedLabels(self.values[is_kept[:-1]], new_codes[self.codes])
         values = tuple(value for value, kept in zip(self.values, is_kept[:-1], strict=True) if kept)
         return EncodedLabels(values, new_codes[self.codes])
 
@@ -102,8 +139,37 @@ class EncodedLabels:
         """Return the labels with those of the other rows as unlabelled."""
         codes = np.where(is_kept, self.codes, np.int32(-1))
         used, new_codes = np.unique(np.append(codes, np.int32(-1)), return_inverse=True)
+        if isinstance(self.values, np.ndarray):
+            return EncodedLabels(self.values[used[1:]], (new_codes[:-1] - 1).astype(np.int32))
         values = tuple(self.values[code] for code in used[1:].tolist())
         return EncodedLabels(values, (new_codes[:-1] - 1).astype(np.int32))
+
+
+class ValueTable(Protocol):
+    """The distinct labels that the codes of votes stand for, where a label is not a class of the project.
+
+    Values are only ever appended, so that a code keeps its meaning. The table of a project also has the label of each
+    sample that follows from its votes, such as the mean of two, which no annotator gave.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory used, in bytes."""
+
+    def resolve(self, votes: Votes) -> SampleLabels:
+        """Return the label of each sample."""
+
+    def completed(self, votes: Votes) -> ValueTable:
+        """Return the table with the label of each sample that follows from votes."""
+
+    def can_fit(self, labels: SampleLabels) -> bool:
+        """Return whether a model can be fitted to labels."""
+
+    def to_plain(self) -> Any:
+        """Return the values as an array or plain values, in the order of their codes."""
 
 
 def vote_key(index: Any, annotator: Any) -> Any:
@@ -115,7 +181,8 @@ def vote_key(index: Any, annotator: Any) -> Any:
 class Votes:
     """Votes in parallel columns, sorted by sample and annotator, with one row for each pair.
 
-    `at` is in microseconds since 1970 UTC; `query` is the ASCII id of the query that asked, or empty.
+    `at` is in microseconds since 1970 UTC; `query` is the ASCII id of the query that asked, or empty. `code` stands for
+    a class of the project, or for a value of `table` if there is one.
     """
 
     index: NDArray[np.int64]
@@ -123,6 +190,7 @@ class Votes:
     annotator: NDArray[np.int32]
     at: NDArray[np.int64]
     query: NDArray[np.bytes_]
+    table: ValueTable | None = field(default=None, kw_only=True)
 
     @classmethod
     def empty(cls) -> Votes:
@@ -157,8 +225,11 @@ class Votes:
 
     @cached_property
     def majority(self) -> SampleLabels:
-        """The majority label of each sample, computed once for all states of a project that share the votes."""
-        return resolve_votes(self)
+        """The majority label of each sample, computed once for all states of a project that share the votes.
+
+        With a table, its own rule counts instead of the majority.
+        """
+        return resolve_votes(self) if self.table is None else self.table.resolve(self)
 
     @cached_property
     def shared_samples(self) -> NDArray[np.int64]:
@@ -188,12 +259,18 @@ class Votes:
         first = np.flatnonzero(run_starts(self.index[given]))
         return np.add.reduceat(mix(votes.astype(np.uint64) * GOLDEN), first)  # modulo 2**64
 
+    def completed(self) -> Votes:
+        """Return the votes with a table that has the label of each sample."""
+        table = None if self.table is None else self.table.completed(self)
+        return self if table is self.table else replace(self, table=table)
+
     @property
     def n_bytes(self) -> int:
         """Memory used, in bytes."""
         columns = (self.index, self.code, self.annotator, self.at, self.query)
         # The cached properties count too: key, majority, hashes and numbers of labels.
-        return sum(column.nbytes for column in columns) + 4 * self.index.nbytes + self.code.nbytes
+        n_bytes = sum(column.nbytes for column in columns) + 4 * self.index.nbytes + self.code.nbytes
+        return n_bytes + (0 if self.table is None else self.table.n_bytes)
 
     @cached_property
     def key(self) -> NDArray[np.int64]:
@@ -203,16 +280,18 @@ class Votes:
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Votes:
         """Return some of the votes, in the given order."""
-        return Votes(self.index[rows], self.code[rows], self.annotator[rows], self.at[rows], self.query[rows])
+        columns = self.index[rows], self.code[rows], self.annotator[rows], self.at[rows], self.query[rows]
+        return Votes(*columns, table=self.table)
 
     def merge(self, other: Votes) -> Votes:
-        """Return the votes of both, sorted."""
+        """Return the votes of both, sorted; `other` has codes of the same classes or table."""
         both = Votes(
             np.concatenate([self.index, other.index]),
             np.concatenate([self.code, other.code]),
             np.concatenate([self.annotator, other.annotator]),
             np.concatenate([self.at, other.at]),
             np.concatenate([self.query, other.query]),
+            table=self.table,
         )
         return both.take(np.argsort(both.key, kind="stable"))
 

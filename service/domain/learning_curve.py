@@ -25,8 +25,8 @@ POINT = np.dtype(
 )
 """A point. Times are in microseconds since 1970 UTC; unknown floats are NaN.
 
-`seen_until` is the time of the state that was fitted, `test_score` the fields of a TestScore, and `estimate` the
-accuracy with its interval. The model before was right about `n_right` of the `n_new` samples that were labelled since.
+`seen_until` is the time of the state that was fitted, `test_score` the scores of the target, then NaN, and `estimate`
+the accuracy with its interval. The model before was right about `n_right` of the `n_new` samples labelled since.
 `kappa` is its agreement with this model on the stop set.
 """
 
@@ -81,7 +81,7 @@ class LearningCurve:
             fitted_at,
             measures.seen_until,
             measures.n_labeled,
-            test_score or (nan,) * 4,
+            (*(test_score or ()), nan, nan, nan, nan)[:4],
             measures.estimate or (nan,) * 3,
             measures.n_new,
             measures.n_right,
@@ -101,7 +101,9 @@ class LearningCurve:
         for point, counts in zip(plain, self.questions.tolist(), strict=True):
             for name in FLOATS:
                 values = point[name] if isinstance(point[name], list) else [point[name]]
-                point[name] = None if any(math.isnan(value) for value in values) else point[name]
+                known = [value for value in values if not math.isnan(value)]
+                # Some targets have fewer scores than others.
+                point[name] = (known if isinstance(point[name], list) else known[0]) if known else None
             point["questions"] = {name: n for name, n in zip(self.strategies, counts, strict=True) if n}
         return plain
 
@@ -113,7 +115,12 @@ class LearningCurve:
         points = np.zeros(len(plain), POINT)
         for name in POINT.names or ():
             for row, point in enumerate(plain):
-                points[name][row] = np.nan if point[name] is None else point[name]
+                value = np.nan if point[name] is None else point[name]
+                if isinstance(value, list):
+                    points[name][row] = np.nan
+                    points[name][row, : len(value)] = value
+                else:
+                    points[name][row] = value
         return cls(points, strategies, np.array(questions, np.int64).reshape(len(plain), len(strategies)))
 
     def thinned(self) -> LearningCurve:

@@ -47,7 +47,10 @@ PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 GROW_CLASSES = "declare it by POST /fit with a longer list of 'classes'"
 
 
-ConsensusMethod = Literal["crowdlab", "majority"]
+TargetName = Literal["class", "number"]
+"""What the labels of a project are."""
+
+ConsensusMethod = Literal["crowdlab", "majority", "median"]
 """How the votes of several annotators on one sample become one label."""
 
 DEFAULT_CONSENSUS_METHOD: ConsensusMethod = "crowdlab"
@@ -80,6 +83,19 @@ class TestScore:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberScore:
+    """Scores of a model of numbers on the held-out set, in units of the labels but for `r2`, 1 for a perfect model."""
+
+    rmse: float
+    mae: float
+    r2: float
+
+
+Score = TestScore | NumberScore
+"""Scores of a model, which depend on the target."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRef:
     """A fitted model: its file number, the settings and labels that it was fitted with, and its scores.
 
@@ -95,7 +111,7 @@ class ModelRef:
     random_state: int
     labels_revision: int
     held_out: int | None
-    test_score: TestScore | None
+    test_score: Score | None
     consensus_method: ConsensusMethod = DEFAULT_CONSENSUS_METHOD
     consensus: Consensus | None = None
     reason: str | None = None
@@ -149,7 +165,8 @@ class Project:
     it was fitted to. `checksums` are those of the files beside the state, by name. `feature_names` are None where
     columns go by position. `columns` say what the columns of the project's tables are, None if no request did. `text`
     holds the parameters that turned texts into features, None for a pool of numbers; `has_texts` and `has_urls` say
-    whether the texts and addresses of the samples are stored. States
+    whether the texts and addresses of the samples are stored. The labels are `classes` if the `target` is "class"; else
+    `votes` has a table of them. States
     of earlier versions may lack `changed_since_fit` (None), `checksums` and `event_log`.
     """
 
@@ -189,6 +206,7 @@ class Project:
     has_urls: bool = False
     missing_values: MissingValues = "refuse"
     calibration_method: CalibrationMethod = "none"
+    target: TargetName = "class"
 
     @property
     def n_samples(self) -> int:
@@ -287,8 +305,15 @@ class Project:
         return np.setdiff1d(self.changed_since_fit, self.relabeled_since_fit, assume_unique=True)
 
     @property
+    def n_codes(self) -> int:
+        """Number of codes that labels may have."""
+        return len(self.classes) if self.votes.table is None else len(self.votes.table)
+
+    @property
     def class_counts(self) -> list[int]:
         """Number of samples labelled with each of `classes`."""
+        if self.target == "number":
+            return []
         counts: list[int] = np.bincount(self.labels.codes, minlength=len(self.classes)).tolist()
         return counts
 
@@ -299,7 +324,9 @@ class Project:
 
     @property
     def can_fit(self) -> bool:
-        """Whether two classes are labelled, also by the majority, which the next fit starts from."""
+        """Whether two classes are labelled, also by the majority, which the next fit starts from; or two numbers."""
+        if self.votes.table is not None:
+            return self.votes.table.can_fit(self.labels)
         has_two = self.n_classes_labeled >= 2
         return has_two and (self.consensus is None or len(np.unique(self.votes.majority.codes)) >= 2)
 
@@ -330,7 +357,9 @@ class Project:
         )
 
     def has_codes_of(self, before: Project) -> bool:
-        """Return whether the codes of the labels of an earlier state stand for the same classes in this one."""
+        """Return whether the codes of the labels of an earlier state stand for the same labels in this one."""
+        if self.target == "number":
+            return True
         codes = np.unique(before.votes.code[before.votes.code != SKIP]).tolist()
         return all(self.classes[code : code + 1] == before.classes[code : code + 1] for code in codes)
 
@@ -340,7 +369,7 @@ class Project:
         return self.held_out.number if self.held_out else None
 
     @property
-    def test_score(self) -> TestScore | None:
+    def test_score(self) -> Score | None:
         """Scores of the current model on the current held-out set, None without either."""
         return self.model.test_score if self.model and self.model.held_out == self.held_out_number else None
 
@@ -367,6 +396,7 @@ class Project:
 
     def with_votes(self, votes: Votes) -> Project:
         """Return the project with other votes, and without its model if they can no longer be fitted."""
+        votes = votes.completed()
         index = self.changed_samples(self.votes, votes)
         changed = replace(self, votes=votes, labels_revision=self.labels_revision + len(index))
         if not changed.can_fit:
@@ -565,19 +595,19 @@ def contradictions(project: Project) -> Iterator[str]:
         yield "has other votes on a sample with an anonymous one"
     if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
         yield "has votes on samples beyond the pool"
-    if not ((votes.code >= SKIP) & (votes.code < len(project.classes))).all():
-        yield "has votes for unknown classes"
+    if not ((votes.code >= SKIP) & (votes.code < project.n_codes)).all():
+        yield "has votes for unknown classes" if votes.table is None else "has votes for unknown labels"
     if not ((votes.annotator >= ANONYMOUS) & (votes.annotator < len(project.annotators))).all():
         yield "has votes of unknown annotators"
 
 
 def type_name(label: Label) -> str:
     """Return the JSON type of a label, with its article."""
-    return {bool: "a boolean", int: "an integer", str: "a string"}[type(label)]
+    return {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}[type(label)]
 
 
 def quote_label(label: Label) -> str:
     """Return a label as JSON for an error message, cut if it is long."""
     if isinstance(label, bool):
         return "true" if label else "false"
-    return str(label) if isinstance(label, int) else f'"{label[:64]}"'
+    return f'"{label[:64]}"' if isinstance(label, str) else str(label)

@@ -6,6 +6,7 @@ ids-1.text.npy, ids-1.starts.npy   the ids of its samples, concatenated in UTF-8
 texts-1.text.npy, texts-1.starts.npy   their texts, and urls-1... their addresses, in the same way
 held_out.npy, held_out.y.npy       the held-out set, and the codes of its labels
 votes.index.npy, ...               labels and skips, as columns
+numbers.npy                        the numbers that their codes stand for, if the target is a number
 events.log                         "checksum version event" on each line
 manifest.json                      the rest of the project, and the size and CRC-32 of every other member
 """
@@ -14,8 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from dataclasses import fields as dataclass_fields
+from dataclasses import asdict, replace
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -26,11 +26,12 @@ from marshmallow import ValidationError
 
 from service import __version__
 from service.domain.calibration import CalibrationMethod
-from service.domain.labels import INT64_MAX, MAX_LABEL_LENGTH, Label, Votes
+from service.domain.labels import INT64_MAX, LARGEST_NUMBER, MAX_LABEL_LENGTH, Label, Votes
 from service.domain.learning_curve import MAX_POINTS
 from service.domain.new_labels import wrong_new_labels
+from service.domain.number_table import NumberTable
 from service.domain.parameters import Parameters
-from service.domain.project import MAX_CLASSES, ConsensusMethod, MissingValues, Project, SimilarLabels
+from service.domain.project import MAX_CLASSES, ConsensusMethod, MissingValues, Project, SimilarLabels, TargetName
 from service.domain.sample_ids import SampleId, SampleIds, decode_id
 from service.domain.text_column import TextColumn
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
@@ -70,10 +71,13 @@ still has counters that every reader of JSON knows exactly (below 2**53)."""
 LAST_MOMENT = 253_402_300_799_999_999
 """The end of the year 9999, in microseconds."""
 
+LARGEST_SCORE = 1e300
+
 MAX_NAME_BYTES = 4 * MAX_LABEL_LENGTH
 MAX_QUERY_BYTES = 64
 QUERY = re.compile(rb"[A-Za-z0-9_-]{0,%d}" % MAX_QUERY_BYTES)
 STRATEGY = re.compile(r"[a-z0-9_]{1,64}")
+NUMBERS = "numbers.npy"
 COLUMN_KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}
 """The columns of labels and skips, and the kind of each dtype."""
 
@@ -116,10 +120,10 @@ class CurvePointSchema(BaseSchema):
     fitted_at = count_field(0, LAST_MOMENT)
     seen_until = count_field(0, LAST_MOMENT)
     n_labeled = count_field()
-    # The accuracy, the balanced accuracy, the F1 score and the log loss.
-    test_score = RuleField(list_of(fields.number(0, 1e9), 4, 4), required=True, allow_none=True)
-    # The accuracy and the ends of its interval.
-    estimate = RuleField(list_of(fields.number(0, 1), 3, 3), required=True, allow_none=True)
+    # The scores of the target, such as the accuracy, the balanced accuracy, the F1 score and the log loss.
+    test_score = RuleField(list_of(fields.number(-LARGEST_SCORE, LARGEST_SCORE), 1, 4), required=True, allow_none=True)
+    # The accuracy, or the error, and the ends of its interval.
+    estimate = RuleField(list_of(fields.number(0, LARGEST_SCORE), 3, 3), required=True, allow_none=True)
     n_new = count_field()
     n_right = count_field()
     kappa = RuleField(fields.number(-1, 1), required=True, allow_none=True)
@@ -147,6 +151,7 @@ class FactsSchema(BaseSchema):
     text = RuleField(fields.json_object(), load_default=None, allow_none=True)
     missing_values = RuleField(fields.one_of(*get_args(MissingValues)), load_default="refuse")
     calibration_method = RuleField(fields.one_of(*get_args(CalibrationMethod)), load_default="none")
+    target = RuleField(fields.one_of(*get_args(TargetName)), load_default="class")
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)
@@ -202,6 +207,8 @@ def archive_members(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
         yield "held_out.y.npy", npy_chunks(snapshot.y_test)
     votes = snapshot.project.votes
     yield from ((f"votes.{name}.npy", npy_chunks(getattr(votes, name))) for name in COLUMN_KINDS)
+    if isinstance(votes.table, NumberTable):
+        yield NUMBERS, npy_chunks(votes.table.values)
     yield "events.log", snapshot.events.lines()
 
 
@@ -245,11 +252,13 @@ def read_project(path: Path, project_id: str | None, limits: Limits, staging: St
         if len({rows.is_sparse for rows in segments}) > 1:
             raise InvalidRequest.at(member_pointer(MANIFEST) + "/segments", "must be all sparse or all dense")
         held_out = described["held_out"]
+        table = read_numbers(archive, limits.cells) if facts.target == "number" else None
+        n_codes = len(facts.classes) if table is None else len(table)
         X_test = y_test = None
         if held_out is not None:
             shape = held_out["n_rows"], facts.n_features
             X_test = archive.rows("held_out", shape, staging, limits.cells, sparse=held_out["sparse"])
-            y_test = read_codes(archive, X_test.n_rows, len(facts.classes))
+            y_test = read_codes(archive, X_test.n_rows, n_codes)
         return ImportRequest(
             facts=facts,
             segments=segments,
@@ -258,7 +267,9 @@ def read_project(path: Path, project_id: str | None, limits: Limits, staging: St
             urls=list(read_texts(archive, "urls", segments)) if described["has_urls"] else None,
             X_test=X_test,
             y_test=y_test,
-            votes=read_votes(archive, sum(rows.n_rows for rows in segments) * max(1, len(facts.annotators))),
+            votes=replace(
+                read_votes(archive, sum(rows.n_rows for rows in segments) * max(1, len(facts.annotators))), table=table
+            ),
             events=read_events(archive, facts.version, limits, staging),
         )
 
@@ -286,6 +297,8 @@ def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
         if described[f"has_{what}"]:
             numbers = range(1, len(described["segments"]) + 1)
             wanted |= {f"{what}-{n}.{part}.npy" for n in numbers for part in ("text", "starts")}
+    if described["project"]["target"] == "number":
+        wanted.add(NUMBERS)
     if held_out is not None:
         wanted |= {*names_of_rows("held_out", held_out), "held_out.y.npy"}
     there, listed = archive.sums(), described["members"]
@@ -427,12 +440,22 @@ def read_column(archive: Archive, name: str, n_rows: int, shortest: int, longest
     yield from (data[a:b] for a, b in pairwise(edges.tolist()))
 
 
-def read_codes(archive: Archive, n_rows: int, n_classes: int) -> Any:
+def read_numbers(archive: Archive, most: int) -> NumberTable:
+    """Read the table of the labels of a project of numbers."""
+    values = archive.array(NUMBERS, "f", most).astype(np.float64)
+    is_wrong = ~(np.abs(values) <= LARGEST_NUMBER)
+    if is_wrong.any() or len(np.unique(values)) < len(values):
+        problem = f"must have distinct numbers from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}"
+        raise InvalidRequest.at(member_pointer(NUMBERS), problem)
+    return NumberTable(values)
+
+
+def read_codes(archive: Archive, n_rows: int, n_codes: int) -> Any:
     """Read the labels of the held-out set."""
     name = "held_out.y.npy"
     codes = archive.array(name, "i", n_rows)
-    if len(codes) != n_rows or not ((codes >= 0) & (codes < n_classes)).all():
-        raise InvalidRequest.at(member_pointer(name), f"must have a code below {n_classes} for each of {n_rows} rows")
+    if len(codes) != n_rows or not ((codes >= 0) & (codes < n_codes)).all():
+        raise InvalidRequest.at(member_pointer(name), f"must have a code below {n_codes} for each of {n_rows} rows")
     return codes.astype(np.int32)
 
 
@@ -452,7 +475,7 @@ def read_votes(archive: Archive, most: int) -> Votes:
         columns[name] = columns[name].astype(np.int64)
     if not all(QUERY.fullmatch(query) for query in np.unique(columns["query"]).tolist()):
         raise InvalidRequest.at(member_pointer("votes.query.npy"), "must be query ids of letters, digits, - and _")
-    return Votes(**{field.name: columns[field.name] for field in dataclass_fields(Votes)})
+    return Votes(*(columns[name] for name in COLUMN_KINDS))
 
 
 def read_events(archive: Archive, last_version: int, limits: Limits, staging: Staging) -> Any:

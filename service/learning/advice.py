@@ -37,6 +37,11 @@ def notes_on_fit(
     return tuple(filter(None, notes))
 
 
+def notes_on_scale(spec: EstimatorSpec, X: Features) -> tuple[str, ...]:
+    """Return the note on the scale of the features alone, if there is one."""
+    return tuple(filter(None, [note_of_scale(spec, X)]))
+
+
 def note_of_scale(spec: EstimatorSpec, X: Features) -> str | None:
     """Return a note on features of very unequal scale under a linear model that does not scale them."""
     if not is_unscaled_linear(spec):

@@ -7,8 +7,8 @@ step that prepares the features and the estimator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
 
@@ -30,14 +30,14 @@ from sklearn.svm import SVC
 
 from service.compute.threads import use_one_thread
 from service.domain.parameters import Parameter, Parameters, check_parameters, not_listed
-from service.domain.project import EstimatorSpec
-from service.errors import FitFailed, InvalidRequest
+from service.domain.project import EstimatorSpec, TargetName
+from service.errors import FieldError, FitFailed, InvalidRequest
 from service.learning.blend import Blend, BlendCommittee, fast_blend_predictor
 from service.learning.calibration import TemperedModel, temper
 from service.learning.committees import ForestCommittee
 from service.learning.linear_scorer import Predict, fast_linear_predictor
 from service.learning.missing_values import Medians, fill_missing
-from service.learning.models import Classifier, Committee
+from service.learning.models import Classifier, Committee, NumberCommittee, Regressor
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import Standardizer, as_float32, squarable
 
@@ -66,37 +66,61 @@ class TrainingShape:
     pool_rows: int = 0
 
     @classmethod
-    def of(cls, X: Features, y: npt.NDArray[np.integer], pool_rows: int = 0) -> TrainingShape:
-        """Return the shape of labelled rows `X` (l, d) and their class codes `y` (l,), l >= 1, of a pool."""
+    def of(cls, X: Features, y: Labels, pool_rows: int = 0, target: TargetName = "class") -> TrainingShape:
+        """Return the shape of labelled rows `X` (l, d) and their labels `y` (l,), l >= 1, of a pool.
+
+        Numbers count as one class.
+        """
+        if target == "number":
+            return cls(len(y), X.shape[1], 1, len(y), scipy_sparse.issparse(X), pool_rows)
         _, counts = np.unique(y, return_counts=True)
         return cls(len(y), X.shape[1], len(counts), int(counts.min()), scipy_sparse.issparse(X), pool_rows)
 
 
 Factory = Callable[[Parameters, int, TrainingShape], Any]
+WhyReduced = Callable[[Parameters, TrainingShape], str | None]
+Labels = npt.NDArray[Any]
+"""What a model learns (l,): class codes, or numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How an estimator learns one target; `factory` builds it, unfitted, from all parameters, a seed and the shape.
+
+    `model_type` is the class of its fitted models, or of their last step. Two optional functions take such a model:
+    `fast_predictor` returns a function from dense rows to probabilities that is faster than `predict_proba`, and
+    `members` the committee of the model's own members, or None. `why_reduced` says why the factory leaves a part of the
+    model out for a training shape, or returns None. `ignored` are the parameters without a meaning for this target.
+    """
+
+    factory: Factory
+    model_type: type | None = None
+    fast_predictor: Callable[[Any], Predict] | None = None
+    members: Callable[[Any], Committee | NumberCommittee | None] | None = None
+    why_reduced: WhyReduced | None = None
+    ignored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class EstimatorKind:
-    """A registered estimator; `factory` builds it, unfitted, from all parameters, a seed and the training shape.
+    """A registered estimator, with a variant for each target that it can learn.
 
-    `sparse`: it accepts sparse features. `takes_missing`: it accepts NaN in dense ones. `model_type` is the class of
-    its fitted models, or of their last step. Two optional functions take such a model: `fast_predictor` returns a
-    function from dense rows to probabilities that is faster than `predict_proba`, and `members` the committee of the
-    model's own members, or None. `why_reduced` says why the factory leaves a part of the model out for a training
-    shape, or returns None.
+    `sparse`: it accepts sparse features. `takes_missing`: it accepts NaN in dense ones.
     """
 
     name: str
     summary: str
     source: str
     parameters: tuple[Parameter, ...]
-    factory: Factory
     sparse: bool
     takes_missing: bool = False
-    model_type: type | None = None
-    fast_predictor: Callable[[Any], Predict] | None = None
-    members: Callable[[Any], Committee | None] | None = None
-    why_reduced: Callable[[Parameters, TrainingShape], str | None] | None = None
+    variants: dict[TargetName, Variant] = field(default_factory=dict)
+    prepare: Callable[[Features], Features] | None = None
+
+    @property
+    def targets(self) -> list[TargetName]:
+        """The targets that it can learn."""
+        return list(self.variants)
 
 
 ESTIMATORS: dict[str, EstimatorKind] = {}
@@ -118,23 +142,27 @@ def resolve_estimator(name: str, params: Mapping[str, object]) -> EstimatorSpec:
 def fit(
     spec: EstimatorSpec,
     X: Features,
-    y: npt.NDArray[np.integer],
+    y: Labels,
     random_state: int,
     pool_rows: int = 0,
     medians: Medians | None = None,
-) -> Classifier:
-    """Return an estimator trained on rows `X` (l, d), dense or CSR, and class codes `y` (l,), which it does not change.
+    target: TargetName = "class",
+) -> Any:
+    """Return an estimator trained on rows `X` (l, d), dense or CSR, and labels `y` (l,), which it does not change.
 
+    The labels are class codes, and the model is a `Classifier`; or they are numbers, and it is a `Regressor`.
     `pool_rows` is the number of rows that the model will score. With `medians` (d,) features may be NaN: an estimator
     that does not accept that gets the medians instead. The same arguments give the same model, bit for bit, in any
-    thread. Raises FitFailed for fewer than two classes, if scikit-learn raises an error, or if the model's
-    probabilities are not finite on the training rows.
+    thread. Raises FitFailed for fewer than two classes or numbers, if scikit-learn raises an error, or if the model's
+    predictions are not finite on the training rows.
     """
-    shape = TrainingShape.of(X, y, pool_rows)
-    if shape.classes < 2:
+    shape = TrainingShape.of(X, y, pool_rows, target)
+    if target == "number" and shape.rows < 2:
+        raise FitFailed(f"{spec.name} needs at least two labels")
+    if target == "class" and shape.classes < 2:
         raise FitFailed(f"{spec.name} needs labels of at least two classes")
     kind = ESTIMATORS[spec.name]
-    model = kind.factory(spec.params, random_state, shape)
+    model = kind.variants[target].factory(spec.params, random_state, shape)
     if medians is not None and (scipy_sparse.issparse(X) or not kind.takes_missing):
         model = with_imputation(model, medians)
     elif medians is not None:
@@ -144,21 +172,25 @@ def fit(
         use_one_thread()
         with np.errstate(all="ignore"):
             model.fit(X, y)
-            probabilities = model.predict_proba(X[:: max(1, len(y) // CHECKED_ROWS)])
+            some = X[:: max(1, len(y) // CHECKED_ROWS)]
+            outputs = model.predict(some) if target == "number" else model.predict_proba(some)
     except (ValueError, ArithmeticError) as error:
         raise FitFailed(f"{spec.name} cannot learn from these numbers: {first_sentence(error)}") from error
-    if not np.isfinite(probabilities).all():
+    if not np.isfinite(outputs).all():
+        what = "predictions" if target == "number" else "probabilities"
         raise FitFailed(
-            f"{spec.name} cannot learn from these numbers: its probabilities are not finite even on the labelled rows, "
+            f"{spec.name} cannot learn from these numbers: its {what} are not finite even on the labelled rows, "
             "whose features are too large, too small or all the same"
         )
-    return cast(Classifier, model)
+    return model
 
 
-def why_reduced(spec: EstimatorSpec, X: Features, y: npt.NDArray[np.integer], pool_rows: int) -> str | None:
+def why_reduced(
+    spec: EstimatorSpec, X: Features, y: Labels, pool_rows: int, target: TargetName = "class"
+) -> str | None:
     """Return why `fit` leaves a part of the model out with these arguments, None if it does not."""
-    kind = ESTIMATORS[spec.name]
-    why = None if kind.why_reduced is None else kind.why_reduced(spec.params, TrainingShape.of(X, y, pool_rows))
+    reduced = ESTIMATORS[spec.name].variants[target].why_reduced
+    why = None if reduced is None else reduced(spec.params, TrainingShape.of(X, y, pool_rows, target))
     return why and f"{spec.name} is {why}"
 
 
@@ -170,34 +202,50 @@ def with_imputation(model: Any, medians: Medians) -> Pipeline:
 
 def is_unscaled_linear(spec: EstimatorSpec) -> bool:
     """Whether an estimator is linear in the features, or partly, and does not scale them."""
-    is_linear = spec.name in ("auto", "logistic_regression") or spec.params.get("kernel") == "linear"
+    is_linear = spec.name in ("auto", "logistic_regression", "ridge") or spec.params.get("kernel") == "linear"
     return is_linear and not spec.params["scale"]
 
 
-def kind_of(model: object) -> EstimatorKind | None:
-    """Return the kind whose `model_type` a fitted model has, or None."""
+def variant_of(model: object) -> Variant | None:
+    """Return the variant whose `model_type` a fitted model has, or None."""
     last = model[-1] if isinstance(model, Pipeline) else model
-    kinds = (kind for kind in ESTIMATORS.values() if kind.model_type is not None)
-    return next((kind for kind in kinds if isinstance(last, cast(type, kind.model_type))), None)
+    variants = (each for kind in ESTIMATORS.values() for each in kind.variants.values() if each.model_type is not None)
+    return next((variant for variant in variants if isinstance(last, cast(type, variant.model_type))), None)
 
 
-def fast_predictor(model: Classifier) -> Predict | None:
-    """Return the fast function from dense rows (n, d) to a model's probabilities (n, c), or None."""
+def fast_predictor(model: Classifier | Regressor) -> Predict | None:
+    """Return the fast function from dense rows (n, d) to a model's probabilities (n, c) or numbers (n, 1), or None."""
     if isinstance(model, TemperedModel):
         fast, temperature = fast_predictor(model.model), model.temperature
         return None if fast is None else (lambda X: temper(fast(X), temperature))
-    kind = kind_of(model)
-    return None if kind is None or kind.fast_predictor is None else kind.fast_predictor(model)
+    variant = variant_of(model)
+    return None if variant is None or variant.fast_predictor is None else variant.fast_predictor(model)
 
 
-def committee_in(model: Classifier) -> Committee | None:
+def committee_in(model: Classifier | Regressor) -> Committee | NumberCommittee | None:
     """Return the committee of a fitted model's own members, such as a forest's trees, or None.
 
     Members are not calibrated.
     """
     model = model.model if isinstance(model, TemperedModel) else model
-    kind = kind_of(model)
-    return None if kind is None or kind.members is None else kind.members(model)
+    variant = variant_of(model)
+    return None if variant is None or variant.members is None else variant.members(model)
+
+
+def check_estimator(spec: EstimatorSpec, target: TargetName) -> None:
+    """Raise InvalidRequest for an estimator that cannot learn a target, or a parameter without a meaning for it."""
+    kind = ESTIMATORS[spec.name]
+    if target not in kind.variants:
+        able = ", ".join(repr(name) for name, other in ESTIMATORS.items() if target in other.variants)
+        raise InvalidRequest.at("/estimator", f"{spec.name!r} is not for target {target!r}; use one of {able}")
+    ignored = kind.variants[target].ignored
+    wrong = [
+        FieldError(f"/estimator/params/{each.name}", f"has no meaning for target {target!r}; leave it out")
+        for each in kind.parameters
+        if each.name in ignored and spec.params[each.name] != each.default
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
 
 
 def check_accepts_sparse(spec: EstimatorSpec) -> None:
@@ -227,14 +275,12 @@ def estimator(
     prepare: Callable[[Features], Features] | None = None,
     sparse: bool = True,
     takes_missing: bool = False,
-    model_type: type | None = None,
-    fast_predictor: Callable[[Any], Predict] | None = None,
-    members: Callable[[Any], Committee | None] | None = None,
-    why_reduced: Callable[[Parameters, TrainingShape], str | None] | None = None,
+    target: TargetName = "class",
+    **of_variant: Any,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under `name`, and add the parameter `scale` with this default.
 
-    `prepare` converts unscaled features to numbers that the estimator can handle.
+    `prepare` converts unscaled features to numbers that the estimator can handle; `of_variant` are fields of `Variant`.
     """
     scale_parameter = Parameter(
         "scale",
@@ -243,6 +289,15 @@ def estimator(
         "Standardise every feature inside the model, by mean and standard deviation of the labelled rows.",
     )
 
+    kind = EstimatorKind(name, summary, source, (*parameters, scale_parameter), sparse, takes_missing, prepare=prepare)
+    ESTIMATORS[name] = kind
+    return variant(name, target, **of_variant)
+
+
+def variant(name: str, target: TargetName, **of_variant: Any) -> Callable[[Factory], Factory]:
+    """Register a factory with which the estimator `name` learns a target; `of_variant` are fields of `Variant`."""
+    prepare = ESTIMATORS[name].prepare
+
     def register(factory: Factory) -> Factory:
         def build(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
             model = factory(params, random_state, shape)
@@ -250,19 +305,7 @@ def estimator(
                 return make_pipeline(Standardizer(), model)
             return make_pipeline(FunctionTransformer(prepare), model) if prepare else model
 
-        ESTIMATORS[name] = EstimatorKind(
-            name,
-            summary,
-            source,
-            (*parameters, scale_parameter),
-            build,
-            sparse,
-            takes_missing,
-            model_type,
-            fast_predictor,
-            members,
-            why_reduced,
-        )
+        ESTIMATORS[name].variants[target] = Variant(build, **of_variant)
         return factory
 
     return register
@@ -328,15 +371,21 @@ def tree_seconds(params: Parameters, shape: TrainingShape) -> float:
 def why_linear_alone(params: Parameters, shape: TrainingShape) -> str | None:
     """Return why `auto` has no trees, None if it has."""
     alone = "scaled logistic_regression alone" if params["scale"] else "logistic_regression alone"
+    why = why_trees_missing(params, shape)
+    return why and f"{alone}: {why}"
+
+
+def why_trees_missing(params: Parameters, shape: TrainingShape) -> str | None:
+    """Return why trees would be too many or too slow, None if they are not."""
     if shape.sparse:
-        return f"{alone}: the pool is sparse"
+        return "the pool is sparse"
     if tree_leaves(params, shape) < shape.classes:
-        return f"{alone}: {shape.classes:,} classes are too many for trees"
+        return f"{shape.classes:,} classes are too many for trees"
     seconds = tree_seconds(params, shape)
     limit = cast(float, params["pass_seconds"])
     if seconds > limit:
         return (
-            f"{alone}: {params['n_estimators']} trees would take about {seconds:.2g} s of one core to score "
+            f"{params['n_estimators']} trees would take about {seconds:.2g} s of one core to score "
             f"{shape.pool_rows:,} samples, more than pass_seconds = {limit:g}"
         )
     return None
@@ -416,9 +465,9 @@ FOREST = (
 )
 
 
-def forest_arguments(params: Parameters) -> dict[str, Any]:
+def forest_arguments(params: Parameters, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the declared parameters of a forest under scikit-learn's names and values."""
-    arguments: dict[str, Any] = {parameter.name: params[parameter.name] for parameter in FOREST}
+    arguments: dict[str, Any] = {each.name: params[each.name] for each in FOREST if each.name not in without}
     if arguments["max_features"] == "all":
         arguments["max_features"] = None
     return arguments
@@ -490,19 +539,25 @@ def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> 
 )
 def hist_gradient_boosting(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return histogram-based gradient boosting, without early stopping, which would cost labels for validation."""
-    # A model that cannot split predicts the same for every row, and ranks nothing: 33 % instead of 65 % accuracy with
-    # six labelled rows of the iris data.
-    min_samples_leaf = min(cast(int, params["min_samples_leaf"]), shape.rows // 2)
     return HistGradientBoostingClassifier(
         max_iter=params["max_iter"],
         learning_rate=params["learning_rate"],
         max_leaf_nodes=params["max_leaf_nodes"],
-        min_samples_leaf=min_samples_leaf,
+        min_samples_leaf=leaf_rows(params, shape),
         l2_regularization=params["l2_regularization"],
         class_weight=params["class_weight"],
         early_stopping=False,
         random_state=random_state,
     )
+
+
+def leaf_rows(params: Parameters, shape: TrainingShape) -> int:
+    """Return the smallest number of rows in a leaf of hist_gradient_boosting, at most half of all rows.
+
+    A model that cannot split predicts the same for every row, and ranks nothing: 33 % instead of 65 % accuracy with six
+    labelled rows of the iris data.
+    """
+    return min(cast(int, params["min_samples_leaf"]), shape.rows // 2)
 
 
 @estimator(
@@ -541,11 +596,13 @@ def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> 
 )
 def k_neighbors(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a nearest-neighbours classifier, which is deterministic."""
-    return KNeighborsClassifier(
-        n_neighbors=min(cast(int, params["n_neighbors"]), shape.rows),
-        weights=params["weights"],
-        metric=params["metric"],
-    )
+    return KNeighborsClassifier(**neighbour_arguments(params, shape))
+
+
+def neighbour_arguments(params: Parameters, shape: TrainingShape) -> dict[str, Any]:
+    """Return the declared parameters of nearest neighbours under scikit-learn's names and values."""
+    n_neighbors = min(cast(int, params["n_neighbors"]), shape.rows)
+    return {"n_neighbors": n_neighbors, "weights": params["weights"], "metric": params["metric"]}
 
 
 SVC_STEPS = 100_000

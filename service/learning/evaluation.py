@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.compute.deadline import check_deadline
-from service.domain.project import EstimatorSpec
+from service.domain.project import EstimatorSpec, TargetName
 from service.learning.estimators import fit
 from service.learning.folds import fit_folds
 from service.learning.missing_values import Medians
-from service.learning.models import predict_probabilities
+from service.learning.models import Regressor, predict_numbers, predict_probabilities
 from service.learning.pool import Features
 
 Numbers = NDArray[np.float64]
@@ -24,6 +24,8 @@ Codes = NDArray[np.integer[Any]]
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
+
+NUMBER: TargetName = "number"
 
 RESAMPLES = 1_000
 
@@ -64,6 +66,51 @@ def out_of_fold_probabilities(
         probabilities[held_out[finite]] = 0.0
         probabilities[np.ix_(held_out[finite], model.classes_)] = of_fold[finite]
     return probabilities
+
+
+def out_of_fold_numbers(
+    spec: EstimatorSpec,
+    X: Features,
+    y: Numbers,
+    random_state: int,
+    wanted: NDArray[np.bool_],
+    pool_rows: int = 0,
+    medians: Medians | None = None,
+) -> Numbers:
+    """Return the out-of-fold predictions (n,) of numbers `y` for the wanted rows of (n, d); others are NaN.
+
+    Where no model can be fitted, or it overflows, the mean of all numbers is the prediction.
+    """
+    predictions = np.full(len(y), np.nan)
+    predictions[wanted] = y.mean()
+    fit_model = partial(fit, spec, random_state=random_state, pool_rows=pool_rows, medians=medians, target=NUMBER)
+    folds = np.zeros(len(y), np.int64)
+    for held_out, model in fit_folds(fit_model, X, folds, random_state, np.arange(len(y)), y, wanted):
+        of_fold = predict_numbers(cast(Regressor, model), X[held_out])
+        finite = np.isfinite(of_fold)
+        predictions[held_out[finite]] = of_fold[finite]
+    return predictions
+
+
+def root_mean_square(errors: Numbers) -> Callable[[NDArray[np.intp]], Numbers]:
+    """Return the root of the mean squared error in a resample, as a statistic for `bootstrap_interval`."""
+    squares = np.square(errors)
+    return lambda rows: np.sqrt(squares[rows].mean(axis=1))
+
+
+def r_squared(true: Numbers, predicted: Numbers) -> Callable[[NDArray[np.intp]], Numbers]:
+    """Return the share of the variance that is predicted in a resample, as a statistic for `bootstrap_interval`.
+
+    It is 0 where all numbers are the same.
+    """
+    squares = np.square(true - predicted)
+
+    def statistic(rows: NDArray[np.intp]) -> Numbers:
+        error, spread = squares[rows].mean(axis=1), true[rows].var(axis=1)
+        shares = np.divide(error, spread, out=np.ones_like(error), where=spread > 0)
+        return np.asarray(1.0 - shares)
+
+    return statistic
 
 
 def wilson_interval(n_right: float, n: float) -> Estimate:

@@ -28,7 +28,7 @@ def fit_folds(
     codes: Codes,
     random_state: int,
     rows: NDArray[np.intp],
-    labels: Codes,
+    labels: NDArray[Any],
     wanted: NDArray[np.bool_] | None = None,
 ) -> Iterator[tuple[NDArray[np.intp], Classifier]]:
     """Yield the wanted rows of each fold of (n, d), by default all, and a model fitted to the training rows of others.

@@ -30,6 +30,13 @@ class Classifier(Protocol):
         """
 
 
+class Regressor(Protocol):
+    """A trained model of numbers."""
+
+    def predict(self, X: Any, /) -> NDArray[Any]:
+        """Return the numbers (n,) predicted for rows (n, d)."""
+
+
 @runtime_checkable
 class Committee(Protocol):
     """Several models of the same classes."""
@@ -48,6 +55,41 @@ class Committee(Protocol):
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:
         """Return the probabilities (m, n, c) of rows (n, d)."""
+
+
+@runtime_checkable
+class NumberCommittee(Protocol):
+    """Several models of the same numbers."""
+
+    @property
+    def n_members(self) -> int:
+        """The number of models."""
+
+    @property
+    def identity(self) -> Hashable:
+        """A key that distinguishes the committees of one model."""
+
+    def member_predictions(self, X: Features) -> NDArray[np.float64]:
+        """Return the predictions (m, n) of rows (n, d)."""
+
+
+def is_regressor(model: Any) -> bool:
+    """Return whether a model predicts numbers."""
+    return not hasattr(model, "predict_proba") and hasattr(model, "predict")
+
+
+def predict_numbers(model: Regressor, X: Features) -> NDArray[np.float64]:
+    """Return the numbers (n,) predicted for rows (n, d); not finite, and without a warning, where features overflow."""
+    use_one_thread()
+    with np.errstate(all="ignore"):
+        return np.asarray(model.predict(X), dtype=np.float64)
+
+
+def predict_outputs(model: Any, X: Features) -> NDArray[np.float64]:
+    """Return the probabilities (n, c) of a classifier, or the predictions (n, 1) of a regressor."""
+    if is_regressor(model):
+        return predict_numbers(model, X)[:, np.newaxis]
+    return predict_probabilities(model, X)
 
 
 def predict_probabilities(model: Classifier, X: Features) -> NDArray[np.float64]:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads, use_one_thread
-from service.domain.project import TestScore
+from service.domain.project import NumberScore, TestScore
 from service.learning.estimators import fast_predictor
-from service.learning.models import Classifier, Committee, predict_probabilities
+from service.learning.models import (
+    Classifier,
+    Committee,
+    NumberCommittee,
+    Regressor,
+    is_regressor,
+    predict_numbers,
+    predict_outputs,
+    predict_probabilities,
+)
 from service.learning.pool import Chunk, Features, Pool
 
 Probabilities = NDArray[np.floating[Any]]
@@ -57,8 +67,8 @@ class NoScoreCache:
         return SegmentScores.unknown(n_rows, n_chunks)
 
 
-Predictor = Classifier | Committee
-"""The source of the probabilities that scorers take."""
+Predictor = Classifier | Committee | Regressor | NumberCommittee
+"""The source of the probabilities, or of the predicted numbers, that scorers take."""
 
 KeepScores = Callable[[Chunk, Scores], None]
 """Stores the scores of a chunk; called from any thread."""
@@ -94,12 +104,13 @@ def score_pool(
 ) -> list[Scores]:
     """Return the scores (n,) of each segment's rows, which are valid in the chunks that contain a `wanted` row.
 
-    The scorer takes the probabilities (n, c) of a model, or (m, n, c) of a committee's members. Chunks are computed as
+    The scorer takes the probabilities (n, c) of a model, or (m, n, c) of a committee's members; of numbers it takes the
+    predictions (n, 1) or (m, n). Chunks are computed as
     a whole, and their edges depend only on the pool and the number of probabilities, so a row's score never depends on
     which other rows are wanted. Only a few chunks are held in memory besides the scores.
     """
     n_outputs = outputs_of(model)
-    scoring = scorer, model.identity if isinstance(model, Committee) else None
+    scoring = scorer, model.identity if isinstance(model, Committee | NumberCommittee) else None
     known = [
         (score_cache or NoScoreCache()).segment_scores(scoring, number, len(segment), pool.n_chunks(number, n_outputs))
         for number, segment in enumerate(pool.segments)
@@ -130,7 +141,11 @@ def score_pool(
 
 def outputs_of(model: Predictor) -> int:
     """Return the numbers held in memory per row; committee scorers make a few copies of their input."""
-    return 4 * len(model.classes_) * model.n_members if isinstance(model, Committee) else len(model.classes_)
+    if isinstance(model, NumberCommittee):
+        return 4 * model.n_members
+    if isinstance(model, Committee):
+        return 4 * len(model.classes_) * model.n_members
+    return 1 if is_regressor(model) else len(cast(Classifier, model).classes_)
 
 
 def score_rows(probabilities: Callable[[Features], Probabilities], scorer: Scorer, X: Features) -> Scores:
@@ -143,25 +158,45 @@ def score_rows(probabilities: Callable[[Features], Probabilities], scorer: Score
 def predictor_for(model: Predictor, pool: Pool) -> Callable[[Features], Probabilities]:
     """Return the fastest function from rows of the pool (n, d) to a model's probabilities (n, c).
 
-    It equals `predict_probabilities` up to rounding in the rows' dtype, near whose limits it may overflow first. For a
-    committee it returns (m, n, c).
+    It equals `predict_outputs` up to rounding in the rows' dtype, near whose limits it may overflow first. For a
+    committee it returns (m, n, c), or (m, n) if that predicts numbers.
     """
     use_one_thread()
-    if isinstance(model, Committee):
+    if isinstance(model, Committee | NumberCommittee):
         return member_predictor_for(model)
     fast = None if pool.is_sparse else fast_predictor(model)
-    return fast or (lambda X: predict_probabilities(model, X))
+    return fast or (lambda X: predict_outputs(model, X))
 
 
-def member_predictor_for(committee: Committee) -> Callable[[Features], Probabilities]:
-    """Return the function from rows (n, d) to the probabilities (m, n, c) of a committee's members."""
+def member_predictor_for(committee: Committee | NumberCommittee) -> Callable[[Features], Probabilities]:
+    """Return the function from rows (n, d) to the probabilities (m, n, c), or numbers (m, n), of a committee."""
 
     def predict(X: Features) -> Probabilities:
         use_one_thread()
         with np.errstate(all="ignore"):
+            if isinstance(committee, NumberCommittee):
+                return committee.member_predictions(X)
             return committee.member_probabilities(X)
 
     return predict
+
+
+def evaluate_numbers(model: Regressor, X_test: Pool, y_test: NDArray[np.float64]) -> NumberScore | None:
+    """Return the test score of a model of numbers on n >= 1 rows, None if a prediction is not finite.
+
+    R2 is 0 where all labels are the same and not predicted exactly.
+    """
+    squares, distance = 0.0, 0.0
+    for chunk in X_test.chunks(1):
+        errors = predict_numbers(model, X_test.read(chunk)) - y_test[chunk.rows]
+        squares += float(np.square(errors).sum())
+        distance += float(np.abs(errors).sum())
+    if not np.isfinite(squares):
+        return None
+    spread = float(np.square(y_test - y_test.mean()).sum())
+    n = len(X_test)
+    r2 = 1.0 - squares / spread if spread > 0 else float(squares == 0)
+    return NumberScore(rmse=math.sqrt(squares / n), mae=distance / n, r2=r2)
 
 
 def evaluate(model: Classifier, X_test: Pool, y_test_codes: NDArray[np.integer[Any]], n_classes: int) -> TestScore:

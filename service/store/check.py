@@ -160,8 +160,8 @@ def check_texts(project: Project, file_of: Callable[[Segment], str], texts: Pool
 
 def check_codes(project: Project, n_rows: int, codes: Any) -> None:
     """Raise StoreDamaged unless each row of the held-out set has one of the project's classes."""
-    if len(codes) != n_rows or not ((codes >= 0) & (codes < len(project.classes))).all():
-        raise StoreDamaged("does not hold one of the classes for each row of the held-out set")
+    if len(codes) != n_rows or not ((codes >= 0) & (codes < project.n_codes)).all():
+        raise StoreDamaged("does not hold one of the labels for each row of the held-out set")
 
 
 def check_leases(directory: Path, project: Project) -> None:

@@ -24,11 +24,11 @@ from service.domain.project import (
     ModelRef,
     Project,
     Segment,
-    TestScore,
 )
+from service.domain.targets import TARGETS, Target
 from service.errors import UnknownSchema
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 OLDEST_SCHEMA = 1
 """The schema of the first version of the service."""
@@ -53,6 +53,9 @@ OF_SCHEMA_4: dict[str, Any] = {
     "missing_values": "refuse",
     "calibration": "none",
 }
+"""Keys that states of earlier schemas lack."""
+
+OF_SCHEMA_5: dict[str, Any] = {"target": "class", "table": None}
 """Keys that states of earlier schemas lack."""
 
 OF_MODELS_OF_SCHEMA_4: dict[str, Any] = {
@@ -117,6 +120,8 @@ def to_record(project: Project) -> dict[str, Any]:
         "has_urls": project.has_urls,
         "missing_values": project.missing_values,
         "calibration": project.calibration_method,
+        "target": project.target,
+        "table": None if votes.table is None else votes.table.to_plain(),
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -125,6 +130,8 @@ def to_record(project: Project) -> dict[str, Any]:
 def from_record(record: dict[str, Any]) -> Project:
     """Return the project of a record. Raises UnknownSchema for a record of a later version of the service."""
     record = upgraded(record)
+    target = TARGETS[record["target"]]
+    table = target.read_table(record.pop("table"))
     return Project(
         **to_fields(
             {
@@ -132,8 +139,8 @@ def from_record(record: dict[str, Any]) -> Project:
                 "estimator": to_spec(record["estimator"]),
                 "segments": tuple(Segment(*segment) for segment in record["segments"]),
                 "held_out": None if record["held_out"] is None else HeldOut(*record["held_out"]),
-                "votes": Votes(*record["votes"]),
-                "model": None if record["model"] is None else to_model(record["model"]),
+                "votes": Votes(*record["votes"], table=table),
+                "model": None if record["model"] is None else to_model(record["model"], target),
                 "checksums": {name: Checksum(*sums) for name, sums in record["checksums"].items()},
                 "history": None if record["history"] is None else EventLog(*record["history"]),
                 "changed_since_fit": record["changed_since_fit"],
@@ -145,7 +152,7 @@ def from_record(record: dict[str, Any]) -> Project:
                 "calibration": record["calibration"],
                 "feature_names": record["feature_names"],
                 "columns": record["columns"] and Columns(**record["columns"]),
-                **{key: record[key] for key in ("text", "has_texts", "has_urls")},
+                **{key: record[key] for key in ("text", "has_texts", "has_urls", "target")},
             }
         )
     )
@@ -174,7 +181,7 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         # Which of them were labelled before is unknown, so the next fit is not measured on any.
         relabeled = np.empty(0, np.int64) if changed is None else changed
         record = {**record, "relabeled_since_fit": relabeled, "learning_curve": from_curve(LearningCurve())}
-    return record
+    return record if written >= 5 else {**OF_SCHEMA_5, **record}
 
 
 def to_fields(plain: dict[str, Any]) -> dict[str, Any]:
@@ -206,9 +213,7 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "random_state": model.random_state,
         "labels_revision": model.labels_revision,
         "held_out": model.held_out,
-        "test_score": None
-        if score is None
-        else (score.accuracy, score.balanced_accuracy, score.f1_macro, score.log_loss),
+        "test_score": None if score is None else astuple(score),
         "consensus": model.consensus_method,
         "crowd": model.consensus and from_consensus(model.consensus),
         "reason": model.reason,
@@ -224,15 +229,15 @@ def from_consensus(consensus: Consensus) -> dict[str, Any]:
     return {KEY_OF_FIELD.get(field.name, field.name): getattr(consensus, field.name) for field in fields(Consensus)}
 
 
-def to_model(plain: dict[str, Any]) -> ModelRef:
-    """Return the model reference of `from_model`."""
+def to_model(plain: dict[str, Any], target: Target) -> ModelRef:
+    """Return the model reference of `from_model` in a project of a target."""
     score = plain["test_score"]
     return ModelRef(
         **to_fields(
             {
                 **plain,
                 "estimator": to_spec(plain["estimator"]),
-                "test_score": None if score is None else TestScore(*score),
+                "test_score": None if score is None else target.score_type(*score),
                 "notes": tuple(plain["notes"]),
                 "calibration": plain["calibration"],
                 "calibrated_by": plain["calibrated_by"] and Calibration(*plain["calibrated_by"]),

@@ -5,7 +5,14 @@ from pkgutil import iter_modules
 
 from service.strategies.engine.exploration import AUTO_FROM, AUTO_SHARE, next_in_random_order
 from service.strategies.engine.question import Question
-from service.strategies.engine.registry import STRATEGIES, Need, Strategy, resolve_strategy, sort_strategies
+from service.strategies.engine.registry import (
+    STRATEGIES,
+    Need,
+    Strategy,
+    check_target,
+    resolve_strategy,
+    sort_strategies,
+)
 from service.strategies.engine.selection import Selection, select
 
 for module in iter_modules(__path__):
@@ -21,6 +28,7 @@ __all__ = [
     "Question",
     "Selection",
     "Strategy",
+    "check_target",
     "next_in_random_order",
     "resolve_strategy",
     "select",

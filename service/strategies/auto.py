@@ -20,6 +20,8 @@ def auto(question: Question, batch_size: int) -> Choice:
     """Choose `uherding` where possible, whose kernel narrows as labels are added; `power` or `margin` otherwise."""
     if question.model is None:
         return choose_without_model(question)
+    if question.target == "number":
+        return Choice("max_herding", "the rows that best represent the others")
     if not question.has_features:
         return choose_without_features(batch_size)
     if batch_size <= LARGEST_HERD:

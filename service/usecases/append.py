@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
-from service.domain.project import Project, Segment, encode_labels, extend_classes
+from service.domain.project import Project, Segment
 from service.domain.sample_ids import PoolIds, SampleId, SampleIds, type_of_ids
+from service.domain.targets import target_of
 from service.domain.text_column import TextColumn
 from service.errors import InvalidRequest
 from service.learning.pool import Rows, common_dtype, concatenate_rows, count_cells
@@ -34,9 +35,8 @@ from service.usecases.known_samples import (
 from service.usecases.run_once import PriorOutcome, run_once
 from service.usecases.texts import Samples, TextUpload, stage_column, stage_features
 from service.usecases.uploads import (
+    admit_labels,
     check_lengths,
-    first_entry,
-    refuse_missing_spellings,
     refuse_missing_values,
     refuse_other_kind,
     target_files,
@@ -273,9 +273,8 @@ def with_new_labels(project: Project, request: AppendRequest, places: Arrivals) 
     if request.y is None:
         return project
     y = request.y if places.is_new.all() else request.y.only(places.is_new)
-    refuse_missing_spellings("y", y, project.classes, missing_is_class=request.missing_is_class)
-    project = extend_classes(project, y.values, first_entry("y", y))
-    codes = encode_labels(project, y)
+    project = admit_labels(project, "y", y, missing_is_class=request.missing_is_class)
+    codes = target_of(project).encode(project, y)
     rows = np.flatnonzero(codes >= 0)
     new = Votes.anonymous(places.index[rows], codes[rows], project.next_moment())
     return project.with_votes(project.votes.merge(new))

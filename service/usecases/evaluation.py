@@ -20,6 +20,8 @@ from service.learning.evaluation import (
     bootstrap_interval,
     f1_macro,
     prediction_powered_accuracy,
+    r_squared,
+    root_mean_square,
     wilson_interval,
 )
 from service.learning.scoring import score_pool
@@ -28,7 +30,7 @@ from service.store.score_cache import ProjectScoreCache
 from service.strategies.uncertainty import least_confidence
 from service.usecases.lure import NO_MODEL, Lure, count_draws, estimate_lure, too_few
 from service.usecases.training import read_with_model
-from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
+from service.usecases.uniform_sample import MIN_ROWS, predict_numbers_out_of_fold, predict_out_of_fold, uniform_rows
 
 METHOD = "uniform sample, out of fold"
 MEASURED_ON = (
@@ -38,6 +40,12 @@ MEASURED_ON = (
 BIAS = (
     "Slightly too low: the model that serves learns from all labelled samples. "
     "A score on the actively chosen samples would be far too low."
+)
+
+OF_CLASSES = "LURE estimates the accuracy of classes, and the labels of this project are numbers."
+BIAS_OF_ERRORS = (
+    "The errors are slightly too high: the model that serves learns from all labelled samples. Those on the actively "
+    "chosen samples would be far too high."
 )
 
 
@@ -56,6 +64,9 @@ class Evaluation:
     balanced_accuracy: Estimate | None = None
     f1_macro: Estimate | None = None
     log_loss: Estimate | None = None
+    rmse: Estimate | None = None
+    mae: Estimate | None = None
+    r2: Estimate | None = None
     lure: Lure | None = None
 
 
@@ -84,6 +95,8 @@ def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
     rows, model, labels = uniform_rows(project), project.model, project.labels
     if model is None:
         return no_evaluation(rows, None, NO_MODEL, Lure(0, project.n_samples, reason=NO_MODEL))
+    if project.target == "number":
+        return evaluate_numbers(snapshot, rows, model.version)
     draws = store.draws(project.project_id)
     n_drawn, is_uniform = count_draws(project, draws), np.zeros(len(labels.labeled), np.bool_)
     is_uniform[look_up(labels.labeled, rows)[0]] = len(rows) >= MIN_ROWS
@@ -94,12 +107,16 @@ def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
         lure = estimate_lure(project, draws, true != P.argmax(axis=1))
         true, P = true[is_uniform], P[is_uniform]
     if len(rows) < MIN_ROWS:
-        reason = (
-            f"{len(rows)} samples of the random order are labelled, and {MIN_ROWS} are needed: "
-            'POST /query with "purpose": "evaluation" asks for the next ones.'
-        )
-        return no_evaluation(rows, model.version, reason, lure)
+        return no_evaluation(rows, model.version, why_few(rows), lure)
     return replace(estimate_quality(store, snapshot, model, true, P), lure=lure)
+
+
+def why_few(rows: NDArray[np.int64]) -> str:
+    """Return why uniform rows (n,) are too few for an estimate."""
+    return (
+        f"{len(rows)} samples of the random order are labelled, and {MIN_ROWS} are needed: "
+        'POST /query with "purpose": "evaluation" asks for the next ones.'
+    )
 
 
 def no_evaluation(rows: NDArray[np.int64], version: int | None, reason: str, lure: Lure) -> Evaluation:
@@ -137,6 +154,30 @@ def estimate_quality(
         balanced_accuracy=bootstrap_interval(balanced_accuracy(true, predicted, n_classes), n, rng),
         f1_macro=bootstrap_interval(f1_macro(true, predicted, n_classes), n, rng),
         log_loss=bootstrap_interval(lambda resample: loss[resample].mean(axis=1), n, rng),
+    )
+
+
+def evaluate_numbers(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
+    """Return the evaluation of a project's model of numbers from uniform rows (n,), or why there is none."""
+    project, pool = snapshot.project, snapshot.pool
+    if pool is None:
+        raise ValueError("an evaluation needs a snapshot with its pool")
+    lure = Lure(0, project.n_samples, reason=OF_CLASSES)
+    if len(rows) < MIN_ROWS:
+        return no_evaluation(rows, version, why_few(rows), lure)
+    true, predicted = predict_numbers_out_of_fold(project, pool.take(project.labels.labeled), rows, pool.medians)
+    rng = np.random.default_rng([project.random_state, project.labels_revision])
+    return Evaluation(
+        n=len(rows),
+        method=METHOD,
+        measured_on=MEASURED_ON,
+        bias=BIAS_OF_ERRORS,
+        reason=None,
+        model_version=version,
+        rmse=bootstrap_interval(root_mean_square(true - predicted), len(rows), rng),
+        mae=bootstrap_interval(lambda resample: np.abs(true - predicted)[resample].mean(axis=1), len(rows), rng),
+        r2=bootstrap_interval(r_squared(true, predicted), len(rows), rng),
+        lure=lure,
     )
 
 

@@ -14,7 +14,6 @@ from service.domain.labels import EncodedLabels, Label, Votes
 from service.domain.parameters import Parameters
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
-    DEFAULT_CONSENSUS_METHOD,
     ConsensusMethod,
     EstimatorSpec,
     HeldOut,
@@ -22,14 +21,14 @@ from service.domain.project import (
     Project,
     Segment,
     SimilarLabels,
+    TargetName,
     declare_classes,
-    encode_labels,
-    extend_classes,
     now,
 )
 from service.domain.sample_ids import SampleId, SampleIds
+from service.domain.targets import TARGETS, target_of
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
-from service.learning.estimators import check_accepts_sparse, resolve_estimator
+from service.learning.estimators import check_accepts_sparse, check_estimator, resolve_estimator
 from service.learning.pool import Pool, Rows, SparseRows, count_texts
 from service.learning.texts import weights_of
 from service.store import Snapshot, Store, Transaction
@@ -41,9 +40,8 @@ from service.usecases.run_once import run_once
 from service.usecases.texts import Samples, TextUpload, stage_column, stage_features
 from service.usecases.training import StagedModel, check_same_pool, read_to_fit, stage_model
 from service.usecases.uploads import (
+    admit_labels,
     check_lengths,
-    first_entry,
-    refuse_missing_spellings,
     refuse_missing_values,
     refuse_other_kind,
     target_files,
@@ -95,6 +93,7 @@ class FitRequest:
     missing_values: MissingValues | None = None
     calibration_method: CalibrationMethod | None = None
     random_state: int | None = None
+    target: TargetName | None = None
     replace: bool = False
     missing_is_class: bool = False
     in_background: bool = False
@@ -217,7 +216,7 @@ def refuse_existing(store: Store, request: FitRequest, preconditions: Preconditi
 
 def new_project(request: FitRequest, rows: Rows, names: tuple[str, ...] | None = None) -> Project:
     """Return a project that has only a pool, before its first commit."""
-    at = now()
+    at, target = now(), TARGETS[target_of_labels(request)]
     return Project(
         project_id=request.project_id,
         pool_id=uuid.uuid4().hex,
@@ -235,21 +234,32 @@ def new_project(request: FitRequest, rows: Rows, names: tuple[str, ...] | None =
         classes=(),
         classes_declared=False,
         annotators=(),
-        votes=Votes.empty(),
+        votes=replace(Votes.empty(), table=target.new_table()),
         labels_revision=0,
         model=None,
         last_model=0,
         last_file=0,
         created_at=at,
         updated_at=at,
-        consensus_method=DEFAULT_CONSENSUS_METHOD,
+        consensus_method=target.consensus_methods[0],
         fit_asked=None,
         fit_error=None,
+        target=target.name,
     )
+
+
+def target_of_labels(request: FitRequest) -> TargetName:
+    """Return the target of a new project: numbers that are not whole cannot be classes."""
+    if request.target is not None:
+        return request.target
+    given = (request.y, None if request.held_out is None else request.held_out.y)
+    numbers = [labels.values for labels in given if labels is not None and isinstance(labels.values, np.ndarray)]
+    return "number" if any((values != np.floor(values)).any() for values in numbers) else "class"
 
 
 def with_changes(project: Project, request: FitRequest) -> Project:
     """Return the project with the settings and classes of the request."""
+    refuse_unfit_settings(project, request)
     if request.missing_values == "refuse" and project.allows_missing:
         problem = "must be 'allow': the pool may have missing values already; 'replace': true with X makes a new one"
         raise InvalidRequest.at("/missing_values", problem)
@@ -273,18 +283,38 @@ def with_changes(project: Project, request: FitRequest) -> Project:
     held_out_labels = None if request.held_out is None else request.held_out.y
     for field, labels in (("y", request.y), ("y_test", held_out_labels)):
         if labels is not None:
-            refuse_missing_spellings(field, labels, project.classes, missing_is_class=request.missing_is_class)
-            project = extend_classes(project, labels.values, first_entry(field, labels))
+            project = admit_labels(project, field, labels, missing_is_class=request.missing_is_class)
     return project
+
+
+def refuse_unfit_settings(project: Project, request: FitRequest) -> None:
+    """Raise InvalidRequest for settings that the target of the project does not have."""
+    target = target_of(project)
+    if request.target not in (None, target.name):
+        problem = f"is {target.name!r} in this project and stays so; 'replace': true with X makes it anew"
+        raise InvalidRequest.at("/target", problem)
+    if request.classes is not None and target.name == "number":
+        raise InvalidRequest.at("/classes", "must be left out: the labels of this project are numbers, not classes")
+    chosen = {
+        "consensus": (request.consensus_method, target.consensus_methods),
+        "calibration": (request.calibration_method, target.calibration_methods),
+    }
+    for field, (method, known) in chosen.items():
+        if method is not None and method not in known:
+            able = " or ".join(map(repr, known))
+            problem = f"{method!r} is not for a project of {target.what}, which takes {able}"
+            raise InvalidRequest.at(f"/{field}", problem)
+    if request.estimator is not None:
+        check_estimator(request.estimator, target.name)
 
 
 def with_initial_labels(project: Project, y: EncodedLabels | None) -> Project:
     """Return the project with the anonymous labels that came with its pool."""
     if y is None:
         return project
-    codes = encode_labels(project, y)
+    codes = target_of(project).encode(project, y)
     index = np.flatnonzero(codes >= 0)
-    return project.with_votes(Votes.anonymous(index, codes[index], project.created_at))
+    return project.with_votes(project.votes.merge(Votes.anonymous(index, codes[index], project.created_at)))
 
 
 def fit_staged(
@@ -306,7 +336,7 @@ def with_held_out(snapshot: Snapshot, held_out: HeldOutRows) -> Snapshot:
     if len(held_out.y.codes) != X.n_rows:
         raise InvalidRequest.at("/y_test", f"has {len(held_out.y.codes)} entries, but X_test has {X.n_rows} rows")
     X_test = Pool.of(X.open()).weighted(snapshot.pool.weights if snapshot.pool else None)
-    return replace(snapshot, X_test=X_test, y_test=encode_labels(project, held_out.y))
+    return replace(snapshot, X_test=X_test, y_test=target_of(project).encode(project, held_out.y))
 
 
 def commit_fit(
@@ -320,7 +350,7 @@ def commit_fit(
 ) -> Project:
     """Commit the project with its new files, including the held-out set and the model."""
     if held_out is not None:
-        codes = encode_labels(project, held_out.y)
+        codes = target_of(project).encode(project, held_out.y)
         stored = HeldOut(project.last_file + 1, len(codes), held_out.X.is_sparse)
         project = replace(project, held_out=stored, last_file=stored.number)
         files |= target_files(rows_files(stored), held_out.X) | {held_out_labels_file(stored): staging.dump(codes)}

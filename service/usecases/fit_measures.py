@@ -59,7 +59,7 @@ def compare_with_before(
 ) -> tuple[int, int, float | None]:
     """Return the number of new labels, about how many of them the model before was right, and the models' kappa."""
     before, pool = snapshot.model, snapshot.pool
-    if before is None or pool is None:
+    if before is None or pool is None or snapshot.project.target == "number":
         return 0, 0, None
     is_new = contains(snapshot.project.new_since_fit, labels.labeled)
     predicted = predict_codes(before, X[np.flatnonzero(is_new)])
@@ -82,6 +82,8 @@ def cheap_estimate(
     project: Project, X: Features, labels: SampleLabels, medians: Medians | None = None
 ) -> tuple[float, float, float] | None:
     """Return the accuracy of GET /evaluation with its interval, None if it would delay the fit or not change much."""
+    if project.target == "number":
+        return None
     if project.estimator.name not in ESTIMATED_MODELS or X.size * len(project.classes) > ESTIMATED_CELLS:
         return None
     points = project.learning_curve.points

@@ -16,6 +16,7 @@ from service.domain.labels import (
     ANNOTATOR_BITS,
     ANONYMOUS,
     SKIP,
+    EncodedLabels,
     Label,
     Votes,
     cast_votes,
@@ -24,8 +25,9 @@ from service.domain.labels import (
     vote_key,
 )
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
-from service.domain.project import Project, extend_classes, quote_label
+from service.domain.project import Project, quote_label
 from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
+from service.domain.targets import target_of
 from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
 from service.store import Part, Snapshot, Store
 from service.usecases.leases import drop_ended_leases
@@ -306,9 +308,12 @@ def with_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, i
             firsts.setdefault(record.label, position)
     positions = list(firsts.values())
     confirmed = {record.label for _, _, record in answers if record.new_class and record.label is not None}
-    refuse_missing_labels(project, {label: at for label, at in firsts.items() if label not in confirmed})
-    project = extend_classes(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label", confirmed)
-    class_code = {label: code for code, label in enumerate(project.classes)}
+    target = target_of(project)
+    if target.name == "class":
+        refuse_missing_labels(project, {label: at for label, at in firsts.items() if label not in confirmed})
+    project = target.admit(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label", confirmed)
+    codes = target.encode(project, EncodedLabels(tuple(firsts), np.arange(len(firsts), dtype=np.int32)))
+    code_of = dict(zip(firsts, codes.tolist(), strict=True))
     annotator_code = {name: code for code, name in enumerate(project.annotators)}
     for position, _, record in answers:
         if (
@@ -322,7 +327,7 @@ def with_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, i
     rows = (
         (
             index,
-            SKIP if record.label is None else class_code[record.label],
+            SKIP if record.label is None else code_of[record.label],
             ANONYMOUS if record.annotator is None else annotator_code[record.annotator],
             (record.query_id or "").encode(),
         )
@@ -338,7 +343,12 @@ def with_only_labels(project: Project, answers: Sequence[Answer]) -> tuple[Proje
     kept = np.isin(votes.key, keys_of(project, answers))
     changed, n_changed = with_labels(replace(project, votes=votes.take(kept)), answers)
     # Compared with all votes at once: without the others alone, the project might lose its model.
-    only = replace(project, classes=changed.classes, annotators=changed.annotators).with_votes(changed.votes)
+    only = replace(
+        project,
+        classes=changed.classes,
+        annotators=changed.annotators,
+        votes=replace(votes, table=changed.votes.table),
+    ).with_votes(changed.votes)
     return only, n_changed, int(np.count_nonzero(~kept))
 
 

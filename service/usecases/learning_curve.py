@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.learning_curve import LearningCurve
-from service.domain.project import Project, TestScore, format_times
+from service.domain.project import Project, Score, format_times
+from service.domain.targets import target_of
 from service.learning.evaluation import Estimate
 from service.store import Store
 
@@ -27,7 +28,7 @@ class CurvePoint:
     model_version: int
     fitted_at: str
     n_labeled: int
-    test_score: TestScore | None
+    test_score: Score | None
     estimate: Estimate | None
     batch_accuracy: float | None
     questions: Mapping[str, int]
@@ -36,11 +37,11 @@ class CurvePoint:
 def get_learning_curve(store: Store, project_id: str) -> tuple[Project, list[CurvePoint]]:
     """Return a project and its learning curve. Raises ProjectNotFound and the store's errors."""
     project = store.read(project_id).project
-    return project, list(curve_points(project.learning_curve))
+    return project, list(curve_points(project.learning_curve, target_of(project).score_type))
 
 
-def curve_points(curve: LearningCurve) -> Iterator[CurvePoint]:
-    """Yield the points of a curve, oldest first."""
+def curve_points(curve: LearningCurve, score_type: type[Score]) -> Iterator[CurvePoint]:
+    """Yield the points of a curve, oldest first, with scores of this type."""
     columns = curve.points
     rows = zip(
         columns["model_version"].tolist(),
@@ -57,7 +58,7 @@ def curve_points(curve: LearningCurve) -> Iterator[CurvePoint]:
             model_version=version,
             fitted_at=at,
             n_labeled=n_labeled,
-            test_score=None if np.isnan(score[0]) else TestScore(*score),
+            test_score=None if np.isnan(score[0]) else score_type(*score[: len(fields(score_type))]),
             estimate=None if np.isnan(estimate[0]) else Estimate(*estimate),
             batch_accuracy=None if np.isnan(accuracy) else accuracy,
             questions={name: n for name, n in zip(curve.strategies, questions, strict=True) if n},

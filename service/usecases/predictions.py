@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.compute.admission import AdmissionLimit
 from service.compute.threads import n_cores, run_in_threads
+from service.domain.labels import Label
 from service.domain.project import Project
 from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, NoModel
@@ -43,17 +45,35 @@ class PredictionRequest:
 class PredictionBlock:
     """Predictions of k samples in the order of the pool: the class code, its probability, and all of them (k, c).
 
-    The columns of `probabilities` are the project's classes; a class that the model has not seen has probability 0.
+    The columns of `probabilities` are the project's classes; a class that the model has not seen has probability 0. If
+    the target is a number, `numbers` (k,) are predicted instead, NaN where the model gives no finite one.
     """
 
     index: NDArray[np.int64]
     code: NDArray[np.int64]
     confidence: NDArray[np.float64]
     probabilities: NDArray[np.float64]
+    numbers: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of_numbers(cls, index: NDArray[np.int64], numbers: NDArray[np.float64]) -> PredictionBlock:
+        """Return predicted numbers (k,)."""
+        n = len(index)
+        known = np.where(np.isfinite(numbers), numbers, np.nan)
+        return cls(index, np.full(n, NO_CLASS), np.full(n, np.nan), np.empty((n, 0)), known)
+
+    def labels(self, classes: Sequence[Label]) -> list[Label | None]:
+        """Return the predicted labels (k,), None without a finite prediction."""
+        if self.numbers is not None:
+            return [None if math.isnan(number) else number for number in self.numbers.tolist()]
+        names = [*classes, None]
+        return [names[code] for code in self.code.tolist()]
 
     def take(self, rows: NDArray[np.bool_] | slice) -> PredictionBlock:
         """Return some of the predictions."""
-        return PredictionBlock(self.index[rows], self.code[rows], self.confidence[rows], self.probabilities[rows])
+        numbers = None if self.numbers is None else self.numbers[rows]
+        columns = self.index[rows], self.code[rows], self.confidence[rows], self.probabilities[rows]
+        return PredictionBlock(*columns, numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +97,8 @@ def list_predictions(store: Store, request: PredictionRequest, admission: Admiss
     project = snapshot.project
     if snapshot.model is None or project.model is None:
         raise NoModel(project.project_id)
+    if project.target == "number" and request.min_confidence:
+        raise InvalidRequest.at("/query/min_confidence", "is for classes: predicted numbers have no confidence")
     wanted = wanted_samples(project, request)
     blocks = predict_blocks(snapshot, wanted, request.min_confidence, admission)
     first = list(islice(blocks, 1))
@@ -110,13 +132,21 @@ def predict_blocks(
     pool, model, n_classes = snapshot.pool, snapshot.model, len(snapshot.project.classes)
     if pool is None:
         raise ValueError("predictions need a snapshot with its pool")
-    probabilities, classes = predictor_for(model, pool), np.asarray(model.classes_, np.int64)
+    of_numbers = snapshot.project.target == "number"
+    outputs = predictor_for(model, pool)
+    classes = np.empty(0, np.int64) if of_numbers else np.asarray(model.classes_, np.int64)
 
-    def predict(chunk: Chunk) -> PredictionBlock:
+    def predict_numbers(chunk: Chunk) -> PredictionBlock:
+        with np.errstate(all="ignore"):
+            numbers = outputs(pool.read(chunk))[:, 0].astype(np.float64)
+        rows = np.arange(chunk.rows.start, chunk.rows.stop)
+        return PredictionBlock.of_numbers(rows, numbers).take(wanted[chunk.rows])
+
+    def predict_classes(chunk: Chunk) -> PredictionBlock:
         rows = np.arange(chunk.rows.start, chunk.rows.stop)
         spread = np.zeros((len(rows), n_classes))
         with np.errstate(all="ignore"):
-            spread[:, classes] = probabilities(pool.read(chunk))
+            spread[:, classes] = outputs(pool.read(chunk))
         is_finite = np.isfinite(spread).all(axis=1)
         code = np.where(is_finite, spread.argmax(axis=1), NO_CLASS)
         confidence = np.where(is_finite, spread.max(axis=1), np.nan)
@@ -125,6 +155,7 @@ def predict_blocks(
             kept = kept & (confidence >= min_confidence)  # NaN is less than any number
         return PredictionBlock(rows, code, confidence, spread).take(kept)
 
+    predict = predict_numbers if of_numbers else predict_classes
     chunks = (chunk for chunk in pool.chunks(outputs_of(model)) if wanted[chunk.rows].any())
     place: Callable[[], AbstractContextManager[object]] = admission.enter if len(pool) >= HEAVY_SAMPLES else nullcontext
     while some := list(islice(chunks, CHUNKS_AT_ONCE)):

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain, repeat
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +22,19 @@ from service.domain.project import (
     MissingValues,
     ModelRef,
     Project,
+    Score,
     SimilarLabels,
-    TestScore,
+    TargetName,
     format_times,
 )
 from service.domain.sample_ids import SampleId
+from service.domain.targets import decode_labels
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 from service.usecases.append import AppendResult
 
 RECORDS_AT_ONCE = 1_000
 """Number of label records that are built and sent together."""
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +71,11 @@ class ProjectSummary:
     similar_labels: SimilarLabels
     missing_values: MissingValues
     calibration_method: CalibrationMethod
+    target: TargetName
     random_state: int
     model: ModelRef | None
     n_labels_since_fit: int
-    test_score: TestScore | None
+    test_score: Score | None
     created_at: int
     updated_at: int
     fit_is_due: bool
@@ -210,19 +210,14 @@ def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.
         StoredLabel,
         indices,
         repeat(None) if snapshot.ids is None else snapshot.ids.names_at(indices),
-        decode(votes.code, project.classes, SKIP),
+        decode_labels(project, votes.code),
         (votes.code == SKIP).tolist(),
-        decode(votes.annotator, project.annotators, ANONYMOUS),
+        [None if code == ANONYMOUS else project.annotators[code] for code in votes.annotator.tolist()],
         [query.decode() or None for query in votes.query.tolist()],
         format_times(votes.at).tolist(),
-        decode(project.labels.code_of(votes.index), project.classes, SKIP),
+        decode_labels(project, project.labels.code_of(votes.index)),
         [None if math.isnan(share) else share for share in quality.tolist()],
     )
-
-
-def decode(codes: NDArray[np.int32], names: Sequence[T], none: int) -> list[T | None]:
-    """Return the names of codes, None for the code `none`."""
-    return [None if code == none else names[code] for code in codes.tolist()]
 
 
 def quality_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -9,9 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.domain.labels import Label
 from service.domain.leases import NO_HOLDINGS, Holdings, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
+from service.domain.targets import table_of
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit
 from service.learning.external_predictions import ExternalPredictions
@@ -22,7 +26,7 @@ from service.store import Part, Snapshot, Store
 from service.store.cache import Cache
 from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache
-from service.strategies import STRATEGIES, Need, Question
+from service.strategies import STRATEGIES, Need, Question, check_target
 from service.telemetry.metrics import time_selection
 from service.usecases.candidates import (
     OpenRows,
@@ -242,6 +246,7 @@ def build_question(
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("a query needs a snapshot with its pool")
+    check_target(request.strategy, project.target)
     rows = open_rows(project, request, holdings)
     if request.given is not None:
         return build_external_question(project, pool, request, request.given, rows)
@@ -255,9 +260,11 @@ def build_question(
         score_cache=ProjectScoreCache(cache, project),
         backend=backend,
         committee=lambda n_members: committee_of(cache, snapshot, n_members),
-        codes=project.labels.codes,
-        fit_model=lambda X, codes: fit(
-            project.estimator, X, codes, project.random_state, project.n_samples, pool.medians
+        codes=project.labels.codes if project.target == "class" else None,
+        numbers=numbers_of(project),
+        target=project.target,
+        fit_model=lambda X, y: fit(
+            project.estimator, X, y, project.random_state, project.n_samples, pool.medians, project.target
         ),
         model_pool=pool,
         relabel_candidates=candidates,
@@ -265,6 +272,11 @@ def build_question(
         leased=rows.leased,
         pending=rows.pending,
     )
+
+
+def numbers_of(project: Project) -> NDArray[np.float64] | None:
+    """Return the numbers of the labelled samples (l,) if the target of a project is a number, else None."""
+    return table_of(project).values[project.labels.codes] if project.target == "number" else None
 
 
 def build_external_question(
@@ -278,6 +290,9 @@ def build_external_question(
     ]
     if wrong:
         raise InvalidRequest(wrong)
+    if project.target != "class":
+        field = next(iter(given.arrays))
+        raise InvalidRequest.at(f"/{field}", f"is for classes, and the target of this project is {project.target!r}")
     given.check()
     check_needs(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
     return Question(

@@ -36,7 +36,7 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
         check_explainable(request, len(classes))
     question = build_question(request)
     seed = [0 if request.random_state is None else request.random_state]
-    names = Names(classes, () if request.y is None else request.y.values, None)
+    names = Names(classes, () if request.y is None else tuple(request.y.values), None)
     with enter_if_heavy(request, len(question.pool), enter):
         began = time.perf_counter()
         batch = choose_batch(question, request, seed, 0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from service.domain.labels import Label
 from service.domain.project import Project
 from service.domain.sample_ids import SampleId
+from service.domain.targets import decode_labels
 from service.store import Part, Store
 
 Positions = NDArray[np.int64]
@@ -58,7 +59,7 @@ def list_samples(store: Store, project_id: str, limit: int, after: int | None, s
     indices = page.tolist()
     names = [None] * len(indices) if ids is None else ids.names_at(indices)
     statuses = statuses_of(project, page) if status is None else [status] * len(indices)
-    labels = [project.classes[code] if code >= 0 else None for code in project.labels.code_of(page).tolist()]
+    labels = decode_labels(project, project.labels.code_of(page))
     samples = [SampleRecord(*record) for record in zip(indices, names, statuses, labels, strict=True)]
     return SamplePage(project, samples, indices[-1] if len(rows) > limit else None)
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from service.domain.labels import EncodedLabels
 from service.domain.leases import NO_HOLDINGS
 from service.domain.parameters import Parameters
-from service.domain.project import EstimatorSpec, HeldOut, MissingValues, encode_labels, extend_classes
+from service.domain.project import EstimatorSpec, HeldOut, MissingValues
+from service.domain.targets import target_of
 from service.errors import FitFailed
 from service.learning.pool import Pool, Rows, SparseRows, copy_rows
 from service.learning.scoring import THREADS
@@ -117,9 +118,9 @@ def run_simulation_step(data: SimulationData, plan: SimulationPlan, number: int)
 
 
 def point_of(snapshot: Snapshot) -> tuple[int, float | None]:
-    """Return the number of labels and the accuracy of the model, None without one."""
-    score = snapshot.project.test_score
-    return snapshot.project.n_labeled, None if score is None else score.accuracy
+    """Return the number of labels and the main score of the model, None without one."""
+    project, score = snapshot.project, snapshot.project.test_score
+    return project.n_labeled, None if score is None else getattr(score, target_of(project).headline)
 
 
 def first_snapshot(split: Split, plan: SimulationPlan, repeat: int) -> Snapshot:
@@ -137,11 +138,11 @@ def first_snapshot(split: Split, plan: SimulationPlan, repeat: int) -> Snapshot:
     )
     project = with_changes(new_project(request, split.X), request)
     y_test = split.y_test.only(split.y_test.codes >= 0)
-    project = extend_classes(project, y_test.values, first_entry("y_test", y_test))
+    project = target_of(project).admit(project, y_test.values, first_entry("y_test", y_test))
     held_out = HeldOut(1, len(split.X_test), isinstance(split.X_test, SparseRows))
     project = replace(with_initial_labels(project, request.y), held_out=held_out)
     pool = Pool.of(split.X, allows_missing=project.allows_missing)
-    return Snapshot(project, pool, X_test=Pool.of(split.X_test), y_test=encode_labels(project, y_test))
+    return Snapshot(project, pool, X_test=Pool.of(split.X_test), y_test=target_of(project).encode(project, y_test))
 
 
 def seed_of_repeat(plan: SimulationPlan, repeat: int) -> int:

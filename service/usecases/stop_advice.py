@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.domain.project import Project, quote_label
+from service.domain.project import NumberScore, Project, quote_label
 from service.learning.confident_learning import MIN_OF_CLASS
 from service.usecases.evaluation import Evaluation
 from service.usecases.expected_gain import ExpectedGain, Gain
@@ -16,6 +16,9 @@ Verdict = Literal["continue", "nearly", "stop"]
 
 THRESHOLD = 0.99
 """The mean kappa of successive models from which predictions count as stable (Bloodgood & Vijay-Shanker 2009)."""
+
+THRESHOLD_OF_NUMBERS = 0.95
+"""The same for numbers: the change of predictions is under a twentieth of their standard deviation."""
 
 WINDOW = 3
 """Number of kappas in the mean."""
@@ -34,6 +37,7 @@ class StabilizingPredictions:
     kappa: float | None
     threshold: float
     n_models: int
+    measure: str = "kappa"
 
     @property
     def is_stable(self) -> bool:
@@ -55,7 +59,10 @@ def stabilizing_predictions(project: Project) -> StabilizingPredictions:
     """Return how much the last models of a project agree on its stop set."""
     kappas = project.learning_curve.points["kappa"]
     last = kappas[~np.isnan(kappas)][-WINDOW:]
-    return StabilizingPredictions(float(last.mean()) if len(last) else None, THRESHOLD, len(last))
+    mean = float(last.mean()) if len(last) else None
+    if project.target == "number":
+        return StabilizingPredictions(mean, THRESHOLD_OF_NUMBERS, len(last), "1 less the relative change")
+    return StabilizingPredictions(mean, THRESHOLD, len(last))
 
 
 def advise(project: Project, evidence: Evidence) -> tuple[Verdict, list[str]]:
@@ -66,6 +73,8 @@ def advise(project: Project, evidence: Evidence) -> tuple[Verdict, list[str]]:
             done.append(describe_accuracy(project, evidence.evaluation))
         return "stop", [*done, *warnings(project, evidence)]
     if project.model is None:
+        if project.target == "number":
+            return "continue", [f"There is no model yet: it takes two labels, and there are {project.n_labeled}."]
         n = project.n_classes_labeled
         return "continue", [f"There is no model yet: it takes labels of two classes, and there are labels of {n}."]
     reasons = [
@@ -93,7 +102,7 @@ def describe_stability(found: StabilizingPredictions) -> str:
     what = "hardly change any more" if found.is_stable else "still change"
     return (
         f"Predictions {what}: the agreement of the last {WINDOW} models with the one before each is {found.kappa:.3f} "
-        f"(kappa; {found.threshold} counts as stable)."
+        f"({found.measure}; {found.threshold} counts as stable)."
     )
 
 
@@ -115,8 +124,13 @@ def points_of(share: float) -> str:
 
 def describe_accuracy(project: Project, evaluation: Evaluation) -> str:
     """Say how good the model is, on the held-out set if there is one."""
+    if isinstance(project.test_score, NumberScore):
+        score = project.test_score
+        return f"The model's RMSE on the held-out set is {score.rmse:.4g}, and its R2 is {score.r2:.3f}."
     if project.test_score is not None:
         return f"The model is right about {100 * project.test_score.accuracy:.1f} % of the held-out set."
+    if project.target == "number":
+        return describe_error(evaluation)
     if evaluation.accuracy is None:
         return f"The accuracy is unknown. {evaluation.reason}"
     low, high = 100 * evaluation.accuracy.low, 100 * evaluation.accuracy.high
@@ -124,6 +138,14 @@ def describe_accuracy(project: Project, evaluation: Evaluation) -> str:
         f"The model is right about {100 * evaluation.accuracy.value:.1f} % of the pool (95 % interval: {low:.1f} to "
         f"{high:.1f} %)."
     )
+
+
+def describe_error(evaluation: Evaluation) -> str:
+    """Say how good a model of numbers is on the pool."""
+    if evaluation.rmse is None:
+        return f"The model's error is unknown. {evaluation.reason}"
+    rmse = evaluation.rmse
+    return f"The model's RMSE on the pool is {rmse.value:.4g} (95 % interval: {rmse.low:.4g} to {rmse.high:.4g})."
 
 
 def warnings(project: Project, evidence: Evidence) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +16,15 @@ from service.domain.labels import SampleLabels
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
-from service.learning.advice import notes_on_fit
 from service.learning.calibration import Codes, TemperedModel, fit_temperature
 from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import fit, why_reduced
 from service.learning.evaluation import out_of_fold_probabilities
 from service.learning.missing_values import Medians
-from service.learning.models import Classifier
+from service.learning.models import Classifier, Regressor
+from service.learning.number_models import NumberBag
 from service.learning.pool import Features
-from service.learning.scoring import evaluate
+from service.learning.tasks import task_of
 from service.learning.weigh_votes import estimate_consensus
 from service.store import Part, Snapshot, Store
 from service.store.files import StagedFile
@@ -42,7 +43,7 @@ FIT_TRIES = 3
 class TrainedModel:
     """A fitted model, its reference, and what was measured at the fit."""
 
-    classifier: Classifier
+    classifier: Classifier | Regressor
     ref: ModelRef
     measures: FitMeasures
 
@@ -56,11 +57,11 @@ def train(snapshot: Snapshot) -> TrainedModel:
     return TrainedModel(classifier, ref, measure_fit(snapshot, classifier, X, labels))
 
 
-def fit_and_score(snapshot: Snapshot) -> tuple[Classifier, ModelRef, Features, SampleLabels]:
+def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLabels]:
     """Fit the project's estimator to its labelled rows, and score it on the held-out set if there is one.
 
-    The model's classes are the project's class codes. Return the model, its reference, and the rows (l, d) and labels
-    that it was fitted to. Raises FitFailed.
+    The classes of a classifier are the project's class codes. Return the model, its reference, and the rows (l, d) and
+    labels that it was fitted to. Raises FitFailed.
     """
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
@@ -68,14 +69,17 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Classifier, ModelRef, Features, S
     with time_fit(project.estimator.name):
         X = pool.take(project.votes.majority.labeled)
         consensus, labels = labels_to_fit(project, X, pool.medians)
-        given = X, labels.codes
-        classifier = fit(project.estimator, *given, project.random_state, project.n_samples, pool.medians)
-        calibration = calibrate(project, *given, pool.medians)
+        task = task_of(project)
+        given = X, task.labels(project, labels.codes)
+        classifier = fit(
+            project.estimator, *given, project.random_state, project.n_samples, pool.medians, project.target
+        )
+        calibration = calibrate(project, X, labels.codes, pool.medians)
         if calibration is not None:
             classifier = TemperedModel(classifier, calibration.temperature)
         score = None
         if snapshot.X_test is not None and snapshot.y_test is not None:
-            score = evaluate(classifier, snapshot.X_test, snapshot.y_test, len(project.classes))
+            score = task.score(project, classifier, snapshot.X_test, snapshot.y_test)
     model = ModelRef(
         version=0,  # set by Project.with_model
         estimator=project.estimator,
@@ -85,8 +89,8 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Classifier, ModelRef, Features, S
         test_score=score,
         consensus_method=project.consensus_method,
         consensus=consensus,
-        notes=notes_on_fit(project.estimator, *given, project.classes),
-        reason=why_reduced(project.estimator, *given, project.n_samples),
+        notes=task.notes(project, X, labels.codes),
+        reason=why_reduced(project.estimator, *given, project.n_samples, project.target),
         n_texts=project.n_texts,
         calibration_method=project.calibration_method,
         calibration=calibration,
@@ -142,7 +146,7 @@ def labels_to_fit(
     return None, majority
 
 
-def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee:
+def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee | NumberBag:
     """Fit `n_members` of the project's estimator, each to a bootstrap sample of the labels (Breiman 1996).
 
     The same state gives the same committee. Members that fail to fit are left out; without any, the current model is
@@ -151,16 +155,17 @@ def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee:
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("training needs a snapshot with its pool")
-    labels = project.labels
-    X = pool.take(labels.labeled)
+    labels, target = project.labels, project.target
+    X, y = pool.take(labels.labeled), task_of(project).labels(project, labels.codes)
     rng = np.random.default_rng([project.random_state, n_members])
     members = []
     for seed in rng.integers(2**32, size=n_members).tolist():
         check_deadline()
-        rows = bootstrap(labels.codes, rng)
+        rows = bootstrap(y, rng) if target == "class" else rng.integers(len(y), size=len(y))
         with suppress(FitFailed):
-            given = X[rows], labels.codes[rows]
-            members.append(fit(project.estimator, *given, seed, project.n_samples, pool.medians))
+            members.append(fit(project.estimator, X[rows], y[rows], seed, project.n_samples, pool.medians, target))
+    if target == "number":
+        return NumberBag(tuple(members or [snapshot.model]), project.labels_revision)
     return BaggedCommittee.of(members or [snapshot.model], project.labels_revision)
 
 

@@ -29,6 +29,7 @@ from service.domain.project import (
     Project,
     Segment,
     SimilarLabels,
+    TargetName,
     contradictions,
     now,
 )
@@ -73,6 +74,7 @@ class ProjectFacts:
     text: Parameters | None
     missing_values: MissingValues
     calibration_method: CalibrationMethod
+    target: TargetName
     labels_revision: int
     last_model: int
     created_at: int
@@ -220,7 +222,8 @@ def build_project(request: ImportRequest) -> Project:
         has_urls=request.urls is not None,
         missing_values=facts.missing_values,
         calibration_method=facts.calibration_method,
-        votes=request.votes,
+        target=facts.target,
+        votes=request.votes.completed(),
         labels_revision=facts.labels_revision,
         model=None,
         last_model=facts.last_model,

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from service.domain.labels import look_up
 from service.domain.project import Project
-from service.learning.evaluation import out_of_fold_probabilities
+from service.domain.targets import table_of
+from service.learning.evaluation import out_of_fold_numbers, out_of_fold_probabilities
 from service.learning.missing_values import Medians
 from service.learning.pool import Features
 from service.strategies.engine.exploration import random_order
@@ -26,6 +27,21 @@ def uniform_rows(project: Project) -> NDArray[np.int64]:
     first_open = order[project.is_unlabeled].min(initial=np.inf)
     uniform: NDArray[np.int64] = labels.labeled[order[labels.labeled] < first_open]
     return uniform
+
+
+def predict_numbers_out_of_fold(
+    project: Project, X: Features, rows: NDArray[np.int64], medians: Medians | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the numbers (n,) of uniform rows, and their predictions (n,) by models fitted without them.
+
+    X (l, d) and `medians` are as for `predict_out_of_fold`.
+    """
+    positions = look_up(project.labels.labeled, rows)[0]
+    y = table_of(project).values[project.labels.codes]
+    wanted = np.zeros(len(y), bool)
+    wanted[positions] = True
+    predicted = out_of_fold_numbers(project.estimator, X, y, project.random_state, wanted, project.n_samples, medians)
+    return y[positions], predicted[positions]
 
 
 def predict_out_of_fold(

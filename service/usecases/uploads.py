@@ -13,6 +13,7 @@ from service.domain.labels import EncodedLabels, Label, is_blank, missing_spelli
 from service.domain.new_labels import wrong_text
 from service.domain.project import MissingValues, Project, quote_label
 from service.domain.sample_ids import SampleId
+from service.domain.targets import target_of
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
@@ -49,6 +50,14 @@ def first_entry(field: str, labels: EncodedLabels) -> Callable[[int], str]:
     return lambda code: f"/{field}/{positions()[code]}"
 
 
+def admit_labels(project: Project, field: str, labels: EncodedLabels, *, missing_is_class: bool) -> Project:
+    """Return the project with codes for the labels of a request. Raises InvalidRequest."""
+    target = target_of(project)
+    if target.name == "class":
+        refuse_missing_spellings(field, labels, project.classes, missing_is_class=missing_is_class)
+    return target.admit(project, labels.values, first_entry(field, labels))
+
+
 def refuse_missing_spellings(
     field: str, labels: EncodedLabels, classes: Sequence[Label], *, missing_is_class: bool
 ) -> None:
@@ -56,6 +65,8 @@ def refuse_missing_spellings(
 
     With `missing_is_class` only blank text is refused, which cannot be a class.
     """
+    if isinstance(labels.values, np.ndarray):
+        return  # any number may be a label
     pointer_of = first_entry(field, labels)
     errors = []
     for code in missing_spellings(labels.values, classes):
@@ -73,6 +84,8 @@ def refuse_missing_spellings(
 
 def refuse_wrong_text(field: str, labels: EncodedLabels) -> None:
     """Raise InvalidRequest at the first row of each label that is blank or has control characters."""
+    if isinstance(labels.values, np.ndarray):
+        return
     pointer_of = first_entry(field, labels)
     wrong = ((code, problem) for code, label in enumerate(labels.values) if (problem := wrong_text(label)))
     errors = [FieldError(pointer_of(code), problem) for code, problem in islice(wrong, MAX_ERRORS + 1)]

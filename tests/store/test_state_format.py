@@ -112,7 +112,10 @@ def classes_in(value):
 
 
 def test_no_field_is_forgotten():
-    assert set(to_fields(to_record(FULL))) == {field.name for field in fields(Project)} | {"schema_version"}
+    assert set(to_fields(to_record(FULL))) == {
+        *(field.name for field in fields(Project)),
+        *("schema_version", "table"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from flask import Response, request
 
 from service.auth.keys import Role
 from service.compute.deadline import time_limit
-from service.domain.project import TestScore
+from service.domain.project import Project
+from service.domain.targets import Target, target_of
 from service.http.contract.operations import Operations, Reply
 from service.http.csv_writer import SAFE_HEADER, csv_lines, csv_value
 from service.http.media_types import CSV, JSON, PNG, SVG
@@ -56,19 +57,21 @@ def show_learning_curve(project_id: str) -> Response:
     if media_type == JSON:
         response = json_response(CURVE.dump({"bias": BIAS, "points": points}))
     elif media_type == CSV:
-        response = Response(csv_curve(points, data["safe"]), mimetype=CSV, headers={SAFE_HEADER: data["safe"]})
+        response = Response(
+            csv_curve(target_of(project), points, data["safe"]), mimetype=CSV, headers={SAFE_HEADER: data["safe"]}
+        )
         suffix = f"-csv-{data['safe']}"
     else:
-        response = Response(render_plot(plot_curve(project_id, points), media_type, data["theme"]), mimetype=media_type)
+        response = Response(render_plot(plot_curve(project, points), media_type, data["theme"]), mimetype=media_type)
         suffix = f"-{media_type.split('/')[1][:3]}-{data['theme']}"
     response.vary.add("Accept")
     return with_etag(request, response, project, suffix)
 
 
-def csv_curve(points: Sequence[CurvePoint], safe: str) -> str:
+def csv_curve(target: Target, points: Sequence[CurvePoint], safe: str) -> str:
     """Return the points as CSV; the scores, the estimate and each strategy have columns of their own."""
     strategies = sorted({name for point in points for name in point.questions})
-    scores, estimates = [field.name for field in fields(TestScore)], [field.name for field in fields(Estimate)]
+    scores, estimates = [field.name for field in fields(target.score_type)], [field.name for field in fields(Estimate)]
     head = [
         *("model_version", "fitted_at", "n_labeled"),
         *(f"test_score.{name}" for name in scores),
@@ -89,10 +92,11 @@ def csv_curve(points: Sequence[CurvePoint], safe: str) -> str:
     return csv_lines([head, *([csv_value(value, safe) for value in row] for row in rows)])
 
 
-def plot_curve(project_id: str, points: Sequence[CurvePoint]) -> LinePlot:
+def plot_curve(project: Project, points: Sequence[CurvePoint]) -> LinePlot:
     """Return the curve as a plot: each measure that any point has."""
+    project_id, headline = project.project_id, target_of(project).headline
     lines = []
-    tested = [(point.n_labeled, point.test_score.accuracy) for point in points if point.test_score]
+    tested = [(point.n_labeled, getattr(point.test_score, headline)) for point in points if point.test_score]
     if tested:
         x, y = zip(*tested, strict=True)
         lines.append(Line("held-out set", x, y))
@@ -107,9 +111,9 @@ def plot_curve(project_id: str, points: Sequence[CurvePoint]) -> LinePlot:
     return LinePlot(
         f"Learning curve of {project_id if len(project_id) <= MAX_TITLE else project_id[: MAX_TITLE - 1] + '…'}",
         "labelled samples",
-        "accuracy",
+        headline,
         lines,
-        note="no accuracy is known yet" if points else "no model has been fitted yet",
+        note=f"no {headline} is known yet" if points else "no model has been fitted yet",
     )
 
 

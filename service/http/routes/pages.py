@@ -23,6 +23,7 @@ from werkzeug.exceptions import (
 from service.auth.keys import Role
 from service.compute.deadline import time_limit
 from service.domain.project import Project, format_time
+from service.domain.targets import target_of
 from service.errors import ServiceError
 from service.http import pages
 from service.http.contract.operations import Operations, Reply
@@ -157,7 +158,7 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
     found = look_at_project(context.store, project_id, context.backend_of, context.admission.enter)
     project = found.project
     context.fits.start_if_wanted(project)
-    points = list(curve_points(project.learning_curve))
+    points = list(curve_points(project.learning_curve, target_of(project).score_type))
     answers: Counter[str] = sum((Counter(point.questions) for point in points), Counter())
     counts = sorted(zip(project.classes, project.class_counts, strict=True), key=lambda each: -each[1])
     days = labels_per_day(project) if found.report is None else found.report.labels_per_day
@@ -206,14 +207,14 @@ def notes_of(fit: FitStatus, project: Project) -> Iterator[str]:
         yield f"The model is not up to date: it has not seen {project.n_labels_since_fit} of the changes to labels."
 
 
-def curve_of(project_id: str, points: Sequence[CurvePoint], report: Report | None) -> LinePlot:
+def curve_of(project: Project, points: Sequence[CurvePoint], report: Report | None) -> LinePlot:
     """Return the learning curve as a plot, with the honest curve of the report in place of the estimates."""
     curve = () if report is None else report.expected_gain.curve
     if not curve:
-        return replace(plot_curve(project_id, points), title="", size=CURVE_SIZE)
+        return replace(plot_curve(project, points), title="", size=CURVE_SIZE)
     n_labels, value, low, high = zip(*curve, strict=True)
     honest = Line("accuracy, 95 % interval", n_labels, value, low, high, is_marked=True)
-    others = plot_curve(project_id, [replace(point, estimate=None, test_score=None) for point in points])
+    others = plot_curve(project, [replace(point, estimate=None, test_score=None) for point in points])
     return replace(others, title="", lines=[honest, *others.lines], size=CURVE_SIZE)
 
 

@@ -15,6 +15,7 @@ from werkzeug.exceptions import NotAcceptable
 
 from service.auth.keys import Role
 from service.compute.deadline import time_limit
+from service.domain.labels import Label
 from service.errors import InvalidRequest
 from service.http.contract.operations import Operations, Reply
 from service.http.csv_writer import SAFE_HEADER, csv_lines, csv_value
@@ -60,7 +61,8 @@ def list_project_predictions(project_id: str) -> Response:
     As pages of JSON; all of them as CSV with `Accept: text/csv`, or as Parquet with
     `Accept: application/vnd.apache.parquet`, which needs the extra `arrow`; or as the probabilities alone, an array
     (n, c) whose columns are the project's `classes`, with `Accept: application/x-npy`. `confidence` is the model's own
-    probability: it is not calibrated, and where the model is wrong it may be high.
+    probability: it is not calibrated, and where the model is wrong it may be high. Predicted numbers have no
+    confidence, and are an array (n,) as .npy.
     """
     media_type = choose_media_type(request, JSON, CSV, NPY, PARQUET)
     if media_type == PARQUET and find_spec("pyarrow") is None:
@@ -101,11 +103,11 @@ def json_predictions(found: Predictions, data: dict[str, Any]) -> Response:
 
 def rows_of(found: Predictions, block: PredictionBlock, data: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Return the predictions of a block as rows of plain values; NaN is shown as null."""
-    indices, classes = block.index.tolist(), [*found.project.classes, None]
+    indices = block.index.tolist()
     columns: list[Any] = [
         indices,
         [None] * len(indices) if found.ids is None else found.ids.names_at(indices),
-        [classes[code] for code in block.code.tolist()],
+        block.labels(found.project.classes),
         [None if value != value else value for value in block.confidence.tolist()],
     ]
     if data["probabilities"]:
@@ -140,7 +142,8 @@ def parquet_predictions(found: Predictions, data: dict[str, Any]) -> Response:
     from service.http.parquet_writer import write_parquet  # noqa: PLC0415 - needs the extra
 
     classes = found.project.classes
-    types = [("index", "int64"), ("id", id_type(found)), ("label", arrow_type(classes[0])), ("confidence", "float64")]
+    label_type = "float64" if found.project.target == "number" else arrow_type(classes[0])
+    types = [("index", "int64"), ("id", id_type(found)), ("label", label_type), ("confidence", "float64")]
     names = [f"p({csv_value(label, 'none')})" for label in classes] if data["probabilities"] else []
 
     def columns(block: PredictionBlock) -> dict[str, Any]:
@@ -157,17 +160,19 @@ def id_type(found: Predictions) -> str:
     return "null" if found.ids is None else arrow_type(found.ids.names_at([0])[0])
 
 
-def arrow_type(value: str | int | bool) -> str:
+def arrow_type(value: Label) -> str:
     """Return the Arrow type of a label or an id."""
-    return {bool: "bool", int: "int64", str: "string"}[type(value)]
+    return {bool: "bool", int: "int64", float: "float64", str: "string"}[type(value)]
 
 
 def npy_predictions(found: Predictions, data: dict[str, Any]) -> Response:
-    """Reply with the probabilities as a .npy file, a block at a time."""
+    """Reply with the probabilities, or the predicted numbers, as a .npy file, a block at a time."""
     head = io.BytesIO()
-    header = header_data_from_array_1_0(np.empty((0, len(found.project.classes))))
-    write_array_header_1_0(head, {**header, "shape": (found.n_candidates, len(found.project.classes))})
-    blocks = (block.probabilities.tobytes() for block in found.blocks)
+    of_numbers = found.project.target == "number"
+    columns = () if of_numbers else (len(found.project.classes),)
+    header = header_data_from_array_1_0(np.empty((0, *columns)))
+    write_array_header_1_0(head, {**header, "shape": (found.n_candidates, *columns)})
+    blocks = ((block.probabilities if block.numbers is None else block.numbers).tobytes() for block in found.blocks)
     return Response(chain([head.getvalue()], blocks), mimetype=NPY)
 
 

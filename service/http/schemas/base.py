@@ -147,6 +147,8 @@ class BaseSchema(Schema):
             try:
                 value = get(obj)
             except AttributeError:  # the object has no such part: a project without a model, say
+                if not field.required and field.dump_default is missing:
+                    continue
                 if field.dump_default is missing:
                     raise
                 value = field.dump_default

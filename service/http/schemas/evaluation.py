@@ -44,7 +44,7 @@ class EvaluationSchema(BaseSchema):
     bias = string("How far the estimates may be off on average.")
     reason = RawField(or_null("string"), f"Why the estimates are null: no model, or fewer than {MIN_ROWS} samples.")
     model_version = model_version_field()
-    accuracy = estimate("The share of right predictions, with Wilson's interval.")
+    accuracy = estimate("The share of right predictions, with Wilson's interval. Null for numbers, as the next four.")
     accuracy_prediction_powered = estimate(
         "The same by prediction-powered inference: the model's own confidence over the whole pool makes the interval "
         "narrower."
@@ -52,6 +52,9 @@ class EvaluationSchema(BaseSchema):
     balanced_accuracy = estimate("The mean recall over the classes, with a bootstrap interval.")
     f1_macro = estimate("The mean F1 over the classes, with a bootstrap interval.")
     log_loss = estimate("The mean negative log-likelihood, in nats, with a bootstrap interval.")
+    rmse = estimate("The root of the mean squared error of numbers, with a bootstrap interval. Null for classes.")
+    mae = estimate("The mean absolute error of numbers, with a bootstrap interval. Null for classes.")
+    r2 = estimate("The share of their variance that is predicted, with a bootstrap interval. Null for classes.")
     lure = described(
         LureSchema,
         "The accuracy by LURE (Farquhar et al. 2021, arXiv:2101.11665), from the samples that the strategy `power` "

@@ -9,7 +9,7 @@ import numpy as np
 from marshmallow import ValidationError, validates_schema
 
 from service.domain.calibration import CalibrationMethod
-from service.domain.project import ConsensusMethod
+from service.domain.project import ConsensusMethod, TargetName
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import Limits
 from service.http.schemas import fields, label_fields
@@ -60,6 +60,11 @@ class FitSchema(BaseSchema):
         "The held-out set, scored after every fit and never trained on: numbers, or texts for a pool of texts.",
     )
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
+    target = RuleField(
+        fields.one_of(*get_args(TargetName)).named("Target", "What the labels of a project are."),
+        "What the labels are: classes, or numbers to be predicted. Only with a new pool. Without it, labels are "
+        "numbers if one of `y` or `y_test` is not a whole number.",
+    )
     classes = RuleField(
         label_fields.class_list(), "All labels that may occur. Without it, classes are discovered as labels come in."
     )
@@ -72,7 +77,7 @@ class FitSchema(BaseSchema):
             "ConsensusMethod", "How labels of several annotators become one."
         ),
         "How the labels of several annotators become the one that is trained on: weighted by CROWDLAB, the default "
-        "for a new project, or by majority.",
+        "for a new project, or by majority. Of numbers it is the `median`, which is the only method for them.",
     )
     skips_to_drop = RuleField(
         fields.integer(1, MAX_SKIPS_TO_DROP),
@@ -163,4 +168,5 @@ def fit_request(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Fi
         random_state=data.get("random_state"),
         replace=data["replace"],
         missing_is_class=missing_is_class(data),
+        target=data.get("target"),
     )

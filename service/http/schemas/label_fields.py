@@ -11,7 +11,17 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from service.domain.labels import INT64_MAX, INT64_MIN, MAX_LABEL_LENGTH, EncodedLabels, Label, is_blank, wrong_label
+from service.domain.labels import (
+    INT64_MAX,
+    INT64_MIN,
+    LARGEST_NUMBER,
+    MAX_LABEL_LENGTH,
+    EncodedLabels,
+    Label,
+    is_blank,
+    wrong_label,
+    wrong_number,
+)
 from service.domain.parameters import unknown_name
 from service.domain.project import MAX_CLASSES, quote_label, type_name
 from service.errors import MAX_ERRORS
@@ -32,12 +42,14 @@ LABEL_MISSING = "must be a label: every row of the held-out set needs one"
 
 LABEL = named(
     "LabelValue",
-    "A string of 1 to 256 characters, a 64-bit integer or a boolean; one type per project.",
+    "A string of 1 to 256 characters, a 64-bit integer or a boolean; one type per project. In a project with the "
+    "target `number`, a number.",
     {
-        "oneOf": [
+        "anyOf": [
             {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
             {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
             {"type": "boolean"},
+            {"type": "number", "minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER},
         ],
     },
 )
@@ -47,6 +59,8 @@ LABEL_OR_NULL: JsonSchema = {"anyOf": [LABEL, {"type": "null"}]}
 def label_list(*, unlabeled: bool) -> Rule:
     """A list of labels of one type -> EncodedLabels (n,); null means unlabelled if that is allowed.
 
+    Numbers are of one type if one of them is no integer; whether they can be labels depends on the target.
+
     Blank text may then be unlabelled too: it is refused where the request's `missing_label` is known.
     """
 
@@ -55,10 +69,12 @@ def label_list(*, unlabeled: bool) -> Rule:
             raise ValidationError("must be a non-empty list of labels")
         if isinstance(value, np.ndarray):
             return encode_column(value, unlabeled=unlabeled)
-        wrong = first_few(wrong_labels(value, unlabeled=unlabeled))
+        has_fractions = any(type(label) is float for label in value)
+        find_wrong = wrong_numbers if has_fractions else wrong_labels
+        wrong = first_few(find_wrong(value, unlabeled=unlabeled))
         if wrong:
             raise ValidationError(wrong)
-        return EncodedLabels.encode(value)
+        return EncodedLabels.of_numbers(np.array(value, np.float64)) if has_fractions else EncodedLabels.encode(value)
 
     return Rule(read, {"type": "array", "minItems": 1, "items": LABEL_OR_NULL if unlabeled else LABEL})
 
@@ -89,6 +105,15 @@ def wrong_labels(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, s
             yield position, checked[key] or ""
 
 
+def wrong_numbers(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, str]]:
+    """Yield the values that are not numbers."""
+    for position, value in enumerate(values):
+        if value is None and not unlabeled:
+            yield position, LABEL_MISSING
+        elif value is not None and (problem := wrong_number(value)):
+            yield position, f"{problem}, as the other labels"
+
+
 def class_list() -> Rule:
     """A list of distinct labels of one type -> list."""
     labels = label_list(unlabeled=False)
@@ -97,6 +122,8 @@ def class_list() -> Rule:
         encoded: EncodedLabels = labels.read(value)
         if len(encoded.codes) > MAX_CLASSES:
             raise ValidationError(f"has {len(encoded.codes)} classes; at most {MAX_CLASSES} are allowed")
+        if encoded.are_numbers:
+            raise ValidationError("must be a list of strings, integers or booleans: other numbers are not classes")
         seen: set[int] = set()
         repeated = []
         for position, code in enumerate(encoded.codes.tolist()):
@@ -113,6 +140,8 @@ def class_list() -> Rule:
 def encode_column(column: NDArray[Any], *, unlabeled: bool) -> EncodedLabels:
     """Encode a column of .npy; NaN means unlabelled if that is allowed, and blank text may."""
     given = given_in_column(column)
+    if column.dtype.kind == "f" and not are_whole(column[given]):
+        return encode_numbers(column.astype(np.float64), given)
     if not unlabeled and not given.all():
         raise ValidationError(first_few((at, LABEL_MISSING) for at in np.flatnonzero(~given).tolist()))
     found, inverse = np.unique(column[given], return_inverse=True)
@@ -130,20 +159,30 @@ def encode_column(column: NDArray[Any], *, unlabeled: bool) -> EncodedLabels:
     return EncodedLabels(tuple(values), codes)
 
 
+def are_whole(numbers: NDArray[np.floating[Any]]) -> bool:
+    """Return whether all numbers are whole, and fit 64 bits."""
+    wide = numbers.astype(np.float64, copy=False)  # float16 cannot represent the limits of int64
+    return bool(((np.abs(wide) < 2.0**63) & (wide == np.floor(wide))).all())
+
+
+def encode_numbers(numbers: NDArray[np.float64], given: NDArray[np.bool_]) -> EncodedLabels:
+    """Encode a column of numbers, of which NaN means unlabelled."""
+    wrong = np.flatnonzero(given & ~(np.abs(numbers) <= LARGEST_NUMBER)).tolist()
+    if wrong:
+        raise ValidationError(first_few((at, f"{wrong_number(np.inf)}, or NaN for unlabelled") for at in wrong))
+    return EncodedLabels.of_numbers(numbers)
+
+
 def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which rows of a column have a label. Raises ValidationError for a wrong dtype or value."""
+    """Return which rows of a column have a label. Raises ValidationError for a wrong dtype."""
     kind = column.dtype.kind
     if kind == "U":
         refuse_broken_text(column)
     if kind in "Uiub":
         return np.ones(len(column), np.bool_)
     if kind != "f":
-        raise ValidationError(f"has dtype {column.dtype}; send integers, booleans, fixed-width text or whole numbers")
-    numbers = column.astype(np.float64, copy=False)  # float16 cannot represent the limits of int64
-    given = ~np.isnan(numbers)
-    wrong = np.flatnonzero(given & ~((np.abs(numbers) < 2.0**63) & (numbers == np.floor(numbers)))).tolist()
-    if wrong:
-        raise ValidationError(first_few((at, "must be a whole number, or NaN for unlabelled") for at in wrong))
+        raise ValidationError(f"has dtype {column.dtype}; send numbers, booleans or fixed-width text")
+    given: NDArray[np.bool_] = ~np.isnan(column)
     return given
 
 
@@ -179,16 +218,16 @@ def vote_position() -> Rule:
 
 
 def missing_label() -> Rule:
-    """A label or blank text, which means unlabelled, or null."""
+    """A label, a number or blank text, which means unlabelled, or null."""
 
     def read(value: Any) -> Label | None:
         label: Label | None = value
-        problem = None if value is None or is_blank(value) else wrong_label(value)
+        problem = None if value is None or is_blank(value) else wrong_answered_label(value)
         if problem:
             raise ValidationError(problem)
         return label
 
-    return Rule(read, {"type": ["string", "integer", "boolean", "null"], "maxLength": MAX_LABEL_LENGTH})
+    return Rule(read, {"type": ["string", "number", "boolean", "null"], "maxLength": MAX_LABEL_LENGTH})
 
 
 ANNOTATOR = text(1, 256)
@@ -271,7 +310,7 @@ def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
             ANSWER_RULES[name].read(value)
         except ValidationError as error:
             wrong[name] = list(error.messages)
-    if record.get("label") is not None and (problem := wrong_label(record["label"])):
+    if record.get("label") is not None and (problem := wrong_answered_label(record["label"])):
         wrong["label"] = [problem]
     if wrong:
         return wrong
@@ -281,6 +320,11 @@ def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
         return "must have either a 'label' or 'skip': true"
     given = [name for name in ("query_id", "new_class") if name in record] if is_retraction(record) else []
     return {name: ["must be left out with 'label': null"] for name in given} or None
+
+
+def wrong_answered_label(value: Any) -> str | None:
+    """Return why a value is neither a class nor a number, or None."""
+    return wrong_number(value) if type(value) is float else wrong_label(value)
 
 
 def is_retraction(record: Mapping[str, Any]) -> bool:
@@ -295,5 +339,5 @@ def mixed_types(records: list[dict[str, Any]]) -> Iterable[tuple[int, dict[str, 
         label = record.get("label")
         if first is None:
             first = label
-        elif label is not None and type(label) is not type(first):
+        elif label is not None and type(label) is not type(first) and {type(label), type(first)} != {int, float}:
             yield position, {"label": [f"is {type_name(label)}, but the first label is {type_name(first)}"]}

@@ -18,8 +18,12 @@ SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 class StabilizingPredictionsSchema(BaseSchema):
     """Whether predictions still change: the agreement of successive models on up to 2,000 samples of the pool."""
 
-    kappa = RawField(or_null("number"), "The mean Cohen's kappa of the last models with the one before each.")
-    threshold = RawField({"type": "number"}, "The kappa from which predictions count as stable.")
+    kappa = RawField(
+        or_null("number"),
+        "The mean Cohen's kappa of the last models with the one before each. Of numbers: 1 less the relative change, "
+        "the root mean square of the change of predictions as a share of their standard deviation.",
+    )
+    threshold = RawField({"type": "number"}, "The agreement from which predictions count as stable.")
     n_models = count("Models in the mean, at most 3. A model of the same labels as the one before is left out.")
 
 

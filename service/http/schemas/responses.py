@@ -64,15 +64,23 @@ def many(items: JsonSchema) -> JsonSchema:
     return {"type": "array", "items": items}
 
 
+def score(description: str) -> fields.Field[Any]:
+    """Return a field for a score that projects of some targets have."""
+    return optional(RawField({"type": "number"}, description))
+
+
 class TestScoreSchema(BaseSchema):
-    """Scores of the current model on the held-out set."""
+    """Scores of the current model on the held-out set: of classes the first four, of numbers `rmse`, `mae` and `r2`."""
 
     __test__ = False  # pytest collects classes called Test*
 
-    accuracy = RawField({"type": "number"}, "Share of rows predicted correctly.")
-    balanced_accuracy = RawField({"type": "number"}, "Mean recall over the classes.")
-    f1_macro = RawField({"type": "number"}, "Mean F1 score over the classes.")
-    log_loss = RawField({"type": "number"}, "Mean negative log-likelihood, in nats.")
+    accuracy = score("Share of rows predicted correctly.")
+    balanced_accuracy = score("Mean recall over the classes.")
+    f1_macro = score("Mean F1 score over the classes.")
+    log_loss = score("Mean negative log-likelihood, in nats.")
+    rmse = score("Root of the mean squared error, in the unit of the labels.")
+    mae = score("Mean absolute error, in the unit of the labels.")
+    r2 = score("Share of the variance that is predicted: 1 for a perfect model, 0 for the mean.")
 
 
 class EstimatorSpecSchema(BaseSchema):
@@ -155,15 +163,17 @@ class ProjectSchema(BaseSchema):
     n_labeled = count("Samples with a label.")
     n_unlabeled = count("Samples with neither a label nor a skip.")
     n_skipped = count("Samples that annotators skipped.")
-    classes = RawField(many(LABEL), "All labels, declared or discovered.")
+    classes = RawField(many(LABEL), "All labels, declared or discovered; empty if they are numbers.")
     class_counts = RawField(many({"type": "integer"}), "Number of samples of each of `classes`, in the same order.")
     estimator = described(EstimatorSpecSchema, "The estimator that the project trains.")
     consensus = string(
-        "How the labels of several annotators become one: `crowdlab` or `majority`.", attribute="consensus_method"
+        "How the labels of several annotators become one: `crowdlab` or `majority`; `median` of numbers.",
+        attribute="consensus_method",
     )
     skips_to_drop = count("How many annotators must skip a sample before the others are not asked about it.")
     similar_labels = string("Whether a new label may look like another class: `refuse` or `allow`.")
     missing_values = string("Whether features may be missing: `refuse` or `allow`.")
+    target = string("What the labels are: `class` or `number`.")
     calibration = string(
         "How the model's probabilities are calibrated: `none` or `temperature`.", attribute="calibration_method"
     )
@@ -535,6 +545,11 @@ class ParameterSchema(BaseSchema):
     nullable = RawField({"type": "boolean"}, "Whether null is allowed.")
 
 
+def targets_field() -> RawField:
+    """Return the field for the targets that a strategy or an estimator is for."""
+    return RawField(many({"type": "string"}), "The targets it is for: `class`, `number`.")
+
+
 class StrategySchema(BaseSchema):
     """A query strategy."""
 
@@ -547,6 +562,7 @@ class StrategySchema(BaseSchema):
         "the indices of labelled samples, or their labels.",
         attribute="needed",
     )
+    targets = targets_field()
     params = listed(ParameterSchema, "Its parameters.", attribute="parameters")
 
 
@@ -563,6 +579,7 @@ class EstimatorSchema(BaseSchema):
     description = string("What it does.", attribute="summary")
     source = string("Where it was published.")
     sparse = RawField({"type": "boolean"}, "Whether it can train on sparse pools.")
+    targets = targets_field()
     params = listed(ParameterSchema, "Its parameters.", attribute="parameters")
 
 

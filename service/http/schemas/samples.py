@@ -42,7 +42,8 @@ def missing_label_field() -> RuleField:
         label_fields.missing_label(),
         "A label of `y` that means unlabelled, such as `nan` or -1. Without it, a label that looks like a missing one "
         "and is not a class yet is refused: blank text, `nan`, `NaN`, `None`, `null`, `<NA>`, `N/A`, and -1 if no "
-        "other class is negative. null = these are classes, except blank text.",
+        "other class is negative. null = these are classes, except blank text. With the target `number` no number is "
+        "refused.",
         allow_none=True,
     )
 
@@ -90,8 +91,13 @@ def labels_of(name: str, data: Mapping[str, Any]) -> EncodedLabels:
     """Return the labels of a request, those that are its missing label as unlabelled. Raises InvalidRequest."""
     labels: EncodedLabels = data[name]
     missing = data.get("missing_label")
-    if missing is None or not labels.values:
+    if missing is None or not len(labels.values):
         return labels
+    is_number = isinstance(missing, int | float) and not isinstance(missing, bool)
+    if isinstance(labels.values, np.ndarray) and is_number:
+        return labels.without(missing)
+    if isinstance(missing, float) and missing.is_integer():
+        missing = int(missing)
     if type(missing) is not type(labels.values[0]):
         raise InvalidRequest.at(
             "/missing_label", f"is {type_name(missing)}, but each label of {name} is {type_name(labels.values[0])}"

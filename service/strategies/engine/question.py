@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.project import TargetName
 from service.learning.models import Classifier, Committee, predict_probabilities
 from service.learning.pool import Features, Pool
 from service.learning.scoring import (
@@ -53,13 +54,14 @@ class Question:
     """A pool (n, d) with its labels and model.
 
     `is_open` (n,) marks the rows that may be chosen; `labeled` are the sorted indices of those with a label. `model` is
-    None until one is fitted, which takes two classes. `score_cache` holds its earlier scores. `committee` returns a
-    committee of the given number of members; without it the model is the only member. `codes` (l,) are the classes of
-    the labelled rows, and `fit_model` trains another model like this one; either may be None. `model_pool` and
-    `committee_pool` hold the input of model and committee if that is not the features. Without `has_features` the pool
-    holds only the model's input. The rows of `relabel_candidates` are open as well as labelled. `leased` rows are
-    held for the caller and `partly_labeled` ones have too few labels; these are not open, and come first. `pending`
-    rows are leased to any annotator.
+    None until one is fitted, which takes two classes, or two numbers. `score_cache` holds its earlier scores.
+    `committee` returns a committee of the given number of members; without it the model is the only member. `codes`
+    (l,) are the classes of the labelled rows, and `fit_model` trains another model like this one; either may be None.
+    If the `target` is a number, `numbers` (l,) are those of the labelled rows, in place of `codes`, and the model is a
+    regressor. `model_pool` and `committee_pool` hold the input of model and committee if that is not the features.
+    Without `has_features` the pool holds only the model's input. The rows of `relabel_candidates` are open as well as
+    labelled. `leased` rows are held for the caller and `partly_labeled` ones have too few labels; these are not open,
+    and come first. `pending` rows are leased to any annotator.
     """
 
     pool: Pool
@@ -79,6 +81,8 @@ class Question:
     partly_labeled: Positions = field(default_factory=lambda: NO_ROWS)
     leased: Positions = field(default_factory=lambda: NO_ROWS)
     pending: Positions = field(default_factory=lambda: NO_ROWS)
+    target: TargetName = "class"
+    numbers: NDArray[np.float64] | None = None
 
     @property
     def read_by_model(self) -> Pool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.parameters import Parameter, Parameters, check_parameters, not_listed
+from service.domain.project import TargetName
 from service.errors import InvalidRequest
 from service.learning.scoring import Scorer, Scores
 from service.strategies.engine.question import Positions, Question
@@ -31,6 +32,12 @@ class Need(StrEnum):
     MEMBERS = "members"
     MODEL = "model"
     VOTES = "votes"
+
+
+ALL_TARGETS: tuple[TargetName, ...] = get_args(TargetName)
+
+OF_FEATURES = frozenset({Need.FEATURES, Need.LABELED})
+"""The needs of strategies that look at features alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ PolicyFunction = Callable[[Question, int], Choice]
 class Strategy:
     """One strategy: its name, its description for callers, and its function.
 
-    One that `starts_alone` runs without probabilities while no sample is labelled.
+    One that `starts_alone` runs without probabilities while no sample is labelled. `targets` are those whose labels it
+    can ask for.
     """
 
     name: str
@@ -76,6 +84,7 @@ class Strategy:
     kind: Literal["scorer", "set", "policy"]
     function: Callable[..., Any]
     starts_alone: bool = False
+    targets: tuple[TargetName, ...] = ("class",)
 
     @property
     def needed(self) -> list[str]:
@@ -128,14 +137,17 @@ def set_strategy(
     needs: frozenset[Need],
     parameters: tuple[Parameter, ...] = (),
     starts_alone: bool = False,
+    targets: tuple[TargetName, ...] | None = None,
 ) -> Callable[[SetFunction], SetFunction]:
     """Register a function that chooses the batch as a whole.
 
     A strategy that needs more than linear time or memory considers a drawn sample of the candidates and returns a note.
+    One that needs features alone is for all targets, and any other for classes, unless `targets` says otherwise.
     """
+    able = targets or (ALL_TARGETS if needs <= OF_FEATURES else ("class",))
 
     def register(function: SetFunction) -> SetFunction:
-        register_strategy(Strategy(name, summary, source, needs, parameters, "set", function, starts_alone))
+        register_strategy(Strategy(name, summary, source, needs, parameters, "set", function, starts_alone, able))
         return function
 
     return register
@@ -145,7 +157,7 @@ def policy(name: str, *, summary: str, source: str) -> Callable[[PolicyFunction]
     """Register a function that chooses which other strategy to run."""
 
     def register(function: PolicyFunction) -> PolicyFunction:
-        register_strategy(Strategy(name, summary, source, frozenset(), (), "policy", function))
+        register_strategy(Strategy(name, summary, source, frozenset(), (), "policy", function, targets=ALL_TARGETS))
         return function
 
     return register
@@ -166,6 +178,13 @@ def sort_strategies() -> None:
     ordered = sorted(STRATEGIES.items(), key=lambda item: item[1].function.__module__)
     STRATEGIES.clear()
     STRATEGIES.update(ordered)
+
+
+def check_target(strategy: Strategy, target: TargetName) -> None:
+    """Raise InvalidRequest for a strategy that cannot ask for labels of a target."""
+    if target not in strategy.targets:
+        able = ", ".join(repr(name) for name, other in STRATEGIES.items() if target in other.targets)
+        raise InvalidRequest.at("/strategy", f"{strategy.name!r} is not for target {target!r}; use one of {able}")
 
 
 def resolve_strategy(name: str, params: Mapping[str, object]) -> tuple[Strategy, Parameters]:

@@ -13,7 +13,7 @@ from service.domain.draws import Draw
 from service.domain.parameters import Parameters
 from service.learning.committees import BaggedCommittee
 from service.learning.estimators import committee_in
-from service.learning.models import Classifier, Committee
+from service.learning.models import Classifier
 from service.learning.pool import Pool
 from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores, score_pool
 from service.strategies.engine.fallback import choose_without_model
@@ -107,7 +107,7 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
     return Selection(indices, best, name, note_of_invalid(pool, question, scores))
 
 
-def committee_for(plan: Plan, question: Question) -> tuple[Committee, Pool]:
+def committee_for(plan: Plan, question: Question) -> tuple[Any, Pool]:
     """Return the committee for a strategy, and the pool that it reads.
 
     Its members are a forest's own trees, or as many models as the parameter `members` says.

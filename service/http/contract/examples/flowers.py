@@ -42,6 +42,7 @@ def project(version: int, **changes: Json) -> Json:
         "skips_to_drop": 1,
         "similar_labels": "refuse",
         "missing_values": "refuse",
+        "target": "class",
         "calibration": "none",
         "random_state": 0,
         "model_version": 1,

@@ -69,6 +69,7 @@ EVALUATION = {
         "reason": lure.too_few(0),
         "accuracy": None,
     },
+    **dict.fromkeys(("rmse", "mae", "r2"), None),
 }
 
 

@@ -1,0 +1,162 @@
+"""Models of numbers: the blend of the estimator `auto`, fast passes over a pool, and committees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.pipeline import Pipeline
+
+from service.learning.linear_scorer import Predict
+from service.learning.models import Regressor, predict_numbers
+from service.learning.pool import Features, Matrix
+from service.learning.preprocessing import as_float32
+
+Numbers = npt.NDArray[np.float64]
+
+FOREST_SHARE = 0.5
+"""Weight of the forest in a `NumberBlend`; the linear model has the rest."""
+
+
+class NumberBlend(RegressorMixin, BaseEstimator):
+    """The weighted mean of a linear model and a forest of numbers, or the linear model alone."""
+
+    def __init__(self, linear: Ridge | RidgeCV, forest: ExtraTreesRegressor | None) -> None:
+        self.linear = linear
+        self.forest = forest
+
+    def fit(self, X: Features, y: Numbers) -> NumberBlend:
+        """Train both on rows `X` (l, d) and numbers `y` (l,)."""
+        self.linear.fit(X, y)
+        if self.forest is not None:
+            self.forest.fit(as_float32(X), y)
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def predict(self, X: Features) -> Numbers:
+        """Return the numbers (n,) predicted for rows (n, d)."""
+        linear: Numbers = self.linear.predict(X)
+        return linear if self.forest is None else mix(linear, NumberTrees.of(self.forest).mean(as_float32(X)))
+
+
+def mix(linear: Numbers, forest: Numbers) -> Numbers:
+    """Return the weighted mean of the predictions (..., n) of a linear model and a forest."""
+    mean: Numbers = linear * (1 - FOREST_SHARE) + forest * FOREST_SHARE
+    return mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberTrees:
+    """A fitted forest of numbers: its trees, and the number of each of their nodes.
+
+    A pass over many rows is faster than scikit-learn's, which checks the rows for every tree.
+    """
+
+    trees: Sequence[Any]
+    values: Sequence[Numbers]
+
+    @classmethod
+    def of(cls, forest: Any) -> NumberTrees:
+        """Return the trees of a forest."""
+        trees = [each.tree_ for each in forest.estimators_]
+        return cls(trees, [np.ascontiguousarray(tree.value[:, 0, 0]) for tree in trees])
+
+    def mean(self, X: Matrix) -> Numbers:
+        """Return the mean prediction (n,) for rows (n, d) in float32, dense or CSR."""
+        X = sparse.csr_matrix(X) if sparse.issparse(X) else X  # which trees demand
+        total = np.zeros(X.shape[0])
+        for tree, values in zip(self.trees, self.values, strict=True):
+            total += values.take(tree.apply(X))
+        return total / len(self.trees)
+
+    def of_each_tree(self, X: Matrix) -> Numbers:
+        """Return the predictions (m, n) of m trees for rows (n, d) in float32, dense or CSR."""
+        X = sparse.csr_matrix(X) if sparse.issparse(X) else X
+        return np.stack([values.take(tree.apply(X)) for tree, values in zip(self.trees, self.values, strict=True)])
+
+
+def split(model: Any) -> tuple[Callable[[Features], Features], Any]:
+    """Return the function that prepares the features of a fitted model, and its last step."""
+    return (model[:-1].transform, model[-1]) if isinstance(model, Pipeline) else (lambda X: X, model)
+
+
+def fast_forest_predictor(model: Any) -> Predict:
+    """Return a function from dense rows (n, d) to the numbers (n, 1) of a forest or a pipeline that ends with one."""
+    prepare, forest = split(model)
+    trees = NumberTrees.of(forest)
+    return lambda X: trees.mean(as_float32(prepare(X)))[:, np.newaxis]
+
+
+def fast_number_blend_predictor(model: Any) -> Predict:
+    """Return a function from dense rows (n, d) to the numbers (n, 1) of a blend or a scaling pipeline."""
+    prepare, blend = split(model)
+    trees = None if blend.forest is None else NumberTrees.of(blend.forest)
+
+    def predict(X: Matrix) -> Matrix:
+        X = prepare(X)
+        linear = blend.linear.predict(X)
+        return (linear if trees is None else mix(linear, trees.mean(as_float32(X))))[:, np.newaxis]
+
+    return predict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberForestCommittee:
+    """A forest of numbers as the committee of its trees; in a blend, each member is a tree and the linear model."""
+
+    prepare: Callable[[Features], Features]
+    trees: NumberTrees
+    linear: Ridge | RidgeCV | None = None
+
+    @classmethod
+    def of(cls, model: Any) -> NumberForestCommittee | None:
+        """Return the committee of a fitted forest, a blend, or a pipeline that ends with one; None without trees."""
+        prepare, last = split(model)
+        if not isinstance(last, NumberBlend):
+            return cls(prepare, NumberTrees.of(last))
+        return None if last.forest is None else cls(prepare, NumberTrees.of(last.forest), last.linear)
+
+    @property
+    def n_members(self) -> int:
+        """The number of trees."""
+        return len(self.trees.trees)
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """A key that distinguishes the committees of one model."""
+        return "number trees", self.n_members, 0
+
+    def member_predictions(self, X: Features) -> Numbers:
+        """Return the predictions (m, n) of rows (n, d)."""
+        X = self.prepare(X)
+        of_trees = self.trees.of_each_tree(as_float32(X))
+        return of_trees if self.linear is None else mix(self.linear.predict(X), of_trees)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberBag:
+    """Models of numbers fitted to bootstrap samples of the labels of one revision."""
+
+    members: tuple[Regressor, ...]
+    revision: int = 0
+
+    @property
+    def n_members(self) -> int:
+        """The number of models."""
+        return len(self.members)
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """A key that distinguishes the committees of one model."""
+        return "number bag", self.n_members, self.revision
+
+    def member_predictions(self, X: Features) -> Numbers:
+        """Return the predictions (m, n) of rows (n, d)."""
+        return np.stack([predict_numbers(member, X) for member in self.members])

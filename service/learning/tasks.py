@@ -1,0 +1,69 @@
+"""What a model learns and how it is scored, by target."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.project import Project, Score, TargetName
+from service.domain.targets import table_of
+from service.learning.advice import notes_on_fit, notes_on_scale
+from service.learning.pool import Features, Pool
+from service.learning.scoring import evaluate, evaluate_numbers
+
+Codes = NDArray[np.integer[Any]]
+
+
+class Task(Protocol):
+    """The learning task of a target."""
+
+    def labels(self, project: Project, codes: Codes) -> NDArray[Any]:
+        """Return what the estimator learns (l,) for the codes of labels."""
+
+    def score(self, project: Project, model: Any, X_test: Pool, y_test: Codes) -> Score | None:
+        """Return the scores of a model on n >= 1 rows with the codes of their labels."""
+
+    def notes(self, project: Project, X: Features, codes: Codes) -> tuple[str, ...]:
+        """Return notes on the labelled rows `X` (l, d) of a fit."""
+
+
+class ClassTask:
+    """Classification: the estimator learns the codes of classes."""
+
+    def labels(self, project: Project, codes: Codes) -> Codes:
+        """Return the class codes (l,)."""
+        return codes
+
+    def score(self, project: Project, model: Any, X_test: Pool, y_test: Codes) -> Score:
+        """Return the scores of a classifier."""
+        return evaluate(model, X_test, y_test, len(project.classes))
+
+    def notes(self, project: Project, X: Features, codes: Codes) -> tuple[str, ...]:
+        """Return notes on features and classes."""
+        return notes_on_fit(project.estimator, X, codes, project.classes)
+
+
+class NumberTask:
+    """Regression: the estimator learns numbers."""
+
+    def labels(self, project: Project, codes: Codes) -> NDArray[np.float64]:
+        """Return the numbers (l,)."""
+        return table_of(project).values[codes]
+
+    def score(self, project: Project, model: Any, X_test: Pool, y_test: Codes) -> Score | None:
+        """Return the scores of a regressor, None if a prediction is not finite."""
+        return evaluate_numbers(model, X_test, self.labels(project, y_test))
+
+    def notes(self, project: Project, X: Features, codes: Codes) -> tuple[str, ...]:
+        """Return notes on features."""
+        return notes_on_scale(project.estimator, X)
+
+
+TASKS: dict[TargetName, Task] = {"class": ClassTask(), "number": NumberTask()}
+
+
+def task_of(project: Project) -> Task:
+    """Return the learning task of a project."""
+    return TASKS[project.target]
