@@ -406,8 +406,10 @@ def test_gradient_boosting_splits_however_few_the_rows(rows):
 
 @pytest.mark.parametrize(("rarest", "model"), [(1, DecisionSVC), (4, DecisionSVC), (5, CalibratedClassifierCV)])
 def test_svc_is_calibrated_from_five_rows_per_class(rarest, model):
-    made = ESTIMATORS["svc"].variants["class"].factory(
-        resolve_estimator("svc", {"scale": False}).params, 0, TrainingShape(30, 2, 3, rarest)
+    made = (
+        ESTIMATORS["svc"]
+        .variants["class"]
+        .factory(resolve_estimator("svc", {"scale": False}).params, 0, TrainingShape(30, 2, 3, rarest))
     )
     assert type(made) is model
 

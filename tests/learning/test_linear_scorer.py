@@ -5,10 +5,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from service.learning.estimators import ESTIMATORS, fast_predictor, fit, resolve_estimator
+from service.learning.estimators import fast_predictor, fit, resolve_estimator
 from service.learning.pool import Pool
 from service.learning.scoring import score_pool
 from service.strategies.uncertainty import entropy, least_confidence, margin, ratio
+from tests.support.estimators import CLASSIFIERS
 
 SCORERS = [least_confidence, margin, ratio, entropy]
 QUICK = {"random_forest": {"n_estimators": 10}, "extra_trees": {"n_estimators": 10}, "mlp": {"max_iter": 20}}
@@ -36,7 +37,7 @@ def test_scores_of_a_linear_model_equal_scikit_learns(scorer, n_classes, dtype, 
     assert scores == pytest.approx(scorer(model.predict_proba(X.astype(np.float64))), abs=ROUNDING[dtype])
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: scorer.__name__)
 def test_scores_of_every_estimator_are_those_of_its_probabilities(name, scorer):
     X, y = blobs(3, "f8")
@@ -45,7 +46,7 @@ def test_scores_of_every_estimator_are_those_of_its_probabilities(name, scorer):
     assert scores == pytest.approx(scorer(model.predict_proba(X)), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("auto", "logistic_regression")])
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name not in ("auto", "logistic_regression")])
 def test_no_other_estimator_has_a_fast_predictor(name):
     X, y = blobs(2, "f8")
     assert fast_predictor(fit(resolve_estimator(name, QUICK.get(name, {})), X[:60], y[:60], 0)) is None

@@ -14,6 +14,7 @@ from scipy import sparse
 from service.learning.estimators import ESTIMATORS
 from service.strategies import STRATEGIES
 from tests.support.calls import get, post
+from tests.support.estimators import CLASSIFIERS
 
 RNG = np.random.default_rng(0)
 KIND = RNG.integers(0, 3, 150)
@@ -21,7 +22,7 @@ X = RNG.integers(0, 2, (150, 30)) * RNG.random((150, 30)) + 2 * np.repeat(np.eye
 X[X < 0.5] = 0
 Y = [int(kind) if n < 60 else None for n, kind in enumerate(KIND)]
 QUICK = {"random_forest": {"n_estimators": 10}, "extra_trees": {"n_estimators": 10}, "mlp": {"max_iter": 50}}
-ABLE = [name for name, kind in ESTIMATORS.items() if kind.sparse]
+ABLE = [name for name in CLASSIFIERS if ESTIMATORS[name].sparse]
 
 
 def npz(rows: Any) -> BytesIO:

@@ -35,8 +35,11 @@ def settings_table() -> str:
 
 
 def strategies_table() -> str:
-    rows = [[f"`{name}`", strategy.summary, strategy.source] for name, strategy in STRATEGIES.items()]
-    return table(["strategy", "selects", "source"], rows)
+    rows = [
+        [f"`{name}`", strategy.summary, code(strategy.targets), strategy.source]
+        for name, strategy in STRATEGIES.items()
+    ]
+    return table(["strategy", "selects", "targets", "source"], rows)
 
 
 def estimators_table() -> str:
@@ -44,12 +47,13 @@ def estimators_table() -> str:
         [
             f"`{name}`",
             kind.summary,
+            code(kind.targets),
             "yes" if kind.sparse else "no",
             code(parameter.name for parameter in kind.parameters),
         ]
         for name, kind in ESTIMATORS.items()
     ]
-    return table(["estimator", "description", "sparse pools", "parameters"], rows)
+    return table(["estimator", "description", "targets", "sparse pools", "parameters"], rows)
 
 
 def metrics_table() -> str:

@@ -9,9 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.learning.estimators import ESTIMATORS
 from service.settings import Settings
 from tests.support.calls import end_labels, get, line_pool, post, post_form
+from tests.support.estimators import CLASSIFIERS
 
 
 def test_a_project_without_labels_is_stored_without_a_model(client: FlaskClient) -> None:
@@ -77,7 +77,7 @@ def test_another_estimator_later(client: FlaskClient) -> None:
     assert post(client, "/query", project_id="p", strategy="margin")["scores"] == [0.0]
 
 
-@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+@pytest.mark.parametrize("name", sorted(CLASSIFIERS))
 def test_every_estimator_can_fit_and_query(client: FlaskClient, name: str) -> None:
     made = post(client, "/fit", 201, project_id="p", X=line_pool(12), y=end_labels(12), estimator=name)
     assert made["model_version"] == 1

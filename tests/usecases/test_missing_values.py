@@ -23,6 +23,7 @@ from service.learning.missing_values import column_medians
 from service.learning.pool import Pool
 from service.settings import Settings
 from tests.support.calls import get, post
+from tests.support.estimators import CLASSIFIERS
 from tests.support.npy import npy
 
 ALLOW = '"missing_values": "allow"'
@@ -198,7 +199,7 @@ GAPPY = gappy_pool()
 LABELS = [["even", "odd"][i % 2] if i < 24 else None for i in range(N)]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", CLASSIFIERS)
 def test_every_estimator_learns_from_and_predicts_rows_with_gaps(
     client: FlaskClient, name: str, estimator: str
 ) -> None:
@@ -234,7 +235,7 @@ def test_an_evaluation_is_made_of_rows_with_gaps(client: FlaskClient, name: str)
     assert get(client, f"/projects/{name}/evaluation")["accuracy"]["value"] >= 0.8
 
 
-@pytest.mark.parametrize("estimator", [key for key, kind in ESTIMATORS.items() if kind.sparse])
+@pytest.mark.parametrize("estimator", [name for name in CLASSIFIERS if ESTIMATORS[name].sparse])
 def test_sparse_rows_may_lack_values(client: FlaskClient, name: str, estimator: str) -> None:
     X = sparse.csr_array(np.where(np.abs(np.nan_to_num(GAPPY, nan=9)) < 0.5, 0.0, GAPPY))
     file = io.BytesIO()

@@ -14,9 +14,9 @@ from flask.testing import FlaskClient
 
 from service.app import create_app
 from service.http.routes import model as routes
-from service.learning.estimators import ESTIMATORS
 from service.settings import Settings
 from tests.support.calls import get, post
+from tests.support.estimators import CLASSIFIERS
 
 QUICK = {
     "auto": {"n_estimators": 10},
@@ -92,7 +92,7 @@ def predictions(client: FlaskClient, name: str) -> tuple[list[Any], Any]:
 
 def test_every_model_predicts_the_same_in_another_process(client: FlaskClient, tmp_path: Path) -> None:
     cases = []
-    for estimator in ESTIMATORS:
+    for estimator in CLASSIFIERS:
         more = [(X, "integers"), (X, "booleans")] if estimator in ("logistic_regression", "mlp") else []
         gappy = [(GAPPY, "text")] if estimator in ("gaussian_nb", "random_forest") else []
         for rows, labels in ((X, "text"), *gappy, *more):
