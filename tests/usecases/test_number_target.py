@@ -36,7 +36,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """Return the name of this test's project."""
-    return "".join(each if each.isalnum() else "-" for each in request.node.name)[:64].strip("-")
+    return "".join(each if each.isalnum() else "-" for each in request.node.name)[-64:].strip("-")
 
 
 def npy(array: Any) -> io.BytesIO:
@@ -229,6 +229,7 @@ def test_a_model_of_numbers_is_evaluated_and_reported(client: FlaskClient, name:
     assert found["mae"]["value"] <= found["rmse"]["value"]
     assert found["r2"]["value"] > 0.9
     report = get(client, f"/projects/{name}/report")
+    assert client.get(f"/projects/{name}/page").status_code == 200
     assert (report["verdict"], report["classes"], report["suspect_labels"]) == ("stop", [], [])
     assert any("RMSE" in reason for reason in report["reasons"])
 

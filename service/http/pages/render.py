@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from service.domain.project import NumberScore, Score
+
 HERE = Path(__file__).parent
 STYLE = (HERE / "style.css").read_text(encoding="utf-8")
 CSP = (
@@ -32,6 +34,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def main_score(score: Score) -> str:
+    """Return the accuracy on a held-out set as a percentage, or the error of numbers."""
+    return f"RMSE {score.rmse:.4g}" if isinstance(score, NumberScore) else percent(score.accuracy)
+
+
 def grouped(number: int) -> str:
     """Return a number with commas between thousands."""
     return f"{number:,}"
@@ -48,7 +55,13 @@ def shown(label: Any) -> str:
     return text if len(text) <= MAX_LABEL else f"{text[:MAX_LABEL]}…"
 
 
-ENVIRONMENT.filters |= {"percent": percent, "grouped": grouped, "counted": counted, "shown": shown}
+ENVIRONMENT.filters |= {
+    "percent": percent,
+    "main_score": main_score,
+    "grouped": grouped,
+    "counted": counted,
+    "shown": shown,
+}
 
 
 def data_uri(svg: bytes) -> str:

@@ -163,7 +163,7 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
     counts = sorted(zip(project.classes, project.class_counts, strict=True), key=lambda each: -each[1])
     days = labels_per_day(project) if found.report is None else found.report.labels_per_day
     gain = None if found.report is None else found.report.expected_gain
-    curve = curve_of(project_id, points, found.report)
+    curve = curve_of(project, points, found.report)
     return {
         "name": project_id,
         "n_labeled": project.n_labeled,
