@@ -146,7 +146,8 @@ def test_only_settings_and_the_launchers_read_the_environment() -> None:
     readers = {module for module, path in MODULES.items() if "os.environ" in path.read_text()}
     # serve, demo, simulations and gunicorn's hooks pass an environment on to a child, or read what `serve` put into it.
     launchers = {
-        "service.cli.main",
+        "service.cli.setting_options",
+        "service.cli.serve",
         "service.demo.serving",
         "service.server.hooks",
         "service.server.simulation_process",
@@ -158,8 +159,8 @@ def test_only_settings_and_the_launchers_read_the_environment() -> None:
 def test_no_import_inside_a_function_but_for_an_extra() -> None:
     inside = {(module, name) for module, path in MODULES.items() for name in imports(path, only_inside=True)}
     assert inside <= {
-        ("service.cli.main", "service.http.contract.openapi"),
-        ("service.cli.main", "service.demo"),
+        ("service.cli.openapi", "service.http.contract.openapi"),
+        ("service.cli.demo", "service.demo"),
         ("service.http.plots.render", "service.http.plots.drawing"),
         ("service.http.routes.predictions", "service.http.parquet_writer"),
         *(("service.learning.model_formats", name) for name in ("skops.io", "skl2onnx", "skl2onnx.common.data_types")),
@@ -173,6 +174,13 @@ def test_the_master_of_the_workers_imports_nothing_that_computes_or_counts() -> 
     code = "import sys, service.server.hooks; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "sklearn", "service.telemetry.metrics", "service.app"} & {*found}
+
+
+def test_the_help_of_the_command_line_imports_nothing_that_computes_or_serves() -> None:
+    code = "import sys, service.cli.main as cli; cli.main(['--help'], standalone_mode=False); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in found if name.startswith("service.")} == {"service.cli", "service.cli.main"}
+    assert not {"numpy", "http.client", "asyncio", "flask"} & {*found}
 
 
 def test_the_reader_of_tables_imports_only_its_errors() -> None:

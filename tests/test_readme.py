@@ -13,10 +13,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
-from service.cli.main import gunicorn_command, main
+from service.cli.main import main
+from service.cli.serve import gunicorn_command
 from service.http import docs
 from service.http.routes import OPERATIONS
 from service.settings import Settings
@@ -158,7 +160,7 @@ def test_the_systemd_unit_starts_the_service() -> None:
     assert settings.data_dir == Path("/var/lib") / section["StateDirectory"]
     program, command = section["ExecStart"].split()
     assert Path(program).name == "active-query"
-    assert command in main.commands
+    assert command in main.list_commands(click.Context(main))
     assert int(section["TimeoutStopSec"]) > GRACEFUL_SECONDS
 
 

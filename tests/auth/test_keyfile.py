@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 
 from service.auth.keyfile import KeyRing, change_keys, read_keys
 from service.auth.keys import Keys, KeysError, Role, dump_keys, new_key, new_token, parse_keys
-from service.cli.main import check_keys, main
+from service.cli.main import main
+from service.cli.serve import check_keys
 from service.http import docs
 
 DIGEST = "0" * 64

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from service.cli.main import SHARED_MEMORY, gunicorn_command
+from service.cli.serve import SHARED_MEMORY, gunicorn_command
 from service.settings import Settings
 from tests.benchmarks.load import GENERATOR, UNIQUE_NUMBER, Load, requests_per_second
 from tests.benchmarks.measure import in_turns

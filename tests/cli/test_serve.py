@@ -20,7 +20,8 @@ import pytest
 from click.testing import CliRunner
 
 from service import __version__
-from service.cli.main import COUNTERS_PREFIX, SHARED_MEMORY, gunicorn_command, main
+from service.cli.main import main
+from service.cli.serve import COUNTERS_PREFIX, SHARED_MEMORY, gunicorn_command
 from service.server.hooks import SOCKET_TIMEOUT_SECONDS, when_ready
 from service.settings import Settings
 from tests.support.serving import Service, free_port, is_alive, wait_until
