@@ -59,8 +59,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     request_log.register(app)
     metrics.register(app)
     cors.register(app, settings.allowed_origins)
-    problems.register(app)
+    problems.register(app, routes.OPERATIONS, routes.problem_page)
     ring = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
-    auth.register(app, ring, routes.OPERATIONS, routes.refuse_page)
+    auth.register(app, ring, routes.OPERATIONS)
     routes.register(app, context)
     return app

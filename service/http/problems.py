@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, request
@@ -11,6 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service import errors
 from service.domain.parameters import pointer_token
+from service.http.contract.operations import Contract
 from service.http.middleware.request_log import current_request_id
 from service.http.problem_document import MEDIA_TYPE, NO_SNIFFING, document
 from service.telemetry.metrics import count_refusal
@@ -113,9 +115,19 @@ def flatten(messages: Any, pointer: str = "") -> list[errors.FieldError]:
     return [errors.FieldError(pointer, str(message)) for message in messages]
 
 
-def register(app: Flask) -> None:
-    """Register the error handlers of the application."""
-    app.register_error_handler(errors.ServiceError, from_service_error)
-    app.register_error_handler(ValidationError, from_validation_error)
-    app.register_error_handler(HTTPException, from_http_exception)
-    app.register_error_handler(Exception, from_bug)
+def register(app: Flask, contract: Contract, problem_page: Callable[[Response], Response]) -> None:
+    """Register the error handlers of the application; on its pages `problem_page` shows the problem documents."""
+    pages = contract.pages
+
+    def handle(kind: type[Exception], respond: Callable[[Any], Response]) -> None:
+        def handler(error: Exception) -> Response:
+            response = respond(error)
+            is_shown = request.endpoint in pages and response.mimetype == MEDIA_TYPE
+            return problem_page(response) if is_shown else response
+
+        app.register_error_handler(kind, handler)
+
+    handle(errors.ServiceError, from_service_error)
+    handle(ValidationError, from_validation_error)
+    handle(HTTPException, from_http_exception)
+    handle(Exception, from_bug)

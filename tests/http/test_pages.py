@@ -119,7 +119,8 @@ def test_the_list_of_projects_comes_in_pages(client: FlaskClient) -> None:
     assert 'href="./projects/a/page"' in first and "projects/c/page" not in first
     assert 'href="./?after=b"' in first
     assert "projects/c/page" in page(client, "/?after=b")
-    assert client.get("/?limit=0").status_code == 422
+    assert "<code>limit</code> must be" in page(client, "/?limit=0", 422)
+    assert "<code>order</code> &#39;order&#39; is not a field" in page(client, "/?order=name", 422)
 
 
 def test_a_missing_project_is_a_page_too(client: FlaskClient) -> None:
@@ -153,6 +154,9 @@ def test_a_wrong_simulation_says_what_is_wrong(client: FlaskClient, change: dict
     form = {"strategies": "margin", "batch_size": "5", "budget": "10", "repeats": "1"} | change
     reply = client.post("/projects/p/page/simulations", data=form)
     assert (reply.status_code, reply.mimetype) == (422, "text/html")
+    (name,) = change
+    assert f'aria-describedby="{name}-problem"' in reply.text  # the field says what is wrong, and the others are kept
+    assert all(f'value="{value}"' in reply.text for value in form.values() if value != "entropi")
     assert get(client, "/simulations") == {"simulations": []}
 
 
@@ -160,7 +164,21 @@ def test_another_site_cannot_start_a_simulation(client: FlaskClient) -> None:
     fit(client, y=LABELS)
     form = {"strategies": "margin", "batch_size": "5", "budget": "10", "repeats": "1"}
     headers = {"Sec-Fetch-Site": "cross-site"}
-    assert client.post("/projects/p/page/simulations", data=form, headers=headers).status_code == 403
+    text = page(client, "/projects/p/page/simulations", 403, method="POST", data=form, headers=headers)
+    assert "Not allowed" in text and "pages of this service" in text
+
+
+def test_a_simulation_of_too_few_labels_keeps_its_form(client: FlaskClient) -> None:
+    fit(client, y=LABELS[:4] + [None] * 36)
+    form = {"strategies": "margin", "batch_size": "7", "budget": "10", "repeats": "1"}
+    text = page(client, "/projects/p/page/simulations", 422, method="POST", data=form)
+    assert "leaves nothing to ask" in text and 'value="7"' in text and 'href="../page"' in text
+
+
+def test_metrics_count_pages_by_their_route(client: FlaskClient) -> None:
+    client.get("/projects/nowhere/page")
+    text = client.get("/metrics").text
+    assert re.search(r'route="/projects/\{project_id\}/page",status="404"', text)
 
 
 # API keys.

@@ -20,7 +20,7 @@ from werkzeug.exceptions import (
 
 from service import errors
 from service.errors import MAX_ERRORS
-from service.http import problems
+from service.http import problems, routes
 from service.http.middleware import request_log
 
 KEYS = {"type", "title", "status", "detail", "request_id"}
@@ -40,7 +40,7 @@ def raiser(error):
     """A client of an application whose only view raises an error."""
     app = Flask(__name__)
     request_log.register(app)
-    problems.register(app)
+    problems.register(app, routes.OPERATIONS, routes.problem_page)
 
     @app.get("/")
     def view():
@@ -182,7 +182,7 @@ def test_the_reply_to_head_has_no_body():
 def test_a_redirect_is_left_alone():
     app = Flask(__name__)
     request_log.register(app)
-    problems.register(app)
+    problems.register(app, routes.OPERATIONS, routes.problem_page)
     app.add_url_rule("/a/", view_func=lambda: "a")
     app.add_url_rule("/b", endpoint="b", view_func=lambda: abort(app.make_response(("mine", 299))))
     client = app.test_client()

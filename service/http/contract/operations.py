@@ -152,3 +152,8 @@ class Contract:
     def all(self) -> list[Operation]:
         """All endpoints."""
         return [operation for tag in self.tags for operation in tag.all]
+
+    @property
+    def pages(self) -> frozenset[str]:
+        """Flask's names of the endpoints that are pages."""
+        return frozenset(f"api.{operation.name}" for operation in self.all if operation.page)

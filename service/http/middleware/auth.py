@@ -7,18 +7,18 @@ as one that does not exist, so neither the reply nor its timing reveals whether 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flask import Flask, Response, current_app, g
+from flask import Flask, current_app, g
 from flask.globals import request_ctx
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable, Unauthorized
+from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
 
 from service.auth.keyfile import KeyRing
 from service.auth.keys import ALL_PROJECTS, ANONYMOUS, Caller, Role
-from service.errors import ProjectNotFound, ServiceError
+from service.errors import ProjectNotFound
 from service.http.contract.operations import Contract
 from service.http.middleware.request_log import log_project
 from service.usecases.label import LabelRequest
@@ -33,38 +33,26 @@ COOKIE = "active_query_key"
 
 KEY_RING = "active-query-keys"
 
-RefusePage = Callable[[HTTPException | ServiceError], Response]
 
-
-def register(app: Flask, ring: KeyRing | None, contract: Contract, refuse_page: RefusePage) -> None:
-    """Check the caller's role and project before every request; without a key ring every caller may do anything.
-
-    `refuse_page` returns the response to the request for a page that is refused.
-    """
+def register(app: Flask, ring: KeyRing | None, contract: Contract) -> None:
+    """Check the caller's role and project before every request; without a key ring every caller may do anything."""
     app.extensions[KEY_RING] = ring
-    on_pages = {f"api.{operation.name}" for operation in contract.all if operation.page}
+    on_pages = contract.pages
     roles = {f"api.{operation.name}": operation.role for operation in contract.all}
 
     @app.before_request
-    def authorize() -> Response | None:
+    def authorize() -> None:
         request = request_ctx.request
         # The methods of a path are public, in the contract.
         if request.endpoint is None or request.method == "OPTIONS":
-            return None
+            return
         role = roles[request.endpoint]
         if role is None:
-            return None
+            return
         header = request.environ.get("HTTP_AUTHORIZATION")
-        if request.endpoint not in on_pages:
-            check_access(ring, header, role)
-            return None
-        if header is None and COOKIE in request.cookies:
+        if header is None and request.endpoint in on_pages and COOKIE in request.cookies:
             header = f"Bearer {request.cookies[COOKIE]}"
-        try:
-            check_access(ring, header, role)
-        except (HTTPException, ServiceError) as error:
-            return refuse_page(error)
-        return None
+        check_access(ring, header, role)
 
 
 def check_access(ring: KeyRing | None, header: str | None, role: Role) -> None:
@@ -115,6 +103,12 @@ def caller() -> Caller:
     """Return the caller of the current request."""
     found: Caller = g.caller
     return found
+
+
+def name_of_caller() -> str | None:
+    """Return the name of the key of the current request, None without a known one."""
+    found: Caller | None = g.get("caller")
+    return None if found is None else found.name
 
 
 def check_role(me: Caller, role: Role) -> None:

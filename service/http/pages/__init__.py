@@ -7,7 +7,17 @@ from service.http.pages.render import (
     project_page,
     projects_page,
     sign_in_page,
+    simulate_page,
     simulation_page,
 )
 
-__all__ = ["CSP", "data_uri", "error_page", "project_page", "projects_page", "sign_in_page", "simulation_page"]
+__all__ = [
+    "CSP",
+    "data_uri",
+    "error_page",
+    "project_page",
+    "projects_page",
+    "sign_in_page",
+    "simulate_page",
+    "simulation_page",
+]

@@ -55,7 +55,13 @@ def shown(label: Any) -> str:
     return text if len(text) <= MAX_LABEL else f"{text[:MAX_LABEL]}…"
 
 
+def field(pointer: str) -> str:
+    """Return the name of the field that a pointer of a problem document points to."""
+    return pointer.removeprefix("/query").removeprefix("/headers").removeprefix("/")
+
+
 ENVIRONMENT.filters |= {
+    "field": field,
     "percent": percent,
     "main_score": main_score,
     "grouped": grouped,
@@ -89,6 +95,11 @@ def sign_in_page(root: str, problem: str | None) -> str:
     return ENVIRONMENT.get_template("sign_in.html").render(root=root, problem=problem, signed_in=None)
 
 
-def error_page(root: str, title: str, detail: str) -> str:
-    """Return a page that says what is wrong."""
-    return ENVIRONMENT.get_template("error.html").render(root=root, title=title, detail=detail, signed_in=None)
+def error_page(root: str, **values: Any) -> str:
+    """Return a page that says what is wrong; `root` is the relative address of the service."""
+    return ENVIRONMENT.get_template("error.html").render(root=root, **values)
+
+
+def simulate_page(**values: Any) -> str:
+    """Return the page with the form for a simulation, and what is wrong with its fields."""
+    return ENVIRONMENT.get_template("simulate.html").render(root="../../../", **values)

@@ -1,7 +1,7 @@
 """The endpoints, one module for each resource: parse the request, make one call, dump its result."""
 
 from service.http.routes.context import Context
-from service.http.routes.pages import refuse_page
+from service.http.routes.pages import problem_page
 from service.http.routes.register import OPERATIONS, register
 
-__all__ = ["OPERATIONS", "Context", "refuse_page", "register"]
+__all__ = ["OPERATIONS", "Context", "problem_page", "register"]

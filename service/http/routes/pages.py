@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
+import orjson
 from flask import Response, request
 from werkzeug.exceptions import (
     BadRequest,
     Forbidden,
-    HTTPException,
     LengthRequired,
     RequestEntityTooLarge,
     Unauthorized,
@@ -24,13 +24,11 @@ from service.auth.keys import Role
 from service.compute.deadline import time_limit
 from service.domain.project import Project, format_time
 from service.domain.targets import target_of
-from service.errors import ServiceError
 from service.http import pages
 from service.http.contract.operations import Operations, Reply
 from service.http.media_types import FORM, HTML, SVG
 from service.http.middleware import auth
 from service.http.plots import THEMES, Line, LinePlot, Plot, PointPlot, Points, are_plots_installed, render_plot
-from service.http.problems import status_for
 from service.http.routes.context import Context, current_context
 from service.http.routes.evidence import plot_curve
 from service.http.routes.query_string import read_query
@@ -57,6 +55,8 @@ MAX_TEXT = 600
 
 MAX_FORM_BYTES = 4_096
 
+TITLES = {403: "Not allowed", 404: "Not found"}
+
 operations = Operations("Pages", "Look at projects in a browser.")
 
 
@@ -81,21 +81,31 @@ def page_response(page: str, status: int = 200) -> Response:
     return Response(page, status, mimetype=HTML, headers=headers)
 
 
-def refuse_page(error: HTTPException | ServiceError) -> Response:
-    """Return a page that says what is wrong, or the form for a key."""
+def problem_page(problem: Response) -> Response:
+    """Return a problem document as a page, or the form for a key, with the headers of the problem."""
+    document = orjson.loads(problem.get_data())
     root = "../" * (request.path.count("/") - 1) or "./"
-    if isinstance(error, Unauthorized):
+    if problem.status_code == 401:
         is_first = auth.COOKIE not in request.cookies
-        response = page_response(pages.sign_in_page(root, None if is_first else error.description), 401)
-        response.headers["WWW-Authenticate"] = str(auth.challenge())
-        return response
-    status = (error.code or 500) if isinstance(error, HTTPException) else status_for(type(error))
-    title = "Not found" if status == 404 else "Sorry"
-    text = str(error.description if isinstance(error, HTTPException) else error)
-    response = page_response(pages.error_page(root, title, f"{text[:1].upper()}{text[1:]}."), status)
-    if status == 503:
-        response.headers["Retry-After"] = "1"
-    return response
+        page = pages.sign_in_page(root, None if is_first else sentence(document["detail"]))
+    else:
+        page = pages.error_page(
+            root,
+            title=TITLES.get(problem.status_code, "Sorry"),
+            detail=sentence(document["detail"]),
+            wrong=document.get("errors", []),
+            request_id=document["request_id"] if problem.status_code >= 500 else None,
+            signed_in=auth.name_of_caller(),
+        )
+    return with_headers(page_response(page, problem.status_code), problem)
+
+
+def with_headers(page: Response, problem: Response) -> Response:
+    """Return a page with the headers of the problem that it shows, such as Retry-After."""
+    for name, value in problem.headers:
+        if name not in ("Content-Type", "Content-Length"):
+            page.headers[name] = value
+    return page
 
 
 @operations.add(
@@ -146,11 +156,8 @@ def show_project(project_id: str) -> Response:
     nothing.
     """
     context = current_context()
-    try:
-        with time_limit(context.settings.query_seconds):
-            return page_response(pages.project_page(**describe_project(context, project_id)))
-    except ServiceError as error:
-        return refuse_page(error)
+    with time_limit(context.settings.query_seconds):
+        return page_response(pages.project_page(**describe_project(context, project_id)))
 
 
 def describe_project(context: Context, project_id: str) -> dict[str, Any]:
@@ -310,7 +317,7 @@ def sign_in() -> Response:
     try:
         auth.authenticate_key(key)
     except Unauthorized as error:
-        return page_response(pages.sign_in_page("./", str(error.description).capitalize() + "."), 401)
+        return page_response(pages.sign_in_page("./", sentence(str(error.description))), 401)
     response = go_to_projects()
     is_secure = request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
     # Without a path the browser takes that of this address, so the cookie covers the service behind a prefix.
@@ -318,7 +325,9 @@ def sign_in() -> Response:
     return response
 
 
-@operations.add("POST", "/sign-out", role=None, replies={303: Reply("The cookie is deleted.")}, problems=(403,))
+@operations.add(
+    "POST", "/sign-out", role=None, replies={303: Reply("The cookie is deleted.")}, problems=(403,), page=True
+)
 def sign_out() -> Response:
     """Forget the API key of the pages.
 

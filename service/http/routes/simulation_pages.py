@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import orjson
 from flask import Response
 from marshmallow import ValidationError
 
@@ -16,7 +17,7 @@ from service.http.contract.operations import Operations, Reply
 from service.http.media_types import FORM, HTML
 from service.http.middleware import auth
 from service.http.plots import are_plots_installed
-from service.http.problems import flatten
+from service.http.problems import flatten, from_service_error
 from service.http.routes.context import current_context
 from service.http.routes.pages import (
     CURVE_SIZE,
@@ -24,7 +25,8 @@ from service.http.routes.pages import (
     page_response,
     read_form,
     refuse_other_sites,
-    refuse_page,
+    sentence,
+    with_headers,
 )
 from service.http.routes.simulations import find_visible, plot_simulation
 from service.http.schemas.simulations import SimulateSchema, simulation_request
@@ -40,6 +42,7 @@ MAX_ROWS = 500
 """Rows of the table of learning curves."""
 
 NUMBERS = ("batch_size", "budget", "repeats")
+FIELDS = ("strategies", *NUMBERS)
 
 
 @operations.add(
@@ -58,23 +61,43 @@ def simulate_on_page(project_id: str) -> Response:
     it comes from the page of another site.
     """
     context = current_context()
+    refuse_other_sites()
+    project = get(context.store, project_id)
+    fields = read_form()
+    document = form_document(fields) | {
+        "project_id": project_id,
+        "estimator": {"name": project.estimator.name, "params": dict(project.estimator.params)},
+    }
     try:
-        refuse_other_sites()
-        project = get(context.store, project_id)
-        document = form_document(read_form())
-        document |= {
-            "project_id": project_id,
-            "estimator": {"name": project.estimator.name, "params": dict(project.estimator.params)},
-        }
         with context.store.stage() as staging, context.admission.enter():
             order = simulation_request(
                 load(document), auth.caller().name, context.settings.max_batch, staging, context.limits
             )
             made = create_simulation(context.store, staging, order)
     except ServiceError as error:
-        return refuse_page(error)
+        return form_page(project_id, fields, from_service_error(error))
     context.simulations.start()
     return Response(status=303, headers={"Location": f"../../../simulations/{made.simulation_id}/page"})
+
+
+def form_page(project_id: str, fields: dict[str, list[str]], problem: Response) -> Response:
+    """Return the page with the form as it was sent, and what is wrong with it."""
+    document = orjson.loads(problem.get_data())
+    wrong, others = {}, []
+    for error in document.get("errors", [{"pointer": "", "detail": document["detail"]}]):
+        name = error["pointer"].split("/")[1] if error["pointer"] else ""
+        if name in FIELDS:
+            wrong[name] = sentence(error["detail"])
+        else:
+            others.append(sentence(f"{name} {error['detail']}".strip()))
+    page = pages.simulate_page(
+        name=project_id,
+        values={"strategies": fields.get("strategies", []), **{name: fields.get(name, [""])[0] for name in NUMBERS}},
+        wrong=wrong,
+        problems=others,
+        signed_in=auth.caller().name,
+    )
+    return with_headers(page_response(page, problem.status_code), problem)
 
 
 def form_document(fields: dict[str, list[str]]) -> dict[str, Any]:
@@ -108,10 +131,7 @@ def show_simulation(simulation_id: str) -> Response:
 
     A page for a browser, which loads itself again every few seconds until the simulation has ended.
     """
-    try:
-        view = find_visible(simulation_id)
-    except ServiceError as error:
-        return refuse_page(error)
+    view = find_visible(simulation_id)
     if view.ended_at is None:
         current_context().simulations.start()
     return page_response(pages.simulation_page(**describe_simulation(view)))

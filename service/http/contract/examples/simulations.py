@@ -100,5 +100,18 @@ EXAMPLES = (
         "get_simulation", "Its result", 200, path=SIMULATION_PATH, reply=SIMULATION | {"result": SIMULATION_RESULT}
     ),
     Example("list_simulations", "All simulations", 200, reply={"simulations": [SIMULATION]}),
+    Example(
+        "fit_project",
+        "A pool that is labelled already",
+        201,
+        body={"project_id": "meadow", "X": FLOWERS * 2, "y": ["setosa", "setosa", "versicolor", "versicolor"] * 4},
+    ),
+    Example(
+        "simulate_on_page",
+        "From the form of a page",
+        303,
+        path={"project_id": "meadow"},
+        form={"strategies": "margin", "batch_size": "1", "budget": "2", "repeats": "1"},
+    ),
     Example("delete_simulation", "A simulation that has ended", 204, path=SIMULATION_PATH),
 )
