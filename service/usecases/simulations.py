@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels
-from service.domain.project import MICROSECONDS, EstimatorSpec, MissingValues, Project, now
+from service.domain.project import MICROSECONDS, EstimatorSpec, Project, now, quote_label
 from service.errors import FieldError, InvalidRequest, SimulationNotFound, StoreDamaged, TooManySimulations
 from service.learning.pool import Pool, Rows, SparseRows
 from service.store import Part, Store
 from service.store.simulations import Record, Simulations
 from service.store.staging import StagedRows, Staging
-from service.usecases.columns import order_columns
+from service.usecases.columns import name_columns
+from service.usecases.fit import FitRequest, new_pool, new_project, stage_held_out
 from service.usecases.simulation_result import BASELINE, summarize_runs
 from service.usecases.simulation_run import (
     SimulatedStrategy,
@@ -28,8 +30,11 @@ from service.usecases.simulation_run import (
     run_simulation_step,
     split_samples,
 )
+from service.usecases.texts import Samples, stage_features
 from service.usecases.training import describe_failure
-from service.usecases.uploads import check_lengths, refuse_missing_values
+from service.usecases.uploads import check_lengths, first_entry, refuse_missing_values
+
+DEFAULT_BUDGET = 200
 
 MAX_WAITING = 20
 """How many simulations may be queued or running."""
@@ -47,16 +52,18 @@ log = logging.getLogger(__name__)
 class SimulationRequest:
     """The request of POST /simulate: samples with their labels, or the project whose labelled samples they are.
 
-    `owner` is the name of the caller's key. The plan has the strategies as requested.
+    `samples` is the request that would make a project of the samples, and has the held-out set. `y` and `y_test` have
+    all the labels. `owner` is the name of the caller's key. The plan has the strategies as requested, and without
+    `has_budget` the default budget.
     """
 
     plan: SimulationPlan
     owner: str | None
+    samples: FitRequest
     project_id: str | None = None
-    X: StagedRows | None = None
     y: EncodedLabels | None = None
-    X_test: StagedRows | None = None
     y_test: EncodedLabels | None = None
+    has_budget: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,7 @@ def create_simulation(store: Store, staging: Staging, request: SimulationRequest
     """
     data = read_samples(store, staging, request)
     plan = with_baseline(request.plan)
-    check_plan(plan, data)
+    check_plan(plan, data, request)
     make_room(store.simulations)
     record = {
         "schema_version": 1,
@@ -105,40 +112,72 @@ def create_simulation(store: Store, staging: Staging, request: SimulationRequest
 
 def read_samples(store: Store, staging: Staging, request: SimulationRequest) -> SimulationData:
     """Return the samples of a request. Raises InvalidRequest if they do not fit each other."""
-    names: tuple[str, ...] | None
-    missing_values: MissingValues = "refuse"
-    if request.X is not None and request.y is not None:
-        check_lengths(request.X, {"y": request.y})
-        refuse_missing_values(request.X, missing_values)
-        X, y, names = request.X.open(), request.y, request.X.names
+    if request.samples.X is not None and request.y is not None:
+        project, pool = sent_samples(staging, request.samples, request.samples.X)
+        X, y = stored_rows(pool), request.y
     else:
-        snapshot = store.read(request.project_id or "", Part.POOL)
-        project, names = snapshot.project, snapshot.project.feature_names
-        missing_values = project.missing_values
-        if snapshot.pool is None or project.n_labeled == 0:
-            raise InvalidRequest.at("/project_id", f"project {project.project_id!r} has no labelled samples")
-        X, y = labeled_rows(snapshot.pool, project), EncodedLabels(project.classes, project.labels.codes)
-    if request.X_test is None or request.y_test is None:
-        return SimulationData(X, y, missing_values=missing_values)
-    refuse_missing_values(request.X_test, missing_values)
-    X_test = order_columns("/X_test", request.X_test, names, staging).open()
+        project, pool = labeled_project(store, request.project_id or "")
+        X = copy_rows(pool, project.labels.labeled)
+        y = EncodedLabels(project.classes, project.labels.codes)
+    if len(np.unique(y.codes)) < 2:
+        field = "/project_id" if request.samples.X is None else "/y"
+        raise InvalidRequest.at(field, "must have labels of two classes or more: with one there is nothing to learn")
+    held_out = stage_held_out(request.samples, project, staging)
+    if held_out is None or request.y_test is None:
+        return SimulationData(X, y, missing_values=project.missing_values)
+    X_test, y_test = held_out.X, request.y_test
+    check_held_out(X_test, y_test, project, y)
+    return SimulationData(
+        X, y, stored_rows(Pool.of(X_test.open()).weighted(pool.weights)), y_test, project.missing_values
+    )
+
+
+def sent_samples(staging: Staging, request: FitRequest, samples: Samples) -> tuple[Project, Pool]:
+    """Return the project that POST /fit would make of samples, and its pool. Raises InvalidRequest."""
+    check_lengths(samples, {"y": request.y, "ids": request.ids, "urls": request.urls})
+    X = name_columns(stage_features("texts", samples, request.text, staging), request.feature_names, staging)
+    project = new_project(request, X.open(), X.names)
+    project = replace(project, missing_values=request.missing_values or project.missing_values)
+    refuse_missing_values(X, project.missing_values)
+    return project, new_pool(X, project)
+
+
+def labeled_project(store: Store, project_id: str) -> tuple[Project, Pool]:
+    """Return a project with labelled samples, and its pool. Raises InvalidRequest and ProjectNotFound."""
+    snapshot = store.read(project_id, Part.POOL)
+    if snapshot.pool is None or snapshot.project.n_labeled == 0:
+        raise InvalidRequest.at("/project_id", f"project {project_id!r} has no labelled samples")
+    return snapshot.project, snapshot.pool
+
+
+def check_held_out(X_test: StagedRows, y_test: EncodedLabels, project: Project, y: EncodedLabels) -> None:
+    """Raise InvalidRequest for a held-out set that does not fit the samples."""
+    refuse_missing_values(X_test, project.missing_values)
     wrong = []
-    if X_test.shape[1] != X.shape[1]:
-        wrong.append(FieldError("/X_test", f"has {X_test.shape[1]} columns, but the samples have {X.shape[1]}"))
-    if isinstance(X_test, SparseRows) != isinstance(X, SparseRows):
+    if X_test.n_columns != project.n_features:
+        problem = f"has {X_test.n_columns} columns, but the samples have {project.n_features}"
+        wrong.append(FieldError("/X_test", problem))
+    if X_test.is_sparse != project.is_sparse:
         wrong.append(FieldError("/X_test", "must be dense or sparse (CSR) as the samples are"))
-    if len(request.y_test.codes) != len(X_test):
-        wrong.append(
-            FieldError("/y_test", f"has {len(request.y_test.codes)} entries, but X_test has {len(X_test)} rows")
-        )
+    if len(y_test.codes) != X_test.n_rows:
+        problem = f"has {len(y_test.codes)} entries, but X_test has {X_test.n_rows} rows"
+        wrong.append(FieldError("/y_test", problem))
+    known, pointer_of = {(type(label), label) for label in y.values}, first_entry("y_test", y_test)
+    for code, label in enumerate(y_test.values):
+        if (type(label), label) not in known:
+            wrong.append(FieldError(pointer_of(code), f"is {quote_label(label)}, which no sample of y has"))
     if wrong:
         raise InvalidRequest(wrong)
-    return SimulationData(X, y, X_test, request.y_test, missing_values)
 
 
-def labeled_rows(pool: Pool, project: Project) -> Rows:
-    """Return a copy of a project's labelled samples."""
-    taken = pool.take(project.labels.labeled)
+def stored_rows(pool: Pool) -> Rows:
+    """Return all rows of a pool of one segment; a copy where terms of texts are weighted."""
+    return pool.segments[0] if pool.weights is None else copy_rows(pool, np.arange(len(pool)))
+
+
+def copy_rows(pool: Pool, index: NDArray[np.int64]) -> Rows:
+    """Return a copy of some rows of a pool, with the weights of terms applied."""
+    taken = pool.take(index)
     if not pool.is_sparse:
         return np.asarray(taken)
     return SparseRows(taken.data, taken.indices, taken.indptr, pool.n_columns)
@@ -151,11 +190,9 @@ def with_baseline(plan: SimulationPlan) -> SimulationPlan:
     return replace(plan, strategies=(*plan.strategies, SimulatedStrategy(BASELINE, {})))
 
 
-def check_plan(plan: SimulationPlan, data: SimulationData) -> None:
+def check_plan(plan: SimulationPlan, data: SimulationData, request: SimulationRequest) -> None:
     """Raise InvalidRequest for a plan that these samples do not allow."""
     n_samples = len(data.X)
-    if len(np.unique(data.y.codes)) < 2:
-        raise InvalidRequest.at("/y", "must have two classes or more: with one there is nothing to learn")
     wrong = [
         FieldError(f"/initial/{position}", f"must be from 0 to {n_samples - 1}")
         for position, index in enumerate(plan.initial or ())
@@ -169,6 +206,8 @@ def check_plan(plan: SimulationPlan, data: SimulationData) -> None:
         field = "n_initial" if plan.initial is None else "initial"
         rest = "" if data.X_test is not None else f", of which {n_samples - n_pool} are held out"
         raise InvalidRequest.at(f"/{field}", f"leaves nothing to ask: there are {n_samples} samples{rest}")
+    if request.has_budget and plan.budget > n_pool:
+        raise InvalidRequest.at("/budget", f"must be at most {n_pool}: there are no more samples to ask about")
     first_snapshot(split_samples(data, plan, 0), plan, 0)
 
 

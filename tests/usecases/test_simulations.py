@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -157,6 +158,104 @@ def test_parts_of_a_form_are_the_same_as_json(client: FlaskClient, write: Callab
     assert form["progress"] == {"done": 4, "total": 4}
 
 
+TABLE = [dict(zip("abcd", row, strict=True), kind=label) for row, label in zip(POOL["X"], POOL["y"], strict=True)]
+COLUMNS = {"columns": {"label": "kind", "features": [*"abcd"]}}
+OTHERS = {"strategies": ["margin"], "estimator": "gaussian_nb", "budget": 10}
+
+
+def csv_bytes() -> bytes:
+    rows = [",".join(TABLE[0]), *(",".join(map(str, row.values())) for row in TABLE)]
+    return "\n".join(rows).encode()
+
+
+def lines_bytes(rows: list[Any]) -> bytes:
+    return b"\n".join(json.dumps(row).encode() for row in rows)
+
+
+def parquet_bytes() -> bytes:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = BytesIO()
+    parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(TABLE), file)
+    return file.getvalue()
+
+
+def send_body(client: FlaskClient, media_type: str, body: bytes, **config: Any) -> Any:
+    query = {"config": json.dumps({**OTHERS, **config})}
+    return client.post("/simulate", data=body, content_type=media_type, query_string=query)
+
+
+def send_parts(client: FlaskClient, config: dict[str, Any], **parts: tuple[bytes, str]) -> Any:
+    files = {name: (BytesIO(data), name, media_type) for name, (data, media_type) in parts.items()}
+    config_part = (BytesIO(json.dumps({**OTHERS, **config}).encode()), "config", "application/json")
+    return client.post("/simulate", data={"config": config_part, **files})
+
+
+FORMATS: dict[str, Callable[[FlaskClient], Any]] = {
+    "records": lambda client: client.post("/simulate", json={**OTHERS, **COLUMNS, "X": TABLE}),
+    "csv body": lambda client: send_body(client, "text/csv", csv_bytes(), **COLUMNS),
+    "lines body": lambda client: send_body(client, "application/x-ndjson", lines_bytes(TABLE), **COLUMNS),
+    "samples body": lambda client: send_body(
+        client,
+        "application/x-ndjson",
+        lines_bytes([{"x": x, "y": y} for x, y in zip(POOL["X"], POOL["y"], strict=True)]),
+    ),
+    "csv part": lambda client: send_parts(client, COLUMNS, X=(csv_bytes(), "text/csv")),
+    "parquet part": lambda client: send_parts(client, COLUMNS, X=(parquet_bytes(), "application/vnd.apache.parquet")),
+    "lines parts": lambda client: send_parts(
+        client,
+        {},
+        X=(lines_bytes(POOL["X"]), "application/x-ndjson"),
+        y=(lines_bytes(POOL["y"]), "application/x-ndjson"),
+    ),
+    "json with ids": lambda client: client.post(
+        "/simulate", json={**OTHERS, "X": POOL["X"], "y": POOL["y"], "ids": list(range(60)), "feature_names": [*"abcd"]}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_samples_come_in_all_formats_of_fit(waiting: FlaskClient, name: str) -> None:
+    response = FORMATS[name](waiting)
+    assert response.status_code == 202, response.text
+    _, data = open_simulation(simulations_of(waiting), response.json["simulation_id"])
+    np.testing.assert_allclose(data.X, POOL["X"])
+    assert [data.y.values[code] for code in data.y.codes] == POOL["y"]
+
+
+def test_texts_have_the_accuracies_of_the_real_loop(client: FlaskClient) -> None:
+    y = [["ham", "spam"][int(i % 3 > 0)] for i in range(40)]
+    texts = [f"{'cheap pills' if i % 3 else 'meeting notes'} {i} {'pills' if i % 5 else ''}" for i in range(40)]
+    fields = {
+        "texts": texts[:30],
+        "text": {"n_features": 1024},
+        "X_test": texts[30:],
+        "y_test": y[30:],
+        "estimator": FAST_ESTIMATOR,
+    }
+    known = [label if i < 4 else None for i, label in enumerate(y[:30])]
+    made = post(client, "/fit", 201, project_id="real", y=known, **fields)
+    indices = post(client, "/query", project_id="real", strategy="margin", batch_size=6)["indices"]
+    records = [{"index": index, "label": y[index]} for index in indices]
+    scores = made, post(client, "/label", project_id="real", labels=records)
+    found = simulate(
+        client, **fields, y=y[:30], strategies=["margin"], initial=[0, 1, 2, 3], batch_size=6, budget=6, repeats=1
+    )
+    curve = found["result"]["strategies"][0]["curve"]
+    assert [point["mean"] for point in curve] == [score["test_score"]["accuracy"] for score in scores]
+
+
+def test_features_may_be_missing_if_the_request_says_so(client: FlaskClient) -> None:
+    rows = [[None, *row[1:]] if i % 7 == 0 else row for i, row in enumerate(POOL["X"])]
+    found = simulate(client, **{**SMALL, "X": rows, "missing_values": "allow", "repeats": 1})
+    assert found["status"] == "done"
+
+
+def test_without_a_budget_a_small_pool_is_asked_about_to_its_end(client: FlaskClient) -> None:
+    rest = {name: value for name, value in SMALL.items() if name != "budget"}
+    found = simulate(client, **{**rest, "repeats": 1, "batch_size": 50})
+    assert found["result"]["strategies"][0]["curve"][-1]["n_labeled"] == 60
+
+
 @pytest.mark.parametrize("labels", [[0, 1], [True, False], ["a", "b"]])
 def test_labels_of_each_type_and_a_start_without_a_model(client: FlaskClient, labels: list[Any]) -> None:
     y = [labels[int(value == "ant")] for value in Y]
@@ -233,6 +332,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "/batch_size"),
     ({"batch_size": 10_001}, "/batch_size"),
     ({"budget": 0}, "/budget"),
+    ({"budget": 61}, "/budget"),
+    ({"X_test": None, "y_test": None, "budget": 46}, "/budget"),
+    ({"y_test": ["dog", *POOL["y_test"][1:]]}, "/y_test/0"),
+    ({"y_test": [1] * 30}, "/y_test/0"),
+    ({"X": [[None] * 4, *POOL["X"][1:]]}, "/X/0/0"),
+    ({"X": [[1.0]] * 60, "feature_names": ["a", "b"], "X_test": None, "y_test": None}, "/feature_names"),
+    ({"ids": ["a"]}, "/ids"),
+    ({"texts": ["a"] * 60}, "/texts"),
+    ({"text": {}}, "/text"),
+    ({"X": None, "texts": ["a b"] * 60}, "/X_test"),
+    ({"X": None, "texts": ["a b"] * 60, "text": {"n_features": 0}}, "/text/n_features"),
+    ({"X_test": ["a b"] * 30}, "/X_test"),
+    ({"missing_values": "drop"}, "/missing_values"),
+    ({"columns": {"label": "y"}}, "/columns"),
+    ({"target": -0.1}, "/target"),
+    ({"estimator": {"name": "svc", "params": {"C": -1}}}, "/estimator/params/C"),
     ({"n_initial": -1}, "/n_initial"),
     ({"n_initial": 60}, "/n_initial"),
     ({"initial": []}, "/initial"),

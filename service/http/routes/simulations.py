@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,17 +11,20 @@ from flask import Response, request
 
 from service.auth.keys import Role
 from service.domain.columns import TableContext
+from service.domain.project import PROJECT_ID
 from service.errors import SimulationNotFound
-from service.http.body.reader import read_document
-from service.http.contract.operations import Operations, Reply
+from service.http.body.reader import read_samples
+from service.http.contract.operations import SAMPLE_LINES, Operations, Reply
 from service.http.media_types import JSON, PNG, SVG
 from service.http.middleware import auth
 from service.http.plots import Line, LinePlot, choose_plot_type, render_plot
 from service.http.responses import empty_response, json_response
 from service.http.routes.context import current_context
-from service.http.routes.query_string import read_query
+from service.http.routes.query_string import read_config, read_query
 from service.http.schemas import simulations as schemas
+from service.http.schemas.samples import ConfigQuerySchema
 from service.http.tables import read_tables
+from service.usecases.columns import table_context
 from service.usecases.simulation_result import BASELINE, name_strategy
 from service.usecases.simulations import (
     SimulationView,
@@ -41,6 +46,8 @@ operations = Operations("Simulations", "Try strategies on samples whose labels a
     role=Role.ANNOTATOR,
     body=schemas.SimulateSchema,
     parts=schemas.PARTS,
+    lines=SAMPLE_LINES,
+    query=ConfigQuerySchema,
     replies={202: Reply("The simulation; it is run later.", schemas.SimulationSchema, headers=("Location",))},
     problems=(403, 404, 411, 413, 415, 422, 503, 507),
 )
@@ -55,9 +62,8 @@ def simulate() -> Response:
     """
     context = current_context()
     with context.store.stage() as staging:
-        document = read_document(request, context.limits, staging)
-        table = read_tables(document, TableContext, context.limits, staging)
-        data = SIMULATE.load({name: value for name, value in table.items() if name != "ids" or name in document})
+        document = read_samples(request, context.limits, staging, read_config())
+        data = SIMULATE.load(read_tables(document, lambda: table_context_of(document), context.limits, staging))
         if "project_id" in data:
             auth.check_visible(data["project_id"])
         with context.admission.enter():
@@ -69,6 +75,15 @@ def simulate() -> Response:
     response = json_response(REPLY.dump(made), 202)
     response.headers["Location"] = f"/simulations/{made.simulation_id}"
     return response
+
+
+def table_context_of(document: Mapping[str, Any]) -> TableContext:
+    """Return what is known about the tables of a request: those of a held-out set may be of a project."""
+    project_id = document.get("project_id")
+    if not (isinstance(project_id, str) and re.fullmatch(PROJECT_ID, project_id)):
+        return TableContext()
+    auth.check_visible(project_id)
+    return table_context(current_context().store, project_id)
 
 
 @operations.add(

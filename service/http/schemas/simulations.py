@@ -13,7 +13,7 @@ from service.domain.labels import INT64_MAX, EncodedLabels
 from service.domain.parameters import unknown_name
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import Limits
-from service.http.schemas import label_fields, responses
+from service.http.schemas import fields, label_fields, responses
 from service.http.schemas.base import BaseSchema, RawField, Rule, RuleField, list_of, named
 from service.http.schemas.common import (
     ESTIMATOR_NAME,
@@ -26,21 +26,28 @@ from service.http.schemas.common import (
 )
 from service.http.schemas.fields import (
     estimator,
-    features,
     first_few,
     indices,
     integer,
     json_object,
     number,
 )
+from service.http.schemas.fit import REFUSE_OR_ALLOW, fit_request
 from service.http.schemas.responses import count, described, listed, or_null, string
-from service.http.schemas.samples import columns_field, labels_of, missing_is_class, missing_label_field, staged
+from service.http.schemas.samples import (
+    TEXT_SCHEMA,
+    TEXTS,
+    columns_field,
+    labels_of,
+    missing_is_class,
+    missing_label_field,
+)
 from service.learning.estimators import resolve_estimator
 from service.store.staging import Staging
 from service.strategies import Need
 from service.usecases.fit import DEFAULT_ESTIMATOR
-from service.usecases.simulation_run import SimulatedStrategy, SimulationPlan
-from service.usecases.simulations import SimulationRequest, Status
+from service.usecases.simulation_run import PROJECT, SimulatedStrategy, SimulationPlan
+from service.usecases.simulations import DEFAULT_BUDGET, SimulationRequest, Status
 from service.usecases.uploads import refuse_missing_spellings, refuse_wrong_text
 
 MAX_STRATEGIES = 20
@@ -61,8 +68,15 @@ STRATEGY_REQUEST = named(
     },
 )
 
-PARTS = ("X", "y", "X_test", "y_test")
+PARTS = ("X", "X_test", "y", "ids", "texts", "urls", "y_test")
 """The fields that may be parts of a form."""
+
+OF_SAMPLES = ("X", "texts", "y", "ids", "urls", "text", "feature_names", "missing_values")
+"""The fields about samples that are sent, and not those of a project."""
+
+HELD_OUT = ("X_test", "y_test", "missing_label")
+OF_NEW_PROJECT = {"project_id": PROJECT, "keep_texts": False, "replace": False}
+"""The other fields of the request for the project that is simulated."""
 
 
 def strategy_entry() -> Rule:
@@ -107,11 +121,19 @@ class SimulateSchema(BaseSchema):
     """Simulate strategies on samples whose labels are known."""
 
     project_id = project_id_field("A project, whose labelled samples are used.", required=False)
-    X = RuleField(features(), "The samples, n rows of d numbers; only without a project.")
-    y = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X.")
+    X = RuleField(fields.samples(), "The samples, n rows of d numbers; only without a project.")
+    y = RuleField(label_fields.label_list(unlabeled=False), "A label for every sample.")
     missing_label = missing_label_field()
+    texts = RuleField(fields.texts(), TEXTS + " X_test is then a list of texts, too.")
+    text = RuleField(Rule(json_object().read, TEXT_SCHEMA), "How texts become features.")
+    ids = RuleField(fields.sample_ids(), "Accepted as in POST /fit, and not used.")
+    urls = RuleField(fields.urls(), "Accepted as in POST /fit, and not used.")
+    feature_names = RuleField(fields.feature_names(), "d unique names of the columns of X, as in POST /fit.")
     columns = columns_field("")
-    X_test = RuleField(features(), "The held-out set on which the accuracy is measured.")
+    missing_values = RuleField(REFUSE_OR_ALLOW, "Whether features may be missing, as in POST /fit; default `refuse`.")
+    X_test = RuleField(
+        fields.features_or_texts(), "The held-out set on which the accuracy is measured: numbers, or texts for texts."
+    )
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
     test_size = RuleField(
         number(0.01, 0.99),
@@ -131,7 +153,9 @@ class SimulateSchema(BaseSchema):
         integer(1, INT64_MAX), "Number of samples of each query, up to AQ_MAX_BATCH.", load_default=10
     )
     budget = RuleField(
-        integer(1, INT64_MAX), "Number of samples that are asked about in a run, at most all.", load_default=200
+        integer(1, INT64_MAX),
+        f"Number of samples that are asked about in a run, at most the size of the pool; default {DEFAULT_BUDGET}, or "
+        "all if there are fewer.",
     )
     n_initial = RuleField(
         integer(0, INT64_MAX),
@@ -153,10 +177,12 @@ class SimulateSchema(BaseSchema):
         wrong: dict[str, list[str]] = {}
         if "project_id" in data:
             wrong |= {
-                name: ["must be left out: the samples are those of the project"] for name in ("X", "y") if name in data
+                name: ["must be left out: the samples are those of the project"] for name in OF_SAMPLES if name in data
             }
         else:
-            wrong |= {name: ["is required, or project_id"] for name in ("X", "y") if name not in data}
+            wrong |= {} if "X" in data or "texts" in data else {"X": ["or texts is required, or project_id"]}
+            wrong |= {} if "y" in data else {"y": ["is required, or project_id"]}
+            wrong |= {} if "texts" in data or "text" not in data else {"text": ["is allowed only together with texts"]}
         for name, other in (("X_test", "y_test"), ("y_test", "X_test")):
             if name in data and other not in data:
                 wrong[other] = [f"is required together with {name}"]
@@ -185,7 +211,7 @@ def simulation_request(
         if "estimator" in data
         else resolve_estimator(DEFAULT_ESTIMATOR, {}),
         batch_size=data["batch_size"],
-        budget=data["budget"],
+        budget=data.get("budget", DEFAULT_BUDGET),
         n_initial=data.get("n_initial", 10),
         initial=data.get("initial"),
         test_size=data.get("test_size", 0.25),
@@ -193,15 +219,15 @@ def simulation_request(
         random_state=data.get("random_state", 0),
         target=data.get("target"),
     )
-    labels = {name: true_labels(name, data) for name in ("y", "y_test") if name in data}
+    of_samples = {name: value for name, value in data.items() if name in (*OF_SAMPLES, *HELD_OUT)}
     return SimulationRequest(
         plan=plan,
         owner=owner,
         project_id=data.get("project_id"),
-        X=staged("X", data["X"], staging, limits) if "X" in data else None,
-        y=labels.get("y"),
-        X_test=staged("X_test", data["X_test"], staging, limits) if "X_test" in data else None,
-        y_test=labels.get("y_test"),
+        samples=fit_request({**OF_NEW_PROJECT, **of_samples}, staging, limits),
+        y=true_labels("y", data) if "y" in data else None,
+        y_test=true_labels("y_test", data) if "y_test" in data else None,
+        has_budget="budget" in data,
     )
 
 
