@@ -5,19 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
 from service.app import create_app
 from service.auth.keyfile import change_keys
 from service.auth.keys import new_key, new_token
+from service.http.plots import are_plots_installed
 from service.settings import Settings
 from tests.support.calls import get, post
 from tests.support.serving import wait_until
@@ -181,6 +186,18 @@ def test_metrics_count_pages_by_their_route(client: FlaskClient) -> None:
     assert re.search(r'route="/projects/\{project_id\}/page",status="404"', text)
 
 
+def test_pages_say_where_pictures_are_missing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    are_plots_installed.cache_clear()
+    try:
+        fit(client, y=LABELS[:30] + [None] * 10)
+        text = page(client, "/projects/p/page")
+    finally:
+        are_plots_installed.cache_clear()
+    assert "pip install 'active-query[plots]'" in text
+    assert "<picture>" not in text and "The curve in numbers" in text
+
+
 # API keys.
 
 
@@ -234,6 +251,50 @@ def test_a_key_shows_its_own_projects_alone(keyed: tuple[FlaskClient, Callable[.
     assert "projects/team-a/page" in text and "other" not in text
     missing, hidden = (page(client, f"/projects/{name}/page", 404) for name in ("nowhere", "other"))
     assert missing.replace("nowhere", "other") == hidden
+
+
+@pytest.mark.parametrize("forwarded", [{}, {"X-Forwarded-Prefix": "/aq"}], ids=["plain", "X-Forwarded-Prefix"])
+def test_pages_work_behind_the_path_prefix_of_a_proxy(
+    keyed: tuple[FlaskClient, Callable[..., str]], forwarded: dict[str, str]
+) -> None:
+    direct, make = keyed
+    key = make("admin", "*")
+    body = {"project_id": "p", "X": X, "y": LABELS, "estimator": "gaussian_nb"}
+    direct.post("/fit", json=body, headers={"Authorization": f"Bearer {key}"})
+
+    def proxy(environ: Any, start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        assert path.startswith("/aq/"), path
+        headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in forwarded.items()}
+        return direct.application(environ | {"PATH_INFO": path[3:]} | headers, start_response)
+
+    client = Client(proxy, Response)
+    address = "/aq/projects/p/page"
+
+    def follow(link: str) -> str:
+        return urljoin(address, link)
+
+    def action(reply: Any, name: str) -> str:
+        (found,) = [link for link in Links(reply.text).addresses if name in link]
+        return follow(found)
+
+    reply = client.get(address)
+    assert reply.status_code == 401
+    address = action(reply, "sign-in")
+    reply = client.post(address, data={"key": key})
+    assert reply.status_code == 303
+    address = follow(reply.headers["Location"])
+    assert address == "/aq/"
+    address = action(client.get(address), "projects/p/page")
+    reply = client.get(address)
+    assert reply.status_code == 200
+    form = {"strategies": "margin", "batch_size": "5", "budget": "10", "repeats": "1"}
+    reply = client.post(action(reply, "simulations"), data=form)
+    address = urljoin("/aq/projects/p/page/simulations", reply.headers["Location"])
+    reply = client.get(address)
+    assert reply.status_code == 200 and action(reply, "projects/p/page") == "/aq/projects/p/page"
+    assert client.post(action(reply, "sign-out")).status_code == 303
+    assert client.get(address).status_code == 401
 
 
 def test_wrong_forms_are_refused(keyed: tuple[FlaskClient, Callable[..., str]]) -> None:
