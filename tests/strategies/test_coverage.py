@@ -247,9 +247,9 @@ def test_equal_rows_are_taken_about_equally_often(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_considered_with_a_note(name, monkeypatch):
     question = make_question(np.random.default_rng(0).normal(size=(500, 4)), [3])
-    answer = run_strategy(name, question, 20, sample=100)
+    answer = run_strategy(name, question, 10, sample=100)
     assert answer.fallback_reason == f"{name} considered a sample of 100 of the 499 candidates"
-    assert len({*answer.indices.tolist()} - {3}) == 20
+    assert len({*answer.indices.tolist()} - {3}) == 10
     monkeypatch.setattr(pairs, "WORK", 20 * 150**2)
     assert "a sample of 150 of the 499 candidates" in run_strategy(name, question, 2).fallback_reason
 

@@ -24,11 +24,11 @@ def similarity(a, b, width):
     return math.exp(-sum((a - b) ** 2) / (2 * width**2))
 
 
-def herd_literally(X, P, labeled, batch_size):
+def herd_literally(X, P, labeled, batch_size, sharpness=1):
     """The definition: greedily the largest sum over all candidates of uncertainty times the best similarity."""
     width = min(math.dist(X[i], X[j]) for i in labeled for j in labeled if math.dist(X[i], X[j]) > 0)
     rest = [i for i in range(len(X)) if i not in labeled]
-    unsure = {i: 1 - (sorted(P[i])[-1] - sorted(P[i])[-2]) for i in rest}
+    unsure = {i: (1 - (sorted(P[i])[-1] - sorted(P[i])[-2])) ** sharpness for i in rest}
     chosen = []
 
     def covered(centers):
@@ -44,11 +44,14 @@ def herd_literally(X, P, labeled, batch_size):
     ("kind", "standardize", "compared"),
     [(Pool.of, False, X), (Pool.of, True, (X - X.mean(axis=0)) / X.std(axis=0)), (sparse_pool, True, X)],
 )
-@pytest.mark.parametrize("labeled", [[0, 9], [4, 5, 30, 31, 49]])
-def test_uherding_matches_its_definition(kind, standardize, compared, labeled):
-    expected = herd_literally(compared, MODEL.predict_proba(X), labeled, 10)
+@pytest.mark.parametrize(("labeled", "sharpness"), [([0, 9], 1), ([4, 5, 30, 31, 49], 1), ([0, 9], 3)])
+def test_uherding_matches_its_definition(kind, standardize, compared, labeled, sharpness):
+    expected = herd_literally(compared, MODEL.predict_proba(X), labeled, 10, sharpness)
     assert (
-        selected_indices("uherding", make_question(kind(X), labeled, MODEL, 3), 10, standardize=standardize) == expected
+        selected_indices(
+            "uherding", make_question(kind(X), labeled, MODEL, 3), 10, standardize=standardize, sharpness=sharpness
+        )
+        == expected
     )
 
 
@@ -69,7 +72,7 @@ def test_equal_labelled_rows_do_not_set_the_width():
     repeated = np.concatenate([X, X[:1]])
     labeled = [0, 9, 50]
     expected = herd_literally(repeated, MODEL.predict_proba(repeated), labeled, 6)
-    assert selected_indices("uherding", make_question(repeated, labeled, MODEL, 3), 6) == expected
+    assert selected_indices("uherding", make_question(repeated, labeled, MODEL, 3), 6, sharpness=1) == expected
 
 
 def test_two_nearly_equal_labelled_rows_do_not_reduce_it_to_margin():
@@ -93,7 +96,7 @@ def test_uherding_worked_by_hand():
     for row, doubt in ((2, 0.9), (5, 0.4), (6, 0.4), (20, 0.6)):
         P[row] = [1 - doubt / 2, doubt / 2]
     question = question_from_probabilities(P, labeled=[0, 1])
-    answers = [selected_indices("uherding", question, 2, seed) for seed in range(20)]
+    answers = [selected_indices("uherding", question, 2, seed, sharpness=1) for seed in range(20)]
     assert {first for first, _ in answers} <= {5, 6}
     assert {second for _, second in answers} == {20}
 
@@ -127,8 +130,26 @@ def test_rows_without_finite_probabilities_count_as_certain_with_a_note():
 def test_uherding_notes_its_sample(monkeypatch):
     X = np.random.default_rng(0).normal(size=(500, 3))
     question = make_question(X, [0, 1], MODEL, 3)
-    assert run_strategy("uherding", question, 20, sample=100).fallback_reason == (
+    assert run_strategy("uherding", question, 10, sample=100).fallback_reason == (
         "uherding considered a sample of 100 of the 498 candidates"
     )
-    monkeypatch.setattr("service.strategies.herding.PAIRS_A_TURN", 498 * 3 * 150)
-    assert run_strategy("uherding", question, 20).fallback_reason == "uherding used 150 references: more would be slow"
+    assert run_strategy("uherding", question, 20, sample=100).fallback_reason == (
+        "uherding considered a sample of 200 of the 498 candidates"
+    )
+    monkeypatch.setattr("service.strategies.herding.PAIRS_A_TURN", 100 * 3 * 150)
+    assert run_strategy("uherding", question, 5).fallback_reason == "uherding used 150 references: more would be slow"
+
+
+@pytest.mark.parametrize("n_kept", [0, 30, 1000])
+def test_similarities_that_are_not_kept_are_computed_again(n_kept, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    expected = selected_indices("uherding", make_question(rows, [0, 9], MODEL, 3), 12)
+    monkeypatch.setattr("service.strategies.herding.KEPT_CELLS", n_kept * 298)
+    assert selected_indices("uherding", make_question(rows, [0, 9], MODEL, 3), 12) == expected
+
+
+def test_only_the_most_uncertain_rows_are_chosen():
+    # Of 400 rows on a line, the first 100 are the most uncertain; the others are sure, but far from any label.
+    P = np.where(np.arange(400)[:, np.newaxis] < 100, [0.6, 0.4], [0.9, 0.1])
+    batch = selected_indices("uherding", question_from_probabilities(P, labeled=[0, 1]), 5)
+    assert max(batch) < 102

@@ -353,7 +353,7 @@ def test_rows_are_random_with_one_known_class(name):
 def test_the_fallback_reason_names_the_fallback_and_the_sample():
     reason = ask("margin", question_about(np.zeros((10_001, 1))), 1).fallback_reason
     assert reason.startswith("no model yet: no sample is labelled")
-    assert reason.endswith("; max_herding considered a sample of 10000 of the 10001 candidates")
+    assert reason.endswith("; max_herding considered a sample of 2000 of the 10001 candidates")
 
 
 def test_a_strategy_that_returns_duplicates_raises():

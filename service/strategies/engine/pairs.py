@@ -57,12 +57,7 @@ class SampledPoints:
 
     def from_labeled(self, points: Points) -> Squares:
         """Return the squared distance of each point to the nearest labelled row, infinite without one."""
-        least = np.full(len(points.features), np.inf)
-        for some in cut(self.labeled, SAMPLE_CELLS // dense_width(self.space.pool)):
-            np.minimum(
-                least, reduce_over_pairs(points, read_points(self.space, some), identity, np.minimum, np.inf), out=least
-            )
-        return least
+        return squares_to_nearest(self.space, points, self.labeled)
 
 
 def sample_points(
@@ -74,10 +69,24 @@ def sample_points(
     at_most = min(sample, math.isqrt(n_pairs), n_pairs // max(len(view.covered), 1))
     positions, notes = draw_sample(view, at_most, batch_size, rng)
     rows = view.candidates[positions]
+    space = space_for(view, rows, standardize=standardize)
+    return SampledPoints(positions, read_points(space, rows), space, view.covered, notes + notes_of_folding(view.pool))
+
+
+def space_for(view: PoolView, rows: Positions, *, standardize: bool) -> Space:
+    """Return the space of some rows of the pool and the labelled ones, in which features may be standardised."""
     # Standardised sparse features, such as words, would count more the rarer they are.
     space_of = standard_space if standardize and not view.pool.is_sparse else centered_space
-    space = space_of(view.pool, np.concatenate([rows, view.covered]))
-    return SampledPoints(positions, read_points(space, rows), space, view.covered, notes + notes_of_folding(view.pool))
+    return space_of(view.pool, np.concatenate([rows, view.covered]))
+
+
+def squares_to_nearest(space: Space, points: Points, labeled: Positions) -> Squares:
+    """Return the squared distance of each point to the nearest labelled row of the pool, infinite without one."""
+    least = np.full(len(points.features), np.inf)
+    for some in cut(labeled, SAMPLE_CELLS // dense_width(space.pool)):
+        squares = reduce_over_pairs(points, read_points(space, some), identity, np.minimum, np.inf)
+        np.minimum(least, squares, out=least)
+    return least
 
 
 def max_pairs(n_columns: int) -> int:
