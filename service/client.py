@@ -41,7 +41,7 @@ MEDIA_TYPES = {
 }
 """Media types of the files that can be sent, by the ends of their names."""
 
-PARTS = ("X", "y", "ids", "X_test", "y_test", "probabilities", "member_probabilities")
+PARTS = ("X", "y", "ids", "X_test", "y_test", "probabilities", "member_probabilities", "member_predictions")
 """The fields that a form has a part for; the others are in its part `config`."""
 
 BUSY = (429, 502, 503, 504)

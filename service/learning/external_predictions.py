@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.project import MAX_CLASSES
+from service.domain.labels import LARGEST_NUMBER
+from service.domain.project import MAX_CLASSES, TargetName
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.models import Classifier, Committee
 from service.learning.pool import CHUNK_CELLS, Features, Matrix, Pool
@@ -91,6 +92,7 @@ class ExternalPredictions:
 
     probabilities: Matrix | None
     members: Matrix | None
+    target: TargetName = "class"
 
     @property
     def arrays(self) -> dict[str, Matrix]:
@@ -152,6 +154,81 @@ class ExternalPredictions:
                 for number, of_member in enumerate(self.members)
                 for error in find_invalid_rows(f"/member_probabilities/{number}", of_member)
             )
+
+
+class MeanOfRow:
+    """Regressor that returns the mean (n,) of the members' predictions (n, m) it is given."""
+
+    def predict(self, X: Features, /) -> Matrix:
+        """Return the mean of each row."""
+        mean: Matrix = np.asarray(X, np.float64).mean(axis=1)
+        return mean
+
+
+@dataclass(frozen=True, slots=True)
+class PassthroughNumbers:
+    """Committee that returns the members' predictions (n, m) it is given."""
+
+    n_members: int
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """A key that all such committees share: their scores are not cached."""
+        return "given numbers", self.n_members
+
+    def member_predictions(self, X: Features) -> NDArray[np.float64]:
+        """Return the predictions (m, n)."""
+        members: NDArray[np.float64] = np.asarray(X, np.float64).T
+        return members
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExternalNumbers:
+    """Predictions (m, n) of numbers by m members for n samples, possibly mapped from disk; their mean is the model."""
+
+    members: Matrix
+    n_classes = 0
+    target: TargetName = "number"
+
+    @property
+    def arrays(self) -> dict[str, Matrix]:
+        """The array by the name of its request field."""
+        return {"member_predictions": self.members}
+
+    @property
+    def n_rows(self) -> dict[str, int]:
+        """The number of samples."""
+        return {"member_predictions": self.members.shape[1]}
+
+    @property
+    def model(self) -> MeanOfRow:
+        """The model that returns the mean."""
+        return MeanOfRow()
+
+    @property
+    def model_pool(self) -> Pool:
+        """The rows that model and committee read, each (m,)."""
+        return Pool.of(self.members.T)
+
+    @property
+    def committee(self) -> Callable[[int], PassthroughNumbers]:
+        """The committee of these members, whatever number is requested."""
+        return lambda n_members: PassthroughNumbers(len(self.members))
+
+    @property
+    def committee_pool(self) -> Pool:
+        """The rows that the committee reads."""
+        return self.model_pool
+
+    def check(self) -> None:
+        """Raise InvalidRequest for too many members, or numbers that are too large."""
+        if len(self.members) > MAX_PREDICTIONS:
+            problem = f"has {len(self.members)} members; {MAX_PREDICTIONS} are allowed"
+            raise InvalidRequest.at("/member_predictions", problem)
+        for number, of_member in enumerate(self.members):
+            if not (np.abs(of_member) <= LARGEST_NUMBER).all():
+                problem = f"must be numbers from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}"
+                raise InvalidRequest.at(f"/member_predictions/{number}", problem)
 
 
 def raise_errors(errors: Iterator[FieldError]) -> None:

@@ -13,7 +13,7 @@ LARGEST_HERD = 1000
 @policy(
     "auto",
     summary="Chooses the strategy: max_herding without a model, then uherding; power for batches above 1,000, and "
-    "margin or power without features.",
+    "margin or power without features. For numbers, lcmd with a model.",
     source="this project's own policy",
 )
 def auto(question: Question, batch_size: int) -> Choice:
@@ -21,7 +21,7 @@ def auto(question: Question, batch_size: int) -> Choice:
     if question.model is None:
         return choose_without_model(question)
     if question.target == "number":
-        return Choice("max_herding", "the rows that best represent the others")
+        return Choice("lcmd", "the rows that are farthest from what is labelled, of the largest clusters")
     if not question.has_features:
         return choose_without_features(batch_size)
     if batch_size <= LARGEST_HERD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from service.domain.labels import Label
 from service.domain.sample_ids import SampleId
 from service.errors import InvalidRequest
-from service.strategies import STRATEGIES, Need, Question, resolve_strategy
+from service.learning.models import predict_numbers
+from service.strategies import STRATEGIES, Need, Question, Strategy, resolve_strategy
 from service.strategies.engine.explain import (
     disagreement_scores,
     find_nearest,
@@ -82,9 +84,10 @@ def explain(
     """
     rows = batch.selection.indices
     P, scores = model_view(question, batch, request, names)
+    predicted = predicted_labels(question, rows, P, names)
     neighbors = nearest_labeled(question, rows, np.random.default_rng([*seed, 1]), names)
     clusters = clusters_of(question, batch, np.random.default_rng([*seed, 2]))
-    columns = list(scores.values())
+    columns, has_scores = list(scores.values()), P is not None or bool(scores)
     chosen_by = ["lease"] * batch.n_leased + ["overlap"] * batch.n_partly_labeled
     chosen_by += ["strategy"] * (len(rows) - len(chosen_by))
     for position in batch.drawn_at.tolist():
@@ -92,9 +95,9 @@ def explain(
     return [
         Explanation(
             chosen_by=chosen_by[number],
-            predicted_label=None if P is None or names.classes is None else likeliest_class(P[number], names.classes),
+            predicted_label=predicted[number],
             probabilities=None if P is None else P[number].tolist(),
-            scores=None if P is None else dict(zip(scores, (float(c[number]) for c in columns), strict=True)),
+            scores=dict(zip(scores, (float(c[number]) for c in columns), strict=True)) if has_scores else None,
             nearest_labeled=neighbors[number],
             cluster=clusters[number],
         )
@@ -107,6 +110,18 @@ def check_explainable(request: QueryRequest, n_classes: int) -> None:
     if request.batch_size * n_classes > MAX_PROBABILITIES:
         most = f"at most {MAX_PROBABILITIES // n_classes} samples of {n_classes} classes are explained"
         raise InvalidRequest.at("/batch_size", f"is too large with 'explain': {most}")
+
+
+def predicted_labels(
+    question: Question, rows: NDArray[np.int64], P: NDArray[np.float64] | None, names: Names
+) -> list[Label | None]:
+    """Return the label predicted for each row, the likeliest class or a number; None without a finite one."""
+    if question.target == "number" and question.model is not None:
+        numbers = predict_numbers(question.model, question.read_by_model.take(rows)).tolist()
+        return [number if math.isfinite(number) else None for number in numbers]
+    if P is None or names.classes is None:
+        return [None] * len(rows)
+    return [likeliest_class(p, names.classes) for p in P]
 
 
 def likeliest_class(p: NDArray[np.float64], classes: Sequence[Label]) -> Label | None:
@@ -122,6 +137,9 @@ def model_view(
     Scores of a committee are included if the strategy uses one.
     """
     rows, strategy = batch.selection.indices, STRATEGIES[batch.selection.strategy]
+    if question.target == "number" and question.model is not None:
+        needs_members = Need.MEMBERS in strategy.needs
+        return None, scores_of_members(question, request, strategy, rows) if needs_members else {}
     if question.model is None or names.classes is None:
         return None, {}
     of_model = predict_rows(question, rows)
@@ -129,17 +147,25 @@ def model_view(
     P[:, question.model.classes_] = of_model
     scores = uncertainty_scores(of_model)
     if Need.MEMBERS in strategy.needs:
-        params = request.params if strategy is request.strategy else resolve_strategy(strategy.name, {})[1]
-        scores |= disagreement_scores(*committee_for(Plan(strategy, params, question.model, None), question), rows)
+        scores |= scores_of_members(question, request, strategy, rows)
     return P, scores
+
+
+def scores_of_members(
+    question: Question, request: QueryRequest, strategy: Strategy, rows: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of rows by the committee of a strategy."""
+    params = request.params if strategy is request.strategy else resolve_strategy(strategy.name, {})[1]
+    committee, pool = committee_for(Plan(strategy, params, question.model, None), question)
+    return disagreement_scores(committee, pool, rows, question.target)
 
 
 def nearest_labeled(
     question: Question, rows: NDArray[np.int64], rng: np.random.Generator, names: Names
 ) -> list[Neighbor | None]:
     """Return the nearest labelled sample of each row, among randomly drawn ones if there are very many."""
-    n_labeled, codes = len(question.labeled), question.codes
-    if n_labeled == 0 or len(rows) == 0 or codes is None or not question.has_features:
+    n_labeled, given = len(question.labeled), question.codes if question.numbers is None else question.numbers
+    if n_labeled == 0 or len(rows) == 0 or given is None or not question.has_features:
         return [None] * len(rows)
     held = np.arange(n_labeled)
     if n_labeled > (most := affordable(question, rows)):
@@ -149,7 +175,8 @@ def nearest_labeled(
     away = row_distances(question.pool, rows, labeled[nearest]).tolist()
     indices = labeled[nearest].tolist()
     ids = [None] * len(rows) if names.ids is None else names.ids(indices)
-    labels = [names.labels[code] for code in codes[held[nearest]].tolist()]
+    found_labels = given[held[nearest]].tolist()
+    labels = found_labels if question.numbers is not None else [names.labels[code] for code in found_labels]
     found = map(Neighbor, indices, ids, labels, away)
     return [neighbor if place >= 0 else None for place, neighbor in zip(nearest.tolist(), found, strict=True)]
 

@@ -18,7 +18,7 @@ from service.domain.project import MICROSECONDS, Project, now
 from service.domain.targets import table_of
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit
-from service.learning.external_predictions import ExternalPredictions
+from service.learning.external_predictions import ExternalNumbers, ExternalPredictions
 from service.learning.models import Committee
 from service.learning.pool import Pool
 from service.learning.scoring import THREADS, Backend
@@ -280,7 +280,7 @@ def numbers_of(project: Project) -> NDArray[np.float64] | None:
 
 
 def build_external_question(
-    project: Project, pool: Pool, request: QueryRequest, given: ExternalPredictions, rows: OpenRows
+    project: Project, pool: Pool, request: QueryRequest, given: ExternalPredictions | ExternalNumbers, rows: OpenRows
 ) -> Question:
     """Return the question for the predictions that a caller's own model made of a project's samples."""
     wrong = [
@@ -290,11 +290,12 @@ def build_external_question(
     ]
     if wrong:
         raise InvalidRequest(wrong)
-    if project.target != "class":
+    if project.target != given.target:
         field = next(iter(given.arrays))
-        raise InvalidRequest.at(f"/{field}", f"is for classes, and the target of this project is {project.target!r}")
+        problem = f"is for target {given.target!r}, and that of this project is {project.target!r}"
+        raise InvalidRequest.at(f"/{field}", problem)
     given.check()
-    check_needs(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS})
+    check_needs(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS}, project.target)
     return Question(
         pool=pool.imputed,
         is_open=rows.is_open,
@@ -302,7 +303,10 @@ def build_external_question(
         model=given.model,
         n_classes_labeled=project.n_classes_labeled,
         committee=given.committee,
-        codes=project.labels.codes,
+        codes=project.labels.codes if project.target == "class" else None,
+        numbers=numbers_of(project),
+        target=project.target,
+        members_sent=project.target == "number",
         model_pool=given.model_pool,
         committee_pool=given.committee_pool,
         partly_labeled=rows.partly_labeled,

@@ -8,10 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.errors import FieldError, InvalidRequest
+from service.domain.labels import EncodedLabels, wrong_number
+from service.domain.project import TargetName
+from service.domain.targets import as_numbers
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.pool import Pool
-from service.strategies import Need, Question
+from service.strategies import Need, Question, check_target
 from service.telemetry.metrics import time_selection
 from service.usecases.candidates import few_left, why_exhausted
 from service.usecases.explain import Names, check_explainable, explain
@@ -20,6 +24,7 @@ from service.usecases.query_id import query_id
 from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by, open_samples
 from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.texts import weigh_texts
+from service.usecases.uploads import first_entry
 
 
 def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManager[None]] = nullcontext) -> QueryResult:
@@ -31,7 +36,7 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
     if request.texts is not None and request.text is not None:
         with enter_if_heavy(request, request.texts.n_rows, enter):
             request = replace(request, X=weigh_texts("texts", request.texts, request.text))
-    classes = None if request.given is None else range(request.given.n_classes)
+    classes = None if request.given is None or request.given.target == "number" else range(request.given.n_classes)
     if request.explain and classes is not None:
         check_explainable(request, len(classes))
     question = build_question(request)
@@ -75,16 +80,19 @@ def build_question(request: QueryRequest) -> Question:
     model_pool = None if given is None else given.model_pool
     pool = model_pool if request.X is None else Pool.of(request.X)
     if pool is None:
-        wanted = "or send 'probabilities', 'member_probabilities', 'X' or 'texts' without it"
+        wanted = "or send 'probabilities', 'member_probabilities', 'member_predictions', 'X' or 'texts' without it"
         raise InvalidRequest.at("/project_id", f"is required, {wanted}")
     check_lengths(request, len(pool))
     if given is not None:
         given.check()
     features = {Need.FEATURES} if request.X is not None else set()
     labels = {Need.LABELS} if y is not None else set()
-    check_needs(request, needs_met_by(given) | features | labels | {Need.LABELED})
+    target = target_of_arrays(request)
+    check_target(request.strategy, target)
+    check_needs(request, needs_met_by(given) | features | labels | {Need.LABELED}, target)
     labeled = np.empty(0, np.int64) if y is None else np.flatnonzero(y.codes >= 0)
-    codes = None if y is None else y.codes[labeled]
+    codes = None if y is None or target == "number" else y.codes[labeled]
+    numbers = None if y is None or target == "class" else numbers_of(y)[labeled]
     return Question(
         pool=pool,
         is_open=open_samples(request, len(pool), labeled),
@@ -93,10 +101,33 @@ def build_question(request: QueryRequest) -> Question:
         n_classes_labeled=0 if codes is None else len(np.unique(codes)),
         committee=None if given is None else given.committee,
         codes=codes,
+        numbers=numbers,
+        target=target,
+        members_sent=target == "number" and given is not None,
         model_pool=model_pool,
         committee_pool=None if given is None else given.committee_pool,
         has_features=request.X is not None,
     )
+
+
+def target_of_arrays(request: QueryRequest) -> TargetName:
+    """Return the target of arrays: numbers if labels or predictions are, or if the strategy is for nothing else."""
+    if request.given is not None:
+        return request.given.target
+    are_numbers = request.y is not None and request.y.are_numbers
+    return "number" if are_numbers or "class" not in request.strategy.targets else "class"
+
+
+def numbers_of(y: EncodedLabels) -> NDArray[np.float64]:
+    """Return the numbers (n,) of labels, NaN if unlabelled. Raises InvalidRequest for others."""
+    wrong = [
+        FieldError(first_entry("y", y)(code), problem)
+        for code, value in enumerate(y.values[: MAX_ERRORS + 1])
+        if (problem := wrong_number(value))
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
+    return np.append(as_numbers(y.values), np.nan)[y.codes]
 
 
 def check_lengths(request: QueryRequest, n_samples: int) -> None:

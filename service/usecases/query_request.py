@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels
 from service.domain.parameters import Parameters
+from service.domain.project import TargetName
 from service.domain.sample_ids import PoolIds, SampleId
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
-from service.learning.external_predictions import ExternalPredictions
+from service.learning.external_predictions import ExternalNumbers, ExternalPredictions
 from service.learning.pool import Rows
 from service.strategies import AUTO_FROM, AUTO_SHARE, STRATEGIES, Need, Strategy
 from service.usecases.texts import TextUpload
@@ -50,7 +51,7 @@ class QueryRequest:
     random_state: int | None = None
     explore: float | None = None
     purpose: Literal["training", "evaluation"] = "training"
-    given: ExternalPredictions | None = None
+    given: ExternalPredictions | ExternalNumbers | None = None
     X: Rows | None = None
     texts: TextUpload | None = None
     text: Parameters | None = None
@@ -147,6 +148,7 @@ def union_of(
 
 FIELDS = {
     Need.PROBABILITIES: "probabilities",
+    Need.PREDICTIONS: "member_predictions",
     Need.MEMBERS: "member_probabilities",
     Need.FEATURES: "X",
     Need.LABELS: "y",
@@ -154,24 +156,28 @@ FIELDS = {
 """The request field that provides each need of a strategy when there is no project."""
 
 
-def check_needs(request: QueryRequest, met: frozenset[Need]) -> None:
-    """Raise InvalidRequest if the strategy needs more than is `met`, naming the strategies that do not."""
+def check_needs(request: QueryRequest, met: frozenset[Need], target: TargetName) -> None:
+    """Raise InvalidRequest if the strategy needs more than is `met`, naming the strategies of a target that do not."""
     missing = request.strategy.needs - met
     if not missing:
         return
-    others = ", ".join(sorted(name for name, strategy in STRATEGIES.items() if strategy.needs <= met))
+    able = (name for name, each in STRATEGIES.items() if each.needs <= met and target in each.targets)
+    others = ", ".join(sorted(able))
     name, alternatives = request.strategy.name, f"strategies that work with what was sent: {others}"
     if Need.MODEL in missing:
         work = "weighs the annotators' labels" if Need.VOTES in missing else "runs or retrains the model"
         problem = f"{name!r} {work}: it needs a project with its own model"
         raise InvalidRequest.at("/strategy", f"{problem}; {alternatives}")
+    fields = {**FIELDS, Need.MEMBERS: FIELDS[Need.PREDICTIONS]} if target == "number" else FIELDS
     raise InvalidRequest(
-        FieldError(f"/{FIELDS[need]}", f"is required for strategy {name!r}; {alternatives}") for need in sorted(missing)
+        FieldError(f"/{fields[need]}", f"is required for strategy {name!r}; {alternatives}") for need in sorted(missing)
     )
 
 
-def needs_met_by(given: ExternalPredictions | None) -> frozenset[Need]:
+def needs_met_by(given: ExternalPredictions | ExternalNumbers | None) -> frozenset[Need]:
     """Return the needs that the predictions of a caller's own model meet."""
     if given is None:
         return frozenset()
+    if isinstance(given, ExternalNumbers):
+        return frozenset({Need.PREDICTIONS, Need.MEMBERS})
     return frozenset({Need.PROBABILITIES} | ({Need.MEMBERS} if given.members is not None else set()))

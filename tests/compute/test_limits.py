@@ -24,6 +24,7 @@ from service.strategies import STRATEGIES
 from service.usecases.query import query_project
 from service.usecases.query_request import HEAVY_SAMPLES, QueryRequest
 from tests.support.calls import end_labels, get, line_pool, post
+from tests.support.strategies import FOR_CLASSES
 
 # Time.
 
@@ -55,7 +56,7 @@ def scored(client: FlaskClient) -> FlaskClient:
 QUICK = {"random", "k_means"}
 
 
-@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - QUICK))
+@pytest.mark.parametrize("name", sorted(set(FOR_CLASSES) - QUICK))
 def test_every_strategy_stops_at_the_deadline(app: Flask, scored: FlaskClient, name: str) -> None:
     store = app.extensions["active-query"].store
     params = {parameter.name: parameter.default for parameter in STRATEGIES[name].parameters}

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from scipy import sparse
 
 from service.learning.estimators import ESTIMATORS
-from service.strategies import STRATEGIES
 from tests.support.calls import get, post
 from tests.support.estimators import CLASSIFIERS
+from tests.support.strategies import FOR_CLASSES
 
 RNG = np.random.default_rng(0)
 KIND = RNG.integers(0, 3, 150)
@@ -77,7 +77,7 @@ def test_the_error_for_a_dense_only_estimator_names_the_others(client, name) -> 
 
 
 @pytest.mark.parametrize("labelled", [0, 60], ids=["cold", "warm"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", FOR_CLASSES)
 def test_every_strategy_runs_on_a_sparse_pool(client, strategy, labelled) -> None:
     fit(client, y=[label if n < labelled else None for n, label in enumerate(Y)])
     asked = post(client, "/query", project_id="s", strategy=strategy, batch_size=7)

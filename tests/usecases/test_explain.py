@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from service.app import create_app
 from service.learning.pool import Pool, SparseRows
 from service.settings import Settings
-from service.strategies import STRATEGIES
 from service.strategies.engine.explain import find_nearest, row_distances, uncertainty_scores
 from service.usecases import explain
 from tests.support.calls import end_labels, line_pool, post
+from tests.support.strategies import FOR_CLASSES
 
 P = [[0.5, 0.3, 0.2], [0.25, 0.75, 0.0], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]]
 PLANE = [[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [6.0, 8.0]]
@@ -147,7 +147,7 @@ def asked_before(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     return client
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
+@pytest.mark.parametrize("name", FOR_CLASSES)
 def test_it_chooses_nothing_else_and_says_the_same_again(asked_before: FlaskClient, name: str) -> None:
     asked = {"project_id": "p", "strategy": name, "batch_size": 5}
     plain = post(asked_before, "/query", **asked)

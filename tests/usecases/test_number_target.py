@@ -18,6 +18,7 @@ from service.domain.number_table import NumberTable
 from service.settings import Settings
 from tests.support.calls import get, post
 from tests.support.estimators import REGRESSORS
+from tests.support.strategies import FOR_NUMBERS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
@@ -248,3 +249,89 @@ def test_a_million_numbers_take_little_memory_and_time() -> None:
     assert table.n_bytes == 8 * len(numbers)
     assert len(table.with_numbers(np.array([0.5, numbers[7]]))) == len(numbers) + 1
     assert len(table.resolve(votes).labeled) == len(numbers)
+
+
+@pytest.fixture(scope="module")
+def asked_about(client: FlaskClient) -> str:
+    """Return the name of a project of numbers with a forest."""
+    spec = {"name": "extra_trees", "params": {"n_estimators": 10}}
+    post(client, "/fit", 201, project_id="asked", X=X.tolist(), y=Y, estimator=spec)
+    return "asked"
+
+
+@pytest.mark.parametrize("strategy", FOR_NUMBERS)
+def test_every_strategy_for_numbers_asks_and_explains(client: FlaskClient, asked_about: str, strategy: str) -> None:
+    asked = {"project_id": asked_about, "strategy": strategy, "batch_size": 5}
+    plain = post(client, "/query", **asked)
+    assert len(set(plain["indices"])) == 5
+    assert min(plain["indices"]) >= 10
+    explained = post(client, "/query", **asked, explain=True)
+    assert explained["indices"] == plain["indices"]
+    predictions = get(client, f"/projects/{asked_about}/predictions")["predictions"]
+    for index, each in zip(plain["indices"], explained["explanations"], strict=True):
+        assert each["predicted_label"] == pytest.approx(predictions[index]["label"])
+        assert each["nearest_labeled"]["label"] == Y[each["nearest_labeled"]["index"]]
+        assert each["probabilities"] is None
+        assert each["scores"] is None or each["scores"].keys() == {"committee_variance"}
+
+
+def test_auto_asks_by_the_trees_of_a_forest(client: FlaskClient, asked_about: str) -> None:
+    asked = {"project_id": asked_about, "batch_size": 3, "random_state": 0}
+    auto = post(client, "/query", **asked)
+    assert (auto["strategy"], auto["indices"]) == ("lcmd", post(client, "/query", **asked, strategy="lcmd")["indices"])
+
+
+def test_predictions_of_a_callers_members(client: FlaskClient, asked_about: str) -> None:
+    members = RNG.normal(size=(4, 60))
+    wanted = np.argsort(-members.var(axis=0))
+    asked = {"strategy": "committee_variance", "member_predictions": members.tolist()}
+    alone = post(client, "/query", **asked, batch_size=3)
+    assert (alone["indices"], alone["n_unlabeled"]) == (wanted[:3].tolist(), 60)
+    within = post(client, "/query", **asked, project_id=asked_about, batch_size=3)
+    assert within["indices"] == wanted[wanted >= 10][:3].tolist()
+    form = {
+        "config": (io.BytesIO(b'{"batch_size": 3, "strategy": "committee_variance"}'), "config", "application/json"),
+        "member_predictions": (npy(members), "m.npy", "application/x-npy"),
+    }
+    assert client.post("/query", data=form, content_type="multipart/form-data").json["indices"] == alone["indices"]
+    chosen = post(client, "/query", member_predictions=members.tolist(), explain=True)
+    assert (chosen["strategy"], chosen["classes"]) == ("lcmd", None)
+    assert chosen["explanations"][0]["predicted_label"] == pytest.approx(members[:, chosen["indices"][0]].mean())
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"member_predictions": [[1.0, 2.0]], "strategy": "margin"}, "/strategy"),
+        ({"X": [[1.0], [2.0]], "y": [1.5, None], "strategy": "margin"}, "/strategy"),
+        ({"X": [[1.0], [2.0]], "y": ["a", None], "strategy": "lcmd"}, "/y/0"),
+        ({"X": [[1.0], [2.0]], "y": [1.5, None], "strategy": "greedy_y"}, "/member_predictions"),
+        ({"X": [[1.0], [2.0]], "y": [1.5, None], "strategy": "committee_variance"}, "/member_predictions"),
+        ({"member_predictions": [[1.0, 2.0]], "X": [[1.0]]}, "/member_predictions"),
+        ({"member_predictions": [[1.0, 2.0], [1.0]]}, "/member_predictions/1"),
+        ({"member_predictions": [[1e200, 2.0]]}, "/member_predictions/0"),
+        ({"member_predictions": [[1.0]], "probabilities": [[0.5, 0.5]]}, "/member_predictions"),
+        ({"project_id": "asked", "probabilities": [[0.5, 0.5]] * 60}, "/probabilities"),
+        ({"project_id": "asked", "member_predictions": [[1.0]]}, "/member_predictions"),
+    ],
+)
+def test_arrays_that_do_not_fit_numbers_are_refused(
+    client: FlaskClient, asked_about: str, fields: Any, pointer: str
+) -> None:
+    assert post(client, "/query", 422, **fields)["errors"][0]["pointer"] == pointer
+
+
+def test_numbers_of_arrays_without_a_model(client: FlaskClient) -> None:
+    rows = {"X": X.tolist(), "y": Y}
+    assert post(client, "/query", **rows)["strategy"] == "max_herding"
+    assert post(client, "/query", **rows, strategy="lcmd")["n_labeled"] == 10
+    whole = post(client, "/query", X=[[0.0], [1.0], [5.0]], y=[1, None, None], strategy="lcmd")
+    assert (whole["indices"], whole["strategy"]) == ([2], "lcmd")
+
+
+def test_lists_say_for_which_targets_everything_is(client: FlaskClient) -> None:
+    strategies = {each["name"]: each["targets"] for each in get(client, "/strategies")["strategies"]}
+    estimators = {each["name"]: each["targets"] for each in get(client, "/estimators")["estimators"]}
+    assert (strategies["margin"], strategies["lcmd"]) == (["class"], ["number"])
+    assert {"class", "number"} <= {*strategies["random"]} & {*estimators["auto"]}
+    assert estimators["ridge"] == ["number"]

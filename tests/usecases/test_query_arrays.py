@@ -20,6 +20,7 @@ from service.store import Part, Store
 from service.strategies import STRATEGIES, Need
 from tests.support.calls import end_labels, line_pool, post
 from tests.support.npy import npy
+from tests.support.strategies import FOR_CLASSES
 
 P = [[0.9, 0.1], [0.5, 0.5], [0.7, 0.3], [0.6, 0.4]]
 """Queried in the order 1, 3, 2, 0."""
@@ -118,7 +119,7 @@ def test_nothing_is_left_on_disk(client: FlaskClient, data_dir: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
+@pytest.mark.parametrize("name", FOR_CLASSES)
 def test_the_reply_equals_that_of_a_project_with_the_same_probabilities(
     client: FlaskClient, said: dict[str, Any], name: str
 ) -> None:
@@ -193,7 +194,7 @@ def test_auto_uses_the_arrays_that_were_sent(
 def test_the_error_names_the_strategies_that_can_run(client: FlaskClient, sent: dict[str, Any]) -> None:
     detail = post(client, "/query", 422, **sent, strategy="bald")["errors"][0]["detail"]
     named = detail.split("what was sent: ")[1].split(", ")
-    for name in STRATEGIES:
+    for name in FOR_CLASSES:
         post(client, "/query", 200 if name in named else 422, **sent, strategy=name, batch_size=2)
 
 

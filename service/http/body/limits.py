@@ -15,7 +15,7 @@ MAX_URL_LENGTH = 4096
 MAX_LENGTHS = {"texts": MAX_TEXT_LENGTH, "X_test": MAX_TEXT_LENGTH, "urls": MAX_URL_LENGTH}
 """Most characters of an entry of a column, if not those of a label."""
 
-PREDICTIONS = ("probabilities", "member_probabilities")
+PREDICTIONS = ("probabilities", "member_probabilities", "member_predictions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,7 @@ FORMATS: Mapping[str, Mapping[str, OpenSink]] = {
     **dict.fromkeys(MATRICES, MATRIX_FORMATS),
     **dict.fromkeys(COLUMNS, COLUMN_FORMATS),
     "probabilities": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
+    "member_predictions": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
     "member_probabilities": {NPY: open_npy_members, JSON: open_json},
 }
 """Media types of each part, in the order in which errors and the contract list them."""

@@ -25,7 +25,7 @@ from service.http.schemas.samples import (
     missing_label_field,
     text_parameters,
 )
-from service.learning.external_predictions import SUM_TOLERANCE, ExternalPredictions
+from service.learning.external_predictions import SUM_TOLERANCE, ExternalNumbers, ExternalPredictions
 from service.store.staging import StagedArray, StagedRows
 from service.usecases.query_request import Included, QueryRequest
 from service.usecases.texts import TextUpload
@@ -40,8 +40,8 @@ class QuerySchema(BaseSchema):
     """Ask which samples to label next, of a project or of the samples sent."""
 
     project_id = project_id_field(
-        "The project's name. Without it, the samples are those of `probabilities`, `member_probabilities` or `X`, one "
-        "of which is then required.",
+        "The project's name. Without it, the samples are those of `probabilities`, `member_probabilities`, "
+        "`member_predictions` or `X`, one of which is then required.",
         required=False,
     )
     probabilities = RuleField(
@@ -52,6 +52,11 @@ class QuerySchema(BaseSchema):
     member_probabilities = RuleField(
         fields.members(),
         "The same for each member of a committee: m matrices. Without `probabilities`, their mean is used.",
+    )
+    member_predictions = RuleField(
+        fields.matrix(),
+        "Predictions of numbers by your own models: m rows, one for each member of a committee, of a number for each "
+        "sample. Their mean is the prediction. One row is enough for strategies that need no members.",
     )
     X = RuleField(fields.features(), "Features of the samples, such as embeddings; only without a project.")
     texts = RuleField(fields.texts(), TEXTS + " Only without a project.")
@@ -192,9 +197,13 @@ def refuse_own_samples(data: Mapping[str, Any]) -> None:
         raise InvalidRequest(wrong)
 
 
-def given(data: Mapping[str, Any], limits: Limits) -> ExternalPredictions | None:
+def given(data: Mapping[str, Any], limits: Limits) -> ExternalPredictions | ExternalNumbers | None:
     """Return the predictions of a caller's own model, None if none were sent. Raises InvalidRequest."""
-    probabilities, members = (opened(name, data, limits) for name in PREDICTIONS)
+    probabilities, members, numbers = (opened(name, data, limits) for name in PREDICTIONS)
+    if numbers is not None and not (probabilities is None and members is None):
+        raise InvalidRequest.at("/member_predictions", "must be left out with probabilities, which are for classes")
+    if numbers is not None:
+        return ExternalNumbers(numbers)
     return None if probabilities is None and members is None else ExternalPredictions(probabilities, members)
 
 

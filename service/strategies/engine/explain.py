@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.compute.threads import run_in_threads, use_one_thread
-from service.learning.models import Committee, predict_probabilities
+from service.domain.project import TargetName
+from service.learning.models import Committee, NumberCommittee, predict_probabilities
 from service.learning.pool import Pool
-from service.learning.scoring import INVALID_SCORE, Probabilities, Scores, member_predictor_for, score_rows
+from service.learning.scoring import INVALID_SCORE, Probabilities, Scores, member_predictor_for, outputs_of, score_rows
 from service.strategies.engine.greedy import (
     BLOCK_CELLS,
     Space,
@@ -39,16 +40,18 @@ def uncertainty_scores(P: Probabilities) -> dict[str, Scores]:
     """Return each model scorer's scores of probabilities (k, c), by name; NaN for invalid probabilities."""
     return {
         name: mark_invalid(score_rows(lambda rows: rows, function, P))
-        for name, function in scorers_needing(Need.PROBABILITIES)
+        for name, function in scorers_needing(Need.PROBABILITIES, "class")
     }
 
 
-def disagreement_scores(committee: Committee, pool: Pool, rows: Positions) -> dict[str, Scores]:
-    """Return each committee scorer's scores of some rows of the pool, by name; NaN for invalid probabilities."""
-    scorers = scorers_needing(Need.MEMBERS)
+def disagreement_scores(
+    committee: Committee | NumberCommittee, pool: Pool, rows: Positions, target: TargetName
+) -> dict[str, Scores]:
+    """Return each committee scorer's scores of some rows of the pool, by name; NaN for invalid predictions."""
+    scorers = scorers_needing(Need.MEMBERS, target)
     found = {name: np.empty(len(rows)) for name, _ in scorers}
     predict = member_predictor_for(committee)
-    step = rows_per_block(pool, committee.n_members * len(committee.classes_))
+    step = rows_per_block(pool, outputs_of(committee))
     for positions in cut(np.arange(len(rows)), step):
         members = predict(pool.take(rows[positions]))
         for name, function in scorers:
@@ -56,10 +59,12 @@ def disagreement_scores(committee: Committee, pool: Pool, rows: Positions) -> di
     return found
 
 
-def scorers_needing(need: Need) -> list[tuple[str, Any]]:
-    """Return the names and functions of the scorers with this need alone."""
+def scorers_needing(need: Need, target: TargetName) -> list[tuple[str, Any]]:
+    """Return the names and functions of the scorers of a target with this need alone."""
     return [
-        (name, each.function) for name, each in STRATEGIES.items() if each.kind == "scorer" and each.needs == {need}
+        (name, each.function)
+        for name, each in STRATEGIES.items()
+        if each.kind == "scorer" and each.needs == {need} and target in each.targets
     ]
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.project import TargetName
-from service.learning.models import Classifier, Committee, predict_probabilities
-from service.learning.pool import Features, Pool
+from service.learning.estimators import committee_in
+from service.learning.models import Classifier, Committee, NumberCommittee, predict_numbers, predict_probabilities
+from service.learning.pool import CHUNK_CELLS, Features, Pool
 from service.learning.scoring import (
     THREADS,
     Backend,
@@ -58,20 +59,21 @@ class Question:
     `committee` returns a committee of the given number of members; without it the model is the only member. `codes`
     (l,) are the classes of the labelled rows, and `fit_model` trains another model like this one; either may be None.
     If the `target` is a number, `numbers` (l,) are those of the labelled rows, in place of `codes`, and the model is a
-    regressor. `model_pool` and `committee_pool` hold the input of model and committee if that is not the features.
-    Without `has_features` the pool holds only the model's input. The rows of `relabel_candidates` are open as well as
-    labelled. `leased` rows are held for the caller and `partly_labeled` ones have too few labels; these are not open,
-    and come first. `pending` rows are leased to any annotator.
+    regressor; with `members_sent` the committee is the caller's. `model_pool` and `committee_pool` hold the input of
+    model and committee if that is not the features. Without `has_features` the pool holds only the model's input. The
+    rows of `relabel_candidates` are open as well as labelled. `leased` rows are held for the caller and
+    `partly_labeled` ones have too few labels; these are not open, and come first. `pending` rows are leased to any
+    annotator.
     """
 
     pool: Pool
     is_open: NDArray[np.bool_]
     labeled: NDArray[np.int64]
-    model: Classifier | None
+    model: Any
     n_classes_labeled: int
     score_cache: ScoreCache | None = None
     backend: Backend = THREADS
-    committee: Callable[[int], Committee] | None = None
+    committee: Callable[[int], Committee | NumberCommittee] | None = None
     codes: Codes | None = None
     fit_model: FitModel | None = None
     model_pool: Pool | None = None
@@ -83,6 +85,7 @@ class Question:
     pending: Positions = field(default_factory=lambda: NO_ROWS)
     target: TargetName = "class"
     numbers: NDArray[np.float64] | None = None
+    members_sent: bool = False
 
     @property
     def read_by_model(self) -> Pool:
@@ -119,8 +122,8 @@ class PoolView:
     """
 
     question: Question
-    model: Classifier
-    committee: Callable[[], tuple[Committee, Pool]]
+    model: Any
+    committee: Callable[[], tuple[Any, Pool]]
 
     @property
     def pool(self) -> Pool:
@@ -180,6 +183,34 @@ class PoolView:
         """Return the members' probabilities (m, k, c) of rows of the pool."""
         committee, pool = self.committee()
         return member_predictor_for(committee)(pool.take(rows))
+
+    @property
+    def has_own_members(self) -> bool:
+        """Whether the model has members of its own: a forest's trees, or predictions of members in the request."""
+        return self.question.members_sent or committee_in(self.model) is not None
+
+    @property
+    def n_own_members(self) -> int:
+        """The number of members of a committee of numbers."""
+        committee, _ = self.committee()
+        n_members: int = committee.n_members
+        return n_members
+
+    def numbers(self, rows: Positions) -> NDArray[np.float64]:
+        """Return the numbers (k,) that the model predicts for rows of the pool."""
+        pool = self.question.read_by_model
+        step = max(1, CHUNK_CELLS // pool.cells_per_row)
+        blocks = (rows[start : start + step] for start in range(0, len(rows), step))
+        return np.concatenate([np.empty(0), *(predict_numbers(self.model, pool.take(some)) for some in blocks)])
+
+    def member_predictions(self, rows: Positions) -> NDArray[np.float64]:
+        """Return the numbers (m, k) that the members predict for rows of the pool."""
+        committee, pool = self.committee()
+        predict = member_predictor_for(committee)
+        step = max(1, CHUNK_CELLS // max(pool.cells_per_row, committee.n_members))
+        blocks = (rows[start : start + step] for start in range(0, len(rows), step))
+        empty = np.empty((committee.n_members, 0))
+        return np.concatenate([empty, *(predict(pool.take(some)) for some in blocks)], axis=1)
 
     def of_candidates(self, scores: list[Scores]) -> Scores:
         """Return the candidates' scores (n,) out of those of each segment of a pool."""

@@ -20,12 +20,13 @@ from service.strategies.engine.question import Positions, Question
 class Need(StrEnum):
     """An input that a strategy needs besides the candidates.
 
-    LABELED is the set of labelled rows, which may be empty, and LABELS also their classes. MODEL is a model that can
-    predict any row, or be trained again; a caller's probabilities do not suffice. With VOTES labelled rows are
-    candidates too, described by `RelabelCandidates`.
+    LABELED is the set of labelled rows, which may be empty, and LABELS also their classes or numbers. PREDICTIONS are
+    the numbers that a model predicts. MODEL is a model that can predict any row, or be trained again; a caller's
+    probabilities do not suffice. With VOTES labelled rows are candidates too, described by `RelabelCandidates`.
     """
 
     PROBABILITIES = "probabilities"
+    PREDICTIONS = "predictions"
     FEATURES = "features"
     LABELED = "labeled"
     LABELS = "labels"
@@ -116,14 +117,17 @@ def scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer
     return register
 
 
-def committee_scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer]:
+def committee_scorer(
+    name: str, *, summary: str, source: str, targets: tuple[TargetName, ...] = ("class",)
+) -> Callable[[Scorer], Scorer]:
     """Register a pure function of the members' probabilities (m, n, c) -> scores (n,), 0 or more, higher = ask first.
 
-    The score of a row with NaN in any member must be NaN.
+    Of numbers it takes the members' predictions (m, n). The score of a row with NaN in any member must be NaN.
     """
 
     def register(function: Scorer) -> Scorer:
-        register_strategy(Strategy(name, summary, source, frozenset({Need.MEMBERS}), (MEMBERS,), "scorer", function))
+        needs = frozenset({Need.MEMBERS})
+        register_strategy(Strategy(name, summary, source, needs, (MEMBERS,), "scorer", function, targets=targets))
         return function
 
     return register

@@ -13,13 +13,16 @@ from service.domain.draws import Draw
 from service.domain.parameters import Parameters
 from service.learning.committees import BaggedCommittee
 from service.learning.estimators import committee_in
-from service.learning.models import Classifier
+from service.learning.number_models import NumberBag
 from service.learning.pool import Pool
 from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores, score_pool
 from service.strategies.engine.fallback import choose_without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
-from service.strategies.engine.registry import Chances, Choice, Need, Strategy, resolve_strategy
+from service.strategies.engine.registry import MEMBERS, Chances, Choice, Need, Strategy, resolve_strategy
+
+OF_MODEL = {Need.PROBABILITIES, Need.PREDICTIONS, Need.MEMBERS}
+"""The needs that take a model."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +57,7 @@ class Plan:
 
     strategy: Strategy
     params: Parameters
-    model: Classifier
+    model: Any
     fallback_reason: str | None = None
     reason: str | None = None
 
@@ -80,7 +83,7 @@ def choose_plan(strategy: Strategy, params: Parameters, question: Question, batc
         choice: Choice = strategy.function(question, batch_size)
         reason = f"{strategy.name} chose {choice.strategy}: {choice.reason}"
         return Plan(*resolve_strategy(choice.strategy, {}), model, reason=reason)
-    if question.model is not None or not strategy.needs & {Need.PROBABILITIES, Need.MEMBERS}:
+    if question.model is not None or not strategy.needs & OF_MODEL:
         return Plan(strategy, params, model)
     if question.n_classes_labeled == 1:
         reason = "no model yet: only one class is labelled, so all samples are equally certain; 'auto' does better here"
@@ -116,9 +119,10 @@ def committee_for(plan: Plan, question: Question) -> tuple[Any, Pool]:
     if trees is not None:
         return trees, question.read_by_model
     if question.model is None or question.committee is None:
-        return BaggedCommittee.of([plan.model]), question.read_by_model
+        single = NumberBag((plan.model,)) if question.target == "number" else BaggedCommittee.of([plan.model])
+        return single, question.read_by_model
     pool = question.read_by_model if question.committee_pool is None else question.committee_pool
-    return question.committee(cast(int, plan.params["members"])), pool
+    return question.committee(cast(int, plan.params.get("members", MEMBERS.default))), pool
 
 
 def note_of_invalid(pool: Pool, question: Question, scores: list[Scores]) -> str | None:
@@ -130,8 +134,9 @@ def note_of_invalid(pool: Pool, question: Question, scores: list[Scores]) -> str
             n_broken += int(np.count_nonzero(question.is_open[start + broken]))
     if n_broken == 0:
         return None
+    what = "predictions" if question.target == "number" else "probabilities"
     return (
-        f"the model has no finite probabilities for {n_broken} of the {question.n_open} candidates "
+        f"the model has no finite {what} for {n_broken} of the {question.n_open} candidates "
         f"(their features overflow): these rank last, with a score of {INVALID_SCORE:g}"
     )
 
