@@ -27,6 +27,13 @@ Z95 = 1.959963984540054
 
 NUMBER: TargetName = "number"
 
+DESIGN_EFFECT = 4 / 3
+"""How much larger the variance of a share of right predictions is out of fold than from a held-out set.
+
+The models of different folds share most of their rows, and a strategy chose some of these by models of the others
+(see Bates, Hastie & Tibshirani 2023, doi:10.1080/01621459.2023.2197686). Measured by `tests/benchmarks/evaluation.py`.
+"""
+
 RESAMPLES = 1_000
 
 RESAMPLED_CELLS = 2**22
@@ -122,6 +129,11 @@ def wilson_interval(n_right: float, n: float) -> Estimate:
     return Estimate(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
+def out_of_fold_interval(n_right: int, n: int) -> Estimate:
+    """Return a share of right predictions out of fold, and Wilson's interval for fewer rows, by DESIGN_EFFECT."""
+    return wilson_interval(n_right / DESIGN_EFFECT, n / DESIGN_EFFECT)
+
+
 def cohens_kappa(one: Codes, other: Codes) -> float:
     """Return the agreement of two codings (n,) beyond chance (Cohen 1960, doi:10.1177/001316446002000104).
 
@@ -135,16 +147,20 @@ def cohens_kappa(one: Codes, other: Codes) -> float:
     return float((np.mean(one == other) - by_chance) / (1.0 - by_chance))
 
 
-def bootstrap_interval(statistic: Callable[[NDArray[np.intp]], Numbers], n: int, rng: np.random.Generator) -> Estimate:
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.intp]], Numbers], n: int, rng: np.random.Generator, n_drawn: int | None = None
+) -> Estimate:
     """Return a statistic of n rows and its percentile interval (Efron 1979, doi:10.1214/aos/1176344552).
 
-    `statistic` maps resamples (r, n) of the rows to their values (r,).
+    `statistic` maps resamples (r, n) of the rows to their values (r,). Resamples of `n_drawn` < n rows make the
+    interval wider.
     """
     n_left, values = RESAMPLES, []
+    size = n if n_drawn is None else n_drawn
     while n_left:
         check_deadline()
-        some = min(n_left, max(1, RESAMPLED_CELLS // n))
-        values.append(statistic(rng.integers(n, size=(some, n))))
+        some = min(n_left, max(1, RESAMPLED_CELLS // size))
+        values.append(statistic(rng.integers(n, size=(some, size))))
         n_left -= some
     low, high = np.quantile(np.concatenate(values), [0.025, 0.975])
     value = float(statistic(np.arange(n)[np.newaxis])[0])
@@ -186,17 +202,24 @@ def f1_macro(true: Codes, predicted: Codes, n_classes: int) -> Callable[[NDArray
 
 
 def prediction_powered_accuracy(
-    right: NDArray[np.bool_], confidence: Numbers, pool_mean: float, pool_variance: float, n_pool: int
+    right: NDArray[np.bool_],
+    confidence: Numbers,
+    pool_mean: float,
+    pool_variance: float,
+    n_pool: int,
+    design_effect: float = 1.0,
 ) -> Estimate:
     """Return the accuracy by prediction-powered inference (PPI++, Angelopoulos et al. 2023, arXiv:2311.01453).
 
     `right` and `confidence` (n,) are those of the uniform rows; mean and variance of the model's confidence are over
     the whole pool. The confidence is weighted by the regression coefficient of `right` on it, clipped to 0..1.
+    The variance over the uniform rows is multiplied by `design_effect`.
     """
     variance, n = float(np.var(confidence)), len(right)
     covariance = float(np.mean((right - right.mean()) * (confidence - confidence.mean())))
     share = float(np.clip(covariance / variance, 0.0, 1.0)) if variance > 0 else 0.0
     value = share * pool_mean + float(np.mean(right - share * confidence))
-    error = math.sqrt(share**2 * pool_variance / n_pool + float(np.var(right - share * confidence, ddof=1)) / n)
+    of_rows = design_effect * float(np.var(right - share * confidence, ddof=1)) / n
+    error = math.sqrt(share**2 * pool_variance / n_pool + of_rows)
     low, high = (min(1.0, max(0.0, bound)) for bound in (value - Z95 * error, value + Z95 * error))
     return Estimate(min(1.0, max(0.0, value)), low, high)

@@ -37,20 +37,29 @@ def fit_folds(
     without a wanted row, and those whose model cannot be fitted (FitFailed), are left out.
     """
     rng = np.random.default_rng(random_state)
-    fold = assign_folds(codes, rng)
-    for nth in np.unique(fold):
-        check_deadline()
-        held_out = np.flatnonzero(fold == nth if wanted is None else (fold == nth) & wanted)
-        if len(held_out) == 0:
-            continue
-        training = np.flatnonzero(fold[rows] != nth)
-        if len(training) > FOLD_ROWS:
-            training = np.sort(rng.choice(training, FOLD_ROWS, replace=False))
+    for held_out, is_other in split_folds(codes, rng, wanted):
+        training = draw_rows(np.flatnonzero(is_other[rows]), rng)
         try:
             model = fit_model(X[rows[training]], labels[training])
         except FitFailed:
             continue
         yield held_out, model
+
+
+def split_folds(
+    codes: Codes, rng: np.random.Generator, wanted: NDArray[np.bool_] | None = None
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+    """Yield the wanted rows of each fold of codes (n,) that has any, by default all, and a mask (n,) of other folds."""
+    fold = assign_folds(codes, rng)
+    for nth in np.unique(fold if wanted is None else fold[wanted]):
+        check_deadline()
+        is_other = fold != nth
+        yield np.flatnonzero(~is_other if wanted is None else ~is_other & wanted), is_other
+
+
+def draw_rows(rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return rows (k,) to train on: all of them, or FOLD_ROWS drawn at random, in order."""
+    return rows if len(rows) <= FOLD_ROWS else np.sort(rng.choice(rows, FOLD_ROWS, replace=False))
 
 
 def assign_folds(codes: Codes, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.compute.deadline import check_deadline
 from service.errors import FitFailed
-from service.learning.folds import FOLD_ROWS, assign_folds
+from service.learning.folds import draw_rows, split_folds
 from service.learning.models import Classifier, predict_codes
 from service.learning.pool import Features
 
@@ -41,15 +41,11 @@ def honest_curve(
     """
     sizes = curve_sizes(len(codes))
     rng = np.random.default_rng(random_state)
-    fold = assign_folds(codes.astype(np.int64), rng)
     right = np.zeros((len(sizes), len(codes)), np.bool_)
-    for nth in np.unique(fold[is_uniform]):
-        scored = np.flatnonzero((fold == nth) & is_uniform)
+    for scored, is_other in split_folds(codes, rng, is_uniform):
         for which, size in enumerate(sizes):
             check_deadline()
-            known = np.flatnonzero((fold != nth) & (position < size))
-            if len(known) > FOLD_ROWS:
-                known = np.sort(rng.choice(known, FOLD_ROWS, replace=False))
+            known = draw_rows(np.flatnonzero(is_other & (position < size)), rng)
             try:
                 predicted = predict_codes(fit_model(X[known], codes[known]), X[scored])
             except FitFailed:

@@ -7,6 +7,7 @@ came to be labelled. Each is predicted by a model that was not fitted to it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,15 @@ from service.domain.labels import look_up
 from service.domain.project import ModelRef, Project
 from service.learning.calibration import temper
 from service.learning.evaluation import (
+    DESIGN_EFFECT,
     Estimate,
     balanced_accuracy,
     bootstrap_interval,
     f1_macro,
+    out_of_fold_interval,
     prediction_powered_accuracy,
     r_squared,
     root_mean_square,
-    wilson_interval,
 )
 from service.learning.scoring import score_pool
 from service.store import Part, Snapshot, Store
@@ -32,7 +34,7 @@ from service.usecases.lure import NO_MODEL, Lure, count_draws, estimate_lure, to
 from service.usecases.training import read_with_model
 from service.usecases.uniform_sample import MIN_ROWS, predict_numbers_out_of_fold, predict_out_of_fold, uniform_rows
 
-METHOD = "uniform sample, out of fold"
+METHOD = "uniform sample, out of fold, intervals for three quarters of its size"
 MEASURED_ON = (
     "The labelled samples that come first in the project's random order of the pool: a uniform sample of it. "
     "Each is predicted by a model fitted to four fifths of all labelled samples, without it."
@@ -138,6 +140,7 @@ def estimate_quality(
     loss = -np.log(np.clip(P[np.arange(n), true], np.finfo(np.float64).eps, 1.0))
     confidence = pool_confidence(store, snapshot)
     rng = np.random.default_rng([snapshot.project.random_state, snapshot.project.labels_revision])
+    bootstrap = partial(bootstrap_interval, n=n, rng=rng, n_drawn=round(n / DESIGN_EFFECT))
     return Evaluation(
         n=n,
         method=METHOD,
@@ -145,15 +148,15 @@ def estimate_quality(
         bias=BIAS,
         reason=None,
         model_version=model.version,
-        accuracy=wilson_interval(int(right.sum()), n),
+        accuracy=out_of_fold_interval(int(right.sum()), n),
         accuracy_prediction_powered=prediction_powered_accuracy(
-            right, P.max(axis=1), float(confidence.mean()), float(confidence.var()), len(confidence)
+            right, P.max(axis=1), float(confidence.mean()), float(confidence.var()), len(confidence), DESIGN_EFFECT
         )
         if len(confidence)
         else None,
-        balanced_accuracy=bootstrap_interval(balanced_accuracy(true, predicted, n_classes), n, rng),
-        f1_macro=bootstrap_interval(f1_macro(true, predicted, n_classes), n, rng),
-        log_loss=bootstrap_interval(lambda resample: loss[resample].mean(axis=1), n, rng),
+        balanced_accuracy=bootstrap(balanced_accuracy(true, predicted, n_classes)),
+        f1_macro=bootstrap(f1_macro(true, predicted, n_classes)),
+        log_loss=bootstrap(lambda resample: loss[resample].mean(axis=1)),
     )
 
 

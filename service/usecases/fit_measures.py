@@ -9,7 +9,7 @@ import numpy as np
 from service.domain.labels import SampleLabels, contains
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import Project
-from service.learning.evaluation import cohens_kappa, wilson_interval
+from service.learning.evaluation import cohens_kappa, out_of_fold_interval
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, predict_codes, row_blocks
 from service.learning.pool import Features, Pool
@@ -94,5 +94,5 @@ def cheap_estimate(
     if len(rows) < MIN_ROWS:
         return None
     true, P = predict_out_of_fold(project, X, labels.codes, rows, medians)
-    accuracy = wilson_interval(int(np.count_nonzero(P.argmax(axis=1) == true)), len(true))
+    accuracy = out_of_fold_interval(int(np.count_nonzero(P.argmax(axis=1) == true)), len(true))
     return accuracy.value, accuracy.low, accuracy.high

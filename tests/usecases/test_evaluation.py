@@ -57,6 +57,9 @@ def test_explored_samples_make_the_uniform_sample(client: FlaskClient) -> None:
     assert found["n"] >= 30 and found["reason"] is None
     for name in ("accuracy", "accuracy_prediction_powered", "balanced_accuracy", "f1_macro", "log_loss"):
         assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+    n, n_right = found["n"], found["accuracy"]["value"] * found["n"]
+    wilson = wilson_interval(n_right * 3 / 4, n * 3 / 4)  # predictions out of fold vary more
+    assert (found["accuracy"]["low"], found["accuracy"]["high"]) == pytest.approx((wilson.low, wilson.high))
     assert found["model_version"] == get(client, "/projects/p")["model_version"]
     assert found == get(client, PATH)
 

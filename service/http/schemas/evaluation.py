@@ -44,7 +44,10 @@ class EvaluationSchema(BaseSchema):
     bias = string("How far the estimates may be off on average.")
     reason = RawField(or_null("string"), f"Why the estimates are null: no model, or fewer than {MIN_ROWS} samples.")
     model_version = model_version_field()
-    accuracy = estimate("The share of right predictions, with Wilson's interval. Null for numbers, as the next four.")
+    accuracy = estimate(
+        "The share of right predictions, with Wilson's interval for three quarters of `n`: out of fold it varies more "
+        "than on a held-out set. Null for numbers, as the next four."
+    )
     accuracy_prediction_powered = estimate(
         "The same by prediction-powered inference: the model's own confidence over the whole pool makes the interval "
         "narrower."
