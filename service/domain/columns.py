@@ -36,9 +36,10 @@ class TableContext:
     """What is known about the tables of a request before they are read.
 
     `columns` are those of the project, `classes` its labels, and `id_type` the type of its ids, None without ids: in
-    CSV, 1 may be text.
+    CSV, 1 may be text. `has_texts`: its samples are texts.
     """
 
     columns: Columns = NO_COLUMNS
     classes: Sequence[Label] = ()
     id_type: type | None = None
+    has_texts: bool = False

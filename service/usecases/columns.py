@@ -91,4 +91,5 @@ def table_context(store: Store, project_id: str) -> TableContext:
     except ProjectNotFound:
         return TableContext()
     project, ids = snapshot.project, snapshot.ids
-    return TableContext(project.columns or Columns(), project.classes, None if ids is None else type(ids.first))
+    id_type = None if ids is None else type(ids.first)
+    return TableContext(project.columns or Columns(), project.classes, id_type, project.text is not None)

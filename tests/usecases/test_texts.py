@@ -295,6 +295,43 @@ def test_one_table_is_the_whole_project(client, write, kind):
     assert (chosen["ids"], chosen["texts"]) == ([77], ["sour plum"])
 
 
+def npy_texts(texts: list[str]) -> bytes:
+    file = BytesIO()
+    np.save(file, np.array(texts))
+    return file.getvalue()
+
+
+HELD_OUT = {
+    "npy": (npy_texts, "application/x-npy"),
+    "lines": (lambda texts: "\n".join(map(json.dumps, texts)).encode(), "application/x-ndjson"),
+    "lines of objects": (lambda texts: "\n".join(json.dumps({"b": t}) for t in texts).encode(), "application/x-ndjson"),
+    "csv": (lambda texts: csv_file({"body": texts}), "text/csv"),
+    "parquet": (lambda texts: parquet_file({"body": texts}), "application/vnd.apache.parquet"),
+    "json": (lambda texts: json.dumps(texts).encode(), "application/json"),
+}
+
+
+@pytest.mark.parametrize(("write", "kind"), HELD_OUT.values(), ids=HELD_OUT)
+def test_held_out_texts_come_in_each_format_of_a_column(client, write, kind):
+    config = {"project_id": "held-out", "texts": TEXTS, "y": ["fruit", "tool"] * 6, "text": SMALL, "replace": True}
+    config["y_test"] = TEST["y_test"]
+    made = send_table(client, "/fit", config, "X_test", write(TEST["X_test"]), kind)
+    assert made.status_code in (200, 201), made.get_data(as_text=True)
+    assert made.json["test_score"]["accuracy"] == 1.0
+    config = {"project_id": "held-out", "y_test": ["fruit", "fruit"]}  # the project knows that it has texts
+    fitted = send_table(client, "/fit", config, "X_test", write(TEST["X_test"]), kind)
+    assert fitted.status_code == 200, fitted.get_data(as_text=True)
+    assert fitted.json["test_score"]["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("kind", ["npy", "lines", "csv", "parquet"])
+def test_held_out_texts_of_a_pool_of_numbers_are_refused(client, kind):
+    write, media_type = HELD_OUT[kind]
+    config = {"project_id": "numbers", "X": [[1], [2]], "y": ["a", "b"], "y_test": ["a", "b"]}
+    refused = send_table(client, "/fit", config, "X_test", write(["a", "b"]), media_type)
+    assert (refused.status_code, refused.json["errors"][0]["pointer"]) == (422, "/X_test")
+
+
 WRONG_TABLES = {
     "no such column": ({"text": "mail"}, {}, "/columns/text", "'mail' is not a column; there are 'body', 'n', 'gap'"),
     "numbers": ({"text": "n"}, {}, "/texts", "non-empty list of strings"),

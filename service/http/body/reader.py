@@ -81,6 +81,11 @@ def open_npy_matrix(target: PartTarget) -> Sink:
     return npy.MatrixSink(target.pointer, target.staging, target.limits.cells)
 
 
+def open_npy_samples(target: PartTarget) -> Sink:
+    """Return a sink for samples as .npy: a matrix of numbers, or a column of texts."""
+    return npy.SamplesSink(open_npy_matrix(target), open_npy_column(target))
+
+
 def open_npy_members(target: PartTarget) -> Sink:
     """Return a sink for one matrix per committee member as .npy."""
     return npy.MembersSink(target.pointer, target.staging, target.limits.cells)
@@ -118,6 +123,15 @@ def open_line_matrix(target: PartTarget) -> Sink:
         if isinstance(first, dict):
             return open_record_lines(target)
         return ndjson.LineMatrix(target.pointer, target.staging, target.limits.cells, target.limits.json_bytes)
+
+    return LineSink(choose, target.limits.json_bytes)
+
+
+def open_line_samples(target: PartTarget) -> Sink:
+    """Return a sink for samples, one per line: a matrix or a table as above, or texts."""
+
+    def choose(first: Any) -> Sink:
+        return open_line_column(target) if isinstance(first, str) else open_line_matrix(target)
 
     return LineSink(choose, target.limits.json_bytes)
 
@@ -163,7 +177,7 @@ class LineSink:
     @property
     def n_bytes_of_text(self) -> int:
         """Bytes that are parsed as a whole."""
-        return self._sink.n_bytes_of_text if isinstance(self._sink, FileSink) else 0
+        return self._sink.n_bytes_of_text if isinstance(self._sink, FileSink | LineSink) else 0
 
     def abandon(self) -> None:
         """Close the files of an unfinished part."""
@@ -198,6 +212,7 @@ COLUMN_FORMATS: Mapping[str, OpenSink] = {
 FORMATS: Mapping[str, Mapping[str, OpenSink]] = {
     "config": {JSON: open_json},
     **dict.fromkeys(MATRICES, MATRIX_FORMATS),
+    "X_test": {**MATRIX_FORMATS, NPY: open_npy_samples, NDJSON: open_line_samples},
     **dict.fromkeys(COLUMNS, COLUMN_FORMATS),
     "probabilities": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
     "member_predictions": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidRequest
-from service.http.body.formats.spool import first_missing
+from service.http.body.formats.spool import Sink, first_missing
 from service.http.body.limits import check_cells
 from service.store.files import StagedFile, load
 from service.store.staging import StagedArray, StagedRows, Staging
@@ -178,6 +178,37 @@ class MatrixSink(ArraySink):
         file = transpose_file(body.writer.path, self.staging) if body.header.fortran_order else body.writer.staged
         n_rows, n_columns = body.header.shape
         return StagedRows({"rows": file}, n_rows, n_columns, missing=body.missing)
+
+
+class SamplesSink:
+    """Sink for samples: a matrix of numbers, or a column of texts, as the header says."""
+
+    def __init__(self, matrix: Sink, column: Sink) -> None:
+        self._sinks = {False: matrix, True: column}
+        self._sink: Sink | None = None
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        if self._sink is None:
+            data = self._head = self._head + data
+            try:
+                header = read_header(data)
+            except ValueError:
+                header, self._sink = None, self._sinks[False]  # which says what is wrong
+            if header is not None:
+                self._sink = self._sinks[header.dtype.kind == "U"]
+        if self._sink is not None:
+            self._sink.write(data)
+
+    def close(self) -> Any:
+        """Return the staged matrix, or the column."""
+        return (self._sink or self._sinks[False]).close()
+
+    def abandon(self) -> None:
+        """Close the files of an unfinished array."""
+        for sink in self._sinks.values():
+            sink.abandon()
 
 
 class MembersSink(ArraySink):
