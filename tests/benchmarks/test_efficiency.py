@@ -14,6 +14,7 @@ from scipy.stats import ttest_1samp
 from tests.benchmarks.efficiency import journal
 from tests.benchmarks.efficiency.__main__ import main
 from tests.benchmarks.efficiency.data import split
+from tests.benchmarks.efficiency.defaults import defaults_table
 from tests.benchmarks.efficiency.report import draw_all, report
 from tests.benchmarks.efficiency.runs import Curve, Run, execute, n_queries
 from tests.benchmarks.efficiency.statistics import (
@@ -172,6 +173,19 @@ def test_labels_needed_are_medians_for_95_percent_of_the_full_score():
     runs |= {Run("a", CELL.model, "warm", 0, "random", seed): scored(1.0) for seed in (0, 1)}
     found = needed_by_set(runs, "auto", "random", "f1_macro", [CELL])
     assert found == {"a": Needed(np.inf, 30, 1, 2, 2)}
+
+
+def test_the_table_of_defaults_worked_by_hand():
+    # Means over the labels: 0.5 at random, 0.75 with auto, 0.25 at random with the old default. Random labels reach 0.8
+    # at 200, auto does at 110; of the old default they reach 0.4, which auto does at once.
+    curves = {
+        ("auto", "random"): Curve([20, 110, 200], {"f1_macro": [0.2, 0.5, 0.8]}),
+        ("auto", "auto"): Curve([20, 110, 200], {"f1_macro": [0.5, 0.8, 0.9]}),
+        ("logistic_regression", "random"): Curve([20, 110, 200], {"f1_macro": [0.1, 0.25, 0.4]}),
+    }
+    runs = {Run("a", model, "cold", 10, strategy, 0): curve for (model, strategy), curve in curves.items()}
+    row = defaults_table(runs).splitlines()[2]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["a", "", "+25.0 / -", "", "", "110", "+50.0", "20"]
 
 
 def test_a_journal_is_read_as_written(tmp_path):

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,10 +19,21 @@ import click
 
 from service.strategies import STRATEGIES
 from tests.benchmarks.efficiency import journal
-from tests.benchmarks.efficiency.data import names, split
+from tests.benchmarks.efficiency.data import MAX_ROWS, names, split
 from tests.benchmarks.efficiency.report import draw_all, report
-from tests.benchmarks.efficiency.runs import MODELS, N_QUERIES, STARTS, WHOLE_POOL, Run, execute, n_queries
+from tests.benchmarks.efficiency.runs import (
+    DEFAULT,
+    MODELS,
+    N_QUERIES,
+    OLD_DEFAULT,
+    STARTS,
+    WHOLE_POOL,
+    Run,
+    execute,
+    n_queries,
+)
 
+SHORT_ROWS, SHORT_SEEDS = 2900, 3
 BATCHES = tuple(str(batch_size) for batch_size in N_QUERIES)
 
 
@@ -45,7 +57,7 @@ class Seeds(click.ParamType[range]):
     "--data",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of .npz files with X and y, added to the data sets of scikit-execute.",
+    help="Folder of .npz files with X and y, added to the data sets of scikit-learn.",
 )
 @click.option("--set", "sets", multiple=True, help="Only this data set. Repeatable.")
 @click.option(
@@ -57,10 +69,14 @@ class Seeds(click.ParamType[range]):
     help="A strategy, optionally followed by a space and its parameters as JSON.",
 )
 @click.option("--all", "is_all", is_flag=True, help="All strategies.")
-@click.option("--model", "models", multiple=True, type=click.Choice(list(MODELS)), default=tuple(MODELS))
+@click.option("--model", "models", multiple=True, type=click.Choice(list(MODELS)), default=(DEFAULT, OLD_DEFAULT))
 @click.option("--start", "starts", multiple=True, type=click.Choice(STARTS), default=STARTS)
 @click.option("--batch", "batches", multiple=True, type=click.Choice(BATCHES), default=BATCHES)
 @click.option("--seeds", type=Seeds(), default="10", show_default=True, help="Number of seeds, or first:end.")
+@click.option("--rows", type=click.IntRange(100), default=MAX_ROWS, show_default=True, help="Largest number of rows.")
+@click.option(
+    "--short", is_flag=True, help="At most 2,900 rows, cold starts, three seeds, and no scores of whole pools."
+)
 @click.option("--jobs", type=click.IntRange(1), help="Number of processes.  [default: number of cores]")
 @click.option(
     "--out",
@@ -78,16 +94,21 @@ def main(
     starts: Sequence[str],
     batches: Sequence[str],
     seeds: range,
+    rows: int,
+    short: bool,
     jobs: int | None,
     out: Path,
 ) -> None:
     """Run strategies on data sets from cold and warm starts, and compare each with random selection."""
+    if short:
+        rows, starts, seeds = SHORT_ROWS, ("cold",), range(SHORT_SEEDS)
     runs = [
-        Run(data, model, start, int(batch), strategy, seed)
+        Run(data, model, start, int(batch), strategy, seed, rows)
         for seed, data, model, start, batch, strategy in product(
             seeds, sets or names(folder), models, starts, batches, list(STRATEGIES) if is_all else strategies
         )
     ]
+    runs = list(possible(runs, folder) if short else with_whole_pools(runs, folder))
     measure(runs, folder, out / "runs.jsonl", jobs or len(os.sched_getaffinity(0)))
     found = journal.read(out / "runs.jsonl")
     text = report(found)
@@ -98,9 +119,9 @@ def main(
 
 
 def measure(runs: Sequence[Run], folder: Path | None, path: Path, jobs: int) -> None:
-    """Execute the possible runs that are not in the journal, in parallel, with a progress bar."""
+    """Execute the runs that are not in the journal, in parallel, with a progress bar."""
     done = journal.read(path)
-    due = [run for run in with_whole_pools(runs, folder) if run not in done]
+    due = [run for run in runs if run not in done]
     context = multiprocessing.get_context("spawn")
     with (
         journal.open_journal(path) as file,
@@ -116,14 +137,19 @@ def measure(runs: Sequence[Run], folder: Path | None, path: Path, jobs: int) -> 
             processes.shutdown(cancel_futures=True)
 
 
-def with_whole_pools(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
-    """Yield the runs whose pools are large enough, each after the run that labels its whole pool."""
-    seen = set()
+def possible(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
+    """Yield the runs whose pools are large enough."""
     for run in runs:
-        data = split(run.data, folder, run.seed)
-        if n_queries(run, len(data.y), data.n_classes) == 0:
-            continue
-        whole = Run(run.data, run.model, "warm", WHOLE_POOL, "random", run.seed)
+        data = split(run.data, folder, run.seed, run.max_rows)
+        if n_queries(run, len(data.y), data.n_classes) > 0:
+            yield run
+
+
+def with_whole_pools(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
+    """Yield the possible runs, each after the run that labels its whole pool."""
+    seen = set()
+    for run in possible(runs, folder):
+        whole = replace(run, start="warm", batch_size=WHOLE_POOL, strategy="random")
         if whole not in seen:
             seen.add(whole)
             yield whole

@@ -55,12 +55,12 @@ def load(name: str, folder: Path | None) -> tuple[NDArray[Any], NDArray[np.int64
 
 
 @lru_cache(maxsize=4)
-def split(name: str, folder: Path | None, seed: int) -> Split:
-    """Draw at most MAX_ROWS of a data set and hold out a stratified share that depends on the seed."""
+def split(name: str, folder: Path | None, seed: int, max_rows: int = MAX_ROWS) -> Split:
+    """Draw at most `max_rows` of a data set and hold out a stratified share that depends on the seed."""
     X, y = load(name, folder)
     if np.bincount(y).min() < 2:
         raise ValueError(f"{name!r} has a class of a single row, which cannot be in the pool and held out")
-    n_rows = min(len(y), MAX_ROWS)
+    n_rows = min(len(y), max_rows)
     n_test = round(TEST_SHARE * n_rows)
     X_pool, X_test, y_pool, y_test = train_test_split(
         X, y, train_size=n_rows - n_test, test_size=n_test, random_state=seed, stratify=y

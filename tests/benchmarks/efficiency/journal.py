@@ -20,7 +20,7 @@ def read(path: Path) -> dict[Run, Curve]:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        run = Run(**{field.name: record[field.name] for field in fields(Run)})
+        run = Run(**{field.name: record[field.name] for field in fields(Run) if field.name in record})
         found[run] = Curve(record["labels"], record["scores"])
     return found
 

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from tests.benchmarks.efficiency.defaults import defaults_table
+from tests.benchmarks.efficiency.runs import DEFAULT
 from tests.benchmarks.efficiency.statistics import (
     METRICS,
     Cell,
@@ -40,6 +42,8 @@ MORE_COLOURS = ("#3d7d3a", "#5b4a8a", "#c08a1e", "#2aa198", "#8c564b", "#d33682"
 def report(runs: Runs) -> str:
     """Return all tables, each with a heading."""
     parts = [f"Areas under learning curves of {len(curves_of(runs))} runs, over {len({r.seed for r in runs})} seeds."]
+    if any(run.model == DEFAULT for run in runs):
+        parts += ["## The defaults, cold starts, in points: auto / margin less random", defaults_table(runs)]
     for metric in METRICS:
         parts += [f"## {METRICS[metric]}: mean difference from {BASELINE} in points (data sets won / all)"]
         parts += [overview(runs, metric)]
@@ -87,7 +91,7 @@ def wins(differences: Sequence[float]) -> int:
 
 def short(model: str) -> str:
     """Return the short name of a model."""
-    return {"logistic_regression": "linear", "random_forest": "forest"}[model]
+    return {"logistic_regression": "linear", "random_forest": "forest", "auto": "default"}[model]
 
 
 def verdict(runs: Runs, strategy: str, baseline: str = BASELINE) -> str:

@@ -20,7 +20,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, r
 from service.app import create_app
 from service.settings import Settings
 from service.store import Part, Store
-from tests.benchmarks.efficiency.data import Split, split
+from tests.benchmarks.efficiency.data import MAX_ROWS, Split, split
 from tests.support.npy import npy
 
 TREES = 50
@@ -30,7 +30,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "random_forest": {"name": "random_forest", "params": {"n_estimators": TREES}},
     "auto": {"name": "auto"},
 }
-N_QUERIES = {1: 30, 10: 15, 100: 6}
+DEFAULT, OLD_DEFAULT = "auto", "logistic_regression"
+N_QUERIES = {1: 40, 10: 20, 100: 6}
 """Number of queries for each batch size, if the pool is large enough."""
 SCORED_EVERY = {1: 5, 10: 1, 100: 1}
 MOST_OF_POOL = 0.6
@@ -55,6 +56,7 @@ class Run:
     batch_size: int
     strategy: str
     seed: int
+    max_rows: int = MAX_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def n_at_start(run: Run, n_classes: int) -> int:
 
 def execute(run: Run, folder: Path | None) -> Curve:
     """Execute a run. The same run gives the same curve."""
-    data = split(run.data, folder, run.seed)
+    data = split(run.data, folder, run.seed, run.max_rows)
     if run.batch_size == WHOLE_POOL:
         return curve([(len(data.y), full_score(run, data))])
     rng = np.random.default_rng([run.seed, 1])
