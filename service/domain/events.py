@@ -29,7 +29,7 @@ IMPORT = "import"
 BEGINNINGS = ("create", "replace", IMPORT, BASELINE)
 """Kinds of events that hold all labels."""
 
-KINDS = (*BEGINNINGS, "append", "label", "retract", "rename", "fit", "change")
+KINDS = (*BEGINNINGS, "append", "label", "retract", "remove", "restore", "rename", "fit", "change")
 
 
 def events_of(
@@ -50,6 +50,8 @@ def events_of(
     details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
     if request is not None:
         details["request"] = request
+    if same is None and after.n_removed:
+        details["removed"] = {"index": after.removed.tolist()}
     details |= more or {}
     given, gone = diff_votes(same, after)
     if len(gone):
@@ -97,7 +99,10 @@ def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
     old, new = before.votes, after.votes
     if old is new:
         return Votes.empty(), Votes.empty()
-    given = new.take(np.flatnonzero(new.at > before.updated_at))
+    is_given = new.at > before.updated_at
+    if after.n_removed < before.n_removed:
+        is_given |= contains(before.removed, new.index)  # votes of restored samples have their old times
+    given = new.take(np.flatnonzero(is_given))
     n_kept = len(new) - len(given)
     n_replaced = np.count_nonzero(contains(old.key, given.key))
     if n_kept + n_replaced == len(old):

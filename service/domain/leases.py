@@ -94,7 +94,10 @@ NO_HOLDINGS = Holdings(NO_INDICES, NO_INDICES, NO_INDICES)
 
 
 def live_leases(leases: Leases, project: Project, moment: int) -> Leases:
-    """Return the leases without samples that have expired, were labelled or skipped since, or are of another pool."""
+    """Return the leases without samples that have expired, were labelled or skipped since, or removed.
+
+    None of them is of another pool.
+    """
     if leases.pool_id != project.pool_id:
         return Leases(project.pool_id, (), leases.changed_at)
     if not leases.all:
@@ -104,6 +107,7 @@ def live_leases(leases: Leases, project: Project, moment: int) -> Leases:
     known_at = np.repeat([lease.known_at for lease in leases.all], sizes)
     is_held &= last_vote_times(deciding_votes(project), leases.index, known_at.min()) <= known_at
     is_held &= ~skipped_by_holder(leases, project, known_at)
+    is_held &= ~contains(project.removed, leases.index)
     if is_held.all():
         return leases
     kept = np.split(is_held, np.cumsum(sizes)[:-1])

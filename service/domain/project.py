@@ -207,6 +207,8 @@ class Project:
     missing_values: MissingValues = "refuse"
     calibration_method: CalibrationMethod = "none"
     target: TargetName = "class"
+    removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    removed_votes: Votes = field(default_factory=Votes.empty)
 
     @property
     def n_samples(self) -> int:
@@ -247,12 +249,13 @@ class Project:
     def labels(self) -> SampleLabels:
         """The label of each sample: the model's consensus, or the majority of votes that are newer.
 
-        A sample without a label is skipped once `skips_to_drop` annotators skipped it, or an anonymous one did.
+        A sample without a label is skipped once `skips_to_drop` annotators skipped it, or an anonymous one did. Removed
+        samples are among the skipped ones: they are asked about and counted as little.
         """
         labels = self.votes.majority if self.consensus is None else self.consensus.apply_to(self.votes)
-        if self.skips_to_drop == 1:
-            return labels
-        return replace(labels, skipped=labels.skipped[self.votes.skip_counts >= self.skips_to_drop])
+        if self.skips_to_drop > 1:
+            labels = replace(labels, skipped=labels.skipped[self.votes.skip_counts >= self.skips_to_drop])
+        return replace(labels, skipped=np.union1d(labels.skipped, self.removed)) if len(self.removed) else labels
 
     @property
     def n_bytes(self) -> int:
@@ -269,13 +272,18 @@ class Project:
 
     @property
     def n_skipped(self) -> int:
-        """Number of skipped samples."""
-        return len(self.labels.skipped)
+        """Number of skipped samples that were not removed."""
+        return len(self.labels.skipped) - self.n_removed
+
+    @property
+    def n_removed(self) -> int:
+        """Number of removed samples."""
+        return len(self.removed)
 
     @property
     def n_unlabeled(self) -> int:
         """Number of samples that can still be asked about."""
-        return self.n_samples - self.n_labeled - self.n_skipped
+        return self.n_samples - self.n_labeled - len(self.labels.skipped)
 
     @property
     def is_unlabeled(self) -> NDArray[np.bool_]:
@@ -410,6 +418,31 @@ class Project:
             changed_since_fit=np.union1d(self.changed_since_fit, index),
             relabeled_since_fit=np.union1d(self.relabeled_since_fit, relabeled),
         )
+
+    @property
+    def all_votes(self) -> Votes:
+        """The votes on all samples, also on removed ones."""
+        return self.votes.merge(self.removed_votes) if len(self.removed_votes) else self.votes
+
+    def set_aside(self, removed: NDArray[np.int64]) -> Project:
+        """Return a project without removed samples whose votes are on all samples, with these (k,) removed, sorted."""
+        is_aside = contains(removed, self.votes.index)
+        votes, aside = self.votes.take(~is_aside), self.votes.take(is_aside)
+        return replace(self, votes=votes, removed=removed, removed_votes=aside) if len(removed) else self
+
+    def with_removed(self, index: NDArray[np.int64]) -> Project:
+        """Return the project with more samples (k,) removed, sorted. Their votes are kept apart, and do not count."""
+        is_aside = contains(index, self.votes.index)
+        aside = self.votes.take(is_aside).merge(self.removed_votes)
+        changed = self.with_votes(self.votes.take(~is_aside))
+        return replace(changed, removed=np.union1d(self.removed, index), removed_votes=aside)
+
+    def with_restored(self, index: NDArray[np.int64]) -> Project:
+        """Return the project with removed samples (k,) put back, sorted, with the votes that they had."""
+        is_back = contains(index, self.removed_votes.index)
+        back, aside = self.removed_votes.take(is_back), self.removed_votes.take(~is_back)
+        changed = replace(self, removed=np.setdiff1d(self.removed, index), removed_votes=aside)
+        return changed.with_votes(self.votes.merge(back))
 
     def with_new_features(self, index: NDArray[np.int64]) -> Project:
         """Return the project after samples got other features: a fit is due, and requested, if these matter to it."""
@@ -595,6 +628,8 @@ def contradictions(project: Project) -> Iterator[str]:
         yield "has other votes on a sample with an anonymous one"
     if not ((votes.index >= 0) & (votes.index < project.n_samples)).all():
         yield "has votes on samples beyond the pool"
+    if not (np.diff(project.removed, prepend=-1, append=project.n_samples) > 0).all():
+        yield "has removed samples beyond the pool, out of order or repeated"
     if not ((votes.code >= SKIP) & (votes.code < project.n_codes)).all():
         yield "has votes for unknown classes" if votes.table is None else "has votes for unknown labels"
     if not ((votes.annotator >= ANONYMOUS) & (votes.annotator < len(project.annotators))).all():

@@ -70,7 +70,8 @@ def with_class_names(project: Project, names: Sequence[Label]) -> tuple[Project,
     renamed = replace(project, classes=tuple(code_of))
     if len(code_of) == len(names):
         return renamed, codes
-    votes = replace(project.votes, code=recode(codes, project.votes.code))
+    votes, aside = (replace(votes, code=recode(codes, votes.code)) for votes in (project.votes, project.removed_votes))
+    renamed = replace(renamed, removed_votes=aside)
     is_renamed = np.array([new != old for new, old in zip(names, project.classes, strict=True)] + [False])
     # At least one, so that a fit that is running now is seen to be older.
     n_changed = max(1, int(np.count_nonzero(is_renamed[project.votes.code])))

@@ -5,7 +5,7 @@ pool-1.data.npy, .indices.npy, .indptr.npy    a sparse one
 ids-1.text.npy, ids-1.starts.npy   the ids of its samples, concatenated in UTF-8, and the start of each
 texts-1.text.npy, texts-1.starts.npy   their texts, and urls-1... their addresses, in the same way
 held_out.npy, held_out.y.npy       the held-out set, and the codes of its labels
-votes.index.npy, ...               labels and skips, as columns
+votes.index.npy, ...               labels and skips, as columns; also those of removed samples
 numbers.npy                        the numbers that their codes stand for, if the target is a number
 events.log                         "checksum version event" on each line
 manifest.json                      the rest of the project, and the size and CRC-32 of every other member
@@ -152,6 +152,7 @@ class FactsSchema(BaseSchema):
     missing_values = RuleField(fields.one_of(*get_args(MissingValues)), load_default="refuse")
     calibration_method = RuleField(fields.one_of(*get_args(CalibrationMethod)), load_default="none")
     target = RuleField(fields.one_of(*get_args(TargetName)), load_default="class")
+    removed = RuleField(fields.indices(), load_default=())
     labels_revision = count_field()
     last_model = count_field()
     created_at = count_field(0, LAST_MOMENT)
@@ -205,7 +206,7 @@ def archive_members(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
     if snapshot.X_test is not None and snapshot.y_test is not None:
         yield from rows_members("held_out", snapshot.X_test.segments[0])
         yield "held_out.y.npy", npy_chunks(snapshot.y_test)
-    votes = snapshot.project.votes
+    votes = snapshot.project.all_votes
     yield from ((f"votes.{name}.npy", npy_chunks(getattr(votes, name))) for name in COLUMN_KINDS)
     if isinstance(votes.table, NumberTable):
         yield NUMBERS, npy_chunks(votes.table.values)

@@ -55,7 +55,7 @@ OF_SCHEMA_4: dict[str, Any] = {
 }
 """Keys that states of earlier schemas lack."""
 
-OF_SCHEMA_5: dict[str, Any] = {"target": "class", "table": None}
+OF_SCHEMA_5: dict[str, Any] = {"target": "class", "table": None, "removed": np.empty(0, np.int64)}
 """Keys that states of earlier schemas lack."""
 
 OF_MODELS_OF_SCHEMA_4: dict[str, Any] = {
@@ -83,7 +83,7 @@ KEY_OF_FIELD = {field: key for key, field in FIELD_OF_KEY.items()}
 
 def to_record(project: Project) -> dict[str, Any]:
     """Return the state as plain values."""
-    votes, model, held_out, events = project.votes, project.model, project.held_out, project.event_log
+    votes, model, held_out, events = project.all_votes, project.model, project.held_out, project.event_log
     return {
         "schema_version": SCHEMA_VERSION,
         "project_id": project.project_id,
@@ -122,6 +122,7 @@ def to_record(project: Project) -> dict[str, Any]:
         "calibration": project.calibration_method,
         "target": project.target,
         "table": None if votes.table is None else votes.table.to_plain(),
+        "removed": project.removed,
         "checksums": {name: (file.n_bytes, file.crc) for name, file in project.checksums.items()},
         "history": None if events is None else (events.n_bytes, events.tail),
     }
@@ -132,7 +133,8 @@ def from_record(record: dict[str, Any]) -> Project:
     record = upgraded(record)
     target = TARGETS[record["target"]]
     table = target.read_table(record.pop("table"))
-    return Project(
+    removed = record.pop("removed")
+    project = Project(
         **to_fields(
             {
                 **record,
@@ -156,6 +158,7 @@ def from_record(record: dict[str, Any]) -> Project:
             }
         )
     )
+    return project.set_aside(removed)
 
 
 def upgraded(record: dict[str, Any]) -> dict[str, Any]:

@@ -76,12 +76,20 @@ def without_leased(rows: OpenRows, holdings: Holdings, is_allowed: NDArray[np.bo
 
 
 def why_exhausted(
-    request: QueryRequest, n_samples: int, *, labeled: Positions, leased_to_others: Positions = NO_ROWS
+    request: QueryRequest,
+    n_samples: int,
+    *,
+    labeled: Positions,
+    leased_to_others: Positions = NO_ROWS,
+    removed: Positions = NO_ROWS,
 ) -> str:
-    """Return why none of `n_samples` samples can be asked about: how many are labelled, skipped, leased or left out."""
+    """Return why none of `n_samples` samples can be asked about:
+
+    how many are labelled, skipped, removed, leased or left out.
+    """
     is_rest = open_samples(request, n_samples, NO_ROWS)
     counts = {"left out by the request": n_samples - int(np.count_nonzero(is_rest))}
-    for what, rows in (("leased to others", leased_to_others), ("labelled", labeled)):
+    for what, rows in (("leased to others", leased_to_others), ("labelled", labeled), ("removed", removed)):
         counts[what] = int(np.count_nonzero(is_rest[rows]))
         is_rest[rows] = False
     counts["skipped"] = int(np.count_nonzero(is_rest))

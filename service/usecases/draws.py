@@ -47,5 +47,5 @@ def keep_draw(transaction: Transaction, answered: QueryResult, query_id: str) ->
     project, draw, draws = answered.project, answered.draw, transaction.draws()
     if project is None or draw is None or draws.pool_id != project.pool_id or query_id in draws.query_ids:
         return
-    if len(draw.others) - project.n_labeled - project.n_skipped <= MAX_LEFT_OUT:
+    if len(draw.others) - (project.n_samples - project.n_unlabeled) <= MAX_LEFT_OUT:
         transaction.keep_draws(draws.with_draw(query_id, answered.seed, draw))

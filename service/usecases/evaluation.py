@@ -185,7 +185,7 @@ def evaluate_numbers(snapshot: Snapshot, rows: NDArray[np.int64], version: int) 
 
 
 def pool_confidence(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
-    """Return the probability of the most probable class of each sample, without samples that have none."""
+    """Return the probability of the most probable class of each sample, without removed samples and those without."""
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("confidence needs a snapshot with its pool")
@@ -193,4 +193,5 @@ def pool_confidence(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
     scores = np.concatenate(
         score_pool(snapshot.model, pool, least_confidence, np.ones(len(pool), bool), score_cache=memory)
     )
+    scores = np.delete(scores, project.removed)
     return 1.0 - scores[scores >= 0]

@@ -206,27 +206,44 @@ class Answer(NamedTuple):
 
 
 def find_samples(project: Project, ids: PoolIds | None, request: LabelRequest) -> list[Answer]:
-    """Return the sample of each record, or raise InvalidRequest for unknown ones, unless the request ignores them."""
+    """Return the sample of each record, or raise InvalidRequest for unknown ones, unless the request ignores them.
+
+    Removed samples count as unknown.
+    """
     answers = []
     errors = []
+    removed = set(project.removed.tolist())
     for position, record in enumerate(request.labels):
-        if record.index is not None:
-            is_known = record.index < project.n_samples
-            if is_known:
-                answers.append(Answer(position, record.index, record))
-            elif not request.ignores_unknown:
-                problem = f"must be from 0 to {project.n_samples - 1}"
-                errors.append(FieldError(f"/labels/{position}/index", problem))
-        elif record.sample_id is not None:
-            index = None if ids is None else ids.find(record.sample_id)
-            if index is not None:
-                answers.append(Answer(position, index, record))
-            elif not (request.ignores_unknown and ids is not None and is_of_type(ids, record.sample_id)):
-                problem = "this project has no ids; use index" if ids is None else ids.why_unknown(record.sample_id)
-                errors.append(FieldError(f"/labels/{position}/id", problem))
+        index, is_ignored = find_sample(project, ids, record)
+        if index is not None and index not in removed:
+            answers.append(Answer(position, index, record))
+        elif not (request.ignores_unknown and is_ignored):
+            field, problem = ("index" if record.sample_id is None else "id"), why_unknown(project, ids, record)
+            errors.append(
+                FieldError(f"/labels/{position}/{field}", problem if index is None else was_removed(project, index))
+            )
     if errors:
         raise InvalidRequest(errors)
     return answers
+
+
+def find_sample(project: Project, ids: PoolIds | None, record: SubmittedLabel) -> tuple[int | None, bool]:
+    """Return the sample of a record, None if it is unknown, and whether a request may ignore that."""
+    if record.sample_id is None:
+        return (record.index if record.index is not None and record.index < project.n_samples else None), True
+    return (None if ids is None else ids.find(record.sample_id)), ids is not None and is_of_type(ids, record.sample_id)
+
+
+def why_unknown(project: Project, ids: PoolIds | None, record: SubmittedLabel) -> str:
+    """Return why no sample has the index or id of a record."""
+    if record.sample_id is None:
+        return f"must be from 0 to {project.n_samples - 1}"
+    return "this project has no ids; use index" if ids is None else ids.why_unknown(record.sample_id)
+
+
+def was_removed(project: Project, index: int) -> str:
+    """Return that a sample was removed, and how to put it back."""
+    return f"sample {index} was removed: POST /projects/{project.project_id}/samples/restore puts it back"
 
 
 def is_of_type(ids: PoolIds, sample_id: SampleId) -> bool:

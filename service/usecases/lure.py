@@ -86,7 +86,7 @@ def estimate_lure(project: Project, draws: Draws, is_wrong: NDArray[np.bool_]) -
     n, n_pool, n_wrong = sum(len(part.log_q) for part in parts), project.n_samples, int(is_wrong.sum())
     if n < MIN_ROWS:
         return Lure(n, n_pool, reason=too_few(n))
-    n_possible = n_pool - project.n_skipped
+    n_possible = n_pool - len(project.labels.skipped)
     bounds = (project.n_labeled - n_wrong) / n_possible, 1.0 - n_wrong / n_possible
     return Lure(n, n_pool, accuracy=lure_accuracy(Drawn.join(parts), n_pool, bounds))
 

@@ -110,6 +110,7 @@ def wanted_samples(project: Project, request: PredictionRequest) -> NDArray[np.b
     """Return a mask (n,) of the samples that a request names, or raise InvalidRequest."""
     n = project.n_samples
     wanted = np.full(n, request.indices is None)
+    wanted[project.removed] = False
     if request.indices is not None:
         beyond = [index for index in request.indices if not 0 <= index < n]
         if beyond:

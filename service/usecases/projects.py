@@ -63,6 +63,7 @@ class ProjectSummary:
     n_labeled: int
     n_unlabeled: int
     n_skipped: int
+    n_removed: int
     classes: tuple[Label, ...]
     class_counts: list[int]
     estimator: EstimatorSpec

@@ -229,7 +229,9 @@ def fallback_reason(query: ProjectQuery, batch: Batch) -> tuple[str | None, int 
     if n_selected:
         more = f"{len(others)} more are leased to others" if len(others) else None
         return join_notes(reason, few_left(n_selected), more), None
-    reason = why_exhausted(request, project.n_samples, labeled=project.labels.labeled, leased_to_others=others)
+    reason = why_exhausted(
+        request, project.n_samples, labeled=project.labels.labeled, leased_to_others=others, removed=project.removed
+    )
     if len(others) == 0:
         return reason, None
     retry_after = max(1, math.ceil((int(free_at.min()) - query.moment) / MICROSECONDS))

@@ -39,7 +39,8 @@ class SamplePage:
 SAMPLES_OF_STATUS: Mapping[str, Callable[[Project], Positions]] = {
     "unlabeled": lambda project: np.flatnonzero(project.is_unlabeled),
     "labeled": lambda project: project.labels.labeled,
-    "skipped": lambda project: project.labels.skipped,
+    "skipped": lambda project: np.setdiff1d(project.labels.skipped, project.removed, assume_unique=True),
+    "removed": lambda project: project.removed,
 }
 """A function for each status that returns its samples, sorted. Every sample has one status."""
 

@@ -37,7 +37,7 @@ class Totals:
         """Count one project."""
         return cls(
             projects=1,
-            samples=project.n_samples,
+            samples=project.n_samples - project.n_removed,
             labeled_samples=project.n_labeled,
             skipped_samples=project.n_skipped,
             labels_since_fit=project.n_labels_since_fit,

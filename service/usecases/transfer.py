@@ -80,6 +80,7 @@ class ProjectFacts:
     created_at: int
     updated_at: int
     learning_curve: Sequence[Mapping[str, Any]]
+    removed: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +146,7 @@ def commit_import(
     wrong = [FieldError("/votes", problem) for problem in contradictions(project)] + impossible_times(project)
     if wrong:
         raise InvalidRequest(wrong)
+    project = project.set_aside(project.removed)
     if project.is_sparse:
         check_accepts_sparse(project.estimator)
     for rows in (*request.segments, *(() if request.X_test is None else (request.X_test,))):
@@ -233,6 +235,7 @@ def build_project(request: ImportRequest) -> Project:
         fit_asked=None,
         fit_error=None,
         learning_curve=LearningCurve.from_plain(facts.learning_curve),
+        removed=np.array(facts.removed, np.int64),
         event_log=EventLog(request.events.checksum.n_bytes),
     )
 
@@ -258,6 +261,7 @@ def project_facts(project: Project) -> ProjectFacts:
     renamed: dict[str, Any] = {
         "consensus": project.consensus_method,
         "learning_curve": project.learning_curve.to_plain(),
+        "removed": project.removed.tolist(),
     }
     same = {field.name: getattr(project, field.name) for field in fields(ProjectFacts) if field.name not in renamed}
     return ProjectFacts(**same, **renamed)

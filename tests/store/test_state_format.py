@@ -65,6 +65,8 @@ FULL = Project(
     checksums={"pool/000003.joblib": Checksum(1_000, 2**32 - 1)},
     event_log=EventLog(50, (b"an event",)),
     relabeled_since_fit=np.array([3]),
+    removed=np.array([2, 5]),
+    removed_votes=Votes.from_rows([(2, 0, 0, b"q"), (5, SKIP, -1, b"")], at=16),
     learning_curve=LearningCurve().with_point(
         FitMeasures(1, 2, (0.5, 0.25, 0.75), questions={"margin": 2}), 6, 2, None
     ),
@@ -94,7 +96,9 @@ def plain(project):
     values["changed_since_fit"] = None if changed is None else (changed.dtype, changed.tolist())
     values["relabeled_since_fit"] = project.relabeled_since_fit.tolist()
     values["learning_curve"] = project.learning_curve.to_plain()
-    return values | {"votes": listed(values["votes"]), "crowd": crowd and listed(crowd)}
+    values["removed"] = project.removed.tolist()
+    votes = {name: listed(values[name]) for name in ("votes", "removed_votes")}
+    return values | votes | {"crowd": crowd and listed(crowd)}
 
 
 def listed(columns):
@@ -113,7 +117,7 @@ def classes_in(value):
 
 def test_no_field_is_forgotten():
     assert set(to_fields(to_record(FULL))) == {
-        *(field.name for field in fields(Project)),
+        *(field.name for field in fields(Project) if field.name != "removed_votes"),  # among the votes
         *("schema_version", "table"),
     }
 

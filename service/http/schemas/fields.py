@@ -338,7 +338,9 @@ def refuse_broken_text(column: NDArray[Any]) -> None:
         raise ValidationError("has text that is not valid Unicode")
 
 
-SAMPLE_STATUS = one_of(*SAMPLES_OF_STATUS).named("SampleStatus", "Whether a sample has a label or was skipped.")
+SAMPLE_STATUS = one_of(*SAMPLES_OF_STATUS).named(
+    "SampleStatus", "Whether a sample has a label, was skipped or was removed."
+)
 SAMPLE_ID = named(
     "SampleId",
     "A string of 1 to 256 characters or a 64-bit integer; one type per project.",

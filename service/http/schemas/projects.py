@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import ValidationError, validates_schema
+
 from service.domain.labels import INT64_MAX
 from service.domain.project import PROJECT_ID
 from service.http.schemas import fields, label_fields
 from service.http.schemas.base import BaseSchema, RuleField
+from service.usecases.removal import SampleChoice
 
 MAX_PAGE = 1_000
 MAX_WAIT_SECONDS = 60
@@ -29,6 +35,27 @@ class SamplePageSchema(BaseSchema):
         fields.SAMPLE_STATUS,
         "Only samples of this status; default: all.",
     )
+
+
+class SampleChoiceSchema(BaseSchema):
+    """Name samples of a project, by index or by id."""
+
+    indices = RuleField(fields.indices(), "The indices of samples.", load_default=())
+    ids = RuleField(fields.id_list(), "The ids of samples, beside `indices`.", load_default=())
+
+    @validates_schema
+    def check_size(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Raise ValidationError for no samples, or for too many."""
+        n, most = len(data["indices"]) + len(data["ids"]), label_fields.MAX_RECORDS
+        if n == 0:
+            raise ValidationError({"indices": [f"or ids is required: 1 to {most} samples"]})
+        if n > most:
+            raise ValidationError({"indices": [f"and ids name {n} samples; at most {most} are allowed"]})
+
+
+def sample_choice(project_id: str, data: Mapping[str, Any]) -> SampleChoice:
+    """Return the samples of a loaded SampleChoiceSchema."""
+    return SampleChoice(project_id, list(map(int, data["indices"])), list(data["ids"]))
 
 
 class EventPageSchema(BaseSchema):

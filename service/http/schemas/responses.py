@@ -163,6 +163,7 @@ class ProjectSchema(BaseSchema):
     n_labeled = count("Samples with a label.")
     n_unlabeled = count("Samples with neither a label nor a skip.")
     n_skipped = count("Samples that annotators skipped.")
+    n_removed = count("Samples that were removed.")
     classes = RawField(many(LABEL), "All labels, declared or discovered; empty if they are numbers.")
     class_counts = RawField(many({"type": "integer"}), "Number of samples of each of `classes`, in the same order.")
     estimator = described(EstimatorSpecSchema, "The estimator that the project trains.")
@@ -206,6 +207,19 @@ class NotedProjectSchema(ProjectSchema):
         many({"type": "string"}),
         "What the request may not have meant, such as a feature that is named like a label; empty without notes.",
     )
+
+
+class RemovalReplySchema(BaseSchema):
+    """The project after samples were removed or put back."""
+
+    project_id = string("The project's name.", attribute="project.project_id")
+    n_changed = count("Samples removed or put back by this request.")
+    n_removed = count("Samples that are removed.", attribute="project.n_removed")
+    n_labeled = count("Samples with a label.", attribute="project.n_labeled")
+    n_unlabeled = count("Samples with neither a label nor a skip.", attribute="project.n_unlabeled")
+    n_skipped = count("Samples that annotators skipped.", attribute="project.n_skipped")
+    model_version = model_version_field(attribute="project.model.version", dump_default=None)
+    n_labels_since_fit = labels_since_fit(attribute="project.n_labels_since_fit")
 
 
 class AppendedProjectSchema(NotedProjectSchema):
@@ -475,6 +489,8 @@ class EventDetailsSchema(BaseSchema):
     labels = optional(described(GivenLabelsSchema, "Labels and skips that were added or changed."))
     renamed = optional(described(RenamedClassesSchema, "Classes that were renamed, all at once."))
     retracted = optional(described(RetractedLabelsSchema, "Labels and skips that were removed."))
+    removed = optional(described(SampleListSchema, "Samples that were removed; their labels are in `retracted`."))
+    restored = optional(described(SampleListSchema, "Samples that were put back; their labels are in `labels`."))
     replaced = optional(described(SampleListSchema, "Samples whose features, text or address were replaced."))
     n_ignored = optional(count("Samples of an append that were left out, since the pool has their ids."))
 

@@ -34,6 +34,13 @@ GROWN = REPLACED | {
     "class_counts": [1, 1],
 }
 
+REMOVED = {
+    "project_id": "flowers",
+    "n_labeled": 2,
+    "n_skipped": 0,
+    "model_version": None,
+    "n_labels_since_fit": 2,
+}
 
 EXAMPLES = (
     Example("retract_label", "Take back the skip", 204, path={"project_id": "flowers", "index": "7"}),
@@ -108,6 +115,30 @@ EXAMPLES = (
         for title in ("Two more flowers, one with a label", "Sent again because no reply arrived")
     ),
     Example(
+        "remove_samples",
+        "A flower that was measured twice",
+        200,
+        path=PROJECT_PATH,
+        body={"indices": [7]},
+        reply={**REMOVED, "n_changed": 1, "n_removed": 1, "n_unlabeled": 7},
+    ),
+    Example(
+        "remove_samples",
+        "A sample beyond the pool",
+        422,
+        path=PROJECT_PATH,
+        body={"indices": [10]},
+        reply=problem(422, "Unprocessable Entity", "must be from 0 to 9", "/indices/0"),
+    ),
+    Example(
+        "restore_samples",
+        "It was another flower",
+        200,
+        path=PROJECT_PATH,
+        body={"indices": [7]},
+        reply={**REMOVED, "n_changed": 1, "n_removed": 0, "n_unlabeled": 8},
+    ),
+    Example(
         "append_samples",
         "Rows of another width",
         422,
@@ -170,7 +201,7 @@ EXAMPLES = (
         201,
         query={"project_id": "copy"},
         upload="export_project",
-        reply={**GROWN, "project_id": "copy", "version": 7, "model_version": 4, "n_labels_since_fit": 0},
+        reply={**GROWN, "project_id": "copy", "version": 9, "model_version": 4, "n_labels_since_fit": 0},
     ),
     Example(
         "rename_project_classes",
@@ -181,7 +212,7 @@ EXAMPLES = (
         reply={
             **GROWN,
             "project_id": "copy",
-            "version": 8,
+            "version": 10,
             "classes": ["Iris setosa", "versicolor"],
             "model_version": 4,
             "n_labels_since_fit": 0,

@@ -34,6 +34,7 @@ def project(version: int, **changes: Json) -> Json:
         "keep_texts": False,
         "n_labeled": 2,
         "n_unlabeled": 6,
+        "n_removed": 0,
         "n_skipped": 0,
         "classes": ["setosa", "versicolor"],
         "class_counts": [1, 1],
