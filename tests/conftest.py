@@ -19,7 +19,7 @@ from tests.support.serving import Service
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
-ON_REQUEST = ("browser", "clients")
+ON_REQUEST = ("browser", "clients", "label_studio")
 """Markers of tests that run only where -m names them."""
 
 
