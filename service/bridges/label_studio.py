@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from service.bridges.bridge import BATCH_PREFIX, NO_BATCH, Answer, Batch, Changes, Task, TasksDeleted
-from service.bridges.labeling_config import ConfigError, LabelingConfig, read_config
+from service.bridges.bridge import BATCH_PREFIX, NO_BATCH, Batch, Changes, Task, TasksDeleted
+from service.bridges.labeling_config import ConfigError, LabelingConfig, TaskFields, answers_of, read_config
 from service.bridges.web import ToolError, Web
 
 log = logging.getLogger(__name__)
@@ -30,15 +29,6 @@ TASK_FIELDS = ("id", "data", "annotations", "completed_by", "result", "was_cance
 
 OVERLAP = timedelta(seconds=5)
 """How far each reading of changes goes back behind the last: a change may be visible later than its time."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFields:
-    """Which fields of a task are its text or vector, and its address; the config says which text if none is named."""
-
-    text: str | None = None
-    vector: str | None = None
-    url: str | None = None
 
 
 class LabelStudioAPI:
@@ -117,12 +107,6 @@ class LabelStudio:
             config = read_config(xml)
         except ConfigError as error:
             raise ToolError(f"project {self.project} of Label Studio: {error}", 422) from None
-        if self.fields.text is None and self.fields.vector is None and not (config.is_text and config.field):
-            raise ToolError(
-                f"project {self.project} of Label Studio is not about a text: name the field of its tasks that has a "
-                "vector, with --vector-field",
-                422,
-            )
         return config
 
     def check(self, project: JsonObject) -> int:
@@ -170,17 +154,9 @@ class LabelStudio:
         """Return a task of Label Studio as the bridge knows tasks."""
         answers = answers_of(self.config, task["annotations"])
         is_done = task["is_labeled"] or None in answers.values()
-        url = task["data"].get(self.fields.url) if self.fields.url else None
-        return Task(str(task["id"]), self.content_of(task["data"]), answers, is_done, None if url is None else str(url))
-
-    def content_of(self, data: Mapping[str, Any]) -> str | list[float] | None:
-        """Return the text or vector of a task, None if it has none."""
-        if self.fields.vector is not None:
-            vector = data.get(self.fields.vector)
-            is_vector = isinstance(vector, list) and vector and all(type(number) in (int, float) for number in vector)
-            return vector if is_vector else None
-        text = data.get(self.fields.text or self.config.field or "")
-        return None if text in (None, "") else str(text)
+        data = task["data"]
+        content, url = self.fields.content_of(data, self.config), self.fields.url_of(data)
+        return Task(str(task["id"]), content, answers, is_done, url)
 
     def owns(self, annotator: str | None) -> bool:
         """Return whether an annotator is a user of Label Studio: the number of one."""
@@ -246,15 +222,3 @@ class LabelStudio:
     def delete_version(self, version: str) -> None:
         """Delete the predictions of a version."""
         self.api.send("DELETE", f"{self.path}/model-versions/", {"model_version": version})
-
-
-def answers_of(config: LabelingConfig, annotations: Sequence[JsonObject]) -> dict[str, Answer]:
-    """Return the last answer of each annotator: a choice, or None if the task was skipped or sent without a choice."""
-    answers: dict[str, Answer] = {}
-    for annotation in sorted(annotations, key=lambda each: each["updated_at"]):
-        annotator = annotation["completed_by"]
-        if isinstance(annotator, Mapping):
-            annotator = annotator["id"]
-        is_skip = annotation["was_cancelled"]
-        answers[str(annotator)] = None if is_skip else config.answer_in(annotation["result"])
-    return answers

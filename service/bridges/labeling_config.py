@@ -1,4 +1,4 @@
-"""Label Studio's labelling config: which choices there are, and which field of a task they are about."""
+"""Label Studio's labelling config and its tasks: the choices, what they are about, and what people chose."""
 
 from __future__ import annotations
 
@@ -75,3 +75,44 @@ def choices_of(control: ET.Element) -> Iterable[str]:
         name = choice.get("alias") or choice.get("value")
         if name:
             yield name
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFields:
+    """Which fields of a task are its text or vector, and its address; without, the text that the config shows."""
+
+    text: str | None = None
+    vector: str | None = None
+    url: str | None = None
+
+    def content_of(self, data: Mapping[str, Any], config: LabelingConfig) -> str | list[float] | None:
+        """Return the text or vector of a task, None if it has none."""
+        if self.vector is not None:
+            return vector_or_none(data.get(self.vector))
+        if self.text is None and not config.is_text:
+            # A picture or a sound: its vector stands in another field.
+            return next((vector for vector in map(vector_or_none, data.values()) if vector), None)
+        text = data.get(self.text or config.field or "")
+        return None if text in (None, "") else str(text)
+
+    def url_of(self, data: Mapping[str, Any]) -> str | None:
+        """Return the address of a task, None without a field for it."""
+        return None if self.url is None else str(data.get(self.url) or "")
+
+
+def vector_or_none(value: object) -> list[float] | None:
+    """Return a list of numbers, None for anything else."""
+    is_vector = isinstance(value, list) and value and all(type(number) in (int, float) for number in value)
+    return value if is_vector and isinstance(value, list) else None
+
+
+def answers_of(config: LabelingConfig, annotations: Iterable[Mapping[str, Any]]) -> dict[str, str | list[str] | None]:
+    """Return the last answer of each annotator: a choice, or None if the task was skipped or sent without a choice."""
+    answers: dict[str, str | list[str] | None] = {}
+    for annotation in sorted(annotations, key=lambda each: str(each.get("updated_at", ""))):
+        annotator = annotation["completed_by"]
+        if isinstance(annotator, Mapping):
+            annotator = annotator["id"]
+        is_skip = annotation.get("was_cancelled", False)
+        answers[str(annotator)] = None if is_skip else config.answer_in(annotation["result"])
+    return answers

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from service.bridges.bridge import Bridge, Tool
-from service.bridges.label_studio import LabelStudio, TaskFields
+from service.bridges.label_studio import LabelStudio
+from service.bridges.labeling_config import TaskFields
 from service.bridges.web import ToolError
 from service.client import Client, ServiceError
 
@@ -38,7 +39,10 @@ def bridge_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--project", required=True, type=click.IntRange(1), help="Number of the project in Label Studio.")
 @click.option("--text-field", help="Field of the tasks with the text.  [default: that of the labelling config]")
-@click.option("--vector-field", help="Field of the tasks with a list of numbers, instead of a text.")
+@click.option(
+    "--vector-field",
+    help="Field with a list of numbers, instead of a text.  [default: the first such field, if no text is shown]",
+)
 @click.option("--url-field", help="Field of the tasks with an address, which queries return.")
 @click.option("--prelabel", is_flag=True, help="Show the class that the model predicts, with its confidence.")
 @bridge_options

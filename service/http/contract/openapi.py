@@ -49,6 +49,9 @@ access all projects or some; others look as if they did not exist. A key may bel
 count as this annotator's, and `annotator` may be left out but must not name another.\
 """
 
+BASIC_SCHEME = "apiKeyAsPassword"
+BASIC = "The API key as the password, with any name of a user, as Label Studio sends it."
+
 PATH_PARAMETERS = {
     "project_id": ({"type": "string", "pattern": f"^{PROJECT_ID}$"}, "The project's name."),
     "query_id": ({"type": "string", "minLength": 1}, "The query that made the lease."),
@@ -186,6 +189,7 @@ def build() -> dict[str, Any]:
     for name, schema in COMPONENTS.items():
         spec.components.schema(name, schema)
     spec.components.security_scheme(SECURITY_SCHEME, {"type": "http", "scheme": "bearer", "description": SECURITY})
+    spec.components.security_scheme(BASIC_SCHEME, {"type": "http", "scheme": "basic", "description": BASIC})
     for operation in OPERATIONS.all:
         if operation.parts:
             spec.components.schema(name_of_form(operation), form_schema(operation, converter))
@@ -230,7 +234,8 @@ def describe(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "description": operation.description,
     }
-    described["security"] = [] if operation.role is None else [{SECURITY_SCHEME: [str(operation.role)]}]
+    schemes = [SECURITY_SCHEME, *([BASIC_SCHEME] if operation.takes_password else [])]
+    described["security"] = [] if operation.role is None else [{scheme: [str(operation.role)]} for scheme in schemes]
     parameters = path_parameters(operation) + ([{"in": "query", "schema": operation.query}] if operation.query else [])
     if operation.runs_once:
         parameters.append(header_parameter(KEY_HEADER, KEY))

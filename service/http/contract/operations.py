@@ -69,6 +69,11 @@ class Operation:
         return self.view.__name__
 
     @property
+    def takes_password(self) -> bool:
+        """Whether the API key may also come as the password of basic authentication, as Label Studio sends it."""
+        return self.path.startswith("/label-studio/")
+
+    @property
     def runs_once(self) -> bool:
         """Whether an Idempotency-Key keeps it from running twice; the keys belong to a caller."""
         return self.method == "POST" and self.role is not None

@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Flask, current_app, g
 from flask.globals import request_ctx
-from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.datastructures import Authorization, WWWAuthenticate
 from werkzeug.exceptions import Forbidden, ServiceUnavailable, Unauthorized
 
 from service.auth.keyfile import KeyRing
@@ -38,6 +38,7 @@ def register(app: Flask, ring: KeyRing | None, contract: Contract) -> None:
     """Check the caller's role and project before every request; without a key ring every caller may do anything."""
     app.extensions[KEY_RING] = ring
     on_pages = contract.pages
+    with_passwords = {f"api.{operation.name}" for operation in contract.all if operation.takes_password}
     roles = {f"api.{operation.name}": operation.role for operation in contract.all}
 
     @app.before_request
@@ -50,9 +51,18 @@ def register(app: Flask, ring: KeyRing | None, contract: Contract) -> None:
         if role is None:
             return
         header = request.environ.get("HTTP_AUTHORIZATION")
+        if request.endpoint in with_passwords:
+            header = bearer_of(request.authorization) or header
         if header is None and request.endpoint in on_pages and COOKIE in request.cookies:
             header = f"Bearer {request.cookies[COOKIE]}"
         check_access(ring, header, role)
+
+
+def bearer_of(authorization: Authorization | None) -> str | None:
+    """Return the header of an API key that is the password of basic authentication, None without one."""
+    if authorization is None or authorization.type != "basic":
+        return None
+    return f"Bearer {authorization.password}"
 
 
 def check_access(ring: KeyRing | None, header: str | None, role: Role) -> None:

@@ -1,0 +1,275 @@
+"""The ML-backend protocol of Label Studio: pre-labels, and labels that arrive as webhooks.
+
+Each request becomes the one that a client would send: POST /fit, POST /projects/{id}/pool or POST /label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flask import Response
+from flask.globals import request_ctx
+
+from service.auth.keys import Role
+from service.bridges.labeling_config import ConfigError, LabelingConfig, TaskFields, answers_of, read_config
+from service.domain.project import Project
+from service.errors import InvalidRequest, NoModel, ProjectNotFound
+from service.http.body.reader import read_json
+from service.http.contract.operations import Operations, Reply
+from service.http.middleware import auth
+from service.http.responses import json_response
+from service.http.routes.context import current_context
+from service.http.routes.label import store_labels
+from service.http.routes.query_string import read_query
+from service.http.schemas import label_studio as schemas
+from service.http.schemas.append import AppendSchema, append_request
+from service.http.schemas.fit import FitSchema, fit_request
+from service.http.schemas.label import LabelSchema, label_request
+from service.store import Part
+from service.usecases import append, fit, predictions
+
+FIT, APPEND, LABEL = FitSchema(), AppendSchema(), LabelSchema()
+SETUP, PREDICT, WEBHOOK, FIELDS = (
+    schemas.SetupSchema(),
+    schemas.PredictSchema(),
+    schemas.WebhookSchema(),
+    schemas.TaskFieldsSchema(),
+)
+
+JsonObject = dict[str, Any]
+Task = Mapping[str, Any]
+
+operations = Operations("Label Studio", "Label Studio uses the service as an ML backend.")
+
+
+def read_body(schema: schemas.ToolSchema) -> JsonObject:
+    """Load the body of a request."""
+    data: JsonObject = schema.load(read_json(request_ctx.request, current_context().limits))
+    return data
+
+
+@operations.add(
+    "GET",
+    "/label-studio/<project_id>/health",
+    role=Role.READER,
+    replies={200: Reply("The service answers.", schemas.HealthOfModelSchema)},
+)
+def check_ml_backend(project_id: str) -> Response:
+    """Check that the service is up.
+
+    Also before the project exists.
+    """
+    return json_response({"status": "UP", "model_class": "ActiveQuery"})
+
+
+@operations.add(
+    "POST",
+    "/label-studio/<project_id>/setup",
+    role=Role.READER,
+    body=schemas.SetupSchema,
+    query=schemas.TaskFieldsSchema,
+    replies={200: Reply("The model.", schemas.ModelVersionSchema)},
+    problems=(411, 413, 415, 422),
+)
+def set_up_ml_backend(project_id: str) -> Response:
+    """Check the labelling config, and return the version of the model.
+
+    Nothing is changed. The first tasks that come make the project, with the classes of the config.
+    """
+    read_query(FIELDS)
+    read_body(SETUP)
+    return json_response({"model_version": version_of(find_project(project_id))})
+
+
+@operations.add(
+    "GET",
+    "/label-studio/<project_id>/versions",
+    role=Role.READER,
+    replies={200: Reply("The versions.", schemas.ModelVersionsSchema)},
+)
+def list_ml_backend_versions(project_id: str) -> Response:
+    """List the versions of the model.
+
+    There is one, the current version.
+    """
+    return json_response({"versions": [version_of(find_project(project_id))]})
+
+
+@operations.add(
+    "POST",
+    "/label-studio/<project_id>/predict",
+    role=Role.ADMIN,
+    body=schemas.PredictSchema,
+    query=schemas.TaskFieldsSchema,
+    replies={200: Reply("The predictions.", schemas.TaskPredictionsSchema)},
+    problems=(409, 411, 413, 415, 422, 503, 504, 507),
+)
+def predict_tasks(project_id: str) -> Response:
+    """Predict tasks, with the confidence of the model as their scores.
+
+    Tasks that the project does not have yet are added to its pool, and the first ones create it.
+    """
+    task_fields, data = fields_of_query(), read_body(PREDICT)
+    config: LabelingConfig = data["config"]
+    add_tasks(project_id, config, task_fields, data["tasks"])
+    version, found = predictions_of(project_id, [str(task["id"]) for task in data["tasks"]])
+    results: list[JsonObject] = []
+    for task in data["tasks"]:
+        label, confidence = found.get(str(task["id"]), (None, 0.0))
+        result = [] if label is None else config.result_of([label], confidence)
+        results.append({"result": result, "score": round(confidence, 6), "model_version": version})
+    return json_response({"results": results, "model_version": version})
+
+
+@operations.add(
+    "POST",
+    "/label-studio/<project_id>/webhook",
+    role=Role.ADMIN,
+    body=schemas.WebhookSchema,
+    query=schemas.TaskFieldsSchema,
+    replies={200: Reply("What was done.", schemas.WebhookReplySchema)},
+    problems=(404, 409, 411, 413, 415, 422, 503, 507),
+)
+def receive_label_studio_webhook(project_id: str) -> Response:
+    """Take tasks and annotations; fits follow in the background.
+
+    `TASKS_CREATED` adds samples, annotations that are created or updated are labels and skips, and `START_TRAINING`
+    trains the model. `ANNOTATIONS_DELETED` names only the numbers of the annotations, so it is ignored.
+    """
+    task_fields, data = fields_of_query(), read_body(WEBHOOK)
+    action = data["action"]
+    if action == "START_TRAINING":
+        train(project_id)
+    elif action == "TASKS_CREATED":
+        add_tasks(project_id, config_of(data), task_fields, objects(data, "tasks"))
+    elif action in ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"):
+        label_tasks(project_id, config_of(data), task_fields, data)
+    else:
+        return json_response({"status": "ignored"})
+    return json_response({"status": "done"})
+
+
+def fields_of_query() -> TaskFields:
+    """Return the fields that the query string names."""
+    given = read_query(FIELDS)
+    return TaskFields(given.get("text_field"), given.get("vector_field"))
+
+
+def find_project(project_id: str) -> Project | None:
+    """Return a project, None if there is none."""
+    try:
+        return current_context().store.read(project_id).project
+    except ProjectNotFound:
+        return None
+
+
+def version_of(project: Project | None) -> str:
+    """Return the version of a project's model."""
+    return f"aq-{0 if project is None or project.model is None else project.model.version}"
+
+
+def config_of(data: JsonObject) -> LabelingConfig:
+    """Return the labelling config of a webhook's project. Raises InvalidRequest."""
+    try:
+        return read_config(str(data.get("project", {}).get("label_config", "")))
+    except ConfigError as error:
+        raise InvalidRequest.at("/project/label_config", str(error)) from None
+
+
+def objects(data: JsonObject, name: str) -> list[JsonObject]:
+    """Return the objects of a field that has one or a list of them. Raises InvalidRequest."""
+    found = data.get(name)
+    entries = found if isinstance(found, list) else [found]
+    found_objects = [entry for entry in entries if isinstance(entry, dict)]
+    if len(found_objects) < len(entries):
+        raise InvalidRequest.at(f"/{name}", "must be an object or a list of objects")
+    return found_objects
+
+
+def add_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields, tasks: Sequence[Task]) -> None:
+    """Add the tasks that the pool does not have yet; the first ones create the project."""
+    contents = {
+        str(task["id"]): content
+        for task in tasks
+        if (content := task_fields.content_of(task.get("data", {}), config)) is not None
+    }
+    if not contents:
+        return
+    name = "texts" if all(isinstance(content, str) for content in contents.values()) else "X"
+    samples: JsonObject = {name: [*contents.values()], "ids": [*contents]}
+    context = current_context()
+    with context.store.stage() as staging:
+        if find_project(project_id) is not None:
+            data = APPEND.load({**samples, "if_known": "ignore"})
+            appending = append_request(project_id, data, staging, context.limits)
+            append.append_samples(context.store, staging, appending, context.settings.max_pool_cells)
+            return
+        auth.check_may_write(project_id)
+        classes = {"classes": [*config.classes]} if config.classes else {}
+        created = FIT.load({"project_id": project_id, "similar_labels": "allow", **classes, **samples})
+        fit.fit_project(context.store, staging, fit_request(created, staging, context.limits))
+
+
+def label_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields, data: JsonObject) -> None:
+    """Store annotations as labels and skips, and request a fit in the background."""
+    add_tasks(project_id, config, task_fields, [task for task in objects(data, "task") if "id" in task])
+    by_task: dict[str, list[JsonObject]] = {}
+    try:
+        for annotation in objects(data, "annotation"):
+            by_task.setdefault(str(annotation["task"]), []).append(annotation)
+        answers = {task: answers_of(config, annotations) for task, annotations in by_task.items()}
+    except (KeyError, TypeError, AttributeError):
+        raise InvalidRequest.at("/annotation", "must have `task`, `completed_by` and `result`") from None
+    records: list[JsonObject] = [
+        {"id": task, "annotator": annotator, **({"skip": True} if answer is None else {"label": answer})}
+        for task, of_task in answers.items()
+        for annotator, answer in of_task.items()
+    ]
+    declare(project_id, (record["label"] for record in records if "label" in record))
+    wanted = LABEL.load({"project_id": project_id, "labels": records, "refit": "background"})
+    store_labels(label_request(project_id, wanted))
+
+
+def declare(project_id: str, labels: Iterable[str]) -> None:
+    """Add the classes of labels to those of the project: the labelling config may have grown."""
+    project = find_project(project_id)
+    if project is None or not project.classes:
+        return
+    new = [label for label in dict.fromkeys(labels) if label not in project.classes]
+    if new:
+        train(project_id, classes=[*project.classes, *new])
+
+
+def train(project_id: str, **changes: Any) -> None:
+    """Request a fit in the background, with changes of the project."""
+    context = current_context()
+    with context.store.stage() as staging:
+        request = fit_request(FIT.load({"project_id": project_id, **changes}), staging, context.limits)
+        project, _ = fit.fit_project(context.store, staging, replace(request, in_background=True))
+    context.fits.start_if_wanted(project)
+
+
+def predictions_of(project_id: str, ids: Sequence[str]) -> tuple[str, dict[str, tuple[str, float]]]:
+    """Return the version of the model, and the class and its confidence of each sample that it can predict, by id."""
+    context = current_context()
+    project = find_project(project_id)
+    if project is None:
+        return version_of(None), {}
+    names = context.store.read(project_id, Part.IDS).ids
+    places = {} if names is None else {index: name for name in ids if (index := names.find(name)) is not None}
+    wanted = predictions.PredictionRequest(project_id, indices=sorted(places))
+    try:
+        found = predictions.list_predictions(context.store, wanted, context.admission)
+    except NoModel:
+        return version_of(project), {}
+    classes = found.project.classes
+    return f"aq-{found.model_version}", {
+        places[index]: (str(classes[code]), confidence)
+        for block in found.blocks
+        for index, code, confidence in zip(
+            block.index.tolist(), block.code.tolist(), block.confidence.tolist(), strict=True
+        )
+        if code >= 0
+    }
