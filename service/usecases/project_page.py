@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from service.compute.deadline import DEADLINE, time_limit
 from service.domain.project import Project
 from service.errors import OutOfTime, TooBusy
 from service.learning.scoring import Backend
@@ -19,6 +20,13 @@ from service.usecases.report import Report, report_snapshot
 from service.usecases.training import read_with_model
 
 BATCH_SIZE = 10
+REPORT_SECONDS = 20
+"""How long a page may take for the report, which needs up to 45 fits."""
+
+TOO_SLOW = (
+    "There is no advice here, because it takes too long. GET /projects/{project_id}/report has more time; once it has "
+    "succeeded, this page shows it, too."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,15 +52,20 @@ def look_at_project(
     errors.
     """
     snapshot = read_with_model(store, project_id, Part.POOL, Part.IDS)
+    report = batch = pool_map = None
+    busy = ""
     try:
         with enter():
-            report = report_snapshot(store, snapshot)
             batch = query_project(store, next_batch_request(snapshot.project), backend_of)
             key = (*snapshot.project.commit, "map", *batch.indices)
             pool_map = store.cache.get_or_make(key, lambda: (map_pool(snapshot, batch.indices), 100_000), "map")
-    except (TooBusy, OutOfTime) as error:
-        return PageContents(snapshot.project, busy=f"There is no advice at the moment: {error}.")
-    return PageContents(snapshot.project, report, batch, pool_map)
+            with time_limit(min(REPORT_SECONDS, DEADLINE.get().seconds)):
+                report = report_snapshot(store, snapshot)
+    except TooBusy as error:
+        busy = f"There is no advice at the moment: {error}."
+    except OutOfTime:
+        busy = TOO_SLOW
+    return PageContents(snapshot.project, report, batch, pool_map, busy)
 
 
 def next_batch_request(project: Project) -> QueryRequest:

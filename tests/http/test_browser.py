@@ -94,7 +94,7 @@ def pages(service: Service) -> dict[str, str]:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     reply = service.call("POST", "/projects/finished/page/simulations", form + b"20", headers)
     path = reply.headers["Location"].removeprefix("../../..")
-    wait_until(lambda: b"http-equiv" not in service.call("GET", path).body)
+    wait_until(lambda: "Refresh" not in service.call("GET", path).headers)
     found["simulation"] = service.call("GET", path)
     found["wrong form"] = service.call("POST", "/projects/finished/page/simulations", form + b"many", headers)
     found["missing"] = service.call("GET", "/projects/nowhere/page")

@@ -146,11 +146,22 @@ def test_a_simulation_is_started_and_watched_on_pages(client: FlaskClient) -> No
     reply = client.post("/projects/p/page/simulations", data=form)
     assert reply.status_code == 303, reply.text
     path = reply.headers["Location"].removeprefix("../../..")
-    wait_until(lambda: "http-equiv" not in page(client, path))
+    wait_until(lambda: "Refresh" not in client.get(path).headers)
     text = page(client, path)
     assert "Done" in text and "Labels saved" in text and "<picture>" in text
     assert get(client, path.removesuffix("/page"))["result"]["recommendation"][:20] in text
     page(client, "/simulations/nothing/page", 404)
+
+
+def test_a_simulation_that_has_not_ended_loads_again_unless_told_not_to(client: FlaskClient) -> None:
+    fit(client, y=LABELS)
+    body = {"project_id": "p", "strategies": ["margin"], "estimator": "random_forest", "budget": 20, "repeats": 20}
+    path = f"/simulations/{post(client, '/simulate', 202, **body)['simulation_id']}/page"
+    assert client.get(path).headers["Refresh"] == "4"
+    still = client.get(f"{path}?reload=no")
+    assert "Refresh" not in still.headers and 'href="./page"' in still.text
+    client.delete(path.removesuffix("/page"))
+    assert "Cancelled" in page(client, path)
 
 
 @pytest.mark.parametrize("change", [{"budget": "ten"}, {"repeats": "0"}, {"strategies": "entropi"}, {"batch_size": ""}])

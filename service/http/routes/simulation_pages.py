@@ -28,16 +28,18 @@ from service.http.routes.pages import (
     sentence,
     with_headers,
 )
+from service.http.routes.query_string import read_query
 from service.http.routes.simulations import find_visible, plot_simulation
-from service.http.schemas.simulations import SimulateSchema, simulation_request
+from service.http.schemas.simulations import SimulateSchema, SimulationPageSchema, simulation_request
 from service.usecases.projects import get
 from service.usecases.simulation_result import name_strategy
 from service.usecases.simulations import SimulationView, create_simulation
 
-SIMULATE = SimulateSchema()
+SIMULATE, PAGE = SimulateSchema(), SimulationPageSchema()
 
 operations = Operations("Simulation pages", "Start and watch simulations in a browser.")
 
+RELOAD_SECONDS = 4
 MAX_ROWS = 500
 """Rows of the table of learning curves."""
 
@@ -122,8 +124,9 @@ def load(document: dict[str, Any]) -> dict[str, Any]:
     "GET",
     "/simulations/<simulation_id>/page",
     role=Role.READER,
+    query=SimulationPageSchema,
     replies={200: Reply("The page.", media_types=(HTML,))},
-    problems=(404,),
+    problems=(404, 422),
     page=True,
 )
 def show_simulation(simulation_id: str) -> Response:
@@ -131,10 +134,14 @@ def show_simulation(simulation_id: str) -> Response:
 
     A page for a browser, which loads itself again every few seconds until the simulation has ended.
     """
+    is_reloading = read_query(PAGE)["reload"] == "yes"
     view = find_visible(simulation_id)
     if view.ended_at is None:
         current_context().simulations.start()
-    return page_response(pages.simulation_page(**describe_simulation(view)))
+    page = page_response(pages.simulation_page(**describe_simulation(view), is_reloading=is_reloading))
+    if view.ended_at is None and is_reloading:
+        page.headers["Refresh"] = str(RELOAD_SECONDS)
+    return page
 
 
 def describe_simulation(view: SimulationView) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from service.http.schemas.fields import (
     integer,
     json_object,
     number,
+    one_of,
 )
 from service.http.schemas.fit import REFUSE_OR_ALLOW, fit_request
 from service.http.schemas.responses import count, described, listed, or_null, string
@@ -191,6 +192,16 @@ class SimulateSchema(BaseSchema):
                 wrong[name] = [f"must be left out: {other} was sent"]
         if wrong:
             raise ValidationError(wrong)
+
+
+class SimulationPageSchema(BaseSchema):
+    """How a page shows a simulation."""
+
+    reload = RuleField(
+        one_of("yes", "no").named("Reload", "Whether a page loads itself again."),
+        "Whether the page of a simulation that has not ended loads itself again every few seconds.",
+        load_default="yes",
+    )
 
 
 class SimulationQuerySchema(BaseSchema):
