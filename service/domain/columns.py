@@ -36,10 +36,11 @@ class TableContext:
     """What is known about the tables of a request before they are read.
 
     `columns` are those of the project, `classes` its labels, and `id_type` the type of its ids, None without ids: in
-    CSV, 1 may be text. `has_texts`: its samples are texts.
+    CSV, 1 may be text. `has_texts`: its samples are texts. `has_lists`: a label is a list of classes.
     """
 
     columns: Columns = NO_COLUMNS
     classes: Sequence[Label] = ()
     id_type: type | None = None
     has_texts: bool = False
+    has_lists: bool = False

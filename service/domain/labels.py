@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from service.domain.splitmix import GOLDEN, mix
 
-Label = str | int | bool | float
-"""A class, or a number where the target is one."""
+Label = str | int | bool | float | tuple[Any, ...]
+"""A class, a number where the target is one, or the classes of a sample that may have several, sorted."""
 
 Values = tuple[Label, ...] | list[Label] | NDArray[np.float64]
 """Distinct labels of one type; numbers that are not all whole are an array."""
@@ -167,6 +167,12 @@ class ValueTable(Protocol):
 
     def can_fit(self, labels: SampleLabels) -> bool:
         """Return whether a model can be fitted to labels."""
+
+    def continues(self, before: ValueTable) -> bool:
+        """Return whether the codes of an earlier table stand for the same values in this one."""
+
+    def class_counts(self, labels: SampleLabels, n_classes: int) -> list[int]:
+        """Return the number of labels with each class (c,)."""
 
     def to_plain(self) -> Any:
         """Return the values as an array or plain values, in the order of their codes."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import SKIP, SampleLabels, Votes, contains, run_starts
+from service.domain.labels import SKIP, SampleLabels, ValueTable, Votes, contains, run_starts
 
 Numbers = NDArray[np.float64]
 Codes = NDArray[np.int32]
@@ -81,6 +81,14 @@ class NumberTable:
     def to_plain(self) -> Numbers:
         """Return the numbers (k,) in the order of their codes."""
         return self.values
+
+    def continues(self, before: ValueTable) -> bool:
+        """Return True: numbers are only appended."""
+        return True
+
+    def class_counts(self, labels: SampleLabels, n_classes: int) -> list[int]:
+        """Return nothing: numbers are no classes."""
+        return []
 
     def can_fit(self, labels: SampleLabels) -> bool:
         """Return whether at least two samples are labelled."""

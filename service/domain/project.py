@@ -47,7 +47,7 @@ PROJECT_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 GROW_CLASSES = "declare it by POST /fit with a longer list of 'classes'"
 
 
-TargetName = Literal["class", "number"]
+TargetName = Literal["class", "number", "labels"]
 """What the labels of a project are."""
 
 ConsensusMethod = Literal["crowdlab", "majority", "median"]
@@ -91,7 +91,20 @@ class NumberScore:
     r2: float
 
 
-Score = TestScore | NumberScore
+@dataclass(frozen=True, slots=True)
+class LabelsScore:
+    """Scores of a model of several labels a sample on the held-out set, all between 0 and 1.
+
+    `lrap` is the label ranking average precision.
+    """
+
+    f1_micro: float
+    f1_macro: float
+    lrap: float
+    hamming_loss: float
+
+
+Score = TestScore | NumberScore | LabelsScore
 """Scores of a model, which depend on the target."""
 
 
@@ -103,7 +116,9 @@ class ModelRef:
     votes that it was fitted to, None if there were none to weigh. `calibration` is that of its probabilities, None if
     they are not calibrated. `reason` says why the estimator left a part of the
     model out, None if it did not; `notes` say what in the features and labels makes the model worse.
-    Terms of texts were weighted by the first `n_texts` texts of the pool, all there were; None for a pool of numbers.
+    `thresholds` (c,) are the marginals from which a sample has each class, None where all are 0.5 or a sample has one
+    class. Terms of texts were weighted by the first `n_texts` texts of the pool, all there were; None for a pool of
+    numbers.
     """
 
     version: int
@@ -119,6 +134,7 @@ class ModelRef:
     notes: tuple[str, ...] = ()
     calibration_method: CalibrationMethod = "none"
     calibration: Calibration | None = None
+    thresholds: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,16 +335,16 @@ class Project:
 
     @property
     def class_counts(self) -> list[int]:
-        """Number of samples labelled with each of `classes`."""
-        if self.target == "number":
-            return []
+        """Number of samples labelled with each of `classes`; none for numbers."""
+        if self.votes.table is not None:
+            return self.votes.table.class_counts(self.labels, len(self.classes))
         counts: list[int] = np.bincount(self.labels.codes, minlength=len(self.classes)).tolist()
         return counts
 
     @property
     def n_classes_labeled(self) -> int:
-        """Number of classes with at least one labelled sample."""
-        return int(np.count_nonzero(self.class_counts))
+        """Number of classes with at least one labelled sample, or of different labels where these are no classes."""
+        return int(np.count_nonzero(np.bincount(self.labels.codes)))
 
     @property
     def can_fit(self) -> bool:
@@ -366,8 +382,9 @@ class Project:
 
     def has_codes_of(self, before: Project) -> bool:
         """Return whether the codes of the labels of an earlier state stand for the same labels in this one."""
-        if self.target == "number":
-            return True
+        if self.votes.table is not None and before.votes.table is not None:
+            has_classes = self.classes[: len(before.classes)] == before.classes
+            return has_classes and self.votes.table.continues(before.votes.table)
         codes = np.unique(before.votes.code[before.votes.code != SKIP]).tolist()
         return all(self.classes[code : code + 1] == before.classes[code : code + 1] for code in codes)
 
@@ -638,11 +655,14 @@ def contradictions(project: Project) -> Iterator[str]:
 
 def type_name(label: Label) -> str:
     """Return the JSON type of a label, with its article."""
-    return {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}[type(label)]
+    names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string", tuple: "a list of classes"}
+    return names[type(label)]
 
 
 def quote_label(label: Label) -> str:
     """Return a label as JSON for an error message, cut if it is long."""
     if isinstance(label, bool):
         return "true" if label else "false"
+    if isinstance(label, tuple):
+        return f"[{', '.join(map(quote_label, label[:5]))}{', ...' if len(label) > 5 else ''}]"
     return f'"{label[:64]}"' if isinstance(label, str) else str(label)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.label_sets import LabelSetTable
 from service.domain.labels import Label, missing_spellings
 from service.domain.new_labels import wrong_new_labels
 from service.domain.parameters import not_listed, pointer_token
@@ -60,19 +61,27 @@ def refuse_wrong_names(project: Project, names: Sequence[Label], rename: Mapping
 
 
 def with_class_names(project: Project, names: Sequence[Label]) -> tuple[Project, Codes]:
-    """Return the project with its classes renamed, and the new code of each old code (c,).
+    """Return the project with its classes renamed, and the new code of each old code of a label (k,).
 
     If every class has a name of its own, all codes stay and so does the model. Otherwise classes are merged into the
-    first of them, and the project loses its model, which was fitted to the old codes.
+    first of them, and the project loses its model, which was fitted to the old codes. A list with several classes that
+    are merged has the new one once.
     """
     code_of: dict[Label, int] = {}
     codes = np.array([code_of.setdefault(name, len(code_of)) for name in names], np.int32)
     renamed = replace(project, classes=tuple(code_of))
     if len(code_of) == len(names):
         return renamed, codes
-    votes, aside = (replace(votes, code=recode(codes, votes.code)) for votes in (project.votes, project.removed_votes))
-    renamed = replace(renamed, removed_votes=aside)
-    is_renamed = np.array([new != old for new, old in zip(names, project.classes, strict=True)] + [False])
+    is_renamed = np.array([new != old for new, old in zip(names, project.classes, strict=True)])
+    table = project.votes.table
+    if isinstance(table, LabelSetTable):
+        is_renamed = np.array([is_renamed[list(one)].any() for one in table.sets], np.bool_)
+        table, codes = table.merged(codes)
+    votes, aside = (
+        replace(votes, code=recode(codes, votes.code), table=table) for votes in (project.votes, project.removed_votes)
+    )
+    votes, renamed = votes.completed(), replace(renamed, removed_votes=aside)
+    is_renamed = np.append(is_renamed, False)
     # At least one, so that a fit that is running now is seen to be older.
     n_changed = max(1, int(np.count_nonzero(is_renamed[project.votes.code])))
     revision = project.labels_revision + n_changed

@@ -6,7 +6,7 @@ which codes they have, and how a code is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.calibration import CalibrationMethod
+from service.domain.label_sets import ClassSet, LabelSetTable
 from service.domain.labels import SKIP, EncodedLabels, Label, Values, ValueTable, wrong_number
 from service.domain.number_table import NumberTable
 from service.domain.project import (
     ConsensusMethod,
+    LabelsScore,
     NumberScore,
     Project,
+    Score,
     TargetName,
     TestScore,
     encode_labels,
@@ -53,7 +56,7 @@ class Target(Protocol):
         """How its models can be calibrated, the default first."""
 
     @property
-    def score_type(self) -> type[TestScore] | type[NumberScore]:
+    def score_type(self) -> type[Score]:
         """The scores of its models."""
 
     @property
@@ -105,6 +108,7 @@ class ClassTarget:
         way_out = 'a number is a label where POST /fit made the project with "target": "number"'
         problem = f"must be a label: a string, an integer or a boolean; {way_out}"
         errors = [FieldError(pointer(at), problem) for at in islice(fractions, MAX_ERRORS + 1)]
+        errors += lists_among(values, pointer)
         if errors:
             raise InvalidRequest(errors)
         return extend_classes(project, list(values), pointer, confirmed)
@@ -149,9 +153,7 @@ class NumberTarget:
             ]
             if errors:
                 raise InvalidRequest(errors)
-        votes = project.votes
-        table = table_of(project).with_numbers(as_numbers(values))
-        return project if table is votes.table else replace(project, votes=replace(votes, table=table))
+        return with_table(project, table_of(project).with_numbers(as_numbers(values)))
 
     def encode(self, project: Project, labels: EncodedLabels) -> Codes:
         """Return the codes (n,) of numbers in the project's table, -1 if unlabelled."""
@@ -161,6 +163,95 @@ class NumberTarget:
         """Return the numbers of codes, None for a skip."""
         values = np.append(table_of(project).values, np.nan)[codes]  # SKIP is the last
         return [None if code == SKIP else value for code, value in zip(codes.tolist(), values.tolist(), strict=True)]
+
+
+class LabelsTarget:
+    """A label is a list of classes of the project, possibly empty, and `Votes.table` a `LabelSetTable`."""
+
+    name: TargetName = "labels"
+    what = "several labels a sample"
+    consensus_methods: Sequence[ConsensusMethod] = ("majority",)
+    calibration_methods: Sequence[CalibrationMethod] = ("none",)
+    score_type = LabelsScore
+    headline = "f1_micro"
+
+    def new_table(self) -> LabelSetTable:
+        """Return a table without sets."""
+        return LabelSetTable()
+
+    def read_table(self, plain: Sequence[Sequence[int]]) -> LabelSetTable:
+        """Return the table of sets."""
+        return LabelSetTable(tuple(map(tuple, plain)))
+
+    def admit(
+        self, project: Project, values: Values, pointer: Callable[[int], str], confirmed: Collection[Label] = ()
+    ) -> Project:
+        """Return the project with the classes of lists, and with the lists in its table."""
+        labels = values.tolist() if isinstance(values, np.ndarray) else values
+        wrong = ((at, value) for at, value in enumerate(labels) if not isinstance(value, tuple))
+        errors = [
+            FieldError(pointer(at), f"{quote_label(value)} is {type_name(value)}; {CLASS_LIST}")
+            for at, value in islice(wrong, MAX_ERRORS + 1)
+        ]
+        if errors:
+            raise InvalidRequest(errors)
+        firsts = first_with_each_class(values)
+        at_first = list(firsts.values())
+        project = extend_classes(
+            project, list(firsts), lambda nth: pointer(at_first[nth]), set(first_with_each_class([*confirmed]))
+        )
+        table = set_table_of(project)
+        return with_table(project, table.with_sets(sets_of(project, values)))
+
+    def encode(self, project: Project, labels: EncodedLabels) -> Codes:
+        """Return the codes (n,) of lists in the project's table, -1 if unlabelled."""
+        table = set_table_of(project)
+        return np.append(table.codes_of(list(sets_of(project, labels.values))), np.int32(-1))[labels.codes]
+
+    def decode(self, project: Project, codes: NDArray[np.integer[Any]]) -> list[Any]:
+        """Return the lists of classes of codes, None for a skip."""
+        classes, sets = project.classes, set_table_of(project).sets
+        return [None if code == SKIP else [classes[each] for each in sets[code]] for code in codes.tolist()]
+
+
+CLASS_LIST = "each label of this project is a list of classes, [] for a sample with none of them"
+
+
+def lists_among(values: Values, pointer: Callable[[int], str]) -> list[FieldError]:
+    """Return an error for each of the first lists of classes among labels that cannot be lists."""
+    lists = (at for at, value in enumerate(values) if isinstance(value, tuple))
+    problem = 'is a list of classes, which is a label where POST /fit made the project with "target": "labels"'
+    return [FieldError(pointer(at), problem) for at in islice(lists, MAX_ERRORS + 1)]
+
+
+def first_with_each_class(values: Values) -> dict[Label, int]:
+    """Return the classes in lists of them, each with the position of the first list that has it."""
+    firsts: dict[Label, int] = {}
+    for at, value in enumerate(values):
+        for each in value if isinstance(value, tuple) else ():
+            firsts.setdefault(each, at)
+    return firsts
+
+
+def sets_of(project: Project, values: Values) -> Iterator[ClassSet]:
+    """Yield lists of classes as sets of the codes of the project's classes."""
+    code_of = {label: code for code, label in enumerate(project.classes)}
+    for value in values:
+        yield tuple(sorted(code_of[each] for each in value)) if isinstance(value, tuple) else ()
+
+
+def set_table_of(project: Project) -> LabelSetTable:
+    """Return the table of a project whose samples may have several labels."""
+    table = project.votes.table
+    if not isinstance(table, LabelSetTable):
+        raise TypeError("the project has no table of lists of classes")
+    return table
+
+
+def with_table(project: Project, table: ValueTable) -> Project:
+    """Return the project with another table of labels."""
+    votes = project.votes
+    return project if table is votes.table else replace(project, votes=replace(votes, table=table))
 
 
 def as_numbers(values: Values) -> NDArray[np.float64]:
@@ -176,12 +267,28 @@ def table_of(project: Project) -> NumberTable:
     return table
 
 
-TARGETS: dict[TargetName, Target] = {"class": ClassTarget(), "number": NumberTarget()}
+TARGETS: dict[TargetName, Target] = {"class": ClassTarget(), "number": NumberTarget(), "labels": LabelsTarget()}
 
 
 def target_of(project: Project) -> Target:
     """Return the rules of a project's target."""
     return TARGETS[project.target]
+
+
+def target_of_values(values: Values) -> TargetName:
+    """Return the target of labels: numbers that are not whole cannot be classes, nor can lists of classes."""
+    if isinstance(values, np.ndarray):
+        return "number" if (values != np.floor(values)).any() else "class"
+    return "labels" if any(isinstance(value, tuple) for value in values) else "class"
+
+
+def values_of_codes(project: Project) -> Values:
+    """Return the value of each code of a project's labels."""
+    if isinstance(project.votes.table, NumberTable):
+        return project.votes.table.values
+    if isinstance(project.votes.table, LabelSetTable):
+        return tuple(tuple(sorted(project.classes[each] for each in one)) for one in project.votes.table.sets)
+    return project.classes
 
 
 def decode_labels(project: Project, codes: NDArray[np.integer[Any]]) -> list[Any]:

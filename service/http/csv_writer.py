@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
+import orjson
+
 from service.usecases.projects import StoredLabel
 
 SAFE_HEADER = "X-CSV-Safe"
@@ -27,7 +29,7 @@ def csv_labels(records: Iterable[StoredLabel], safe: str) -> Iterator[str]:
 
 
 def csv_value(value: object, safe: str) -> str:
-    """Return a value as JSON shows it, strings without quotes and null as nothing.
+    """Return a value as JSON shows it, strings without quotes and null as nothing. A list is a JSON list.
 
     With `safe="spreadsheet"` an apostrophe precedes text that a spreadsheet would take for a formula; a number stays.
     """
@@ -35,7 +37,7 @@ def csv_value(value: object, safe: str) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value)
+    text = orjson.dumps(value).decode() if isinstance(value, list | tuple) else str(value)
     is_formula = safe == "spreadsheet" and FORMULA.match(text) and not NUMBER.fullmatch(text)
     return f"'{text}" if is_formula else text
 

@@ -37,9 +37,10 @@ class Pieces(RawIOBase):
 def write_parquet(types: Sequence[tuple[str, str]], blocks: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     """Yield a Parquet file in pieces.
 
-    `types` are the names of the columns and their types in Arrow; a block is some rows, the values by column.
+    `types` are the names of the columns and their types in Arrow, after "list " for lists; a block is some rows, the
+    values by column.
     """
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in types])
+    schema = pa.schema([(name, arrow_type(kind)) for name, kind in types])
     file, batches = Pieces(), []
     with pa.parquet.ParquetWriter(file, schema) as writer:
         for block in blocks:
@@ -51,3 +52,10 @@ def write_parquet(types: Sequence[tuple[str, str]], blocks: Iterable[Mapping[str
                 yield file.drain()
         writer.write_table(pa.Table.from_batches(batches, schema))
     yield file.drain()
+
+
+def arrow_type(kind: str) -> Any:
+    """Return a type of Arrow by its name."""
+    of_list, _, name = kind.rpartition(" ")
+    value = pa.type_for_alias(name)
+    return pa.list_(value) if of_list else value

@@ -7,6 +7,7 @@ texts-1.text.npy, texts-1.starts.npy   their texts, and urls-1... their addresse
 held_out.npy, held_out.y.npy       the held-out set, and the codes of its labels
 votes.index.npy, ...               labels and skips, as columns; also those of removed samples
 numbers.npy                        the numbers that their codes stand for, if the target is a number
+label_sets.sizes.npy, ...members.npy   the sets of classes that they stand for, if a sample may have several
 events.log                         "checksum version event" on each line
 manifest.json                      the rest of the project, and the size and CRC-32 of every other member
 """
@@ -26,7 +27,8 @@ from marshmallow import ValidationError
 
 from service import __version__
 from service.domain.calibration import CalibrationMethod
-from service.domain.labels import INT64_MAX, LARGEST_NUMBER, MAX_LABEL_LENGTH, Label, Votes
+from service.domain.label_sets import LabelSetTable
+from service.domain.labels import INT64_MAX, LARGEST_NUMBER, MAX_LABEL_LENGTH, Label, ValueTable, Votes
 from service.domain.learning_curve import MAX_POINTS
 from service.domain.new_labels import wrong_new_labels
 from service.domain.number_table import NumberTable
@@ -78,6 +80,10 @@ MAX_QUERY_BYTES = 64
 QUERY = re.compile(rb"[A-Za-z0-9_-]{0,%d}" % MAX_QUERY_BYTES)
 STRATEGY = re.compile(r"[a-z0-9_]{1,64}")
 NUMBERS = "numbers.npy"
+SET_SIZES, SET_MEMBERS = "label_sets.sizes.npy", "label_sets.members.npy"
+MEMBERS_OF_TARGET: dict[str, set[str]] = {"number": {NUMBERS}, "labels": {SET_SIZES, SET_MEMBERS}}
+"""The members with the table of labels that are no classes."""
+
 COLUMN_KINDS = {"index": "i", "code": "i", "annotator": "i", "at": "i", "query": "S"}
 """The columns of labels and skips, and the kind of each dtype."""
 
@@ -210,6 +216,9 @@ def archive_members(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
     yield from ((f"votes.{name}.npy", npy_chunks(getattr(votes, name))) for name in COLUMN_KINDS)
     if isinstance(votes.table, NumberTable):
         yield NUMBERS, npy_chunks(votes.table.values)
+    if isinstance(votes.table, LabelSetTable):
+        yield SET_SIZES, npy_chunks(votes.table.sizes)
+        yield SET_MEMBERS, npy_chunks(votes.table.members)
     yield "events.log", snapshot.events.lines()
 
 
@@ -253,7 +262,7 @@ def read_project(path: Path, project_id: str | None, limits: Limits, staging: St
         if len({rows.is_sparse for rows in segments}) > 1:
             raise InvalidRequest.at(member_pointer(MANIFEST) + "/segments", "must be all sparse or all dense")
         held_out = described["held_out"]
-        table = read_numbers(archive, limits.cells) if facts.target == "number" else None
+        table = read_table(archive, facts, limits.cells)
         n_codes = len(facts.classes) if table is None else len(table)
         X_test = y_test = None
         if held_out is not None:
@@ -298,8 +307,7 @@ def check_members(archive: Archive, described: Mapping[str, Any]) -> None:
         if described[f"has_{what}"]:
             numbers = range(1, len(described["segments"]) + 1)
             wanted |= {f"{what}-{n}.{part}.npy" for n in numbers for part in ("text", "starts")}
-    if described["project"]["target"] == "number":
-        wanted.add(NUMBERS)
+    wanted |= MEMBERS_OF_TARGET.get(described["project"]["target"], set())
     if held_out is not None:
         wanted |= {*names_of_rows("held_out", held_out), "held_out.y.npy"}
     there, listed = archive.sums(), described["members"]
@@ -439,6 +447,27 @@ def read_column(archive: Archive, name: str, n_rows: int, shortest: int, longest
     if len(data) != edges[-1]:
         raise InvalidRequest.at(member_pointer(starts), "must end at the length of the text")
     yield from (data[a:b] for a, b in pairwise(edges.tolist()))
+
+
+def read_table(archive: Archive, facts: ProjectFacts, most: int) -> ValueTable | None:
+    """Read the table of the labels of a project, None if they are classes."""
+    if facts.target == "class":
+        return None
+    return read_numbers(archive, most) if facts.target == "number" else read_sets(archive, len(facts.classes), most)
+
+
+def read_sets(archive: Archive, n_classes: int, most: int) -> LabelSetTable:
+    """Read the table of the labels of a project whose samples may have several classes."""
+    sizes, members = archive.array(SET_SIZES, "i", most), archive.array(SET_MEMBERS, "i", most)
+    if ((sizes < 0) | (sizes > n_classes)).any() or sizes.sum(dtype=np.int64) != len(members):
+        raise InvalidRequest.at(member_pointer(SET_SIZES), f"must have sizes of sets that sum to {len(members)}")
+    ends = np.cumsum(sizes)
+    sets = tuple(tuple(one.tolist()) for one in np.split(members, ends[:-1])) if len(sizes) else ()
+    are_codes = ((members >= 0) & (members < n_classes)).all()
+    if not are_codes or len(set(sets)) < len(sets) or any(list(one) != sorted(set(one)) for one in sets):
+        problem = f"must have distinct sets of ascending class codes below {n_classes}"
+        raise InvalidRequest.at(member_pointer(SET_MEMBERS), problem)
+    return LabelSetTable(sets)
 
 
 def read_numbers(archive: Archive, most: int) -> NumberTable:

@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 
 from service.domain.columns import Columns, TableContext
 from service.errors import InvalidRequest
-from service.http.body.formats.cells import read_ids, read_labels
+from service.http.body.formats.cells import read_ids, read_labels, read_lists
 from service.http.body.formats.records import RecordTable, read_list
 from service.http.body.formats.tables import TableFile
 from service.http.body.limits import COLUMNS as COLUMN_FIELDS
@@ -92,6 +92,8 @@ def meaning_of(cells: list[str], field: str, document: Mapping[str, Any], contex
         return cells
     if field == "ids":
         return read_ids(cells, context.id_type)
+    if context.has_lists or document.get("target") == "labels":
+        return read_lists(cells, f"/{field}")
     classes = context.classes or (first_label(document, "y") if field == "y_test" else ())
     return read_labels(cells, classes, document.get("missing_label"))
 

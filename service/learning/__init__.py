@@ -2,4 +2,5 @@
 
 from importlib import import_module
 
-import_module("service.learning.regressors")  # registers the estimators of numbers
+for name in ("regressors", "multilabel_estimators"):
+    import_module(f"service.learning.{name}")  # registers estimators

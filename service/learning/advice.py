@@ -33,7 +33,14 @@ def notes_on_fit(
 ) -> tuple[str, ...]:
     """Return notes on an estimator and its labelled rows `X` (l, d), whose labels are `classes` by their codes (l,)."""
     counts = np.bincount(codes, minlength=len(classes)).tolist()
-    notes = note_of_scale(spec, X), note_of_few(classes, counts), note_of_rare(spec, classes, counts)
+    return notes_on_counts(spec, X, counts, len(codes), classes)
+
+
+def notes_on_counts(
+    spec: EstimatorSpec, X: Features, counts: Sequence[int], n_labels: int, classes: Sequence[Label]
+) -> tuple[str, ...]:
+    """Return notes on an estimator and its labelled rows `X` (l, d), of which `counts` (c,) have each class."""
+    notes = note_of_scale(spec, X), note_of_few(classes, counts), note_of_rare(spec, classes, counts, n_labels)
     return tuple(filter(None, notes))
 
 
@@ -77,9 +84,8 @@ def note_of_few(classes: Sequence[Label], counts: Sequence[int]) -> str | None:
     return f"classes with fewer than two labels, which the model can hardly learn: {listed(few)}"
 
 
-def note_of_rare(spec: EstimatorSpec, classes: Sequence[Label], counts: Sequence[int]) -> str | None:
+def note_of_rare(spec: EstimatorSpec, classes: Sequence[Label], counts: Sequence[int], total: int) -> str | None:
     """Return a note on classes with two labels or more, but under one per cent of all labels."""
-    total = sum(counts)
     rare = [
         f"{quote(label)} ({count / total:.1%})"
         for label, count in zip(classes, counts, strict=True)

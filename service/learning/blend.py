@@ -67,7 +67,8 @@ class TreeTables:
     def of(cls, forest: ExtraTreesClassifier) -> TreeTables:
         """Return the tables of a forest."""
         trees = [each.tree_ for each in forest.estimators_]
-        return cls(trees, [tree.value[:, 0].astype(np.float32) for tree in trees])
+        # Of shape (nodes, 1, c) in a classifier, and (nodes, c, 1) in a regressor of several classes.
+        return cls(trees, [tree.value.reshape(len(tree.value), -1).astype(np.float32) for tree in trees])
 
     def probabilities(self, X: Matrix) -> Matrix:
         """Return the probabilities (n, c) of rows (n, d) in float32."""

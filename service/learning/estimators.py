@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -38,8 +39,10 @@ from service.learning.committees import ForestCommittee
 from service.learning.linear_scorer import Predict, fast_linear_predictor
 from service.learning.missing_values import Medians, fill_missing
 from service.learning.models import Classifier, Committee, NumberCommittee, Regressor
+from service.learning.multilabel import one_vs_rest
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import Standardizer, as_float32, squarable
+from service.learning.stacked_linear import is_constant
 
 MLP_WEIGHTS = 10_000_000
 """Largest number of weights of a network: 320 MB on disk with the state of its optimiser."""
@@ -73,6 +76,8 @@ class TrainingShape:
         """
         if target == "number":
             return cls(len(y), X.shape[1], 1, len(y), scipy_sparse.issparse(X), pool_rows)
+        if y.ndim == 2:
+            return cls(len(y), X.shape[1], y.shape[1], 1, scipy_sparse.issparse(X), pool_rows)
         _, counts = np.unique(y, return_counts=True)
         return cls(len(y), X.shape[1], len(counts), int(counts.min()), scipy_sparse.issparse(X), pool_rows)
 
@@ -80,7 +85,7 @@ class TrainingShape:
 Factory = Callable[[Parameters, int, TrainingShape], Any]
 WhyReduced = Callable[[Parameters, TrainingShape], str | None]
 Labels = npt.NDArray[Any]
-"""What a model learns (l,): class codes, or numbers."""
+"""What a model learns: class codes (l,), numbers (l,), or which classes each row has (l, c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,8 @@ def fit(
 ) -> Any:
     """Return an estimator trained on rows `X` (l, d), dense or CSR, and labels `y` (l,), which it does not change.
 
-    The labels are class codes, and the model is a `Classifier`; or they are numbers, and it is a `Regressor`.
+    The labels are class codes, and the model is a `Classifier`; or they are numbers, and it is a `Regressor`; or `y` is
+    an indicator matrix (l, c), and the model is a `Classifier` whose probabilities are marginals.
     `pool_rows` is the number of rows that the model will score. With `medians` (d,) features may be NaN: an estimator
     that does not accept that gets the medians instead. The same arguments give the same model, bit for bit, in any
     thread. Raises FitFailed for fewer than two classes or numbers, if scikit-learn raises an error, or if the model's
@@ -161,8 +167,11 @@ def fit(
         raise FitFailed(f"{spec.name} needs at least two labels")
     if target == "class" and shape.classes < 2:
         raise FitFailed(f"{spec.name} needs labels of at least two classes")
+    if target == "labels" and is_constant(y).all():
+        raise FitFailed(f"{spec.name} needs a class that one labelled sample has, and another has not")
     kind = ESTIMATORS[spec.name]
-    model = kind.variants[target].factory(spec.params, random_state, shape)
+    build = partial(kind.variants[target].factory, spec.params, random_state)
+    model = build(shape) if target != "labels" else one_vs_rest(lambda y: build(TrainingShape.of(X, y, pool_rows)), y)
     if medians is not None and (scipy_sparse.issparse(X) or not kind.takes_missing):
         model = with_imputation(model, medians)
     elif medians is not None:

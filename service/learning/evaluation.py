@@ -26,6 +26,7 @@ Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 
 NUMBER: TargetName = "number"
+LABELS: TargetName = "labels"
 
 DESIGN_EFFECT = 4 / 3
 """How much larger the variance of a share of right predictions is out of fold than from a held-out set.
@@ -97,6 +98,31 @@ def out_of_fold_numbers(
         finite = np.isfinite(of_fold)
         predictions[held_out[finite]] = of_fold[finite]
     return predictions
+
+
+def out_of_fold_marginals(
+    spec: EstimatorSpec,
+    X: Features,
+    Y: NDArray[np.bool_],
+    codes: Codes,
+    random_state: int,
+    wanted: NDArray[np.bool_],
+    pool_rows: int = 0,
+    medians: Medians | None = None,
+) -> Numbers:
+    """Return the out-of-fold marginals (n, c) of the wanted rows of (n, d); other rows are NaN.
+
+    `Y` (n, c) are the classes of the rows, and `codes` (n,) those of their labels. Where no model can be fitted, or it
+    overflows, the shares of the classes are the marginals.
+    """
+    marginals = np.full(Y.shape, np.nan)
+    marginals[wanted] = Y.mean(axis=0)
+    fit_model = partial(fit, spec, random_state=random_state, pool_rows=pool_rows, medians=medians, target=LABELS)
+    for held_out, model in fit_folds(fit_model, X, codes, random_state, np.arange(len(Y)), Y, wanted):
+        of_fold = predict_probabilities(model, X[held_out])
+        finite = np.isfinite(of_fold).all(axis=1)
+        marginals[held_out[finite]] = of_fold[finite]
+    return marginals
 
 
 def root_mean_square(errors: Numbers) -> Callable[[NDArray[np.intp]], Numbers]:
@@ -197,6 +223,29 @@ def f1_macro(true: Codes, predicted: Codes, n_classes: int) -> Callable[[NDArray
         right = class_counts(true, rows, n_classes, true == predicted)
         f1 = np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)
         return np.asarray(f1.sum(axis=1) / (both > 0).sum(axis=1))
+
+    return statistic
+
+
+def f1_of_sets(
+    true: NDArray[np.bool_], predicted: NDArray[np.bool_], *, is_micro: bool
+) -> Callable[[NDArray[np.intp]], Numbers]:
+    """Return F1 of several labels a row (n, c) in a resample, as a statistic for `bootstrap_interval`.
+
+    The micro average is over all decisions, and the other one over the classes that are true or predicted; F1 is 1
+    without any.
+    """
+    right = (true & predicted).astype(np.float64)
+    both = true.astype(np.float64) + predicted
+
+    def statistic(rows: NDArray[np.intp]) -> Numbers:
+        weight = np.stack([np.bincount(resample, minlength=len(true)) for resample in rows]).astype(np.float64)
+        n_right, n_both = weight @ right, weight @ both
+        if is_micro:
+            n_right, n_both = n_right.sum(axis=1, keepdims=True), n_both.sum(axis=1, keepdims=True)
+        f1 = np.divide(2 * n_right, n_both, out=np.zeros_like(n_right), where=n_both > 0)
+        n_seen = (n_both > 0).sum(axis=1)
+        return np.asarray(np.divide(f1.sum(axis=1), n_seen, out=np.ones(len(rows)), where=n_seen > 0))
 
     return statistic
 

@@ -135,8 +135,11 @@ class ExternalPredictions:
         """The rows that the committee reads, each (m, c)."""
         return None if self.members is None else Pool.of(np.moveaxis(self.members, 1, 0))
 
-    def check(self) -> None:
-        """Raise InvalidRequest for rows that are no probabilities, arrays that disagree, or too many of them."""
+    def check(self, *, sum_to_one: bool = True) -> None:
+        """Raise InvalidRequest for rows that are no probabilities, arrays that disagree, or too many of them.
+
+        Marginals, of classes that a sample may have together, need not sum to 1.
+        """
         if self.n_classes > MAX_CLASSES:
             field = next(iter(self.arrays))
             raise InvalidRequest.at(f"/{field}", f"has {self.n_classes} columns; {MAX_CLASSES} classes are allowed")
@@ -147,12 +150,12 @@ class ExternalPredictions:
             most = f"of {self.n_classes} classes, {MAX_PREDICTIONS // self.n_classes} members are allowed"
             raise InvalidRequest.at("/member_probabilities", f"has {len(self.members)} members; {most}")
         if self.probabilities is not None:
-            raise_errors(find_invalid_rows("/probabilities", self.probabilities))
+            raise_errors(find_invalid_rows("/probabilities", self.probabilities, sum_to_one=sum_to_one))
         if self.members is not None:
             raise_errors(
                 error
                 for number, of_member in enumerate(self.members)
-                for error in find_invalid_rows(f"/member_probabilities/{number}", of_member)
+                for error in find_invalid_rows(f"/member_probabilities/{number}", of_member, sum_to_one=sum_to_one)
             )
 
 
@@ -220,7 +223,7 @@ class ExternalNumbers:
         """The rows that the committee reads."""
         return self.model_pool
 
-    def check(self) -> None:
+    def check(self, *, sum_to_one: bool = True) -> None:
         """Raise InvalidRequest for too many members, or numbers that are too large."""
         if len(self.members) > MAX_PREDICTIONS:
             problem = f"has {len(self.members)} members; {MAX_PREDICTIONS} are allowed"
@@ -237,14 +240,16 @@ def raise_errors(errors: Iterator[FieldError]) -> None:
         raise InvalidRequest(wrong)
 
 
-def find_invalid_rows(pointer: str, P: Matrix) -> Iterator[FieldError]:
+def find_invalid_rows(pointer: str, P: Matrix, *, sum_to_one: bool = True) -> Iterator[FieldError]:
     """Yield an error for each cell or row of (n, c) that is not a probability, reading the rows in blocks."""
     step = max(1, CHUNK_CELLS // P.shape[1])
     for start in range(0, len(P), step):
         block = np.asarray(P[start : start + step], np.float64)
         sums = block.sum(axis=1)
         is_outside = ~((block >= 0) & (block <= 1 + SUM_TOLERANCE))
-        is_wrong = is_outside.any(axis=1) | ~(np.abs(sums - 1) <= SUM_TOLERANCE + ROUNDING)
+        is_wrong = is_outside.any(axis=1)
+        if sum_to_one:
+            is_wrong |= ~(np.abs(sums - 1) <= SUM_TOLERANCE + ROUNDING)
         for row in np.flatnonzero(is_wrong).tolist():
             at = f"{pointer}/{start + row}"
             if is_outside[row].any():

@@ -58,6 +58,9 @@ OF_SCHEMA_4: dict[str, Any] = {
 OF_SCHEMA_5: dict[str, Any] = {"target": "class", "table": None, "removed": np.empty(0, np.int64)}
 """Keys that states of earlier schemas lack."""
 
+OF_MODELS_OF_SCHEMA_5: dict[str, Any] = {"thresholds": None}
+"""Keys that their models lack."""
+
 OF_MODELS_OF_SCHEMA_4: dict[str, Any] = {
     "n_texts": None,
     "reason": None,
@@ -184,7 +187,10 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
         # Which of them were labelled before is unknown, so the next fit is not measured on any.
         relabeled = np.empty(0, np.int64) if changed is None else changed
         record = {**record, "relabeled_since_fit": relabeled, "learning_curve": from_curve(LearningCurve())}
-    return record if written >= 5 else {**OF_SCHEMA_5, **record}
+    if written < 5:
+        model = record["model"]
+        record = {**OF_SCHEMA_5, **record, "model": model and {**OF_MODELS_OF_SCHEMA_5, **model}}
+    return record
 
 
 def to_fields(plain: dict[str, Any]) -> dict[str, Any]:
@@ -224,6 +230,7 @@ def from_model(model: ModelRef) -> dict[str, Any]:
         "notes": list(model.notes),
         "calibration": model.calibration_method,
         "calibrated_by": model.calibration and astuple(model.calibration),
+        "thresholds": model.thresholds,
     }
 
 

@@ -13,7 +13,7 @@ LARGEST_HERD = 1000
 @policy(
     "auto",
     summary="Chooses the strategy: max_herding without a model, then uherding; power for batches above 1,000, and "
-    "margin or power without features. For numbers, lcmd with a model.",
+    "margin or power without features. With a model, lcmd for numbers, and power for several labels a sample.",
     source="this project's own policy",
 )
 def auto(question: Question, batch_size: int) -> Choice:
@@ -22,6 +22,8 @@ def auto(question: Question, batch_size: int) -> Choice:
         return choose_without_model(question)
     if question.target == "number":
         return Choice("lcmd", "the rows that are farthest from what is labelled, of the largest clusters")
+    if question.target == "labels":
+        return Choice("power", "drawn in proportion to the uncertainty of all classes on average", {"beta": 1.0})
     if not question.has_features:
         return choose_without_features(batch_size)
     if batch_size <= LARGEST_HERD:

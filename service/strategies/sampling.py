@@ -13,7 +13,7 @@ from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Chances, Need, set_strategy
-from service.strategies.uncertainty import SCORERS, margin, scorer_parameter
+from service.strategies.uncertainty import LABELS_SCORERS, SCORERS, margin, mean_uncertainty, scorer_parameter
 
 SCORE_OF_CERTAIN = -1e6
 """Key of rows with weight 0, which come last: below 100 times the logarithm of any number above 0."""
@@ -32,7 +32,7 @@ DRAW_CELLS = 2**31
     "arXiv:2106.12059",
     needs=frozenset({Need.PROBABILITIES}),
     parameters=(
-        scorer_parameter("margin"),
+        scorer_parameter("margin", (*SCORERS, *LABELS_SCORERS)),
         Parameter(
             "beta",
             kind="number",
@@ -43,15 +43,18 @@ DRAW_CELLS = 2**31
             "scores.",
         ),
     ),
+    targets=("class", "labels"),
 )
 def power(
     view: PoolView, batch_size: int, rng: np.random.Generator, *, scorer: str, beta: float
 ) -> tuple[Positions, Scores, str | None, Chances]:
     """Take the highest beta ln(score) + Gumbel noise: a draw without replacement in proportion to score^beta.
 
-    Rows with a score of 0 come last, in random order. The paper's default for beta is 1.
+    Rows with a score of 0 come last, in random order. The paper's default for beta is 1. With several labels a sample,
+    the margin is that of each class on its own, averaged: `mean_uncertainty`.
     """
-    scores = view.scores(SCORERS[scorer])
+    scorers = SCORERS if view.question.target == "class" else {"margin": mean_uncertainty, **LABELS_SCORERS}
+    scores = view.scores(scorers[scorer])
     is_broken = scores == INVALID_SCORE
     log_weights = log_powers(scores, beta)
     keys = add_gumbel_noise(log_weights, rng)

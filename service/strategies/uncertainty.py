@@ -1,7 +1,8 @@
 """Uncertainty of one model about one row: scorers over its probabilities p, sorted p(1) >= p(2) >= ...
 
 Each takes probabilities (n, c), c >= 1, and returns scores (n,) from 0 (certain) to 1. They work column by column: the
-rows of a chunk stay in the cache, and no second (n, c) array is made.
+rows of a chunk stay in the cache, and no second (n, c) array is made. The last two take marginals, the probabilities of
+classes that a row may have together; the decision about each has the margin |2p - 1|.
 """
 
 from __future__ import annotations
@@ -66,6 +67,35 @@ def entropy(probabilities: Probabilities) -> Scores:
     return total / math.log(max(probabilities.shape[1], 2))
 
 
+@scorer(
+    "mean_uncertainty",
+    summary="Rows whose classes are uncertain on average: the mean of 1 - |2p - 1| over the classes.",
+    source="the margin of Scheffer, Decomain & Wrobel 2001, doi:10.1007/3-540-44816-0_31, averaged over binary classes",
+    targets=("labels",),
+)
+def mean_uncertainty(marginals: Probabilities) -> Scores:
+    """Return the mean of 1 - |2p - 1|."""
+    total = np.zeros(len(marginals))
+    for column in marginals.T:
+        total += 1.0 - np.abs(2.0 * column - 1.0)
+    total /= marginals.shape[1]
+    return total
+
+
+@scorer(
+    "binary_minimum",
+    summary="Rows with the most uncertain class: the maximum of 1 - |2p - 1| over the classes.",
+    source="Brinker 2006, On Active Learning in Multi-label Classification, doi:10.1007/3-540-31314-1_24",
+    targets=("labels",),
+)
+def binary_minimum(marginals: Probabilities) -> Scores:
+    """Return the maximum of 1 - |2p - 1|; NaN if a marginal is."""
+    most = np.zeros(len(marginals))
+    for column in marginals.T:
+        np.maximum(most, 1.0 - np.abs(2.0 * column - 1.0), out=most)
+    return most
+
+
 def top_two(probabilities: Probabilities) -> tuple[Probabilities, Probabilities]:
     """Return p(1) and p(2), each (n,); p(2) is 0 for a single class."""
     first = probabilities[:, 0].copy()
@@ -89,6 +119,10 @@ SCORERS: dict[str, Scorer] = {
     "entropy": entropy,
 }
 """Scorers that other strategies can use, by name."""
+
+
+LABELS_SCORERS: dict[str, Scorer] = {"mean_uncertainty": mean_uncertainty, "binary_minimum": binary_minimum}
+"""Scorers that other strategies can use, by name, where a sample may have several labels."""
 
 
 def scorer_parameter(default: str, choices: Sequence[str] = tuple(SCORERS)) -> Parameter:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.label_sets import IndicatorLabels
 from service.domain.labels import EncodedLabels, Votes
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, Segment
@@ -37,6 +38,7 @@ from service.usecases.texts import Samples, TextUpload, stage_column, stage_feat
 from service.usecases.uploads import (
     admit_labels,
     check_lengths,
+    name_columns,
     refuse_missing_values,
     refuse_other_kind,
     target_files,
@@ -59,7 +61,7 @@ class AppendRequest:
 
     project_id: str
     X: Samples
-    y: EncodedLabels | None = None
+    y: EncodedLabels | IndicatorLabels | None = None
     ids: Sequence[SampleId] | None = None
     urls: Sequence[str] | None = None
     if_known: IfKnown | None = None
@@ -272,7 +274,8 @@ def with_new_labels(project: Project, request: AppendRequest, places: Arrivals) 
     """Return the project with the anonymous labels of the new samples."""
     if request.y is None:
         return project
-    y = request.y if places.is_new.all() else request.y.only(places.is_new)
+    y = name_columns("y", request.y, project.classes) if isinstance(request.y, IndicatorLabels) else request.y
+    y = y if places.is_new.all() else y.only(places.is_new)
     project = admit_labels(project, "y", y, missing_is_class=request.missing_is_class)
     codes = target_of(project).encode(project, y)
     rows = np.flatnonzero(codes >= 0)

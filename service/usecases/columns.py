@@ -92,4 +92,5 @@ def table_context(store: Store, project_id: str) -> TableContext:
         return TableContext()
     project, ids = snapshot.project, snapshot.ids
     id_type = None if ids is None else type(ids.first)
-    return TableContext(project.columns or Columns(), project.classes, id_type, project.text is not None)
+    has_texts, has_lists = project.text is not None, project.target == "labels"
+    return TableContext(project.columns or Columns(), project.classes, id_type, has_texts, has_lists)

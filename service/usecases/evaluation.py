@@ -21,18 +21,26 @@ from service.learning.evaluation import (
     balanced_accuracy,
     bootstrap_interval,
     f1_macro,
+    f1_of_sets,
     out_of_fold_interval,
     prediction_powered_accuracy,
     r_squared,
     root_mean_square,
 )
+from service.learning.multilabel_scores import ranking_precision, thresholds_of_classes
 from service.learning.scoring import score_pool
 from service.store import Part, Snapshot, Store
 from service.store.score_cache import ProjectScoreCache
 from service.strategies.uncertainty import least_confidence
 from service.usecases.lure import NO_MODEL, Lure, count_draws, estimate_lure, too_few
 from service.usecases.training import read_with_model
-from service.usecases.uniform_sample import MIN_ROWS, predict_numbers_out_of_fold, predict_out_of_fold, uniform_rows
+from service.usecases.uniform_sample import (
+    MIN_ROWS,
+    predict_marginals_out_of_fold,
+    predict_numbers_out_of_fold,
+    predict_out_of_fold,
+    uniform_rows,
+)
 
 METHOD = "uniform sample, out of fold, intervals for three quarters of its size"
 MEASURED_ON = (
@@ -44,7 +52,12 @@ BIAS = (
     "A score on the actively chosen samples would be far too low."
 )
 
-OF_CLASSES = "LURE estimates the accuracy of classes, and the labels of this project are numbers."
+OF_CLASSES = "LURE estimates the accuracy of classes, and a label of this project is no class."
+
+BIAS_OF_LABELS = (
+    f"{BIAS} F1 and Hamming loss are slightly too good where the thresholds of classes were chosen on these samples."
+)
+
 BIAS_OF_ERRORS = (
     "The errors are slightly too high: the model that serves learns from all labelled samples. Those on the actively "
     "chosen samples would be far too high."
@@ -66,6 +79,9 @@ class Evaluation:
     balanced_accuracy: Estimate | None = None
     f1_macro: Estimate | None = None
     log_loss: Estimate | None = None
+    f1_micro: Estimate | None = None
+    lrap: Estimate | None = None
+    hamming_loss: Estimate | None = None
     rmse: Estimate | None = None
     mae: Estimate | None = None
     r2: Estimate | None = None
@@ -99,6 +115,8 @@ def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
         return no_evaluation(rows, None, NO_MODEL, Lure(0, project.n_samples, reason=NO_MODEL))
     if project.target == "number":
         return evaluate_numbers(snapshot, rows, model.version)
+    if project.target == "labels":
+        return evaluate_labels(snapshot, rows, model.version)
     draws = store.draws(project.project_id)
     n_drawn, is_uniform = count_draws(project, draws), np.zeros(len(labels.labeled), np.bool_)
     is_uniform[look_up(labels.labeled, rows)[0]] = len(rows) >= MIN_ROWS
@@ -181,6 +199,36 @@ def evaluate_numbers(snapshot: Snapshot, rows: NDArray[np.int64], version: int) 
         mae=bootstrap_interval(lambda resample: np.abs(true - predicted)[resample].mean(axis=1), len(rows), rng),
         r2=bootstrap_interval(r_squared(true, predicted), len(rows), rng),
         lure=lure,
+    )
+
+
+def evaluate_labels(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
+    """Return the evaluation of a model of several labels a sample from uniform rows (n,), or why there is none.
+
+    With the thresholds of the model, which were chosen on these rows where there were enough.
+    """
+    project, pool = snapshot.project, snapshot.pool
+    if pool is None:
+        raise ValueError("an evaluation needs a snapshot with its pool")
+    lure, labels = Lure(0, project.n_samples, reason=OF_CLASSES), project.labels
+    if len(rows) < MIN_ROWS:
+        return no_evaluation(rows, version, why_few(rows), lure)
+    P, Y = predict_marginals_out_of_fold(project, pool.take(labels.labeled), labels.codes, rows, pool.medians)
+    predicted = thresholds_of_classes(project) <= P
+    precision, wrong = ranking_precision(P, Y), (predicted != Y).mean(axis=1)
+    rng = np.random.default_rng([project.random_state, project.labels_revision])
+    return Evaluation(
+        n=len(rows),
+        method=METHOD,
+        measured_on=MEASURED_ON,
+        bias=BIAS_OF_LABELS,
+        reason=None,
+        model_version=version,
+        lure=lure,
+        f1_micro=bootstrap_interval(f1_of_sets(Y, predicted, is_micro=True), len(rows), rng),
+        f1_macro=bootstrap_interval(f1_of_sets(Y, predicted, is_micro=False), len(rows), rng),
+        lrap=bootstrap_interval(lambda resample: precision[resample].mean(axis=1), len(rows), rng),
+        hamming_loss=bootstrap_interval(lambda resample: wrong[resample].mean(axis=1), len(rows), rng),
     )
 
 

@@ -31,7 +31,7 @@ ON_UNIFORM = (
     "A power law fitted to the accuracy of models of ever more of the labels, each measured on the uniform sample of "
     "GET /projects/{project_id}/evaluation, out of fold."
 )
-OF_NUMBERS = "The gain is estimated for classes only, not for numbers."
+OF_OTHER_TARGETS = "The gain is estimated only where a label is one class."
 TOO_LITTLE = (
     f'It takes {MIN_ROWS} uniform samples, which POST /query asks for with "purpose": "evaluation", and '
     "about 30 labels; or four models that were scored on a held-out set."

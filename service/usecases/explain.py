@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,11 +69,24 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Names:
-    """The labels of the probabilities' columns and of class codes, and the ids of samples, None without ids."""
+    """The labels of the probabilities' columns, and functions from samples to their labels and ids.
+
+    `labels_at` takes positions among the labelled samples, `ids` indices; None without labels, or ids. With
+    `thresholds` (c,) a sample may have several labels.
+    """
 
     classes: Sequence[Label] | None
-    labels: Sequence[Label]
+    labels_at: Callable[[NDArray[np.int64]], list[Any]] | None
     ids: Callable[[Sequence[int]], list[SampleId]] | None
+    thresholds: NDArray[np.float64] | None = None
+
+    def predicted(self, p: NDArray[np.float64]) -> Any:
+        """Return the most likely class, or the list of likely ones, None if the probabilities are not finite."""
+        if self.classes is None or not np.isfinite(p).all():
+            return None
+        if self.thresholds is None:
+            return self.classes[int(p.argmax())]
+        return [self.classes[column] for column in np.flatnonzero(self.thresholds <= p).tolist()]
 
 
 def explain(
@@ -114,19 +128,12 @@ def check_explainable(request: QueryRequest, n_classes: int) -> None:
 
 def predicted_labels(
     question: Question, rows: NDArray[np.int64], P: NDArray[np.float64] | None, names: Names
-) -> list[Label | None]:
-    """Return the label predicted for each row, the likeliest class or a number; None without a finite one."""
+) -> list[Any]:
+    """Return the label predicted for each row: the likeliest class, the likely ones or a number; None without any."""
     if question.target == "number" and question.model is not None:
         numbers = predict_numbers(question.model, question.read_by_model.take(rows)).tolist()
         return [number if math.isfinite(number) else None for number in numbers]
-    if P is None or names.classes is None:
-        return [None] * len(rows)
-    return [likeliest_class(p, names.classes) for p in P]
-
-
-def likeliest_class(p: NDArray[np.float64], classes: Sequence[Label]) -> Label | None:
-    """Return the most likely class, None if the probabilities are not finite."""
-    return classes[int(p.argmax())] if np.isfinite(p).all() else None
+    return [None] * len(rows) if P is None else [names.predicted(p) for p in P]
 
 
 def model_view(
@@ -145,7 +152,7 @@ def model_view(
     of_model = predict_rows(question, rows)
     P = np.zeros((len(rows), len(names.classes)))
     P[:, question.model.classes_] = of_model
-    scores = uncertainty_scores(of_model)
+    scores = uncertainty_scores(of_model, question.target)
     if Need.MEMBERS in strategy.needs:
         scores |= scores_of_members(question, request, strategy, rows)
     return P, scores
@@ -164,8 +171,8 @@ def nearest_labeled(
     question: Question, rows: NDArray[np.int64], rng: np.random.Generator, names: Names
 ) -> list[Neighbor | None]:
     """Return the nearest labelled sample of each row, among randomly drawn ones if there are very many."""
-    n_labeled, given = len(question.labeled), question.codes if question.numbers is None else question.numbers
-    if n_labeled == 0 or len(rows) == 0 or given is None or not question.has_features:
+    n_labeled = len(question.labeled)
+    if n_labeled == 0 or len(rows) == 0 or names.labels_at is None or not question.has_features:
         return [None] * len(rows)
     held = np.arange(n_labeled)
     if n_labeled > (most := affordable(question, rows)):
@@ -175,9 +182,7 @@ def nearest_labeled(
     away = row_distances(question.pool, rows, labeled[nearest]).tolist()
     indices = labeled[nearest].tolist()
     ids = [None] * len(rows) if names.ids is None else names.ids(indices)
-    found_labels = given[held[nearest]].tolist()
-    labels = found_labels if question.numbers is not None else [names.labels[code] for code in found_labels]
-    found = map(Neighbor, indices, ids, labels, away)
+    found = map(Neighbor, indices, ids, names.labels_at(held[nearest]), away)
     return [neighbor if place >= 0 else None for place, neighbor in zip(nearest.tolist(), found, strict=True)]
 
 

@@ -26,7 +26,7 @@ from service.domain.project import (
     now,
 )
 from service.domain.sample_ids import SampleId, SampleIds
-from service.domain.targets import TARGETS, target_of
+from service.domain.targets import TARGETS, target_of, target_of_values
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
 from service.learning.estimators import check_accepts_sparse, check_estimator, resolve_estimator
 from service.learning.pool import Pool, Rows, SparseRows, count_texts
@@ -253,8 +253,7 @@ def target_of_labels(request: FitRequest) -> TargetName:
     if request.target is not None:
         return request.target
     given = (request.y, None if request.held_out is None else request.held_out.y)
-    numbers = [labels.values for labels in given if labels is not None and isinstance(labels.values, np.ndarray)]
-    return "number" if any((values != np.floor(values)).any() for values in numbers) else "class"
+    return "number" if any(labels and target_of_values(labels.values) == "number" for labels in given) else "class"
 
 
 def with_changes(project: Project, request: FitRequest) -> Project:

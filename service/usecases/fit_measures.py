@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.domain.labels import SampleLabels, contains
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import Project
+from service.domain.targets import set_table_of
 from service.learning.evaluation import cohens_kappa, out_of_fold_interval
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, predict_codes, row_blocks
+from service.learning.multilabel_scores import Thresholds, predict_sets
 from service.learning.pool import Features, Pool
 from service.store import Snapshot
 from service.usecases.query_id import count_strategies
 from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
+
+PredictCodes = Callable[[Features], NDArray[np.int64]]
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +37,16 @@ ESTIMATED_GROWTH = 0.3
 """By how much the number of labelled samples must change before the next estimate, which takes five fits."""
 
 
-def measure_fit(snapshot: Snapshot, classifier: Classifier, X: Features, labels: SampleLabels) -> FitMeasures:
-    """Return the measures of a model that was fitted to the labelled rows X (l, d) of a snapshot.
+def measure_fit(
+    snapshot: Snapshot, classifier: Classifier, thresholds: Thresholds, X: Features, labels: SampleLabels
+) -> FitMeasures:
+    """Return the measures of a model, with its thresholds, that was fitted to the labelled rows X (l, d) of a snapshot.
 
     The snapshot's own model is the one before.
     """
     project = snapshot.project
     try:
-        n_new, n_right, kappa = compare_with_before(snapshot, classifier, X, labels)
+        n_new, n_right, kappa = compare_with_before(snapshot, classifier, thresholds, X, labels)
     except Exception:
         # A model that another scikit-learn wrote may fail in any way, and must not prevent the fit that replaces it.
         log.exception("the model before cannot be compared with the new one")
@@ -55,26 +64,62 @@ def measure_fit(snapshot: Snapshot, classifier: Classifier, X: Features, labels:
 
 
 def compare_with_before(
-    snapshot: Snapshot, classifier: Classifier, X: Features, labels: SampleLabels
+    snapshot: Snapshot, classifier: Classifier, thresholds: Thresholds, X: Features, labels: SampleLabels
 ) -> tuple[int, int, float | None]:
     """Return the number of new labels, about how many of them the model before was right, and the models' kappa."""
     before, pool = snapshot.model, snapshot.pool
     if before is None or pool is None or snapshot.project.target == "number":
         return 0, 0, None
-    is_new = contains(snapshot.project.new_since_fit, labels.labeled)
+    project = snapshot.project
+    if project.target == "labels":
+        return compare_sets(snapshot, pool, before, classifier, thresholds, X, labels)
+    is_new = contains(project.new_since_fit, labels.labeled)
     predicted = predict_codes(before, X[np.flatnonzero(is_new)])
     n_right = int(np.count_nonzero(predicted == labels.codes[is_new]))
-    # A fit to the same labels says nothing about what labels change.
-    is_changed = snapshot.project.n_labels_since_fit > 0
-    return len(predicted), n_right, stop_set_kappa(snapshot.project, pool, before, classifier) if is_changed else None
+    kappa = stop_set_kappa(project, pool, partial(predict_codes, before), partial(predict_codes, classifier))
+    return len(predicted), n_right, kappa
 
 
-def stop_set_kappa(project: Project, pool: Pool, before: Classifier, after: Classifier) -> float:
-    """Return the agreement of two models on the stop set: random rows of the pool, the same at each fit."""
+def compare_sets(
+    snapshot: Snapshot,
+    pool: Pool,
+    before: Classifier,
+    after: Classifier,
+    thresholds: Thresholds,
+    X: Features,
+    labels: SampleLabels,
+) -> tuple[int, int, float | None]:
+    """Return what `compare_with_before` does where a sample may have several labels.
+
+    A prediction is right if its list of classes is. The kappa is that of the decisions about each class of each row.
+    """
+    project = snapshot.project
+    n_classes = len(project.classes)
+    chosen = None if project.model is None else project.model.thresholds
+    is_new = contains(project.new_since_fit, labels.labeled)
+    predicted = predict_sets(before, chosen, X[np.flatnonzero(is_new)], n_classes)
+    true = set_table_of(project).indicators(labels.codes[is_new], n_classes)
+    n_right = int(np.count_nonzero((predicted == true).all(axis=1)))
+    kappa = stop_set_kappa(
+        project,
+        pool,
+        lambda X: predict_sets(before, chosen, X, n_classes).ravel().astype(np.int64),
+        lambda X: predict_sets(after, thresholds, X, n_classes).ravel().astype(np.int64),
+    )
+    return len(predicted), n_right, kappa
+
+
+def stop_set_kappa(project: Project, pool: Pool, before: PredictCodes, after: PredictCodes) -> float | None:
+    """Return the agreement of two models on the stop set: random rows of the pool, the same at each fit.
+
+    None after a fit to the same labels, which says nothing about what labels change.
+    """
+    if project.n_labels_since_fit == 0:
+        return None
     n = project.n_samples
     rows = np.sort(np.random.default_rng([project.random_state, n]).choice(n, min(n, STOP_SET_ROWS), replace=False))
     some = list(row_blocks(rows, 1 if project.is_sparse else project.n_features))
-    codes = [(predict_codes(before, X), predict_codes(after, X)) for X in map(pool.take, some)]
+    codes = [(before(X), after(X)) for X in map(pool.take, some)]
     return cohens_kappa(*(np.concatenate(of_model) for of_model in zip(*codes, strict=True)))
 
 
@@ -82,7 +127,7 @@ def cheap_estimate(
     project: Project, X: Features, labels: SampleLabels, medians: Medians | None = None
 ) -> tuple[float, float, float] | None:
     """Return the accuracy of GET /evaluation with its interval, None if it would delay the fit or not change much."""
-    if project.target == "number":
+    if project.target != "class":
         return None
     if project.estimator.name not in ESTIMATED_MODELS or X.size * len(project.classes) > ESTIMATED_CELLS:
         return None

@@ -27,7 +27,7 @@ from service.domain.labels import (
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, quote_label
 from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
-from service.domain.targets import target_of
+from service.domain.targets import first_with_each_class, target_of
 from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
 from service.store import Part, Snapshot, Store
 from service.usecases.leases import drop_ended_leases
@@ -328,6 +328,10 @@ def with_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, i
     target = target_of(project)
     if target.name == "class":
         refuse_missing_labels(project, {label: at for label, at in firsts.items() if label not in confirmed})
+    if target.name == "labels":
+        known = first_with_each_class([*confirmed])
+        given = first_with_each_class([*firsts])
+        refuse_missing_labels(project, {label: positions[at] for label, at in given.items() if label not in known})
     project = target.admit(project, list(firsts), lambda nth: f"/labels/{positions[nth]}/label", confirmed)
     codes = target.encode(project, EncodedLabels(tuple(firsts), np.arange(len(firsts), dtype=np.int32)))
     code_of = dict(zip(firsts, codes.tolist(), strict=True))

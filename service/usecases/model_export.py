@@ -35,6 +35,9 @@ def export_model(store: Store, project_id: str, model_format: ModelFormat) -> Ex
     if project.text is not None:
         problem = "is for models of numbers; this one reads texts, whose features depend on the pool"
         raise InvalidRequest.at("/query/format", problem)
+    if project.target == "labels":
+        problem = "is for models of one label a sample; GET /projects/{project_id}/predictions applies this one"
+        raise InvalidRequest.at("/query/format", problem)
     try:
         model = plain_model(snapshot.model, project.classes, project.n_features)
         if model_format == "skops":

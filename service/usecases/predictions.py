@@ -17,6 +17,7 @@ from service.domain.labels import Label
 from service.domain.project import Project
 from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, NoModel
+from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.pool import Chunk
 from service.learning.scoring import outputs_of, predictor_for
 from service.store import Part, Snapshot, Store
@@ -46,7 +47,8 @@ class PredictionBlock:
     """Predictions of k samples in the order of the pool: the class code, its probability, and all of them (k, c).
 
     The columns of `probabilities` are the project's classes; a class that the model has not seen has probability 0. If
-    the target is a number, `numbers` (k,) are predicted instead, NaN where the model gives no finite one.
+    the target is a number, `numbers` (k,) are predicted instead, NaN where the model gives no finite one. If a sample
+    may have several labels, `sets` (k, c) are the predicted classes, and the code of a row without any says nothing.
     """
 
     index: NDArray[np.int64]
@@ -54,6 +56,7 @@ class PredictionBlock:
     confidence: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     numbers: NDArray[np.float64] | None = None
+    sets: NDArray[np.bool_] | None = None
 
     @classmethod
     def of_numbers(cls, index: NDArray[np.int64], numbers: NDArray[np.float64]) -> PredictionBlock:
@@ -66,14 +69,20 @@ class PredictionBlock:
         """Return the predicted labels (k,), None without a finite prediction."""
         if self.numbers is not None:
             return [None if math.isnan(number) else number for number in self.numbers.tolist()]
+        if self.sets is not None:
+            return [
+                None if code == NO_CLASS else tuple(classes[column] for column in np.flatnonzero(row).tolist())
+                for code, row in zip(self.code.tolist(), self.sets, strict=True)
+            ]
         names = [*classes, None]
         return [names[code] for code in self.code.tolist()]
 
     def take(self, rows: NDArray[np.bool_] | slice) -> PredictionBlock:
         """Return some of the predictions."""
         numbers = None if self.numbers is None else self.numbers[rows]
+        sets = None if self.sets is None else self.sets[rows]
         columns = self.index[rows], self.code[rows], self.confidence[rows], self.probabilities[rows]
-        return PredictionBlock(*columns, numbers)
+        return PredictionBlock(*columns, numbers, sets)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +142,8 @@ def predict_blocks(
     pool, model, n_classes = snapshot.pool, snapshot.model, len(snapshot.project.classes)
     if pool is None:
         raise ValueError("predictions need a snapshot with its pool")
-    of_numbers = snapshot.project.target == "number"
+    of_numbers, of_sets = snapshot.project.target == "number", snapshot.project.target == "labels"
+    thresholds = thresholds_of_classes(snapshot.project)
     outputs = predictor_for(model, pool)
     classes = np.empty(0, np.int64) if of_numbers else np.asarray(model.classes_, np.int64)
 
@@ -148,13 +158,11 @@ def predict_blocks(
         spread = np.zeros((len(rows), n_classes))
         with np.errstate(all="ignore"):
             spread[:, classes] = outputs(pool.read(chunk))
-        is_finite = np.isfinite(spread).all(axis=1)
-        code = np.where(is_finite, spread.argmax(axis=1), NO_CLASS)
-        confidence = np.where(is_finite, spread.max(axis=1), np.nan)
+        block = block_of_sets(rows, spread, thresholds) if of_sets else block_of_classes(rows, spread)
         kept = wanted[chunk.rows]
         if min_confidence:
-            kept = kept & (confidence >= min_confidence)  # NaN is less than any number
-        return PredictionBlock(rows, code, confidence, spread).take(kept)
+            kept = kept & (block.confidence >= min_confidence)  # NaN is less than any number
+        return block.take(kept)
 
     predict = predict_numbers if of_numbers else predict_classes
     chunks = (chunk for chunk in pool.chunks(outputs_of(model)) if wanted[chunk.rows].any())
@@ -166,6 +174,22 @@ def predict_blocks(
         yield from (found[nth] for nth in range(len(some)) if len(found[nth].index))
         if place == admission.enter:
             place = admission.try_enter  # the reply has begun: wait a moment for a place, and go on without
+
+
+def block_of_classes(index: NDArray[np.int64], P: NDArray[np.float64]) -> PredictionBlock:
+    """Return the most probable class of each row of probabilities (k, c)."""
+    is_finite = np.isfinite(P).all(axis=1)
+    code = np.where(is_finite, P.argmax(axis=1), NO_CLASS)
+    return PredictionBlock(index, code, np.where(is_finite, P.max(axis=1), np.nan), P)
+
+
+def block_of_sets(index: NDArray[np.int64], P: NDArray[np.float64], thresholds: NDArray[np.float64]) -> PredictionBlock:
+    """Return the classes of each row of marginals (k, c), and the probability of the least sure decision about one."""
+    is_finite = np.isfinite(P).all(axis=1)
+    sets = thresholds <= P
+    surest = np.where(sets, P, 1.0 - P).min(axis=1)
+    code = np.where(is_finite, 0, NO_CLASS)
+    return PredictionBlock(index, code, np.where(is_finite, surest, np.nan), P, sets=sets)
 
 
 def first_predictions(blocks: Iterator[PredictionBlock], limit: int) -> tuple[list[PredictionBlock], bool]:

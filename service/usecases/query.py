@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from service.domain.labels import Label
 from service.domain.leases import NO_HOLDINGS, Holdings, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
-from service.domain.targets import table_of
+from service.domain.targets import decode_labels, set_table_of, table_of
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit
 from service.learning.external_predictions import ExternalNumbers, ExternalPredictions
 from service.learning.models import Committee
+from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.pool import Pool
 from service.learning.scoring import THREADS, Backend
 from service.store import Part, Snapshot, Store
@@ -173,7 +174,12 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
 def explain_batch(query: ProjectQuery, batch: Batch, enter: Enter) -> list[Explanation]:
     """Explain each sample of a batch."""
     project, ids = query.project, query.snapshot.ids
-    names = Names(query.classes, project.classes, None if ids is None else ids.names_at)
+    names = Names(
+        query.classes,
+        lambda rows: decode_labels(project, project.labels.codes[rows]),
+        None if ids is None else ids.names_at,
+        thresholds_of_classes(project) if project.target == "labels" else None,
+    )
     with enter_if_heavy(query.request, project.n_samples, enter):
         return explain(query.question, batch, query.request, query.seed, names)
 
@@ -248,7 +254,7 @@ def build_question(
     project, pool = snapshot.project, snapshot.pool
     if pool is None:
         raise ValueError("a query needs a snapshot with its pool")
-    check_target(request.strategy, project.target)
+    check_target(request.strategy, request.params, project.target)
     rows = open_rows(project, request, holdings)
     if request.given is not None:
         return build_external_question(project, pool, request, request.given, rows)
@@ -264,6 +270,7 @@ def build_question(
         committee=lambda n_members: committee_of(cache, snapshot, n_members),
         codes=project.labels.codes if project.target == "class" else None,
         numbers=numbers_of(project),
+        label_sizes=label_sizes_of(project),
         target=project.target,
         fit_model=lambda X, y: fit(
             project.estimator, X, y, project.random_state, project.n_samples, pool.medians, project.target
@@ -281,6 +288,11 @@ def numbers_of(project: Project) -> NDArray[np.float64] | None:
     return table_of(project).values[project.labels.codes] if project.target == "number" else None
 
 
+def label_sizes_of(project: Project) -> NDArray[np.int64] | None:
+    """Return the number of classes of each labelled sample (l,) if samples may have several, else None."""
+    return set_table_of(project).sizes[project.labels.codes] if project.target == "labels" else None
+
+
 def build_external_question(
     project: Project, pool: Pool, request: QueryRequest, given: ExternalPredictions | ExternalNumbers, rows: OpenRows
 ) -> Question:
@@ -292,11 +304,11 @@ def build_external_question(
     ]
     if wrong:
         raise InvalidRequest(wrong)
-    if project.target != given.target:
+    if given.target != ("number" if project.target == "number" else "class"):
         field = next(iter(given.arrays))
         problem = f"is for target {given.target!r}, and that of this project is {project.target!r}"
         raise InvalidRequest.at(f"/{field}", problem)
-    given.check()
+    given.check(sum_to_one=project.target == "class")
     check_needs(request, needs_met_by(given) | {Need.FEATURES, Need.LABELED, Need.LABELS}, project.target)
     return Question(
         pool=pool.imputed,
@@ -307,6 +319,7 @@ def build_external_question(
         committee=given.committee,
         codes=project.labels.codes if project.target == "class" else None,
         numbers=numbers_of(project),
+        label_sizes=label_sizes_of(project),
         target=project.target,
         members_sent=project.target == "number",
         model_pool=given.model_pool,

@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import EncodedLabels, wrong_number
-from service.domain.project import TargetName
-from service.domain.targets import as_numbers
+from service.domain.labels import EncodedLabels, Label, wrong_number
+from service.domain.project import TargetName, type_name
+from service.domain.targets import as_numbers, target_of_values
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
+from service.learning.multilabel_scores import DEFAULT_THRESHOLD
 from service.learning.pool import Pool
 from service.strategies import Need, Question, check_target
 from service.telemetry.metrics import time_selection
@@ -41,7 +42,8 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
         check_explainable(request, len(classes))
     question = build_question(request)
     seed = [0 if request.random_state is None else request.random_state]
-    names = Names(classes, () if request.y is None else tuple(request.y.values), None)
+    thresholds = np.full(len(classes or ()), DEFAULT_THRESHOLD) if question.target == "labels" else None
+    names = Names(classes, labels_of(request, question.labeled), None, thresholds)
     with enter_if_heavy(request, len(question.pool), enter):
         began = time.perf_counter()
         batch = choose_batch(question, request, seed, 0)
@@ -83,16 +85,16 @@ def build_question(request: QueryRequest) -> Question:
         wanted = "or send 'probabilities', 'member_probabilities', 'member_predictions', 'X' or 'texts' without it"
         raise InvalidRequest.at("/project_id", f"is required, {wanted}")
     check_lengths(request, len(pool))
+    target = target_of_arrays(request)
     if given is not None:
-        given.check()
+        given.check(sum_to_one=target == "class")
     features = {Need.FEATURES} if request.X is not None else set()
     labels = {Need.LABELS} if y is not None else set()
-    target = target_of_arrays(request)
-    check_target(request.strategy, target)
+    check_target(request.strategy, request.params, target)
     check_needs(request, needs_met_by(given) | features | labels | {Need.LABELED}, target)
     labeled = np.empty(0, np.int64) if y is None else np.flatnonzero(y.codes >= 0)
     codes = None if y is None or target == "number" else y.codes[labeled]
-    numbers = None if y is None or target == "class" else numbers_of(y)[labeled]
+    numbers = None if y is None or target != "number" else numbers_of(y)[labeled]
     return Question(
         pool=pool,
         is_open=open_samples(request, len(pool), labeled),
@@ -100,8 +102,9 @@ def build_question(request: QueryRequest) -> Question:
         model=None if given is None else given.model,
         n_classes_labeled=0 if codes is None else len(np.unique(codes)),
         committee=None if given is None else given.committee,
-        codes=codes,
+        codes=codes if target == "class" else None,
         numbers=numbers,
+        label_sizes=None if y is None or target != "labels" else sizes_of(y)[codes],
         target=target,
         members_sent=target == "number" and given is not None,
         model_pool=model_pool,
@@ -111,11 +114,35 @@ def build_question(request: QueryRequest) -> Question:
 
 
 def target_of_arrays(request: QueryRequest) -> TargetName:
-    """Return the target of arrays: numbers if labels or predictions are, or if the strategy is for nothing else."""
-    if request.given is not None:
-        return request.given.target
-    are_numbers = request.y is not None and request.y.are_numbers
-    return "number" if are_numbers or "class" not in request.strategy.targets else "class"
+    """Return the target of arrays: the one requested, or else that of labels, predictions or strategy.
+
+    Raises InvalidRequest for labels or predictions of another target than the one requested.
+    """
+    y, given, targets = request.y, request.given, request.strategy.targets
+    found: TargetName | None = None
+    if given is not None and given.target == "number":
+        found = "number"
+    elif y is not None and (y.are_numbers or target_of_values(y.values) == "labels"):
+        found = "number" if y.are_numbers else "labels"
+    if request.target is not None and found not in (None, request.target):
+        raise InvalidRequest.at("/target", f"is {request.target!r}, but what was sent is for {found!r}")
+    if request.target == "number" and given is not None and found is None:
+        raise InvalidRequest.at("/target", "is 'number', but probabilities are for 'class' or 'labels'")
+    if request.target is not None or found is not None or "class" in targets:
+        return request.target or found or "class"
+    return "labels" if given is not None or targets == ("labels",) else targets[0]
+
+
+def sizes_of(y: EncodedLabels) -> NDArray[np.int64]:
+    """Return the number of classes of each value of labels (k,). Raises InvalidRequest for others than lists."""
+    wrong = [
+        FieldError(first_entry("y", y)(code), f"is {type_name(value)}, but must be a list of classes")
+        for code, value in enumerate(y.values[: MAX_ERRORS + 1])
+        if not isinstance(value, tuple)
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
+    return np.array([len(value) for value in y.values if isinstance(value, tuple)], np.int64)
 
 
 def numbers_of(y: EncodedLabels) -> NDArray[np.float64]:
@@ -128,6 +155,12 @@ def numbers_of(y: EncodedLabels) -> NDArray[np.float64]:
     if wrong:
         raise InvalidRequest(wrong)
     return np.append(as_numbers(y.values), np.nan)[y.codes]
+
+
+def labels_of(request: QueryRequest, labeled: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], list[Label]] | None:
+    """Return a function from positions among the labelled samples to their labels, None without labels."""
+    y = request.y
+    return None if y is None else lambda rows: [y.values[code] for code in y.codes[labeled[rows]].tolist()]
 
 
 def check_lengths(request: QueryRequest, n_samples: int) -> None:

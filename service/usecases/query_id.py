@@ -35,6 +35,7 @@ def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
         request.overlap,
         request.annotator if request.asks_again else None,
         [None if indices is None else len(indices) for indices in lists],
+        *([] if request.target is None else [request.target]),
     )
     total = hashlib.blake2b(repr(asked).encode(), digest_size=16)
     for indices in lists:

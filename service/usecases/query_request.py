@@ -33,11 +33,11 @@ class QueryRequest:
     """The request of POST /query. `exclude` and `candidates` hold indices into the pool, `exclude_ids` and
     `candidate_ids` ids of it, None where not sent.
 
-    `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels. A sample needs
-    labels of `overlap` annotators, and no annotator is asked about it twice. With `lease_seconds` above 0, the samples
-    are leased to `annotator` for so long. `texts` replace `X`: their features are made with the parameters `text`.
-    `include` says what else to return of each sample. It and `explain` do not change which samples are chosen, nor the
-    query id.
+    `given` replaces the project's model. Without a project, `X` and `y` are the pool and its labels, and `target` says
+    what these are if they do not. A sample needs labels of `overlap` annotators, and no annotator is asked about it
+    twice. With `lease_seconds` above 0, the samples are leased to `annotator` for so long. `texts` replace `X`: their
+    features are made with the parameters `text`. `include` says what else to return of each sample. It and `explain` do
+    not change which samples are chosen, nor the query id.
     """
 
     project_id: str | None
@@ -57,6 +57,7 @@ class QueryRequest:
     text: Parameters | None = None
     include: Sequence[Included] = ()
     y: EncodedLabels | None = None
+    target: TargetName | None = None
     explain: bool = False
     annotator: str | None = None
     overlap: int = 1

@@ -19,7 +19,7 @@ from service.learning.pool import Features
 from service.store import Part, Snapshot, Store
 from service.usecases.annotators import AnnotatorRecord, annotator_records
 from service.usecases.evaluation import Evaluation, evaluate_snapshot
-from service.usecases.expected_gain import OF_NUMBERS, ExpectedGain, expect_gain
+from service.usecases.expected_gain import OF_OTHER_TARGETS, ExpectedGain, expect_gain
 from service.usecases.stop_advice import (
     Evidence,
     StabilizingPredictions,
@@ -124,8 +124,8 @@ def make_report(store: Store, snapshot: Snapshot) -> Report:
     evaluation = evaluate_snapshot(store, snapshot)
     suspects: list[SuspectLabel] = []
     gain = ExpectedGain()
-    if project.target == "number":
-        gain = ExpectedGain(measured_on=OF_NUMBERS)
+    if project.target != "class":
+        gain = ExpectedGain(measured_on=OF_OTHER_TARGETS)
     elif project.model is not None:
         X = pool.take(project.labels.labeled)
         suspects, gain = suspect_labels(snapshot, X, pool.medians), expect_gain(project, X, pool.medians)

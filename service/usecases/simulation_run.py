@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from service.domain.labels import EncodedLabels
 from service.domain.leases import NO_HOLDINGS
 from service.domain.parameters import Parameters
-from service.domain.project import EstimatorSpec, HeldOut, MissingValues
-from service.domain.targets import target_of
+from service.domain.project import EstimatorSpec, HeldOut, MissingValues, TargetName
+from service.domain.targets import target_of, target_of_values
 from service.errors import FitFailed
 from service.learning.pool import Pool, Rows, SparseRows, copy_rows
 from service.learning.scoring import THREADS
@@ -79,6 +79,11 @@ class SimulationData:
     y_test: EncodedLabels | None = None
     missing_values: MissingValues = "refuse"
 
+    @property
+    def target(self) -> TargetName:
+        """What the labels are, by their values."""
+        return target_of_values(self.y.values)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
@@ -135,6 +140,7 @@ def first_snapshot(split: Split, plan: SimulationPlan, repeat: int) -> Snapshot:
         similar_labels="allow",
         missing_values=split.data.missing_values,
         missing_is_class=True,
+        target=split.data.target,
     )
     project = with_changes(new_project(request, split.X), request)
     y_test = split.y_test.only(split.y_test.codes >= 0)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels
 from service.domain.project import MICROSECONDS, EstimatorSpec, Project, now, quote_label
+from service.domain.targets import values_of_codes
 from service.errors import FieldError, InvalidRequest, SimulationNotFound, StoreDamaged, TooManySimulations
 from service.learning.pool import Pool, Rows, SparseRows
 from service.store import Part, Store
 from service.store.simulations import Record, Simulations
 from service.store.staging import StagedRows, Staging
+from service.strategies import check_target, resolve_strategy
 from service.usecases.columns import name_columns
 from service.usecases.fit import FitRequest, new_pool, new_project, stage_held_out
 from service.usecases.simulation_result import BASELINE, summarize_runs
@@ -118,7 +120,7 @@ def read_samples(store: Store, staging: Staging, request: SimulationRequest) -> 
     else:
         project, pool = labeled_project(store, request.project_id or "")
         X = copy_rows(pool, project.labels.labeled)
-        y = EncodedLabels(project.classes, project.labels.codes)
+        y = EncodedLabels(values_of_codes(project), project.labels.codes)
     if len(np.unique(y.codes)) < 2:
         field = "/project_id" if request.samples.X is None else "/y"
         raise InvalidRequest.at(field, "must have labels of two classes or more: with one there is nothing to learn")
@@ -164,7 +166,7 @@ def check_held_out(X_test: StagedRows, y_test: EncodedLabels, project: Project, 
         wrong.append(FieldError("/y_test", problem))
     known, pointer_of = {(type(label), label) for label in y.values}, first_entry("y_test", y_test)
     for code, label in enumerate(y_test.values):
-        if (type(label), label) not in known:
+        if not isinstance(label, tuple) and (type(label), label) not in known:
             wrong.append(FieldError(pointer_of(code), f"is {quote_label(label)}, which no sample of y has"))
     if wrong:
         raise InvalidRequest(wrong)
@@ -193,6 +195,7 @@ def with_baseline(plan: SimulationPlan) -> SimulationPlan:
 def check_plan(plan: SimulationPlan, data: SimulationData, request: SimulationRequest) -> None:
     """Raise InvalidRequest for a plan that these samples do not allow."""
     n_samples = len(data.X)
+    refuse_other_targets(plan, data)
     wrong = [
         FieldError(f"/initial/{position}", f"must be from 0 to {n_samples - 1}")
         for position, index in enumerate(plan.initial or ())
@@ -209,6 +212,18 @@ def check_plan(plan: SimulationPlan, data: SimulationData, request: SimulationRe
     if request.has_budget and plan.budget > n_pool:
         raise InvalidRequest.at("/budget", f"must be at most {n_pool}: there are no more samples to ask about")
     first_snapshot(split_samples(data, plan, 0), plan, 0)
+
+
+def refuse_other_targets(plan: SimulationPlan, data: SimulationData) -> None:
+    """Raise InvalidRequest for strategies that cannot ask for the labels of these samples."""
+    errors: list[FieldError] = []
+    for position, each in enumerate(plan.strategies):
+        try:
+            check_target(*resolve_strategy(each.name, each.params), data.target)
+        except InvalidRequest as error:
+            errors += [FieldError(f"/strategies/{position}", wrong.detail) for wrong in error.errors]
+    if errors:
+        raise InvalidRequest(errors)
 
 
 def make_room(simulations: Simulations) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.domain.project import NumberScore, Project, quote_label
+from service.domain.project import LabelsScore, NumberScore, Project, quote_label
 from service.learning.confident_learning import MIN_OF_CLASS
 from service.usecases.evaluation import Evaluation
 from service.usecases.expected_gain import ExpectedGain, Gain
@@ -75,6 +75,9 @@ def advise(project: Project, evidence: Evidence) -> tuple[Verdict, list[str]]:
     if project.model is None:
         if project.target == "number":
             return "continue", [f"There is no model yet: it takes two labels, and there are {project.n_labeled}."]
+        if project.target == "labels":
+            n = project.n_classes_labeled
+            return "continue", [f"There is no model yet: it takes two different labels, and there are {n}."]
         n = project.n_classes_labeled
         return "continue", [f"There is no model yet: it takes labels of two classes, and there are labels of {n}."]
     reasons = [
@@ -127,10 +130,15 @@ def describe_accuracy(project: Project, evaluation: Evaluation) -> str:
     if isinstance(project.test_score, NumberScore):
         score = project.test_score
         return f"The model's RMSE on the held-out set is {score.rmse:.4g}, and its R2 is {score.r2:.3f}."
+    if isinstance(project.test_score, LabelsScore):
+        f1_micro, f1_macro = project.test_score.f1_micro, project.test_score.f1_macro
+        return f"The model's F1 on the held-out set is {f1_micro:.3f} (micro) and {f1_macro:.3f} (macro)."
     if project.test_score is not None:
         return f"The model is right about {100 * project.test_score.accuracy:.1f} % of the held-out set."
     if project.target == "number":
         return describe_error(evaluation)
+    if project.target == "labels":
+        return describe_f1(evaluation)
     if evaluation.accuracy is None:
         return f"The accuracy is unknown. {evaluation.reason}"
     low, high = 100 * evaluation.accuracy.low, 100 * evaluation.accuracy.high
@@ -146,6 +154,14 @@ def describe_error(evaluation: Evaluation) -> str:
         return f"The model's error is unknown. {evaluation.reason}"
     rmse = evaluation.rmse
     return f"The model's RMSE on the pool is {rmse.value:.4g} (95 % interval: {rmse.low:.4g} to {rmse.high:.4g})."
+
+
+def describe_f1(evaluation: Evaluation) -> str:
+    """Say how good a model of several labels a sample is on the pool."""
+    if evaluation.f1_micro is None:
+        return f"The model's F1 is unknown. {evaluation.reason}"
+    f1 = evaluation.f1_micro
+    return f"The model's F1 (micro) on the pool is {f1.value:.3f} (95 % interval: {f1.low:.3f} to {f1.high:.3f})."
 
 
 def warnings(project: Project, evidence: Evidence) -> list[str]:

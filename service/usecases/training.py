@@ -22,6 +22,7 @@ from service.learning.estimators import fit, why_reduced
 from service.learning.evaluation import out_of_fold_probabilities
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, Regressor
+from service.learning.multilabel_scores import DEFAULT_THRESHOLD, choose_thresholds
 from service.learning.number_models import NumberBag
 from service.learning.pool import Features
 from service.learning.tasks import task_of
@@ -32,8 +33,12 @@ from service.store.layout import model_file
 from service.store.staging import Staging
 from service.telemetry.metrics import time_fit
 from service.usecases.fit_measures import measure_fit
+from service.usecases.uniform_sample import MIN_ROWS, predict_marginals_out_of_fold, uniform_rows
 
 log = logging.getLogger(__name__)
+
+CHOSEN_CELLS = 2**22
+"""Largest number of labelled cells x classes with which thresholds are chosen, which takes five more fits."""
 
 FIT_TRIES = 3
 """Number of fits to try while the project changes during each."""
@@ -54,7 +59,7 @@ def train(snapshot: Snapshot) -> TrainedModel:
     The snapshot's own model is the one before.
     """
     classifier, ref, X, labels = fit_and_score(snapshot)
-    return TrainedModel(classifier, ref, measure_fit(snapshot, classifier, X, labels))
+    return TrainedModel(classifier, ref, measure_fit(snapshot, classifier, ref.thresholds, X, labels))
 
 
 def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLabels]:
@@ -77,9 +82,10 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLa
         calibration = calibrate(project, X, labels.codes, pool.medians)
         if calibration is not None:
             classifier = TemperedModel(classifier, calibration.temperature)
+        thresholds = thresholds_of(project, X, labels, pool.medians)
         score = None
         if snapshot.X_test is not None and snapshot.y_test is not None:
-            score = task.score(project, classifier, snapshot.X_test, snapshot.y_test)
+            score = task.score(project, classifier, thresholds, snapshot.X_test, snapshot.y_test)
     model = ModelRef(
         version=0,  # set by Project.with_model
         estimator=project.estimator,
@@ -94,8 +100,25 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLa
         n_texts=project.n_texts,
         calibration_method=project.calibration_method,
         calibration=calibration,
+        thresholds=thresholds,
     )
     return classifier, model, X, labels
+
+
+def thresholds_of(
+    project: Project, X: Features, labels: SampleLabels, medians: Medians | None
+) -> tuple[float, ...] | None:
+    """Return the marginal from which a sample has each class (c,), None if that is 0.5 for all, or without classes.
+
+    They are chosen out of fold on the uniform rows, where there are enough and it takes no longer than a few fits.
+    """
+    if project.target != "labels" or X.size * len(project.classes) > CHOSEN_CELLS:
+        return None
+    rows = uniform_rows(project)
+    if len(rows) < MIN_ROWS:
+        return None
+    thresholds = choose_thresholds(*predict_marginals_out_of_fold(project, X, labels.codes, rows, medians))
+    return tuple(thresholds.tolist()) if (thresholds != DEFAULT_THRESHOLD).any() else None
 
 
 def calibrate(project: Project, X: Features, codes: Codes, medians: Medians | None) -> Calibration | None:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from service.domain.labels import look_up
 from service.domain.project import Project
-from service.domain.targets import table_of
-from service.learning.evaluation import out_of_fold_numbers, out_of_fold_probabilities
+from service.domain.targets import set_table_of, table_of
+from service.learning.evaluation import out_of_fold_marginals, out_of_fold_numbers, out_of_fold_probabilities
 from service.learning.missing_values import Medians
 from service.learning.pool import Features
 from service.strategies.engine.exploration import random_order
@@ -42,6 +42,21 @@ def predict_numbers_out_of_fold(
     wanted[positions] = True
     predicted = out_of_fold_numbers(project.estimator, X, y, project.random_state, wanted, project.n_samples, medians)
     return y[positions], predicted[positions]
+
+
+def predict_marginals_out_of_fold(
+    project: Project, X: Features, codes: NDArray[np.int32], rows: NDArray[np.int64], medians: Medians | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the marginals (n, c) of uniform rows by models fitted without them, and the classes that they have (n, c).
+
+    The arguments are as for `predict_out_of_fold`.
+    """
+    positions = look_up(project.labels.labeled, rows)[0]
+    Y = set_table_of(project).indicators(codes, len(project.classes))
+    wanted = np.zeros(len(codes), bool)
+    wanted[positions] = True
+    P = out_of_fold_marginals(project.estimator, X, Y, codes, project.random_state, wanted, project.n_samples, medians)
+    return P[positions], Y[positions]
 
 
 def predict_out_of_fold(

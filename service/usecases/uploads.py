@@ -9,21 +9,24 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.label_sets import IndicatorLabels
 from service.domain.labels import EncodedLabels, Label, is_blank, missing_spellings
 from service.domain.new_labels import wrong_text
 from service.domain.project import MissingValues, Project, quote_label
 from service.domain.sample_ids import SampleId
-from service.domain.targets import target_of
+from service.domain.targets import first_with_each_class, target_of
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
 from service.usecases.texts import Samples, TextUpload
 
 
-def check_lengths(samples: Samples, given: Mapping[str, EncodedLabels | Sequence[SampleId] | None]) -> None:
+def check_lengths(
+    samples: Samples, given: Mapping[str, EncodedLabels | IndicatorLabels | Sequence[SampleId] | None]
+) -> None:
     """Raise InvalidRequest unless each column given, such as labels or ids, has one entry for each sample."""
     lengths = {
-        name: len(column.codes if isinstance(column, EncodedLabels) else column)
+        name: len(column.codes if isinstance(column, EncodedLabels | IndicatorLabels) else column)
         for name, column in given.items()
         if column is not None
     }
@@ -50,10 +53,18 @@ def first_entry(field: str, labels: EncodedLabels) -> Callable[[int], str]:
     return lambda code: f"/{field}/{positions()[code]}"
 
 
+def name_columns(field: str, labels: IndicatorLabels, classes: Sequence[Label]) -> EncodedLabels:
+    """Return the labels of an indicator matrix, whose columns are these classes. Raises InvalidRequest."""
+    if len(classes) != labels.n_columns:
+        problem = f"is an indicator matrix of {labels.n_columns} columns, but there are {len(classes)} classes"
+        raise InvalidRequest.at(f"/{field}", problem)
+    return labels.named(classes)
+
+
 def admit_labels(project: Project, field: str, labels: EncodedLabels, *, missing_is_class: bool) -> Project:
     """Return the project with codes for the labels of a request. Raises InvalidRequest."""
     target = target_of(project)
-    if target.name == "class":
+    if target.name != "number":
         refuse_missing_spellings(field, labels, project.classes, missing_is_class=missing_is_class)
     return target.admit(project, labels.values, first_entry(field, labels))
 
@@ -68,7 +79,16 @@ def refuse_missing_spellings(
     if isinstance(labels.values, np.ndarray):
         return  # any number may be a label
     pointer_of = first_entry(field, labels)
+    firsts = first_with_each_class(labels.values)
     errors = []
+    if firsts and not missing_is_class:
+        names, codes = list(firsts), list(firsts.values())
+        for at in missing_spellings(names, classes):
+            problem = f"{quote_label(names[at])} looks like a missing label; leave it out of the list"
+            if not is_blank(names[at]):  # refused in any case, with `wrong_text`
+                errors.append(
+                    FieldError(pointer_of(codes[at]), f'{problem}, or "missing_label": null makes it a class')
+                )
     for code in missing_spellings(labels.values, classes):
         quoted, blank = quote_label(labels.values[code]), is_blank(labels.values[code])
         if missing_is_class and not blank:
@@ -87,7 +107,8 @@ def refuse_wrong_text(field: str, labels: EncodedLabels) -> None:
     if isinstance(labels.values, np.ndarray):
         return
     pointer_of = first_entry(field, labels)
-    wrong = ((code, problem) for code, label in enumerate(labels.values) if (problem := wrong_text(label)))
+    firsts = first_with_each_class(labels.values) or {label: code for code, label in enumerate(labels.values)}
+    wrong = ((code, problem) for label, code in firsts.items() if (problem := wrong_text(label)))
     errors = [FieldError(pointer_of(code), problem) for code, problem in islice(wrong, MAX_ERRORS + 1)]
     if errors:
         raise InvalidRequest(errors)

@@ -11,6 +11,7 @@ from service.learning.texts import MAX_TEXT_LENGTH
 
 MATRICES = ("X", "X_test")
 COLUMNS = ("y", "ids", "texts", "urls", "y_test")
+LABELS = ("y", "y_test")
 MAX_URL_LENGTH = 4096
 MAX_LENGTHS = {"texts": MAX_TEXT_LENGTH, "X_test": MAX_TEXT_LENGTH, "urls": MAX_URL_LENGTH}
 """Most characters of an entry of a column, if not those of a label."""

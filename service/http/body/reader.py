@@ -20,7 +20,7 @@ from service.domain.parameters import pointer_token, unknown_name
 from service.errors import FieldError, InvalidRequest
 from service.http.body.formats import csr, ndjson, npy, records, tables
 from service.http.body.formats.spool import FileSink, Sink
-from service.http.body.limits import COLUMNS, MATRICES, Limits
+from service.http.body.limits import COLUMNS, LABELS, MATRICES, Limits
 from service.http.body.multipart import PartEnd, PartHead, split_form
 from service.http.body.stream import body_chunks, whole_body
 from service.http.media_types import (
@@ -92,8 +92,8 @@ def open_npy_members(target: PartTarget) -> Sink:
 
 
 def open_npy_column(target: PartTarget) -> Sink:
-    """Return a sink for a column as .npy."""
-    return target.file_sink(npy.read_column)
+    """Return a sink for a column as .npy; labels may be an indicator matrix."""
+    return target.file_sink(partial(npy.read_column, may_be_matrix=target.name in LABELS))
 
 
 def open_npz_matrix(target: PartTarget) -> Sink:
@@ -209,11 +209,13 @@ COLUMN_FORMATS: Mapping[str, OpenSink] = {
     NDJSON: open_line_column,
     **TABLE_FORMATS,
 }
+LABEL_FORMATS: Mapping[str, OpenSink] = {**COLUMN_FORMATS, NPZ: open_npz_matrix}
 FORMATS: Mapping[str, Mapping[str, OpenSink]] = {
     "config": {JSON: open_json},
     **dict.fromkeys(MATRICES, MATRIX_FORMATS),
     "X_test": {**MATRIX_FORMATS, NPY: open_npy_samples, NDJSON: open_line_samples},
     **dict.fromkeys(COLUMNS, COLUMN_FORMATS),
+    **dict.fromkeys(LABELS, LABEL_FORMATS),
     "probabilities": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
     "member_predictions": {media_type: read for media_type, read in MATRIX_FORMATS.items() if media_type != NPZ},
     "member_probabilities": {NPY: open_npy_members, JSON: open_json},

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service.domain.project import NumberScore, Score
+from service.domain.project import LabelsScore, NumberScore, Score
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "style.css").read_text(encoding="utf-8")
@@ -35,7 +35,9 @@ def percent(share: float) -> str:
 
 
 def main_score(score: Score) -> str:
-    """Return the accuracy on a held-out set as a percentage, or the error of numbers."""
+    """Return the accuracy on a held-out set as a percentage, F1 of several labels, or the error of numbers."""
+    if isinstance(score, LabelsScore):
+        return f"F1 {score.f1_micro:.3f}"
     return f"RMSE {score.rmse:.4g}" if isinstance(score, NumberScore) else percent(score.accuracy)
 
 

@@ -62,7 +62,8 @@ def list_project_predictions(project_id: str) -> Response:
     `Accept: application/vnd.apache.parquet`, which needs the extra `arrow`; or as the probabilities alone, an array
     (n, c) whose columns are the project's `classes`, with `Accept: application/x-npy`. `confidence` is the model's own
     probability: it is not calibrated, and where the model is wrong it may be high. Predicted numbers have no
-    confidence, and are an array (n,) as .npy.
+    confidence, and are an array (n,) as .npy. Where a sample may have several labels, probabilities are marginals, and
+    a label is a list, in CSV as JSON.
     """
     media_type = choose_media_type(request, JSON, CSV, NPY, PARQUET)
     if media_type == PARQUET and find_spec("pyarrow") is None:
@@ -143,6 +144,7 @@ def parquet_predictions(found: Predictions, data: dict[str, Any]) -> Response:
 
     classes = found.project.classes
     label_type = "float64" if found.project.target == "number" else arrow_type(classes[0])
+    label_type = f"list {label_type}" if found.project.target == "labels" else label_type
     types = [("index", "int64"), ("id", id_type(found)), ("label", label_type), ("confidence", "float64")]
     names = [f"p({csv_value(label, 'none')})" for label in classes] if data["probabilities"] else []
 

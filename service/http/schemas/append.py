@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from service.domain.label_sets import IndicatorLabels
+from service.domain.labels import EncodedLabels
 from service.errors import InvalidRequest
 from service.http.body.limits import Limits
 from service.http.schemas import fields, label_fields
@@ -37,6 +39,12 @@ class AppendSchema(BaseSchema):
     )
 
 
+def labels_to_append(data: Mapping[str, Any]) -> EncodedLabels | IndicatorLabels | None:
+    """Return the labels of a request, None without any; the project knows the columns of an indicator matrix."""
+    y = data.get("y")
+    return y if y is None or isinstance(y, IndicatorLabels) else labels_of("y", data)
+
+
 def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, limits: Limits) -> AppendRequest:
     """Return the request of a loaded AppendSchema, with its matrix staged. Raises InvalidRequest."""
     given = samples(data, staging, limits)
@@ -45,7 +53,7 @@ def append_request(project_id: str, data: Mapping[str, Any], staging: Staging, l
     return AppendRequest(
         project_id,
         given,
-        labels_of("y", data) if "y" in data else None,
+        labels_to_append(data),
         data.get("ids"),
         data.get("urls"),
         data.get("if_known"),

@@ -62,8 +62,8 @@ class FitSchema(BaseSchema):
     y_test = RuleField(label_fields.label_list(unlabeled=False), "A label for every row of X_test.")
     target = RuleField(
         fields.one_of(*get_args(TargetName)).named("Target", "What the labels of a project are."),
-        "What the labels are: classes, or numbers to be predicted. Only with a new pool. Without it, labels are "
-        "numbers if one of `y` or `y_test` is not a whole number.",
+        "What the labels are: classes, numbers to be predicted, or lists of classes (`labels`). Only with a new pool. "
+        "Without it, labels are numbers if one of `y` or `y_test` is not a whole number, else classes.",
     )
     classes = RuleField(
         label_fields.class_list(), "All labels that may occur. Without it, classes are discovered as labels come in."

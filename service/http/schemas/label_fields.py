@@ -11,6 +11,7 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
+from service.domain.label_sets import IndicatorLabels
 from service.domain.labels import (
     INT64_MAX,
     INT64_MIN,
@@ -35,40 +36,59 @@ from service.http.schemas.fields import (
     sample_id,
     text,
 )
+from service.http.schemas.label_sets import ClassLists, encode_class_lists, encode_indicators, encode_sparse_indicators
+from service.store.staging import StagedRows
 from service.usecases.label import MAX_ANNOTATORS, SubmittedLabel
 
 MAX_RECORDS = 100_000
 LABEL_MISSING = "must be a label: every row of the held-out set needs one"
 
+CLASS: JsonSchema = {
+    "anyOf": [
+        {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
+        {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+        {"type": "boolean"},
+    ]
+}
 LABEL = named(
     "LabelValue",
     "A string of 1 to 256 characters, a 64-bit integer or a boolean; one type per project. In a project with the "
-    "target `number`, a number.",
+    "target `number`, a number; with the target `labels`, a list of such classes, which may be empty.",
     {
         "anyOf": [
             {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
             {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
             {"type": "boolean"},
             {"type": "number", "minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER},
+            {"type": "array", "items": CLASS, "uniqueItems": True, "maxItems": MAX_CLASSES},
         ],
     },
 )
 LABEL_OR_NULL: JsonSchema = {"anyOf": [LABEL, {"type": "null"}]}
 
 
-def label_list(*, unlabeled: bool) -> Rule:
+def label_list(*, unlabeled: bool, lists: bool = True) -> Rule:
     """A list of labels of one type -> EncodedLabels (n,); null means unlabelled if that is allowed.
+
+    Labels may be lists of classes if `lists`, and an array (n, c) becomes IndicatorLabels.
 
     Numbers are of one type if one of them is no integer; whether they can be labels depends on the target.
 
     Blank text may then be unlabelled too: it is refused where the request's `missing_label` is known.
     """
 
-    def read(value: Any) -> EncodedLabels:
+    def read(value: Any) -> EncodedLabels | IndicatorLabels:
+        if isinstance(value, StagedRows):
+            return encode_sparse_indicators(value)
         if not isinstance(value, list | np.ndarray) or not len(value):
             raise ValidationError("must be a non-empty list of labels")
+        null_is = None if unlabeled else LABEL_MISSING
         if isinstance(value, np.ndarray):
+            if value.ndim == 2:
+                return encode_indicators(value, nan_is=null_is)
             return encode_column(value, unlabeled=unlabeled)
+        if lists and isinstance(next((label for label in value if label is not None), None), list):
+            return encode_class_lists(value, null_is=null_is)
         has_fractions = any(type(label) is float for label in value)
         find_wrong = wrong_numbers if has_fractions else wrong_labels
         wrong = first_few(find_wrong(value, unlabeled=unlabeled))
@@ -116,7 +136,7 @@ def wrong_numbers(values: list[Any], *, unlabeled: bool) -> Iterable[tuple[int, 
 
 def class_list() -> Rule:
     """A list of distinct labels of one type -> list."""
-    labels = label_list(unlabeled=False)
+    labels = label_list(unlabeled=False, lists=False)
 
     def read(value: Any) -> list[Label]:
         encoded: EncodedLabels = labels.read(value)
@@ -283,7 +303,7 @@ def answers(minimum: int = 1) -> Rule:
             SubmittedLabel(
                 record.get("index"),
                 record.get("id"),
-                record.get("label"),
+                as_label(record.get("label")),
                 record.get("annotator"),
                 record.get("query_id"),
                 record.get("new_class", False),
@@ -295,11 +315,11 @@ def answers(minimum: int = 1) -> Rule:
     return Rule(read, {"type": "array", "minItems": minimum, "maxItems": MAX_RECORDS, "items": SUBMITTED_LABEL})
 
 
-def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
+def wrong_answer(record: Any) -> dict[str, Any] | str | None:
     """Return the error of a record, or None."""
     if not isinstance(record, dict):
         return "must be an object with 'index' or 'id', and 'label' or 'skip': true"
-    wrong: dict[str, list[str]] = {}
+    wrong: dict[str, Any] = {}
     for name, value in record.items():
         if name not in ANSWER_RULES:
             wrong[name] = [unknown_name("field of a record", name, ANSWER_RULES)]
@@ -311,7 +331,7 @@ def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
         except ValidationError as error:
             wrong[name] = list(error.messages)
     if record.get("label") is not None and (problem := wrong_answered_label(record["label"])):
-        wrong["label"] = [problem]
+        wrong["label"] = problem if isinstance(problem, dict) else [problem]
     if wrong:
         return wrong
     if ("index" in record) == ("id" in record):
@@ -322,8 +342,10 @@ def wrong_answer(record: Any) -> dict[str, list[str]] | str | None:
     return {name: ["must be left out with 'label': null"] for name in given} or None
 
 
-def wrong_answered_label(value: Any) -> str | None:
-    """Return why a value is neither a class nor a number, or None."""
+def wrong_answered_label(value: Any) -> str | dict[int, list[str]] | None:
+    """Return why a value is no class, number or list of classes, or None."""
+    if isinstance(value, list):
+        return ClassLists().wrong(value)
     return wrong_number(value) if type(value) is float else wrong_label(value)
 
 
@@ -332,12 +354,25 @@ def is_retraction(record: Mapping[str, Any]) -> bool:
     return "label" in record and record["label"] is None
 
 
+def as_label(value: Any) -> Label | None:
+    """Return the label of a record, a list of classes as a sorted tuple."""
+    label: Label | None = tuple(sorted(value)) if isinstance(value, list) else value
+    return label
+
+
 def mixed_types(records: list[dict[str, Any]]) -> Iterable[tuple[int, dict[str, list[str]]]]:
     """Yield the labels of another type than the first."""
     first: Any = None
+    first_class: Any = None
     for position, record in enumerate(records):
-        label = record.get("label")
+        label = as_label(record.get("label"))
         if first is None:
             first = label
         elif label is not None and type(label) is not type(first) and {type(label), type(first)} != {int, float}:
             yield position, {"label": [f"is {type_name(label)}, but the first label is {type_name(first)}"]}
+            continue
+        if isinstance(label, tuple) and label:
+            first_class = label[0] if first_class is None else first_class
+            if type(label[0]) is not type(first_class):
+                problem = f"has {type_name(label[0])}, but the first class is {type_name(first_class)}"
+                yield position, {"label": [problem]}

@@ -77,8 +77,14 @@ class PredictionSchema(BaseSchema):
 
     index = count("The sample's position in the pool.")
     id = RawField(SAMPLE_ID_OR_NULL, "Its id; null without ids.")
-    label = RawField(LABEL_OR_NULL, "The most probable class, or the predicted number; null where that is not finite.")
-    confidence = RawField(or_null("number"), "The probability of that class, by the model; null for numbers.")
+    label = RawField(
+        LABEL_OR_NULL,
+        "The most probable class, the list of predicted classes or the predicted number; null without a finite one.",
+    )
+    confidence = RawField(
+        or_null("number"),
+        "The probability of that class, by the model; of a list, of the least sure decision. Null for numbers.",
+    )
     probabilities = optional(
         RawField(many({"type": ["number", "null"]}), "The probability of each of `classes`, if they are asked for.")
     )

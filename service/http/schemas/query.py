@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from service import strategies
 from service.domain.labels import INT64_MAX
 from service.domain.leases import MAX_LEASE_SECONDS
+from service.domain.project import TargetName
 from service.errors import FieldError, InvalidRequest
 from service.http.body.formats.spool import NOT_FINITE
 from service.http.body.limits import PREDICTIONS, Limits, check_cells
@@ -47,7 +48,7 @@ class QuerySchema(BaseSchema):
     probabilities = RuleField(
         fields.matrix(),
         "Predictions of your own model, used instead of the project's model: a row of c probabilities for each sample. "
-        f"Each row sums to 1, within {SUM_TOLERANCE:g}.",
+        f"Each row sums to 1, within {SUM_TOLERANCE:g}, unless a sample may have several labels.",
     )
     member_probabilities = RuleField(
         fields.members(),
@@ -69,6 +70,11 @@ class QuerySchema(BaseSchema):
     y = RuleField(
         label_fields.label_list(unlabeled=True),
         "A label for each sample, null = unlabelled. Labelled samples are not returned. Only without a project.",
+    )
+    target = RuleField(
+        fields.one_of(*get_args(TargetName)).named("Target", "What the labels of a project are."),
+        "What the labels are, if neither `y` nor the strategy says it: with `labels`, `probabilities` are marginals of "
+        "classes that a sample may have together, and need not sum to 1. Only without a project.",
     )
     missing_label = missing_label_field()
     batch_size = RuleField(
@@ -156,6 +162,7 @@ def query_request(data: Mapping[str, Any], max_batch: int, limits: Limits) -> Qu
         text=text_parameters(data, limits),
         include=data["include"],
         y=y,
+        target=data.get("target"),
         explain=data["explain"],
         annotator=data.get("annotator"),
         overlap=data["overlap"],
@@ -190,7 +197,7 @@ def refuse_own_samples(data: Mapping[str, Any]) -> None:
             f"/{name}",
             f"must be left out: the project has its own {what}. Leave out project_id to query the samples sent",
         )
-        for name, what in (("X", "pool"), ("texts", "pool"), ("text", "pool"), ("y", "labels"))
+        for name, what in (("X", "pool"), ("texts", "pool"), ("text", "pool"), ("y", "labels"), ("target", "target"))
         if name in data
     ]
     if wrong:

@@ -70,7 +70,11 @@ def score(description: str) -> fields.Field[Any]:
 
 
 class TestScoreSchema(BaseSchema):
-    """Scores of the current model on the held-out set: of classes the first four, of numbers `rmse`, `mae` and `r2`."""
+    """Scores of the current model on the held-out set.
+
+    Of classes the first four, of numbers `rmse`, `mae` and `r2`, of lists of classes `f1_micro`, `f1_macro`, `lrap` and
+    `hamming_loss`.
+    """
 
     __test__ = False  # pytest collects classes called Test*
 
@@ -80,6 +84,9 @@ class TestScoreSchema(BaseSchema):
     log_loss = score("Mean negative log-likelihood, in nats.")
     rmse = score("Root of the mean squared error, in the unit of the labels.")
     mae = score("Mean absolute error, in the unit of the labels.")
+    f1_micro = score("F1 score over all decisions whether a sample has a class.")
+    lrap = score("Label ranking average precision: 1 if all true classes are more probable than all others.")
+    hamming_loss = score("Share of wrong decisions whether a sample has a class.")
     r2 = score("Share of the variance that is predicted: 1 for a perfect model, 0 for the mean.")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import EncodedLabels
+from service.domain.label_sets import IndicatorLabels
+from service.domain.labels import EncodedLabels, Label
 from service.domain.parameters import Parameters
 from service.domain.project import type_name
 from service.errors import InvalidRequest
@@ -20,6 +21,7 @@ from service.http.schemas.base import BaseSchema, RuleField, named
 from service.learning.texts import TEXT_PARAMETERS, resolve_text
 from service.store.staging import StagedRows, Staging
 from service.usecases.texts import Samples, TextUpload
+from service.usecases.uploads import name_columns
 
 TEXTS = "The samples as texts, instead of X: words and runs of characters become sparse features, as `text` says."
 TEXT_SCHEMA = named(
@@ -89,7 +91,8 @@ def text_parameters(data: Mapping[str, Any], limits: Limits) -> Parameters | Non
 
 def labels_of(name: str, data: Mapping[str, Any]) -> EncodedLabels:
     """Return the labels of a request, those that are its missing label as unlabelled. Raises InvalidRequest."""
-    labels: EncodedLabels = data[name]
+    sent: EncodedLabels | IndicatorLabels = data[name]
+    labels = named_by_classes(name, sent, data.get("classes")) if isinstance(sent, IndicatorLabels) else sent
     missing = data.get("missing_label")
     if missing is None or not len(labels.values):
         return labels
@@ -103,6 +106,14 @@ def labels_of(name: str, data: Mapping[str, Any]) -> EncodedLabels:
             "/missing_label", f"is {type_name(missing)}, but each label of {name} is {type_name(labels.values[0])}"
         )
     return labels.without(missing)
+
+
+def named_by_classes(name: str, labels: IndicatorLabels, classes: Sequence[Label] | None) -> EncodedLabels:
+    """Return the labels of an indicator matrix, whose columns are these classes. Raises InvalidRequest."""
+    if classes is None:
+        problem = "is an indicator matrix, which takes 'classes' with the class of each column"
+        raise InvalidRequest.at(f"/{name}", f"{problem}; or send lists of classes")
+    return name_columns(name, labels, classes)
 
 
 def missing_is_class(data: Mapping[str, Any]) -> bool:

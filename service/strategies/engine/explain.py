@@ -36,11 +36,11 @@ def predict_rows(question: Question, rows: Positions) -> Probabilities:
     return P
 
 
-def uncertainty_scores(P: Probabilities) -> dict[str, Scores]:
-    """Return each model scorer's scores of probabilities (k, c), by name; NaN for invalid probabilities."""
+def uncertainty_scores(P: Probabilities, target: TargetName = "class") -> dict[str, Scores]:
+    """Return the scores of probabilities (k, c) by each model scorer of a target; NaN for invalid probabilities."""
     return {
         name: mark_invalid(score_rows(lambda rows: rows, function, P))
-        for name, function in scorers_needing(Need.PROBABILITIES, "class")
+        for name, function in scorers_needing(Need.PROBABILITIES, target)
     }
 
 

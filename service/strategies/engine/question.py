@@ -59,11 +59,12 @@ class Question:
     `committee` returns a committee of the given number of members; without it the model is the only member. `codes`
     (l,) are the classes of the labelled rows, and `fit_model` trains another model like this one; either may be None.
     If the `target` is a number, `numbers` (l,) are those of the labelled rows, in place of `codes`, and the model is a
-    regressor; with `members_sent` the committee is the caller's. `model_pool` and `committee_pool` hold the input of
-    model and committee if that is not the features. Without `has_features` the pool holds only the model's input. The
-    rows of `relabel_candidates` are open as well as labelled. `leased` rows are held for the caller and
-    `partly_labeled` ones have too few labels; these are not open, and come first. `pending` rows are leased to any
-    annotator.
+    regressor; with `members_sent` the committee is the caller's. If a sample may have several labels, `label_sizes`
+    (l,) are their numbers, also in place of `codes`, and the model's probabilities are marginals. `model_pool` and
+    `committee_pool` hold the input of model and committee if that is not the features. Without `has_features` the pool
+    holds only the model's input. The rows of `relabel_candidates` are open as well as labelled. `leased` rows are held
+    for the caller and `partly_labeled` ones have too few labels; these are not open, and come first. `pending` rows are
+    leased to any annotator.
     """
 
     pool: Pool
@@ -86,6 +87,7 @@ class Question:
     target: TargetName = "class"
     numbers: NDArray[np.float64] | None = None
     members_sent: bool = False
+    label_sizes: NDArray[np.int64] | None = None
 
     @property
     def read_by_model(self) -> Pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
@@ -43,10 +43,11 @@ OF_FEATURES = frozenset({Need.FEATURES, Need.LABELED})
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The strategy to run, and the reason for it."""
+    """The strategy to run, the reason for it, and the parameters that are not its defaults."""
 
     strategy: str
     reason: str
+    params: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,11 +108,14 @@ MEMBERS = Parameter(
 )
 
 
-def scorer(name: str, *, summary: str, source: str) -> Callable[[Scorer], Scorer]:
+def scorer(
+    name: str, *, summary: str, source: str, targets: tuple[TargetName, ...] = ("class",)
+) -> Callable[[Scorer], Scorer]:
     """Register a pure function probabilities (n, c) -> scores (n,), 0 or more, higher = ask first."""
 
     def register(function: Scorer) -> Scorer:
-        register_strategy(Strategy(name, summary, source, frozenset({Need.PROBABILITIES}), (), "scorer", function))
+        needs = frozenset({Need.PROBABILITIES})
+        register_strategy(Strategy(name, summary, source, needs, (), "scorer", function, targets=targets))
         return function
 
     return register
@@ -184,11 +188,22 @@ def sort_strategies() -> None:
     STRATEGIES.update(ordered)
 
 
-def check_target(strategy: Strategy, target: TargetName) -> None:
-    """Raise InvalidRequest for a strategy that cannot ask for labels of a target."""
+def check_target(strategy: Strategy, params: Parameters, target: TargetName) -> None:
+    """Raise InvalidRequest for a strategy, or a scorer among its parameters, that cannot ask for labels of a target.
+
+    The default scorer has an equivalent for each target of the strategy.
+    """
     if target not in strategy.targets:
         able = ", ".join(repr(name) for name, other in STRATEGIES.items() if target in other.targets)
         raise InvalidRequest.at("/strategy", f"{strategy.name!r} is not for target {target!r}; use one of {able}")
+    for parameter in strategy.parameters:
+        if parameter.name != "scorer" or params["scorer"] == parameter.default:
+            continue
+        fitting = [name for name in parameter.choices if target in STRATEGIES[name].targets]
+        if params["scorer"] not in fitting:
+            able = ", ".join(map(repr, fitting))
+            problem = f"{params['scorer']!r} is not for target {target!r}; use one of {able}"
+            raise InvalidRequest.at("/params/scorer", problem)
 
 
 def resolve_strategy(name: str, params: Mapping[str, object]) -> tuple[Strategy, Parameters]:

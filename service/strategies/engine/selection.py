@@ -82,10 +82,10 @@ def choose_plan(strategy: Strategy, params: Parameters, question: Question, batc
     if strategy.kind == "policy":
         choice: Choice = strategy.function(question, batch_size)
         reason = f"{strategy.name} chose {choice.strategy}: {choice.reason}"
-        return Plan(*resolve_strategy(choice.strategy, {}), model, reason=reason)
+        return Plan(*resolve_strategy(choice.strategy, choice.params), model, reason=reason)
     if question.model is not None or not strategy.needs & OF_MODEL:
         return Plan(strategy, params, model)
-    if question.n_classes_labeled == 1:
+    if question.target == "class" and question.n_classes_labeled == 1:
         reason = "no model yet: only one class is labelled, so all samples are equally certain; 'auto' does better here"
         return Plan(strategy, params, model, reason)
     if strategy.starts_alone and question.n_classes_labeled == 0:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import orjson
+
 from service.domain.labels import INT64_MAX, INT64_MIN, Label
 from service.domain.sample_ids import SampleId
+from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 WHOLE_NUMBER = re.compile(INTEGER.pattern + r"(\.0*)?")
 """An integer, also as pandas writes it beside missing ones."""
+
+JSON_LIST = 'is not a JSON list of classes, such as ["a", "b"]; [] is a sample with none, and an empty cell unlabelled'
 
 BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -29,6 +34,23 @@ def read_labels(cells: Sequence[str], classes: Sequence[Label], missing: Label |
     elif bool in kinds and distinct <= BOOLEANS.keys():
         meaning = {cell: BOOLEANS[cell] for cell in distinct}
     return [None if cell in unlabeled else meaning.get(cell, cell) for cell in cells]
+
+
+def read_lists(cells: Sequence[str], pointer: str) -> list[list[Label] | None]:
+    """Return the labels in cells that are JSON lists of classes, None for an empty one. Raises InvalidRequest."""
+    labels: list[list[Label] | None] = []
+    errors: list[FieldError] = []
+    for row, cell in enumerate(cells):
+        try:
+            value = orjson.loads(cell) if cell else None
+        except orjson.JSONDecodeError:
+            value = cell
+        if value is not None and not isinstance(value, list) and len(errors) <= MAX_ERRORS:
+            errors.append(FieldError(f"{pointer}/{row}", f"{cell[:64]!r} {JSON_LIST}"))
+        labels.append(value)
+    if errors:
+        raise InvalidRequest(errors)
+    return labels
 
 
 def spellings(label: Label | None) -> list[str]:

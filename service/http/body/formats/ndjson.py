@@ -13,7 +13,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from service.domain.labels import wrong_label
 from service.domain.parameters import pointer_token, unknown_name
-from service.domain.sample_ids import SampleId, wrong_id
+from service.domain.sample_ids import wrong_id
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.formats.spool import NOT_FINITE, first_missing_in_rows
 from service.http.body.limits import check_cells
@@ -223,8 +223,10 @@ class Records:
             raise RequestEntityTooLarge(f"{problem}; send the samples in several requests")
 
 
-def memory_of(value: SampleId | bool) -> int:
+def memory_of(value: Any) -> int:
     """Return roughly the memory of an id or a label in a list, in bytes."""
+    if isinstance(value, list):
+        return KEPT_BYTES + sum(map(memory_of, value))
     return KEPT_BYTES + (len(value) if isinstance(value, str) else 0)
 
 
@@ -251,7 +253,9 @@ def wrong_fields(record: Any, pointer: str, columns: Collection[str]) -> Iterato
         yield FieldError(f"{pointer}/x", "must be omitted with 'text': the features are made of one or the other")
     for name in ("text", "id", "url"):
         yield from wrong_text(record, pointer, name, is_expected=name in columns)
-    if record.get("y") is not None and (wrong := wrong_label(record["y"])):
+    label = record.get("y")
+    # Lists and fractions are labels for some targets, and are checked with all other labels.
+    if label is not None and not isinstance(label, list | float) and (wrong := wrong_label(label)):
         yield FieldError(f"{pointer}/y", wrong)
 
 

@@ -91,16 +91,18 @@ def parse_header(text: str, size: int) -> Header:
     return Header(np.dtype(descr), tuple(map(int, re.findall(r"\d+", shape, re.ASCII))), order == "True", size)
 
 
-def read_column(path: Path) -> NDArray[Any]:
-    """Read a one-dimensional .npy file. Raises ValueError."""
+def read_column(path: Path, *, may_be_matrix: bool = False) -> NDArray[Any]:
+    """Read a one-dimensional .npy file, or a matrix if allowed. Raises ValueError."""
     with path.open("rb") as file:
         header = read_header(file.read(MAX_HEADER_BYTES + 16))
         if header is None:
             raise ValueError("ends within its .npy header")
-        if len(header.shape) != 1:
-            raise ValueError(f"has {len(header.shape)} dimensions; it must have one")
+        if len(header.shape) != 1 and not (may_be_matrix and len(header.shape) == 2):
+            more = ", or two for an indicator matrix" if may_be_matrix else ""
+            raise ValueError(f"has {len(header.shape)} dimensions; it must have one{more}")
         check_length(path.stat().st_size - header.size, header)
-        return np.fromfile(path, header.dtype, header.shape[0], offset=header.size)
+        cells = np.fromfile(path, header.dtype, math.prod(header.shape), offset=header.size)
+        return cells.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
 def check_length(n_bytes: int, header: Header) -> None:

@@ -407,7 +407,7 @@ def read_values(schema: Any, batches: Batches, max_text_length: int) -> Iterator
             yield [None if code is None else texts[code] for code in column.indices.to_pylist()]
         elif is_text(column.type):
             yield read_texts(column, row, max_text_length)
-        elif pa.types.is_floating(column.type) or not column.null_count:
+        elif not is_list(column.type) and (pa.types.is_floating(column.type) or not column.null_count):
             yield column.to_numpy(zero_copy_only=False)
         else:
             yield column.to_pylist()
@@ -424,11 +424,11 @@ def read_texts(column: Any, row: int | None, max_length: int) -> list[str | None
 
 
 def refuse_column_type(kind: Any) -> None:
-    """Raise WrongValue for a type that holds neither labels nor ids."""
+    """Raise WrongValue for a type that holds neither labels, nor lists of them, nor ids."""
     types = pa.types
-    inner = kind.value_type if types.is_dictionary(kind) else kind
+    inner = kind.value_type if types.is_dictionary(kind) or is_list(kind) else kind
     if not (is_text(inner) or is_number(inner) or types.is_boolean(inner) or types.is_null(inner)):
-        problem = "send integers, booleans, text or whole numbers"
+        problem = "send integers, booleans, text, whole numbers, or lists of them for several labels a sample"
         raise WrongValue("", f"holds {str(kind)[:64]}; {problem}")
 
 

@@ -204,7 +204,10 @@ def memory_of(values: NDArray[Any] | list[Any]) -> int:
     """Return roughly the memory of some values, in bytes."""
     if isinstance(values, np.ndarray):
         return values.nbytes
-    return sum(VALUE_BYTES + (len(value) if isinstance(value, str) else 0) for value in values)
+    return sum(
+        VALUE_BYTES + (len(value) if isinstance(value, str) else memory_of(value) if isinstance(value, list) else 0)
+        for value in values
+    )
 
 
 class TableReader:

@@ -69,7 +69,7 @@ EVALUATION = {
         "reason": lure.too_few(0),
         "accuracy": None,
     },
-    **dict.fromkeys(("rmse", "mae", "r2"), None),
+    **dict.fromkeys(("f1_micro", "lrap", "hamming_loss", "rmse", "mae", "r2"), None),
 }
 
 
