@@ -8,10 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -30,6 +31,7 @@ from tests.support.tables import FILES, GUIDE, MARKED, TABLES, with_tables
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPERATIONS_GUIDE = (GUIDE / "operations.md").read_text(encoding="utf-8")
+LABEL_STUDIO_GUIDE = (GUIDE / "label-studio.md").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 # A fenced block, and the comment before it that says what it is for, where there is one.
@@ -125,9 +127,9 @@ def test_every_table_is_shown_once() -> None:
 # The deployment texts of the guide to operations.
 
 
-def deployment(heading: str, language: str) -> str:
+def deployment(heading: str, language: str, guide: str = OPERATIONS_GUIDE) -> str:
     """The block of a language in a section."""
-    section = OPERATIONS_GUIDE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    section = guide.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     (text,) = (block["text"] for block in BLOCK.finditer(section) if block["language"] == language)
     return text
 
@@ -173,6 +175,52 @@ def test_the_compose_file_starts_the_image() -> None:
     assert [*document["volumes"]] == ["active-query"]
     assert service["read_only"]
     assert int(service["stop_grace_period"].removesuffix("s")) > GRACEFUL_SECONDS
+
+
+def check_bridge(arguments: list[str], environment: Iterable[str], hosts: dict[str, int]) -> None:
+    """Check that the bridge takes these arguments, and that its addresses are of these hosts and ports."""
+    name, *options = arguments
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    variables = {"LABEL_STUDIO_API_KEY": "token", "ACTIVE_QUERY_KEY": "aq_key"}
+    assert {*environment} == {*variables}
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in variables.items():
+            patch.setenv(variable, value)
+        found = command.make_context(name, options).params
+    assert (found["token"], found["key"], found["batch_size"], found["project"]) == ("token", "aq_key", 10, 1)
+    addresses = [urlsplit(found[which]) for which in ("url", "aq")]
+    assert {(address.hostname, address.port) for address in addresses} == {*hosts.items()}
+
+
+def test_the_compose_file_with_label_studio_starts_the_image_and_the_bridge() -> None:
+    document = yaml.safe_load(deployment("Docker Compose", "yaml", LABEL_STUDIO_GUIDE))
+    services = document["services"]
+    alone = yaml.safe_load(deployment("Docker Compose", "yaml"))["services"]["active-query"]
+    del alone["ports"]  # only the bridge needs it
+    assert services["active-query"] == alone
+    assert {*document["volumes"]} == {"active-query", "label-studio"}
+    (published,) = services["label-studio"]["ports"]
+    bridge = services["bridge"]
+    assert bridge["image"] == alone["image"] and bridge["healthcheck"] == {"disable": True}
+    hosts = {"active-query": PORT, "label-studio": int(published.rpartition(":")[2])}
+    assert {*bridge["depends_on"]} == {*hosts} == {*services} - {"bridge"}
+    check_bridge(bridge["command"], bridge["environment"], hosts)
+
+
+def test_the_kubernetes_object_of_the_bridge_reaches_the_service() -> None:
+    deployed = yaml.safe_load(deployment("Kubernetes", "yaml", LABEL_STUDIO_GUIDE))
+    *_, exposed = yaml.safe_load_all(deployment("Kubernetes", "yaml"))
+    pod = deployed["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    (secret,) = container["envFrom"]
+    command = deployment("Kubernetes", "bash", LABEL_STUDIO_GUIDE)
+    assert f"secret generic {secret['secretRef']['name']} " in command
+    hosts = {exposed["metadata"]["name"]: exposed["spec"]["ports"][0]["port"], "label-studio": 8080}
+    check_bridge(container["args"], re.findall(r"--from-literal=(\w+)=", command), hosts)
+    assert deployed["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert pod["spec"]["securityContext"]["runAsUser"] == int(image_value("USER").split(":")[0])
+    assert pod["spec"]["enableServiceLinks"] is False
 
 
 def test_the_kubernetes_objects_start_the_image() -> None:
