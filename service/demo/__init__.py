@@ -1,6 +1,6 @@
 """The demo: compares active queries with random ones, over HTTP, and plots both. Needs the extra `demo`.
 
-It uses the service by `service.client`; `run_comparison` in `comparisons.py` shows the loop of a labeling tool.
+The service simulates both: POST /simulate runs the loop of a labeling tool, with the true labels as the answers.
 """
 
 from __future__ import annotations

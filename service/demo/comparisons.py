@@ -1,10 +1,9 @@
-"""The comparisons, and one run of them: query, label, fit."""
+"""The comparisons, and their simulations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,11 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import train_test_split
 
-from service.client import Client
-
 Labels = NDArray[np.int64]
 Matrix = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Number of labels of a project, and its model's accuracy on the held-out rows (NaN without a model)."""
-
-    n_labeled: int
-    accuracy: float
-
-    @classmethod
-    def of(cls, reply: Mapping[str, Any]) -> Progress:
-        """Return the progress in a reply to /fit or /label."""
-        score = reply["test_score"]
-        return cls(reply["n_labeled"], score["accuracy"] if score else float("nan"))
+RANDOM_QUERY_FACTOR = 2
+"""Factor of queries in random runs, to find how many they need for the same accuracy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +33,7 @@ class Dataset:
 class Comparison:
     """A strategy compared with random queries on the dataset `start(seed)`.
 
-    `active_seeds` None = the strategy runs with the same seeds as the random queries.
+    With an `active_seed` all runs have one dataset: the strategy's has this seed, and random queries have others.
     """
 
     name: str
@@ -57,41 +43,31 @@ class Comparison:
     batch_size: int
     n_queries: int
     estimator: Mapping[str, Any]
-    active_seeds: tuple[int, ...] | None
+    active_seed: int | None
     default_seeds: int
 
+    def simulations(self, n_seeds: int) -> list[dict[str, Any]]:
+        """Return the bodies of POST /simulate for `n_seeds` seeds."""
+        if self.active_seed is not None:
+            return [self.simulation(self.strategy, self.active_seed, 1), self.simulation("random", 0, n_seeds)]
+        return [self.simulation(self.strategy, seed, 1) for seed in range(n_seeds)]
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A strategy, its number of queries, and a seed."""
-
-    strategy: str
-    n_queries: int
-    seed: int
-
-
-def run_comparison(
-    client: Client, project_id: str, comparison: Comparison, run: Run, after_query: Callable[[], None]
-) -> list[Progress]:
-    """Query and label in turns. Return the progress at the start and after each turn.
-
-    The project is deleted at the end, also after an error.
-    """
-    start = comparison.start(run.seed)
-    truth: list[int] = start.y.tolist()
-    known = [*truth[: start.n_labeled], *[None] * (len(truth) - start.n_labeled)]
-    # Each query is determined by the project's seed and labels, so a run can be repeated.
-    held_out = {"X_test": start.X_test, "y_test": start.y_test}
-    project = client.fit(project_id, start.X, known, **held_out, estimator=comparison.estimator, random_state=run.seed)
-    steps = [Progress.of(project)]
-    try:
-        for batch in islice(client.batches(project_id, comparison.batch_size, strategy=run.strategy), run.n_queries):
-            labeled = client.label(project_id, {index: truth[index] for index in batch.indices})
-            steps.append(Progress.of(labeled))
-            after_query()
-    finally:
-        client.delete(project_id)
-    return steps
+    def simulation(self, strategy: str, seed: int, repeats: int) -> dict[str, Any]:
+        """Return the body of POST /simulate for a strategy, beside which random queries are simulated, too."""
+        start = self.start(seed)
+        return {
+            "X": start.X.tolist(),
+            "y": start.y.tolist(),
+            "X_test": start.X_test.tolist(),
+            "y_test": start.y_test.tolist(),
+            "initial": list(range(start.n_labeled)),
+            "strategies": [strategy],
+            "estimator": self.estimator,
+            "batch_size": self.batch_size,
+            "budget": RANDOM_QUERY_FACTOR * self.n_queries * self.batch_size,
+            "random_state": seed,
+            "repeats": repeats,
+        }
 
 
 def yardstick(seed: int) -> Dataset:
@@ -137,7 +113,7 @@ COMPARISONS = (
         batch_size=1,
         n_queries=20,
         estimator=LOGISTIC_REGRESSION,
-        active_seeds=(42,),
+        active_seed=42,
         default_seeds=20,
     ),
     Comparison(
@@ -148,7 +124,7 @@ COMPARISONS = (
         batch_size=10,
         n_queries=28,
         estimator=LOGISTIC_REGRESSION,
-        active_seeds=None,
+        active_seed=None,
         default_seeds=5,
     ),
 )

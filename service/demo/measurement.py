@@ -1,48 +1,58 @@
-"""Runs in parallel, and their learning curves."""
+"""Simulations of a comparison by the service, and their learning curves."""
 
 from __future__ import annotations
 
-import threading
-import uuid
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import click
 import numpy as np
+from scipy.special import stdtrit
 
-from service.client import Client
-from service.demo.comparisons import Comparison, Labels, Matrix, Progress, Run, run_comparison
+from service.client import Client, ServiceError
+from service.demo.comparisons import Comparison, Labels, Matrix
 
-CLIENT_THREADS = 4
-RANDOM_QUERY_FACTOR = 2
-"""Factor of queries in random runs, to find how many they need for the same accuracy."""
+MAX_OPEN = 10
+"""Largest number of simulations that are queued or running."""
+
+POLL_SECONDS = 0.2
+
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """Accuracies of runs, shape (runs, p), at numbers of labels, shape (p,)."""
+    """The mean accuracy (p,) of runs at numbers of labels (p,), and its standard deviation (p,) over the runs."""
 
     labels: Labels
-    accuracy: Matrix
+    mean: Matrix
+    deviation: Matrix
+    n_runs: int
 
     @classmethod
-    def of(cls, runs: Sequence[Sequence[Progress]]) -> Curves:
-        """Collect runs with the same numbers of labels."""
-        labels = np.array([[step.n_labeled for step in run] for run in runs], np.int64)
+    def of(cls, simulations: Sequence[Json], strategy: str, n_queries: int) -> Curves:
+        """Collect the runs of a strategy in simulations of one run, or in a single one of several."""
+        entries = [
+            entry["curve"][: n_queries + 1]
+            for simulation in simulations
+            for entry in simulation["result"]["strategies"]
+            if entry["strategy"] == strategy
+        ]
+        labels = np.array([[point["n_labeled"] for point in curve] for curve in entries], np.int64)
         if (labels != labels[0]).any():
             raise ValueError("runs can only be averaged if all have the same numbers of labels")
-        return cls(labels[0], np.array([[step.accuracy for step in run] for run in runs], np.float64))
-
-    @property
-    def mean(self) -> Matrix:
-        """The mean accuracy over the runs, shape (p,)."""
-        return np.asarray(self.accuracy.mean(axis=0))
-
-    @property
-    def deviation(self) -> Matrix:
-        """The standard deviation over the runs, shape (p,)."""
-        return np.asarray(self.accuracy.std(axis=0))
+        mean, high = (
+            np.array([[point[name] for point in curve] for curve in entries], np.float64) for name in ("mean", "high")
+        )
+        n_runs = simulations[0]["repeats"]
+        if len(entries) > 1 or n_runs == 1:
+            return cls(labels[0], mean.mean(axis=0), mean.std(axis=0), len(entries))
+        half_width = stdtrit(n_runs - 1, 0.975) / np.sqrt(n_runs)  # of the interval, in standard deviations
+        return cls(labels[0], mean[0], (high[0] - mean[0]) / half_width, n_runs)
 
     def labels_needed(self, accuracy: float) -> int | None:
         """Return the number of labels at which the mean first reached an accuracy, None if it never did."""
@@ -59,37 +69,48 @@ class Outcome:
     random: Curves
 
 
-class Cancelled(Exception):
-    """Another run has failed, or Ctrl-C was pressed."""
-
-
 def measure_comparison(client: Client, comparison: Comparison, n_seeds: int) -> Outcome:
-    """Run a comparison in a few threads, with a progress bar."""
-    seeds = tuple(range(n_seeds))
-    active_seeds = seeds if comparison.active_seeds is None else comparison.active_seeds
-    runs = [Run(comparison.strategy, comparison.n_queries, seed) for seed in active_seeds]
-    runs += [Run("random", comparison.n_queries * RANDOM_QUERY_FACTOR, seed) for seed in seeds]
-    prefix = f"demo-{uuid.uuid4().hex[:12]}-{comparison.name}"
-    bar = click.progressbar(length=sum(run.n_queries for run in runs), label=comparison.title)
-    lock = threading.Lock()
-    stop = threading.Event()
+    """Simulate a comparison, with a progress bar."""
+    found = simulate(client, comparison.title, comparison.simulations(n_seeds))
+    n_queries = len(found[0]["result"]["strategies"][0]["curve"])
+    of_random = found if comparison.active_seed is None else found[1:]
+    of_active = found if comparison.active_seed is None else found[:1]
+    return Outcome(
+        comparison,
+        Curves.of(of_active, comparison.strategy, comparison.n_queries),
+        Curves.of(of_random, "random", n_queries),
+    )
 
-    def after_query() -> None:
-        if stop.is_set():
-            raise Cancelled
-        with lock:
-            bar.update(1)
 
-    with bar, ThreadPoolExecutor(CLIENT_THREADS) as threads:
+def simulate(client: Client, title: str, bodies: Sequence[Json]) -> list[Json]:
+    """Run simulations, a few at a time, and return them once they are done. Raises ServiceError if one fails.
+
+    They are deleted at the end, also after an error.
+    """
+    ids: list[str] = []
+    waiting, found = deque(bodies), list[Json]()
+    with click.progressbar(length=100 * len(waiting), label=title) as bar:
         try:
-            futures = [
-                threads.submit(
-                    run_comparison, client, f"{prefix}-{run.strategy}-{run.seed}", comparison, run, after_query
-                )
-                for run in runs
-            ]
-            results = [future.result() for future in futures]
+            while waiting or len(found) < len(ids):
+                while waiting and len(ids) < len(found) + MAX_OPEN:
+                    ids.append(client.send("POST", "/simulate", waiting.popleft())["simulation_id"])
+                oldest = client.send("GET", f"/simulations/{ids[len(found)]}")
+                if oldest["status"] == "done":
+                    found.append(oldest)
+                elif oldest["status"] in ("failed", "cancelled"):
+                    raise ServiceError(f"the simulation {oldest['status']}: {oldest['error']}")
+                else:
+                    time.sleep(POLL_SECONDS)
+                done = 0 if oldest["status"] == "done" else oldest["progress"]["done"] / oldest["progress"]["total"]
+                bar.update(int(100 * (len(found) + done)) - bar.pos)
         finally:
-            stop.set()
-            threads.shutdown(cancel_futures=True)
-    return Outcome(comparison, Curves.of(results[: len(active_seeds)]), Curves.of(results[len(active_seeds) :]))
+            for simulation_id in ids:
+                delete(client, simulation_id)
+    return found
+
+
+def delete(client: Client, simulation_id: str) -> None:
+    """Cancel a simulation unless it has ended, and delete it."""
+    with suppress(ServiceError):
+        client.send("DELETE", f"/simulations/{simulation_id}")
+        client.send("DELETE", f"/simulations/{simulation_id}")

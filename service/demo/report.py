@@ -22,7 +22,7 @@ def describe_comparison(outcome: Outcome) -> str:
     """Return a sentence on the setup of the comparison."""
     comparison = outcome.comparison
     start = comparison.start(0)
-    n_runs = len(outcome.active.accuracy)
+    n_runs = outcome.active.n_runs
     return (
         f"{comparison.strategy} makes {comparison.n_queries} queries of {comparison.batch_size}, starting with "
         f"{start.n_labeled} labels in a pool of {len(start.y)}; accuracy on {len(start.y_test)} held-out rows"
@@ -55,7 +55,7 @@ def summarize(outcome: Outcome) -> str:
     last = len(active.labels) - 1
     return (
         f"{percent(active.mean[0])} -> {percent(active.mean[last])} with {active.labels[last] - active.labels[0]} "
-        f"queries; random queries: {percent(random.mean[last])} on average over {len(random.accuracy)} seeds"
+        f"queries; random queries: {percent(random.mean[last])} on average over {random.n_runs} seeds"
     )
 
 
@@ -89,7 +89,7 @@ def draw_curves(outcome: Outcome, path: Path) -> None:
 
 def draw_curve(axes: Axes, curves: Curves, name: str, colour: str) -> None:
     """Plot the mean of runs with a band of one standard deviation."""
-    n_runs = len(curves.accuracy)
+    n_runs = curves.n_runs
     label = f"{name}: mean of {n_runs} runs ± standard deviation" if n_runs > 1 else f"{name}: one run"
     axes.plot(curves.labels, curves.mean, color=colour, linewidth=2, label=label)
     if n_runs > 1:
@@ -115,6 +115,15 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "strategy": comparison.strategy,
         "batch_size": comparison.batch_size,
         "estimator": comparison.estimator,
-        "active": {"labels": outcome.active.labels.tolist(), "accuracy": outcome.active.accuracy.tolist()},
-        "random": {"labels": outcome.random.labels.tolist(), "accuracy": outcome.random.accuracy.tolist()},
+        **{name: curve_of(curves) for name, curves in (("active", outcome.active), ("random", outcome.random))},
+    }
+
+
+def curve_of(curves: Curves) -> dict[str, Any]:
+    """Return the values of a curve."""
+    return {
+        "labels": curves.labels.tolist(),
+        "accuracy": curves.mean.tolist(),
+        "deviation": curves.deviation.tolist(),
+        "runs": curves.n_runs,
     }

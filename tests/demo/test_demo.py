@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from service.client import Client, ServiceError
-from service.demo.comparisons import COMPARISONS, Progress, digits, yardstick
+from service.demo.comparisons import COMPARISONS, digits, yardstick
 from service.demo.measurement import Curves, Outcome, measure_comparison
 from service.demo.report import format_labels_saved, format_table, percent, summarize
 from service.demo.serving import run_service
@@ -24,8 +26,15 @@ DEMO = [sys.executable, "-m", "service", "demo"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+def simulation(labels: list[int], accuracies: list[float]) -> dict[str, Any]:
+    """The reply about a simulation of one run of a strategy."""
+    points = zip(labels, accuracies, strict=True)
+    curve = [{"n_labeled": n_labels, "mean": accuracy, "high": None} for n_labels, accuracy in points]
+    return {"repeats": 1, "result": {"strategies": [{"strategy": "margin", "curve": curve}]}}
+
+
 def curves(labels: list[int], *runs: list[float]) -> Curves:
-    return Curves(np.array(labels), np.array(runs))
+    return Curves.of([simulation(labels, run) for run in runs], "margin", len(labels))
 
 
 RANDOM = curves([10, 20, 30, 40, 50], [0.5, 0.6, 0.6, 0.6, 0.9], [0.5, 0.6, 0.8, 0.7, 0.7])
@@ -33,15 +42,23 @@ RANDOM = curves([10, 20, 30, 40, 50], [0.5, 0.6, 0.6, 0.6, 0.9], [0.5, 0.6, 0.8,
 
 
 def test_curves_are_averaged_over_runs() -> None:
-    both = Curves.of([[Progress(10, 0.5), Progress(20, 0.6)], [Progress(10, 0.7), Progress(20, 0.6)]])
-    assert both.labels.tolist() == [10, 20]
+    both = curves([10, 20], [0.5, 0.6], [0.7, 0.6])
+    assert (both.labels.tolist(), both.n_runs) == ([10, 20], 2)
     assert both.mean == pytest.approx([0.6, 0.6])
     assert both.deviation == pytest.approx([0.1, 0.0])
 
 
 def test_runs_with_different_numbers_of_labels_are_not_averaged() -> None:
     with pytest.raises(ValueError, match="same numbers of labels"):
-        Curves.of([[Progress(10, 0.5)], [Progress(11, 0.5)]])
+        Curves.of([simulation([10], [0.5]), simulation([11], [0.5])], "margin", 1)
+
+
+def test_the_deviation_over_the_repeats_of_a_simulation_follows_from_its_interval() -> None:
+    values = np.array([0.5, 0.7, 0.9])
+    interval = ttest_1samp(values, 0).confidence_interval(0.95)
+    repeated = simulation([10], [values.mean()]) | {"repeats": 3}
+    repeated["result"]["strategies"][0]["curve"][0]["high"] = interval.high
+    assert Curves.of([repeated], "margin", 1).deviation == pytest.approx([values.std(ddof=1)])
 
 
 @pytest.mark.parametrize(
@@ -84,14 +101,14 @@ def test_every_seed_gives_the_digits_another_split() -> None:
     assert (digits(0).X_test == start.X_test).all()
 
 
-def test_the_demo_deletes_its_projects(serve: Callable[..., Service]) -> None:
+def test_the_demo_deletes_its_simulations(serve: Callable[..., Service]) -> None:
     client = Client(f"http://127.0.0.1:{serve().port}/")
     outcome = measure_comparison(client, replace(COMPARISONS[0], n_queries=1), n_seeds=2)
     assert outcome.active.labels.tolist() == [90, 91]
     assert outcome.random.labels.tolist() == [90, 91, 92]
-    with pytest.raises(ServiceError, match=r"POST /query: 422 .*'entropi' is not a strategy.*'entropy'"):
+    with pytest.raises(ServiceError, match=r"POST /simulate: 422 .*'entropi' is not a strategy.*'entropy'"):
         measure_comparison(client, replace(COMPARISONS[0], strategy="entropi"), n_seeds=2)
-    assert client.send("GET", "/projects")["projects"] == []
+    assert client.send("GET", "/simulations")["simulations"] == []
 
 
 def test_a_service_that_does_not_start_shows_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,17 +137,18 @@ def test_a_terminated_demo_stops_its_service(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.timeout(300)  # the simulations have the lowest priority
 def test_active_queries_beat_random_ones(tmp_path: Path) -> None:
-    done = subprocess.run([*DEMO, "--seeds", "2", "--out", str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run([*DEMO, "--seeds", "1", "--out", str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "88.0 % -> 91.0 % with 20 queries" in done.stdout
 
     measured = json.loads((tmp_path / "curves.json").read_text())
     assert measured["yardstick"]["active"]["labels"] == list(range(90, 111))
-    (accuracy,) = measured["yardstick"]["active"]["accuracy"]
+    accuracy = measured["yardstick"]["active"]["accuracy"]
     assert (accuracy[0], accuracy[-1]) == (0.88, 0.91)
     assert measured["digits"]["active"]["labels"] == list(range(20, 301, 10))
-    chosen, at_random = (np.mean(measured["digits"][who]["accuracy"], axis=0)[28] for who in ("active", "random"))
+    chosen, at_random = (measured["digits"][who]["accuracy"][28] for who in ("active", "random"))
     assert chosen > at_random
     assert f"-> {percent(chosen)} with 280 queries; random queries: {percent(at_random)}" in done.stdout
     for name in measured:
