@@ -217,6 +217,7 @@ def evaluate_labels(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -
     predicted = thresholds_of_classes(project) <= P
     precision, wrong = ranking_precision(P, Y), (predicted != Y).mean(axis=1)
     rng = np.random.default_rng([project.random_state, project.labels_revision])
+    bootstrap = partial(bootstrap_interval, n=len(rows), rng=rng, n_drawn=round(len(rows) / DESIGN_EFFECT))
     return Evaluation(
         n=len(rows),
         method=METHOD,
@@ -225,10 +226,10 @@ def evaluate_labels(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -
         reason=None,
         model_version=version,
         lure=lure,
-        f1_micro=bootstrap_interval(f1_of_sets(Y, predicted, is_micro=True), len(rows), rng),
-        f1_macro=bootstrap_interval(f1_of_sets(Y, predicted, is_micro=False), len(rows), rng),
-        lrap=bootstrap_interval(lambda resample: precision[resample].mean(axis=1), len(rows), rng),
-        hamming_loss=bootstrap_interval(lambda resample: wrong[resample].mean(axis=1), len(rows), rng),
+        f1_micro=bootstrap(f1_of_sets(Y, predicted, is_micro=True)),
+        f1_macro=bootstrap(f1_of_sets(Y, predicted, is_micro=False)),
+        lrap=bootstrap(lambda resample: precision[resample].mean(axis=1)),
+        hamming_loss=bootstrap(lambda resample: wrong[resample].mean(axis=1)),
     )
 
 

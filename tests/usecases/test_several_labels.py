@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from tests.support.calls import get, line_pool, post
+from service.usecases.simulation_queue import SimulationQueue
+from service.usecases.simulations import run_simulation
+from tests.support.calls import get, line_pool, post, wait_for_simulation
 from tests.support.npy import npy
 
 Y = [["a"], ["a", "b"], [], ["b"], ["b", "a"], None]
@@ -321,3 +324,93 @@ def test_the_evaluation_and_thresholds_come_from_uniform_samples(client):
     assert found["hamming_loss"]["value"] < 0.2
     assert client.get("/projects/p/page").status_code == 200
     assert client.get("/projects/p/learning-curve", headers={"Accept": "image/svg+xml"}).status_code == 200
+
+
+@pytest.mark.parametrize("lists", [[[1, 2], [2], []], [[True], [False, True], []], [["x"], [], ["y", "x"]]])
+def test_classes_of_each_type_come_back_as_they_came(client, lists):
+    make(client, lists)
+    given = [record["label"] for record in get(client, "/projects/p/labels")["labels"]]
+    assert given == [sorted(one) for one in lists]
+    assert [type(each) for one in given for each in one] == [type(each) for one in lists for each in one]
+
+
+def test_appended_labels_may_be_an_indicator_matrix_of_the_classes(client):
+    make(client)
+    form = {
+        "X": (BytesIO(npy(np.ones((2, 2)))), "X", "application/x-npy"),
+        "y": (BytesIO(npy(np.array([[1, 0], [0, 1]]))), "y", "application/x-npy"),
+    }
+    reply = client.post("/projects/p/pool", data=form)
+    assert reply.status_code == 200, reply.json
+    labels = get(client, "/projects/p/labels?after=11")["labels"]
+    assert [record["label"] for record in labels] == [["a"], ["b"]]
+
+
+def test_replies_in_other_formats_have_lists(client):
+    make(client)
+    lines = client.get("/projects/p/labels", headers={"Accept": "text/csv"}).get_data(as_text=True).splitlines()
+    assert '"[""a"",""b""]"' in lines[2]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    reply = client.get("/projects/p/predictions", headers={"Accept": "application/vnd.apache.parquet"})
+    labels = parquet.read_table(BytesIO(reply.get_data()))["label"].to_pylist()
+    assert labels == [record["label"] for record in get(client, "/projects/p/predictions")["predictions"]]
+    npy_reply = client.get("/projects/p/predictions", headers={"Accept": "application/x-npy"})
+    assert np.load(BytesIO(npy_reply.get_data())).shape == (12, 2)
+
+
+def test_a_refit_keeps_the_target(client):
+    make(client)
+    assert post(client, "/fit", project_id="p")["target"] == "labels"
+    assert list(errors_of(post(client, "/fit", 422, project_id="p", target="class"))) == ["/target"]
+    replaced = post(client, "/fit", 201, project_id="q", X=line_pool(2), y=["a", "b"])
+    assert replaced["target"] == "class"
+    again = post(client, "/fit", project_id="q", X=line_pool(2), y=[["a"], []], target="labels", replace=True)
+    assert (again["target"], again["class_counts"]) == ("labels", [1])
+
+
+def test_a_sparse_pool_is_fitted_and_queried(client):
+    X = sparse.random_array((30, 20), density=0.2, rng=np.random.default_rng(0), format="csr")
+    out = BytesIO()
+    sparse.save_npz(out, X)
+    lists = [["a"] if i % 2 else ["b"] if i % 3 else [] for i in range(12)] + [None] * 18
+    config = {"project_id": "p", "target": "labels", "y": lists}
+    form = {"config": (BytesIO(json.dumps(config).encode()), "c", "application/json")}
+    reply = client.post("/fit", data={**form, "X": (BytesIO(out.getvalue()), "X", "application/x-npz")})
+    assert reply.status_code == 201 and reply.json["model_version"] == 1, reply.json
+    for strategy in ("auto", "mmc", "adaptive"):
+        assert len(post(client, "/query", project_id="p", strategy=strategy, batch_size=4)["indices"]) == 4
+
+
+def test_strategies_and_estimators_say_their_targets(client):
+    strategies = {one["name"]: one["targets"] for one in get(client, "/strategies")["strategies"]}
+    assert strategies["mmc"] == ["labels"] and strategies["power"] == ["class", "labels"]
+    assert "labels" in strategies["k_center"] and "labels" not in strategies["margin"]
+    estimators = {one["name"]: one["targets"] for one in get(client, "/estimators")["estimators"]}
+    assert "labels" in estimators["auto"] and "labels" not in estimators["ridge"]
+
+
+def run_in_this_process(app):
+    """Let simulations run without a process of their own."""
+    context = app.extensions["active-query"]
+    simulations = context.store.simulations
+    queue = SimulationQueue(simulations, lambda simulation_id: run_simulation(simulations, simulation_id) or 0)
+    app.extensions["active-query"] = replace(context, simulations=queue)
+
+
+@pytest.mark.parametrize("source", ["project", "arrays"])
+def test_a_simulation_takes_lists(app, client, source):
+    run_in_this_process(app)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 2))
+    lists = [[name for name, is_in in zip("ab", row > 0, strict=True) if is_in] for row in X]
+    samples = {"X": X.tolist(), "y": lists}
+    if source == "project":
+        post(client, "/fit", 201, project_id="p", target="labels", **samples)
+        samples = {"project_id": "p"}
+    plan = {"estimator": "gaussian_nb", "budget": 10, "batch_size": 5, "n_initial": 5, "repeats": 1}
+    wrong = post(client, "/simulate", 422, strategies=["margin"], **samples, **plan)
+    assert list(errors_of(wrong)) == ["/strategies/0"]
+    made = post(client, "/simulate", 202, strategies=["mmc"], **samples, **plan)
+    found = wait_for_simulation(client, made["simulation_id"])
+    assert (found["status"], found["error"]) == ("done", None)
+    assert 0 < found["result"]["strategies"][0]["curve"][-1]["mean"] <= 1
