@@ -53,6 +53,8 @@ CACHE_KINDS = (
     "committee",
     "crowd",
     "answer",
+    "evaluation",
+    "report",
     "other",
 )
 """Kinds of cached objects."""
@@ -131,6 +133,14 @@ FIT_SECONDS = histogram(
     WORK_BUCKETS,
     *("estimator", "mode", "outcome"),
 )
+EVIDENCE_SECONDS = histogram(
+    "active_query_evidence_seconds",
+    "Time to make an `evaluation`, a `report` with its evaluation, or to run a `simulation`. Those from the cache"
+    " are not included.",
+    WORK_BUCKETS,
+    "kind",
+)
+PREDICTIONS = counter("active_query_predictions_total", "Predictions made for GET /projects/{project_id}/predictions.")
 BACKGROUND_FITS = gauge("active_query_background_fits", "Background fits in progress.")
 SIMULATIONS_RUNNING = gauge("active_query_simulations_running", "Simulations in progress.")
 SIMULATIONS = counter("active_query_simulations_total", "Simulations that were run to an end.", "outcome")
@@ -186,6 +196,8 @@ for kind_ in WAIT_KINDS:
     LOCK_WAIT_SECONDS.labels(kind_)
 for outcome_ in ("done", "failed", "cancelled"):
     SIMULATIONS.labels(outcome_)
+for evidence_ in ("evaluation", "report", "simulation"):
+    EVIDENCE_SECONDS.labels(evidence_)
 for reason_ in ("too_busy", "store_busy", "out_of_time", "store_full"):
     REFUSALS.labels(reason_)
 
@@ -236,6 +248,21 @@ def time_fit(estimator: str) -> Iterator[None]:
     finally:
         BACKGROUND_FITS.dec(is_in_background)
         FIT_SECONDS.labels(estimator, mode, outcome).observe(time.perf_counter() - began)
+
+
+@contextmanager
+def time_evidence(kind: str) -> Iterator[None]:
+    """Time the making of evidence, successful or not."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        EVIDENCE_SECONDS.labels(kind).observe(time.perf_counter() - began)
+
+
+def count_predictions(n: int) -> None:
+    """Count predictions."""
+    PREDICTIONS.inc(n)
 
 
 def count_simulation(outcome: str) -> None:

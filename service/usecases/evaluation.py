@@ -32,6 +32,7 @@ from service.learning.scoring import score_pool
 from service.store import Part, Snapshot, Store
 from service.store.score_cache import ProjectScoreCache
 from service.strategies.uncertainty import least_confidence
+from service.telemetry.metrics import time_evidence
 from service.usecases.lure import NO_MODEL, Lure, count_draws, estimate_lure, too_few
 from service.usecases.training import read_with_model
 from service.usecases.uniform_sample import (
@@ -101,7 +102,12 @@ def evaluate_snapshot(store: Store, snapshot: Snapshot) -> Evaluation:
     """Return the evaluation of a project with its pool and model."""
     project = snapshot.project
     key = (*project.commit, "evaluation")
-    evaluation: Evaluation = store.cache.get_or_make(key, lambda: (evaluate(store, snapshot), 1_000), "evaluation")
+
+    def make() -> tuple[Evaluation, int]:
+        with time_evidence("evaluation"):
+            return evaluate(store, snapshot), 1_000
+
+    evaluation: Evaluation = store.cache.get_or_make(key, make, "evaluation")
     return evaluation
 
 

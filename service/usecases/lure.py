@@ -21,10 +21,11 @@ MEASURED_ON = (
     "labelled samples, without it."
 )
 BIAS = (
-    "Slightly too low: the model that serves learns from all labelled samples. The choice of the samples adds no bias "
-    "on average over many projects. In one project the estimate is mostly too high by a little and rarely too low by "
-    "much: few samples that the model is sure of are drawn, and each counts for many. The interval allows for that; "
-    "a smaller `beta` makes it narrower."
+    "Slightly too low: the model that serves learns from all labelled samples. The weights make up for the choice of "
+    "the samples on average over many projects, but in most of them the estimate is too high: few samples that the "
+    "model is sure of are drawn, each counts for many, and rare errors among them are missed. In 200 simulated "
+    "projects with 100 draws it was 1 point too high on average with `beta` 1, and 5 points with `beta` 3. The "
+    "interval allows for that."
 )
 NO_MODEL = "The project has no model yet."
 

@@ -21,6 +21,7 @@ from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.pool import Chunk
 from service.learning.scoring import outputs_of, predictor_for
 from service.store import Part, Snapshot, Store
+from service.telemetry.metrics import count_predictions
 from service.usecases.query_request import HEAVY_SAMPLES
 from service.usecases.training import read_with_model
 
@@ -171,6 +172,7 @@ def predict_blocks(
         found: dict[int, PredictionBlock] = {}
         with place():
             run_in_threads(lambda nth: found.__setitem__(nth, predict(some[nth])), range(len(some)))  # noqa: B023
+        count_predictions(sum(len(block.index) for block in found.values()))
         yield from (found[nth] for nth in range(len(some)) if len(found[nth].index))
         if place == admission.enter:
             place = admission.try_enter  # the reply has begun: wait a moment for a place, and go on without

@@ -17,6 +17,7 @@ from service.learning.evaluation import out_of_fold_probabilities
 from service.learning.missing_values import Medians
 from service.learning.pool import Features
 from service.store import Part, Snapshot, Store
+from service.telemetry.metrics import time_evidence
 from service.usecases.annotators import AnnotatorRecord, annotator_records
 from service.usecases.evaluation import Evaluation, evaluate_snapshot
 from service.usecases.expected_gain import OF_OTHER_TARGETS, ExpectedGain, expect_gain
@@ -106,7 +107,12 @@ def report_project(store: Store, project_id: str) -> tuple[Project, Report]:
 def report_snapshot(store: Store, snapshot: Snapshot) -> Report:
     """Return the report of a project with its pool, ids and model."""
     key = (*snapshot.project.commit, "report")
-    report: Report = store.cache.get_or_make(key, lambda: sized(make_report(store, snapshot)), "report")
+
+    def make() -> tuple[Report, int]:
+        with time_evidence("report"):
+            return sized(make_report(store, snapshot))
+
+    report: Report = store.cache.get_or_make(key, make, "report")
     return report
 
 

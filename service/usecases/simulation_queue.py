@@ -12,7 +12,7 @@ from threading import Lock, Thread
 
 from service.errors import SimulationNotFound
 from service.store.simulations import Simulations
-from service.telemetry.metrics import SIMULATIONS_RUNNING, count_simulation
+from service.telemetry.metrics import SIMULATIONS_RUNNING, count_simulation, time_evidence
 from service.usecases.simulations import end_record, view_all
 
 MAX_CRASHES = 3
@@ -73,7 +73,8 @@ class SimulationQueue:
             n_before = len(simulations.runs(simulation_id))
             SIMULATIONS_RUNNING.inc()
             try:
-                status = self._run(simulation_id)
+                with time_evidence("simulation"):
+                    status = self._run(simulation_id)
             finally:
                 SIMULATIONS_RUNNING.dec()
             if status and simulations.end(simulation_id) is None:

@@ -97,6 +97,16 @@ def test_a_query_without_a_project_is_timed(client: FlaskClient) -> None:
     assert grown(client, before, "active_query_query_seconds_count", strategy="ratio") == 1
 
 
+def test_evidence_is_timed_unless_it_is_cached_and_predictions_are_counted(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels())
+    before = scrape(client)
+    for path in ("evaluation", "report", "report", "predictions"):
+        assert client.get(f"/projects/p/{path}").status_code == 200
+    for kind in ("evaluation", "report"):
+        assert grown(client, before, "active_query_evidence_seconds_count", kind=kind) == 1
+    assert grown(client, before, "active_query_predictions_total") == len(line_pool())
+
+
 def test_a_fit_is_timed(client: FlaskClient) -> None:
     before = scrape(client)
     post(client, "/fit", 201, project_id="p", X=line_pool(), y=end_labels(), estimator="gaussian_nb")
