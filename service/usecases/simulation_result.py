@@ -33,13 +33,13 @@ def summarize_runs(plan: SimulationPlan, runs: Sequence[Run]) -> Json:
     ]
     names = [strategy.name for strategy in plan.strategies]
     target = target_of(plan, curves[names.index(BASELINE)])
-    needed = [labels_needed(n_labeled, accuracy, target) for accuracy in curves]
+    needed = [labels_needed(n_labeled, curve, target, is_error=plan.is_error) for curve in curves]
     baseline = needed[names.index(BASELINE)]
     strategies = [
         {
             "strategy": strategy.name,
             "params": dict(strategy.params),
-            "curve": curve_of(n_labeled, accuracy),
+            "curve": curve_of(n_labeled, accuracy, np.inf if plan.is_error else 1.0),
             "labels_to_target": labels_to_target(n_labeled, labels),
             "labels_saved": None if strategy.name == BASELINE else labels_saved(n_labeled, baseline, labels),
         }
@@ -52,26 +52,30 @@ def summarize_runs(plan: SimulationPlan, runs: Sequence[Run]) -> Json:
 
 
 def target_of(plan: SimulationPlan, baseline: Curves) -> float | None:
-    """Return the accuracy to reach: the one requested, or what random reaches with the whole budget on average."""
+    """Return the score to reach: the one requested, or what random reaches with the whole budget on average."""
     if plan.target is not None:
         return plan.target
     last = float(baseline[:, -1].mean())
     return None if np.isnan(last) else last
 
 
-def labels_needed(n_labeled: NDArray[np.int64], accuracy: Curves, target: float | None) -> Curves:
+def labels_needed(
+    n_labeled: NDArray[np.int64], accuracy: Curves, target: float | None, *, is_error: bool = False
+) -> Curves:
     """Return the number of labels with which each repeat (r,) first reached the target, NaN if it never did."""
     if target is None:
         return np.full(len(accuracy), np.nan)
     with np.errstate(invalid="ignore"):
-        is_reached = accuracy >= target - TOLERANCE
+        is_reached = accuracy <= target * (1 + TOLERANCE) if is_error else accuracy >= target - TOLERANCE
     return np.where(is_reached.any(axis=1), n_labeled[is_reached.argmax(axis=1)], np.nan)
 
 
-def curve_of(n_labeled: NDArray[np.int64], accuracy: Curves) -> list[Json]:
-    """Return the mean over the repeats at each point, with its interval; null if a repeat had no model yet."""
+def curve_of(n_labeled: NDArray[np.int64], accuracy: Curves, most: float = 1.0) -> list[Json]:
+    """Return the mean over the repeats at each point, with its interval in 0 to `most`; null if a repeat had no model
+    yet.
+    """
     return [
-        {"n_labeled": int(labels), **within(interval(column), 0.0, 1.0)}
+        {"n_labeled": int(labels), **within(interval(column), 0.0, most)}
         for labels, column in zip(n_labeled, accuracy.T, strict=True)
     ]
 
@@ -116,7 +120,7 @@ def recommend(plan: SimulationPlan, target: float | None, strategies: Sequence[J
         return f"No strategy can be recommended: only {BASELINE!r} was simulated."
     best = max(others, key=lambda entry: entry["labels_saved"]["mean"])
     name, saved = name_strategy(best, strategies), best["labels_saved"]
-    goal = f"to an accuracy of {100 * target:.1f} %"
+    goal = f"to an RMSE of {target:.4g}" if plan.is_error else f"to an accuracy of {100 * target:.1f} %"
     if saved["low"] is None:
         return (
             f"Simulate more repeats: in the only one, {name!r} needed {describe(saved['mean'])} than {BASELINE!r} "

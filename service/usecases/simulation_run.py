@@ -16,7 +16,7 @@ from service.domain.labels import EncodedLabels
 from service.domain.leases import NO_HOLDINGS
 from service.domain.parameters import Parameters
 from service.domain.project import EstimatorSpec, HeldOut, MissingValues, TargetName
-from service.domain.targets import target_of, target_of_values
+from service.domain.targets import target_of
 from service.errors import FitFailed
 from service.learning.pool import Pool, Rows, SparseRows, copy_rows
 from service.learning.scoring import THREADS
@@ -47,9 +47,10 @@ class SimulatedStrategy:
 
 @dataclass(frozen=True, slots=True)
 class SimulationPlan:
-    """What to simulate. `initial` are indices, and `n_initial` and `test_size` are used where these are not given.
+    """What to simulate; `label_target` says what the labels are.
 
-    The runs are numbered repeat by repeat: run i is strategy i % s of repeat i // s.
+    `initial` are indices, and `n_initial` and `test_size` are used where these are not given. The runs are numbered
+    repeat by repeat: run i is strategy i % s of repeat i // s.
     """
 
     strategies: tuple[SimulatedStrategy, ...]
@@ -62,6 +63,12 @@ class SimulationPlan:
     repeats: int
     random_state: int
     target: float | None
+    label_target: TargetName = "class"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the runs are measured by an error, which falls, and not by the accuracy."""
+        return self.label_target == "number"
 
     @property
     def n_runs(self) -> int:
@@ -79,11 +86,6 @@ class SimulationData:
     y_test: EncodedLabels | None = None
     missing_values: MissingValues = "refuse"
 
-    @property
-    def target(self) -> TargetName:
-        """What the labels are, by their values."""
-        return target_of_values(self.y.values)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
@@ -99,7 +101,7 @@ class Split:
 
 
 def run_simulation_step(data: SimulationData, plan: SimulationPlan, number: int) -> dict[str, list[Any]]:
-    """Do one run. Return its points: the numbers of labels, and the accuracies, None without a model."""
+    """Do one run. Return its points: the numbers of labels, and the accuracies or errors, None without a model."""
     repeat, nth = divmod(number, len(plan.strategies))
     strategy = plan.strategies[nth]
     split = split_samples(data, plan, repeat)
@@ -140,7 +142,7 @@ def first_snapshot(split: Split, plan: SimulationPlan, repeat: int) -> Snapshot:
         similar_labels="allow",
         missing_values=split.data.missing_values,
         missing_is_class=True,
-        target=split.data.target,
+        target=plan.label_target,
     )
     project = with_changes(new_project(request, split.X), request)
     y_test = split.y_test.only(split.y_test.codes >= 0)
@@ -177,7 +179,8 @@ def fit_again(snapshot: Snapshot, *, is_new: bool = False) -> Snapshot:
 
 def label(snapshot: Snapshot, indices: list[int], y: EncodedLabels) -> Snapshot:
     """Return the snapshot with the true labels of some samples."""
-    records = [SubmittedLabel(index, None, y.values[y.codes[index]]) for index in indices]
+    labels = y.values.tolist() if isinstance(y.values, np.ndarray) else y.values
+    records = [SubmittedLabel(index, None, labels[y.codes[index]]) for index in indices]
     return replace(snapshot, project=apply_labels(snapshot, LabelRequest(PROJECT, records)).project)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels
-from service.domain.project import MICROSECONDS, EstimatorSpec, Project, now, quote_label
+from service.domain.project import MICROSECONDS, EstimatorSpec, Project, TargetName, now, quote_label
 from service.domain.targets import values_of_codes
 from service.errors import FieldError, InvalidRequest, SimulationNotFound, StoreDamaged, TooManySimulations
 from service.learning.pool import Pool, Rows, SparseRows
@@ -97,8 +97,8 @@ def create_simulation(store: Store, staging: Staging, request: SimulationRequest
 
     Raises InvalidRequest, TooManySimulations, ProjectNotFound and the store's errors.
     """
-    data = read_samples(store, staging, request)
-    plan = with_baseline(request.plan)
+    data, target = read_samples(store, staging, request)
+    plan = replace(with_baseline(request.plan), label_target=target)
     check_plan(plan, data, request)
     make_room(store.simulations)
     record = {
@@ -112,8 +112,8 @@ def create_simulation(store: Store, staging: Staging, request: SimulationRequest
     return view_simulation(store.simulations, simulation_id)
 
 
-def read_samples(store: Store, staging: Staging, request: SimulationRequest) -> SimulationData:
-    """Return the samples of a request. Raises InvalidRequest if they do not fit each other."""
+def read_samples(store: Store, staging: Staging, request: SimulationRequest) -> tuple[SimulationData, TargetName]:
+    """Return the samples of a request, and their target. Raises InvalidRequest if they do not fit each other."""
     if request.samples.X is not None and request.y is not None:
         project, pool = sent_samples(staging, request.samples, request.samples.X)
         X, y = stored_rows(pool), request.y
@@ -123,15 +123,14 @@ def read_samples(store: Store, staging: Staging, request: SimulationRequest) -> 
         y = EncodedLabels(values_of_codes(project), project.labels.codes)
     if len(np.unique(y.codes)) < 2:
         field = "/project_id" if request.samples.X is None else "/y"
-        raise InvalidRequest.at(field, "must have labels of two classes or more: with one there is nothing to learn")
+        raise InvalidRequest.at(field, "must have two classes or numbers or more: with one there is nothing to learn")
     held_out = stage_held_out(request.samples, project, staging)
     if held_out is None or request.y_test is None:
-        return SimulationData(X, y, missing_values=project.missing_values)
+        return SimulationData(X, y, missing_values=project.missing_values), project.target
     X_test, y_test = held_out.X, request.y_test
     check_held_out(X_test, y_test, project, y)
-    return SimulationData(
-        X, y, stored_rows(Pool.of(X_test.open()).weighted(pool.weights)), y_test, project.missing_values
-    )
+    rows = stored_rows(Pool.of(X_test.open()).weighted(pool.weights))
+    return SimulationData(X, y, rows, y_test, project.missing_values), project.target
 
 
 def sent_samples(staging: Staging, request: FitRequest, samples: Samples) -> tuple[Project, Pool]:
@@ -165,8 +164,8 @@ def check_held_out(X_test: StagedRows, y_test: EncodedLabels, project: Project, 
         problem = f"has {len(y_test.codes)} entries, but X_test has {X_test.n_rows} rows"
         wrong.append(FieldError("/y_test", problem))
     known, pointer_of = {(type(label), label) for label in y.values}, first_entry("y_test", y_test)
-    for code, label in enumerate(y_test.values):
-        if not isinstance(label, tuple) and (type(label), label) not in known:
+    for code, label in enumerate(y_test.values if project.target == "class" else ()):
+        if (type(label), label) not in known:
             wrong.append(FieldError(pointer_of(code), f"is {quote_label(label)}, which no sample of y has"))
     if wrong:
         raise InvalidRequest(wrong)
@@ -194,8 +193,10 @@ def with_baseline(plan: SimulationPlan) -> SimulationPlan:
 
 def check_plan(plan: SimulationPlan, data: SimulationData, request: SimulationRequest) -> None:
     """Raise InvalidRequest for a plan that these samples do not allow."""
+    if not plan.is_error and plan.target is not None and plan.target > 1:
+        raise InvalidRequest.at("/target", "must be a number from 0 to 1: it is an accuracy")
     n_samples = len(data.X)
-    refuse_other_targets(plan, data)
+    refuse_other_targets(plan)
     wrong = [
         FieldError(f"/initial/{position}", f"must be from 0 to {n_samples - 1}")
         for position, index in enumerate(plan.initial or ())
@@ -214,12 +215,12 @@ def check_plan(plan: SimulationPlan, data: SimulationData, request: SimulationRe
     first_snapshot(split_samples(data, plan, 0), plan, 0)
 
 
-def refuse_other_targets(plan: SimulationPlan, data: SimulationData) -> None:
+def refuse_other_targets(plan: SimulationPlan) -> None:
     """Raise InvalidRequest for strategies that cannot ask for the labels of these samples."""
     errors: list[FieldError] = []
     for position, each in enumerate(plan.strategies):
         try:
-            check_target(*resolve_strategy(each.name, each.params), data.target)
+            check_target(*resolve_strategy(each.name, each.params), plan.label_target)
         except InvalidRequest as error:
             errors += [FieldError(f"/strategies/{position}", wrong.detail) for wrong in error.errors]
     if errors:
@@ -347,6 +348,7 @@ PLAIN_FIELDS = (
     "repeats",
     "random_state",
     "target",
+    "label_target",
 )
 
 
@@ -355,7 +357,8 @@ def unpack_plan(record: Mapping[str, Any]) -> SimulationPlan:
     return SimulationPlan(
         strategies=tuple(SimulatedStrategy(**strategy) for strategy in record["strategies"]),
         estimator=EstimatorSpec(**record["estimator"]),
-        **{name: record[name] for name in PLAIN_FIELDS},
+        # Simulations of earlier versions lack the last.
+        **{name: record[name] for name in PLAIN_FIELDS if name in record},
     )
 
 
@@ -374,11 +377,16 @@ def pack_data(data: SimulationData) -> Record:
 
 def unpack_data(record: Mapping[str, Any]) -> SimulationData:
     """Return the samples of arrays and plain values."""
-    X, y = unpack_rows(record["X"]), EncodedLabels(tuple(record["classes"]), record["y"])
+    X, y = unpack_rows(record["X"]), unpack_labels(record["classes"], record["y"])
     if "X_test" not in record:
         return SimulationData(X, y, missing_values=record["missing_values"])
-    y_test = EncodedLabels(tuple(record["test_classes"]), record["y_test"])
+    y_test = unpack_labels(record["test_classes"], record["y_test"])
     return SimulationData(X, y, unpack_rows(record["X_test"]), y_test, record["missing_values"])
+
+
+def unpack_labels(values: Any, codes: NDArray[np.int32]) -> EncodedLabels:
+    """Return labels of an array of numbers, or of plain values."""
+    return EncodedLabels(values if isinstance(values, np.ndarray) else tuple(values), codes)
 
 
 def pack_rows(rows: Rows) -> Mapping[str, Any]:

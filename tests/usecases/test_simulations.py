@@ -501,3 +501,49 @@ def read_quietly(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+NUMBERS = {
+    "X": X.tolist(),
+    "y": (X @ [1.0, 2.0, 0.5, 0.1]).tolist(),
+    "strategies": ["lcmd"],
+    "estimator": "ridge",
+    "batch_size": 5,
+    "budget": 10,
+    "repeats": 2,
+}
+
+
+def test_numbers_are_simulated_by_their_error(client: FlaskClient) -> None:
+    made = post(client, "/simulate", 202, **NUMBERS, target=0.5)
+    result = wait_for_simulation(client, made["simulation_id"])["result"]
+    assert result["target"] == 0.5
+    assert [entry["strategy"] for entry in result["strategies"]] == ["lcmd", "random"]
+    for entry in result["strategies"]:
+        errors = [point["mean"] for point in entry["curve"]]
+        assert errors[-1] < errors[0] < 5
+        assert entry["labels_to_target"]["n_reached"] == 2
+    assert "RMSE of 0.5" in result["recommendation"]
+    assert "RMSE" in client.get(f"/simulations/{made['simulation_id']}/page").text
+
+
+def test_numbers_of_a_project_are_simulated(client: FlaskClient) -> None:
+    name = "of-numbers"
+    post(client, "/fit", 201, project_id=name, X=NUMBERS["X"], y=NUMBERS["y"], estimator="ridge")
+    fields = {name: value for name, value in NUMBERS.items() if name not in ("X", "y")}
+    made = post(client, "/simulate", 202, project_id=name, **fields)
+    assert wait_for_simulation(client, made["simulation_id"])["result"]["target"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"strategies": ["random", "margin"]}, "/strategies/1"),
+        ({"estimator": "svc"}, "/estimator"),
+        ({"X_test": [[0.0] * 4], "y_test": ["a"]}, "/y_test/0"),
+        ({"y": ["a", "b"] * 45, "strategies": ["lcmd"], "estimator": "gaussian_nb"}, "/strategies/0"),
+        ({"y": ["a", "b"] * 45, "strategies": ["margin"], "estimator": "gaussian_nb", "target": 1.5}, "/target"),
+    ],
+)
+def test_what_does_not_fit_the_labels_is_not_simulated(client: FlaskClient, change: Any, pointer: str) -> None:
+    assert post(client, "/simulate", 422, **{**NUMBERS, **change})["errors"][0]["pointer"] == pointer

@@ -33,6 +33,7 @@ from service.http.routes.simulations import find_visible, plot_simulation
 from service.http.schemas.simulations import SimulateSchema, SimulationPageSchema, simulation_request
 from service.usecases.projects import get
 from service.usecases.simulation_result import name_strategy
+from service.usecases.simulation_run import SimulationPlan
 from service.usecases.simulations import SimulationView, create_simulation
 
 SIMULATE, PAGE = SimulateSchema(), SimulationPageSchema()
@@ -147,6 +148,8 @@ def show_simulation(simulation_id: str) -> Response:
 def describe_simulation(view: SimulationView) -> dict[str, Any]:
     """Return the values of a simulation's page."""
     entries = [] if view.result is None else view.result["strategies"]
+    target = None if view.result is None else view.result["target"]
+    form, scale = ("%.4g", 1) if view.plan.is_error else ("%.1f %%", 100)
     plot = replace(plot_simulation(view), title="", size=CURVE_SIZE) if entries and are_plots_installed() else None
     return {
         "simulation_id": view.simulation_id,
@@ -156,12 +159,14 @@ def describe_simulation(view: SimulationView) -> dict[str, Any]:
         "error": view.error,
         "recommendation": None if view.result is None else view.result["recommendation"],
         "plan": view.plan,
-        "target": None if view.result is None else view.result["target"],
+        "goal": "–" if target is None else form % (scale * target),
+        "form": form,
+        "scale": scale,
         "strategies": [
             {**entry, "name": name_strategy(entry, entries), "end": entry["curve"][-1]} for entry in entries
         ],
         "curves": list(align_curves(entries)),
-        "curves_alt": describe_curves(entries),
+        "curves_alt": describe_curves(entries, view.plan),
         "images": None if plot is None else draw_images(plot),
         "is_open": view.ended_at is None,
         "signed_in": auth.caller().name,
@@ -176,7 +181,8 @@ def align_curves(entries: Sequence[dict[str, Any]]) -> Iterator[tuple[int, list[
         yield n_labeled, [curve.get(n_labeled) for curve in curves]
 
 
-def describe_curves(entries: Sequence[dict[str, Any]]) -> str:
+def describe_curves(entries: Sequence[dict[str, Any]], plan: SimulationPlan) -> str:
     """Return the text of the picture of the learning curves."""
-    ends = (f"{100 * entry['curve'][-1]['mean']:.1f} % for {name_strategy(entry, entries)}" for entry in entries)
-    return f"The learning curve of each strategy. The accuracy at the end is {', '.join(ends)}. A table follows."
+    what, scale, form = ("RMSE", 1, "%.4g") if plan.is_error else ("accuracy", 100, "%.1f %%")
+    ends = (f"{form % (scale * entry['curve'][-1]['mean'])} for {name_strategy(entry, entries)}" for entry in entries)
+    return f"The learning curve of each strategy. The {what} at the end is {', '.join(ends)}. A table follows."

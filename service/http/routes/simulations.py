@@ -186,7 +186,7 @@ def plot_simulation(view: SimulationView) -> LinePlot:
     return LinePlot(
         f"Simulation: {repeats}",
         "labelled samples",
-        "accuracy",
+        "RMSE" if view.plan.is_error else "accuracy",
         lines,
         note=f"no result: the simulation is {view.status}",
     )

@@ -9,7 +9,7 @@ import numpy as np
 from marshmallow import ValidationError, validates_schema
 
 from service import strategies
-from service.domain.labels import INT64_MAX, EncodedLabels
+from service.domain.labels import INT64_MAX, LARGEST_NUMBER, EncodedLabels
 from service.domain.parameters import unknown_name
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import Limits
@@ -169,7 +169,9 @@ class SimulateSchema(BaseSchema):
     )
     random_state = seed_field("The seed of the first repeat; each further one has the next. Default 0.")
     target = RuleField(
-        number(0, 1), "The accuracy to reach. Default: what `random` reaches on average with the whole budget."
+        number(0, LARGEST_NUMBER),
+        "The accuracy to reach, at most 1; for labels that are numbers the RMSE. Default: what `random` reaches on "
+        "average with the whole budget.",
     )
 
     @validates_schema
@@ -290,7 +292,7 @@ class SimulatedPointSchema(BaseSchema):
     """A point of a simulated learning curve."""
 
     n_labeled = count("Number of labels.")
-    mean = or_missing("The mean accuracy over the repeats; null if one of them had no model yet.")
+    mean = or_missing("The mean accuracy over the repeats, of numbers the RMSE; null if one of them had no model yet.")
     low = or_missing("The lower end of its 95 % interval; null with one repeat.")
     high = or_missing("The upper end of the interval.")
 
@@ -328,7 +330,7 @@ class SimulatedStrategySchema(BaseSchema):
 class SimulationResultSchema(BaseSchema):
     """The result of a simulation."""
 
-    target = or_missing("The accuracy to reach: the one requested, or the mean that `random` reached at last.")
+    target = or_missing("The accuracy or RMSE to reach: the one requested, or the mean that `random` reached at last.")
     strategies = listed(SimulatedStrategySchema, "The strategies, in the order of the request.")
     recommendation = string("One sentence on which strategy to use.")
 
