@@ -36,7 +36,8 @@ class TableContext:
     """What is known about the tables of a request before they are read.
 
     `columns` are those of the project, `classes` its labels, and `id_type` the type of its ids, None without ids: in
-    CSV, 1 may be text. `has_texts`: its samples are texts. `has_lists`: a label is a list of classes.
+    CSV, 1 may be text. `has_texts`: its samples are texts. `has_lists`: a label is a list of classes. `may_be_numbers`:
+    labels may be numbers that are not whole.
     """
 
     columns: Columns = NO_COLUMNS
@@ -44,3 +45,4 @@ class TableContext:
     id_type: type | None = None
     has_texts: bool = False
     has_lists: bool = False
+    may_be_numbers: bool = True

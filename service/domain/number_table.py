@@ -78,6 +78,17 @@ class NumberTable:
         between = low != high
         return self.with_numbers(mean_of_two(self.values[low[between]], self.values[high[between]]))
 
+    def spreads(self, votes: Votes) -> Numbers:
+        """Return the standard deviation of the numbers given for each labelled sample (l,), NaN for a single one."""
+        given = votes.take(votes.code != SKIP)
+        first = np.flatnonzero(run_starts(given.index))
+        n = np.diff(np.append(first, len(given)))
+        values = self.values[given.code]
+        if not len(first):
+            return np.empty(0)
+        away = values - np.repeat(np.add.reduceat(values, first) / n, n)
+        return np.where(n > 1, np.sqrt(np.add.reduceat(np.square(away), first) / n), np.nan)
+
     def to_plain(self) -> Numbers:
         """Return the numbers (k,) in the order of their codes."""
         return self.values

@@ -20,9 +20,9 @@ FORMULA = re.compile(r"[=+\-@\t\r]")
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
-def csv_labels(records: Iterable[StoredLabel], safe: str) -> Iterator[str]:
+def csv_labels(records: Iterable[StoredLabel], record_type: type[StoredLabel], safe: str) -> Iterator[str]:
     """Yield the lines of labels as CSV."""
-    columns = [field.name for field in fields(StoredLabel)]
+    columns = [field.name for field in fields(record_type)]
     yield csv_lines([columns])
     for record in records:
         yield csv_lines([[csv_value(getattr(record, column), safe) for column in columns]])

@@ -95,7 +95,7 @@ def meaning_of(cells: list[str], field: str, document: Mapping[str, Any], contex
     if context.has_lists or document.get("target") == "labels":
         return read_lists(cells, f"/{field}")
     classes = context.classes or (first_label(document, "y") if field == "y_test" else ())
-    return read_labels(cells, classes, document.get("missing_label"))
+    return read_labels(cells, classes, document.get("missing_label"), may_be_numbers=context.may_be_numbers)
 
 
 def first_label(document: Mapping[str, Any], field: str) -> list[Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -18,7 +18,8 @@ from service.learning.blend import FOREST_WEIGHT, Blend
 from service.learning.calibration import TemperedModel
 from service.learning.estimators import DecisionSVC
 from service.learning.missing_values import fill_missing
-from service.learning.models import Classifier
+from service.learning.models import Classifier, Regressor, is_regressor
+from service.learning.number_models import FOREST_SHARE, NumberBlend
 from service.learning.preprocessing import OUTLIER, Standardizer
 
 
@@ -26,7 +27,7 @@ class NotExportable(Exception):
     """The model has no equivalent in scikit-learn; the message says what has."""
 
 
-def plain_model(model: Classifier, labels: Sequence[Label], n_features: int) -> Any:
+def plain_model(model: Classifier | Regressor, labels: Sequence[Label], n_features: int) -> Any:
     """Return a copy of a model as plain scikit-learn, whose classes are the labels of its class codes.
 
     It predicts the same for features in float64. The limits that keep features of extreme size from overflowing are
@@ -35,7 +36,10 @@ def plain_model(model: Classifier, labels: Sequence[Label], n_features: int) -> 
     model = model.model if isinstance(model, TemperedModel) else model
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     prepared = [plain for step in steps[:-1] if (plain := plain_step(step)) is not None]
-    names = np.array([labels[code] for code in np.asarray(model.classes_).tolist()])
+    if is_regressor(model):
+        last = plain_number_blend(steps[-1]) if isinstance(steps[-1], NumberBlend) else deepcopy(steps[-1])
+        return make_pipeline(*prepared, last) if prepared else last
+    names = np.array([labels[code] for code in np.asarray(cast(Classifier, model).classes_).tolist()])
     last = plain_blend(steps[-1], names, n_features) if isinstance(steps[-1], Blend) else relabeled(steps[-1], names)
     return make_pipeline(*prepared, last) if prepared else last
 
@@ -90,6 +94,17 @@ def plain_blend(blend: Blend, names: Any, n_features: int) -> Any:
     vote.estimators_, vote.named_estimators_ = [part for _, part in parts], dict(parts)
     vote.le_ = LabelEncoder().fit(names)
     vote.le_.classes_ = vote.classes_ = names
+    return vote
+
+
+def plain_number_blend(blend: NumberBlend) -> Any:
+    """Return the linear model and the forest of a blend of numbers as a weighted mean, or the linear model alone."""
+    linear = deepcopy(blend.linear)
+    if blend.forest is None:
+        return linear
+    parts = [("linear", linear), ("forest", deepcopy(blend.forest))]
+    vote = VotingRegressor(parts, weights=np.array([1 - FOREST_SHARE, FOREST_SHARE]))
+    vote.estimators_, vote.named_estimators_ = [part for _, part in parts], dict(parts)
     return vote
 
 

@@ -65,7 +65,7 @@ def annotator_records(project: Project) -> Iterator[AnnotatorRecord]:
             n_labels=n_labels,
             n_skips=n_skips,
             n_shared=shared,
-            agreement=agreed / shared if shared else None,
+            agreement=agreed / shared if shared and project.target != "number" else None,
             accuracy=None if np.isnan(accuracy) else accuracy,
             first_at=first_at,
             last_at=last_at,

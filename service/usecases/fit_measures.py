@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,14 @@ from service.domain.labels import SampleLabels, contains
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import Project
 from service.domain.targets import set_table_of
-from service.learning.evaluation import cohens_kappa, out_of_fold_interval
+from service.learning.evaluation import bootstrap_interval, cohens_kappa, out_of_fold_interval, root_mean_square
 from service.learning.missing_values import Medians
-from service.learning.models import Classifier, predict_codes, row_blocks
+from service.learning.models import Classifier, Regressor, predict_codes, predict_numbers, row_blocks
 from service.learning.multilabel_scores import Thresholds, predict_sets
 from service.learning.pool import Features, Pool
 from service.store import Snapshot
 from service.usecases.query_id import count_strategies
-from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
+from service.usecases.uniform_sample import MIN_ROWS, predict_numbers_out_of_fold, predict_out_of_fold, uniform_rows
 
 PredictCodes = Callable[[Features], NDArray[np.int64]]
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 STOP_SET_ROWS = 2_000
 """Maximum number of rows on which successive models are compared (Bloodgood & Vijay-Shanker 2009)."""
 
-ESTIMATED_MODELS = ("auto", "logistic_regression", "gaussian_nb")
+ESTIMATED_MODELS = ("auto", "logistic_regression", "gaussian_nb", "ridge")
 ESTIMATED_CELLS = 2**20
 """The estimators, and the largest number of labelled cells x classes, whose accuracy is estimated at a fit."""
 
@@ -38,7 +39,7 @@ ESTIMATED_GROWTH = 0.3
 
 
 def measure_fit(
-    snapshot: Snapshot, classifier: Classifier, thresholds: Thresholds, X: Features, labels: SampleLabels
+    snapshot: Snapshot, classifier: Any, thresholds: Thresholds, X: Features, labels: SampleLabels
 ) -> FitMeasures:
     """Return the measures of a model, with its thresholds, that was fitted to the labelled rows X (l, d) of a snapshot.
 
@@ -64,13 +65,16 @@ def measure_fit(
 
 
 def compare_with_before(
-    snapshot: Snapshot, classifier: Classifier, thresholds: Thresholds, X: Features, labels: SampleLabels
+    snapshot: Snapshot, classifier: Any, thresholds: Thresholds, X: Features, labels: SampleLabels
 ) -> tuple[int, int, float | None]:
     """Return the number of new labels, about how many of them the model before was right, and the models' kappa."""
     before, pool = snapshot.model, snapshot.pool
-    if before is None or pool is None or snapshot.project.target == "number":
+    if before is None or pool is None:
         return 0, 0, None
     project = snapshot.project
+    if project.target == "number":
+        is_changed = project.n_labels_since_fit > 0
+        return 0, 0, stop_set_steadiness(project, pool, before, classifier) if is_changed else None
     if project.target == "labels":
         return compare_sets(snapshot, pool, before, classifier, thresholds, X, labels)
     is_new = contains(project.new_since_fit, labels.labeled)
@@ -116,20 +120,37 @@ def stop_set_kappa(project: Project, pool: Pool, before: PredictCodes, after: Pr
     """
     if project.n_labels_since_fit == 0:
         return None
+    codes = [(before(X), after(X)) for X in stop_set(project, pool)]
+    return cohens_kappa(*(np.concatenate(of_model) for of_model in zip(*codes, strict=True)))
+
+
+def stop_set_steadiness(project: Project, pool: Pool, before: Regressor, after: Regressor) -> float:
+    """Return 1 less the change of predicted numbers on the stop set, as a share of their standard deviation."""
+    both = [(predict_numbers(before, X), predict_numbers(after, X)) for X in stop_set(project, pool)]
+    old, new = (np.concatenate(of_model) for of_model in zip(*both, strict=True))
+    change, spread = float(np.sqrt(np.mean(np.square(new - old)))), float(np.std(new))
+    share = change / spread if spread > 0 else float(change > 0)
+    return float(np.clip(1.0 - share, -1.0, 1.0)) if np.isfinite(share) else -1.0
+
+
+def stop_set(project: Project, pool: Pool) -> Iterator[Features]:
+    """Yield the rows of the stop set: random rows of the pool, the same at each fit."""
     n = project.n_samples
     rows = np.sort(np.random.default_rng([project.random_state, n]).choice(n, min(n, STOP_SET_ROWS), replace=False))
-    some = list(row_blocks(rows, 1 if project.is_sparse else project.n_features))
-    codes = [(before(X), after(X)) for X in map(pool.take, some)]
-    return cohens_kappa(*(np.concatenate(of_model) for of_model in zip(*codes, strict=True)))
+    return map(pool.take, row_blocks(rows, 1 if project.is_sparse else project.n_features))
 
 
 def cheap_estimate(
     project: Project, X: Features, labels: SampleLabels, medians: Medians | None = None
 ) -> tuple[float, float, float] | None:
-    """Return the accuracy of GET /evaluation with its interval, None if it would delay the fit or not change much."""
-    if project.target != "class":
+    """Return the accuracy or RMSE of GET /evaluation with its interval.
+
+    None if it would delay the fit or not change much.
+    """
+    if project.target == "labels":
         return None
-    if project.estimator.name not in ESTIMATED_MODELS or X.size * len(project.classes) > ESTIMATED_CELLS:
+    n_outputs = max(len(project.classes), 1)
+    if project.estimator.name not in ESTIMATED_MODELS or X.size * n_outputs > ESTIMATED_CELLS:
         return None
     points = project.learning_curve.points
     known = points["n_labeled"][~np.isnan(points["estimate"][:, 0])]
@@ -138,6 +159,11 @@ def cheap_estimate(
     rows = uniform_rows(project)
     if len(rows) < MIN_ROWS:
         return None
+    if project.target == "number":
+        numbers, predicted = predict_numbers_out_of_fold(project, X, rows, medians)
+        rng = np.random.default_rng([project.random_state, project.labels_revision])
+        rmse = bootstrap_interval(root_mean_square(numbers - predicted), len(rows), rng)
+        return rmse.value, rmse.low, rmse.high
     true, P = predict_out_of_fold(project, X, labels.codes, rows, medians)
     accuracy = out_of_fold_interval(int(np.count_nonzero(P.argmax(axis=1) == true)), len(true))
     return accuracy.value, accuracy.low, accuracy.high

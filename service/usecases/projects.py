@@ -28,7 +28,7 @@ from service.domain.project import (
     format_times,
 )
 from service.domain.sample_ids import SampleId
-from service.domain.targets import decode_labels
+from service.domain.targets import decode_labels, table_of
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 from service.usecases.append import AppendResult
@@ -120,6 +120,13 @@ class StoredLabel:
     quality: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredNumber(StoredLabel):
+    """A stored number; `spread` is the standard deviation of all of its sample, None for a single one."""
+
+    spread: float | None
+
+
 def get(store: Store, project_id: str) -> Project:
     """Return a project, or raise ProjectNotFound."""
     return store.read(project_id).project
@@ -178,6 +185,7 @@ class LabelPage:
 
     project: Project
     labels: Iterator[StoredLabel]
+    record_type: type[StoredLabel]
     next: str | None
 
 
@@ -193,7 +201,8 @@ def list_labels(
     parts = (np.arange(start, min(start + RECORDS_AT_ONCE, end)) for start in starts)
     quality = quality_of(project, votes.index[begin:end])
     labels = chain.from_iterable(records_of(snapshot, rows, quality[rows - begin]) for rows in parts)
-    return LabelPage(project, labels, None if end == len(votes) else position_of(votes, end - 1))
+    record_type = StoredNumber if project.target == "number" else StoredLabel
+    return LabelPage(project, labels, record_type, None if end == len(votes) else position_of(votes, end - 1))
 
 
 def position_of(votes: Votes, row: int) -> str:
@@ -207,8 +216,9 @@ def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.
     """Return the stored labels of some rows of the votes, given the quality of their consensus, NaN if unknown."""
     project, votes = snapshot.project, snapshot.project.votes.take(rows)
     indices = votes.index.tolist()
+    more = [] if project.target != "number" else [none_for_nan(spread_of(project, votes.index))]
     return map(
-        StoredLabel,
+        StoredNumber if more else StoredLabel,
         indices,
         repeat(None) if snapshot.ids is None else snapshot.ids.names_at(indices),
         decode_labels(project, votes.code),
@@ -217,8 +227,22 @@ def records_of(snapshot: Snapshot, rows: NDArray[np.int64], quality: NDArray[np.
         [query.decode() or None for query in votes.query.tolist()],
         format_times(votes.at).tolist(),
         decode_labels(project, project.labels.code_of(votes.index)),
-        [None if math.isnan(share) else share for share in quality.tolist()],
+        none_for_nan(quality),
+        *more,
     )
+
+
+def none_for_nan(values: NDArray[np.float64]) -> list[float | None]:
+    """Return values with None for NaN."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
+def spread_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the standard deviation of the numbers given for each sample, NaN for one or none."""
+    rows, found = look_up(project.votes.majority.labeled, index)
+    spread = np.full(len(index), np.nan)
+    spread[found] = table_of(project).spreads(project.votes)[rows[found]]
+    return spread
 
 
 def quality_of(project: Project, index: NDArray[np.int64]) -> NDArray[np.float64]:

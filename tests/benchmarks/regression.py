@@ -44,8 +44,8 @@ STRATEGIES = (
     *("improved_greedy", "committee_variance", "expected_model_change"),
 )
 SETTINGS = {
-    "ridge, one at a time": ("ridge", {}, 1, 30),
     "ridge, by tens": ("ridge", {}, 10, 10),
+    "ridge, one at a time": ("ridge", {}, 1, 30),
     "extra trees, by tens": ("extra_trees", {"n_estimators": 50, "max_features": "all"}, 10, 10),
     "auto, by tens": ("auto", {"n_estimators": 50}, 10, 10),
 }
@@ -151,7 +151,7 @@ def main(seeds: int, processes: int, journal: Path) -> None:
     sets = [name for name in SETS if read_rows(name) is not None]
     cases = [
         case
-        for setting, seed in product(SETTINGS, range(seeds))
+        for seed, setting in product(range(seeds), SETTINGS)
         for case in product(sets, [setting], ("random", *STRATEGIES), [seed])
         if case not in found
     ]

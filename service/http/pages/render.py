@@ -41,6 +41,11 @@ def main_score(score: Score) -> str:
     return f"RMSE {score.rmse:.4g}" if isinstance(score, NumberScore) else percent(score.accuracy)
 
 
+def main_value(value: float, of_numbers: bool) -> str:
+    """Return an accuracy as a percentage, or the error of numbers."""
+    return f"RMSE {value:.4g}" if of_numbers else percent(value)
+
+
 def grouped(number: int) -> str:
     """Return a number with commas between thousands."""
     return f"{number:,}"
@@ -66,6 +71,7 @@ ENVIRONMENT.filters |= {
     "field": field,
     "percent": percent,
     "main_score": main_score,
+    "main_value": main_value,
     "grouped": grouped,
     "counted": counted,
     "shown": shown,

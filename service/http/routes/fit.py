@@ -87,7 +87,8 @@ def table_context_of(document: Mapping[str, Any]) -> TableContext:
     """Return what is known about the tables of a request: nothing if it brings a new pool."""
     project_id, classes = document.get("project_id"), document.get("classes")
     if "X" in document or not (isinstance(project_id, str) and re.fullmatch(PROJECT_ID, project_id)):
-        return TableContext(classes=classes if isinstance(classes, list) else ())
+        may_be_numbers = document.get("target") in (None, "number") and not classes
+        return TableContext(classes=classes if isinstance(classes, list) else (), may_be_numbers=may_be_numbers)
     auth.check_may_write(project_id)
     return table_context(current_context().store, project_id)
 

@@ -108,7 +108,7 @@ def list_project_labels(project_id: str) -> Response:
     safe, media_type = data["safe"], choose_media_type(request, JSON, CSV)
     page = projects.list_labels(current_context().store, project_id, data.get("limit"), data.get("after"))
     if media_type == CSV:
-        response, suffix = Response(csv_writer.csv_labels(page.labels, safe), mimetype=CSV), "-csv"
+        response, suffix = Response(csv_writer.csv_labels(page.labels, page.record_type, safe), mimetype=CSV), "-csv"
         response.headers[csv_writer.SAFE_HEADER] = safe
     else:
         response, suffix = Response(json_list("labels", page.labels, next=page.next), mimetype=JSON), ""

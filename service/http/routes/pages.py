@@ -183,6 +183,7 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
         "report": found.report,
         "busy": found.busy,
         "points": points,
+        "of_numbers": project.target == "number",
         "honest": [] if gain is None else gain.curve,
         "is_held_out": gain is not None and gain.measured_on == ON_HELD_OUT,
         "curve_note": "" if curve.lines else sentence(curve.note),
@@ -198,7 +199,7 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
         "busiest": max((day.n_labels for day in days), default=1),
         "strategies": answers.most_common(),
         "n_answers": answers.total(),
-        "can_simulate": project.n_classes_labeled >= 2 and auth.caller().role >= Role.ANNOTATOR,
+        "can_simulate": project.can_fit and auth.caller().role >= Role.ANNOTATOR,
         "budget": max(10, project.n_labeled // 2),
         "signed_in": auth.caller().name,
     }

@@ -23,9 +23,9 @@ class CurvePointSchema(BaseSchema):
     n_labeled = count("Samples that it was fitted to.")
     test_score = test_score_field()
     estimate = estimate(
-        "The accuracy of `GET /projects/{project_id}/evaluation` at that time. Null with fewer than 20 uniform "
-        "samples, with less than 30 % more labels than at the last estimate, or where five more fits would delay the "
-        "reply."
+        "The accuracy, of numbers the RMSE, of `GET /projects/{project_id}/evaluation` at that time. Null with fewer "
+        "than 20 uniform samples, with less than 30 % more labels than at the last estimate, or where five more fits "
+        "would delay the reply."
     )
     batch_accuracy = RawField(
         or_null("number"),

@@ -409,6 +409,13 @@ class LabelRecordSchema(BaseSchema):
         SHARE_OR_NULL,
         "Probability that the consensus is right, as of the last fit; null if not estimated for these labels.",
     )
+    spread = optional(
+        RawField(
+            or_null("number"),
+            "Of numbers: the standard deviation of the labels of the sample, whose median is `consensus`; null for a "
+            "single one.",
+        )
+    )
 
 
 class LabelListSchema(BaseSchema):

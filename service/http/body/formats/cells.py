@@ -16,14 +16,18 @@ WHOLE_NUMBER = re.compile(INTEGER.pattern + r"(\.0*)?")
 """An integer, also as pandas writes it beside missing ones."""
 
 JSON_LIST = 'is not a JSON list of classes, such as ["a", "b"]; [] is a sample with none, and an empty cell unlabelled'
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 
 BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
-def read_labels(cells: Sequence[str], classes: Sequence[Label], missing: Label | None) -> list[Label | None]:
+def read_labels(
+    cells: Sequence[str], classes: Sequence[Label], missing: Label | None, *, may_be_numbers: bool = True
+) -> list[Label | None]:
     """Return the labels in cells, None for an empty one or for `missing`.
 
-    They have the type of the classes; without classes they are all integers, all booleans, or all text.
+    They have the type of the classes; without classes they are all integers, all numbers if that `may_be`, all
+    booleans, or all text.
     """
     unlabeled = {"", *spellings(missing)}
     distinct = {cell for cell in cells if cell not in unlabeled}
@@ -31,6 +35,8 @@ def read_labels(cells: Sequence[str], classes: Sequence[Label], missing: Label |
     meaning: dict[str, Label] = {}
     if int in kinds and all(map(is_integer, distinct)):
         meaning = {cell: int(cell.partition(".")[0]) for cell in distinct}
+    elif may_be_numbers and bool in kinds and distinct and all(map(NUMBER.fullmatch, distinct)):
+        meaning = {cell: float(cell) for cell in distinct}
     elif bool in kinds and distinct <= BOOLEANS.keys():
         meaning = {cell: BOOLEANS[cell] for cell in distinct}
     return [None if cell in unlabeled else meaning.get(cell, cell) for cell in cells]
