@@ -76,7 +76,6 @@ LABELS = {
     "leading zeros": (["01", "", "2"], {}, ["01", "2"]),
     "text and numbers": (["1", "", "b"], {}, ["1", "b"]),
     "booleans": (["True", "", "false"], {}, [True, False]),
-    "fractions": (["0.5", "", "2"], {}, ["0.5", "2"]),
     "more than 64 bits": (["9223372036854775808", "", "2"], {}, ["9223372036854775808", "2"]),
     "classes of text": (["1", "", "2"], {"classes": ["1", "2"]}, ["1", "2"]),
     "classes of integers": (["1", "", "2"], {"classes": [1, 2, 3]}, [1, 2]),

@@ -37,6 +37,7 @@ GUIDES = (
     "access",
     "strategies",
     "estimators",
+    "regression",
     "benchmarks",
     "operations",
     "clients",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import orjson
 
@@ -16,7 +16,7 @@ WHOLE_NUMBER = re.compile(INTEGER.pattern + r"(\.0*)?")
 """An integer, also as pandas writes it beside missing ones."""
 
 JSON_LIST = 'is not a JSON list of classes, such as ["a", "b"]; [] is a sample with none, and an empty cell unlabelled'
-NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 
 BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -35,7 +35,7 @@ def read_labels(
     meaning: dict[str, Label] = {}
     if int in kinds and all(map(is_integer, distinct)):
         meaning = {cell: int(cell.partition(".")[0]) for cell in distinct}
-    elif may_be_numbers and bool in kinds and distinct and all(map(NUMBER.fullmatch, distinct)):
+    elif may_be_numbers and bool in kinds and are_fractions(distinct):
         meaning = {cell: float(cell) for cell in distinct}
     elif bool in kinds and distinct <= BOOLEANS.keys():
         meaning = {cell: BOOLEANS[cell] for cell in distinct}
@@ -57,6 +57,11 @@ def read_lists(cells: Sequence[str], pointer: str) -> list[list[Label] | None]:
     if errors:
         raise InvalidRequest(errors)
     return labels
+
+
+def are_fractions(cells: Collection[str]) -> bool:
+    """Return whether all cells are numbers, and one of them is not whole."""
+    return all(map(NUMBER.fullmatch, cells)) and not all(float(cell).is_integer() for cell in cells)
 
 
 def spellings(label: Label | None) -> list[str]:
