@@ -63,11 +63,6 @@ def wrong_number(value: Any) -> str | None:
     return f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}"
 
 
-def wrong_value(value: Any) -> str | None:
-    """Return why a value is neither a class nor a number, or None."""
-    return wrong_number(value) if type(value) is float else wrong_label(value)
-
-
 def is_blank(value: Any) -> bool:
     """Return whether a value is text without a visible character."""
     return isinstance(value, str) and not value.strip()

@@ -92,5 +92,9 @@ def table_context(store: Store, project_id: str) -> TableContext:
         return TableContext()
     project, ids = snapshot.project, snapshot.ids
     id_type = None if ids is None else type(ids.first)
-    has_texts, has_lists, may_be_numbers = project.text is not None, project.target == "labels", project.target == "number"
+    has_texts, has_lists, may_be_numbers = (
+        project.text is not None,
+        project.target == "labels",
+        project.target == "number",
+    )
     return TableContext(project.columns or Columns(), project.classes, id_type, has_texts, has_lists, may_be_numbers)

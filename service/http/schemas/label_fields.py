@@ -22,7 +22,6 @@ from service.domain.labels import (
     is_blank,
     wrong_label,
     wrong_number,
-    wrong_value,
 )
 from service.domain.parameters import unknown_name
 from service.domain.project import MAX_CLASSES, quote_label, type_name
@@ -243,7 +242,7 @@ def missing_label() -> Rule:
 
     def read(value: Any) -> Label | None:
         label: Label | None = value
-        problem = None if value is None or is_blank(value) else wrong_value(value)
+        problem = None if value is None or is_blank(value) else wrong_answered_label(value)
         if problem:
             raise ValidationError(problem)
         return label

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from service.domain.labels import wrong_value
+from service.domain.labels import wrong_label
 from service.domain.parameters import pointer_token, unknown_name
 from service.domain.sample_ids import wrong_id
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
