@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
+from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,10 @@ MISSING_SPELLINGS = frozenset({"", "nan", "NaN", "None", "null", "<NA>", "N/A"})
 
 ANNOTATOR_BITS = 20
 """A project has at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
+
+
+MANY_EDITS = 500
+"""Number of changed votes from which all are sorted again."""
 
 
 def wrong_label(value: Any) -> str | None:
@@ -233,9 +238,16 @@ class Votes:
     def majority(self) -> SampleLabels:
         """The majority label of each sample, computed once for all states of a project that share the votes.
 
-        With a table, its own rule counts instead of the majority.
+        With a table, its own rule counts instead of the majority. If the votes arose from others, only the label of
+        samples whose votes changed is computed.
         """
-        return resolve_votes(self) if self.table is None else self.table.resolve(self)
+        if self.table is not None:
+            return self.table.resolve(self)
+        before = None if self.origin is None else self.origin.before()
+        samples = None if before is None else self.samples_changed_since(before)
+        if before is None or samples is None or "majority" not in before.__dict__:
+            return resolve_votes(self)
+        return before.majority.updated(samples, resolve_votes(self.take(self.rows_of(samples))))
 
     @cached_property
     def shared_samples(self) -> NDArray[np.int64]:
@@ -273,9 +285,8 @@ class Votes:
     @property
     def n_bytes(self) -> int:
         """Memory used, in bytes."""
-        columns = (self.index, self.code, self.annotator, self.at, self.query)
         # The cached properties count too: key, majority, hashes and numbers of labels.
-        n_bytes = sum(column.nbytes for column in columns) + 4 * self.index.nbytes + self.code.nbytes
+        n_bytes = sum(column.nbytes for column in self.columns) + 4 * self.index.nbytes + self.code.nbytes
         return n_bytes + (0 if self.table is None else self.table.n_bytes)
 
     @cached_property
@@ -286,8 +297,57 @@ class Votes:
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Votes:
         """Return some of the votes, in the given order."""
-        columns = self.index[rows], self.code[rows], self.annotator[rows], self.at[rows], self.query[rows]
-        return Votes(*columns, table=self.table)
+        return Votes(*(column[rows] for column in self.columns), table=self.table)
+
+    @property
+    def columns(self) -> list[NDArray[Any]]:
+        """The columns, in the order of the fields."""
+        return [self.index, self.code, self.annotator, self.at, self.query]
+
+    def rows_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the votes on some samples, given in order."""
+        first = np.searchsorted(self.index, samples, "left")
+        counts = np.searchsorted(self.index, samples, "right") - first
+        begin = np.cumsum(counts) - counts
+        return np.repeat(first - begin, counts) + np.arange(counts.sum())
+
+    def changed(self, gone: NDArray[np.intp], given: Votes) -> Votes:
+        """Return the votes without some rows and with new votes, both in order; they remember what changed."""
+        if len(gone) + len(given) > MANY_EDITS:
+            is_kept = np.ones(len(self), np.bool_)
+            is_kept[gone] = False
+            votes = self.take(is_kept).merge(given)
+        else:
+            edits = edits_of(gone, np.searchsorted(self.key, given.key))
+            pairs = zip(self.columns, given.columns, strict=True)
+            votes = Votes(*(spliced(column, edits, new) for column, new in pairs), table=self.table)
+            votes.__dict__["key"] = spliced(self.key, edits, given.key)
+        votes.__dict__["origin"] = VotesChange(ref(self), self.take(gone), given)
+        return votes
+
+    @cached_property
+    def origin(self) -> VotesChange | None:
+        """The change from which these votes arose, None if unknown."""
+        return None
+
+    def samples_changed_since(self, before: Votes) -> NDArray[np.int64] | None:
+        """Return the samples with other votes than before, None if these votes did not arise from those directly."""
+        origin = self.origin
+        if origin is None or origin.before() is not before or self.table is not None:
+            return None
+        return np.unique(np.concatenate([origin.gone.index, origin.given.index]))
+
+    def difference(self, later: Votes) -> tuple[NDArray[np.int64], Votes]:
+        """Return the keys of the votes that are gone or changed later, and the later votes that are new or changed."""
+        if later.origin is not None and later.origin.before() is self:
+            return later.origin.gone.key, later.origin.given
+        rows, found = look_up(self.key, later.key)
+        is_same = found.copy()
+        for old, new in zip(self.columns, later.columns, strict=True):
+            is_same[found] &= old[rows[found]] == new[found]
+        is_gone = np.ones(len(self), np.bool_)
+        is_gone[rows[is_same]] = False
+        return self.key[is_gone], later.take(~is_same)
 
     def merge(self, other: Votes) -> Votes:
         """Return the votes of both, sorted; `other` has codes of the same classes or table."""
@@ -316,6 +376,27 @@ class SampleLabels:
         codes = np.full(len(index), SKIP, np.int32)
         codes[found] = self.codes[rows[found]]
         return codes
+
+    def updated(self, samples: NDArray[np.int64], labels: SampleLabels) -> SampleLabels:
+        """Return the labels with those of some samples, given in order, replaced by new ones."""
+        rows, found = look_up(self.labeled, samples)
+        edits = edits_of(rows[found], np.searchsorted(self.labeled, labels.labeled))
+        rows, found = look_up(self.skipped, samples)
+        skips = edits_of(rows[found], np.searchsorted(self.skipped, labels.skipped))
+        return SampleLabels(
+            spliced(self.labeled, edits, labels.labeled),
+            spliced(self.codes, edits, labels.codes),
+            spliced(self.skipped, skips, labels.skipped),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VotesChange:
+    """A change of votes: those before, as long as they are in memory, those that are gone, and the new ones."""
+
+    before: ReferenceType[Votes]
+    gone: Votes
+    given: Votes
 
 
 def resolve_votes(votes: Votes) -> SampleLabels:
@@ -358,13 +439,15 @@ def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> 
         return votes, 0
     new = new.take(changes)
     anonymous = new.annotator == ANONYMOUS
+    rows = votes.rows_of(np.unique(new.index))
+    there = votes.take(rows)
     replaced = (
-        rows_with(votes.key, new.key)
-        | rows_with(votes.index, new.index[anonymous])
-        | ((votes.annotator == ANONYMOUS) & (votes.code == SKIP) & rows_with(votes.index, new.index))
-        | ((votes.annotator == ANONYMOUS) & rows_with(votes.index, new.index[new.code != SKIP]))
+        rows_with(there.key, new.key)
+        | rows_with(there.index, new.index[anonymous])
+        | ((there.annotator == ANONYMOUS) & (there.code == SKIP))
+        | ((there.annotator == ANONYMOUS) & rows_with(there.index, new.index[new.code != SKIP]))
     )
-    return votes.take(~replaced).merge(new), len(new)
+    return votes.changed(rows[replaced], new), len(new)
 
 
 def misplaced_anonymous(votes: Votes) -> NDArray[np.int64]:
@@ -384,6 +467,27 @@ def nth_of_value(values: NDArray[np.int64]) -> NDArray[np.int64]:
     nth = np.empty(len(values), np.int64)
     nth[order] = np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))
     return nth
+
+
+Edits = list[tuple[int, bool]]
+"""Rows of a column in order, and of each whether it is removed, or a new value inserted before it."""
+
+
+def edits_of(gone: NDArray[np.intp], inserted: NDArray[np.intp]) -> Edits:
+    """Return the edits that remove some rows of a column, and insert values before others."""
+    return sorted([*((row, True) for row in gone.tolist()), *((row, False) for row in inserted.tolist())])
+
+
+def spliced(column: NDArray[Any], edits: Edits, values: NDArray[Any]) -> NDArray[Any]:
+    """Return a column after edits; `values` are inserted in order."""
+    pieces, begin, n_inserted = [], 0, 0
+    for row, is_gone in edits:
+        pieces.append(column[begin:row])
+        begin = row + is_gone
+        if not is_gone:
+            pieces.append(values[n_inserted : n_inserted + 1])
+            n_inserted += 1
+    return np.concatenate([*pieces, column[begin:]])
 
 
 # The columns are sorted: numpy's own set operations do not use that, and take a hundred times as long.

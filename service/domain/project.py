@@ -474,6 +474,9 @@ class Project:
 
         If votes are weighed, also those with several labels whose votes change.
         """
+        samples = after.samples_changed_since(before)
+        if samples is not None:
+            before, after = before.take(before.rows_of(samples)), after.take(after.rows_of(samples))
         old, new = before.majority, after.majority
         given = new.labeled[old.code_of(new.labeled) != new.codes]
         retracted = old.labeled[new.code_of(old.labeled) == SKIP]

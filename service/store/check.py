@@ -34,7 +34,7 @@ from service.store.layout import (
     urls_file,
 )
 from service.store.leases import read_leases
-from service.store.load_state import has_lost_state, load_state
+from service.store.load_state import has_lost_state, load_with_log
 from service.store.snapshot import PartLoader, Stamp
 
 TRIES = 5
@@ -87,7 +87,7 @@ def stamp_of(directory: Path) -> Stamp | None:
 def findings_in(directory: Path, project_id: str) -> Iterator[Finding]:
     """Yield the problems of a project; if its state cannot be read, only that one."""
     try:
-        project = load_state(directory, project_id)
+        project, log = load_with_log(directory, project_id)
     except ProjectNotFound:
         if has_lost_state(directory):
             yield Finding(project_id, STATE, "is missing")
@@ -95,6 +95,9 @@ def findings_in(directory: Path, project_id: str) -> Iterator[Finding]:
     except (StoreDamaged, OSError) as error:
         yield Finding(project_id, STATE, problem_of(error, STATE))
         return
+    if log is not None and not log.is_clean:
+        problem = "holds more than its commits: a restart of the service removes what a dead process left there"
+        yield Finding(project_id, STATE, problem)
     sums = [
         (file, partial(check_sum, directory / file, project.checksums.get(file))) for file in sorted(files_of(project))
     ]

@@ -212,14 +212,25 @@ def load_small(path: Path) -> tuple[Any, bool]:
     """
     with damage_if_unreadable(path.name):
         data = path.read_bytes()
+    is_sealed = check_seal(path.name, data)
+    return load_pickle(path.name, data), is_sealed
+
+
+def check_seal(name: str, data: bytes) -> bool:
+    """Return whether data end with a checksum, and raise StoreDamaged if it is wrong."""
     body, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
     is_sealed = seal.startswith(SEAL)
     if is_sealed and seal != seal_of(body):
-        raise StoreDamaged(f"{path.name} has a wrong checksum")
+        raise StoreDamaged(f"{name} has a wrong checksum")
+    return is_sealed
+
+
+def load_pickle(name: str, data: bytes | memoryview) -> Any:
+    """Return a pickled value, or raise StoreDamaged."""
     try:
-        return pickle.loads(data), is_sealed  # noqa: S301 - the data directory is ours alone
+        return pickle.loads(data)  # noqa: S301 - the data directory is ours alone
     except UNREADABLE as error:
-        raise StoreDamaged(f"{path.name} cannot be read") from error
+        raise StoreDamaged(f"{name} cannot be read") from error
 
 
 def seal_of(body: bytes) -> bytes:

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 
 from service.domain.project import Project
 from service.errors import ProjectNotFound, StoreDamaged, UnknownSchema
-from service.store.files import UNREADABLE, load_small
+from service.store.files import UNREADABLE
 from service.store.layout import FOLDERS, STATE, UNBORN
-from service.store.state_format import SEALED_SCHEMAS, from_record
+from service.store.state_file import LogEnd, read_further, read_state
+from service.store.state_format import SEALED_SCHEMAS, from_record, with_change
 
 
 def load_state(directory: Path, project_id: str) -> Project:
     """Read the state in a project's directory, or raise ProjectNotFound or StoreDamaged."""
+    return load_with_log(directory, project_id)[0]
+
+
+def load_with_log(
+    directory: Path, project_id: str, known: tuple[Project, LogEnd | None] | None = None
+) -> tuple[Project, LogEnd | None]:
+    """Return a state as `load_state` does, and the end of the log in its file, None if the file has no log.
+
+    Of a file that was read before, when it held the `known` state, mostly only the new end of the log is read.
+    """
     try:
-        record, is_sealed = load_small(directory / STATE)
+        if known is not None and known[1] is not None:
+            with suppress(StoreDamaged):
+                changes, end = read_further(directory / STATE, known[1])
+                if changes:
+                    return reduce(with_change, changes, known[0]), end
+        record, is_sealed, changes, log = read_state(directory / STATE)
         if not is_sealed and record["schema_version"] in SEALED_SCHEMAS:
             raise StoreDamaged(f"{STATE} is truncated: its checksum is missing")
-        return from_record(record)
+        return reduce(with_change, changes, from_record(record)), log
     except FileNotFoundError:
         raise ProjectNotFound(project_id) from None
     except UnknownSchema:

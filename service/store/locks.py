@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Lock
 
 from service.errors import ProjectNotFound, StoreBusy
 from service.store.files import convert_disk_errors
+from service.store.gates import Gates
 from service.telemetry.metrics import time_wait
 
 LOCK_SECONDS = 30.0
@@ -25,39 +25,7 @@ POLL_SECONDS = 0.002
 """How often a writer polls a lock that another process holds; a commit takes a few milliseconds."""
 
 
-class Gates:
-    """One lock for each path in use, between the threads of this process.
-
-    A thread enters as soon as another leaves; only waiting for another process needs polling.
-    """
-
-    def __init__(self) -> None:
-        self._gates: dict[Path, tuple[Lock, int]] = {}
-        self._lock = Lock()
-
-    def enter(self, path: Path, seconds: float) -> bool:
-        """Enter the gate, and return whether it opened in time."""
-        with self._lock:
-            gate, n_callers = self._gates.get(path, (Lock(), 0))
-            self._gates[path] = gate, n_callers + 1
-        if gate.acquire(timeout=seconds):
-            return True
-        self._leave(path)
-        return False
-
-    def open(self, path: Path) -> None:
-        """Let the next thread in."""
-        self._leave(path).release()
-
-    def _leave(self, path: Path) -> Lock:
-        with self._lock:
-            gate, n_callers = self._gates.pop(path)
-            if n_callers > 1:
-                self._gates[path] = gate, n_callers - 1
-            return gate
-
-
-GATES = Gates()
+GATES: Gates[Path] = Gates()
 
 
 class FileLock:

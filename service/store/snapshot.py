@@ -33,6 +33,7 @@ from service.store.layout import (
     urls_file,
 )
 from service.store.staging import open_rows
+from service.store.state_file import LogEnd
 
 
 class Part(Enum):
@@ -79,8 +80,8 @@ class Stamp:
     size: int
 
     @classmethod
-    def of(cls, path: Path | str) -> Stamp:
-        """Return the stamp of a file, or raise FileNotFoundError."""
+    def of(cls, path: Path | str | int) -> Stamp:
+        """Return the stamp of a file, given by its path or as open, or raise FileNotFoundError."""
         status = os.stat(path)  # noqa: PTH116 - called for every request, and building a Path takes longer
         return cls(status.st_ino, status.st_mtime_ns, status.st_size)
 
@@ -92,13 +93,17 @@ class Stamp:
             return False
 
 
+UNKNOWN = Stamp(0, 0, 0)
+"""The stamp of no file: a state that has it is read again."""
+
+
 @dataclass(frozen=True, slots=True)
 class CachedState:
-    """A cached state. `is_durable` is whether it is known to survive a power cut, and not only visible."""
+    """A cached state, and the end of the log in its file, None without one."""
 
     stamp: Stamp
     project: Project
-    is_durable: bool
+    log: LogEnd | None
 
 
 class NotCached(Exception):

@@ -5,7 +5,7 @@ Files name no class of the service, so that classes can be renamed without makin
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, astuple, fields, replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,59 @@ def from_record(record: dict[str, Any]) -> Project:
         )
     )
     return project.set_aside(removed)
+
+
+SMALL = (
+    "version",
+    "classes",
+    "annotators",
+    "labels_revision",
+    "updated_at",
+    "fit_asked",
+    "fit_error",
+)
+"""Fields that are small and change with labels."""
+
+SORTED = ("changed_since_fit", "relabeled_since_fit")
+"""Fields of sorted sample indices, of which labels change a few."""
+
+
+def small_change(before: Project, after: Project) -> dict[str, Any] | None:
+    """Return the change from a state to the next one as plain values, None if it is not small.
+
+    It is small if only labels changed, with what follows from them: their event is in the tail of the log of events.
+    """
+    changed = {field.name for field in fields(Project) if getattr(before, field.name) is not getattr(after, field.name)}
+    old, new = before.event_log, after.event_log
+    if changed - {*SMALL, *SORTED, "votes", "event_log"} or old is None or new is None or old.n_bytes != new.n_bytes:
+        return None
+    change: dict[str, Any] = {name: getattr(after, name) for name in SMALL if name in changed}
+    change["events"] = new.tail[len(old.tail) :]
+    for name in SORTED:
+        if name in changed:
+            one, other = getattr(before, name), getattr(after, name)
+            if one is None or other is None:
+                return None
+            change[name] = np.setxor1d(one, other, assume_unique=True)
+    if "votes" in changed:
+        if after.votes.table is not None:  # it may have new values
+            return None
+        gone, given = before.votes.difference(after.votes)
+        change["votes"] = gone, given.columns
+    return change
+
+
+def with_change(before: Project, change: dict[str, Any]) -> Project:
+    """Return the state after a change of `small_change`."""
+    new = {name: change[name] for name in SMALL if name in change}
+    for name in SORTED:
+        if name in change:
+            new[name] = np.setxor1d(getattr(before, name), change[name], assume_unique=True)
+    if "votes" in change:
+        gone, columns = change["votes"]
+        new["votes"] = before.votes.changed(np.searchsorted(before.votes.key, gone), Votes(*columns))
+    log = before.event_log or EventLog()
+    return replace(before, **new, event_log=replace(log, tail=log.tail + change["events"]))
 
 
 def upgraded(record: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
       lock                   held by a writer while it reads, changes and commits; readers never take it
       fit.lock               held during a fit, so that a burst of labels needs only one
       fit.running            the start of that fit; locked while it runs
-      state.joblib           the commit point: small, replaced atomically
+      state.joblib           the commit point: small, replaced atomically, or labels are appended
       leases.joblib          which samples are leased to whom; replaced atomically, separately from the state
       draws.joblib           samples that queries drew with known probabilities; replaced atomically, separately, too
       lease.lock             held while samples are selected for a lease, so that none is selected twice
@@ -20,8 +20,9 @@
       ...                    files on their way into a project, or a project being created or deleted
 
 A commit moves its staged files into the project, makes them durable, and renames the new state over the old one, which
-makes all changes visible at once. File numbers are never used twice, so a file that a state names is the right one, or
-it is gone and there is a newer state.
+makes all changes visible at once. A commit of labels only appends them to a log at the end of the state's file
+(`state_file`), and waits for the disk when it has released the lock, so that one sync serves several. File numbers are
+never used twice, so a file that a state names is the right one, or it is gone and there is a newer state.
 
 The directory of a project appears and disappears in one step: a new one is built in the staging area and renamed into
 `projects`; a deleted one is renamed into the staging area before its files are removed. Only the holder of a project's
@@ -33,12 +34,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,10 +65,11 @@ from service.store.fit_marker import mark_running, remove_stale_marks, running_s
 from service.store.idempotency import Replies
 from service.store.layout import DRAWS, LEASES, STATE, files_of, held_out_labels_file, newest_file
 from service.store.leases import read_leases
-from service.store.load_state import has_lost_state, load_state
+from service.store.load_state import has_lost_state, load_state, load_with_log
 from service.store.locks import FIT_SECONDS, acquire_lock, locked, try_lock
 from service.store.simulations import Simulations
 from service.store.snapshot import (
+    UNKNOWN,
     CachedState,
     NotCached,
     Part,
@@ -79,8 +81,12 @@ from service.store.snapshot import (
     same_files,
 )
 from service.store.staging import Staging
+from service.store.state_file import clear_log
+from service.store.syncs import Syncs
 from service.store.transaction import Transaction
 from service.telemetry.metrics import count_cache_lookup
+
+log = logging.getLogger(__name__)
 
 FIT_MARK = "fit.running"
 FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
@@ -90,6 +96,9 @@ REFRESH_SECONDS = 10.0
 
 OF_ALL_SEGMENTS = [(what,) for what in ("pool", "ids", "texts", "urls")]
 """The third part of the cache keys of objects over all segments."""
+
+SETTLED_NS = 10**9
+"""Age of a file, in nanoseconds, that no writer is still changing."""
 
 READ_TRIES = 100
 """How often a reader starts again because a writer removed a file."""
@@ -118,6 +127,7 @@ class Store:
         self.replies = Replies(root / "replies", reply_bytes)
         self.simulations = Simulations.of(root)
         self.cache = Cache(cache_bytes)
+        self.syncs = Syncs()
         # The last known pool id of each project, to find cached parts of an earlier pool.
         self._pool_ids: dict[str, str] = {}
         self._refreshed_at = time.monotonic()
@@ -287,6 +297,10 @@ class Store:
 
         Raises ProjectNotFound or StoreDamaged.
         """
+        return self.open_state(directory, project_id).project
+
+    def open_state(self, directory: Path, project_id: str) -> CachedState:
+        """Return the state in a directory as `read_state` does, with its place on disk."""
         try:
             stamp = Stamp.of(directory / STATE)
         except FileNotFoundError:
@@ -298,10 +312,14 @@ class Store:
         is_hit = cached is not None and cached.stamp == stamp
         count_cache_lookup("state", is_hit=is_hit)
         if cached is not None and is_hit:
-            return cached.project
-        project = load_state(directory, project_id)
-        self.cache_state(CachedState(stamp, project, is_durable=False))
-        return project
+            return cached
+        known = None if cached is None else (cached.project, cached.log)
+        project, log = load_with_log(directory, project_id, known)
+        # A writer is between the change and its time, and the clock of a file system may give the next one the same.
+        is_written = stamp.modified == project.updated_at * 1000 or time.time_ns() - stamp.modified > SETTLED_NS
+        state = CachedState(stamp if is_written else UNKNOWN, project, log)
+        self.cache_state(state)
+        return state
 
     def cache_state(self, cached: CachedState) -> None:
         """Cache a state, and drop cached parts that only earlier states name."""
@@ -322,15 +340,33 @@ class Store:
 
     def make_durable(self, project: Project) -> None:
         """Sync a state that was only read: its writer may not have done so yet."""
-        cached: CachedState | None = self.cache.get(("state", project.project_id))
-        is_same = cached is not None and cached.project.commit == project.commit
-        if cached is not None and is_same and cached.is_durable:
-            return
-        with convert_disk_errors(), suppress(FileNotFoundError):
-            fsync_directory(self.directory(project.project_id))
-            fsync_directory(self.projects)
-        if cached is not None and is_same:
-            self.cache.put(("state", project.project_id), replace(cached, is_durable=True), project.n_bytes)
+        directory = self.directory(project.project_id)
+        with self.syncs.turn(project) as is_due, convert_disk_errors(), suppress(FileNotFoundError):
+            if is_due:
+                with (directory / STATE).open("rb") as file:
+                    os.fsync(file.fileno())
+                fsync_directory(directory)
+                fsync_directory(self.projects)
+                self.syncs.note(project)
+
+    def sync_log(self, file: int, written: CachedState) -> None:
+        """Make a commit in the log of an open state file durable, and all before it.
+
+        The lock of the project was released: one sync serves all threads that have written before it starts.
+        """
+        project, end = written.project, written.log
+        with self.syncs.turn(project) as is_due:
+            if not is_due or end is None:
+                return
+            newest: CachedState = self.cache.get(("state", project.project_id)) or written
+            if newest.stamp.inode != written.stamp.inode or newest.project.pool_id != project.pool_id:
+                newest = written
+            os.fdatasync(file)
+            if not self.syncs.covers(project.project_id, project.pool_id, end.base):
+                with suppress(FileNotFoundError):
+                    fsync_directory(self.directory(project.project_id))
+                    fsync_directory(self.projects)
+            self.syncs.note(max(newest, written, key=lambda state: state.project.version).project)
 
     def refresh_known_projects(self) -> None:
         """Drop cached projects that other workers deleted or replaced: mapped files occupy the disk."""
@@ -345,6 +381,7 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Drop all cached parts of a project."""
         gone = self._pool_ids.pop(project_id, None)
+        self.syncs.forget(project_id)
         own = [(kind, project_id) for kind in ("state", LEASES, DRAWS, "summary")]
         self.cache.drop(lambda key: key[0] == gone or key in own)
 
@@ -357,29 +394,46 @@ class Store:
         With `create`, the first commit creates a missing project. Raises ProjectNotFound,
         PreconditionFailed, TooManyProjects or StoreBusy.
         """
-        with ExitStack() as held:
-            while True:
-                project = self._lock_project(held, project_id)
-                if project is None and not create:
-                    raise ProjectNotFound(project_id)
-                preconditions.check(project)
-                directory = self.directory(project_id)
-                if project is None:
-                    held.enter_context(locked(self.root / "lock", "the data directory", kind="data_directory"))
-                    if directory.is_dir():  # another process has just created it
-                        held.close()
-                        continue
-                    directory = self._build_project(held)
-                break
-            yield Transaction(self, project_id, directory, project, preconditions.fingerprint)
+        with ExitStack() as opened:
+            with ExitStack() as held:
+                directory, state = self._open_locked(held, project_id, create=create, preconditions=preconditions)
+                transaction = Transaction(self, project_id, directory, state, preconditions.fingerprint, opened)
+                yield transaction
+            if transaction.unsynced is None:
+                return
+            try:
+                self.sync_log(*transaction.unsynced)
+                return
+            except OSError:
+                log.exception("a sync of project %s failed: its state is written again", project_id)
+        # What a failed sync left on disk is unknown, and the next sync would not say.
+        with convert_disk_errors(), self.transaction(project_id) as again:
+            again.rewrite()
 
-    def _lock_project(self, held: ExitStack, project_id: str) -> Project | None:
-        """Lock a project until `held` is closed, or return None if it does not exist."""
+    def _open_locked(
+        self, held: ExitStack, project_id: str, *, create: bool, preconditions: Preconditions
+    ) -> tuple[Path, CachedState | None]:
+        """Lock a project until `held` is closed; return its directory and state, None for one to be created."""
+        while True:
+            state = self._lock_project(held, project_id)
+            if state is None and not create:
+                raise ProjectNotFound(project_id)
+            preconditions.check(None if state is None else state.project)
+            directory = self.directory(project_id)
+            if state is not None:
+                return directory, state
+            held.enter_context(locked(self.root / "lock", "the data directory", kind="data_directory"))
+            if not directory.is_dir():
+                return self._build_project(held), None
+            held.close()  # another process has just created it
+
+    def _lock_project(self, held: ExitStack, project_id: str) -> CachedState | None:
+        """Lock a project until `held` is closed, and return its state, None if it does not exist."""
         directory = self.directory(project_id)
         with suppress(ProjectNotFound):
             held.enter_context(self._project_lock(project_id))
             with suppress(ProjectNotFound):
-                return self.read_state(directory, project_id)
+                return self.open_state(directory, project_id)
             self._move_away(directory)
             held.close()
         return None
@@ -519,7 +573,10 @@ class Store:
                     # removed must not prevent the service from starting.
                     with suppress(StoreDamaged, OSError):
                         remove_stale_marks(directory / FIT_MARK)
-                        sweep_project(directory, load_state(directory, directory.name))
+                        project, end = load_with_log(directory, directory.name)
+                        if end is not None and not end.is_clean:
+                            clear_log(directory / STATE, end)
+                        sweep_project(directory, project)
                 elif is_free and not has_lost_state(directory):
                     with suppress(OSError):
                         self._move_away(directory)

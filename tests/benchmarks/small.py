@@ -19,6 +19,7 @@ from tests.benchmarks.measure import in_turns
 from tests.benchmarks.pools import label_records
 from tests.benchmarks.rows import Row, times
 from tests.benchmarks.sizes import Sizes
+from tests.benchmarks.sqlite import commits_per_second
 from tests.support.serving import Service
 
 ROOT = Path(__file__).parent.parent.parent
@@ -80,13 +81,21 @@ def measure_small_requests(sizes: Sizes, directory: Path) -> list[Row]:
         for port, load in targets:
             requests_per_second(port, load, 1)  # warm up every worker
         measures = [partial(requests_per_second, *target, sizes.load_seconds) for target in targets]
-        nothing, durable, *rates = in_turns(sizes.load_rounds, *measures)
+        databases = [directory / f"{number}.sqlite" for number in range(CONNECTIONS)]
+        for paths in (databases[:1] * CONNECTIONS, databases):
+            measures.append(partial(commits_per_second, paths, sizes.load_seconds))
+        nothing, durable, *rates, sqlite, sqlites = in_turns(sizes.load_rounds, *measures)
     against = f"empty Flask + marshmallow POST, {CONNECTIONS} connections of {GENERATOR}"
     rated = dict(zip(kinds, rates, strict=True))
     rows = [times(5, kind, rate, "/s", against, nothing, at_least=0.6) for kind, rate in rated.items()]
     against = "the same, and one small file synced to disk"
     changing = {kind: rate for kind, rate in rated.items() if CHANGE in kind}
-    return rows + [times(5, kind, rate, "/s", against, durable) for kind, rate in changing.items()]
+    rows += [times(5, kind, rate, "/s", against, durable) for kind, rate in changing.items()]
+    against = f"SQLite (WAL, synchronous=FULL), {CONNECTIONS} processes, "
+    spread = zip(changing.items(), (("one database", sqlite), (f"{CONNECTIONS} databases", sqlites)), strict=True)
+    return rows + [
+        times(5, kind, rate, "/s", against + which, theirs, at_least=0.5) for (kind, rate), (which, theirs) in spread
+    ]
 
 
 def loads(projects: list[str]) -> dict[str, Load]:

@@ -241,9 +241,12 @@ def test_a_commit_of_many_labels_is_several_events_of_one_page(store, monkeypatc
     assert check_project(store.directory("p")) == []
 
 
-def test_a_commit_waits_for_the_disk_twice(store, monkeypatch):
+@pytest.mark.parametrize(("log_bytes", "waits"), [(2**16, ["fdatasync"]), (0, ["fsync", "fsync"])])
+def test_a_label_waits_for_the_disk_once_or_twice_if_the_log_is_full(store, monkeypatch, log_bytes, waits):
+    monkeypatch.setattr("service.store.state_file.LOG_BYTES", log_bytes)
     fit(store)
-    waits = []
-    monkeypatch.setattr("os.fsync", waits.append)
+    seen = []
+    monkeypatch.setattr("os.fdatasync", lambda file: seen.append("fdatasync"))
+    monkeypatch.setattr("os.fsync", lambda file: seen.append("fsync"))
     label(store, 2)
-    assert len(waits) == 2
+    assert seen == waits

@@ -207,7 +207,7 @@ def test_the_number_of_projects_is_limited(tmp_path):
 class Faults:
     """Makes the nth file operation fail, or all from it on; records whether the commit point was passed."""
 
-    NAMES = ("fsync", "mkdir", "open", "rename", "unlink")
+    NAMES = ("fdatasync", "fsync", "mkdir", "open", "pwrite", "rename", "unlink")
 
     def __init__(self, monkeypatch, number, nth, lasting):
         self.number, self.nth, self.lasting = number, nth, lasting
@@ -228,6 +228,7 @@ class Faults:
             if self.count == self.nth or (self.lasting and self.count > self.nth):
                 raise OSError(self.number, os.strerror(self.number), str(arguments[0]))
             done = operation(*arguments, **options)
+            self.committed |= operation.__name__ == "pwrite"
             if operation.__name__ == "rename":
                 source, target = map(Path, arguments[:2])
                 is_point = target.name in ("state.joblib", "leases.joblib") and target.parent.parent.name == "projects"
@@ -544,17 +545,17 @@ def test_readers_do_not_wait_for_writers(store, monkeypatch):
 
 def test_a_reader_starts_again_when_its_files_are_swept(store, monkeypatch):
     fit(store)
-    load_state, reads = store_module.load_state, []
+    load, reads = store_module.load_with_log, []
 
-    def replaced_meanwhile(directory, project_id):
-        project = load_state(directory, project_id)
+    def replaced_meanwhile(directory, project_id, known):
+        project, end = load(directory, project_id, known)
         reads.append(project.version)
         if len(reads) == 1:
-            monkeypatch.setattr(store_module, "load_state", load_state)
+            monkeypatch.setattr(store_module, "load_with_log", load)
             fit(store, X=POOL + 1, replace=True)
-        return project
+        return project, end
 
-    monkeypatch.setattr(store_module, "load_state", replaced_meanwhile)
+    monkeypatch.setattr(store_module, "load_with_log", replaced_meanwhile)
     snapshot = everything(store)
     assert reads == [1]
     assert snapshot.project.version == 2

@@ -67,7 +67,7 @@ def try_operation(crasher: Crasher, operation: str, limit: int, scratch: Path, t
     chosen = range(len(points), 0, -max(1, len(points) // limit))
     seen: dict[int, Any] = {}
     for point in chosen:
-        for torn in (False, True) if points[point - 1] == "write" else (False,):
+        for torn in (False, True) if points[point - 1].endswith("write") else (False,):
             crash_at(crasher, operation, begin, scratch / "crashed", point, torn, seen, tally)
     n_commits = sum(line.startswith("commit ") for line in points)
     tally.check(n_commits > 0 or operation == "start", f"no commit among the {len(points)} points of {operation}")

@@ -58,12 +58,14 @@ class Points:
 
     def __init__(self, log: int, last: int, *, torn: bool) -> None:
         self.log, self.last, self.torn, self.count = log, last, torn, 0
-        self.fsync, self.open = os.fsync, io.open
+        self.fsync, self.fdatasync, self.pwrite, self.open = os.fsync, os.fdatasync, os.pwrite, io.open
 
     def arm(self) -> None:
         """Start counting."""
         sys.addaudithook(self.on_audit_event)
         os.fsync = self.counted_fsync
+        os.fdatasync = self.counted_fdatasync
+        os.pwrite = self.counted_pwrite
         io.open = builtins.open = self.counted_open  # type: ignore[assignment]
 
     def reach(self, what: str, before_death: Callable[[], object] = lambda: None) -> None:
@@ -90,6 +92,16 @@ class Points:
     def counted_fsync(self, file: int) -> None:
         self.reach("fsync")
         self.fsync(file)
+
+    def counted_fdatasync(self, file: int) -> None:
+        self.reach("fdatasync")
+        self.fdatasync(file)
+
+    def counted_pwrite(self, file: int, data: Any, position: int) -> int:
+        """Write to the log of a state: the commit of labels, once all is written."""
+        half = memoryview(data)[: len(data) // 2]
+        self.reach("commit write", lambda: self.pwrite(file, half, position))
+        return self.pwrite(file, data, position)
 
     def counted_open(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         """Open a file; writes to a binary file are counted."""

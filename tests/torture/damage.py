@@ -70,6 +70,10 @@ def make_project(client: CheckedClient, project: str) -> None:
     # Enough labels for their events to go to the log.
     records = [{"index": index, "label": "ant", "annotator": f"a{n}"} for index in range(10, 40) for n in range(50)]
     client.fetch("POST", "/label", {"project_id": project, "labels": records, "refit": "never"})
+    # Two commits that only write to the log in the file of the state.
+    for index in (40, 41):
+        small = [{"index": index, "label": "bee"}]
+        client.fetch("POST", "/label", {"project_id": project, "labels": small, "refit": "never"})
 
 
 Damage = Callable[[Path, random.Random], object]
