@@ -1,4 +1,4 @@
-"""The programs in the guide run, and print what follows them there."""
+"""The programs in the guide run, and print what follows them there; labelling tools are small stand-ins."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def run(commands: list[list[str]], file: Path, text: str, service: Service) -> str:
     """Run commands on a program that calls a service, and return the output of the last."""
     file.write_text(text.replace(DEFAULT, f"http://127.0.0.1:{service.port}"), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "stand_ins")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     for command in commands:
         done = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

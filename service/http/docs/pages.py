@@ -46,6 +46,9 @@ GUIDES = (
     "recipe-images",
     "recipe-own-model",
     "recipe-web-tool",
+    "recipe-argilla",
+    "recipe-cvat",
+    "recipe-prodigy",
 )
 """The guide pages in reading order; each is `guide/<name>.md`."""
 
