@@ -70,6 +70,13 @@ class Snapshot:
     y_test: NDArray[np.int32] | None = None
     events: Page | None = None
 
+    @property
+    def mapped_pool(self) -> Pool:
+        """The pool. Raises ValueError for a snapshot that was read without it."""
+        if self.pool is None:
+            raise ValueError("the snapshot was read without its pool")
+        return self.pool
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:

@@ -309,9 +309,7 @@ def merge_segments(
     That holds the new rows and those of small segments before them, so a pool that grows by single samples has few
     segments, and each row is rewritten only a few times.
     """
-    if snapshot.pool is None:
-        raise ValueError("an append needs a snapshot with its pool")
-    pool, segments = snapshot.pool, snapshot.project.segments
+    pool, segments = snapshot.mapped_pool, snapshot.project.segments
     n_kept = len(segments)
     while n_kept and can_merge(pool.segments[n_kept - 1], rows):
         n_kept -= 1

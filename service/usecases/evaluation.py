@@ -113,9 +113,7 @@ def evaluate_snapshot(store: Store, snapshot: Snapshot) -> Evaluation:
 
 def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
     """Return the evaluation of a project's model, or the reason why there is none."""
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("an evaluation needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     rows, model, labels = uniform_rows(project), project.model, project.labels
     if model is None:
         return no_evaluation(rows, None, NO_MODEL, Lure(0, project.n_samples, reason=NO_MODEL))
@@ -186,9 +184,7 @@ def estimate_quality(
 
 def evaluate_numbers(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
     """Return the evaluation of a project's model of numbers from uniform rows (n,), or why there is none."""
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("an evaluation needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     lure = Lure(0, project.n_samples, reason=OF_CLASSES)
     if len(rows) < MIN_ROWS:
         return no_evaluation(rows, version, why_few(rows), lure)
@@ -213,9 +209,7 @@ def evaluate_labels(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -
 
     With the thresholds of the model, which were chosen on these rows where there were enough.
     """
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("an evaluation needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     lure, labels = Lure(0, project.n_samples, reason=OF_CLASSES), project.labels
     if len(rows) < MIN_ROWS:
         return no_evaluation(rows, version, why_few(rows), lure)
@@ -241,9 +235,7 @@ def evaluate_labels(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -
 
 def pool_confidence(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
     """Return the probability of the most probable class of each sample, without removed samples and those without."""
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("confidence needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     memory = ProjectScoreCache(store.cache, project)
     scores = np.concatenate(
         score_pool(snapshot.model, pool, least_confidence, np.ones(len(pool), bool), score_cache=memory)

@@ -85,9 +85,7 @@ def with_replaced_samples(
     Each segment that has one of them is written again, under a new number: files never change, and a reader has all
     the old ones or all the new ones. Raises InvalidRequest.
     """
-    pool, project = snapshot.pool, snapshot.project
-    if pool is None:
-        raise ValueError("replacing samples needs a snapshot with its pool")
+    pool, project = snapshot.mapped_pool, snapshot.project
     order = np.argsort(index)
     index, given = index[order], given.take(order)
     homes = np.searchsorted(pool.starts, index, side="right") - 1

@@ -32,9 +32,7 @@ class PoolMap:
 
 def map_pool(snapshot: Snapshot, next_indices: Sequence[int]) -> PoolMap:
     """Return the map of a project's pool: up to 5,000 random samples, with the labelled ones and the next batch."""
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("a map needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     rng = np.random.default_rng(project.random_state)
     n_rows = max(100, min(MAX_ROWS, MAX_CELLS // max(1, 1 if project.is_sparse else project.n_features)))
     labeled, chosen = project.labels.labeled, np.array(next_indices[: n_rows // 2], np.int64)

@@ -140,9 +140,7 @@ def predict_blocks(
 
     A place for heavy work is held only while chunks are predicted, never while the client reads.
     """
-    pool, model, n_classes = snapshot.pool, snapshot.model, len(snapshot.project.classes)
-    if pool is None:
-        raise ValueError("predictions need a snapshot with its pool")
+    pool, model, n_classes = snapshot.mapped_pool, snapshot.model, len(snapshot.project.classes)
     of_numbers, of_sets = snapshot.project.target == "number", snapshot.project.target == "labels"
     thresholds = thresholds_of_classes(snapshot.project)
     outputs = predictor_for(model, pool)

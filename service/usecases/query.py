@@ -251,9 +251,7 @@ def build_question(
 
     Raises InvalidRequest for an index beyond the pool, or predictions that do not fit it.
     """
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("a query needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     check_target(request.strategy, request.params, project.target)
     rows = open_rows(project, request, holdings)
     if request.given is not None:

@@ -124,9 +124,7 @@ def sized(report: Report) -> tuple[Report, int]:
 
 def make_report(store: Store, snapshot: Snapshot) -> Report:
     """Collect the evidence of a project, and advise."""
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("a report needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     evaluation = evaluate_snapshot(store, snapshot)
     suspects: list[SuspectLabel] = []
     gain = ExpectedGain()

@@ -68,9 +68,7 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLa
     The classes of a classifier are the project's class codes. Return the model, its reference, and the rows (l, d) and
     labels that it was fitted to. Raises FitFailed.
     """
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("training needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     with time_fit(project.estimator.name):
         X = pool.take(project.votes.majority.labeled)
         consensus, labels = labels_to_fit(project, X, pool.medians)
@@ -175,9 +173,7 @@ def train_committee(snapshot: Snapshot, n_members: int) -> BaggedCommittee | Num
     The same state gives the same committee. Members that fail to fit are left out; without any, the current model is
     the only member.
     """
-    project, pool = snapshot.project, snapshot.pool
-    if pool is None:
-        raise ValueError("training needs a snapshot with its pool")
+    project, pool = snapshot.project, snapshot.mapped_pool
     labels, target = project.labels, project.target
     X, y = pool.take(labels.labeled), task_of(project).labels(project, labels.codes)
     rng = np.random.default_rng([project.random_state, n_members])
