@@ -20,7 +20,11 @@ CSP = (
 """The Content-Security-Policy of the pages: their own style and images, no script, and forms to the service alone."""
 
 ENVIRONMENT = Environment(
-    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader([HERE, HERE.parent]),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 ENVIRONMENT.globals["style"] = STYLE
 
