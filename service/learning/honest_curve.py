@@ -32,18 +32,20 @@ def honest_curve(
     codes: NDArray[np.int32],
     position: NDArray[np.intp],
     is_uniform: NDArray[np.bool_],
+    is_right: NDArray[np.bool_],
     random_state: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return numbers of labels (k,), and a mask (k, u): whether a model of each is right about each uniform row.
 
     X (n, d) and `codes` (n,) are the labelled rows, and `position` (n,) their places in the order of labelling. Each
-    row is predicted by a model fitted to the first rows of four fifths of all, without it.
+    row is predicted by a model fitted to the first rows of four fifths of all, without it. `is_right` (n,) are the
+    predictions of models of all rows of these.
     """
     sizes = curve_sizes(len(codes))
     rng = np.random.default_rng(random_state)
     right = np.zeros((len(sizes), len(codes)), np.bool_)
     for scored, is_other in split_folds(codes, rng, is_uniform):
-        for which, size in enumerate(sizes):
+        for which, size in enumerate(sizes[:-1]):
             check_deadline()
             known = draw_rows(np.flatnonzero(is_other & (position < size)), rng)
             try:
@@ -51,4 +53,6 @@ def honest_curve(
             except FitFailed:
                 predicted = np.full(len(scored), np.bincount(codes[known]).argmax() if len(known) else -1)
             right[which, scored] = predicted == codes[scored]
+    if sizes:
+        right[-1] = is_right
     return np.array(sizes, np.float64), right[:, is_uniform]

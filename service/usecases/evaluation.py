@@ -23,6 +23,7 @@ from service.learning.evaluation import (
     f1_macro,
     f1_of_sets,
     out_of_fold_interval,
+    out_of_fold_probabilities,
     prediction_powered_accuracy,
     r_squared,
     root_mean_square,
@@ -39,7 +40,6 @@ from service.usecases.uniform_sample import (
     MIN_ROWS,
     predict_marginals_out_of_fold,
     predict_numbers_out_of_fold,
-    predict_out_of_fold,
     uniform_rows,
 )
 
@@ -113,7 +113,7 @@ def evaluate_snapshot(store: Store, snapshot: Snapshot) -> Evaluation:
 
 def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
     """Return the evaluation of a project's model, or the reason why there is none."""
-    project, pool = snapshot.project, snapshot.mapped_pool
+    project = snapshot.project
     rows, model, labels = uniform_rows(project), project.model, project.labels
     if model is None:
         return no_evaluation(rows, None, NO_MODEL, Lure(0, project.n_samples, reason=NO_MODEL))
@@ -123,16 +123,31 @@ def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
         return evaluate_labels(snapshot, rows, model.version)
     draws = store.draws(project.project_id)
     n_drawn, is_uniform = count_draws(project, draws), np.zeros(len(labels.labeled), np.bool_)
-    is_uniform[look_up(labels.labeled, rows)[0]] = len(rows) >= MIN_ROWS
-    wanted = labels.labeled if n_drawn >= MIN_ROWS else labels.labeled[is_uniform]
-    true, P = predict_out_of_fold(project, pool.take(labels.labeled), labels.codes, wanted, pool.medians)
+    is_uniform[look_up(labels.labeled, rows)[0]] = True
     lure = Lure(n_drawn, project.n_samples, reason=too_few(n_drawn))
     if n_drawn >= MIN_ROWS:
-        lure = estimate_lure(project, draws, true != P.argmax(axis=1))
-        true, P = true[is_uniform], P[is_uniform]
+        is_wrong = predict_labeled(store, snapshot).argmax(axis=1) != labels.codes
+        lure = estimate_lure(project, draws, is_wrong)
     if len(rows) < MIN_ROWS:
         return no_evaluation(rows, model.version, why_few(rows), lure)
-    return replace(estimate_quality(store, snapshot, model, true, P), lure=lure)
+    P = predict_labeled(store, snapshot)[is_uniform]
+    return replace(estimate_quality(store, snapshot, model, labels.codes[is_uniform], P), lure=lure)
+
+
+def predict_labeled(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
+    """Return the probabilities (l, c) of the labelled samples by models fitted without them, which are cached."""
+    project, pool = snapshot.project, snapshot.mapped_pool
+    labels, n_classes, seed = project.labels, len(project.classes), project.random_state
+
+    def make() -> tuple[NDArray[np.float64], int]:
+        X, wanted = pool.take(labels.labeled), np.ones(len(labels.codes), np.bool_)
+        P = out_of_fold_probabilities(
+            project.estimator, X, labels.codes, n_classes, seed, wanted, project.n_samples, pool.medians
+        )
+        return P, P.nbytes
+
+    probabilities: NDArray[np.float64] = store.cache.get_or_make((*project.commit, "out_of_fold"), make)
+    return probabilities
 
 
 def why_few(rows: NDArray[np.int64]) -> str:

@@ -64,13 +64,18 @@ class ExpectedGain:
     curve: Sequence[tuple[float, float, float, float]] = ()
 
 
-def expect_gain(project: Project, X: Features, medians: Medians | None = None) -> ExpectedGain:
-    """Return the gain that is expected of a project; X (l, d) are its labelled rows."""
+def expect_gain(
+    project: Project, X: Features, is_right: NDArray[np.bool_], medians: Medians | None = None
+) -> ExpectedGain:
+    """Return the gain that is expected of a project.
+
+    X (l, d) are its labelled rows; `is_right` (l,) says which ones models fitted without them predict rightly.
+    """
     rng = np.random.default_rng([project.random_state, project.labels_revision])
     found = scores_on_held_out(project, rng)
     measured_on = ON_HELD_OUT
     if found is None:
-        found, measured_on = scores_on_uniform_rows(project, X, medians, rng), ON_UNIFORM
+        found, measured_on = scores_on_uniform_rows(project, X, is_right, medians, rng), ON_UNIFORM
     n_next = min(usual_batch(project), project.n_unlabeled)
     if found is None:
         return ExpectedGain(n_labels=n_next)
@@ -115,7 +120,11 @@ def scores_on_held_out(
 
 
 def scores_on_uniform_rows(
-    project: Project, X: Features, medians: Medians | None, rng: np.random.Generator
+    project: Project,
+    X: Features,
+    is_right: NDArray[np.bool_],
+    medians: Medians | None,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return numbers of labels (k,) and the accuracies (r, k) of models fitted to them, None with too few rows.
 
@@ -131,6 +140,7 @@ def scores_on_uniform_rows(
         labels.codes,
         labelling_order(project),
         np.isin(labels.labeled, rows, assume_unique=True),
+        is_right,
         project.random_state,
     )
     if len(sizes) < MIN_POINTS:

@@ -13,13 +13,10 @@ from service.domain.labels import ANONYMOUS, SKIP, Label
 from service.domain.project import MICROSECONDS, Project
 from service.domain.sample_ids import SampleId
 from service.learning.confident_learning import find_suspects
-from service.learning.evaluation import out_of_fold_probabilities
-from service.learning.missing_values import Medians
-from service.learning.pool import Features
 from service.store import Part, Snapshot, Store
 from service.telemetry.metrics import time_evidence
 from service.usecases.annotators import AnnotatorRecord, annotator_records
-from service.usecases.evaluation import Evaluation, evaluate_snapshot
+from service.usecases.evaluation import Evaluation, evaluate_snapshot, predict_labeled
 from service.usecases.expected_gain import OF_OTHER_TARGETS, ExpectedGain, expect_gain
 from service.usecases.stop_advice import (
     Evidence,
@@ -132,7 +129,9 @@ def make_report(store: Store, snapshot: Snapshot) -> Report:
         gain = ExpectedGain(measured_on=OF_OTHER_TARGETS)
     elif project.model is not None:
         X = pool.take(project.labels.labeled)
-        suspects, gain = suspect_labels(snapshot, X, pool.medians), expect_gain(project, X, pool.medians)
+        P = predict_labeled(store, snapshot)
+        suspects = suspect_labels(snapshot, P)
+        gain = expect_gain(project, X, P.argmax(axis=1) == project.labels.codes, pool.medians)
     stability = stabilizing_predictions(project)
     verdict, reasons = advise(project, Evidence(stability, gain, evaluation, len(suspects)))
     return Report(
@@ -155,8 +154,11 @@ def count_classes(project: Project) -> list[ClassCount]:
     return [ClassCount(label, n, n / total) for label, n in zip(project.classes, project.class_counts, strict=True)]
 
 
-def suspect_labels(snapshot: Snapshot, X: Features, medians: Medians | None = None) -> list[SuspectLabel]:
-    """Return the labels that are probably wrong, the most suspect first; X (l, d) are the labelled rows."""
+def suspect_labels(snapshot: Snapshot, P: NDArray[np.float64]) -> list[SuspectLabel]:
+    """Return the labels that are probably wrong, the most suspect first.
+
+    P (l, c) are the probabilities of the labelled samples by models fitted without them.
+    """
     project, ids = snapshot.project, snapshot.ids
     labels, n_classes = project.labels, len(project.classes)
     n_rows = len(labels.labeled)
@@ -164,9 +166,6 @@ def suspect_labels(snapshot: Snapshot, X: Features, medians: Medians | None = No
     if n_rows * n_classes > CHECKED_CELLS:
         rng = np.random.default_rng(project.random_state)
         wanted[rng.permutation(n_rows)[CHECKED_CELLS // n_classes :]] = False
-    P = out_of_fold_probabilities(
-        project.estimator, X, labels.codes, n_classes, project.random_state, wanted, project.n_samples, medians
-    )
     checked = np.flatnonzero(wanted)
     rows, suggested = find_suspects(P[checked], labels.codes[checked])
     rows, suggested = checked[rows[:MAX_SUSPECTS]], suggested[:MAX_SUSPECTS]

@@ -129,7 +129,7 @@ def show_report(project_id: str) -> Response:
 
     The verdict rests on two questions: do predictions still change, and would more labels make the model better? The
     report also has the balance of the classes, the work of the annotators, and labels that are probably wrong. It takes
-    up to 45 fits to the labels or to a part of them, once for each state of the project.
+    up to 35 fits to the labels or to a part of them, once for each state of the project.
     """
     context = current_context()
     with time_limit(context.settings.query_seconds), context.admission.enter():
