@@ -138,9 +138,16 @@ class LabelSetTable:
         """Return whether two labels differ, so that some class is on one sample and not on another."""
         return len(labels.codes) > 0 and bool((labels.codes != labels.codes[0]).any())
 
-    def to_plain(self) -> list[list[int]]:
-        """Return the sets as lists, in the order of their codes."""
-        return [list(one) for one in self.sets]
+    def to_plain(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the sizes (k,) of the sets in the order of their codes, and their members one set after the other."""
+        return self.sizes, self.members
+
+    @classmethod
+    def of_plain(cls, sizes: NDArray[np.integer[Any]], members: NDArray[np.integer[Any]]) -> LabelSetTable:
+        """Return the table of `to_plain`."""
+        ends = np.cumsum(sizes).tolist()
+        plain = members.tolist()
+        return cls(tuple(tuple(plain[start:end]) for start, end in pairwise([0, *ends])))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

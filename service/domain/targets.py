@@ -179,9 +179,9 @@ class LabelsTarget:
         """Return a table without sets."""
         return LabelSetTable()
 
-    def read_table(self, plain: Sequence[Sequence[int]]) -> LabelSetTable:
-        """Return the table of sets."""
-        return LabelSetTable(tuple(map(tuple, plain)))
+    def read_table(self, plain: tuple[NDArray[np.int64], NDArray[np.int64]]) -> LabelSetTable:
+        """Return the table of sets, given their sizes and members."""
+        return LabelSetTable.of_plain(*plain)
 
     def admit(
         self, project: Project, values: Values, pointer: Callable[[int], str], confirmed: Collection[Label] = ()

@@ -217,8 +217,7 @@ def archive_members(snapshot: Snapshot) -> Iterator[tuple[str, Chunks]]:
     if isinstance(votes.table, NumberTable):
         yield NUMBERS, npy_chunks(votes.table.values)
     if isinstance(votes.table, LabelSetTable):
-        yield SET_SIZES, npy_chunks(votes.table.sizes)
-        yield SET_MEMBERS, npy_chunks(votes.table.members)
+        yield from zip((SET_SIZES, SET_MEMBERS), map(npy_chunks, votes.table.to_plain()), strict=True)
     yield "events.log", snapshot.events.lines()
 
 
@@ -461,13 +460,12 @@ def read_sets(archive: Archive, n_classes: int, most: int) -> LabelSetTable:
     sizes, members = archive.array(SET_SIZES, "i", most), archive.array(SET_MEMBERS, "i", most)
     if ((sizes < 0) | (sizes > n_classes)).any() or sizes.sum(dtype=np.int64) != len(members):
         raise InvalidRequest.at(member_pointer(SET_SIZES), f"must have sizes of sets that sum to {len(members)}")
-    ends = np.cumsum(sizes)
-    sets = tuple(tuple(one.tolist()) for one in np.split(members, ends[:-1])) if len(sizes) else ()
+    table = LabelSetTable.of_plain(sizes, members)
     are_codes = ((members >= 0) & (members < n_classes)).all()
-    if not are_codes or len(set(sets)) < len(sets) or any(list(one) != sorted(set(one)) for one in sets):
+    if not are_codes or len(table.code_of) < len(table) or any(list(one) != sorted(set(one)) for one in table.sets):
         problem = f"must have distinct sets of ascending class codes below {n_classes}"
         raise InvalidRequest.at(member_pointer(SET_MEMBERS), problem)
-    return LabelSetTable(sets)
+    return table
 
 
 def read_numbers(archive: Archive, most: int) -> NumberTable:

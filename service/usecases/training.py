@@ -37,7 +37,7 @@ from service.usecases.uniform_sample import MIN_ROWS, predict_marginals_out_of_f
 
 log = logging.getLogger(__name__)
 
-CHOSEN_CELLS = 2**22
+CHOSEN_CELLS = 2**20
 """Largest number of labelled cells x classes with which thresholds are chosen, which takes five more fits."""
 
 FIT_TRIES = 3

@@ -77,3 +77,8 @@ def test_a_fit_needs_two_different_labels():
     votes = Votes.anonymous(np.arange(3), np.array([1, 1, 1], np.int32), 0)
     assert not TABLE.can_fit(TABLE.resolve(votes))
     assert TABLE.can_fit(TABLE.resolve(Votes.anonymous(np.arange(2), np.array([1, 0], np.int32), 0)))
+
+
+def test_a_table_is_the_same_after_it_was_written():
+    assert LabelSetTable.of_plain(*TABLE.to_plain()).sets == TABLE.sets
+    assert LabelSetTable.of_plain(*LabelSetTable().to_plain()).sets == ()
