@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import numpy as np
@@ -41,7 +41,18 @@ MEDIA_TYPES = {
 }
 """Media types of the files that can be sent, by the ends of their names."""
 
-PARTS = ("X", "y", "ids", "X_test", "y_test", "probabilities", "member_probabilities", "member_predictions")
+PARTS = (
+    "X",
+    "texts",
+    "y",
+    "ids",
+    "urls",
+    "X_test",
+    "y_test",
+    "probabilities",
+    "member_probabilities",
+    "member_predictions",
+)
 """The fields that a form has a part for; the others are in its part `config`."""
 
 BUSY = (429, 502, 503, 504)
@@ -50,6 +61,9 @@ BUSY = (429, 502, 503, 504)
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
 PIECE_BYTES = 2**20
+
+WHOLE_BODIES = (".csv", ".jsonl", ".ndjson")
+"""Ends of the names of tables that are sent as they are, with the other fields in the query string."""
 
 
 class ServiceError(Exception):
@@ -116,6 +130,22 @@ class Client:
         values = {name: value for name, value in given.items() if value is not None}
         return self._send_arrays("/fit", {"project_id": project_id, **values})
 
+    def fit_table(
+        self, project_id: str, table: Path, columns: Mapping[str, Any] | None = None, **fields: Any
+    ) -> JsonObject:
+        """Create a project of a file with a sample in each row: CSV, JSON lines, Arrow or Parquet. Return the project.
+
+        `columns` says what the columns are, as in `POST /fit`: `id`, `label`, `text`, `url`, `features`. The file is
+        sent as it is read, and never held in memory.
+        """
+        return self._send_table("/fit", table, {"project_id": project_id, **with_columns(columns), **fields})
+
+    def append_table(
+        self, project_id: str, table: Path, columns: Mapping[str, Any] | None = None, **fields: Any
+    ) -> JsonObject:
+        """Append the samples of a file to a pool, given as for `fit_table`, and return the project."""
+        return self._send_table(f"{path_of(project_id)}/pool", table, {**with_columns(columns), **fields})
+
     def append(self, project_id: str, X: Any = None, **fields: Any) -> JsonObject:
         """Append samples to the pool of a project, and return the project. Arrays are given as for `fit`."""
         return self._send_arrays(f"{path_of(project_id)}/pool", fields if X is None else {"X": X, **fields})
@@ -169,6 +199,71 @@ class Client:
         project: JsonObject = self.send("GET", path_of(project_id))
         return project
 
+    def projects(self) -> Iterator[JsonObject]:
+        """Yield all projects that the key may access, in order of their names."""
+        return self._pages("/projects", "projects", {})
+
+    def samples(self, project_id: str, status: str | None = None) -> Iterator[JsonObject]:
+        """Yield the samples of a project, or those of a status, such as `unlabeled`."""
+        chosen = {} if status is None else {"status": status}
+        return self._pages(f"{path_of(project_id)}/samples", "samples", chosen)
+
+    def remove(self, project_id: str, indices: Sequence[int] = (), ids: Sequence[str | int] = ()) -> JsonObject:
+        """Remove samples, so that they are not asked about or trained on, and return the new counts."""
+        body = {"indices": list(indices), "ids": list(ids)}
+        reply: JsonObject = self.send("DELETE", f"{path_of(project_id)}/samples", body)
+        return reply
+
+    def restore(self, project_id: str, indices: Sequence[int] = (), ids: Sequence[str | int] = ()) -> JsonObject:
+        """Put removed samples back, with their labels, and return the new counts."""
+        body = {"indices": list(indices), "ids": list(ids)}
+        reply: JsonObject = self.send("POST", f"{path_of(project_id)}/samples/restore", body)
+        return reply
+
+    def retract(
+        self,
+        project_id: str,
+        samples: Sequence[Any],
+        *,
+        by: str = "index",
+        annotator: str | None = None,
+        refit: str = "wait",
+    ) -> JsonObject:
+        """Take back an annotator's labels and skips of some samples, and return the new counts."""
+        who = {} if annotator is None else {"annotator": annotator}
+        records = [{by: sample, "label": None, **who} for sample in samples]
+        return self.label(project_id, records, refit=refit)
+
+    def events(self, project_id: str, after: int = 0) -> Iterator[JsonObject]:
+        """Yield the events of a project after a version."""
+        return self._pages(f"{path_of(project_id)}/events", "events", {"after": after})
+
+    def report(self, project_id: str) -> JsonObject:
+        """Return whether to go on labelling, why, and which labels are probably wrong."""
+        report: JsonObject = self.send("GET", f"{path_of(project_id)}/report")
+        return report
+
+    def simulate(self, project_id: str | None = None, X: Any = None, y: Any = None, **fields: Any) -> JsonObject:
+        """Start a simulation on the labels of a project, or on given ones, and return it; see `simulation`.
+
+        `fields` are those of `POST /simulate`; arrays are given as for `fit`.
+        """
+        given = {"project_id": project_id, "X": X, "y": y, **fields}
+        return self._send_arrays("/simulate", {name: value for name, value in given.items() if value is not None})
+
+    def simulation(self, simulation_id: str) -> JsonObject:
+        """Return a simulation: its status, its progress, and its result once it is done."""
+        found: JsonObject = self.send("GET", f"/simulations/{quote(simulation_id, safe='')}")
+        return found
+
+    def release(self, project_id: str, query_id: str) -> None:
+        """Release a lease. Samples of it that were labelled stay labelled."""
+        self.send("DELETE", f"{path_of(project_id)}/leases/{quote(query_id, safe='')}")
+
+    def renew(self, project_id: str, query_id: str) -> None:
+        """Let a lease start again now."""
+        self.send("POST", f"{path_of(project_id)}/leases/{quote(query_id, safe='')}/renew", {})
+
     def labels(self, project_id: str) -> list[JsonObject]:
         """Return all labels and skips of a project."""
         labels: list[JsonObject] = self.send("GET", f"{path_of(project_id)}/labels")["labels"]
@@ -176,13 +271,18 @@ class Client:
 
     def predictions(self, project_id: str, **parameters: Any) -> Iterator[JsonObject]:
         """Yield the predictions of a project's model; `parameters` are those of the page's address."""
-        after: JsonObject = {}
-        while True:
-            page = self.send("GET", f"{path_of(project_id)}/predictions{query_string(parameters | after)}")
-            yield from page["predictions"]
-            if page["next"] is None:
-                return
-            after = {"after": page["next"]}
+        return self._pages(f"{path_of(project_id)}/predictions", "predictions", parameters)
+
+    def download_predictions(
+        self, project_id: str, file: IO[bytes], media_type: str = "text/csv", **parameters: Any
+    ) -> None:
+        """Write all predictions to a file as CSV, as Parquet, or as an `.npy` array of probabilities."""
+        path = f"{path_of(project_id)}/predictions{query_string(parameters)}"
+        self._request("GET", path, [], {"Accept": media_type}, to=file)
+
+    def download(self, project_id: str, file: IO[bytes]) -> None:
+        """Write an archive of a whole project to a file."""
+        self._request("GET", f"{path_of(project_id)}/export", [], {}, to=file)
 
     def export(self, project_id: str) -> bytes:
         """Return an archive of a whole project."""
@@ -212,23 +312,51 @@ class Client:
         found = parsed(reply)
         return Batch(found["query_id"], found["indices"], found["ids"], found), reply
 
+    def _pages(self, path: str, name: str, parameters: JsonObject) -> Iterator[JsonObject]:
+        """Yield the entries of all pages of a list."""
+        while True:
+            page = self.send("GET", f"{path}{query_string(parameters)}")
+            yield from page[name]
+            if page["next"] is None:
+                return
+            parameters = {**parameters, "after": page["next"]}
+
+    def _send_table(self, path: str, table: Path, fields: JsonObject) -> JsonObject:
+        if table.suffix not in WHOLE_BODIES:
+            return self._send_arrays(path, {"X": table, **fields})
+        address = f"{path}{query_string({'config': json.dumps(fields)})}"
+        reply = self._request("POST", address, [table], {"Content-Type": MEDIA_TYPES[table.suffix]})
+        project: JsonObject = parsed(reply)
+        return project
+
     def _send_arrays(self, path: str, values: Mapping[str, Any]) -> JsonObject:
         project: JsonObject = parsed(self._request("POST", path, *body_of(values)))
         return project
 
     def _request(
-        self, method: str, path: str, body: list[Piece], headers: Mapping[str, str], *, with_key: bool = True
+        self,
+        method: str,
+        path: str,
+        body: list[Piece],
+        headers: Mapping[str, str],
+        *,
+        with_key: bool = True,
+        to: IO[bytes] | None = None,
     ) -> Reply:
-        """Send a request until it is answered, and return the reply. Raises ServiceError."""
+        """Send a request until it is answered, and return the reply; write its body to a file if one is given.
+
+        Raises ServiceError.
+        """
         headers = {**self._headers, **headers}
         if method == "POST" and with_key:
             headers["Idempotency-Key"] = str(uuid.uuid4())
         pause = FIRST_PAUSE_SECONDS
         for n_left in range(self.retries, -1, -1):
             try:
-                reply = self._send_once(method, path, body, headers)
+                reply = self._send_once(method, path, body, headers, to)
             except (OSError, http.client.HTTPException) as error:
-                if not n_left or not may_repeat(method, error):
+                # What was written of a reply cannot be taken back.
+                if not n_left or not may_repeat(method, error) or (to is not None and has_begun(to)):
                     raise ServiceError(f"{self.url.geturl()} does not answer: {error!r}") from error
                 wait = None
             else:
@@ -242,7 +370,9 @@ class Client:
             pause *= 2
         raise AssertionError("the last try returns or raises")
 
-    def _send_once(self, method: str, path: str, body: list[Piece], headers: Mapping[str, str]) -> Reply:
+    def _send_once(
+        self, method: str, path: str, body: list[Piece], headers: Mapping[str, str], to: IO[bytes] | None
+    ) -> Reply:
         secure = self.url.scheme == "https"
         connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         length = sum(piece.stat().st_size if isinstance(piece, Path) else len(piece) for piece in body)
@@ -251,7 +381,11 @@ class Client:
                 headers = {**headers, "Content-Length": str(length)}
             connection.request(method, self.url.path + path, chunks_of(body) if body else None, headers)
             response = connection.getresponse()
-            return Reply(response.status, dict(response.headers), response.read())
+            if to is None or response.status >= 400:
+                return Reply(response.status, dict(response.headers), response.read())
+            while piece := response.read(PIECE_BYTES):
+                to.write(piece)
+            return Reply(response.status, dict(response.headers), b"")
 
 
 def may_repeat(method: str, error: Exception) -> bool:
@@ -259,9 +393,19 @@ def may_repeat(method: str, error: Exception) -> bool:
     return method != "DELETE" or isinstance(error, ConnectionRefusedError)
 
 
+def has_begun(file: IO[bytes]) -> bool:
+    """Return whether anything was written to a file, which may be a pipe."""
+    return not file.seekable() or file.tell() > 0
+
+
 def answer(label: Label | None) -> JsonObject:
     """Return the label of a record, or its skip."""
     return {"skip": True} if label is None else {"label": label}
+
+
+def with_columns(columns: Mapping[str, Any] | None) -> JsonObject:
+    """Return the field `columns` of a request, if there are any."""
+    return {"columns": dict(columns)} if columns else {}
 
 
 def path_of(project_id: str) -> str:
@@ -337,4 +481,4 @@ def service_error(method: str, path: str, reply: Reply) -> ServiceError:
         detail, errors = str(problem["detail"]), problem.get("errors", ())
     except (ValueError, KeyError, TypeError):
         detail, errors = reply.body[:200].decode(errors="replace"), ()
-    return ServiceError(f"{method} {path}: {reply.status} {reason}: {detail}", reply.status, errors)
+    return ServiceError(f"{method} {path.partition('?')[0]}: {reply.status} {reason}: {detail}", reply.status, errors)

@@ -16,6 +16,22 @@ COMMANDS = {
         "demo": ("demo:demo", "Compare active queries with random ones and plot both."),
         "openapi": ("openapi:openapi", "Write openapi.yaml, generated from the code."),
     },
+    "Projects of a service": {
+        "project": ("projects:project", "Show a project, or list all of them."),
+        "fit": ("projects:fit", "Create a project of a file of samples, or train a project again."),
+        "append": ("projects:append", "Append a file of samples to the pool of a project."),
+        "query": ("labels:query", "Ask which samples to label next."),
+        "label": ("labels:label", "Send the labels of a file."),
+        "annotate": ("annotate:annotate", "Label samples in the terminal, one after the other."),
+        "predict": ("labels:predict", "Write what the model predicts for all samples."),
+        "report": ("evidence:report", "Say whether to go on labelling, and why."),
+        "simulate": (
+            "evidence:simulate",
+            "Compare strategies on the labelled samples of a project, and wait for the result.",
+        ),
+        "export": ("projects:export", "Write a whole project to an archive."),
+        "import": ("projects:import_project", "Make a project of an archive."),
+    },
     "Labelling tools": {
         "label-studio": (
             "bridges:label_studio",

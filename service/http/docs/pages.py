@@ -40,6 +40,7 @@ GUIDES = (
     "regression",
     "benchmarks",
     "operations",
+    "shell",
     "clients",
     "label-studio",
     "recipe-mails",

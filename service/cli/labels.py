@@ -1,0 +1,211 @@
+"""active-query query | label | predict: ask, answer, and get predictions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from itertools import islice
+from typing import Any
+
+import click
+
+from service.cli.connection import JSON, OUT, PROJECT, opened, print_json, print_table, service_command
+from service.cli.sample_files import read_rows, readable
+from service.client import Client
+
+LABELS_AT_ONCE = 10_000
+PREDICTION_FORMATS = {
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "npy": "application/x-npy",
+}
+
+
+@click.command()
+@PROJECT
+@click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1), help="Number of samples.")
+@click.option("--strategy", help="Name of the strategy; see GET /strategies.  [default: auto]")
+@click.option("--annotator", help="Who will label the samples.")
+@click.option("--lease-seconds", type=click.IntRange(0), help="Reserve the samples for the annotator for so long.")
+@click.option("--out", help="Write the samples to a .csv or .jsonl with an empty column 'label' to fill in; - is CSV.")
+@JSON
+@service_command
+def query(
+    client: Client,
+    project: str,
+    batch_size: int,
+    strategy: str | None,
+    annotator: str | None,
+    lease_seconds: int | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Ask which samples to label next.
+
+    Example: active-query query --project mails --batch-size 20 --out batch.csv
+    """
+    given = {"strategy": strategy, "annotator": annotator, "lease_seconds": lease_seconds}
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    reply = client.query(project, batch_size, **fields, include=stored_parts(client, project)).reply
+    if as_json:
+        print_json(reply)
+        return
+    rows = records_of(reply)
+    if out is not None:
+        with opened(out) as file:
+            file.write(as_lines(rows) if out.endswith(("jsonl", "ndjson")) else as_csv(rows))
+    elif rows:
+        shown = [{name: value for name, value in row.items() if name not in ("label", "query_id")} for row in rows]
+        print_table([[*row.values()] for row in shown], [*shown[0]])
+    if reply["fallback_reason"]:
+        click.echo(f"note: {reply['fallback_reason']}", err=True)
+
+
+def stored_parts(client: Client, project: str) -> list[str]:
+    """Return which of text and url the samples of a project have."""
+    return ["text"] if client.project(project)["keep_texts"] else []
+
+
+def records_of(reply: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the samples of a query, each with an empty label to fill in."""
+    n = len(reply["indices"])
+    columns = {"index": reply["indices"], "id": reply["ids"], "score": reply["scores"], "text": reply["texts"]}
+    given = {name: column for name, column in columns.items() if column is not None}
+    filled = {**given, "label": [None] * n, "query_id": [reply["query_id"]] * n}
+    return [dict(zip(filled, row, strict=True)) for row in zip(*filled.values(), strict=True)]
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    """Return rows as CSV."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_lines(rows: list[dict[str, Any]]) -> bytes:
+    """Return rows as JSON lines."""
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+
+
+@click.command()
+@PROJECT
+@click.option("--file", required=True, help="A .csv or .jsonl with a label for each sample; - reads a pipe.")
+@click.option("--format", "kind", type=click.Choice(("csv", "jsonl")), help="Format, if the name does not say.")
+@click.option("--id-column", help="Column with the ids of the samples.  [default: index, a column of positions]")
+@click.option("--label-column", default="label", show_default=True, help="Column with the labels; empty = none yet.")
+@click.option("--annotator", help="Who gave the labels.")
+@click.option(
+    "--refit",
+    type=click.Choice(("wait", "background", "never")),
+    default="wait",
+    show_default=True,
+    help="Whether to wait for the new model.",
+)
+@JSON
+@service_command
+def label(
+    client: Client,
+    project: str,
+    file: str,
+    kind: str | None,
+    id_column: str | None,
+    label_column: str,
+    annotator: str | None,
+    refit: str,
+    as_json: bool,
+) -> None:
+    """Send the labels of a file.
+
+    Rows without a label are left out, so a partly filled batch can be sent. Example:
+
+    active-query label --project mails --file batch.csv --annotator ada
+    """
+    facts = client.project(project)
+    with readable(file, kind) as path:
+        records = [
+            record
+            for row in read_rows(path)
+            if (record := record_of(row, id_column, label_column, annotator, facts)) is not None
+        ]
+    if not records:
+        raise click.ClickException(f"{file} has no label in its column {label_column!r}")
+    reply: dict[str, Any] = {}
+    starts = range(0, len(records), LABELS_AT_ONCE)
+    with click.progressbar(starts, label="Sending labels", file=sys.stderr) as bar:
+        for start in bar:
+            is_last = start + LABELS_AT_ONCE >= len(records)
+            some = list(islice(records, start, start + LABELS_AT_ONCE))
+            reply = client.label(project, some, refit=refit if is_last else "never")
+    if as_json:
+        print_json(reply)
+    else:
+        names = ("n_labeled", "n_unlabeled", "n_skipped", "model_version")
+        print_table([(name, str(reply[name])) for name in names])
+
+
+def record_of(
+    row: dict[str, Any], id_column: str | None, label_column: str, annotator: str | None, facts: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the record of a row, None without a label. Raises ClickException for a row without a sample."""
+    column = "index" if id_column is None else id_column
+    for needed in (column, label_column):
+        if needed not in row:
+            there = ", ".join(map(str, row))
+            raise click.ClickException(f"there is no column {needed!r}; the columns are {there}")
+    given = row[label_column]
+    if given is None or given == "":
+        return None
+    sample = row[column]
+    if id_column is None:
+        if not str(sample).isdigit():
+            raise click.ClickException(f"{sample!r} in the column 'index' is not a position; --id-column names ids")
+        sample = int(sample)
+    record = {"index" if id_column is None else "id": sample, "label": as_label(given, facts)}
+    query_id = row.get("query_id")
+    return record | ({"annotator": annotator} if annotator else {}) | ({"query_id": query_id} if query_id else {})
+
+
+def as_label(text: Any, facts: dict[str, Any]) -> Any:
+    """Return a label with the type of the project's labels; what cannot be converted is left to the service."""
+    known = next(iter(facts["classes"]), None)
+    if not isinstance(text, str) or isinstance(known, str) or (known is None and facts["target"] == "class"):
+        return text
+    for value in facts["classes"]:
+        if str(value).lower() == text.strip().lower():
+            return value
+    try:
+        return float(text) if facts["target"] == "number" else text if isinstance(known, bool) else int(text)
+    except ValueError:
+        return text
+
+
+@click.command()
+@PROJECT
+@OUT
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice([*PREDICTION_FORMATS]),
+    help="Format.  [default: by the end of the name, or csv]",
+)
+@click.option("--unlabeled", is_flag=True, help="Only samples without a label.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object on each line instead.")
+@service_command
+def predict(client: Client, project: str, out: str, kind: str | None, unlabeled: bool, as_json: bool) -> None:
+    """Write what the model predicts for all samples.
+
+    Example: active-query predict --project mails --out predictions.csv
+    """
+    chosen = {"unlabeled_only": True} if unlabeled else {}
+    with opened(out) as file:
+        if as_json:
+            for each in client.predictions(project, **chosen):
+                file.write(as_lines([each]))
+            return
+        media_type = PREDICTION_FORMATS[kind or next((end for end in PREDICTION_FORMATS if out.endswith(end)), "csv")]
+        client.download_predictions(project, file, media_type, **chosen)
