@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from flask import Response, request
 from flask.globals import request_ctx
@@ -11,7 +12,7 @@ from service.auth.keys import Role
 from service.errors import LabelNotFound
 from service.http import csv_writer
 from service.http.body.reader import read_json
-from service.http.contract.operations import Operations, Reply
+from service.http.contract.operations import Operations, Reply, View
 from service.http.media_types import CSV, JSON
 from service.http.middleware import auth
 from service.http.middleware.etags import CONDITIONS, with_etag
@@ -116,14 +117,19 @@ def list_project_labels(project_id: str) -> Response:
     return with_etag(request, response, page.project, suffix)
 
 
-@operations.add(
-    "DELETE",
-    "/projects/<project_id>/labels/<index>",
-    role=Role.ANNOTATOR,
-    replies={204: Reply("The sample can be queried again.", etag=True)},
-    headers=CONDITIONS,
-    problems=(404, 412, 422, 503, 507),
-)
+def add_retraction(path: str) -> Callable[[View], View]:
+    """Register the decorated function as an endpoint that retracts the labels of a sample."""
+    return operations.add(
+        "DELETE",
+        path,
+        role=Role.ANNOTATOR,
+        replies={204: Reply("The sample can be queried again.", etag=True)},
+        headers=CONDITIONS,
+        problems=(404, 412, 422, 503, 507),
+    )
+
+
+@add_retraction("/projects/<project_id>/labels/<index>")
 def retract_label(project_id: str, index: str) -> Response:
     """Retract all labels and skips of a sample.
 
@@ -135,14 +141,7 @@ def retract_label(project_id: str, index: str) -> Response:
     return retract(project_id, int(index))
 
 
-@operations.add(
-    "DELETE",
-    "/projects/<project_id>/labels/by-id/<path:sample_id>",
-    role=Role.ANNOTATOR,
-    replies={204: Reply("The sample can be queried again.", etag=True)},
-    headers=CONDITIONS,
-    problems=(404, 412, 422, 503, 507),
-)
+@add_retraction("/projects/<project_id>/labels/by-id/<path:sample_id>")
 def retract_label_by_id(project_id: str, sample_id: str) -> Response:
     """Retract all labels and skips of the sample with an id.
 
