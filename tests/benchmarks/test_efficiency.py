@@ -11,10 +11,12 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import ttest_1samp
 
+from service.learning.estimators import resolve_estimator
 from tests.benchmarks.efficiency import journal
 from tests.benchmarks.efficiency.__main__ import main
 from tests.benchmarks.efficiency.data import split
 from tests.benchmarks.efficiency.defaults import defaults_table
+from tests.benchmarks.efficiency.rare import count_found
 from tests.benchmarks.efficiency.report import draw_all, report
 from tests.benchmarks.efficiency.runs import Curve, Run, execute, n_queries
 from tests.benchmarks.efficiency.statistics import (
@@ -186,6 +188,15 @@ def test_the_table_of_defaults_worked_by_hand():
     runs = {Run("a", model, "cold", 10, strategy, 0): curve for (model, strategy), curve in curves.items()}
     row = defaults_table(runs).splitlines()[2]
     assert [cell.strip() for cell in row.split("|")[1:-1]] == ["a", "", "+25.0 / -", "", "", "110", "+50.0", "20"]
+
+
+def test_rare_rows_are_counted(monkeypatch):
+    monkeypatch.setattr("tests.benchmarks.efficiency.rare.MODEL", resolve_estimator("gaussian_nb", {}))
+    rng = np.random.default_rng(0)
+    y = (np.arange(400) < 7).astype(np.int64)
+    X = rng.normal(size=(400, 2)) + 9 * y[:, np.newaxis]
+    at_random, chosen = (count_found(X, y, strategy, 0) for strategy in ("random", "anchor_al"))
+    assert at_random < chosen <= 5
 
 
 def test_a_journal_is_read_as_written(tmp_path):

@@ -136,7 +136,7 @@ def test_uherding_notes_its_sample(monkeypatch):
     assert run_strategy("uherding", question, 20, sample=100).fallback_reason == (
         "uherding considered a sample of 200 of the 498 candidates"
     )
-    monkeypatch.setattr("service.strategies.herding.PAIRS_A_TURN", 100 * 3 * 150)
+    monkeypatch.setattr("service.strategies.herding.PAIRS_A_TURN", 498 * 3 * 150)
     assert run_strategy("uherding", question, 5).fallback_reason == "uherding used 150 references: more would be slow"
 
 
@@ -148,7 +148,8 @@ def test_similarities_that_are_not_kept_are_computed_again(n_kept, monkeypatch):
     assert selected_indices("uherding", make_question(rows, [0, 9], MODEL, 3), 12) == expected
 
 
-def test_only_the_most_uncertain_rows_are_chosen():
+def test_only_the_most_uncertain_rows_are_chosen(monkeypatch):
+    monkeypatch.setattr("service.strategies.herding.LISTED", 100)
     # Of 400 rows on a line, the first 100 are the most uncertain; the others are sure, but far from any label.
     P = np.where(np.arange(400)[:, np.newaxis] < 100, [0.6, 0.4], [0.9, 0.1])
     batch = selected_indices("uherding", question_from_probabilities(P, labeled=[0, 1]), 5)
