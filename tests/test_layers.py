@@ -47,7 +47,7 @@ DOORS = {
     "flask": ("service.http", "service.app"),
     "werkzeug": ("service.http",),
     "marshmallow": ("service.http",),
-    "joblib": ("service.store",),
+    "joblib": ("service.store", "service.compute.threads"),
     "pickle": ("service.store",),
     "orjson": ("service.http", "service.store.events", "service.store.idempotency", "service.telemetry.logging"),
     "backports": ("service.http.body.encodings",),

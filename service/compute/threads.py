@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 from typing import TypeVar
 
+import joblib
 from threadpoolctl import ThreadpoolController
 
 from service.compute.deadline import DEADLINE
 
 Item = TypeVar("Item")
+
+FITTING = Lock()
+"""Held by the fit that uses all cores."""
 
 
 def use_one_thread() -> None:
@@ -66,6 +71,23 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
         wait(begun)
     for helper in begun:
         helper.result()
+
+
+@contextmanager
+def threads_for_fit() -> Iterator[None]:
+    """Let scikit-learn fit independent parts, such as the trees of a forest, on all cores.
+
+    Only one fit of this process does at a time; others meanwhile have one thread. The parts of an ensemble have their
+    seeds before they are fitted, so the model does not depend on the number of threads.
+    """
+    if n_cores() == 1 or not FITTING.acquire(blocking=False):
+        yield
+        return
+    try:
+        with joblib.parallel_config(backend="threading", n_jobs=n_cores()):
+            yield
+    finally:
+        FITTING.release()
 
 
 @cache

@@ -6,9 +6,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import pytest
 
-from service.compute.threads import n_cores, run_in_threads
+from service.compute import threads
+from service.compute.threads import n_cores, run_in_threads, threads_for_fit
 
 
 @pytest.mark.parametrize("n_items", [0, 1, 2, 3, 1000])
@@ -49,3 +51,21 @@ def test_little_work_does_not_wait_behind_much():
         release.set()
         for other in others:
             other.result()
+
+
+def test_only_one_fit_at_a_time_uses_all_cores(monkeypatch):
+    monkeypatch.setattr(threads, "n_cores", lambda: 3)
+    seen = []
+
+    def fit_meanwhile():
+        with threads_for_fit():
+            seen.append(joblib.effective_n_jobs(None))
+
+    with threads_for_fit():
+        seen.append(joblib.effective_n_jobs(None))
+        other = threading.Thread(target=fit_meanwhile)
+        other.start()
+        other.join()
+    fit_meanwhile()
+    assert seen == [3, 1, 3]
+    assert joblib.effective_n_jobs(None) == 1

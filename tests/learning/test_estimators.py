@@ -15,6 +15,7 @@ from sklearn.naive_bayes import BernoulliNB
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from service.compute import threads
 from service.compute.threads import thread_pools, use_one_thread
 from service.errors import FitFailed, InvalidRequest
 from service.learning import estimators
@@ -457,6 +458,18 @@ def test_a_model_survives_joblib(name, per_class, scale, tmp_path):
     joblib.dump(model, tmp_path / "model.joblib")
     mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
     assert np.array_equal(mapped.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("name", ["auto", "random_forest", "extra_trees", "svc"])
+def test_a_fit_on_all_cores_gives_the_same_model(name, monkeypatch):
+    X, y = np.random.default_rng(0).standard_normal((60, 4)), np.arange(60) % 3
+    spec = resolve_estimator(name, QUICK.get(name, {}))
+    monkeypatch.setattr(estimators, "THREADED_ROWS", 10)
+    found = []
+    for n_cores in (1, 3):
+        monkeypatch.setattr(threads, "n_cores", lambda n_cores=n_cores: n_cores)
+        found.append(joblib.hash(fit(spec, X, y, 0)))
+    assert found[0] == found[1]
 
 
 def test_a_fit_computes_in_one_thread():
