@@ -99,11 +99,12 @@ def missing_spellings(values: Sequence[Label], classes: Sequence[Label]) -> list
 class EncodedLabels:
     """n labels as codes: `values[codes[i]]` is the i-th label, and a code of -1 means unlabelled.
 
-    The values are distinct.
+    The values are distinct. `float_rows` are the first rows of a list that hold no integer, where numbers are labels.
     """
 
     values: Values
     codes: NDArray[np.int32]
+    float_rows: tuple[int, ...] = ()
 
     @property
     def are_numbers(self) -> bool:

@@ -6,7 +6,7 @@ which codes they have, and how a code is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
@@ -104,11 +104,8 @@ class ClassTarget:
         self, project: Project, values: Values, pointer: Callable[[int], str], confirmed: Collection[Label] = ()
     ) -> Project:
         """Return the project with new classes, as `extend_classes` does."""
-        fractions = (at for at, value in enumerate(values) if isinstance(value, float))
-        way_out = 'a number is a label where POST /fit made the project with "target": "number"'
-        problem = f"must be a label: a string, an integer or a boolean; {way_out}"
-        errors = [FieldError(pointer(at), problem) for at in islice(fractions, MAX_ERRORS + 1)]
-        errors += lists_among(values, pointer)
+        refuse_fractions(pointer(at) for at, value in enumerate(values) if isinstance(value, float))
+        errors = lists_among(values, pointer)
         if errors:
             raise InvalidRequest(errors)
         return extend_classes(project, list(values), pointer, confirmed)
@@ -268,6 +265,15 @@ def table_of(project: Project) -> NumberTable:
 
 
 TARGETS: dict[TargetName, Target] = {"class": ClassTarget(), "number": NumberTarget(), "labels": LabelsTarget()}
+
+
+def refuse_fractions(pointers: Iterable[str]) -> None:
+    """Raise InvalidRequest at each pointer to a number that is no integer, and so no class."""
+    way_out = 'a number is a label where POST /fit made the project with "target": "number"'
+    problem = f"must be a label: a string, an integer or a boolean; {way_out}"
+    errors = [FieldError(pointer, problem) for pointer in islice(pointers, MAX_ERRORS + 1)]
+    if errors:
+        raise InvalidRequest(errors)
 
 
 def target_of(project: Project) -> Target:

@@ -27,7 +27,7 @@ from service.domain.labels import (
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, quote_label
 from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
-from service.domain.targets import first_with_each_class, target_of
+from service.domain.targets import first_with_each_class, refuse_fractions, target_of
 from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
 from service.store import Part, Snapshot, Store
 from service.usecases.leases import drop_ended_leases
@@ -327,6 +327,7 @@ def with_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, i
     confirmed = {record.label for _, _, record in answers if record.new_class and record.label is not None}
     target = target_of(project)
     if target.name == "class":
+        refuse_fractions(f"/labels/{at}/label" for at, _, record in answers if isinstance(record.label, float))
         refuse_missing_labels(project, {label: at for label, at in firsts.items() if label not in confirmed})
     if target.name == "labels":
         known = first_with_each_class([*confirmed])

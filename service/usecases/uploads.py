@@ -14,7 +14,7 @@ from service.domain.labels import EncodedLabels, Label, is_blank, missing_spelli
 from service.domain.new_labels import wrong_text
 from service.domain.project import MissingValues, Project, quote_label
 from service.domain.sample_ids import SampleId
-from service.domain.targets import first_with_each_class, target_of
+from service.domain.targets import first_with_each_class, refuse_fractions, target_of
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.store.files import StagedFile
 from service.store.staging import StagedRows
@@ -65,6 +65,7 @@ def admit_labels(project: Project, field: str, labels: EncodedLabels, *, missing
     """Return the project with codes for the labels of a request. Raises InvalidRequest."""
     target = target_of(project)
     if target.name != "number":
+        refuse_fractions(f"/{field}/{row}" for row in labels.float_rows)
         refuse_missing_spellings(field, labels, project.classes, missing_is_class=missing_is_class)
     return target.admit(project, labels.values, first_entry(field, labels))
 

@@ -151,7 +151,7 @@ def main(seeds: int, processes: int, journal: Path) -> None:
     sets = [name for name in SETS if read_rows(name) is not None]
     cases = [
         case
-        for seed, setting in product(range(seeds), SETTINGS)
+        for setting, seed in product(SETTINGS, range(seeds))
         for case in product(sets, [setting], ("random", *STRATEGIES), [seed])
         if case not in found
     ]

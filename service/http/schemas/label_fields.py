@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -94,7 +95,10 @@ def label_list(*, unlabeled: bool, lists: bool = True) -> Rule:
         wrong = first_few(find_wrong(value, unlabeled=unlabeled))
         if wrong:
             raise ValidationError(wrong)
-        return EncodedLabels.of_numbers(np.array(value, np.float64)) if has_fractions else EncodedLabels.encode(value)
+        if not has_fractions:
+            return EncodedLabels.encode(value)
+        float_rows = islice((row for row, label in enumerate(value) if type(label) is float), MAX_ERRORS + 1)
+        return replace(EncodedLabels.of_numbers(np.array(value, np.float64)), float_rows=tuple(float_rows))
 
     return Rule(read, {"type": "array", "minItems": 1, "items": LABEL_OR_NULL if unlabeled else LABEL})
 
@@ -190,7 +194,8 @@ def encode_numbers(numbers: NDArray[np.float64], given: NDArray[np.bool_]) -> En
     wrong = np.flatnonzero(given & ~(np.abs(numbers) <= LARGEST_NUMBER)).tolist()
     if wrong:
         raise ValidationError(first_few((at, f"{wrong_number(np.inf)}, or NaN for unlabelled") for at in wrong))
-    return EncodedLabels.of_numbers(numbers)
+    fractions = np.flatnonzero(given & (numbers != np.floor(numbers)))[: MAX_ERRORS + 1]
+    return replace(EncodedLabels.of_numbers(numbers), float_rows=tuple(fractions.tolist()))
 
 
 def given_in_column(column: NDArray[Any]) -> NDArray[np.bool_]:
