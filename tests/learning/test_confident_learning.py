@@ -31,8 +31,9 @@ def test_the_rows_whose_labels_were_flipped_come_first():
         ([[0.5, 0.5], [0.5, 0.5]] * 5, [0, 1] * 5),
         ([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]] * 5, [0, 0] * 5),
         ([[0.9, 0.1]] * 10, [0] * 9 + [1]),
+        ([[0.7, 0.3]] * 6 + [[0.3, 0.7]] * 6, [0] * 5 + [1] * 7),
     ],
-    ids=["right", "undecided", "one class", "a class with one label"],
+    ids=["right", "undecided", "one class", "a class with one label", "a model that is not sure"],
 )
 def test_labels_that_nothing_contradicts_are_not_suspect(P, codes):
     assert len(find_suspects(np.array(P), np.array(codes, np.int32))[0]) == 0
