@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from service.bridges.web import ToolError
@@ -28,7 +29,7 @@ PIECE_CHARACTERS = 2**22
 PIECE_RECORDS = 50_000
 PAGE_SAMPLES = 100_000
 FIRST_WAIT_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 60.0
+LONGEST_WAIT_SECONDS = 15.0
 STEP_TRIES = 3
 
 
@@ -36,7 +37,8 @@ STEP_TRIES = 3
 class Task:
     """A task of the tool: its text or vector, None if it has none, and each annotator's answer.
 
-    `is_done` says that the tool does not show it to annotators any more.
+    `is_done` says that the tool does not show it to annotators any more. `changed_at` is None if the tool has no such
+    time.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Task:
     answers: Mapping[str, Answer]
     is_done: bool
     url: str | None = None
+    changed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The ids of the tasks to ask, in their order, and predictions of some; the name is that of its model and query."""
+    """The ids of the tasks to ask, in their order, and predictions of some.
+
+    The name is that of its model and query, empty if the tool has no place for it.
+    """
 
     name: str
     ids: Sequence[str]
@@ -106,7 +112,11 @@ class Known:
     """What both sides know, as far as the bridge has read and written it."""
 
     samples: set[str] = field(default_factory=set)
-    """The ids in the pool."""
+    """The ids in the pool, without the removed ones."""
+    removed: set[str] = field(default_factory=set)
+    """The ids of the removed samples."""
+    written_at: datetime | None = None
+    """The time of the last change of the project, when it was read."""
     labels: dict[str, dict[str, Answer]] = field(default_factory=dict)
     """The answers that the service has, by id and annotator."""
     classes: list[str] = field(default_factory=list)
@@ -128,7 +138,7 @@ def label_records(
     """
     for task in tasks:
         present = labels.get(task.id, {})
-        asked = {"query_id": batch.query_id} if task.id in batch.ids else {}
+        asked = {"query_id": batch.query_id} if batch.name and task.id in batch.ids else {}
         for annotator, answer in task.answers.items():
             if annotator not in present or present[annotator] != answer:
                 yield {"id": task.id, "annotator": annotator, **fields_of(answer), **asked}
@@ -210,12 +220,14 @@ class Bridge:
         """Return what the service knows."""
         known = Known()
         try:
-            known.classes = self.client.project(self.project_id)["classes"]
+            project = self.client.project(self.project_id)
         except ServiceError as error:
             if error.status == 404:
                 return known
             raise
-        known.samples = {str(sample["id"]) for sample in self.list_samples()}
+        known.classes, known.written_at = project["classes"], datetime.fromisoformat(project["updated_at"])
+        for sample in self.list_samples():
+            (known.removed if sample["status"] == "removed" else known.samples).add(str(sample["id"]))
         for record in self.client.labels(self.project_id):
             if self.tool.owns(record["annotator"]):
                 known.labels.setdefault(record["id"], {})[record["annotator"]] = record["label"]
@@ -241,25 +253,39 @@ class Bridge:
     def send_samples(self, known: Known, changes: Changes) -> None:
         """Append new tasks to the pool, and replace those whose text or vector was edited."""
         usable = [task for task in changes.tasks if task.content is not None]
-        new = [task for task in usable if task.id not in known.samples]
+        new = [task for task in usable if task.id not in known.samples | known.removed]
+        edited = [task for task in usable if task.id in known.samples and self.is_edited(known, task)]
         for piece in pieces_of(new):
             self.append(known, piece, changes.classes)
+        for piece in pieces_of(edited):
+            self.append(known, piece, changes.classes, if_known="replace")
         for task in usable:
             known.contents[task.id] = hash(str(task.content))
         if len(usable) < len(changes.tasks):
             log.warning("%d tasks are left out: their field is empty or missing", len(changes.tasks) - len(usable))
         if new:
             log.info("%d new tasks; the pool has %d", len(new), len(known.samples))
+        if edited:
+            log.info("%d edited tasks", len(edited))
 
-    def append(self, known: Known, tasks: Sequence[Task], classes: Sequence[str]) -> None:
+    def is_edited(self, known: Known, task: Task) -> bool:
+        """Return whether the service may have an older text or vector of a task.
+
+        Nobody says what it has, so when the bridge starts, all tasks count that changed since the project did.
+        """
+        if task.id in known.contents:
+            return known.contents[task.id] != hash(str(task.content))
+        return known.written_at is not None and task.changed_at is not None and task.changed_at > known.written_at
+
+    def append(self, known: Known, tasks: Sequence[Task], classes: Sequence[str], **how: str) -> None:
         """Append tasks to the pool, which the first ones create."""
         contents = [task.content for task in tasks]
         samples: dict[str, Any] = {"texts" if isinstance(contents[0], str) else "X": contents}
         samples["ids"] = [task.id for task in tasks]
         if tasks[0].url is not None:
             samples["urls"] = [task.url or "" for task in tasks]
-        if known.samples:
-            self.client.append(self.project_id, **samples)
+        if known.samples or known.removed:
+            self.client.append(self.project_id, **samples, **how)
         else:
             # The tool decides which classes there are, also if two look alike.
             self.client.fit(self.project_id, classes=[*classes], similar_labels="allow", **samples)
@@ -290,8 +316,10 @@ class Bridge:
         """Take the tasks that were deleted out of the pool."""
         if not deleted:
             return
-        gone = [Task(sample, None, {}, is_done=True) for sample in sorted(deleted)]
-        self.send_answers(known, gone)
+        self.client.send("DELETE", f"{path_of(self.project_id)}/samples", {"ids": sorted(deleted)})
+        known.samples -= deleted
+        known.removed |= deleted
+        log.info("%d tasks were deleted", len(deleted))
 
     def refill(self, known: Known, changes: Changes) -> None:
         """Give the tool the next batch if at most half of the present one is left to answer."""

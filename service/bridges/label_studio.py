@@ -156,7 +156,8 @@ class LabelStudio:
         is_done = task["is_labeled"] or None in answers.values()
         data = task["data"]
         content, url = self.fields.content_of(data, self.config), self.fields.url_of(data)
-        return Task(str(task["id"]), content, answers, is_done, url)
+        changed_at = datetime.fromisoformat(task["updated_at"])
+        return Task(str(task["id"]), content, answers, is_done, url, changed_at)
 
     def owns(self, annotator: str | None) -> bool:
         """Return whether an annotator is a user of Label Studio: the number of one."""

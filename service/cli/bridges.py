@@ -1,4 +1,4 @@
-"""active-query label-studio: keep a project of the service and a labelling tool in step."""
+"""active-query label-studio | doccano: keep a project of the service and a labelling tool in step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from service.bridges.bridge import Bridge, Tool
+from service.bridges.doccano import Doccano
 from service.bridges.label_studio import LabelStudio
 from service.bridges.labeling_config import TaskFields
 from service.bridges.web import ToolError
@@ -65,6 +66,21 @@ def label_studio(
         raise click.UsageError("--text-field and --vector-field exclude each other")
     fields = TaskFields(text_field, vector_field, url_field)
     run(lambda: LabelStudio(url, token, project, fields), f"label-studio-{project}", prelabel=prelabel, **shared)
+
+
+@click.command("doccano")
+@click.option("--url", required=True, help="URL of doccano.")
+@click.option("--username", required=True, help="Name of a user who is an admin of the project.")
+@click.option("--password", required=True, envvar="DOCCANO_PASSWORD", help="Password of this user.")
+@click.option("--project", required=True, type=click.IntRange(1), help="Number of the project in doccano.")
+@bridge_options
+def doccano(url: str, username: str, password: str, project: int, **shared: Any) -> None:
+    """Give the most useful examples of a doccano project the lowest scores.
+
+    Its examples become a project of the service, their categories the labels, and each batch has the lowest scores, in
+    the order of the service. Runs until it is stopped; stopped and started again, it goes on.
+    """
+    run(lambda: Doccano(url, username, password, project), f"doccano-{project}", prelabel=False, **shared)
 
 
 def run(

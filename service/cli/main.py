@@ -37,6 +37,7 @@ COMMANDS = {
             "bridges:label_studio",
             "Let a project of Label Studio show its most useful tasks first.",
         ),
+        "doccano": ("bridges:doccano", "Give the most useful examples of a doccano project the lowest scores."),
     },
 }
 """By heading and name: the module and function of each command, and the first sentence of its help."""

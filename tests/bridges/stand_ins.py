@@ -38,12 +38,12 @@ class FakeLabelStudio:
         self.is_away = False
         self.deleted_in_import: int | None = None
         self.requests: list[str] = []
-        self._clock = datetime(2026, 1, 1, tzinfo=UTC)
+        self.clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._n_tasks = 0
 
     def touch(self, task: dict[str, Any]) -> None:
-        self._clock += timedelta(minutes=1)
-        task["updated_at"] = self._clock.isoformat().replace("+00:00", "Z")
+        self.clock += timedelta(minutes=1)
+        task["updated_at"] = self.clock.isoformat().replace("+00:00", "Z")
 
     def add(self, *data: dict[str, Any]) -> list[int]:
         """Import tasks and return their ids."""
@@ -151,7 +151,8 @@ def serving(tool: Any) -> Iterator[str]:
             try:
                 if tool.is_away:
                     raise Refused(503)
-                allowed = {f"Token {TOKEN}", *(f"Bearer {bearer}" for bearer in tool.bearers[-1:])}
+                bearers = tool.bearers[-1:]
+                allowed = {f"Token {TOKEN}", *(f"{kind} {each}" for each in bearers for kind in ("Bearer", "Token"))}
                 if url.path not in ("/api/token/refresh/", "/v1/auth/login/") and authorization not in allowed:
                     raise Refused(401)
                 status, reply = 200, tool.handle(self.command, url.path, query, json.loads(body) if body else None)
@@ -176,3 +177,72 @@ def serving(tool: Any) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class FakeDoccano:
+    """One project of doccano, number 3, whose annotators see the labels of each other."""
+
+    def __init__(self) -> None:
+        self.examples: dict[int, dict[str, Any]] = {}
+        self.categories: dict[int, dict[int, int]] = {}
+        self.confirmed: dict[int, int] = {}
+        self.bearers: list[str] = []
+        self.requests: list[str] = []
+        self.is_away = False
+
+    def add(self, *texts: str) -> None:
+        for text in texts:
+            number = max(self.examples, default=0) + 1
+            self.examples[number] = {"id": number, "text": text, "score": 100.0}
+
+    def annotate(self, number: int, label: int | None, user: int = 1) -> None:
+        """Label an example, 1 for ham and 2 for spam, or confirm it without a label."""
+        if label is None:
+            self.confirmed[number] = user
+        else:
+            self.categories.setdefault(number, {})[user] = label
+
+    def listed(self, example: dict[str, Any]) -> dict[str, Any]:
+        return {**example, "is_confirmed": example["id"] in self.confirmed}
+
+    def handle(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
+        parts = path.removeprefix("/v1/").strip("/").split("/")
+        match method, parts:
+            case "POST", ["auth", "login"]:
+                if body != {"username": "admin", "password": "pass"}:
+                    raise Refused(400)
+                self.bearers.append(f"key-{len(self.bearers)}")
+                return {"key": self.bearers[-1]}
+            case "GET", ["projects", "3"]:
+                return {"collaborative_annotation": True}
+            case "GET", ["projects", "3", "category-types"]:
+                return [{"id": 1, "text": "ham"}, {"id": 2, "text": "spam"}]
+            case "GET", ["projects", "3", "examples"]:
+                return self.list_examples(query)
+            case _, ["projects", "3", "examples", number, *rest] if int(number) in self.examples:
+                example = self.examples[int(number)]
+                if method == "PATCH":
+                    example |= body
+                if rest == ["categories"]:
+                    found = self.categories.get(int(number), {})
+                    return [{"user": user, "label": label} for user, label in found.items()]
+                if rest == ["states"]:
+                    return {"results": [{"confirmed_by": self.confirmed[int(number)]}]}
+                return self.listed(example)
+        raise Refused(404)
+
+    def list_examples(self, query: dict[str, str]) -> dict[str, Any]:
+        found = list(self.examples.values())
+        if "label" in query:
+            wanted = ["", "ham", "spam"].index(query["label"])
+            found = [each for each in found if wanted in self.categories.get(each["id"], {}).values()]
+        if query.get("ordering") == "score":
+            found.sort(key=lambda each: each["score"])
+        begin, limit = int(query.get("offset", 0)), int(query["limit"])
+        return {"count": len(found), "results": [self.listed(each) for each in found[begin : begin + limit]]}
+
+    def next_examples(self) -> list[int]:
+        """Return the examples that somebody labels next, ordered by score: those of the batch."""
+        ordered = sorted(self.examples.values(), key=lambda each: each["score"])
+        batch = [each["id"] for each in ordered if each["score"] < 100]
+        return [number for number in batch if number not in self.confirmed and number not in self.categories]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,26 +16,14 @@ from service.bridges.web import ToolError
 from service.cli.main import main
 from service.client import Client, ServiceError
 from tests.bridges.stand_ins import CONFIG, PERSONAL_TOKEN, TOKEN, FakeLabelStudio, serving
-from tests.support.serving import Service
 
 WORDS = ["prize", "meeting", "pills", "minutes", "holiday", "lunch", "lottery", "agenda"]
 VECTORS = CONFIG.replace('<Text name="text" value="$body"/>', '<Image name="text" value="$image"/>')
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("service")
-    service = Service(folder / "data", folder / "log", AQ_WORKERS="1").start()
-    yield service
-    service.stop()
-
-
 @pytest.fixture
-def client(service: Service) -> Iterator[Client]:
-    client = Client(f"http://127.0.0.1:{service.port}", retries=0)
-    yield client
-    for project in client.send("GET", "/projects")["projects"]:
-        client.delete(project["project_id"])
+def client(aq: Client) -> Client:
+    return aq
 
 
 @pytest.fixture
@@ -134,6 +123,7 @@ def test_changes_skips_deletions_and_new_tasks_arrive(bridge: Bridge, client: Cl
     bridge.step()
     assert labels(client) == {"1": "ham", "2": "skip"}
     assert client.project("mails")["n_samples"] == 25
+    assert [sample["id"] for sample in client.send("GET", "/projects/mails/samples?status=removed")["samples"]] == ["4"]
     tool.annotate(late, "spam", user=2)
     bridge.step()
     assert {record["id"]: record["annotator"] for record in client.labels("mails")} == {"1": "1", "2": "1", "25": "2"}
@@ -170,6 +160,22 @@ def test_a_bridge_that_starts_again_goes_on(client: Client, url: str, tool: Fake
     bridge_of(client, url).step()
     assert labels(client) == {str(shown[1]): "ham"}
     assert client.labels("mails")[0]["query_id"] == version.rpartition("-")[2]
+
+
+@pytest.mark.parametrize("starts_again", [False, True])
+def test_an_edited_task_replaces_its_sample(
+    client: Client, url: str, tool: FakeLabelStudio, *, starts_again: bool
+) -> None:
+    bridge = bridge_of(client, url)
+    bridge.step()
+    tool.tasks[1]["data"] = {"body": "an edited mail"}
+    tool.clock = datetime.now(UTC)
+    tool.touch(tool.tasks[1])
+    if starts_again:
+        bridge = bridge_of(client, url)
+    bridge.step()
+    asked = client.query("mails", 24, include=["text"])
+    assert asked.reply["texts"][(asked.ids or []).index("1")] == "an edited mail"
 
 
 def test_after_an_error_both_sides_are_read_again(bridge: Bridge, client: Client, tool: FakeLabelStudio) -> None:

@@ -224,5 +224,46 @@ def test_nothing_is_lost_when_a_side_or_the_bridge_is_killed(
     version = ada.batch(project)[0]
     annotate(2)
     wait_for(lambda: ada.batch(project)[0] != version)
+    wait_for(lambda: answers_in_service(client, project) == wanted)
     print(f"labels in step {len(answers_in_service(client, project))} of {len(wanted)}")
-    assert answers_in_service(client, project) == wanted
+
+
+def test_the_service_is_an_ml_backend(
+    label_studio: RealLabelStudio, service: Service, client: Client, ada: Person
+) -> None:
+    texts, kinds = mails(24, seed=3)
+    project, tasks = ada.create_project(texts)
+    kind_of = dict(zip(tasks, kinds, strict=True))
+    name = f"backend-{project}"
+    url = f"http://127.0.0.1:{service.port}/label-studio/{name}"
+    backend = ada.send("POST", "/api/ml/", {"project": project, "url": url, "title": "Active Query"})["id"]
+
+    def versions_after(asked: list[int]) -> set[str]:
+        """Return the versions of the predictions of some tasks, after Label Studio has asked for them."""
+        body = {"selectedItems": {"all": False, "included": asked}}
+        ada.send("POST", f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}", body)
+        found = ada.send("GET", f"/api/predictions/?project={project}&task__project={project}")
+        of_asked = [each for each in found if each["task"] in asked]
+        assert all(0 <= each["score"] <= 1 for each in of_asked)
+        return {each["model_version"] for each in of_asked}
+
+    assert versions_after(tasks[:2]) == {"aq-0"}
+    both = [next(task for task in tasks[2:] if kind_of[task] == kind) for kind in KINDS]
+    annotations = {task: ada.annotate(task, kind_of[task]) for task in both}
+    answers = {(str(task), ada.number): kind_of[task] for task in both}
+
+    def known() -> dict[tuple[str, str], str | None]:
+        return {(record["id"], record["annotator"]): record["label"] for record in client.labels(name)}
+
+    wait_for(lambda: known() == answers and client.project(name)["model_version"])
+    first = versions_after(tasks[-3:])
+    assert first == {f"aq-{client.project(name)['model_version']}"} != {"aq-0"}
+    predicted = ada.send("GET", f"/api/predictions/?project={project}&task__project={project}")
+    assert any(each["result"] and each["result"][0]["from_name"] == "kind" for each in predicted)
+    ada.change(annotations[both[0]], kind_of[both[1]])
+    wait_for(lambda: len(set(known().values())) == 1)
+    ada.change(annotations[both[0]], kind_of[both[0]])
+    wait_for(lambda: known() == answers and not client.project(name)["n_labels_since_fit"])
+    ada.send("POST", f"/api/ml/{backend}/train", {})
+    wait_for(lambda: versions_after(tasks[-6:-3]) - first - {"aq-0"})
+    assert client.project(name)["n_samples"] >= 7

@@ -43,6 +43,7 @@ GUIDES = (
     "shell",
     "clients",
     "label-studio",
+    "doccano",
     "recipe-mails",
     "recipe-images",
     "recipe-own-model",
