@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from service.learning.linear_scorer import Predict
 from service.learning.models import Regressor, predict_numbers
 from service.learning.pool import Features, Matrix
-from service.learning.preprocessing import as_float32
+from service.learning.preprocessing import as_float32, clip_outliers
 
 Numbers = npt.NDArray[np.float64]
 
@@ -26,15 +26,20 @@ FOREST_SHARE = 0.5
 
 
 class NumberBlend(RegressorMixin, BaseEstimator):
-    """The weighted mean of a linear model and a forest of numbers, or the linear model alone."""
+    """The weighted mean of a linear model and a forest of numbers, or the linear model alone.
 
-    def __init__(self, linear: Ridge | RidgeCV, forest: ExtraTreesRegressor | None) -> None:
+    With `clip`, the linear model reads the features as `clip_outliers` leaves them: far outside the labelled rows, its
+    predictions would be far off.
+    """
+
+    def __init__(self, linear: Ridge | RidgeCV, forest: ExtraTreesRegressor | None, *, clip: bool) -> None:
         self.linear = linear
         self.forest = forest
+        self.clip = clip
 
     def fit(self, X: Features, y: Numbers) -> NumberBlend:
         """Train both on rows `X` (l, d) and numbers `y` (l,)."""
-        self.linear.fit(X, y)
+        self.linear.fit(clip_outliers(X) if self.clip else X, y)
         if self.forest is not None:
             self.forest.fit(as_float32(X), y)
         self.n_features_in_ = X.shape[1]
@@ -42,8 +47,13 @@ class NumberBlend(RegressorMixin, BaseEstimator):
 
     def predict(self, X: Features) -> Numbers:
         """Return the numbers (n,) predicted for rows (n, d)."""
-        linear: Numbers = self.linear.predict(X)
+        linear = self.linear_part(X)
         return linear if self.forest is None else mix(linear, NumberTrees.of(self.forest).mean(as_float32(X)))
+
+    def linear_part(self, X: Features) -> Numbers:
+        """Return the numbers (n,) that the linear model predicts for rows (n, d)."""
+        numbers: Numbers = self.linear.predict(clip_outliers(X) if self.clip else X)
+        return numbers
 
 
 def mix(linear: Numbers, forest: Numbers) -> Numbers:
@@ -101,7 +111,7 @@ def fast_number_blend_predictor(model: Any) -> Predict:
 
     def predict(X: Matrix) -> Matrix:
         X = prepare(X)
-        linear = blend.linear.predict(X)
+        linear = blend.linear_part(X)
         return (linear if trees is None else mix(linear, trees.mean(as_float32(X))))[:, np.newaxis]
 
     return predict
@@ -113,7 +123,7 @@ class NumberForestCommittee:
 
     prepare: Callable[[Features], Features]
     trees: NumberTrees
-    linear: Ridge | RidgeCV | None = None
+    blend: NumberBlend | None = None
 
     @classmethod
     def of(cls, model: Any) -> NumberForestCommittee | None:
@@ -121,7 +131,7 @@ class NumberForestCommittee:
         prepare, last = split(model)
         if not isinstance(last, NumberBlend):
             return cls(prepare, NumberTrees.of(last))
-        return None if last.forest is None else cls(prepare, NumberTrees.of(last.forest), last.linear)
+        return None if last.forest is None else cls(prepare, NumberTrees.of(last.forest), last)
 
     @property
     def n_members(self) -> int:
@@ -137,7 +147,7 @@ class NumberForestCommittee:
         """Return the predictions (m, n) of rows (n, d)."""
         X = self.prepare(X)
         of_trees = self.trees.of_each_tree(as_float32(X))
-        return of_trees if self.linear is None else mix(self.linear.predict(X), of_trees)
+        return of_trees if self.blend is None else mix(self.blend.linear_part(X), of_trees)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,7 +37,7 @@ def plain_model(model: Classifier | Regressor, labels: Sequence[Label], n_featur
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     prepared = [plain for step in steps[:-1] if (plain := plain_step(step)) is not None]
     if is_regressor(model):
-        last = plain_number_blend(steps[-1]) if isinstance(steps[-1], NumberBlend) else deepcopy(steps[-1])
+        last = plain_number_blend(steps[-1], n_features) if isinstance(steps[-1], NumberBlend) else deepcopy(steps[-1])
         return make_pipeline(*prepared, last) if prepared else last
     names = np.array([labels[code] for code in np.asarray(cast(Classifier, model).classes_).tolist()])
     last = plain_blend(steps[-1], names, n_features) if isinstance(steps[-1], Blend) else relabeled(steps[-1], names)
@@ -97,9 +97,10 @@ def plain_blend(blend: Blend, names: Any, n_features: int) -> Any:
     return vote
 
 
-def plain_number_blend(blend: NumberBlend) -> Any:
+def plain_number_blend(blend: NumberBlend, n_features: int) -> Any:
     """Return the linear model and the forest of a blend of numbers as a weighted mean, or the linear model alone."""
     linear = deepcopy(blend.linear)
+    linear = make_pipeline(clipper(n_features), linear) if blend.clip else linear
     if blend.forest is None:
         return linear
     parts = [("linear", linear), ("forest", deepcopy(blend.forest))]

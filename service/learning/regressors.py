@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
@@ -95,7 +95,7 @@ def auto(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
             min_samples_leaf=max(1, shape.rows // tree_leaves(params, shape)),
             random_state=random_state,
         )
-    return NumberBlend(ridge({}, random_state, shape), forest)
+    return NumberBlend(ridge({}, random_state, shape), forest, clip=cast(bool, params["scale"]))
 
 
 FOREST: dict[str, Any] = {
