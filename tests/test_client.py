@@ -6,7 +6,7 @@ import ast
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -107,6 +107,31 @@ def test_a_refused_request_names_the_wrong_field(client: Client) -> None:
     assert (refused.value.status, refused.value.errors[0]["pointer"]) == (422, "/strategy")
     with pytest.raises(ServiceError, match=r"its name must end in \.arrow"):
         client.fit("p", Path("pool.xlsx"))
+
+
+def test_a_loop_goes_on_when_the_service_is_killed_and_started_again(serve: Callable[..., Service]) -> None:
+    service = serve(AQ_WORKERS="1")
+    client = Client(f"http://127.0.0.1:{service.port}", retries=20)
+    client.fit("p", POOL, end_labels(low="low", high="high"), estimator=FAST_ESTIMATOR)
+    asked, restart = [], threading.Thread(target=service.start)
+    for nth, batch in enumerate(client.batches("p", 6)):
+        if nth == 1:
+            service.kill()
+            restart.start()
+        client.label("p", {index: LABELS[index] for index in batch.indices}, refit="never")
+        asked += batch.indices
+    restart.join()
+    assert sorted(asked) == list(range(1, 19))
+    assert [event["kind"] for event in client.events("p")].count("label") == 3
+    assert [sample["status"] for sample in client.samples("p")] == ["labeled"] * 20
+
+
+def test_samples_are_removed_and_put_back_and_labels_taken_back(client: Client, project: str) -> None:
+    assert client.remove(project, [3, 19])["n_labeled"] == 1
+    assert [sample["index"] for sample in client.samples(project, "removed")] == [3, 19]
+    assert client.restore(project, [3, 19])["n_labeled"] == 2
+    assert client.retract(project, [0], refit="never")["n_labeled"] == 1
+    assert client.report(project)["verdict"]
 
 
 class Busy(BaseHTTPRequestHandler):

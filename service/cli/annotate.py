@@ -82,6 +82,9 @@ class Session:
         """Send an answer; the last one of a batch asks for a fit, without waiting for it."""
         named = {"index": sample["index"], "query_id": sample["query_id"], "annotator": self.annotator}
         refit = "never" if self.to_ask else "background"
+        label = record.get("label")
+        if label is not None and self.facts["target"] == "labels":
+            record = {"label": [label]}
         try:
             self.client.label(self.project, [{**named, **record}], refit=refit)
         except ServiceError as error:
@@ -91,8 +94,7 @@ class Session:
             self.to_ask.appendleft(sample)
             return
         self.answered.append(sample)
-        label = record.get("label")
-        if label is not None and label not in self.facts["classes"] and self.facts["target"] == "class":
+        if label is not None and label not in self.facts["classes"] and self.facts["target"] != "number":
             self.facts["classes"] = [*self.facts["classes"], label]
 
     def undo(self, sample: dict[str, Any]) -> bool:
