@@ -290,7 +290,7 @@ WRONG_MATRICES = [
 ]
 WRONG_COLUMNS = [
     (pa.table({"a": [1], "b": [2]}), "/y", "has 2 columns; it must have one"),
-    (lists([[1]]), "/y", "holds list"),
+    (lists([[[1]]]), "/y", "holds list"),
     (pa.table({"a": [b"a"]}), "/y", "holds binary"),
     (pa.table({"a": pa.array([1], pa.timestamp("s"))}), "/y", "holds timestamp"),
     (pa.table({"a": ["a", "b" * 1025]}), "/y/1", "256 characters"),

@@ -247,7 +247,10 @@ def missing_label() -> Rule:
 
     def read(value: Any) -> Label | None:
         label: Label | None = value
-        problem = None if value is None or is_blank(value) else wrong_answered_label(value)
+        is_list = isinstance(value, list)
+        problem = (
+            None if value is None or is_blank(value) else (wrong_label if is_list else wrong_answered_label)(value)
+        )
         if problem:
             raise ValidationError(problem)
         return label
