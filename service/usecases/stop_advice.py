@@ -73,6 +73,8 @@ def advise(project: Project, evidence: Evidence) -> tuple[Verdict, list[str]]:
             done.append(describe_accuracy(project, evidence.evaluation))
         return "stop", [*done, *warnings(project, evidence)]
     if project.model is None:
+        if project.can_fit:
+            return "continue", ["There is no model yet: the first fit is not done."]
         if project.target == "number":
             return "continue", [f"There is no model yet: it takes two labels, and there are {project.n_labeled}."]
         if project.target == "labels":

@@ -88,6 +88,13 @@ def test_every_state_of_a_project_has_its_page(client: FlaskClient, fields: dict
     assert text in page(client, f"/projects/{fields.get('name', 'p')}/page")
 
 
+def test_a_project_whose_first_fit_is_not_done_says_so(client: FlaskClient) -> None:
+    fit(client)
+    records = [{"index": i, "label": LABELS[i]} for i in range(10)]
+    post(client, "/label", project_id="p", labels=records, refit="never")
+    assert "the first fit is not done" in page(client, "/projects/p/page")
+
+
 def test_the_page_of_a_project_shows_its_evidence_and_changes_nothing(client: FlaskClient) -> None:
     fit(client, y=LABELS[:10] + [None] * 30)
     asked = post(client, "/query", project_id="p", batch_size=10, strategy="margin")
