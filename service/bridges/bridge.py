@@ -253,7 +253,7 @@ class Bridge:
     def send_samples(self, known: Known, changes: Changes) -> None:
         """Append new tasks to the pool, and replace those whose text or vector was edited."""
         usable = [task for task in changes.tasks if task.content is not None]
-        new = [task for task in usable if task.id not in known.samples | known.removed]
+        new = [task for task in usable if task.id not in known.samples and task.id not in known.removed]
         edited = [task for task in usable if task.id in known.samples and self.is_edited(known, task)]
         for piece in pieces_of(new):
             self.append(known, piece, changes.classes)
@@ -329,7 +329,7 @@ class Bridge:
         if self.client.project(self.project_id)["n_labels_since_fit"]:
             self.client.fit(self.project_id)
         # The tool may be done with a task that has no label, and skips by one annotator may be open for others.
-        closed = [task for task in known.done if not known.labels.get(task)]
+        closed = sorted(task for task in known.done & known.samples if not known.labels.get(task))
         fields: JsonObject = {"exclude_ids": closed} if closed else {}
         if changes.answers_per_task > 1:
             fields["overlap"] = changes.answers_per_task

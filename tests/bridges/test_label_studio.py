@@ -242,6 +242,7 @@ def test_a_personal_token_buys_a_new_bearer(client: Client, url: str, tool: Fake
 def test_vectors_with_addresses(client: Client) -> None:
     tool = FakeLabelStudio(VECTORS)
     tool.add(*({"v": [n, 1.5], "image": f"/{n}.png"} for n in range(9)), {"v": "no vector", "image": "/9.png"})
+    tool.annotate(10, None)
     with serving(tool) as url:
         bridge_of(client, url, vector="v", url="image").step()
         asked = client.query("mails", 2, include=["url"])
