@@ -276,6 +276,8 @@ BODIES: dict[str, Any] = {
     "simulate": {"strategies": ["random"]},
     "rename_project_classes": {"rename": {"0": 1}},
     "replace_labels": {"labels": []},
+    "remove_samples": {"indices": [0]},
+    "restore_samples": {"indices": [0]},
 }
 
 
