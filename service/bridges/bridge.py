@@ -57,14 +57,16 @@ class Changes:
     ids: Set[str]
     classes: Sequence[str]
     answers_per_task: int = 1
+    has_several: bool = False
+    """Whether a task may have several labels at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The class that the model gives a task, and how sure it is."""
+    """The class that the model gives a task, or several, and how sure it is."""
 
-    label: str
-    confidence: float
+    labels: Sequence[str]
+    confidence: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,11 @@ def fields_of(answer: Answer) -> JsonObject:
     return {"skip": True} if answer is None else {"label": answer}
 
 
+def in_order(answer: Answer) -> Answer:
+    """Return an answer, with several labels in their order."""
+    return sorted(answer) if isinstance(answer, list) else answer
+
+
 def pieces_of(tasks: Iterable[Task]) -> Iterator[list[Task]]:
     """Yield the tasks in pieces, each small enough for one request."""
     piece: list[Task] = []
@@ -230,7 +237,7 @@ class Bridge:
             (known.removed if sample["status"] == "removed" else known.samples).add(str(sample["id"]))
         for record in self.client.labels(self.project_id):
             if self.tool.owns(record["annotator"]):
-                known.labels.setdefault(record["id"], {})[record["annotator"]] = record["label"]
+                known.labels.setdefault(record["id"], {})[record["annotator"]] = in_order(record["label"])
         return known
 
     def list_samples(self) -> Iterator[JsonObject]:
@@ -256,9 +263,9 @@ class Bridge:
         new = [task for task in usable if task.id not in known.samples and task.id not in known.removed]
         edited = [task for task in usable if task.id in known.samples and self.is_edited(known, task)]
         for piece in pieces_of(new):
-            self.append(known, piece, changes.classes)
+            self.append(known, piece, changes)
         for piece in pieces_of(edited):
-            self.append(known, piece, changes.classes, if_known="replace")
+            self.append(known, piece, changes, if_known="replace")
         for task in usable:
             known.contents[task.id] = hash(str(task.content))
         if len(usable) < len(changes.tasks):
@@ -277,7 +284,7 @@ class Bridge:
             return known.contents[task.id] != hash(str(task.content))
         return known.written_at is not None and task.changed_at is not None and task.changed_at > known.written_at
 
-    def append(self, known: Known, tasks: Sequence[Task], classes: Sequence[str], **how: str) -> None:
+    def append(self, known: Known, tasks: Sequence[Task], changes: Changes, **how: str) -> None:
         """Append tasks to the pool, which the first ones create."""
         contents = [task.content for task in tasks]
         samples: dict[str, Any] = {"texts" if isinstance(contents[0], str) else "X": contents}
@@ -288,8 +295,9 @@ class Bridge:
             self.client.append(self.project_id, **samples, **how)
         else:
             # The tool decides which classes there are, also if two look alike.
-            self.client.fit(self.project_id, classes=[*classes], similar_labels="allow", **samples)
-            known.classes = [*classes]
+            target = {"target": "labels"} if changes.has_several else {}
+            self.client.fit(self.project_id, classes=[*changes.classes], similar_labels="allow", **target, **samples)
+            known.classes = [*changes.classes]
         known.samples.update(samples["ids"])
 
     def send_answers(self, known: Known, tasks: Sequence[Task]) -> None:
@@ -307,7 +315,8 @@ class Bridge:
 
     def declare(self, known: Known, labels: Iterable[Answer]) -> None:
         """Add the classes of labels to those of the project."""
-        classes = dict.fromkeys(label for label in labels if isinstance(label, str))
+        lists = ([label] if isinstance(label, str) else label or () for label in labels)
+        classes = dict.fromkeys(label for one in lists for label in one)
         new = [label for label in classes if label not in known.classes]
         if new and known.classes:
             known.classes = self.client.fit(self.project_id, classes=[*known.classes, *new])["classes"]
@@ -354,7 +363,7 @@ class Bridge:
                 return {}
             raise
         return {
-            str(each["id"]): Prediction(each["label"], each["confidence"])
+            str(each["id"]): Prediction(labels if isinstance(labels, list) else [labels], each["confidence"])
             for each in found
-            if each["label"] is not None
+            if (labels := each["label"])
         }

@@ -99,7 +99,7 @@ class LabelStudio:
             self.show(self.version)
         answers_per_task = self.check(project)
         tasks = [self.task_of(task) for task in found]
-        return Changes(tasks, frozenset(self.ids), self.config.classes, answers_per_task)
+        return Changes(tasks, frozenset(self.ids), self.config.classes, answers_per_task, self.config.has_several)
 
     def read_config(self, xml: str) -> LabelingConfig:
         """Return the choices of the project. Raises ToolError without choices."""
@@ -216,7 +216,7 @@ class LabelStudio:
         """Yield the predictions of a batch: the lowest score is shown first."""
         for place, sample in enumerate(batch.ids):
             said = batch.predictions.get(sample) if with_results else None
-            result = [] if said is None else self.config.result_of([said.label], said.confidence)
+            result = [] if said is None else self.config.result_of(said.labels, said.confidence)
             score = round(place / len(batch.ids), 6)
             yield {"task": int(sample), "result": result, "score": score, "model_version": batch.name}
 

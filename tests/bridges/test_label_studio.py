@@ -289,3 +289,23 @@ def test_a_config_names_its_choices_by_their_aliases() -> None:
     assert (config.classes, config.field, config.has_several) == (("h", "spam"), "body", True)
     region = {"from_name": "kind", "type": "choices", "value": {"choices": ["spam", "h"]}}
     assert config.answer_in([region]) == ["h", "spam"]
+
+
+def test_choices_with_several_answers_are_several_labels(client: Client) -> None:
+    tool = FakeLabelStudio(CONFIG.replace("<Choices ", '<Choices choice="multiple" '))
+    tool.add(*({"body": f"{word} {number}"} for number in range(3) for word in WORDS))
+    answers = {1: ["spam"], 2: ["ham"], 3: ["spam", "ham"], 4: ["ham"], 5: ["spam"], 6: None}
+    for task, answer in answers.items():
+        tool.annotate(task, answer)
+    with serving(tool) as url:
+        bridge = bridge_of(client, url, prelabel=True)
+        bridge.step()
+        assert client.project("mails")["target"] == "labels"
+        found = {record["id"]: sorted(record["label"] or ()) for record in client.labels("mails")}
+        assert found == {str(task): sorted(answer or ()) for task, answer in answers.items()}
+        version = client.project("mails")["version"]
+        bridge_of(client, url).step()
+        assert client.project("mails")["version"] == version
+        tool.annotate(1, ["ham", "new"])
+        bridge.step()
+        assert {r["id"]: r["label"] for r in client.labels("mails")}["1"] == ["ham", "new"]

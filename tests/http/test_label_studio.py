@@ -164,6 +164,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("setup", {"schema": "<View/>"}, "/schema"),
     ("setup", {"schema": 1}, "/schema"),
     ("setup", {}, "/schema"),
+    ("setup", {"schema": CONFIG.replace("<Choices ", '<Choices choice="multiple" ')}, "/schema"),
     ("predict", {"tasks": [{"id": 1}], "label_config": CONFIG}, "/tasks/0"),
     ("predict", {"tasks": TASKS}, "/label_config"),
     ("webhook", {}, "/action"),

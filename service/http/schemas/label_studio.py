@@ -22,9 +22,12 @@ def labeling_config() -> Rule:
         if not isinstance(value, str):
             raise ValidationError("must be a labelling config in XML")
         try:
-            return read_config(value)
+            config = read_config(value)
         except ConfigError as error:
             raise ValidationError(str(error)) from None
+        if config.has_several:
+            raise ValidationError('must have choices with one answer; the bridge takes choice="multiple"')
+        return config
 
     return Rule(read, {"type": "string"})
 
