@@ -7,14 +7,25 @@ import numpy as np
 from service.compute.threads import use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Scores
-from service.strategies.engine.greedy import SAMPLE, Points, Space, centered_space, draw, scores_at, standard_space
+from service.strategies.engine.greedy import (
+    SAMPLE,
+    STANDARDIZE,
+    Points,
+    Space,
+    centered_space,
+    draw,
+    nearest_centers,
+    scores_at,
+    standard_space,
+)
 from service.strategies.engine.notes import add_invalid_note
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
 from service.strategies.engine.registry import Need, set_strategy
-from service.strategies.herding import STANDARDIZE
-from service.strategies.neighbours import HELD_CELLS, nearest_centers
 from service.strategies.uncertainty import SCORERS, scorer_parameter
+
+HELD_CELLS = 2**20
+"""Largest number of features of the labelled rows of a class: 8 MB."""
 
 SCALED_ROWS = 10_000
 """Largest number of candidates, evenly spread, that set the scale of the features."""

@@ -12,7 +12,7 @@ from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE
 from service.strategies.engine.features import SAMPLE_CELLS, dense_width, draw_sample, notes_of_folding
-from service.strategies.engine.greedy import Points, Space, cut, find_highest, scores_at
+from service.strategies.engine.greedy import STANDARDIZE, Points, Space, cut, find_highest, scores_at
 from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.pairs import (
     REFERENCES,
@@ -71,13 +71,6 @@ SAMPLE = Parameter(
 )
 
 UNCERTAIN_SAMPLE = replace(SAMPLE, default=4000)
-
-STANDARDIZE = Parameter(
-    "standardize",
-    kind="boolean",
-    default=True,
-    summary="Scale every feature to unit variance before rows are compared; sparse features are never scaled.",
-)
 
 
 @set_strategy(

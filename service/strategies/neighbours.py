@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
@@ -11,7 +9,7 @@ from scipy.special import xlogy
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
-from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, rows_per_block
+from service.strategies.engine.greedy import SAMPLE, centered_space, cut, draw, nearest_centers, rows_per_block
 from service.strategies.engine.notes import add_invalid_note
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
@@ -87,25 +85,6 @@ def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Pos
     if not is_good.any():
         notes = ["contrastive has no labelled row to compare to, so rows are drawn at random"]
     return held[is_good], P[is_good], notes if n_held < n_labeled or not is_good.any() else []
-
-
-def nearest_centers(points: Points, centers: Iterable[Points], k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the squared distances (m, k) of each point to its k nearest centres, unordered, and their numbers.
-
-    `centers` are given in blocks. If there are fewer than k, all are returned.
-    """
-    n_points, start = len(points.squares), 0
-    best, numbers = np.empty((n_points, 0)), np.empty((n_points, 0), np.int64)
-    for block in centers:
-        n_centers = len(block.squares)
-        best = np.concatenate([best, points.squared_distances(block)], axis=1)
-        those = np.broadcast_to(np.arange(start, start + n_centers), (n_points, n_centers))
-        numbers = np.concatenate([numbers, those], axis=1)
-        if best.shape[1] > k:
-            kept = np.argpartition(best, k - 1, axis=1)[:, :k]
-            best, numbers = np.take_along_axis(best, kept, axis=1), np.take_along_axis(numbers, kept, axis=1)
-        start += n_centers
-    return best, numbers
 
 
 def mean_divergences(P_labeled: Probabilities, near: NDArray[np.int64], P: Probabilities) -> Scores:

@@ -9,7 +9,7 @@ pool when needed; only a few numbers per row are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -67,6 +67,13 @@ SAMPLE = Parameter(
     minimum=100,
     maximum=100_000_000,
     summary="Largest number of candidates considered, drawn at random; never fewer than the batch.",
+)
+
+STANDARDIZE = Parameter(
+    "standardize",
+    kind="boolean",
+    default=True,
+    summary="Scale every feature to unit variance before rows are compared; sparse features are never scaled.",
 )
 
 
@@ -342,3 +349,22 @@ def draw(
     n_drawn = max(at_most, batch_size)
     drawn = np.sort(rng.choice(n, n_drawn, replace=False, shuffle=False))
     return drawn, f"{name} considered a sample of {n_drawn} of the {n} candidates"
+
+
+def nearest_centers(points: Points, centers: Iterable[Points], k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the squared distances (m, k) of each point to its k nearest centres, unordered, and their numbers.
+
+    `centers` are given in blocks. If there are fewer than k, all are returned.
+    """
+    n_points, start = len(points.squares), 0
+    best, numbers = np.empty((n_points, 0)), np.empty((n_points, 0), np.int64)
+    for block in centers:
+        n_centers = len(block.squares)
+        best = np.concatenate([best, points.squared_distances(block)], axis=1)
+        those = np.broadcast_to(np.arange(start, start + n_centers), (n_points, n_centers))
+        numbers = np.concatenate([numbers, those], axis=1)
+        if best.shape[1] > k:
+            kept = np.argpartition(best, k - 1, axis=1)[:, :k]
+            best, numbers = np.take_along_axis(best, kept, axis=1), np.take_along_axis(numbers, kept, axis=1)
+        start += n_centers
+    return best, numbers
