@@ -443,9 +443,11 @@ class Project:
 
     def set_aside(self, removed: NDArray[np.int64]) -> Project:
         """Return a project without removed samples whose votes are on all samples, with these (k,) removed, sorted."""
+        if len(removed) == 0:
+            return self
         is_aside = contains(removed, self.votes.index)
         votes, aside = self.votes.take(~is_aside), self.votes.take(is_aside)
-        return replace(self, votes=votes, removed=removed, removed_votes=aside) if len(removed) else self
+        return replace(self, votes=votes, removed=removed, removed_votes=aside)
 
     def with_removed(self, index: NDArray[np.int64]) -> Project:
         """Return the project with more samples (k,) removed, sorted. Their votes are kept apart, and do not count."""

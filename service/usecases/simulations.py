@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels
 from service.domain.project import MICROSECONDS, EstimatorSpec, Project, TargetName, now, quote_label
-from service.domain.targets import values_of_codes
+from service.domain.targets import target_of_values, values_of_codes
 from service.errors import FieldError, InvalidRequest, SimulationNotFound, StoreDamaged, TooManySimulations
 from service.learning.pool import Pool, Rows, SparseRows
 from service.store import Part, Store
@@ -137,6 +137,8 @@ def sent_samples(staging: Staging, request: FitRequest, samples: Samples) -> tup
     """Return the project that POST /fit would make of samples, and its pool. Raises InvalidRequest."""
     check_lengths(samples, {"y": request.y, "ids": request.ids, "urls": request.urls})
     X = name_columns(stage_features("texts", samples, request.text, staging), request.feature_names, staging)
+    if request.y is not None and target_of_values(request.y.values) == "labels":
+        request = replace(request, target="labels")  # what POST /fit calls `target` is not sent to POST /simulate
     project = new_project(request, X.open(), X.names)
     project = replace(project, missing_values=request.missing_values or project.missing_values)
     refuse_missing_values(X, project.missing_values)

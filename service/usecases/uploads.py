@@ -65,7 +65,8 @@ def admit_labels(project: Project, field: str, labels: EncodedLabels, *, missing
     """Return the project with codes for the labels of a request. Raises InvalidRequest."""
     target = target_of(project)
     if target.name != "number":
-        refuse_fractions(f"/{field}/{row}" for row in labels.float_rows)
+        if target.name == "class":
+            refuse_fractions(f"/{field}/{row}" for row in labels.float_rows)
         refuse_missing_spellings(field, labels, project.classes, missing_is_class=missing_is_class)
     return target.admit(project, labels.values, first_entry(field, labels))
 

@@ -169,7 +169,8 @@ def test_votes_on_nasty_pools_are_weighed_too(client: FlaskClient, name: str) ->
 
 def test_a_wrong_consensus_is_refused(client: FlaskClient) -> None:
     problem = post(client, "/fit", 422, project_id="p", X=line_pool(), consensus="median")
-    assert problem["errors"] == [{"pointer": "/consensus", "detail": "must be 'crowdlab' or 'majority'"}]
+    wrong = "'median' is not for a project of classes, which takes 'crowdlab' or 'majority'"
+    assert problem["errors"] == [{"pointer": "/consensus", "detail": wrong}]
 
 
 # Out-of-fold probabilities

@@ -26,6 +26,7 @@ from service.usecases.training import read_with_model
 
 ARCHIVE = Path(__file__).with_name("old_data.tar.xz")
 NEWER = {"auto", "ridge", "gaussian_process"}
+CHANGED = {"auto"}  # strategies that choose other samples since
 PROJECTS = (*(name for name in ESTIMATORS if name not in NEWER), "svc-of-few", "everything", "sparse")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
@@ -86,7 +87,8 @@ def test_an_old_project_asks_as_it_did(client, facts, name):
     for strategy, fact in facts["projects"][name]["queries"].items():
         reply = client.post("/query", json={"project_id": name, "batch_size": 4, "strategy": strategy})
         assert reply.status_code == 200
-        if sklearn.__version__ == facts["sklearn"]:
+        assert len(reply.json["indices"]) == len(fact["indices"])
+        if sklearn.__version__ == facts["sklearn"] and strategy not in CHANGED:
             assert reply.json["indices"] == fact["indices"]
             assert reply.json["scores"] == pytest.approx(fact["scores"])
 
