@@ -141,7 +141,7 @@ WRONG = {
     "no name": (TABLE, {"id": 3}, {}, "/columns/id", ["must be a string"]),
     "rows without names": (FEATURES, ROLES, {}, "/columns", ["needs a table with named columns"]),
     "repeated ids": ({**TABLE, "key": ["a"] * 4}, ROLES, {}, "/ids/1", ["is the same as entry 0"]),
-    "wrong labels": ({**TABLE, "kind": [0.5] * 4}, ROLES, {}, "/y/0", ["must be a whole number"]),
+    "wrong labels": ({**TABLE, "kind": [0.5] * 4}, ROLES, {"target": "class"}, "/y/0", ["must be a label"]),
 }
 
 

@@ -5,6 +5,7 @@ Each request becomes the one that a client would send: POST /fit, POST /projects
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from flask.globals import request_ctx
 
 from service.auth.keys import Role
 from service.bridges.labeling_config import ConfigError, LabelingConfig, TaskFields, answers_of, read_config
-from service.domain.project import Project
+from service.domain.project import PROJECT_ID, Project
 from service.errors import InvalidRequest, NoModel, ProjectNotFound
 from service.http.body.reader import read_json
 from service.http.contract.operations import Operations, Reply
@@ -55,12 +56,14 @@ def read_body(schema: schemas.ToolSchema) -> JsonObject:
     "/label-studio/<project_id>/health",
     role=Role.READER,
     replies={200: Reply("The service answers.", schemas.HealthOfModelSchema)},
+    problems=(404,),
 )
 def check_ml_backend(project_id: str) -> Response:
     """Check that the service is up.
 
     Also before the project exists.
     """
+    find_project(project_id)
     return json_response({"status": "UP", "model_class": "ActiveQuery"})
 
 
@@ -71,7 +74,7 @@ def check_ml_backend(project_id: str) -> Response:
     body=schemas.SetupSchema,
     query=schemas.TaskFieldsSchema,
     replies={200: Reply("The model.", schemas.ModelVersionSchema)},
-    problems=(411, 413, 415, 422),
+    problems=(404, 411, 413, 415, 422),
 )
 def set_up_ml_backend(project_id: str) -> Response:
     """Check the labelling config, and return the version of the model.
@@ -88,6 +91,7 @@ def set_up_ml_backend(project_id: str) -> Response:
     "/label-studio/<project_id>/versions",
     role=Role.READER,
     replies={200: Reply("The versions.", schemas.ModelVersionsSchema)},
+    problems=(404,),
 )
 def list_ml_backend_versions(project_id: str) -> Response:
     """List the versions of the model.
@@ -158,10 +162,12 @@ def fields_of_query() -> TaskFields:
 
 
 def find_project(project_id: str) -> Project | None:
-    """Return a project, None if there is none."""
+    """Return a project, None if there is none yet. Raises ProjectNotFound for a name that no project can have."""
     try:
         return current_context().store.read(project_id).project
     except ProjectNotFound:
+        if not re.fullmatch(PROJECT_ID, project_id):
+            raise
         return None
 
 
