@@ -19,7 +19,7 @@ from tests.support.serving import Service
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
-ON_REQUEST = ("browser", "clients", "label_studio")
+ON_REQUEST = ("browser", "clients", "label_studio", "slow")
 """Markers of tests that run only where -m names them."""
 
 
@@ -30,7 +30,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that install programs, unless -m names their marker."""
+    """Leave out the tests that run on request, unless -m names their marker."""
     unasked = [mark for mark in ON_REQUEST if mark not in config.option.markexpr]
     left_out = [item for item in items if any(map(item.get_closest_marker, unasked))]
     config.hook.pytest_deselected(items=left_out)

@@ -18,7 +18,7 @@ from tests.benchmarks.rows import at_most, faster, times
 from tests.benchmarks.small import Empty, query_body
 from tests.support.serving import wait_until
 
-pytestmark = pytest.mark.timeout(300)  # starting processes takes long on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # starting processes takes long on a busy machine
 ROOT = Path(__file__).parents[2]
 MB = 2**20
 

@@ -145,6 +145,7 @@ def test_a_failed_start_leaves_no_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_it_listens_on_ipv6(started: Start) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -155,6 +156,7 @@ def test_it_listens_on_ipv6(started: Start) -> None:
     assert get("::1", port, "/healthz")[0] == 200
 
 
+@pytest.mark.slow
 def test_it_serves_its_own_code_and_a_relative_directory_named_by_an_option(started: Start, tmp_path: Path) -> None:
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "__init__.py").write_text("raise SystemExit('the caller has a package of this name')")
@@ -167,6 +169,7 @@ def test_it_serves_its_own_code_and_a_relative_directory_named_by_an_option(star
     assert f"active-query {__version__}" in messages
 
 
+@pytest.mark.slow
 def test_gunicorns_variable_cannot_change_the_address(
     started: Start,
 ) -> None:
@@ -188,6 +191,7 @@ def test_the_application_is_not_preloaded() -> None:
     assert "--preload" not in gunicorn_command(Settings(), SHARED_MEMORY)
 
 
+@pytest.mark.slow
 def test_a_shutdown_waits_for_requests_in_progress(serve: Callable[..., Service]) -> None:
     service = serve(AQ_WORKERS="1")
     body = b'{"project_id": "late", "estimator": "logistic_regression", "X": [[0.0], [1.0]], "y": [0, 1]}'
@@ -213,6 +217,7 @@ def wait_until_logged(log: Path, text: str) -> None:
     wait_until(lambda: text in log.read_text(), log.read_text)
 
 
+@pytest.mark.slow
 def test_counters_are_removed_at_the_end_or_by_the_next_service(serve: Callable[..., Service]) -> None:
     service = serve(AQ_WORKERS="1")
     killed = counters_of(service)

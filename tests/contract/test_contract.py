@@ -12,6 +12,7 @@ from tests.contract.run import run_schemathesis
 from tests.support.serving import Service
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_schemathesis_finds_no_failure(serve: Callable[..., Service], tmp_path: Path) -> None:
     found = run_schemathesis(serve, tmp_path, 12, 1)

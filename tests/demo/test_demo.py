@@ -124,6 +124,7 @@ def test_without_matplotlib_it_says_what_to_install() -> None:
     assert "pip install 'active-query[demo]'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminated_demo_stops_its_service(tmp_path: Path) -> None:
     # SIGTERM has the handler of SIGINT.
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

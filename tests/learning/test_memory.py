@@ -7,6 +7,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pytest
 
 from tests.support.serving import Upload
 
@@ -96,6 +97,7 @@ def warm_up(service):
     raise AssertionError("one worker has all the work")
 
 
+@pytest.mark.slow
 def test_a_large_pool_takes_little_memory_to_upload_and_query(serve, tmp_path):
     service = serve(AQ_WORKERS="2")
     warm_up(service)

@@ -20,6 +20,8 @@ import pytest
 
 from tests.support.serving import HTTPClient, Service, Upload
 
+pytestmark = pytest.mark.slow
+
 BROKEN = (OSError, http.client.HTTPException)
 """Errors of a client whose server is killed."""
 

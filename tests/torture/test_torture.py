@@ -14,7 +14,7 @@ from tests.torture.outcome import Tally
 from tests.torture.processes import running
 from tests.torture.sizes import QUICK
 
-pytestmark = pytest.mark.timeout(300)  # starting processes takes long on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # starting processes takes long on a busy machine
 
 
 @pytest.fixture(scope="module")
