@@ -120,7 +120,7 @@ def recommend(plan: SimulationPlan, target: float | None, strategies: Sequence[J
         return f"No strategy can be recommended: only {BASELINE!r} was simulated."
     best = max(others, key=lambda entry: entry["labels_saved"]["mean"])
     name, saved = name_strategy(best, strategies), best["labels_saved"]
-    goal = f"to an RMSE of {target:.4g}" if plan.is_error else f"to an accuracy of {100 * target:.1f} %"
+    goal = f"to reach an RMSE of {target:.4g}" if plan.is_error else f"to reach an accuracy of {100 * target:.1f} %"
     if saved["low"] is None:
         return (
             f"Simulate more repeats: in the only one, {name!r} needed {describe(saved['mean'])} than {BASELINE!r} "
@@ -148,4 +148,4 @@ def name_strategy(entry: Json, strategies: Sequence[Json]) -> str:
 def describe(saved: float) -> str:
     """Return a difference in words."""
     n_labels = round(abs(saved))
-    return f"{n_labels} {'label' if n_labels == 1 else 'labels'} {'fewer' if saved >= 0 else 'more'}"
+    return f"{n_labels} {'fewer' if saved >= 0 else 'more'} {'label' if n_labels == 1 else 'labels'}"

@@ -302,7 +302,7 @@ def test_labels_saved_has_the_paired_interval_of_the_repeats(waiting: FlaskClien
     assert result["strategies"][1]["labels_to_target"] == {"mean": None, "low": None, "high": None, "n_reached": 3}
     assert result["strategies"][1]["labels_saved"] is None
     assert result["recommendation"].startswith(
-        "Use 'margin': it needs 8 labels fewer than 'random' to an accuracy of 70"
+        "Use 'margin': it needs 8 fewer labels than 'random' to reach an accuracy of 70"
     )
 
 

@@ -31,8 +31,8 @@ SIMULATION_RESULT = {
             "labels_saved": None,
         },
     ],
-    "recommendation": "No strategy is surely better than 'random': the best, 'margin', needs 1 label fewer than "
-    "'random' to an accuracy of 75.0 % (95 % interval -12 to 14, 2 repeats); simulate more repeats.",
+    "recommendation": "No strategy is surely better than 'random': the best, 'margin', needs 1 fewer label than "
+    "'random' to reach an accuracy of 75.0 % (95 % interval -12 to 14, 2 repeats); simulate more repeats.",
 }
 
 SIMULATION_PATH = {"simulation_id": QUERY_ID}
