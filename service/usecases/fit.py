@@ -290,7 +290,7 @@ def refuse_unfit_settings(project: Project, request: FitRequest) -> None:
     """Raise InvalidRequest for settings that the target of the project does not have."""
     target = target_of(project)
     if request.target not in (None, target.name):
-        problem = f"is {target.name!r} in this project and stays so; 'replace': true with X makes it anew"
+        problem = f"is {target.name!r} in this project and stays so; send X with 'replace': true to start over"
         raise InvalidRequest.at("/target", problem)
     if request.classes is not None and target.name == "number":
         raise InvalidRequest.at("/classes", "must be left out: the labels of this project are numbers, not classes")

@@ -22,8 +22,10 @@ from werkzeug.wrappers import Response
 from service.app import create_app
 from service.auth.keyfile import change_keys
 from service.auth.keys import new_key, new_token
+from service.domain.project import TargetName
 from service.http.plots import are_plots_installed
 from service.settings import Settings
+from service.strategies import check_target, resolve_strategy
 from tests.support.calls import get, post
 from tests.support.serving import wait_until
 
@@ -169,6 +171,24 @@ def test_a_simulation_that_has_not_ended_loads_again_unless_told_not_to(client: 
     assert "Refresh" not in still.headers and 'href="./page"' in still.text
     client.delete(path.removesuffix("/page"))
     assert "Cancelled" in page(client, path)
+
+
+@pytest.mark.parametrize(
+    ("y", "target", "has_classes"),
+    [([row[0] for row in X], "number", False), ([["a"] if row[0] > 0 else [] for row in X], "labels", True)],
+)
+def test_a_page_shows_and_offers_what_its_target_has(
+    client: FlaskClient, y: list[Any], target: TargetName, has_classes: bool
+) -> None:
+    fit(client, y=y, target=target, X_test=X[:10], y_test=y[:10], estimator="k_neighbors")
+    text = page(client, "/projects/p/page")
+    assert ("Classes</h2>" in text, "Suspect" in text) == (has_classes, False)
+    offered = re.findall('name="strategies" value="([^"]+)"', text)
+    assert len(offered) == 3
+    for name in offered:
+        check_target(*resolve_strategy(name, {}), target)
+    curve = client.get("/projects/p/learning-curve", headers={"Accept": "image/svg+xml"}).text
+    assert (" %" in curve) == (target != "number")
 
 
 @pytest.mark.parametrize("change", [{"budget": "ten"}, {"repeats": "0"}, {"strategies": "entropi"}, {"batch_size": ""}])

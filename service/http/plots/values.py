@@ -13,6 +13,9 @@ Theme = Literal["light", "dark"]
 
 Numbers = Sequence[float] | NDArray[np.integer | np.floating]
 
+SCORE_LABELS = {"rmse": "RMSE", "f1_micro": "micro-averaged F1"}
+"""Scores whose label on an axis is not their name."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:

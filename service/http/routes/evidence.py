@@ -15,7 +15,7 @@ from service.http.contract.operations import Operations, Reply
 from service.http.csv_writer import SAFE_HEADER, csv_lines, csv_value
 from service.http.media_types import CSV, JSON, PNG, SVG
 from service.http.middleware.etags import with_etag
-from service.http.plots import Line, LinePlot, choose_plot_type, render_plot
+from service.http.plots import SCORE_LABELS, Line, LinePlot, choose_plot_type, render_plot
 from service.http.responses import json_response
 from service.http.routes.context import current_context
 from service.http.routes.query_string import read_query
@@ -111,8 +111,9 @@ def plot_curve(project: Project, points: Sequence[CurvePoint]) -> LinePlot:
     return LinePlot(
         f"Learning curve of {project_id if len(project_id) <= MAX_TITLE else project_id[: MAX_TITLE - 1] + '…'}",
         "labelled samples",
-        headline,
+        SCORE_LABELS.get(headline, headline),
         lines,
+        is_share=headline != "rmse",
         note=f"no {headline} is known yet" if points else "no model has been fitted yet",
     )
 

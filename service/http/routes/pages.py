@@ -22,7 +22,7 @@ from werkzeug.exceptions import (
 
 from service.auth.keys import Role
 from service.compute.deadline import time_limit
-from service.domain.project import Project, format_time
+from service.domain.project import Project, TargetName, format_time
 from service.domain.targets import target_of
 from service.http import pages
 from service.http.contract.operations import Operations, Reply
@@ -44,6 +44,13 @@ from service.usecases.report import Report, labels_per_day
 PAGE = PageSchema()
 
 WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+OFFERED: dict[TargetName, tuple[str, ...]] = {
+    "class": ("auto", "margin", "entropy"),
+    "number": ("auto", "lcmd", "greedy_x"),
+    "labels": ("auto", "mean_uncertainty", "max_herding"),
+}
+"""Strategies of the form that starts a simulation."""
+
 CURVE_SIZE, MAP_SIZE = (4.8, 3.4), (4.8, 3.8)
 """Sizes of the pictures in inches: small enough to be read on a phone."""
 
@@ -184,6 +191,8 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
         "busy": found.busy,
         "points": points,
         "of_numbers": project.target == "number",
+        "has_suspects": project.target == "class",
+        "offered": OFFERED[project.target],
         "honest": [] if gain is None else gain.curve,
         "is_held_out": gain is not None and gain.measured_on == ON_HELD_OUT,
         "curve_note": "" if curve.lines else sentence(curve.note),

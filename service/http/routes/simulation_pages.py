@@ -11,6 +11,7 @@ from flask import Response
 from marshmallow import ValidationError
 
 from service.auth.keys import Role
+from service.domain.project import Project
 from service.errors import InvalidRequest, ServiceError
 from service.http import pages
 from service.http.contract.operations import Operations, Reply
@@ -21,6 +22,7 @@ from service.http.problems import flatten, from_service_error
 from service.http.routes.context import current_context
 from service.http.routes.pages import (
     CURVE_SIZE,
+    OFFERED,
     draw_images,
     page_response,
     read_form,
@@ -78,12 +80,12 @@ def simulate_on_page(project_id: str) -> Response:
             )
             made = create_simulation(context.store, staging, order)
     except ServiceError as error:
-        return form_page(project_id, fields, from_service_error(error))
+        return form_page(project, fields, from_service_error(error))
     context.simulations.start()
     return Response(status=303, headers={"Location": f"../../../simulations/{made.simulation_id}/page"})
 
 
-def form_page(project_id: str, fields: dict[str, list[str]], problem: Response) -> Response:
+def form_page(project: Project, fields: dict[str, list[str]], problem: Response) -> Response:
     """Return the page with the form as it was sent, and what is wrong with it."""
     document = orjson.loads(problem.get_data())
     wrong, others = {}, []
@@ -94,8 +96,12 @@ def form_page(project_id: str, fields: dict[str, list[str]], problem: Response) 
         else:
             others.append(sentence(f"{name} {error['detail']}".strip()))
     page = pages.simulate_page(
-        name=project_id,
-        values={"strategies": fields.get("strategies", []), **{name: fields.get(name, [""])[0] for name in NUMBERS}},
+        name=project.project_id,
+        values={
+            "offered": OFFERED[project.target],
+            "strategies": fields.get("strategies", []),
+            **{name: fields.get(name, [""])[0] for name in NUMBERS},
+        },
         wrong=wrong,
         problems=others,
         signed_in=auth.caller().name,

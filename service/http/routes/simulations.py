@@ -12,12 +12,13 @@ from flask import Response, request
 from service.auth.keys import Role
 from service.domain.columns import TableContext
 from service.domain.project import PROJECT_ID
+from service.domain.targets import TARGETS
 from service.errors import SimulationNotFound
 from service.http.body.reader import read_samples
 from service.http.contract.operations import SAMPLE_LINES, Operations, Reply
 from service.http.media_types import JSON, PNG, SVG
 from service.http.middleware import auth
-from service.http.plots import Line, LinePlot, choose_plot_type, render_plot
+from service.http.plots import SCORE_LABELS, Line, LinePlot, choose_plot_type, render_plot
 from service.http.responses import empty_response, json_response
 from service.http.routes.context import current_context
 from service.http.routes.query_string import read_config, read_query
@@ -182,11 +183,13 @@ def plot_simulation(view: SimulationView) -> LinePlot:
                 is_reference=is_baseline,
             )
         )
+    headline = TARGETS[view.plan.label_target].headline
     repeats = f"mean of {view.plan.repeats} repeats, 95 % interval" if view.plan.repeats > 1 else "one repeat"
     return LinePlot(
         f"Simulation: {repeats}",
         "labelled samples",
-        "RMSE" if view.plan.is_error else "accuracy",
+        SCORE_LABELS.get(headline, headline),
         lines,
+        is_share=not view.plan.is_error,
         note=f"no result: the simulation is {view.status}",
     )
