@@ -15,6 +15,8 @@ import pytest
 from tests.support.serving import Service
 from tests.support.tables import FILES
 
+pytestmark = pytest.mark.slow
+
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 DEFAULT = "http://127.0.0.1:8000"
 

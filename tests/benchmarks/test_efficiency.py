@@ -31,6 +31,8 @@ from tests.benchmarks.efficiency.statistics import (
     needed_by_set,
 )
 
+pytestmark = pytest.mark.slow
+
 RUN = Run("blobs", "logistic_regression", "warm", 10, "auto", 0)
 CELL = Cell("logistic_regression", "warm", 10)
 

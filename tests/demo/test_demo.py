@@ -138,6 +138,7 @@ def test_a_terminated_demo_stops_its_service(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # the simulations have the lowest priority
 def test_active_queries_beat_random_ones(tmp_path: Path) -> None:
     done = subprocess.run([*DEMO, "--seeds", "1", "--out", str(tmp_path)], capture_output=True, text=True)

@@ -414,6 +414,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("media_type", "make", "name"), BOMBS.values(), ids=BOMBS)
 def test_decompression_bombs_take_little_memory(staging, media_type, make, name):
     data = make()
@@ -424,6 +425,7 @@ def test_decompression_bombs_take_little_memory(staging, media_type, make, name)
     assert watch.growth < 100
 
 
+@pytest.mark.slow
 def test_a_large_table_takes_little_memory(staging, tmp_path):
     table = pa.table({f"f{i}": np.random.default_rng(i).normal(size=400_000).astype("f4") for i in range(32)})
     for media_type, write in EACH_KIND:

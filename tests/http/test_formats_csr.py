@@ -240,6 +240,7 @@ def test_mutated_archives_are_read_or_refused(staging):
     assert n_refused > 1_000
 
 
+@pytest.mark.slow
 def test_a_member_longer_than_its_header_says_takes_little_memory(staging):
     bomb = archive(data=npy(ARRAYS["data"]) + bytes(2**27), indices=npy(ARRAYS["indices"]) + bytes(2**27))
     one_cell = archive(data=npy(np.zeros(2**23)), indices=npy(np.zeros(2**23, "i4")), indptr=np.array([0, 1, 1, 2**23]))
@@ -260,6 +261,7 @@ def test_a_list_of_a_million_members_is_not_read(staging):
     assert "list of members is too long" in refused(staging, file.getvalue())[1]
 
 
+@pytest.mark.slow
 def test_a_large_matrix_takes_little_memory(staging):
     matrix = sparse.random_array((200_000, 1_000), density=0.01, format="csr", rng=np.random.default_rng(3))
     data = npz(matrix)

@@ -188,6 +188,7 @@ def test_nulls_for_missing_labels_count_toward_the_limit(staging):
         read_records(staging, data, limits=limits)
 
 
+@pytest.mark.slow
 def test_many_lines_take_little_memory(staging):
     line = lines({"x": [0.12345678] * 64})
     piece = line * (2**20 // len(line))

@@ -63,6 +63,7 @@ def send(client: FlaskClient, members: dict[str, bytes], manifest: Any, name: st
     return reply.status_code, reply.get_json()
 
 
+@pytest.mark.slow
 def test_no_value_anywhere_in_the_manifest_is_a_fault_of_the_service(members: dict[str, bytes], tmp_path: Path) -> None:
     client = new_client(tmp_path / "data")
     manifest = json.loads(members["manifest.json"])

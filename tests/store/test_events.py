@@ -208,6 +208,7 @@ def test_a_project_of_an_earlier_version_begins_with_all_labels(store):
     assert sorted(replay(events(store))) == [(0, None), (1, None), (2, None)]
 
 
+@pytest.mark.slow
 def test_a_page_of_a_long_log_takes_little_memory_and_time(store, monkeypatch):
     monkeypatch.setattr("service.store.events.TAIL_BYTES", 0)
     project = fit(store)

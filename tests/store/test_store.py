@@ -271,6 +271,7 @@ def state(store):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number", "lasting", "cache_bytes"),
     [

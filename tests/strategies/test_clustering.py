@@ -187,6 +187,7 @@ def test_rows_without_finite_probabilities_come_last_with_a_note(name):
         assert f"{name} put 2 rows last, as the model has no finite probabilities for them" in answer.fallback_reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_rows_are_taken_about_equally_often(name):
     question = make_question(np.ones((7, 2)), [], Model(lambda rows: np.full(len(rows), 0.5)))

@@ -237,6 +237,7 @@ def test_neither_scale_nor_shift_matters(name, change):
     assert selected_indices(name, make_question(change(grid), [4, 7]), 20) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_rows_are_taken_about_equally_often(name):
     question = make_question(np.ones((8, 3)), [7])

@@ -453,6 +453,7 @@ FOREST = {"name": "random_forest", "params": {"n_estimators": 500}}
 BOOSTING = {"name": "hist_gradient_boosting", "params": {"max_iter": 1000}}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_fit_of_a_killed_worker_is_repeated_once(service: Service) -> None:
     make(service, "p", FOREST)
@@ -473,6 +474,7 @@ def test_a_fit_of_a_killed_worker_is_repeated_once(service: Service) -> None:
     assert (found["model_version"], found["version"], found["fit"]["last_error"]) == (1, 2, None)
 
 
+@pytest.mark.slow
 def test_a_service_that_is_stopped_does_not_wait_for_a_fit_which_is_taken_up(service: Service) -> None:
     make(service, "q", BOOSTING)
     wait_until(lambda: look(service, "q")["fit"]["running_since"])

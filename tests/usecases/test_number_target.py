@@ -245,6 +245,7 @@ def test_a_strategy_for_classes_is_refused_with_those_for_numbers(client: FlaskC
     assert "'max_herding'" in refused["detail"]
 
 
+@pytest.mark.slow
 def test_a_million_numbers_take_little_memory_and_time() -> None:
     numbers = RNG.normal(size=1_000_000)
     table = NumberTable.empty().with_numbers(numbers)

@@ -451,6 +451,7 @@ def test_another_media_type_is_refused(client):
     assert client.post("/projects/import", data=b"x", content_type="text/plain").status_code == 415
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "lasting"), [pytest.param(errno.EIO, False, id="EIO"), pytest.param(errno.ENOSPC, True, id="ENOSPC")]
 )
