@@ -43,7 +43,7 @@ def query_and_record(
 
 
 def keep_draw(transaction: Transaction, answered: QueryResult, query_id: str) -> None:
-    """Write the draw of a query, unless it is there, or too few of its samples were open for it to be of use."""
+    """Write the draw of a query, unless it is there, or too many samples were left out for it to be of use."""
     project, draw, draws = answered.project, answered.draw, transaction.draws()
     if project is None or draw is None or draws.pool_id != project.pool_id or query_id in draws.query_ids:
         return
