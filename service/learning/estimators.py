@@ -555,15 +555,20 @@ def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> 
 def hist_gradient_boosting(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return histogram-based gradient boosting, without early stopping, which would cost labels for validation."""
     return HistGradientBoostingClassifier(
-        max_iter=params["max_iter"],
-        learning_rate=params["learning_rate"],
-        max_leaf_nodes=params["max_leaf_nodes"],
-        min_samples_leaf=leaf_rows(params, shape),
-        l2_regularization=params["l2_regularization"],
-        class_weight=params["class_weight"],
-        early_stopping=False,
-        random_state=random_state,
+        **boosting_arguments(params, shape), class_weight=params["class_weight"], random_state=random_state
     )
+
+
+def boosting_arguments(params: Parameters, shape: TrainingShape) -> dict[str, Any]:
+    """Return the arguments of histogram-based gradient boosting, without early stopping."""
+    return {
+        "max_iter": params["max_iter"],
+        "learning_rate": params["learning_rate"],
+        "max_leaf_nodes": params["max_leaf_nodes"],
+        "min_samples_leaf": leaf_rows(params, shape),
+        "l2_regularization": params["l2_regularization"],
+        "early_stopping": False,
+    }
 
 
 def leaf_rows(params: Parameters, shape: TrainingShape) -> int:

@@ -15,10 +15,10 @@ from service.domain.parameters import Parameters
 from service.errors import FitFailed
 from service.learning.estimators import (
     TrainingShape,
+    boosting_arguments,
     estimator,
     forest_arguments,
     integer,
-    leaf_rows,
     neighbour_arguments,
     positive,
     tree_leaves,
@@ -120,15 +120,7 @@ def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> 
 @variant("hist_gradient_boosting", "number", ignored=frozenset({"class_weight"}))
 def hist_gradient_boosting(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return histogram-based gradient boosting of numbers, without early stopping."""
-    return HistGradientBoostingRegressor(
-        max_iter=params["max_iter"],
-        learning_rate=params["learning_rate"],
-        max_leaf_nodes=params["max_leaf_nodes"],
-        min_samples_leaf=leaf_rows(params, shape),
-        l2_regularization=params["l2_regularization"],
-        early_stopping=False,
-        random_state=random_state,
-    )
+    return HistGradientBoostingRegressor(**boosting_arguments(params, shape), random_state=random_state)
 
 
 @variant("k_neighbors", "number")
