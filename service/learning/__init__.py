@@ -2,5 +2,5 @@
 
 from importlib import import_module
 
-for name in ("regressors", "multilabel_estimators"):
+for name in ("classifiers", "regressors", "multilabel_estimators"):
     import_module(f"service.learning.{name}")  # registers estimators

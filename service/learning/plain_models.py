@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, LabelEncoder, MinMaxScale
 from service.domain.labels import Label
 from service.learning.blend import FOREST_WEIGHT, Blend
 from service.learning.calibration import TemperedModel
-from service.learning.estimators import DecisionSVC
+from service.learning.classifiers import DecisionSVC
 from service.learning.missing_values import fill_missing
 from service.learning.models import Classifier, Regressor, is_regressor
 from service.learning.number_models import FOREST_SHARE, NumberBlend

@@ -13,18 +13,14 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from service.domain.parameters import Parameters
 from service.errors import FitFailed
-from service.learning.estimators import (
-    TrainingShape,
+from service.learning.classifiers import (
     boosting_arguments,
-    estimator,
     forest_arguments,
-    integer,
     neighbour_arguments,
-    positive,
     tree_leaves,
-    variant,
     why_trees_missing,
 )
+from service.learning.estimators import TrainingShape, estimator, integer, positive, variant
 from service.learning.number_models import (
     NumberBlend,
     NumberForestCommittee,

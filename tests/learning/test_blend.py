@@ -11,7 +11,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from service.learning.estimators import TrainingShape, committee_in, fit, resolve_estimator, why_linear_alone
+from service.learning.classifiers import why_linear_alone
+from service.learning.estimators import TrainingShape, committee_in, fit, resolve_estimator
 from service.learning.models import predict_probabilities
 from service.learning.pool import Pool
 from service.learning.scoring import predictor_for

@@ -19,14 +19,9 @@ from service.compute import threads
 from service.compute.threads import thread_pools, use_one_thread
 from service.errors import FitFailed, InvalidRequest
 from service.learning import estimators
+from service.learning.classifiers import DecisionSVC
 from service.learning.committees import BaggedCommittee
-from service.learning.estimators import (
-    ESTIMATORS,
-    DecisionSVC,
-    TrainingShape,
-    fit,
-    resolve_estimator,
-)
+from service.learning.estimators import ESTIMATORS, TrainingShape, fit, resolve_estimator
 from service.learning.pool import Pool
 from service.learning.preprocessing import Standardizer
 from service.learning.scoring import score_pool
