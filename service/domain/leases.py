@@ -2,12 +2,15 @@
 
 A sample is leased to one annotator at a time, until it is labelled or skipped, or the lease is released or expires.
 Whether a sample was labelled since is derived from the times of the project's votes.
+
+A reserve holds the samples that were selected at once for several annotators. It reserves nothing: those that no lease
+holds are free, and those that are not open any more are passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +25,9 @@ MAX_LEASE_SECONDS = 7 * 24 * 3600
 
 Indices = NDArray[np.int64]
 NO_INDICES: Indices = np.empty(0, np.int64)
+
+MAX_RESERVES = 4
+"""Largest number of reserves of a project; the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,13 +47,36 @@ class Lease:
     known_at: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reserve:
+    """Samples (k,) selected for several annotators, in the order of asking, with their scores (k,) if there are any.
+
+    `key` is the same for all requests that they answer. They do so until there is a newer model than `model_version`,
+    which is 0 without a model. The other fields are those of the selection.
+    """
+
+    key: str
+    model_version: int
+    index: Indices
+    scores: NDArray[np.float64] | None
+    strategy: str
+    fallback_reason: str | None
+    reason: str | None
+
+
 @dataclass(frozen=True, eq=False)
 class Leases:
-    """All leases of the pool `pool_id`; `changed_at` grows with each change."""
+    """All leases of the pool `pool_id`; `changed_at` grows with each change.
+
+    `at_work` are the annotators who leased samples, with the time when the last lease of each ends or would have ended.
+    The last of the `reserves` is the newest.
+    """
 
     pool_id: str
     all: tuple[Lease, ...] = ()
     changed_at: int = 0
+    at_work: Mapping[str, int] = field(default_factory=dict)
+    reserves: tuple[Reserve, ...] = ()
 
     @cached_property
     def index(self) -> Indices:
@@ -57,7 +86,8 @@ class Leases:
     @property
     def n_bytes(self) -> int:
         """Approximate memory used, in bytes."""
-        return 2 * self.index.nbytes + 500 * len(self.all)
+        n_reserved = sum(len(reserve.index) for reserve in self.reserves)
+        return 2 * self.index.nbytes + 16 * n_reserved + 500 * (len(self.all) + len(self.reserves) + len(self.at_work))
 
     def find(self, query_id: str) -> Lease:
         """Return the lease of a query, or raise LeaseNotFound."""
@@ -69,7 +99,23 @@ class Leases:
     def with_leases(self, leases: tuple[Lease, ...]) -> Leases:
         """Return these leases with others in their place; empty ones are dropped."""
         kept = tuple(lease for lease in leases if len(lease.index))
-        return Leases(self.pool_id, kept, max(now(), self.changed_at + 1))
+        return replace(self, all=kept, changed_at=max(now(), self.changed_at + 1))
+
+    def with_reserve(self, new: Reserve) -> Leases:
+        """Return these leases with a new reserve, without those that it replaces or whose model is older."""
+        kept = [old for old in self.reserves if old.key != new.key and old.model_version >= new.model_version]
+        return replace(self, reserves=(*kept, new)[-MAX_RESERVES:])
+
+    def find_reserve(self, key: str, oldest_model: int, newest_model: int) -> Reserve | None:
+        """Return the reserve with this key, made with one of these versions of the model, None if there is none."""
+        for reserve in self.reserves:
+            if reserve.key == key and oldest_model <= reserve.model_version <= newest_model:
+                return reserve
+        return None
+
+    def n_at_work(self, annotator: str, moment: int) -> int:
+        """Return the number of annotators who lease samples at a moment, with this one."""
+        return len({annotator, *(name for name, ends_at in self.at_work.items() if ends_at > moment)})
 
 
 NO_LEASES = Leases("")
@@ -178,7 +224,9 @@ def with_lease(leases: Leases, new: Lease) -> Leases:
             return lease
         return replace(lease, index=lease.index[~np.isin(lease.index, new.index)])
 
-    return leases.with_leases((*map(without, leases.all), new))
+    at_work = {name: ends_at for name, ends_at in leases.at_work.items() if ends_at > new.leased_at}
+    at_work[new.annotator] = new.expires_at
+    return replace(leases, at_work=at_work).with_leases((*map(without, leases.all), new))
 
 
 def renew(leases: Leases, query_id: str, moment: int, seconds: int | None) -> tuple[Leases, Lease]:

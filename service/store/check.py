@@ -168,13 +168,13 @@ def check_codes(project: Project, n_rows: int, codes: Any) -> None:
 
 
 def check_leases(directory: Path, project: Project) -> None:
-    """Raise StoreDamaged unless each leased sample exists and is leased once."""
+    """Raise StoreDamaged unless each leased sample exists and is leased once, and the same of each reserve."""
     leases = read_leases(directory / LEASES)
-    held = leases.index
-    if leases.pool_id == project.pool_id and not (
-        len(np.unique(held)) == len(held) and ((held >= 0) & (held < project.n_samples)).all()
-    ):
-        raise StoreDamaged("leases a sample twice, or one that does not exist")
+    if leases.pool_id != project.pool_id:
+        return
+    for what, index in [("leases", leases.index), *(("reserves", reserve.index) for reserve in leases.reserves)]:
+        if len(np.unique(index)) < len(index) or not ((index >= 0) & (index < project.n_samples)).all():
+            raise StoreDamaged(f"{what} a sample twice, or one that does not exist")
 
 
 def check_draws(directory: Path, project: Project) -> None:

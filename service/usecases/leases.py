@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.compute.deadline import check_deadline
 from service.domain.leases import (
     Lease,
+    Reserve,
     holdings_of,
     last_vote_times,
     live_leases,
@@ -26,8 +27,9 @@ from service.learning.scoring import THREADS, Backend
 from service.store import Part, Store, Transaction
 from service.usecases.draws import keep_draw
 from service.usecases.query import query_project
-from service.usecases.query_request import QueryRequest, enter_if_heavy
+from service.usecases.query_request import QueryRequest
 from service.usecases.query_result import QueryResult
+from service.usecases.reserves import LeaseSelection, SelectionIsDue, model_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,46 +52,58 @@ def lease_samples(
 ) -> QueryResult:
     """Choose the next samples and lease them to the annotator, whose current leases come first.
 
-    Requests for leases of a project choose one after another, so no two choose the same samples. Labels go on
-    meanwhile: samples labelled before they are leased are chosen again. Raises what `query_project` raises.
+    The samples are the next ones of a reserve, or else selected: for requests for leases of a project one after
+    another, so no two select the same. Labels go on meanwhile: if samples were labelled or leased before they could be
+    leased, others are chosen. Raises what `query_project` raises.
     """
     if request.project_id is None or request.annotator is None:
         raise ValueError("a lease is of a project's samples, for an annotator")
-    project = store.read(request.project_id).project
-    # Admission first: a request that waits for its turn afterwards counts as heavy, and leaves threads for quick ones.
-    with enter_if_heavy(request, project.n_samples, enter), store.lease_turn(request.project_id):
+    selection = LeaseSelection(model_version(store.read(request.project_id).project))
+    with ExitStack() as turn:
         while True:
-            answered = query_project(store, request, backend_of)
+            try:
+                answered = query_project(store, request, backend_of, enter, selection.choose)
+            except SelectionIsDue:
+                turn.enter_context(store.lease_turn(request.project_id))
+                selection.may_select = True
+                continue
             if not answered.indices:
                 return answered
+            if selection.used is not None:
+                answered = replace(answered, model_version=selection.used.model_version or None)
             with store.transaction(request.project_id) as transaction:
-                lease = create_lease(transaction, request.annotator, request.lease_seconds, answered)
+                lease = create_lease(transaction, request, answered, selection.new_reserve)
             if lease is not None:
                 return replace(answered, query_id=lease.query_id, lease_expires_at=format_time(lease.expires_at))
             check_deadline()
 
 
-def create_lease(transaction: Transaction, annotator: str, seconds: int, answered: QueryResult) -> Lease | None:
-    """Lease the chosen samples; return None if one of them is no longer available."""
+def create_lease(
+    transaction: Transaction, request: QueryRequest, answered: QueryResult, reserve: Reserve | None
+) -> Lease | None:
+    """Lease the chosen samples, and keep the reserve that they are of if it is new.
+
+    Return None if one of the samples is no longer available.
+    """
     project, seen, moment = transaction.read().project, answered.project, now()
     if seen is None or seen.pool_id != project.pool_id:
         return None
     index = np.array(answered.indices, np.int64)
     leases = live_leases(transaction.leases(), project, moment)
-    is_held = np.isin(index, holdings_of(leases, annotator).others)
+    is_held = np.isin(index, holdings_of(leases, request.annotator).others)
     if is_held.any() or last_vote_times(project.votes, index, seen.updated_at).any():
         return None
     lease = Lease(
         query_id=uuid.uuid4().hex[:-8] + answered.query_id[-8:],  # the end names the strategy
-        annotator=annotator,
+        annotator=str(request.annotator),
         index=index,
-        seconds=seconds,
+        seconds=request.lease_seconds,
         leased_at=moment,
-        expires_at=moment + seconds * MICROSECONDS,
+        expires_at=moment + request.lease_seconds * MICROSECONDS,
         known_at=project.updated_at,
     )
     keep_draw(transaction, answered, lease.query_id)
-    transaction.keep_leases(with_lease(leases, lease))
+    transaction.keep_leases(with_lease(leases if reserve is None else leases.with_reserve(reserve), lease))
     return lease
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.labels import Label
-from service.domain.leases import NO_HOLDINGS, Holdings, holdings_of, live_leases
+from service.domain.leases import NO_HOLDINGS, Holdings, Leases, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
 from service.domain.targets import decode_labels, set_table_of, table_of
 from service.errors import FieldError, InvalidRequest
@@ -57,7 +57,7 @@ class ProjectQuery:
     store: Store
     request: QueryRequest
     snapshot: Snapshot
-    holdings: Holdings
+    leases: Leases
     moment: int
     backend_of: Callable[[Project], Backend]
 
@@ -65,6 +65,11 @@ class ProjectQuery:
     def project(self) -> Project:
         """The project as it was read."""
         return self.snapshot.project
+
+    @cached_property
+    def holdings(self) -> Holdings:
+        """The leases from the view of the annotator of the request."""
+        return holdings_of(self.leases, self.request.annotator)
 
     @property
     def classes(self) -> Sequence[Label]:
@@ -107,16 +112,17 @@ def query_project(
     request: QueryRequest,
     backend_of: Callable[[Project], Backend] = lambda project: THREADS,
     enter: Enter = nullcontext,
+    choose: Callable[[ProjectQuery, Enter], Batch] | None = None,
 ) -> QueryResult:
     """Choose the next samples. A pure read: the same state and the same request give the same result.
 
-    Heavy work waits for `enter`. Raises InvalidRequest for an index beyond the pool or probabilities that do not fit,
-    OutOfTime, ProjectNotFound and the store's errors.
+    Heavy work waits for `enter`; another function may `choose` the batch. Raises InvalidRequest for an index beyond the
+    pool or probabilities that do not fit, OutOfTime, ProjectNotFound and the store's errors.
     """
     query = read_query(store, request, backend_of)
     if request.explain:
         check_explainable(request, len(query.classes))
-    batch = cached_batch(query, enter)
+    batch = (choose or cached_batch)(query, enter)
     explanations = explain_batch(query, batch, enter) if request.explain else None
     return result_of(query, batch, explanations)
 
@@ -131,8 +137,7 @@ def read_query(store: Store, request: QueryRequest, backend_of: Callable[[Projec
     snapshot, moment = read(request.project_id, Part.POOL, Part.IDS, *included), now()
     refuse_not_stored(snapshot, request)
     request = with_indices(request, snapshot.ids)
-    holdings = holdings_of(live_leases(leases, snapshot.project, moment), request.annotator)
-    return ProjectQuery(store, request, snapshot, holdings, moment, backend_of)
+    return ProjectQuery(store, request, snapshot, live_leases(leases, snapshot.project, moment), moment, backend_of)
 
 
 def refuse_not_stored(snapshot: Snapshot, request: QueryRequest) -> None:

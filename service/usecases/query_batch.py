@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,10 +24,17 @@ class Batch:
     drawn_at: NDArray[np.int64]
 
 
-def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int], order_seed: int) -> Batch:
+Choose = Callable[[Question, int], Selection]
+"""Selects so many of the open rows of a question, or all if there are fewer."""
+
+
+def choose_batch(
+    question: Question, request: QueryRequest, seed: Sequence[int], order_seed: int, choose: Choose | None = None
+) -> Batch:
     """Return the batch of a question: leased and partly labelled samples first, the rest selected or drawn.
 
-    `seed` is that of the strategy; samples for exploration come in the random order of `order_seed`.
+    `seed` is that of the strategy, unless another function is to `choose`; samples for exploration come in the random
+    order of `order_seed`.
     """
     leased = question.leased[: request.batch_size]
     unlabeled, partly_labeled = unlabeled_rows(question), question.partly_labeled[: request.batch_size - len(leased)]
@@ -38,7 +45,11 @@ def choose_batch(question: Question, request: QueryRequest, seed: Sequence[int],
     n_explored = int(request.share_explored * n_wanted + 0.5)
     drawn = next_in_random_order(unlabeled, n_explored, order_seed)
     rest = without_rows(question, drawn) if len(drawn) else question
-    selection = select(request.strategy, request.params, rest, n_wanted - len(drawn), np.random.default_rng(seed))
+    n_chosen = n_wanted - len(drawn)
+    if choose is not None:
+        selection = choose(rest, n_chosen)
+    else:
+        selection = select(request.strategy, request.params, rest, n_chosen, np.random.default_rng(seed))
     if question.relabel_candidates is not None:
         selection = with_note_of_labeled(selection, question.relabel_candidates.rows)
     n_first = len(leased) + len(partly_labeled)

@@ -93,6 +93,11 @@ class Strategy:
         """The names of its needs, sorted."""
         return sorted(self.needs)
 
+    @property
+    def spreads(self) -> bool:
+        """Whether it chooses rows far from those labelled or leased: a larger batch costs little more then."""
+        return self.kind == "set" and Need.LABELED in self.needs
+
 
 STRATEGIES: dict[str, Strategy] = {}
 

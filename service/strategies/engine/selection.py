@@ -24,6 +24,9 @@ from service.strategies.engine.registry import MEMBERS, Chances, Choice, Need, S
 OF_MODEL = {Need.PROBABILITIES, Need.PREDICTIONS, Need.MEMBERS}
 """The needs that take a model."""
 
+MOST_AT_ONCE = 300
+"""Largest number of rows of several batches chosen at once: more would keep the first one waiting."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
@@ -63,15 +66,26 @@ class Plan:
 
 
 def select(
-    strategy: Strategy, params: Parameters, question: Question, batch_size: int, rng: np.random.Generator
+    strategy: Strategy,
+    params: Parameters,
+    question: Question,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    n_batches: int = 1,
 ) -> Selection:
     """Choose `batch_size` candidates, or all if there are fewer; the same state of `rng` gives the same batch.
 
-    A strategy that cannot run yet is replaced: `Selection` names the one that ran and says why.
+    A strategy that spreads its batch chooses up to `n_batches` batches at once, as one. A strategy that cannot run yet
+    is replaced: `Selection` names the one that ran and says why.
     """
     plan = choose_plan(strategy, params, question, batch_size)
     run = run_scorer if plan.strategy.kind == "scorer" else run_set
-    selection = run(plan, question, min(batch_size, question.n_open), rng)
+    if plan.strategy.spreads and batch_size:
+        n_batches = max(1, min(n_batches, MOST_AT_ONCE // batch_size))
+        selection = run(plan, question, min(n_batches * batch_size, question.n_open), rng)
+    else:
+        selection = run(plan, question, min(batch_size, question.n_open), rng)
     shortfalls = filter(None, (plan.fallback_reason, selection.fallback_reason))
     return replace(selection, fallback_reason="; ".join(shortfalls) or None, reason=plan.reason)
 
