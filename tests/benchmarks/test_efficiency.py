@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from scipy.stats import ttest_1samp
 
 from service.learning.estimators import resolve_estimator
 from tests.benchmarks.efficiency import journal
-from tests.benchmarks.efficiency.__main__ import main
+from tests.benchmarks.efficiency.__main__ import main, runs_of_defaults
 from tests.benchmarks.efficiency.data import split
-from tests.benchmarks.efficiency.defaults import defaults_table
+from tests.benchmarks.efficiency.defaults import auc_table, defaults_table, summary_table
 from tests.benchmarks.efficiency.rare import count_found
 from tests.benchmarks.efficiency.report import draw_all, report
-from tests.benchmarks.efficiency.runs import Curve, Run, execute, n_queries
+from tests.benchmarks.efficiency.runs import OLD_STRATEGY, Curve, Run, execute, n_queries
 from tests.benchmarks.efficiency.statistics import (
     Cell,
     Difference,
@@ -179,17 +180,66 @@ def test_labels_needed_are_medians_for_95_percent_of_the_full_score():
     assert found == {"a": Needed(np.inf, 30, 1, 2, 2)}
 
 
-def test_the_table_of_defaults_worked_by_hand():
-    # Means over the labels: 0.5 at random, 0.75 with auto, 0.25 at random with the old default. Random labels reach 0.8
-    # at 200, auto does at 110; of the old default they reach 0.4, which auto does at once.
-    curves = {
-        ("auto", "random"): Curve([20, 110, 200], {"f1_macro": [0.2, 0.5, 0.8]}),
-        ("auto", "auto"): Curve([20, 110, 200], {"f1_macro": [0.5, 0.8, 0.9]}),
-        ("logistic_regression", "random"): Curve([20, 110, 200], {"f1_macro": [0.1, 0.25, 0.4]}),
+def defaults_worked_by_hand(*seeds: int) -> dict[Run, Curve]:
+    """Curves whose means over the labels are 0.5 at random and 0.75 with auto, and 0.25 and 0.5 with the old defaults.
+
+    Random labels reach 0.8 at 200, auto does at 110; under the old model they reach 0.4, which auto does at once.
+    """
+    scores = {
+        ("auto", "random"): [0.2, 0.5, 0.8],
+        ("auto", "auto"): [0.5, 0.8, 0.9],
+        ("logistic_regression", "random"): [0.1, 0.25, 0.4],
+        ("logistic_regression", OLD_STRATEGY): [0.1, 0.6, 0.7],
     }
-    runs = {Run("a", model, "cold", 10, strategy, 0): curve for (model, strategy), curve in curves.items()}
-    row = defaults_table(runs).splitlines()[2]
-    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["a", "", "+25.0 / -", "", "", "110", "+50.0", "20"]
+    return {
+        Run("a", model, "cold", 10, strategy, seed): Curve([20, 110, 200], {"f1_macro": of_labels, "auc": of_labels})
+        for (model, strategy), of_labels in scores.items()
+        for seed in seeds
+    }
+
+
+def cells_of_first_row(table: str) -> list[str]:
+    return [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
+
+
+def test_the_table_of_defaults_worked_by_hand():
+    row = cells_of_first_row(defaults_table(defaults_worked_by_hand(0)))
+    assert row == ["a", "", "+25.0 / -", "", "110", "+25.0", "110", "+25.0", "20"]
+
+
+def test_a_difference_that_is_the_same_for_all_seeds_is_significant():
+    runs = defaults_worked_by_hand(0, 1)
+    assert cells_of_first_row(defaults_table(runs))[2] == "+25.0* / -"
+    assert cells_of_first_row(auc_table(runs)) == ["a", "", "+25.0* / -", ""]
+
+
+def test_the_summary_of_the_defaults_counts_data_sets():
+    runs = defaults_worked_by_hand(0, 1)
+    runs |= {replace(run, data="b"): curve for run, curve in runs.items() if run.strategy == "auto"}
+    runs |= {Run("b", "auto", "cold", 10, "random", seed): Curve([20, 200], {"f1_macro": [1, 1]}) for seed in (0, 1)}
+    row = cells_of_first_row(summary_table(runs))
+    assert row == ["macro-F1, b = 10", "auto less random", "1 of 2", "1", "1", "1", "+0.0", "-25.0 (b)", "1"]
+
+
+def test_the_runs_of_the_defaults_start_with_the_quickest():
+    every, short = (list(runs_of_defaults(["a"], is_short=is_short)) for is_short in (False, True))
+    assert [run.batch_size for run in every] == 9 * [100] + 15 * [10] + 9 * [1]
+    assert [(run.batch_size, run.strategy) for run in short[3:]] == [
+        *((10, "random"), (10, "margin"), (10, "auto")),
+        *((10, "random"), (10, "old_auto")),
+    ]
+
+
+def test_the_old_strategy_is_queried_by_its_parameters(folder):
+    labels = execute(Run("blobs", "logistic_regression", "cold", 10, OLD_STRATEGY, 0), folder).labels
+    assert list(labels) == [10, 20, 30, 40, 50, 60]
+
+
+def test_random_labels_need_no_fit_between_scores(folder, monkeypatch):
+    monkeypatch.setattr("tests.benchmarks.efficiency.runs.SCORED_EVERY", {10: 2})
+    curve = execute(Run("blobs", "logistic_regression", "cold", 10, "random", 0), folder)
+    assert list(curve.labels) == [20, 40, 60]
+    assert min(curve.scores["auc"]) > 0.7
 
 
 def test_rare_rows_are_counted(monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import product
@@ -26,6 +26,7 @@ from tests.benchmarks.efficiency.runs import (
     MODELS,
     N_QUERIES,
     OLD_DEFAULT,
+    OLD_STRATEGY,
     STARTS,
     WHOLE_POOL,
     Run,
@@ -33,7 +34,16 @@ from tests.benchmarks.efficiency.runs import (
     n_queries,
 )
 
-SHORT_ROWS, SHORT_SEEDS = 2900, 3
+COMPARED = ("random", "margin", "auto")
+DEFAULTS = (
+    (100, DEFAULT, COMPARED),
+    (10, DEFAULT, COMPARED),
+    (10, OLD_DEFAULT, ("random", OLD_STRATEGY)),
+    (1, DEFAULT, COMPARED),
+)
+"""What the tables of the defaults compare: batch size, model and strategies. The quickest comes first."""
+DEFAULTS_ROWS, DEFAULTS_SEEDS = 2900, 3
+SHORT_ROWS, SHORT_SEEDS = 1000, 1
 BATCHES = tuple(str(batch_size) for batch_size in N_QUERIES)
 
 
@@ -64,7 +74,7 @@ class Seeds(click.ParamType[range]):
     "--strategy",
     "strategies",
     multiple=True,
-    default=("random", "margin", "auto"),
+    default=COMPARED,
     show_default=True,
     help="A strategy, optionally followed by a space and its parameters as JSON.",
 )
@@ -75,7 +85,10 @@ class Seeds(click.ParamType[range]):
 @click.option("--seeds", type=Seeds(), default="10", show_default=True, help="Number of seeds, or first:end.")
 @click.option("--rows", type=click.IntRange(100), default=MAX_ROWS, show_default=True, help="Largest number of rows.")
 @click.option(
-    "--short", is_flag=True, help="At most 2,900 rows, cold starts, three seeds, and no scores of whole pools."
+    "--defaults", "is_of_defaults", is_flag=True, help="Only what the tables of the defaults need, with three seeds."
+)
+@click.option(
+    "--short", "is_short", is_flag=True, help="As --defaults: at most 1,000 rows, one seed, no single queries. Minutes."
 )
 @click.option("--jobs", type=click.IntRange(1), help="Number of processes.  [default: number of cores]")
 @click.option(
@@ -95,20 +108,24 @@ def main(
     batches: Sequence[str],
     seeds: range,
     rows: int,
-    short: bool,
+    is_of_defaults: bool,
+    is_short: bool,
     jobs: int | None,
     out: Path,
 ) -> None:
     """Run strategies on data sets from cold and warm starts, and compare each with random selection."""
-    if short:
-        rows, starts, seeds = SHORT_ROWS, ("cold",), range(SHORT_SEEDS)
-    runs = [
-        Run(data, model, start, int(batch), strategy, seed, rows)
-        for seed, data, model, start, batch, strategy in product(
-            seeds, sets or names(folder), models, starts, batches, list(STRATEGIES) if is_all else strategies
+    if is_of_defaults or is_short:
+        planned = runs_of_defaults(sets or names(folder), is_short=is_short)
+    else:
+        planned = (
+            Run(data, model, start, int(batch), strategy, seed, rows)
+            for seed, data, model, start, batch, strategy in product(
+                seeds, sets or names(folder), models, starts, batches, list(STRATEGIES) if is_all else strategies
+            )
         )
-    ]
-    runs = list(possible(runs, folder) if short else with_whole_pools(runs, folder))
+    runs = list(possible(planned, folder))
+    if not (is_of_defaults or is_short):
+        runs = list(with_whole_pools(runs))
     measure(runs, folder, out / "runs.jsonl", jobs or len(os.sched_getaffinity(0)))
     found = journal.read(out / "runs.jsonl")
     text = report(found)
@@ -137,7 +154,16 @@ def measure(runs: Sequence[Run], folder: Path | None, path: Path, jobs: int) -> 
             processes.shutdown(cancel_futures=True)
 
 
-def possible(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
+def runs_of_defaults(data: Sequence[str], *, is_short: bool) -> Iterator[Run]:
+    """Yield the runs that the tables of the defaults need, in an order in which the first ones can be read alone."""
+    n_seeds, rows = (SHORT_SEEDS, SHORT_ROWS) if is_short else (DEFAULTS_SEEDS, DEFAULTS_ROWS)
+    for batch_size, model, strategies in DEFAULTS:
+        if batch_size > 1 or not is_short:
+            for seed, name, strategy in product(range(n_seeds), data, strategies):
+                yield Run(name, model, "cold", batch_size, strategy, seed, rows)
+
+
+def possible(runs: Iterable[Run], folder: Path | None) -> Iterator[Run]:
     """Yield the runs whose pools are large enough."""
     for run in runs:
         data = split(run.data, folder, run.seed, run.max_rows)
@@ -145,10 +171,10 @@ def possible(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
             yield run
 
 
-def with_whole_pools(runs: Sequence[Run], folder: Path | None) -> Iterator[Run]:
-    """Yield the possible runs, each after the run that labels its whole pool."""
+def with_whole_pools(runs: Iterable[Run]) -> Iterator[Run]:
+    """Yield the runs, each after the run that labels its whole pool."""
     seen = set()
-    for run in possible(runs, folder):
+    for run in runs:
         whole = replace(run, start="warm", batch_size=WHOLE_POOL, strategy="random")
         if whole not in seen:
             seen.add(whole)

@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tests.benchmarks.efficiency.defaults import defaults_table
+from tests.benchmarks.efficiency.defaults import auc_table, defaults_table, summary_table
 from tests.benchmarks.efficiency.runs import DEFAULT
 from tests.benchmarks.efficiency.statistics import (
     METRICS,
+    SIGNIFICANT,
     Cell,
     Difference,
     Needed,
@@ -32,7 +33,6 @@ from tests.benchmarks.report import markdown
 
 BASELINE = "random"
 MAIN_METRIC = "f1_macro"
-SIGNIFICANT = 0.05
 DETAILED = ("auto", "margin")
 """Strategies that are compared on each data set."""
 COLOURS = {"auto": "#0b6e99", "margin": "#b5442e", BASELINE: "#7d828a"}
@@ -44,6 +44,7 @@ def report(runs: Runs) -> str:
     parts = [f"Areas under learning curves of {len(curves_of(runs))} runs, over {len({r.seed for r in runs})} seeds."]
     if any(run.model == DEFAULT for run in runs):
         parts += ["## The defaults, cold starts, in points: auto / margin less random", defaults_table(runs)]
+        parts += [auc_table(runs), summary_table(runs)]
     for metric in METRICS:
         parts += [f"## {METRICS[metric]}: mean difference from {BASELINE} in points (data sets won / all)"]
         parts += [overview(runs, metric)]

@@ -31,7 +31,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "auto": {"name": "auto"},
 }
 DEFAULT, OLD_DEFAULT = "auto", "logistic_regression"
-N_QUERIES = {1: 40, 10: 20, 100: 6}
+OLD_STRATEGY = "old_auto"
+"""The strategy `auto` with its parameters until the default model changed."""
+OLD_QUERY = {"strategy": "uherding", "params": {"sharpness": 1.0, "sample": 2000}, "explore": 0.1}
+N_QUERIES = {1: 60, 10: 20, 100: 6}
 """Number of queries for each batch size, if the pool is large enough."""
 SCORED_EVERY = {1: 5, 10: 1, 100: 1}
 MOST_OF_POOL = 0.6
@@ -102,8 +105,9 @@ def steps(run: Run, data: Split, known: NDArray[np.int64]) -> Iterator[tuple[int
         if len(known):
             yield len(known), project.score()
         for number in range(1, total + 1):
-            n_labeled = project.query_and_label()
-            if number % SCORED_EVERY[run.batch_size] == 0:
+            is_scored = number % SCORED_EVERY[run.batch_size] == 0
+            n_labeled = project.query_and_label(needs_model=is_scored or run.strategy != "random")
+            if is_scored:
                 yield n_labeled, project.score()
 
 
@@ -135,13 +139,13 @@ class Project:
     def __exit__(self, *_: object) -> None:
         self.client.delete("/projects/run")
 
-    def query_and_label(self) -> int:
-        """Query once, label the batch, and return the number of labelled samples."""
-        name, _, params = self.run.strategy.partition(" ")
-        body = {"project_id": "run", "strategy": name, "batch_size": self.run.batch_size}
-        reply = self.json_of(self.client.post("/query", json=body | {"params": json.loads(params or "{}")}))
+    def query_and_label(self, *, needs_model: bool) -> int:
+        """Query once, label the batch, fit if the model is needed, and return the number of labelled samples."""
+        query = {"project_id": "run", "batch_size": self.run.batch_size} | query_of(self.run.strategy)
+        reply = self.json_of(self.client.post("/query", json=query))
         labels = [{"index": index, "label": int(self.data.y[index])} for index in reply["indices"]]
-        result = self.json_of(self.client.post("/label", json={"project_id": "run", "labels": labels}))
+        refit = "wait" if needs_model else "never"
+        result = self.json_of(self.client.post("/label", json={"project_id": "run", "labels": labels, "refit": refit}))
         return int(result["n_labeled"])
 
     def score(self) -> dict[str, float]:
@@ -159,6 +163,14 @@ class Project:
         if reply.status_code >= 400:
             raise RuntimeError(f"{self.run}: {reply.get_data(as_text=True)}")
         return reply.get_json()
+
+
+def query_of(strategy: str) -> dict[str, Any]:
+    """Return the fields of `/query` for a strategy."""
+    if strategy == OLD_STRATEGY:
+        return OLD_QUERY
+    name, _, params = strategy.partition(" ")
+    return {"strategy": name, "params": json.loads(params or "{}")}
 
 
 def scores_of(y: NDArray[np.int64], P: NDArray[np.float64]) -> dict[str, float]:

@@ -19,6 +19,7 @@ METRICS = {
     "auc": "AUC",
 }
 CONFIDENCE = 0.95
+SIGNIFICANT = 1 - CONFIDENCE
 TARGET_SHARE = 0.95
 """Share of the score that the labels of the whole pool give."""
 
@@ -46,6 +47,11 @@ class Difference:
     high: float
     p_worse: float
     n_seeds: int
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval excludes 0: the paired two-sided t-test at 5 %."""
+        return self.low > 0 or self.high < 0
 
     @classmethod
     def of(cls, differences: Sequence[float]) -> Difference:
