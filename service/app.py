@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
@@ -13,6 +13,7 @@ from service.backends import make_backend_factory
 from service.compute.admission import AdmissionLimit
 from service.http import problems, routes
 from service.http.middleware import auth, cors, metrics, request_log
+from service.http.middleware.field_in_path import with_field_in_query
 from service.server.simulation_process import run_in_process
 from service.settings import Settings
 from service.store import Store
@@ -21,9 +22,16 @@ from service.usecases.background_fits import BackgroundFits
 from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.totals import TotalsCounter
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 
 class Application(Flask):
-    """Flask without asynchronous views."""
+    """Flask without asynchronous views, and with a field of Label Studio's tasks in the path."""
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        return super().wsgi_app(with_field_in_query(environ), start_response)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function itself; Flask inspects each one at every request."""

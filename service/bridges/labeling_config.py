@@ -9,6 +9,8 @@ from xml.etree import ElementTree as ET
 
 TEXT_TAGS = ("Text", "HyperText", "Paragraphs")
 
+Annotation = Mapping[str, Any]
+
 
 class ConfigError(ValueError):
     """The labelling config has no choices, or cannot be read."""
@@ -106,13 +108,22 @@ def vector_or_none(value: object) -> list[float] | None:
     return value if is_vector and isinstance(value, list) else None
 
 
-def answers_of(config: LabelingConfig, annotations: Iterable[Mapping[str, Any]]) -> dict[str, str | list[str] | None]:
-    """Return the last answer of each annotator: a choice, or None if the task was skipped or sent without a choice."""
-    answers: dict[str, str | list[str] | None] = {}
+def answers_of(config: LabelingConfig, annotations: Iterable[Annotation]) -> dict[str, str | list[str] | None]:
+    """Return the last answer of each annotator, as `answer_in` does."""
+    return {who: answer_in(config, annotation) for who, annotation in last_of_annotators(annotations).items()}
+
+
+def answer_in(config: LabelingConfig, annotation: Annotation) -> str | list[str] | None:
+    """Return the choice of an annotation, or None if the task was skipped or sent without a choice."""
+    return None if annotation.get("was_cancelled", False) else config.answer_in(annotation["result"])
+
+
+def last_of_annotators(annotations: Iterable[Annotation]) -> dict[str, Annotation]:
+    """Return the last annotation of each annotator."""
+    last: dict[str, Annotation] = {}
     for annotation in sorted(annotations, key=lambda each: str(each.get("updated_at", ""))):
         annotator = annotation["completed_by"]
         if isinstance(annotator, Mapping):
             annotator = annotator["id"]
-        is_skip = annotation.get("was_cancelled", False)
-        answers[str(annotator)] = None if is_skip else config.answer_in(annotation["result"])
-    return answers
+        last[str(annotator)] = annotation
+    return last

@@ -8,13 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
+import numpy as np
 from flask import Response
 from flask.globals import request_ctx
 
 from service.auth.keys import Role
-from service.bridges.labeling_config import ConfigError, LabelingConfig, TaskFields, answers_of, read_config
+from service.bridges.labeling_config import (
+    Annotation,
+    ConfigError,
+    LabelingConfig,
+    TaskFields,
+    answer_in,
+    last_of_annotators,
+    read_config,
+)
+from service.domain.labels import ANONYMOUS
 from service.domain.project import PROJECT_ID, Project
 from service.errors import InvalidRequest, NoModel, ProjectNotFound
 from service.http.body.reader import read_json
@@ -29,7 +40,7 @@ from service.http.schemas.append import AppendSchema, append_request
 from service.http.schemas.fit import FitSchema, fit_request
 from service.http.schemas.label import LabelSchema, label_request
 from service.store import Part
-from service.usecases import append, fit, predictions
+from service.usecases import append, fit, predictions, removal
 
 FIT, APPEND, LABEL = FitSchema(), AppendSchema(), LabelSchema()
 SETUP, PREDICT, WEBHOOK, FIELDS = (
@@ -55,14 +66,16 @@ def read_body(schema: schemas.ToolSchema) -> JsonObject:
     "GET",
     "/label-studio/<project_id>/health",
     role=Role.READER,
+    query=schemas.TaskFieldsSchema,
     replies={200: Reply("The service answers.", schemas.HealthOfModelSchema)},
-    problems=(404,),
+    problems=(404, 422),
 )
 def check_ml_backend(project_id: str) -> Response:
     """Check that the service is up.
 
     Also before the project exists.
     """
+    read_query(FIELDS)
     find_project(project_id)
     return json_response({"status": "UP", "model_class": "ActiveQuery"})
 
@@ -90,14 +103,16 @@ def set_up_ml_backend(project_id: str) -> Response:
     "GET",
     "/label-studio/<project_id>/versions",
     role=Role.READER,
+    query=schemas.TaskFieldsSchema,
     replies={200: Reply("The versions.", schemas.ModelVersionsSchema)},
-    problems=(404,),
+    problems=(404, 422),
 )
 def list_ml_backend_versions(project_id: str) -> Response:
     """List the versions of the model.
 
     There is one, the current version.
     """
+    read_query(FIELDS)
     return json_response({"versions": [version_of(find_project(project_id))]})
 
 
@@ -121,8 +136,8 @@ def predict_tasks(project_id: str) -> Response:
     version, found = predictions_of(project_id, [str(task["id"]) for task in data["tasks"]])
     results: list[JsonObject] = []
     for task in data["tasks"]:
-        label, confidence = found.get(str(task["id"]), (None, 0.0))
-        result = [] if label is None else config.result_of([label], confidence)
+        labels, confidence = found.get(str(task["id"]), ((), 0.0))
+        result = config.result_of(labels, confidence) if labels else []
         results.append({"result": result, "score": round(confidence, 6), "model_version": version})
     return json_response({"results": results, "model_version": version})
 
@@ -139,19 +154,23 @@ def predict_tasks(project_id: str) -> Response:
 def receive_label_studio_webhook(project_id: str) -> Response:
     """Take tasks and annotations; fits follow in the background.
 
-    `TASKS_CREATED` adds samples, annotations that are created or updated are labels and skips, and `START_TRAINING`
-    trains the model. `ANNOTATIONS_DELETED` names only the numbers of the annotations, so it is ignored.
+    `TASKS_CREATED` adds samples, and `TASKS_DELETED` removes them. Annotations that are created or updated are labels
+    and skips, and `ANNOTATIONS_DELETED` retracts those that came as webhooks. `START_TRAINING` trains the model.
     """
     task_fields, data = fields_of_query(), read_body(WEBHOOK)
-    action = data["action"]
-    if action == "START_TRAINING":
-        train(project_id)
-    elif action == "TASKS_CREATED":
-        add_tasks(project_id, config_of(data), task_fields, objects(data, "tasks"))
-    elif action in ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"):
-        label_tasks(project_id, config_of(data), task_fields, data)
-    else:
-        return json_response({"status": "ignored"})
+    match data["action"]:
+        case "START_TRAINING":
+            train(project_id)
+        case "TASKS_CREATED":
+            add_tasks(project_id, config_of(data), task_fields, objects(data, "tasks"))
+        case "TASKS_DELETED":
+            remove_tasks(project_id, numbers(data, "tasks"))
+        case "ANNOTATION_CREATED" | "ANNOTATIONS_CREATED" | "ANNOTATION_UPDATED":
+            label_tasks(project_id, config_of(data), task_fields, data)
+        case "ANNOTATIONS_DELETED":
+            retract_annotations(project_id, numbers(data, "annotations"))
+        case _:
+            return json_response({"status": "ignored"})
     return json_response({"status": "done"})
 
 
@@ -194,6 +213,17 @@ def objects(data: JsonObject, name: str) -> list[JsonObject]:
     return found_objects
 
 
+def numbers(data: JsonObject, name: str) -> list[int]:
+    """Return the numbers of the objects of a field, which Label Studio also sends alone. Raises InvalidRequest."""
+    found = data.get(name)
+    entries = found if isinstance(found, list) else [None]
+    ids = [entry.get("id") if isinstance(entry, dict) else entry for entry in entries]
+    given = [number for number in ids if type(number) is int]
+    if len(given) < len(ids):
+        raise InvalidRequest.at(f"/{name}", "must be a list of numbers, or of objects with a number as `id`")
+    return given
+
+
 def add_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields, tasks: Sequence[Task]) -> None:
     """Add the tasks that the pool does not have yet; the first ones create the project."""
     contents = {
@@ -213,9 +243,19 @@ def add_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields, 
             append.append_samples(context.store, staging, appending, context.settings.max_pool_cells)
             return
         auth.check_may_write(project_id)
+        target = {"target": "labels"} if config.has_several else {}
         classes = {"classes": [*config.classes]} if config.classes else {}
-        created = FIT.load({"project_id": project_id, "similar_labels": "allow", **classes, **samples})
+        created = FIT.load({"project_id": project_id, "similar_labels": "allow", **target, **classes, **samples})
         fit.fit_project(context.store, staging, fit_request(created, staging, context.limits))
+
+
+def remove_tasks(project_id: str, tasks: Iterable[int]) -> None:
+    """Remove the samples of deleted tasks."""
+    context = current_context()
+    ids = context.store.read(project_id, Part.IDS).ids
+    known = [str(task) for task in tasks if ids is not None and ids.find(str(task)) is not None]
+    result = removal.remove_samples(context.store, removal.SampleChoice(project_id, ids=known))
+    context.fits.start_if_wanted(result.project)
 
 
 def label_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields, data: JsonObject) -> None:
@@ -225,25 +265,61 @@ def label_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields
     try:
         for annotation in objects(data, "annotation"):
             by_task.setdefault(str(annotation["task"]), []).append(annotation)
-        answers = {task: answers_of(config, annotations) for task, annotations in by_task.items()}
+        records = [
+            {"id": task, "annotator": who, **answer_record(config, annotation)}
+            for task, annotations in by_task.items()
+            for who, annotation in last_of_annotators(annotations).items()
+        ]
     except (KeyError, TypeError, AttributeError):
         raise InvalidRequest.at("/annotation", "must have `task`, `completed_by` and `result`") from None
-    records: list[JsonObject] = [
-        {"id": task, "annotator": annotator, **({"skip": True} if answer is None else {"label": answer})}
-        for task, of_task in answers.items()
-        for annotator, answer in of_task.items()
-    ]
     declare(project_id, (record["label"] for record in records if "label" in record))
-    wanted = LABEL.load({"project_id": project_id, "labels": records, "refit": "background"})
-    store_labels(label_request(project_id, wanted))
+    send_records(project_id, records)
 
 
-def declare(project_id: str, labels: Iterable[str]) -> None:
+def answer_record(config: LabelingConfig, annotation: Annotation) -> JsonObject:
+    """Return the fields of a record of POST /label with an answer.
+
+    No query asked for it, so its `query_id` is free for the number of the annotation, by which a deletion finds it.
+    """
+    answer = answer_in(config, annotation)
+    number = annotation.get("id")
+    return {
+        **({"skip": True} if answer is None else {"label": answer}),
+        **({"query_id": mark_of(number)} if type(number) is int else {}),
+    }
+
+
+def mark_of(annotation: int) -> str:
+    """Return the `query_id` of the label of an annotation."""
+    return f"label-studio-{annotation}"
+
+
+def retract_annotations(project_id: str, annotations: Iterable[int]) -> None:
+    """Retract the labels and skips of deleted annotations, and request a fit in the background."""
+    project = current_context().store.read(project_id).project
+    votes, marks = project.votes, [mark_of(number).encode() for number in annotations]
+    rows = np.flatnonzero(np.isin(votes.query, marks) & (votes.annotator != ANONYMOUS))
+    records = [
+        {"index": index, "annotator": project.annotators[code], "label": None}
+        for index, code in zip(votes.index[rows].tolist(), votes.annotator[rows].tolist(), strict=True)
+    ]
+    if records:
+        send_records(project_id, records)
+
+
+def send_records(project_id: str, records: Sequence[JsonObject]) -> None:
+    """Send records as POST /label does, without those of tasks that are no samples."""
+    body = {"project_id": project_id, "labels": records, "unknown": "ignore", "refit": "background"}
+    store_labels(label_request(project_id, LABEL.load(body)))
+
+
+def declare(project_id: str, labels: Iterable[str | list[str]]) -> None:
     """Add the classes of labels to those of the project: the labelling config may have grown."""
     project = find_project(project_id)
     if project is None or not project.classes:
         return
-    new = [label for label in dict.fromkeys(labels) if label not in project.classes]
+    given = dict.fromkeys(name for label in labels for name in ([label] if isinstance(label, str) else label))
+    new = [name for name in given if name not in project.classes]
     if new:
         train(project_id, classes=[*project.classes, *new])
 
@@ -257,8 +333,8 @@ def train(project_id: str, **changes: Any) -> None:
     context.fits.start_if_wanted(project)
 
 
-def predictions_of(project_id: str, ids: Sequence[str]) -> tuple[str, dict[str, tuple[str, float]]]:
-    """Return the version of the model, and the class and its confidence of each sample that it can predict, by id."""
+def predictions_of(project_id: str, ids: Sequence[str]) -> tuple[str, dict[str, tuple[Sequence[str], float]]]:
+    """Return the version of the model, and the classes and the confidence of each sample that it can predict, by id."""
     context = current_context()
     project = find_project(project_id)
     if project is None:
@@ -270,12 +346,11 @@ def predictions_of(project_id: str, ids: Sequence[str]) -> tuple[str, dict[str, 
         found = predictions.list_predictions(context.store, wanted, context.admission)
     except NoModel:
         return version_of(project), {}
-    classes = found.project.classes
     return f"aq-{found.model_version}", {
-        places[index]: (str(classes[code]), confidence)
+        places[index]: (label if isinstance(label, tuple) else (str(label),), confidence)
         for block in found.blocks
-        for index, code, confidence in zip(
-            block.index.tolist(), block.code.tolist(), block.confidence.tolist(), strict=True
+        for index, label, confidence in zip(
+            block.index.tolist(), block.labels(found.project.classes), block.confidence.tolist(), strict=True
         )
-        if code >= 0
+        if not isnan(confidence)
     }

@@ -22,12 +22,9 @@ def labeling_config() -> Rule:
         if not isinstance(value, str):
             raise ValidationError("must be a labelling config in XML")
         try:
-            config = read_config(value)
+            return read_config(value)
         except ConfigError as error:
             raise ValidationError(str(error)) from None
-        if config.has_several:
-            raise ValidationError('must have choices with one answer; the bridge takes choice="multiple"')
-        return config
 
     return Rule(read, {"type": "string"})
 
@@ -79,14 +76,21 @@ class WebhookSchema(ToolSchema):
     task = RuleField(Rule(lambda value: value, {}), "The annotated task, or a list of them.")
     annotation = RuleField(Rule(lambda value: value, {}), "The annotation, or a list of them.")
     tasks = RuleField(Rule(lambda value: value, {}), "The tasks that were created or deleted.")
+    annotations = RuleField(Rule(lambda value: value, {}), "The annotations that were deleted, each with its `id`.")
 
 
 class TaskFieldsSchema(BaseSchema):
     """Which fields of the tasks are samples."""
 
-    text_field = RuleField(fields.text(1, 256), "Field of the tasks with the text; default: that of the config.")
+    text_field = RuleField(
+        fields.text(1, 256),
+        "Field of the tasks with the text; default: that of the config. It may also be a part of the path, "
+        "`/label-studio/{project_id}/text_field=body/predict`, since Label Studio drops the query of a backend's URL.",
+    )
     vector_field = RuleField(
-        fields.text(1, 256), "Field with a list of numbers; default: the first such field, if no text is shown."
+        fields.text(1, 256),
+        "Field with a list of numbers; default: the first such field, if no text is shown. It may also be a part of "
+        "the path, as `text_field`.",
     )
 
 
