@@ -13,8 +13,8 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,9 @@ Label = str | int | bool
 JsonObject = dict[str, Any]
 Piece = bytes | Path
 """Bytes of a body, or a file that holds them."""
+
+Sent = Callable[[int], None]
+"""A function that is called with the number of bytes of a body that were sent so far."""
 
 JSON = "application/json"
 MEDIA_TYPES = {
@@ -91,6 +94,25 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """A request, and the file to which the body of its reply is written, None to keep it in memory."""
+
+    method: str
+    path: str
+    body: list[Piece]
+    headers: Mapping[str, str]
+    to: IO[bytes] | None
+
+    def may_repeat(self, error: Exception) -> bool:
+        """Return whether the request may be sent again after an error.
+
+        A DELETE may only if it did not arrive. What was written of a reply, perhaps to a pipe, cannot be taken back.
+        """
+        has_begun = self.to is not None and (not self.to.seekable() or self.to.tell() > 0)
+        return not has_begun and (self.method != "DELETE" or isinstance(error, ConnectionRefusedError))
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A reply: its status, its headers and its body."""
 
@@ -118,6 +140,14 @@ class Client:
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         if self.url.scheme not in ("http", "https"):
             raise ServiceError(f"{url!r} is not a URL: it must start with http:// or https://")
+
+    def watch(self, n_bytes: int) -> AbstractContextManager[Sent]:
+        """Return a context for waiting: for the reply to a request with a body of `n_bytes`, or until the next try.
+
+        It yields a function that is called with the number of bytes that were sent so far. A subclass may override this
+        to show progress.
+        """
+        return nullcontext(lambda _: None)
 
     def fit(self, project_id: str, X: Any = None, y: Any = None, **fields: Any) -> JsonObject:
         """Create a project, or train it again, and return it.
@@ -350,13 +380,15 @@ class Client:
         headers = {**self._headers, **headers}
         if method == "POST" and with_key:
             headers["Idempotency-Key"] = str(uuid.uuid4())
+        if body:
+            headers["Content-Length"] = str(length_of(body))
+        request = Request(method, path, body, headers, to)
         pause = FIRST_PAUSE_SECONDS
         for n_left in range(self.retries, -1, -1):
             try:
-                reply = self._send_once(method, path, body, headers, to)
+                reply = self._send_once(request)
             except (OSError, http.client.HTTPException) as error:
-                # What was written of a reply cannot be taken back.
-                if not n_left or not may_repeat(method, error) or (to is not None and has_begun(to)):
+                if not n_left or not request.may_repeat(error):
                     raise ServiceError(f"{self.url.geturl()} does not answer: {error!r}") from error
                 wait = None
             else:
@@ -364,38 +396,26 @@ class Client:
                     return reply
                 # A 409 with Retry-After says that the first try is still running.
                 if not n_left or not (reply.status in BUSY or (reply.status == 409 and reply.retry_after is not None)):
-                    raise service_error(method, path, reply)
+                    raise service_error(request, reply)
                 wait = reply.retry_after
-            time.sleep(min(pause if wait is None else wait, LONGEST_PAUSE_SECONDS))
+            with self.watch(0):
+                time.sleep(min(pause if wait is None else wait, LONGEST_PAUSE_SECONDS))
             pause *= 2
         raise AssertionError("the last try returns or raises")
 
-    def _send_once(
-        self, method: str, path: str, body: list[Piece], headers: Mapping[str, str], to: IO[bytes] | None
-    ) -> Reply:
+    def _send_once(self, request: Request) -> Reply:
         secure = self.url.scheme == "https"
         connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        length = sum(piece.stat().st_size if isinstance(piece, Path) else len(piece) for piece in body)
         with closing(connect(self.url.netloc, timeout=self.timeout)) as connection:
-            if body:
-                headers = {**headers, "Content-Length": str(length)}
-            connection.request(method, self.url.path + path, chunks_of(body) if body else None, headers)
-            response = connection.getresponse()
-            if to is None or response.status >= 400:
+            with self.watch(int(request.headers.get("Content-Length", 0))) as sent:
+                body = chunks_of(request.body, sent) if request.body else None
+                connection.request(request.method, self.url.path + request.path, body, request.headers)
+                response = connection.getresponse()
+            if request.to is None or response.status >= 400:
                 return Reply(response.status, dict(response.headers), response.read())
             while piece := response.read(PIECE_BYTES):
-                to.write(piece)
+                request.to.write(piece)
             return Reply(response.status, dict(response.headers), b"")
-
-
-def may_repeat(method: str, error: Exception) -> bool:
-    """Return whether a request that failed so may be sent again: a DELETE only if it did not arrive."""
-    return method != "DELETE" or isinstance(error, ConnectionRefusedError)
-
-
-def has_begun(file: IO[bytes]) -> bool:
-    """Return whether anything was written to a file, which may be a pipe."""
-    return not file.seekable() or file.tell() > 0
 
 
 def answer(label: Label | None) -> JsonObject:
@@ -457,15 +477,30 @@ def part_head(boundary: str, name: str, media_type: str) -> bytes:
     return f"\r\n--{boundary}\r\n{disposition}\r\nContent-Type: {media_type}\r\n\r\n".encode()
 
 
-def chunks_of(body: list[Piece]) -> Iterator[bytes]:
-    """Yield the bytes of a body."""
+def length_of(body: list[Piece]) -> int:
+    """Return the number of bytes of a body. Raises ServiceError for a file that cannot be read."""
+    n_bytes = 0
     for piece in body:
         if isinstance(piece, bytes):
-            yield piece
+            n_bytes += len(piece)
             continue
-        with piece.open("rb") as file:
+        try:
+            with piece.open("rb") as file:
+                n_bytes += file.seek(0, io.SEEK_END)
+        except OSError as error:
+            raise ServiceError(f"{piece} cannot be read: {error.strerror}") from error
+    return n_bytes
+
+
+def chunks_of(body: list[Piece], sent: Sent) -> Iterator[bytes]:
+    """Yield the bytes of a body, and call `sent` with the number of those that were sent."""
+    n_sent = 0
+    for piece in body:
+        with io.BytesIO(piece) if isinstance(piece, bytes) else piece.open("rb") as file:
             while chunk := file.read(PIECE_BYTES):
                 yield chunk
+                n_sent += len(chunk)
+                sent(n_sent)
 
 
 def parsed(reply: Reply) -> Any:
@@ -473,7 +508,7 @@ def parsed(reply: Reply) -> Any:
     return json.loads(reply.body) if reply.body else None
 
 
-def service_error(method: str, path: str, reply: Reply) -> ServiceError:
+def service_error(request: Request, reply: Reply) -> ServiceError:
     """Return the error for a reply, with the detail of its problem document."""
     reason = http.client.responses.get(reply.status, "")
     try:
@@ -481,4 +516,5 @@ def service_error(method: str, path: str, reply: Reply) -> ServiceError:
         detail, errors = str(problem["detail"]), problem.get("errors", ())
     except (ValueError, KeyError, TypeError):
         detail, errors = reply.body[:200].decode(errors="replace"), ()
-    return ServiceError(f"{method} {path.partition('?')[0]}: {reply.status} {reason}: {detail}", reply.status, errors)
+    path = request.path.partition("?")[0]
+    return ServiceError(f"{request.method} {path}: {reply.status} {reason}: {detail}", reply.status, errors)

@@ -51,7 +51,7 @@ DOORS = {
     "pickle": ("service.store",),
     "orjson": ("service.http", "service.store.events", "service.store.idempotency", "service.telemetry.logging"),
     "backports": ("service.http.body.encodings",),
-    "pyarrow": ("service.http.body.formats.table_reader", "service.http.parquet_writer"),
+    "pyarrow": ("service.cli.parquet", "service.http.body.formats.table_reader", "service.http.parquet_writer"),
     "zlib_ng": ("service.store",),
     "prometheus_client": ("service.telemetry.multiprocess", "service.telemetry.metrics"),
     "apispec": ("service.http.contract.openapi",),
@@ -161,6 +161,7 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
     assert inside <= {
         ("service.cli.openapi", "service.http.contract.openapi"),
         ("service.cli.demo", "service.demo"),
+        ("service.cli.sample_files", "service.cli.parquet"),
         ("service.http.plots.render", "service.http.plots.drawing"),
         ("service.http.routes.predictions", "service.http.parquet_writer"),
         *(("service.learning.model_formats", name) for name in ("skops.io", "skl2onnx", "skl2onnx.common.data_types")),

@@ -24,6 +24,7 @@ from service.http import docs
 from service.http.routes import OPERATIONS
 from service.settings import Settings
 from tests.support import curl
+from tests.support.blocks import BLOCK, commands, program_of
 from tests.support.placeholders import approx_nested, with_placeholders
 from tests.support.serving import Service
 from tests.support.tables import FILES, GUIDE, MARKED, TABLES, with_tables
@@ -34,9 +35,6 @@ OPERATIONS_GUIDE = (GUIDE / "operations.md").read_text(encoding="utf-8")
 LABEL_STUDIO_GUIDE = (GUIDE / "label-studio.md").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
-# A fenced block, and the comment before it that says what it is for, where there is one.
-BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
-
 RUN_ELSEWHERE = {"demo": "tests/demo/test_demo.py", "tests": ".ci/run", "keys": "tests/auth/test_keyfile.py"}
 """The marks of blocks that are run, and where."""
 
@@ -44,26 +42,11 @@ PROGRAMS = {"python": "tests/test_recipes.py", "typescript": "tests/test_recipes
 """The languages of programs, and where these are run."""
 
 
-def commands(script: str) -> list[str]:
-    """The commands of a shell script: lines, joined where a quote or a backslash leaves them open."""
-    found, pending = [], ""
-    for line in script.splitlines():
-        pending += line + "\n"
-        is_open = pending.count("'") % 2 or line.endswith("\\")
-        if "<<'PYTHON'" in pending and line != "PYTHON":
-            is_open = True
-        if not is_open:
-            found.append(pending.strip())
-            pending = ""
-    return [command for command in found if command]
-
-
 def run(block: str, service: Service, folder: Path, expected: str) -> Any:
     """Run the commands of a block and return the last reply; `expected` is the JSON that follows it."""
     reply = None
     for command in commands(block):
-        if command.startswith(".venv/bin/python - <<'PYTHON'"):
-            program = command.split("\n", 1)[1].removesuffix("PYTHON")
+        if program := program_of(command):
             subprocess.run([sys.executable, "-c", program], cwd=folder, check=True)
         elif command != "AQ=http://127.0.0.1:8000":
             reply = curl.run(command, service, folder)

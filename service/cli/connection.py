@@ -5,18 +5,45 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from service.client import Client, ServiceError
+from service.cli.progress import Progress
+from service.client import Client, Sent, ServiceError
 
 PROJECT = click.option("--project", required=True, help="Name of the project.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the reply of the service as JSON.")
+ANSWER_SECONDS = 600.0
+"""How long a command waits for a reply: a fit of a large pool takes minutes."""
+
+SMALL_BYTES = 2**16
+"""Up to this size, a body is sent too quickly for a bar."""
+
+ERRORS_SHOWN = 3
+
 OUT = click.option("--out", default="-", show_default=True, help="File to write; - is the standard output.")
+
+
+class TerminalClient(Client):
+    """A client that shows on the terminal how far a request is."""
+
+    def __init__(self, url: str, key: str | None, progress: Progress) -> None:
+        super().__init__(url, key, timeout=ANSWER_SECONDS)
+        self.progress = progress
+
+    def watch(self, n_bytes: int) -> AbstractContextManager[Sent]:
+        """Show a bar while a large body is sent, then the seconds until the reply."""
+        if n_bytes > SMALL_BYTES:
+            return self.progress.step("Sending", n_bytes)
+        return self.progress.step("Waiting for the service")
+
+    def writing(self, out: str) -> AbstractContextManager[object]:
+        """Show that a file is written; the standard output may be the terminal itself."""
+        return nullcontext() if out == "-" else self.progress.step(f"Writing {out}")
 
 
 def service_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,9 +52,11 @@ def service_command(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(url: str, key: str | None, **options: Any) -> None:
         try:
-            command(Client(url, key), **options)
+            command(TerminalClient(url, key, Progress(is_wanted=not options.get("as_json"))), **options)
         except ServiceError as error:
             raise click.ClickException(in_words(error)) from None
+        except BrokenPipeError:
+            raise  # the reader of a pipe has enough: click exits
         except OSError as error:
             raise click.ClickException(str(error)) from None
 
@@ -42,12 +71,14 @@ def service_command(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def in_words(error: ServiceError) -> str:
-    """Return an error as a line for each wrong field, or as one line."""
+    """Return an error as one line, with the first of the wrong fields."""
     if isinstance(error.__cause__, ConnectionRefusedError):
         return "nothing listens at the address: is the service running, and is --url right?"
     if not error.errors:
-        return str(error)
-    return "\n".join(f"{each['pointer'].lstrip('/') or 'request'}: {each['detail']}" for each in error.errors)
+        return " ".join(str(error).split())
+    shown = [f"{each['pointer'].lstrip('/') or 'request'}: {each['detail']}" for each in error.errors[:ERRORS_SHOWN]]
+    n_more = len(error.errors) - len(shown)
+    return "; ".join([*shown, *([f"and {n_more} more"] if n_more else [])])
 
 
 def print_json(value: object) -> None:

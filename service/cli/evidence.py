@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import click
 
-from service.cli.connection import JSON, PROJECT, print_json, print_table, service_command
+from service.cli.connection import JSON, PROJECT, TerminalClient, print_json, print_table, service_command
 from service.client import Client, ServiceError
 
 POLL_SECONDS = 0.5
@@ -52,7 +51,9 @@ CLASS_HEADINGS = ("label", "samples", "share")
 @click.option("--repeats", type=click.IntRange(1), help="Number of runs of each strategy.")
 @JSON
 @service_command
-def simulate(client: Client, project: str, strategies: tuple[str, ...], as_json: bool, **sizes: int | None) -> None:
+def simulate(
+    client: TerminalClient, project: str, strategies: tuple[str, ...], as_json: bool, **sizes: int | None
+) -> None:
     """Compare strategies on the labelled samples of a project, and wait for the result.
 
     Example: active-query simulate --project mails --strategy margin --strategy entropy
@@ -77,13 +78,11 @@ def last_point(result: dict[str, Any]) -> tuple[Any, Any]:
     return point["n_labeled"], point["mean"]
 
 
-def wait_for(client: Client, simulation: dict[str, Any]) -> dict[str, Any]:
-    """Return a simulation once it has ended, with a progress bar of its runs."""
-    stderr = sys.stderr
-    with click.progressbar(length=simulation["progress"]["total"], label="Simulating", file=stderr) as bar:
-        while True:
-            bar.update(simulation["progress"]["done"] - bar.pos)
-            if simulation["status"] in ENDED:
-                return simulation
+def wait_for(client: TerminalClient, simulation: dict[str, Any]) -> dict[str, Any]:
+    """Return a simulation once it has ended; meanwhile show how many of its runs are done."""
+    with client.progress.step("Simulating", simulation["progress"]["total"]) as set_done:
+        while simulation["status"] not in ENDED:
             time.sleep(POLL_SECONDS)
             simulation = client.simulation(simulation["simulation_id"])
+            set_done(simulation["progress"]["done"])
+    return simulation

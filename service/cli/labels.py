@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
-from itertools import islice
 from typing import Any
 
 import click
 
-from service.cli.connection import JSON, OUT, PROJECT, opened, print_json, print_table, service_command
+from service.cli.connection import JSON, OUT, PROJECT, TerminalClient, opened, print_json, print_table, service_command
+from service.cli.label_text import label_of_text
 from service.cli.sample_files import read_rows, readable
-from service.client import Client
+from service.client import Client, ServiceError
 
 LABELS_AT_ONCE = 10_000
+LABEL_FORMATS = ("csv", "jsonl", "parquet")
 PREDICTION_FORMATS = {
     "csv": "text/csv",
     "parquet": "application/vnd.apache.parquet",
@@ -48,7 +48,7 @@ def query(
     """
     given = {"strategy": strategy, "annotator": annotator, "lease_seconds": lease_seconds}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    reply = client.query(project, batch_size, **fields, include=stored_parts(client, project)).reply
+    reply = client.query(project, batch_size, **fields, include=stored_parts(client, project, "text", "url")).reply
     if as_json:
         print_json(reply)
         return
@@ -63,16 +63,34 @@ def query(
         click.echo(f"note: {reply['fallback_reason']}", err=True)
 
 
-def stored_parts(client: Client, project: str) -> list[str]:
-    """Return which of text and url the samples of a project have."""
-    return ["text"] if client.project(project)["keep_texts"] else []
+def stored_parts(client: Client, project: str, *parts: str) -> list[str]:
+    """Return those of some parts of its samples that a project stores: an error for the others names them."""
+    try:
+        client.query(project, strategy="random", include=list(parts))
+    except ServiceError as error:
+        wrong = {each["pointer"] for each in error.errors}
+        stored = [part for at, part in enumerate(parts) if f"/include/{at}" not in wrong]
+        if len(stored) == len(parts):
+            raise
+        return stored
+    return list(parts)
+
+
+PARTS_OF_SAMPLES = {
+    "indices": "index",
+    "ids": "id",
+    "scores": "score",
+    "texts": "text",
+    "urls": "url",
+    "features": "features",
+}
+"""The lists in the reply to a query, each with the name of its values."""
 
 
 def records_of(reply: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the samples of a query, each with an empty label to fill in."""
     n = len(reply["indices"])
-    columns = {"index": reply["indices"], "id": reply["ids"], "score": reply["scores"], "text": reply["texts"]}
-    given = {name: column for name, column in columns.items() if column is not None}
+    given = {name: reply[part] for part, name in PARTS_OF_SAMPLES.items() if reply[part] is not None}
     filled = {**given, "label": [None] * n, "query_id": [reply["query_id"]] * n}
     return [dict(zip(filled, row, strict=True)) for row in zip(*filled.values(), strict=True)]
 
@@ -94,8 +112,8 @@ def as_lines(rows: list[dict[str, Any]]) -> bytes:
 
 @click.command()
 @PROJECT
-@click.option("--file", required=True, help="A .csv or .jsonl with a label for each sample; - reads a pipe.")
-@click.option("--format", "kind", type=click.Choice(("csv", "jsonl")), help="Format, if the name does not say.")
+@click.option("--file", required=True, help="A .csv, .jsonl or .parquet with a label for each sample; - reads a pipe.")
+@click.option("--format", "kind", type=click.Choice(LABEL_FORMATS), help="Format, if the name does not say.")
 @click.option("--id-column", help="Column with the ids of the samples.  [default: index, a column of positions]")
 @click.option("--label-column", default="label", show_default=True, help="Column with the labels; empty = none yet.")
 @click.option("--annotator", help="Who gave the labels.")
@@ -109,7 +127,7 @@ def as_lines(rows: list[dict[str, Any]]) -> bytes:
 @JSON
 @service_command
 def label(
-    client: Client,
+    client: TerminalClient,
     project: str,
     file: str,
     kind: str | None,
@@ -135,12 +153,11 @@ def label(
     if not records:
         raise click.ClickException(f"{file} has no label in its column {label_column!r}")
     reply: dict[str, Any] = {}
-    starts = range(0, len(records), LABELS_AT_ONCE)
-    with click.progressbar(starts, label="Sending labels", file=sys.stderr) as bar:
-        for start in bar:
-            is_last = start + LABELS_AT_ONCE >= len(records)
-            some = list(islice(records, start, start + LABELS_AT_ONCE))
-            reply = client.label(project, some, refit=refit if is_last else "never")
+    with client.progress.step("Sending labels", len(records)) as set_done:
+        for start in range(0, len(records), LABELS_AT_ONCE):
+            end = start + LABELS_AT_ONCE
+            reply = client.label(project, records[start:end], refit="never" if end < len(records) else refit)
+            set_done(min(end, len(records)))
     if as_json:
         print_json(reply)
     else:
@@ -165,23 +182,9 @@ def record_of(
         if not str(sample).isdigit():
             raise click.ClickException(f"{sample!r} in the column 'index' is not a position; --id-column names ids")
         sample = int(sample)
-    record = {"index" if id_column is None else "id": sample, "label": as_label(given, facts)}
+    record = {"index" if id_column is None else "id": sample, "label": label_of_text(given, facts)}
     query_id = row.get("query_id")
     return record | ({"annotator": annotator} if annotator else {}) | ({"query_id": query_id} if query_id else {})
-
-
-def as_label(text: Any, facts: dict[str, Any]) -> Any:
-    """Return a label with the type of the project's labels; what cannot be converted is left to the service."""
-    known = next(iter(facts["classes"]), None)
-    if not isinstance(text, str) or isinstance(known, str) or (known is None and facts["target"] == "class"):
-        return text
-    for value in facts["classes"]:
-        if str(value).lower() == text.strip().lower():
-            return value
-    try:
-        return float(text) if facts["target"] == "number" else text if isinstance(known, bool) else int(text)
-    except ValueError:
-        return text
 
 
 @click.command()
@@ -196,7 +199,7 @@ def as_label(text: Any, facts: dict[str, Any]) -> Any:
 @click.option("--unlabeled", is_flag=True, help="Only samples without a label.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on each line instead.")
 @service_command
-def predict(client: Client, project: str, out: str, kind: str | None, unlabeled: bool, as_json: bool) -> None:
+def predict(client: TerminalClient, project: str, out: str, kind: str | None, unlabeled: bool, as_json: bool) -> None:
     """Write what the model predicts for all samples.
 
     Example: active-query predict --project mails --out predictions.csv
@@ -208,4 +211,5 @@ def predict(client: Client, project: str, out: str, kind: str | None, unlabeled:
                 file.write(as_lines([each]))
             return
         media_type = PREDICTION_FORMATS[kind or next((end for end in PREDICTION_FORMATS if out.endswith(end)), "csv")]
-        client.download_predictions(project, file, media_type, **chosen)
+        with client.writing(out):
+            client.download_predictions(project, file, media_type, **chosen)

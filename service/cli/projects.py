@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from service.cli.connection import JSON, OUT, PROJECT, opened, print_json, print_table, service_command
-from service.cli.sample_files import columns_of, file_options, is_list_of_texts, readable
+from service.cli.connection import JSON, OUT, PROJECT, TerminalClient, opened, print_json, print_table, service_command
+from service.cli.sample_files import SampleFile, file_options, is_list_of_texts, readable
 from service.client import Client
 
 FACTS = (
@@ -63,18 +63,16 @@ def project(client: Client, project: str | None, as_json: bool) -> None:
         print_table([[each[name] for name in names] for each in found], names)
 
 
-def send_file(
-    client: Client, project: str, file: str, kind: str | None, columns: dict[str, str], *, appends: bool, **fields: Any
-) -> dict[str, Any]:
+def send_file(client: Client, project: str, samples: SampleFile, *, appends: bool, **fields: Any) -> dict[str, Any]:
     """Create a project of a file, or append the file to its pool, and return the project."""
-    with readable(file, kind) as path:
+    with readable(samples.name, samples.kind) as path:
         if path.suffix in (".npy", ".npz") or is_list_of_texts(path):
-            if columns:
-                raise click.UsageError(f"{file} has no columns with names")
+            if samples.columns:
+                raise click.ClickException(f"{samples.name} has no columns with names")
             fields["texts" if is_list_of_texts(path) else "X"] = path
             return client.append(project, **fields) if appends else client.fit(project, **fields)
         send = client.append_table if appends else client.fit_table
-        return send(project, path, columns, **fields)
+        return send(project, path, samples.columns, **fields)
 
 
 @click.command()
@@ -85,17 +83,7 @@ def send_file(
 @JSON
 @service_command
 def fit(
-    client: Client,
-    project: str,
-    file: str | None,
-    kind: str | None,
-    text_column: str | None,
-    label_column: str | None,
-    id_column: str | None,
-    url_column: str | None,
-    estimator: str | None,
-    replace: bool,
-    as_json: bool,
+    client: Client, project: str, samples: SampleFile | None, estimator: str | None, replace: bool, as_json: bool
 ) -> None:
     """Create a project of a file of samples, or train a project again.
 
@@ -104,14 +92,13 @@ def fit(
     active-query fit --project mails --file mails.csv --text-column text --id-column id
     """
     fields: dict[str, Any] = {} if estimator is None else {"estimator": estimator}
-    columns = columns_of({"text": text_column, "label": label_column, "id": id_column, "url": url_column})
-    if file is None:
-        if columns or replace:
-            raise click.UsageError("--file is required with columns or --replace")
+    if samples is None:
+        if replace:
+            raise click.UsageError("--file is required with --replace")
         show(client.fit(project, **fields), as_json=as_json)
         return
     fields |= {"replace": True} if replace else {}
-    show(send_file(client, project, file, kind, columns, appends=False, **fields), as_json=as_json)
+    show(send_file(client, project, samples, appends=False, **fields), as_json=as_json)
 
 
 @click.command()
@@ -126,29 +113,17 @@ def fit(
 )
 @JSON
 @service_command
-def append(
-    client: Client,
-    project: str,
-    file: str | None,
-    kind: str | None,
-    text_column: str | None,
-    label_column: str | None,
-    id_column: str | None,
-    url_column: str | None,
-    if_known: str,
-    as_json: bool,
-) -> None:
+def append(client: Client, project: str, samples: SampleFile | None, if_known: str, as_json: bool) -> None:
     """Append a file of samples to the pool of a project.
 
     Columns are those that the project was made with, unless others are named. Example:
 
     active-query append --project mails --file today.csv --if-known ignore
     """
-    if file is None:
+    if samples is None:
         raise click.UsageError("Missing option '--file'.")
-    columns = columns_of({"text": text_column, "label": label_column, "id": id_column, "url": url_column})
     fields = {} if if_known == "refuse" else {"if_known": if_known}
-    reply = send_file(client, project, file, kind, columns, appends=True, **fields)
+    reply = send_file(client, project, samples, appends=True, **fields)
     show(reply, as_json=as_json)
     if not as_json:
         click.echo(f"{reply['n_added']} added, {reply['n_ignored']} left out, {reply['n_replaced']} replaced", err=True)
@@ -158,12 +133,12 @@ def append(
 @PROJECT
 @OUT
 @service_command
-def export(client: Client, project: str, out: str) -> None:
+def export(client: TerminalClient, project: str, out: str) -> None:
     """Write a whole project to an archive.
 
     Example: active-query export --project mails --out mails.zip
     """
-    with opened(out) as file:
+    with opened(out) as file, client.writing(out):
         client.download(project, file)
 
 

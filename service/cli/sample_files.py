@@ -7,8 +7,10 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +18,51 @@ import click
 
 from service.client import MEDIA_TYPES
 
+COLUMNS = {
+    "text": "Column with the texts, which become the samples.",
+    "label": "Column with the labels that are known; empty = none.",
+    "id": "Column with your own ids of the samples.",
+    "url": "Column with an address of each sample.",
+}
+"""The roles that a column can have, each with the help of its option."""
+
+MAX_CELL = 2**27
+"""Maximum size of a cell of a CSV, for long texts."""
+
 FORMATS = ("csv", "jsonl", "parquet", "npy", "npz", "arrow")
 
 
+@dataclass(frozen=True, slots=True)
+class SampleFile:
+    """A file of samples: its name, its format if the name does not say it, and the columns that were named, by role."""
+
+    name: str
+    kind: str | None
+    columns: dict[str, str]
+
+
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for a file of samples."""
+    """Add the options for a file of samples, and call a command with the file, None if none is named."""
+
+    @wraps(command)
+    def run(file: str | None, kind: str | None, **options: Any) -> None:
+        named = {role: options.pop(f"{role}_column") for role in COLUMNS}
+        columns = {role: column for role, column in named.items() if column is not None}
+        if file is None and columns:
+            raise click.UsageError("--file is required with columns")
+        command(samples=None if file is None else SampleFile(file, kind, columns), **options)
+
     options = [
         click.option("--file", help="File of samples: .csv, .jsonl, .parquet, .arrow, .npy or .npz; - reads a pipe."),
         click.option(
             "--format", "kind", type=click.Choice(FORMATS), help="Format of the file, if its name does not say."
         ),
-        click.option("--text-column", help="Column with the texts, which become the samples."),
-        click.option("--label-column", help="Column with the labels that are known; empty = none."),
-        click.option("--id-column", help="Column with your own ids of the samples."),
-        click.option("--url-column", help="Column with an address of each sample."),
+        *(click.option(f"--{role}-column", help=text) for role, text in COLUMNS.items()),
     ]
+    with_options = run
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def columns_of(columns: dict[str, str | None]) -> dict[str, str]:
-    """Return the columns that were named, by role."""
-    return {role: name for role, name in columns.items() if name is not None}
+        with_options = option(with_options)
+    return with_options
 
 
 @contextmanager
@@ -72,17 +96,40 @@ def is_list_of_texts(path: Path) -> bool:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV or of JSON lines as objects. Raises ClickException."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        if path.suffix == ".csv":
-            yield from csv.DictReader(file)
-            return
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                raise click.ClickException(f"line {number} is not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise click.ClickException(f"line {number} is not an object")
-            if row:
-                yield row
+    """Yield the rows of a CSV, of JSON lines or of a Parquet file as objects. Raises ClickException."""
+    if path.suffix == ".parquet":
+        try:
+            from service.cli.parquet import parquet_rows  # noqa: PLC0415 - an optional extra
+        except ModuleNotFoundError:
+            raise click.ClickException("Parquet needs pyarrow: pip install 'active-query[arrow]'") from None
+        yield from parquet_rows(path)
+        return
+    if path.suffix not in (".csv", ".jsonl", ".ndjson"):
+        raise click.ClickException(f"labels are read from .csv, .jsonl and .parquet, and not from {path.name}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield from csv_rows(file) if path.suffix == ".csv" else json_rows(file)
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{path.name} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def csv_rows(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV. Raises ClickException."""
+    csv.field_size_limit(MAX_CELL)
+    try:
+        yield from csv.DictReader(file)
+    except csv.Error as error:
+        raise click.ClickException(f"the CSV cannot be read: {error}") from None
+
+
+def json_rows(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the objects on the lines of a file. Raises ClickException."""
+    for number, line in enumerate(file, 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError as error:
+            raise click.ClickException(f"line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise click.ClickException(f"line {number} is not an object")
+        if row:
+            yield row

@@ -41,11 +41,18 @@ from service.usecases.candidates import (
 from service.usecases.explain import Explanation, Names, check_explainable, explain
 from service.usecases.query_batch import Batch, choose_batch, join_notes
 from service.usecases.query_id import holdings_digest, query_id, skips_digest, with_strategy
-from service.usecases.query_request import QueryRequest, check_needs, enter_if_heavy, needs_met_by, with_indices
+from service.usecases.query_request import (
+    MAX_INCLUDED_CELLS,
+    QueryRequest,
+    check_needs,
+    enter_if_heavy,
+    needs_met_by,
+    with_indices,
+)
 from service.usecases.query_result import QueryResult, scores_to_json
 from service.usecases.training import read_with_model, train_committee
 
-INCLUDED_PARTS = {"text": Part.TEXTS, "url": Part.URLS}
+INCLUDED_PARTS = {"text": Part.TEXTS, "url": Part.URLS, "features": Part.POOL}
 
 Enter = Callable[[], AbstractContextManager[None]]
 
@@ -150,14 +157,32 @@ def refuse_not_stored(snapshot: Snapshot, request: QueryRequest) -> None:
         if project.text is not None
         else "this project was made of numbers, not of texts",
         "url": None if project.has_urls else "this project was made without urls",
+        "features": None if project.text is None else "this project was made of texts",
     }
     wrong = [
         FieldError(f"/include/{at}", f"{name!r} is not stored: {why[name]}")
         for at, name in enumerate(request.include)
         if why[name]
     ]
+    n_rows = min(request.batch_size, project.n_samples)
+    if "features" in request.include and not wrong and n_rows * project.n_features > MAX_INCLUDED_CELLS:
+        limit = MAX_INCLUDED_CELLS // project.n_features
+        problem = f"{n_rows} x {project.n_features} features are too many for a reply: batch_size may be {limit}"
+        wrong.append(FieldError(f"/include/{request.include.index('features')}", problem))
     if wrong:
         raise InvalidRequest(wrong)
+
+
+def features_of(query: ProjectQuery, indices: NDArray[np.int64]) -> list[list[float | None]] | None:
+    """Return the features of some samples, None for a missing value; None unless the request includes them."""
+    if "features" not in query.request.include:
+        return None
+    rows = query.snapshot.mapped_pool.take(indices)
+    dense = rows.toarray() if query.snapshot.mapped_pool.is_sparse else np.asarray(rows)
+    if dense.dtype.kind != "f" or not np.isnan(dense).any():
+        found: list[list[float | None]] = dense.tolist()
+        return found
+    return [[None if math.isnan(value) else value for value in row] for row in dense.tolist()]
 
 
 def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
@@ -201,6 +226,7 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
         ids=None if ids is None else ids.names_at(indices),
         texts=None if query.snapshot.texts is None else query.snapshot.texts.at(indices),
         urls=None if query.snapshot.urls is None else query.snapshot.urls.at(indices),
+        features=features_of(query, selection.indices),
         scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason=reason,

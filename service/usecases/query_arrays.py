@@ -62,6 +62,7 @@ def query_arrays(request: QueryRequest, enter: Callable[[], AbstractContextManag
         ids=None,
         texts=None,
         urls=None,
+        features=None,
         scores=scores_to_json(selection),
         strategy=selection.strategy,
         fallback_reason=reason,

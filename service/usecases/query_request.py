@@ -21,8 +21,11 @@ from service.learning.pool import Rows
 from service.strategies import AUTO_FROM, AUTO_SHARE, STRATEGIES, Need, Strategy
 from service.usecases.texts import TextUpload
 
-Included = Literal["text", "url"]
+Included = Literal["text", "url", "features"]
 """What a query can return of each sample besides its index, id and score."""
+
+MAX_INCLUDED_CELLS = 1_000_000
+"""Maximum number of features in a reply."""
 
 HEAVY_SAMPLES = 10_000
 """Pools of at least this size count as heavy requests."""

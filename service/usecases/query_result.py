@@ -19,11 +19,11 @@ class QueryResult:
     """The samples to ask about, most useful first, and the state of the project when they were chosen.
 
     Samples drawn for exploration have no score. Fields of a project are None without one, and `model_version` also if
-    the caller sent predictions. `texts` and `urls` are None unless the request includes them. `classes` are the columns
-    of the explanations' probabilities; both are None unless an explanation was requested. `project` is the state that
-    was read. `lease_expires_at` is in RFC 3339 format, None without a lease. `retry_after` is set if all candidates are
-    leased: the seconds until one is free. `draw` is that of the samples if their probabilities are known, by random
-    numbers of `seed`.
+    the caller sent predictions. `texts`, `urls` and `features` are None unless the request includes them. `classes` are
+    the columns of the explanations' probabilities; both are None unless an explanation was requested. `project` is the
+    state that was read. `lease_expires_at` is in RFC 3339 format, None without a lease. `retry_after` is set if all
+    candidates are leased: the seconds until one is free. `draw` is that of the samples if their probabilities are
+    known, by random numbers of `seed`.
     """
 
     project_id: str | None
@@ -32,6 +32,7 @@ class QueryResult:
     ids: list[SampleId] | None
     texts: list[str] | None
     urls: list[str] | None
+    features: list[list[float | None]] | None
     scores: list[float | None] | None
     strategy: str
     fallback_reason: str | None

@@ -5,7 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +21,15 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+from service.cli.annotate import kept_lease
 from service.cli.main import main
 from service.client import Client
-from tests.support.serving import Service, free_port
+from tests.support.blocks import BLOCK, commands, program_of
+from tests.support.serving import Service, free_port, wait_until
+from tests.support.tables import GUIDE
 
 Run = Callable[..., Result]
-WORDS = {"spam": ["win", "prize", "free", "pills", "offer"], "ham": ["meeting", "minutes", "lunch", "agenda", "report"]}
+PAGE = (GUIDE / "shell.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +53,6 @@ def run(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-def mails(n: int) -> list[dict[str, str]]:
-    """Texts of two topics, with the topic of each."""
-    rng = np.random.default_rng(0)
-    topics = rng.choice(("spam", "ham"), n).tolist()
-    texts = (" ".join([*rng.choice(WORDS[topic], 3), *rng.choice(list("abcdefgh"), 6)]) for topic in topics)
-    return [
-        {"id": f"m{at}", "text": text, "topic": topic}
-        for at, (topic, text) in enumerate(zip(topics, texts, strict=True))
-    ]
-
-
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -62,28 +60,34 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def test_five_commands_lead_from_a_file_to_200_labels_and_predictions(run: Run, tmp_path: Path, url: str) -> None:
-    pool = mails(300)
-    topic_of = {mail["id"]: mail["topic"] for mail in pool}
-    write_csv(tmp_path / "mails.csv", pool)
-    run("fit --project inbox --file mails.csv --text-column text --id-column id --estimator logistic_regression")
-    run("query --project inbox --batch-size 200 --out batch.csv")
-    with (tmp_path / "batch.csv").open(newline="") as file:
-        batch = [{**row, "label": topic_of[row["id"]]} for row in csv.DictReader(file)]
-    write_csv(tmp_path / "batch.csv", batch)
-    assert "n_labeled      200" in run("label --project inbox --file batch.csv --id-column id").stdout
-    assert "ham" in run("report --project inbox").stdout
-    run("predict --project inbox --out predictions.csv")
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_guide_lead_from_a_file_to_predictions(run: Run, tmp_path: Path, url: str) -> None:
+    shown = []
+    blocks = list(BLOCK.finditer(PAGE))
+    for command in (command for block in blocks if block["language"] == "bash" for command in commands(block["text"])):
+        if program := program_of(command):
+            subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+        else:
+            shown.append(run(command.removeprefix(".venv/bin/active-query ").replace('"$AQ"', url)).stdout)
+    assert len(shown) == 5
+    (expected,) = (block["text"] for block in blocks if block["language"] == "text")
+    assert shown[2] == expected
     with (tmp_path / "predictions.csv").open(newline="") as file:
         found = {row["id"]: row["label"] for row in csv.DictReader(file)}
-    assert len(found) == 300
-    assert sum(found[name] == topic for name, topic in topic_of.items()) > 285
-    labels = Client(url).labels("inbox")
-    assert all(label["query_id"] for label in labels)
-    run("export --project inbox --out mails.zip")
-    assert "200" in run("import --file mails.zip --project copy").stdout
+    with (tmp_path / "mails.csv").open(newline="") as file:
+        spam = {row["id"]: bool({"win", "prize", "free"} & set(row["text"].split())) for row in csv.DictReader(file)}
+    assert len(found) == 400
+    assert sum((found[name] == "spam") >= is_spam for name, is_spam in spam.items()) > 390
+    assert all(label["query_id"] and label["annotator"] == "ada" for label in Client(url).labels("shell"))
+
+
+def test_a_project_is_exported_and_imported(run: Run, tmp_path: Path, url: str) -> None:
+    Client(url).fit("exported", [[0.0], [1.0]], ["a", None], estimator="gaussian_nb")
+    run("export --project exported --out copy.zip")
+    assert json.loads(run("import --file copy.zip --project copy --json").stdout)["n_labeled"] == 1
     found = json.loads(run("project --json").stdout)["projects"]
-    assert {"inbox", "copy"} <= {each["project_id"] for each in found}
+    assert {"exported", "copy"} <= {each["project_id"] for each in found}
 
 
 ROWS = [
@@ -179,13 +183,14 @@ def labels_of(url: str, project: str) -> list[Any]:
 
 
 def annotate(run: Run, project: str, answers: str) -> str:
-    lines = "\n".join(answers.split()) + "\n"
+    """Answer from a pipe; a semicolon ends a line."""
+    lines = "\n".join(answers.split(";")) + "\n"
     return run(f"annotate --project {project} --annotator ada --batch-size 4", input=lines).stdout
 
 
 def test_annotating_from_a_pipe(run: Run, url: str, questions: str) -> None:
-    shown = annotate(run, questions, "+ham +spam 1 2 s /sp /x 1 q")
-    assert "--- 0" in shown or "text 0" in shown or "text" in shown
+    shown = annotate(run, questions, "+ham;+spam;1;2;s;/sp;/x;1;q")
+    assert "text" in shown
     assert "[1] ham  [2] spam" in shown
     assert "0 classes begin so" in shown
     assert "7 answered by ada" in shown
@@ -194,19 +199,116 @@ def test_annotating_from_a_pipe(run: Run, url: str, questions: str) -> None:
     assert Client(url).send("GET", f"/projects/{questions}/leases")["leases"] == []
 
 
-def test_the_last_answer_is_taken_back(run: Run, url: str, questions: str) -> None:
-    shown = annotate(run, questions, "u +ham +spam u 1 q")
+def test_quitting_within_a_batch_stores_the_answers_and_asks_for_a_fit(run: Run, url: str, questions: str) -> None:
+    annotate(run, questions, "+ham;+spam;q")
+    wait_until(lambda: Client(url).project(questions)["model_version"])
+    assert labels_of(url, questions) == ["ham", "spam"]
+    annotate(run, questions, "1;u;q")
+    wait_until(lambda: not Client(url).project(questions)["fit"]["due"])
+    assert labels_of(url, questions) == ["ham", "spam"]
+
+
+def test_undo_and_skip_cross_the_edge_of_a_batch(run: Run, url: str, questions: str) -> None:
+    shown = annotate(run, questions, "u;+a;+b;1;s;u;u;2;2;s;u;1;q")
     assert "nothing to undo" in shown
-    assert labels_of(url, questions) == ["ham", "ham"]
+    assert labels_of(url, questions) == ["a", "a", "b", "b", "b"]
+    assert Client(url).project(questions)["n_skipped"] == 0
 
 
 def test_annotating_ends_when_nothing_is_left(run: Run, url: str, questions: str) -> None:
-    shown = annotate(run, questions, "+ham " + "1 " * 9)
+    shown = annotate(run, questions, "+ham;" + "1;" * 9)
     assert "nothing is left to ask" in shown
     assert len(labels_of(url, questions)) == 10
 
 
 def test_a_guess_needs_a_model(run: Run, url: str, questions: str) -> None:
-    assert "no model" in annotate(run, questions, "g q")
+    assert "no model" in annotate(run, questions, "g;q")
     Client(url).label(questions, {0: "ham", 1: "spam"})
-    assert "%)" in annotate(run, questions, "g q")
+    assert "%)" in annotate(run, questions, "g;q")
+
+
+TARGETS = {
+    "class": ("+low;1;q", ["low", "low"], "[1] low"),
+    "number": ("low;nan;-1.5;2e1;q", [-1.5, 20.0], "'low' is not a number"),
+    "labels": ("+hot;+big cat, +wet;1 3,1;-;;9;q", [[], ["big cat", "wet"], ["hot"], ["hot", "wet"]], "- is none"),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_target_is_answered_in_its_own_way(run: Run, url: str, target: str) -> None:
+    answers, expected, said = TARGETS[target]
+    rows, fields = [[at, -0.25] for at in range(6)], {"target": target, "feature_names": ["age", "dose"]}
+    Client(url).fit(f"target-{target}", rows, **fields, replace=True)
+    shown = annotate(run, f"target-{target}", answers)
+    assert said in shown
+    assert "dose  -0.25" in shown
+    found = [record["label"] for record in Client(url).labels(f"target-{target}")]
+    assert sorted(sorted(label) if isinstance(label, list) else label for label in found) == expected
+
+
+def test_a_sample_is_shown_by_its_address_and_the_features_that_are_not_0(run: Run, url: str) -> None:
+    rows = np.eye(4, 40) * 2.5
+    Client(url).fit("wide", rows, urls=[f"/{at}.png" for at in range(4)], estimator="gaussian_nb", replace=True)
+    shown = annotate(run, "wide", "q").splitlines()
+    at = next(at for at in range(4) if f"/{at}.png" in shown)
+    assert [f"feature {at}  2.5", "and 39 more"] == shown[3:5]
+
+
+def test_a_lease_is_renewed_while_the_annotator_thinks(url: str) -> None:
+    client = Client(url)
+    client.fit("thinking", [[0.0], [1.0]], estimator="gaussian_nb", replace=True)
+    batch = client.query("thinking", 2, annotator="ada", lease_seconds=1)
+    with kept_lease(client, "thinking", batch.query_id, 1):
+        time.sleep(1.5)
+        assert client.query("thinking", 2, annotator="bob").indices == []
+    assert len(client.query("thinking", 2, annotator="bob").indices) == 2
+
+
+LABEL_ROWS = {
+    "number": [{"index": 0, "label": -1.5}, {"index": 2, "label": 3.0}, {"index": 3, "label": None}],
+    "labels": [{"index": 0, "label": ["a", "b c"]}, {"index": 2, "label": []}, {"index": 3, "label": None}],
+    "class": [{"index": 0, "label": 1}, {"index": 2, "label": 0}, {"index": 3, "label": None}],
+}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("target", LABEL_ROWS)
+def test_labels_of_each_target_are_read_from_each_format(
+    run: Run, url: str, tmp_path: Path, target: str, kind: str
+) -> None:
+    rows, file = LABEL_ROWS[target], tmp_path / f"labels.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    elif kind == "jsonl":
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        cells = [{**row, "label": json.dumps(row["label"]) if row["label"] is not None else ""} for row in rows]
+        write_csv(file, cells)
+    name = f"rows-{target}"
+    more = {"classes": [0, 1]} if target == "class" else {}
+    Client(url).fit(name, [[0.0], [1.0], [2.0], [3.0]], target=target, **more, replace=True)
+    run(f"label --project {name} --file {file} --refit never")
+    assert [record["label"] for record in Client(url).labels(name)] == [rows[0]["label"], rows[1]["label"]]
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone(run: Run, url: str, tmp_path: Path) -> None:
+    write_csv(tmp_path / "pool.csv", [{"a": at, "b": 0.123456789} for at in range(6_000)])
+    command = f"fit --project bar --replace --estimator gaussian_nb --file pool.csv --url {url}"
+    assert "Sending  [------" in on_terminal(command)
+    assert "Sending" not in on_terminal(f"{command} --json")
+    assert run(command).stderr == ""
+
+
+def on_terminal(line: str) -> str:
+    """Run a command on a terminal of its own, and return what it shows."""
+    command = [sys.executable, "-m", "service", *line.split()]
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # which ends a terminal that nobody has open
+            while piece := os.read(ours, 2**16):
+                shown += piece
+        os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode()

@@ -79,6 +79,7 @@ def test_the_reply_has_no_project(client: FlaskClient) -> None:
         "ids": None,
         "texts": None,
         "urls": None,
+        "features": None,
         "strategy": "margin",
         "fallback_reason": None,
         "reason": None,

@@ -28,7 +28,7 @@ from service.http.schemas.samples import (
 )
 from service.learning.external_predictions import SUM_TOLERANCE, ExternalNumbers, ExternalPredictions
 from service.store.staging import StagedArray, StagedRows
-from service.usecases.query_request import Included, QueryRequest
+from service.usecases.query_request import MAX_INCLUDED_CELLS, Included, QueryRequest
 from service.usecases.texts import TextUpload
 from service.usecases.uploads import refuse_missing_spellings, refuse_wrong_text
 
@@ -64,7 +64,8 @@ class QuerySchema(BaseSchema):
     text = RuleField(Rule(fields.json_object().read, TEXT_SCHEMA), "How texts become features.")
     include = RuleField(
         fields.names_of(INCLUDED, *get_args(Included)),
-        "What else to return of each sample of a project: its `text` or its `url`.",
+        "What else to return of each sample of a project: its `text`, its `url` or its `features`, of which a "
+        f"reply has up to {MAX_INCLUDED_CELLS:,}.",
         load_default=(),
     )
     y = RuleField(

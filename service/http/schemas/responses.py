@@ -322,6 +322,10 @@ class QueryReplySchema(BaseSchema):
         {**or_null("array"), "items": {"type": "string"}},
         "The addresses of these samples; null unless `include` has `url`.",
     )
+    features = RawField(
+        {**or_null("array"), "items": many(or_null("number"))},
+        "The features of these samples, null for a missing value; null unless `include` has `features`.",
+    )
     scores = RawField(
         {**or_null("array"), "items": or_null("number")},
         "Higher = ask first. Null if the strategy has no scores, and for samples drawn at random.",

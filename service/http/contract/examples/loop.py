@@ -24,6 +24,7 @@ def query_reply(indices: list[int], scores: list[float] | None, strategy: str, *
         "ids": None,
         "texts": None,
         "urls": None,
+        "features": None,
         "scores": scores,
         "strategy": strategy,
         "fallback_reason": None,
