@@ -25,6 +25,7 @@ from service.errors import FitFailed
 from service.learning.blend import Blend, BlendCommittee, fast_blend_predictor
 from service.learning.committees import ForestCommittee
 from service.learning.estimators import TrainingShape, choice, estimator, integer, positive
+from service.learning.fast_logistic import MANY_ROWS, FastLogisticRegression
 from service.learning.linear_scorer import fast_linear_predictor
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import as_float32, squarable
@@ -145,11 +146,13 @@ def auto(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     fast_predictor=fast_linear_predictor,
 )
 def logistic_regression(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
-    """Return a LogisticRegression: unscaled, it equals one trained in the caller's process."""
+    """Return a LogisticRegression: unscaled, it equals one of the caller's process; nearly, from MANY_ROWS on."""
     if shape.classes * shape.features > LINEAR_WEIGHTS:
         problem = f"{shape.classes} classes times {shape.features} features are more than {LINEAR_WEIGHTS} weights"
         raise FitFailed(f"logistic_regression would be too large: {problem}")
-    return LogisticRegression(
+    is_large = shape.rows >= MANY_ROWS and not shape.sparse
+    kind = FastLogisticRegression if is_large else LogisticRegression
+    return kind(
         C=params["C"], max_iter=params["max_iter"], class_weight=params["class_weight"], random_state=random_state
     )
 
