@@ -9,7 +9,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import cache
 from threading import Lock
 from typing import TypeVar
@@ -18,11 +19,16 @@ import joblib
 from threadpoolctl import ThreadpoolController
 
 from service.compute.deadline import DEADLINE
+from service.compute.places import Places
+from service.compute.waiting import slot_yielded
 
 Item = TypeVar("Item")
 
-FITTING = Lock()
-"""Held by the fit that uses all cores."""
+FIT_SECONDS = 60.0
+"""How long a fit may wait for others: of many waiting clients, those that wait shorter are dropped first."""
+
+IS_COUNTED: ContextVar[bool] = ContextVar("IS_COUNTED", default=False)
+"""Whether this thread is counted among those that compute."""
 
 
 def use_one_thread() -> None:
@@ -63,12 +69,13 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
                     deque(remaining, maxlen=0)  # no thread takes another
                 raise
 
-    helpers = [shared_threads().submit(take_items) for _ in range(min(n_cores(), len(items)) - 1)]
-    try:
-        take_items()
-    finally:
-        begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)
+    with count_thread(), idle_cores(len(items) - 1) as n_idle:
+        helpers = [shared_threads().submit(take_items) for _ in range(n_idle)]
+        try:
+            take_items()
+        finally:
+            begun = [helper for helper in helpers if not helper.cancel()]
+            wait(begun)
     for helper in begun:
         helper.result()
 
@@ -77,17 +84,71 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
 def threads_for_fit() -> Iterator[None]:
     """Let scikit-learn fit independent parts, such as the trees of a forest, on all cores.
 
-    Only one fit of this process does at a time; others meanwhile have one thread. The parts of an ensemble have their
-    seeds before they are fitted, so the model does not depend on the number of threads.
+    These are the cores on which this process computes nothing else. The parts of an ensemble have their seeds before
+    they are fitted, so the model does not depend on the number of threads.
     """
-    if n_cores() == 1 or not FITTING.acquire(blocking=False):
+    with count_thread(), idle_cores(n_cores()) as n_idle, ExitStack() as threaded:
+        if n_idle:
+            threaded.enter_context(joblib.parallel_config(backend="threading", n_jobs=1 + n_idle))
         yield
-        return
+
+
+@contextmanager
+def one_of_few_fits() -> Iterator[None]:
+    """Wait until fewer fits than cores run in this process, and count as one of them."""
+    if not FITS.take():
+        with slot_yielded(FIT_SECONDS):
+            FITS.take(-1)
     try:
-        with joblib.parallel_config(backend="threading", n_jobs=n_cores()):
+        with count_thread():
             yield
     finally:
-        FITTING.release()
+        FITS.give_back()
+
+
+@contextmanager
+def count_thread() -> Iterator[None]:
+    """Count this thread among those that compute, unless it is."""
+    if IS_COUNTED.get():
+        yield
+        return
+    token = IS_COUNTED.set(True)
+    COMPUTING.add(1)
+    try:
+        yield
+    finally:
+        COMPUTING.add(-1)
+        IS_COUNTED.reset(token)
+
+
+@contextmanager
+def idle_cores(at_most: int) -> Iterator[int]:
+    """Take the cores without a computing thread, up to `at_most`, and yield their number."""
+    n_idle = COMPUTING.take_idle(at_most)
+    try:
+        yield n_idle
+    finally:
+        COMPUTING.add(-n_idle)
+
+
+class ComputingThreads:
+    """The number of threads of this process that compute: those of requests and fits, and their helpers."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._lock = Lock()
+
+    def add(self, number: int) -> None:
+        """Count more threads."""
+        with self._lock:
+            self._number += number
+
+    def take_idle(self, at_most: int) -> int:
+        """Count as many threads as there are cores left, up to `at_most`, and return their number."""
+        with self._lock:
+            number = max(0, min(at_most, n_cores() - self._number))
+            self._number += number
+            return number
 
 
 @cache
@@ -100,3 +161,10 @@ def shared_threads() -> ThreadPoolExecutor:
 def n_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+COMPUTING = ComputingThreads()
+
+SELECTIONS, FITS = Places(n_cores()), Places(n_cores())
+"""Selections in large pools, and fits: of each, one for a core at a time. Neither waits for the other, as one of them
+may take long."""

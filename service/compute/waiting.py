@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 
 Wait = Callable[[Callable[[], bool], float], None]
 """Returns once the condition is met, or after as many seconds at the latest."""
 
 WAIT_KEY = "active-query.wait_for"
 """Key of the server's own `Wait` in a request's environment, which lets other requests run meanwhile."""
+
+YieldSlot = Callable[[float], AbstractContextManager[None]]
+"""Lets other requests run for the time of a block, which waits for so many seconds at the most."""
+
+YIELD_SLOT: ContextVar[YieldSlot | None] = ContextVar("YIELD_SLOT", default=None)
+"""The server's own `YieldSlot` for the request of this thread, None without one."""
 
 CHECK_SECONDS = 0.2
 """Time between two checks of a condition."""
@@ -20,3 +28,9 @@ def wait_in_thread(is_met: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and not is_met():
         time.sleep(CHECK_SECONDS)
+
+
+def slot_yielded(seconds: float) -> AbstractContextManager[None]:
+    """Let other requests run while this thread waits for a lock or a place, if the server can."""
+    yield_slot = YIELD_SLOT.get()
+    return nullcontext() if yield_slot is None else yield_slot(seconds)

@@ -24,7 +24,7 @@ from gunicorn.http import errors
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from service.compute.waiting import WAIT_KEY
+from service.compute.waiting import WAIT_KEY, YIELD_SLOT
 from service.http.problem_document import MEDIA_TYPE, NO_SNIFFING, REQUEST_ID_HEADER, document
 from service.server.slow_clients import MAX_WAITING_CLIENTS, ClientSocket, YieldingExecutor
 from service.settings import Settings
@@ -131,8 +131,13 @@ class Worker(ThreadWorker):
 
         def application_with_stream(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             environ["wsgi.input"] = BodyStream(environ["wsgi.input"])
-            environ[WAIT_KEY] = environ["gunicorn.socket"].wait_for
-            reply: Iterable[bytes] = application(environ, start_response)
+            client = environ["gunicorn.socket"]
+            environ[WAIT_KEY] = client.wait_for
+            token = YIELD_SLOT.set(client.yield_slot)
+            try:
+                reply: Iterable[bytes] = application(environ, start_response)
+            finally:
+                YIELD_SLOT.reset(token)
             return reply
 
         self.wsgi = application_with_stream

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from math import inf
 from threading import Lock, Thread
@@ -260,6 +260,10 @@ class ClientSocket(socket.socket):
             while time.monotonic() < until and not is_ready():
                 if poll.poll(1000 * CHECK_SECONDS):
                     return
+
+    def yield_slot(self, seconds: float) -> AbstractContextManager[None]:
+        """Yield this thread's slot for the time of a block, which waits for so many seconds at the most."""
+        return self._executor.yield_slot_until(self, time.monotonic() + seconds)
 
     def _add_time(self, n_bytes: int) -> None:
         self._is_silent = False

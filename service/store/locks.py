@@ -21,8 +21,9 @@ FIT_SECONDS = 25.0
 """How long a request waits for another fit of its project, occupying a thread: a worker that stops gives its requests
 30 seconds."""
 
-POLL_SECONDS = 0.002
-"""How often a writer polls a lock that another process holds; a commit takes a few milliseconds."""
+POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05
+"""How often a lock that another process holds is polled: at first, as a commit takes a few milliseconds, and after a
+second, as a selection or a fit takes longer."""
 
 
 GATES: Gates[Path] = Gates()
@@ -87,9 +88,11 @@ def acquire_lock(path: Path, what: str, seconds: float | None = None, *, kind: s
 
 def wait_for_file(path: Path, deadline: float) -> int | None:
     """Lock a file as `lock_file` does, but wait until a deadline. Raises ProjectNotFound without its directory."""
+    pause = POLL_SECONDS
     try:
         while (descriptor := lock_file(path)) is None and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(1.1 * pause, LONGEST_POLL_SECONDS)
     except (FileNotFoundError, NotADirectoryError):
         raise ProjectNotFound(path.parent.name) from None
     return descriptor

@@ -43,6 +43,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import Any, TypeVar
 
+from service.compute.waiting import slot_yielded
 from service.domain.draws import NO_DRAWS, Draws
 from service.domain.events import JsonObject
 from service.domain.leases import NO_LEASES, Leases
@@ -66,7 +67,7 @@ from service.store.idempotency import Replies
 from service.store.layout import DRAWS, LEASES, STATE, files_of, held_out_labels_file, newest_file
 from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_state, load_with_log
-from service.store.locks import FIT_SECONDS, acquire_lock, locked, try_lock
+from service.store.locks import FIT_SECONDS, LOCK_SECONDS, acquire_lock, locked, try_lock
 from service.store.simulations import Simulations
 from service.store.snapshot import (
     UNKNOWN,
@@ -464,14 +465,27 @@ class Store:
     @contextmanager
     def fit_turn(self, project_id: str, seconds: float = FIT_SECONDS) -> Iterator[None]:
         """Hold a project's fit lock; after a wait, the fit may be done already, or the project gone."""
-        path = self.directory(project_id) / FIT_LOCK
-        with locked(path, f"project {project_id!r}", seconds, kind="fit"):
+        with self._turn(project_id, FIT_LOCK, seconds, "fit"):
             yield
 
     @contextmanager
     def lease_turn(self, project_id: str) -> Iterator[None]:
         """Hold a project's lease lock: concurrent selections would select the same samples."""
-        with locked(self.directory(project_id) / LEASE_LOCK, f"project {project_id!r}", kind="lease"):
+        with self._turn(project_id, LEASE_LOCK, LOCK_SECONDS, "lease"):
+            yield
+
+    @contextmanager
+    def _turn(self, project_id: str, name: str, seconds: float, kind: str) -> Iterator[None]:
+        """Hold a lock that may be held for long: other requests run while this one waits for it."""
+        path, what = self.directory(project_id) / name, f"project {project_id!r}"
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, what, 0, kind=kind))
+            except StoreBusy:
+                if seconds == 0:
+                    raise
+                with slot_yielded(seconds):
+                    held.enter_context(locked(path, what, seconds, kind=kind))
             yield
 
     @contextmanager

@@ -59,7 +59,7 @@ CACHE_KINDS = (
 )
 """Kinds of cached objects."""
 
-WAIT_KINDS = ("project", "fit", "lease", "gate", "staging", "data_directory", "place", "other")
+WAIT_KINDS = ("project", "fit", "lease", "gate", "staging", "data_directory", "place", "core", "other")
 """Kinds of waits; see the help text of `active_query_lock_wait_seconds`."""
 
 
@@ -150,7 +150,8 @@ CACHE_BYTES = gauge("active_query_cache_bytes", "Size of the workers' caches.")
 LOCK_WAIT_SECONDS = histogram(
     "active_query_lock_wait_seconds",
     "Time waited for a lock of a `project`, for its `fit` or `lease` lock, at the `gate` to these within a worker, for"
-    " the `staging` area, for the `data_directory`, for a `place` among the heavy requests, or for an `other` lock.",
+    " the `staging` area, for the `data_directory`, for a `place` among the heavy requests, for a `core` to select on,"
+    " or for an `other` lock.",
     WAIT_BUCKETS,
     "kind",
 )

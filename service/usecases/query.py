@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.compute.deadline import DEADLINE
+from service.compute.waiting import slot_yielded
 from service.domain.labels import Label
 from service.domain.leases import NO_HOLDINGS, Holdings, Leases, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
@@ -24,7 +26,8 @@ from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.pool import Pool
 from service.learning.scoring import THREADS, Backend
 from service.store import Part, Snapshot, Store
-from service.store.cache import Cache
+from service.store.cache import Cache, Key
+from service.store.gates import Gates
 from service.store.layout import model_file
 from service.store.score_cache import ProjectScoreCache
 from service.strategies import STRATEGIES, Need, Question, check_target
@@ -46,6 +49,7 @@ from service.usecases.query_request import (
     QueryRequest,
     check_needs,
     enter_if_heavy,
+    is_heavy,
     needs_met_by,
     with_indices,
 )
@@ -55,6 +59,12 @@ from service.usecases.training import read_with_model, train_committee
 INCLUDED_PARTS = {"text": Part.TEXTS, "url": Part.URLS, "features": Part.POOL}
 
 Enter = Callable[[], AbstractContextManager[None]]
+
+ANSWERS: Gates[Key] = Gates()
+"""The answers that requests are choosing, by their keys in the cache."""
+
+LONGEST_WAIT_SECONDS = 30.0
+"""How long a request waits for the same answer to another one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +207,24 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
         return batch, 16 * len(batch.selection.indices) + (0 if draw is None else draw.n_bytes)
 
     key = query.project.pool_id, "answer", query.query_id
-    batch: Batch = query.store.cache.get_or_make(key, choose, "answer")
+    with one_at_a_time(key) if is_heavy(query.request, query.project.n_samples) else nullcontext():
+        batch: Batch = query.store.cache.get_or_make(key, choose, "answer")
     return batch
+
+
+@contextmanager
+def one_at_a_time(key: Key) -> Iterator[None]:
+    """Wait while another request of this process has the same key: it leaves its answer in the cache."""
+    seconds = min(max(DEADLINE.get().at - time.monotonic(), 0), LONGEST_WAIT_SECONDS)
+    is_in = ANSWERS.enter(key, 0)
+    if not is_in:
+        with slot_yielded(seconds):
+            is_in = ANSWERS.enter(key, seconds)
+    try:
+        yield
+    finally:
+        if is_in:
+            ANSWERS.open(key)
 
 
 def explain_batch(query: ProjectQuery, batch: Batch, enter: Enter) -> list[Explanation]:

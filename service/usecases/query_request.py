@@ -81,12 +81,16 @@ class QueryRequest:
         return AUTO_SHARE if self.strategy.name == "auto" and self.batch_size >= AUTO_FROM else 0.0
 
 
+def is_heavy(request: QueryRequest, n_samples: int) -> bool:
+    """Return whether a query may take long: over a large pool, or one that weighs votes."""
+    return n_samples >= HEAVY_SAMPLES or Need.VOTES in request.strategy.needs
+
+
 def enter_if_heavy(
     request: QueryRequest, n_samples: int, enter: Callable[[], AbstractContextManager[None]]
 ) -> AbstractContextManager[None]:
-    """Return `enter()` for a query that may take long: over a large pool, or one that weighs votes."""
-    is_heavy = n_samples >= HEAVY_SAMPLES or Need.VOTES in request.strategy.needs
-    return enter() if is_heavy else nullcontext()
+    """Return `enter()` for a query that may take long."""
+    return enter() if is_heavy(request, n_samples) else nullcontext()
 
 
 def open_samples(request: QueryRequest, n_samples: int, labeled: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from service.compute.deadline import check_deadline
+from service.compute.threads import one_of_few_fits
 from service.domain.calibration import Calibration
 from service.domain.consensus import Consensus
 from service.domain.labels import SampleLabels
@@ -18,7 +19,7 @@ from service.domain.project import ModelRef, Project
 from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.calibration import Codes, TemperedModel, fit_temperature
 from service.learning.committees import BaggedCommittee, bootstrap
-from service.learning.estimators import fit, why_reduced
+from service.learning.estimators import THREADED_ROWS, fit, why_reduced
 from service.learning.evaluation import out_of_fold_probabilities
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, Regressor
@@ -69,7 +70,8 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLa
     labels that it was fitted to. Raises FitFailed.
     """
     project, pool = snapshot.project, snapshot.mapped_pool
-    with time_fit(project.estimator.name):
+    is_large = project.n_labeled >= THREADED_ROWS
+    with one_of_few_fits() if is_large else nullcontext(), time_fit(project.estimator.name):
         X = pool.take(project.votes.majority.labeled)
         consensus, labels = labels_to_fit(project, X, pool.medians)
         task = task_of(project)

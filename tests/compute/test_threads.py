@@ -69,3 +69,22 @@ def test_only_one_fit_at_a_time_uses_all_cores(monkeypatch):
     fit_meanwhile()
     assert seen == [3, 1, 3]
     assert joblib.effective_n_jobs(None) == 1
+
+
+def test_work_in_threads_uses_no_core_of_another(monkeypatch):
+    """Two callers on three cores: the second finds one core less than the first left."""
+    monkeypatch.setattr(threads, "n_cores", lambda: 3)
+    seen = []
+
+    def work(_):
+        seen.append(threading.current_thread().name)
+        time.sleep(0.01)
+
+    with threads.count_thread(), threads.idle_cores(2) as n_idle:
+        other = threading.Thread(target=run_in_threads, args=(work, range(20)), name="caller")
+        other.start()
+        other.join()
+    assert n_idle == 2
+    assert set(seen) == {"caller"}
+    with threads.idle_cores(5) as n_idle:
+        assert n_idle == 3

@@ -169,7 +169,7 @@ def show_project(project_id: str) -> Response:
 
 def describe_project(context: Context, project_id: str) -> dict[str, Any]:
     """Return the values of a project's page."""
-    found = look_at_project(context.store, project_id, context.backend_of, context.admission.enter)
+    found = look_at_project(context.store, project_id, context.backend_of, context.admission.enter_to_select)
     project = found.project
     context.fits.start_if_wanted(project)
     points = list(curve_points(project.learning_curve, target_of(project).score_type))

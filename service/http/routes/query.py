@@ -66,10 +66,10 @@ def answer_query(document: dict[str, Any]) -> Response:
     asked = query_request(data, context.settings.max_batch, context.limits)
     with time_limit(context.settings.query_seconds):
         if asked.project_id is None:
-            return json_response(QUERY_REPLY.dump(query_arrays.query_arrays(asked, context.admission.enter)))
+            return json_response(QUERY_REPLY.dump(query_arrays.query_arrays(asked, context.admission.enter_to_select)))
         auth.check_visible(asked.project_id)
         ask = leases.lease_samples if asked.lease_seconds else draws.query_and_record
-        answered = ask(context.store, asked, context.backend_of, context.admission.enter)
+        answered = ask(context.store, asked, context.backend_of, context.admission.enter_to_select)
     if answered.project is not None:
         context.fits.start_if_wanted(answered.project)
     response = json_response(QUERY_REPLY.dump(answered))
