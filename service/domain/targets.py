@@ -63,6 +63,10 @@ class Target(Protocol):
     def headline(self) -> str:
         """The score that stands for all where there is room for one."""
 
+    @property
+    def headline_words(self) -> str:
+        """The same in words, with its article."""
+
     def new_table(self) -> ValueTable | None:
         """Return the table of a project without labels, None if its codes stand for classes."""
 
@@ -93,6 +97,7 @@ class ClassTarget:
     calibration_methods: Sequence[CalibrationMethod] = ("none", "temperature")
     score_type = TestScore
     headline = "accuracy"
+    headline_words = "an accuracy"
 
     def new_table(self) -> None:
         """Return None: codes stand for classes."""
@@ -129,6 +134,7 @@ class NumberTarget:
     calibration_methods: Sequence[CalibrationMethod] = ("none",)
     score_type = NumberScore
     headline = "rmse"
+    headline_words = "an RMSE"
 
     def new_table(self) -> NumberTable:
         """Return a table without numbers."""
@@ -171,6 +177,7 @@ class LabelsTarget:
     calibration_methods: Sequence[CalibrationMethod] = ("none",)
     score_type = LabelsScore
     headline = "f1_micro"
+    headline_words = "an F1 (micro)"
 
     def new_table(self) -> LabelSetTable:
         """Return a table without sets."""

@@ -115,12 +115,12 @@ def recommend(plan: SimulationPlan, target: float | None, strategies: Sequence[J
     """Return one sentence on which strategy to use."""
     others = [entry for entry in strategies if entry["strategy"] != BASELINE]
     if target is None:
-        return "No strategy can be recommended: the runs end before two classes are labelled, so raise the budget."
+        return "No strategy can be recommended: the runs end before there is a model, so raise the budget."
     if not others:
         return f"No strategy can be recommended: only {BASELINE!r} was simulated."
     best = max(others, key=lambda entry: entry["labels_saved"]["mean"])
     name, saved = name_strategy(best, strategies), best["labels_saved"]
-    goal = f"to reach an RMSE of {target:.4g}" if plan.is_error else f"to reach an accuracy of {100 * target:.1f} %"
+    goal = f"to reach {plan.score_name} of " + (f"{target:.4g}" if plan.is_error else f"{100 * target:.1f} %")
     if saved["low"] is None:
         return (
             f"Simulate more repeats: in the only one, {name!r} needed {describe(saved['mean'])} than {BASELINE!r} "

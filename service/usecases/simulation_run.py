@@ -16,7 +16,7 @@ from service.domain.labels import EncodedLabels
 from service.domain.leases import NO_HOLDINGS
 from service.domain.parameters import Parameters
 from service.domain.project import EstimatorSpec, HeldOut, MissingValues, TargetName
-from service.domain.targets import target_of
+from service.domain.targets import TARGETS, target_of
 from service.errors import FitFailed
 from service.learning.pool import Pool, Rows, SparseRows, copy_rows
 from service.learning.scoring import THREADS
@@ -69,6 +69,11 @@ class SimulationPlan:
     def is_error(self) -> bool:
         """Whether the runs are measured by an error, which falls, and not by the accuracy."""
         return self.label_target == "number"
+
+    @property
+    def score_name(self) -> str:
+        """The score that the runs are measured by, with its article."""
+        return TARGETS[self.label_target].headline_words
 
     @property
     def n_runs(self) -> int:

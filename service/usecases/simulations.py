@@ -137,8 +137,8 @@ def sent_samples(staging: Staging, request: FitRequest, samples: Samples) -> tup
     """Return the project that POST /fit would make of samples, and its pool. Raises InvalidRequest."""
     check_lengths(samples, {"y": request.y, "ids": request.ids, "urls": request.urls})
     X = name_columns(stage_features("texts", samples, request.text, staging), request.feature_names, staging)
-    if request.y is not None and target_of_values(request.y.values) == "labels":
-        request = replace(request, target="labels")  # what POST /fit calls `target` is not sent to POST /simulate
+    if request.target is None and request.y is not None and target_of_values(request.y.values) == "labels":
+        request = replace(request, target="labels")
     project = new_project(request, X.open(), X.names)
     project = replace(project, missing_values=request.missing_values or project.missing_values)
     refuse_missing_values(X, project.missing_values)
@@ -196,7 +196,7 @@ def with_baseline(plan: SimulationPlan) -> SimulationPlan:
 def check_plan(plan: SimulationPlan, data: SimulationData, request: SimulationRequest) -> None:
     """Raise InvalidRequest for a plan that these samples do not allow."""
     if not plan.is_error and plan.target is not None and plan.target > 1:
-        raise InvalidRequest.at("/target", "must be a number from 0 to 1: it is an accuracy")
+        raise InvalidRequest.at("/target", f"must be a number from 0 to 1: it is {plan.score_name}")
     n_samples = len(data.X)
     refuse_other_targets(plan)
     wrong = [

@@ -118,6 +118,35 @@ def test_the_labelled_samples_of_a_project_are_simulated(client: FlaskClient) ->
     assert client.get(f"/simulations/{of_project['simulation_id']}").status_code == 404
 
 
+WHOLE = {"X": POOL["X"], "y": [round(100 * row[0]) for row in POOL["X"]]}
+OF_NUMBERS = {"strategies": ["lcmd"], "estimator": "ridge", "budget": 10, "repeats": 1}
+
+
+def test_whole_numbers_are_numbers_where_the_request_says_so(client: FlaskClient) -> None:
+    post(client, "/fit", 201, project_id="source", target="number", estimator="gaussian_process", **WHOLE)
+    of_project = simulate(client, project_id="source", target=500, **OF_NUMBERS)
+    sent = simulate(client, **WHOLE, target_type="number", target=500, **OF_NUMBERS)
+    assert of_project["result"] == sent["result"]
+    assert (of_project["target_type"], sent["target_type"], sent["result"]["target"]) == ("number", "number", 500)
+    assert "an RMSE of 500" in sent["result"]["recommendation"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({**WHOLE, "target": "number"}, "/target"),
+        ({**WHOLE, "target_type": "numbers"}, "/target_type"),
+        ({**WHOLE, "target_type": "labels", "strategies": ["mmc"], "estimator": "gaussian_nb"}, "/y/36"),
+        ({**WHOLE, "target_type": "class", "estimator": "logistic_regression"}, "/strategies/0"),
+        ({"project_id": "p", "target_type": "number"}, "/target_type"),
+        ({**WHOLE, "target_type": "number", "estimator": "gaussian_nb"}, "/estimator"),
+    ],
+)
+def test_a_wrong_target_type_is_refused(client: FlaskClient, fields: dict[str, Any], pointer: str) -> None:
+    wrong = post(client, "/simulate", 422, **{**OF_NUMBERS, **fields})
+    assert wrong["errors"][0]["pointer"] == pointer
+
+
 def test_the_labelled_samples_of_a_project_of_texts_are_simulated(client: FlaskClient) -> None:
     texts = [f"{'cheap pills' if i % 3 else 'meeting notes'} {i}" for i in range(40)]
     labels = ["spam" if i % 3 else "ham" for i in range(40)]

@@ -181,7 +181,7 @@ class ProjectSchema(BaseSchema):
     skips_to_drop = count("How many annotators must skip a sample before the others are not asked about it.")
     similar_labels = string("Whether a new label may look like another class: `refuse` or `allow`.")
     missing_values = string("Whether features may be missing: `refuse` or `allow`.")
-    target = string("What the labels are: `class` or `number`.")
+    target = string("What the labels are: `class`, `number` or `labels`.")
     calibration = string(
         "How the model's probabilities are calibrated: `none` or `temperature`.", attribute="calibration_method"
     )
@@ -581,7 +581,7 @@ class ParameterSchema(BaseSchema):
 
 def targets_field() -> RawField:
     """Return the field for the targets that a strategy or an estimator is for."""
-    return RawField(many({"type": "string"}), "The targets it is for: `class`, `number`.")
+    return RawField(many({"type": "string"}), "The targets it is for: `class`, `number`, `labels`.")
 
 
 class StrategySchema(BaseSchema):

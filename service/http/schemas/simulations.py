@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from marshmallow import ValidationError, validates_schema
@@ -11,6 +11,7 @@ from marshmallow import ValidationError, validates_schema
 from service import strategies
 from service.domain.labels import INT64_MAX, LARGEST_NUMBER, EncodedLabels
 from service.domain.parameters import unknown_name
+from service.domain.project import TargetName
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.limits import Limits
 from service.http.schemas import fields, label_fields, responses
@@ -72,7 +73,7 @@ STRATEGY_REQUEST = named(
 PARTS = ("X", "X_test", "y", "ids", "texts", "urls", "y_test")
 """The fields that may be parts of a form."""
 
-OF_SAMPLES = ("X", "texts", "y", "ids", "urls", "text", "feature_names", "missing_values")
+OF_SAMPLES = ("X", "texts", "y", "ids", "urls", "text", "feature_names", "missing_values", "target_type")
 """The fields about samples that are sent, and not those of a project."""
 
 HELD_OUT = ("X_test", "y_test", "missing_label")
@@ -116,6 +117,18 @@ def distinct_indices() -> Rule:
         return found
 
     return Rule(read, {**rule.schema, "minItems": 1, "maxItems": MAX_INDICES, "uniqueItems": True})
+
+
+def score_to_reach() -> Rule:
+    """A score; the name of a target is refused with the field that takes it."""
+    score = number(0, LARGEST_NUMBER)
+
+    def read(value: Any) -> float:
+        if value in get_args(TargetName):
+            raise ValidationError(f"is the score to reach, a number; send 'target_type': {value!r} for what labels are")
+        return cast(float, score.read(value))
+
+    return Rule(read, score.schema)
 
 
 class SimulateSchema(BaseSchema):
@@ -168,10 +181,15 @@ class SimulateSchema(BaseSchema):
         integer(1, MAX_REPEATS), "How often each strategy is run, each time with another seed.", load_default=5
     )
     random_state = seed_field("The seed of the first repeat; each further one has the next. Default 0.")
+    target_type = RuleField(
+        one_of(*get_args(TargetName)).named("Target", "What the labels of a project are."),
+        "What the labels are, as `target` in POST /fit. Without it, labels are numbers if one of `y` is not a whole "
+        "number, lists of classes if one is a list, else classes. That of a project is known.",
+    )
     target = RuleField(
-        number(0, LARGEST_NUMBER),
-        "The accuracy to reach, at most 1; for labels that are numbers the RMSE. Default: what `random` reaches on "
-        "average with the whole budget.",
+        score_to_reach(),
+        "The score to reach: an accuracy, at most 1; the RMSE of numbers; F1 (micro) of lists of classes. Default: "
+        "what `random` reaches on average with the whole budget.",
     )
 
     @validates_schema
@@ -233,6 +251,8 @@ def simulation_request(
         target=data.get("target"),
     )
     of_samples = {name: value for name, value in data.items() if name in (*OF_SAMPLES, *HELD_OUT)}
+    if "target_type" in of_samples:
+        of_samples["target"] = of_samples.pop("target_type")
     return SimulationRequest(
         plan=plan,
         owner=owner,
@@ -292,7 +312,10 @@ class SimulatedPointSchema(BaseSchema):
     """A point of a simulated learning curve."""
 
     n_labeled = count("Number of labels.")
-    mean = or_missing("The mean accuracy over the repeats, of numbers the RMSE; null if one of them had no model yet.")
+    mean = or_missing(
+        "The mean accuracy over the repeats, of numbers the RMSE, of lists of classes F1 (micro); null if one of them "
+        "had no model yet."
+    )
     low = or_missing("The lower end of its 95 % interval; null with one repeat.")
     high = or_missing("The upper end of the interval.")
 
@@ -330,7 +353,7 @@ class SimulatedStrategySchema(BaseSchema):
 class SimulationResultSchema(BaseSchema):
     """The result of a simulation."""
 
-    target = or_missing("The accuracy or RMSE to reach: the one requested, or the mean that `random` reached at last.")
+    target = or_missing("The score to reach: the one requested, or the mean that `random` reached at last.")
     strategies = listed(SimulatedStrategySchema, "The strategies, in the order of the request.")
     recommendation = string("One sentence on which strategy to use.")
 
@@ -365,6 +388,7 @@ class SimulationSummarySchema(BaseSchema):
     batch_size = count("Number of samples of each query.", attribute="plan.batch_size")
     budget = count("Number of samples that are asked about in a run.", attribute="plan.budget")
     repeats = count("How often each strategy is run.", attribute="plan.repeats")
+    target_type = string("What the labels are: `class`, `number` or `labels`.", attribute="plan.label_target")
     random_state = count("The seed of the first repeat.", attribute="plan.random_state")
     created_at = responses.Timestamp("Time of the request.")
     ended_at = responses.Timestamp("Time at which it ended; null before.", allow_none=True)
