@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPClassifier
@@ -34,14 +35,30 @@ def plain_model(model: Classifier | Regressor, labels: Sequence[Label], n_featur
     left out, and so is the calibration. Raises NotExportable.
     """
     model = model.model if isinstance(model, TemperedModel) else model
+    if is_regressor(model):
+        return plain_pipeline(model, lambda last: plain_regressor(last, n_features))
+    names = names_of(cast(Classifier, model), labels)
+    return plain_pipeline(model, lambda last: plain_last_step(last, names, n_features))
+
+
+def plain_pipeline(model: Any, plain_last: Callable[[Any], Any]) -> Any:
+    """Return a model or a pipeline, its steps as scikit-learn's own; `plain_last` converts the last one."""
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     prepared = [plain for step in steps[:-1] if (plain := plain_step(step)) is not None]
-    if is_regressor(model):
-        last = plain_number_blend(steps[-1], n_features) if isinstance(steps[-1], NumberBlend) else deepcopy(steps[-1])
-        return make_pipeline(*prepared, last) if prepared else last
-    names = np.array([labels[code] for code in np.asarray(cast(Classifier, model).classes_).tolist()])
-    last = plain_blend(steps[-1], names, n_features) if isinstance(steps[-1], Blend) else relabeled(steps[-1], names)
+    last = plain_last(steps[-1])
     return make_pipeline(*prepared, last) if prepared else last
+
+
+def names_of(model: Classifier, labels: Sequence[Label]) -> NDArray[Any]:
+    """Return the labels (c,) of the class codes of a classifier."""
+    return np.array([labels[code] for code in np.asarray(model.classes_).tolist()])
+
+
+def plain_last_step(model: Any, names: NDArray[Any], n_features: int) -> Any:
+    """Return a classifier as scikit-learn's own, with names for its classes. Raises NotExportable."""
+    if isinstance(model, Blend):
+        return blend_of(model.linear, model.forest, names, n_features, clip=model.clip)
+    return relabeled(model, names)
 
 
 def plain_step(step: Any) -> Any:
@@ -80,14 +97,13 @@ def relabeled(model: Any, names: Any) -> Any:
     return copy
 
 
-def plain_blend(blend: Blend, names: Any, n_features: int) -> Any:
-    """Return the linear model and the forest of a blend as a soft vote, or the linear model alone."""
-    steps = [] if not blend.clip else [clipper(n_features)]
-    linear = relabeled(blend.linear, names if blend.forest is None else blend.linear.classes_)
-    linear = make_pipeline(*steps, linear) if steps else linear
-    if blend.forest is None:
+def blend_of(linear: Any, forest: Any, names: Any, n_features: int, *, clip: bool) -> Any:
+    """Return a linear model and a forest as a soft vote, or the linear model alone."""
+    linear = relabeled(linear, names if forest is None else linear.classes_)
+    linear = make_pipeline(clipper(n_features), linear) if clip else linear
+    if forest is None:
         return linear
-    parts = [("linear", linear), ("forest", deepcopy(blend.forest))]
+    parts = [("linear", linear), ("forest", deepcopy(forest))]
     weights = np.array([1 - FOREST_WEIGHT, FOREST_WEIGHT])
     # Not flattened, which matters only for `transform`, as the conversion to ONNX demands.
     vote = VotingClassifier(parts, voting="soft", weights=weights, flatten_transform=False)
@@ -97,13 +113,15 @@ def plain_blend(blend: Blend, names: Any, n_features: int) -> Any:
     return vote
 
 
-def plain_number_blend(blend: NumberBlend, n_features: int) -> Any:
-    """Return the linear model and the forest of a blend of numbers as a weighted mean, or the linear model alone."""
-    linear = deepcopy(blend.linear)
-    linear = make_pipeline(clipper(n_features), linear) if blend.clip else linear
-    if blend.forest is None:
+def plain_regressor(model: Any, n_features: int) -> Any:
+    """Return a copy of a model of numbers: of a blend the weighted mean of both models, or the linear one alone."""
+    if not isinstance(model, NumberBlend):
+        return deepcopy(model)
+    linear = deepcopy(model.linear)
+    linear = make_pipeline(clipper(n_features), linear) if model.clip else linear
+    if model.forest is None:
         return linear
-    parts = [("linear", linear), ("forest", deepcopy(blend.forest))]
+    parts = [("linear", linear), ("forest", deepcopy(model.forest))]
     vote = VotingRegressor(parts, weights=np.array([1 - FOREST_SHARE, FOREST_SHARE]))
     vote.estimators_, vote.named_estimators_ = [part for _, part in parts], dict(parts)
     return vote

@@ -8,6 +8,8 @@ from typing import Literal
 from service.domain.project import Project
 from service.errors import InvalidRequest, NoModel
 from service.learning.model_formats import to_onnx, to_skops
+from service.learning.multilabel_scores import threshold_array
+from service.learning.plain_label_models import plain_label_model
 from service.learning.plain_models import NotExportable, plain_model
 from service.store import Store
 from service.usecases.training import read_with_model
@@ -35,11 +37,12 @@ def export_model(store: Store, project_id: str, model_format: ModelFormat) -> Ex
     if project.text is not None:
         problem = "is for models of numbers; this one reads texts, whose features depend on the pool"
         raise InvalidRequest.at("/query/format", problem)
-    if project.target == "labels":
-        problem = "is for models of one label a sample; GET /projects/{project_id}/predictions applies this one"
-        raise InvalidRequest.at("/query/format", problem)
     try:
-        model = plain_model(snapshot.model, project.classes, project.n_features)
+        if project.target == "labels":
+            thresholds = threshold_array(project.model.thresholds, snapshot.model)
+            model = plain_label_model(snapshot.model, project.classes, thresholds, project.n_features)
+        else:
+            model = plain_model(snapshot.model, project.classes, project.n_features)
         if model_format == "skops":
             return ExportedModel(project, to_skops(model))
         return ExportedModel(project, to_onnx(model, project.n_features, allows_missing=project.allows_missing))

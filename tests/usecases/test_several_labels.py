@@ -7,8 +7,11 @@ from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
+import onnxruntime
 import pytest
+import skops.io
 from scipy import sparse
+from sklearn.pipeline import Pipeline
 
 from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.simulations import run_simulation
@@ -297,9 +300,46 @@ def test_settings_for_other_targets_are_refused(client, fields, pointer, words):
     assert words in errors_of(make(client, expect=422, **fields))[pointer]
 
 
-def test_a_model_of_several_labels_is_not_exported(client):
-    make(client)
-    assert "one label a sample" in get(client, "/projects/p/model", 422)["detail"]
+# Of classes a, b and c, the last of which all samples have: rows of float32, so that ONNX reads the same.
+ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32).astype(np.float64)
+LISTS = [[*(each for each, is_in in zip("ab", row > 0.2, strict=False) if is_in), "c"] for row in ROWS]
+TREES = {"n_estimators": 10}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("estimator", "params"),
+    [
+        ("auto", TREES),
+        ("auto", {**TREES, "class_weight": "balanced"}),
+        ("logistic_regression", {"scale": True}),
+        ("extra_trees", TREES),
+        ("k_neighbors", {}),
+        ("gaussian_nb", {}),
+        ("hist_gradient_boosting", {"max_iter": 5}),
+    ],
+)
+def test_a_model_of_lists_is_exported(client, estimator, params):
+    fields = {"X": ROWS.tolist(), "y": LISTS, "estimator": {"name": estimator, "params": params}}
+    post(client, "/fit", 201, project_id="p", target="labels", **fields)
+    predictions = get(client, "/projects/p/predictions?probabilities=true")["predictions"]
+    wanted = np.array([each["probabilities"] for each in predictions])
+    data = client.get("/projects/p/model").data
+    model = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+    marginals = model.predict_proba(ROWS) if hasattr(model, "predict_proba") else model.predict(ROWS)
+    assert marginals == pytest.approx(wanted, abs=1e-6)
+    last = model[-1] if isinstance(model, Pipeline) else model
+    lists = [last.classes_[each].tolist() for each in marginals >= last.thresholds_]
+    assert lists == [each["label"] for each in predictions]
+    reply = client.get("/projects/p/model?format=onnx")
+    if estimator == "hist_gradient_boosting" or (estimator == "auto" and len(params) == 1):
+        assert (reply.status_code, "skops takes all" in reply.json["detail"]) == (422, True)
+        return
+    session = onnxruntime.InferenceSession(reply.data)
+    assert session.run(None, {"X": ROWS.astype(np.float32)})[-1] == pytest.approx(wanted, abs=1e-4)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == ["a", "b", "c"]
+    assert json.loads(facts["thresholds"]) == last.thresholds_.tolist()
 
 
 def test_all_labels_the_same_give_no_model(client):
