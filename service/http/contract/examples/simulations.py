@@ -52,6 +52,7 @@ SIMULATION = {
     "budget": 4,
     "repeats": 2,
     "random_state": 0,
+    "target_type": "class",
     "created_at": AT,
     "ended_at": AT,
 }
