@@ -22,8 +22,9 @@ import click
 from tests.benchmarks.growth import measure_growth
 from tests.benchmarks.large import measure_default_model, measure_huge, measure_label, measure_query
 from tests.benchmarks.machine import machine, versions
+from tests.benchmarks.people import measure_clients, measure_people
 from tests.benchmarks.profile_query import profile_query
-from tests.benchmarks.report import cost_table, draw, profile_table, table
+from tests.benchmarks.report import cost_table, draw, draw_clients, profile_table, table
 from tests.benchmarks.rows import Row
 from tests.benchmarks.selection import measure_selection
 from tests.benchmarks.sizes import FULL, QUICK, Sizes
@@ -38,13 +39,14 @@ COMPARISONS: dict[Callable[[Sizes, Path], list[Row]], set[int]] = {
     measure_selection: {6},
     measure_huge: {8},
     measure_default_model: {10},
+    measure_people: {11},
 }
-GROWTH, HUGE, PROFILE, DEFAULT_MODEL = 7, 8, 9, 10
+GROWTH, HUGE, PROFILE, DEFAULT_MODEL, PEOPLE, CLIENTS = 7, 8, 9, 10, 11, 12
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Small sizes and few samples, to see that it works.")
-@click.option("--rows", multiple=True, type=click.IntRange(1, 10), help="Measure only this row. Repeatable.")
+@click.option("--rows", multiple=True, type=click.IntRange(1, CLIENTS), help="Measure only this row. Repeatable.")
 @click.option("--large", is_flag=True, help="Also measure row 8, a pool of 5 million rows (1.3 GB of disk).")
 @click.option("--profile", is_flag=True, help="Also measure row 9, a profile of a fresh query.")
 @click.option(
@@ -52,14 +54,13 @@ GROWTH, HUGE, PROFILE, DEFAULT_MODEL = 7, 8, 9, 10
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("active-query-benchmarks"),
     show_default=True,
-    help="Directory for benchmarks.json and cost.png.",
+    help="Directory for benchmarks.json, cost.png and clients.png.",
 )
 def main(quick: bool, rows: tuple[int, ...], large: bool, profile: bool, out: Path) -> None:
     """Measure each row against its target, and cost against pool size."""
     sizes = QUICK if quick else FULL
-    wanted = (
-        set(rows or [*range(1, HUGE), DEFAULT_MODEL]) | ({HUGE} if large else set()) | ({PROFILE} if profile else set())
-    )
+    optional = ({HUGE} if large else set()) | ({PROFILE} if profile else set())
+    wanted = set(rows or {*range(1, CLIENTS + 1)} - {HUGE, PROFILE}) | optional
     with TemporaryDirectory(prefix="active-query-") as scratch:
         result: dict[str, Any] = {
             "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -70,6 +71,8 @@ def main(quick: bool, rows: tuple[int, ...], large: bool, profile: bool, out: Pa
         show(describe(result))
         compared = [row for measure, numbers in COMPARISONS.items() if numbers & wanted for row in run(measure, sizes)]
         costs = run(measure_growth, sizes) if GROWTH in wanted else []
+        of_clients, traffic = run(measure_clients, sizes) if CLIENTS in wanted else ([], [])
+        compared += of_clients
         profiled = run(profile_query, sizes) if PROFILE in wanted else None
     out.mkdir(parents=True, exist_ok=True)
     if compared:
@@ -77,10 +80,12 @@ def main(quick: bool, rows: tuple[int, ...], large: bool, profile: bool, out: Pa
     if costs:
         show(cost_table(costs))
         draw(costs, out / "cost.png")
+    if traffic:
+        draw_clients(traffic, out / "clients.png")
     if profiled:
         show(profile_table(profiled))
     result |= {"rows": [asdict(row) for row in compared], "cost": [asdict(cost) for cost in costs]}
-    result |= {"profile": asdict(profiled) if profiled else None}
+    result |= {"profile": asdict(profiled) if profiled else None, "clients": [asdict(each) for each in traffic]}
     (out / "benchmarks.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tests.benchmarks.growth import Cost
 from tests.benchmarks.measure import MB
+from tests.benchmarks.people import Traffic
 from tests.benchmarks.profile_query import Profile
 from tests.benchmarks.rows import Row
 from tests.benchmarks.sizes import WIDTH
@@ -90,6 +91,18 @@ def draw(costs: Sequence[Cost], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def draw_clients(traffic: Sequence[Traffic], path: Path) -> None:
+    """Plot requests per second and the latency of queries against the number of clients."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    clients = [each.clients for each in traffic]
+    draw_line(left, clients, [each.rate for each in traffic], "queries and labels", "#0b6e99")
+    draw_line(right, clients, [each.p99 for each in traffic], "p99 of queries", "#b5442e")
+    finish(left, "requests per second", "Requests", "clients")
+    finish(right, "milliseconds", "Time of one query", "clients")
+    figure.savefig(path, dpi=150)
+
+
 def draw_line(
     axes: Axes, n_rows: list[int], values: list[float], name: str, colour: str, *, below: bool = False
 ) -> None:
@@ -102,7 +115,7 @@ def draw_line(
         axes.annotate(text, (x, y), (0, -15 if below else 7), color=colour, textcoords="offset points", ha="center")
 
 
-def finish(axes: Axes, unit: str, title: str) -> None:
+def finish(axes: Axes, unit: str, title: str, against: str = f"rows of {WIDTH} float32") -> None:
     """Set scales, labels and grid."""
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -112,7 +125,7 @@ def finish(axes: Axes, unit: str, title: str) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"rows of {WIDTH} float32")
+    axes.set_xlabel(against)
     axes.set_ylabel(unit)
     axes.set_title(title, loc="left", weight="bold")
     axes.grid(alpha=0.25)

@@ -24,6 +24,9 @@ class Sizes:
     shrink: int
     growth: tuple[int, ...]
     huge: int
+    pool_of_people: int
+    pool_of_clients: int
+    client_seconds: int
 
 
 FULL = Sizes(
@@ -38,6 +41,9 @@ FULL = Sizes(
     shrink=1,
     growth=(10_000, 100_000, 1_000_000),
     huge=5_000_000,
+    pool_of_people=50_000,
+    pool_of_clients=20_000,
+    client_seconds=20,
 )
 QUICK = Sizes(
     rounds=3,
@@ -51,4 +57,7 @@ QUICK = Sizes(
     shrink=10,
     growth=(2_000,),
     huge=200_000,
+    pool_of_people=2_000,
+    pool_of_clients=2_000,
+    client_seconds=1,
 )

@@ -56,7 +56,7 @@ def test_the_command_prints_a_table_of_comparisons_and_one_of_sizes(command_run)
 
 def test_the_command_writes_all_numbers_as_json(command_run):
     result = json.loads((command_run[1] / "benchmarks.json").read_text())
-    assert {"measured", "command", "machine", "versions", "rows", "cost", "profile"} == result.keys()
+    assert {"measured", "command", "machine", "versions", "rows", "cost", "profile", "clients"} == result.keys()
     assert {"numpy", "scikit-learn", "gunicorn"} < result["versions"].keys()
     assert [row["number"] for row in result["rows"]] == [6] * len(result["rows"])
     assert all(row["measured"] > 0 and row["samples"] for row in result["rows"])  # a slow library is timed once
