@@ -1,4 +1,4 @@
-"""A service for the bridges."""
+"""Services for the bridges."""
 
 from __future__ import annotations
 
@@ -26,3 +26,18 @@ def aq(small_service: Service) -> Iterator[Client]:
     yield client
     for project in client.send("GET", "/projects")["projects"]:
         client.delete(project["project_id"])
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Return a service that a test may kill."""
+    folder = tmp_path_factory.mktemp("service")
+    service = Service(folder / "data", folder / "log").start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def client(service: Service) -> Client:
+    """Return a client that waits while the service is away."""
+    return Client(f"http://127.0.0.1:{service.port}", retries=8)

@@ -1,46 +1,38 @@
-"""Label Studio in an environment of its own, on a free loopback port, and people who annotate in it."""
+"""Label Studio in an environment of its own, on a free loopback port, and people who annotate in it.
+
+A machine may be slow: a first start takes a minute of CPU time.
+"""
 
 from __future__ import annotations
 
 import http.cookiejar
 import json
-import os
-import signal
-import subprocess
 import time
 import urllib.parse
 import urllib.request
-import venv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from service.bridges.web import ToolError, Web
+from tests.bridges.installed import InstalledServer
 from tests.bridges.stand_ins import CONFIG
-from tests.support.serving import free_port
 
 VERSION = "1.23.2"
 PASSWORD = "not-a-secret-1"  # noqa: S105 - of a server that lives as long as the test
 LEGACY_TOKEN = "0123456789abcdef0123456789abcdef01234567"  # noqa: S105
 
 
-def install(folder: Path, *packages: str) -> Path:
-    """Install packages into an environment, unless it is complete, and return its folder of programs."""
-    done = folder / "installed"
-    if not done.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([folder / "bin/pip", "install", "-q", *packages], check=True)
-        done.touch()
-    return folder / "bin"
-
-
-class RealLabelStudio:
+class RealLabelStudio(InstalledServer):
     """A Label Studio that can be killed and started again; its first user is Ada."""
 
+    health = "/health"
+
     def __init__(self, programs: Path, data: Path, log: Path, **settings: str) -> None:
-        self.port, self.programs, self.log = free_port(), programs, log
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.environment = {
-            **os.environ,
+        super().__init__(log)
+        self.command = [programs / "label-studio", "start", "--no-browser", "--internal-host", "127.0.0.1"]
+        self.command += ["--port", str(self.port)]
+        self.environment |= {
             "LABEL_STUDIO_BASE_DATA_DIR": str(data),
             "LABEL_STUDIO_USERNAME": "ada@example.org",
             "LABEL_STUDIO_PASSWORD": PASSWORD,
@@ -50,27 +42,6 @@ class RealLabelStudio:
             "LATEST_VERSION_CHECK": "false",
             **settings,
         }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> RealLabelStudio:
-        command = [self.programs / "label-studio", "start", "--no-browser", "--internal-host", "127.0.0.1"]
-        with self.log.open("ab") as log:
-            everything = [*command, "--port", str(self.port)]
-            self.process = subprocess.Popen(everything, env=self.environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + 600
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                Web(self.url, timeout=5).send("GET", "/health")
-            except ToolError:
-                time.sleep(0.5)
-            else:
-                return self
-        raise TimeoutError(f"Label Studio does not answer: {self.log.read_text()[-2000:]}")
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        assert self.process is not None
-        self.process.send_signal(how)
-        self.process.wait(60)
 
     def personal_token(self) -> str:
         """Create and return Ada's personal access token."""
@@ -98,7 +69,7 @@ class Person:
 
     def send(self, method: str, path: str, body: object = None) -> Any:
         """Send a request; while Label Studio is away, send it again."""
-        for _ in range(300):
+        for _ in range(1200):
             try:
                 return self.web.send(method, path, body, self.headers)
             except ToolError as error:
@@ -111,20 +82,26 @@ class Person:
     def number(self) -> str:
         return str(self.send("GET", "/api/current-user/whoami")["id"])
 
-    def create_project(self, texts: list[str], config: str = CONFIG) -> tuple[int, list[int]]:
+    def create_project(self, texts: Sequence[str], config: str = CONFIG) -> tuple[int, list[int]]:
         """Create a project of texts, and return its number and its tasks."""
         number: int = self.send("POST", "/api/projects/", {"title": "mails", "label_config": config})["id"]
         return number, self.import_texts(number, texts)
 
-    def import_texts(self, project: int, texts: list[str]) -> list[int]:
-        items = [{"body": text} for text in texts]
+    def import_texts(self, project: int, texts: Sequence[str]) -> list[int]:
+        """Import tasks with a text as `body`, and their numbers as `subject`, and return them."""
+        items = [{"body": text, "subject": f"mail {number}"} for number, text in enumerate(texts)]
         tasks: list[int] = self.send("POST", f"/api/projects/{project}/import?return_task_ids=1", items)["task_ids"]
         return tasks
+
+    def predictions(self, project: int) -> list[dict[str, Any]]:
+        """Return the predictions of all versions."""
+        found: list[dict[str, Any]] = self.send("GET", f"/api/predictions/?project={project}&task__project={project}")
+        return found
 
     def batch(self, project: int) -> tuple[str, list[int]]:
         """Return the version that the project shows, and the tasks of its predictions, in their order."""
         version = self.send("GET", f"/api/projects/{project}/")["model_version"] or ""
-        found = self.send("GET", f"/api/predictions/?project={project}&task__project={project}") if version else []
+        found = self.predictions(project) if version else []
         shown = sorted((each["score"], each["task"]) for each in found if each["model_version"] == version)
         return version, [task for _, task in shown]
 
