@@ -233,10 +233,10 @@ class Client:
         """Yield all projects that the key may access, in order of their names."""
         return self._pages("/projects", "projects", {})
 
-    def samples(self, project_id: str, status: str | None = None) -> Iterator[JsonObject]:
-        """Yield the samples of a project, or those of a status, such as `unlabeled`."""
+    def samples(self, project_id: str, status: str | None = None, limit: int = 1_000) -> Iterator[JsonObject]:
+        """Yield the samples of a project, or those of a status, such as `unlabeled`; `limit` is the size of a page."""
         chosen = {} if status is None else {"status": status}
-        return self._pages(f"{path_of(project_id)}/samples", "samples", chosen)
+        return self._pages(f"{path_of(project_id)}/samples", "samples", {"limit": limit, **chosen})
 
     def remove(self, project_id: str, indices: Sequence[int] = (), ids: Sequence[str | int] = ()) -> JsonObject:
         """Remove samples, so that they are not asked about or trained on, and return the new counts."""

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from service.bridges.web import ToolError
-from service.client import Client, JsonObject, ServiceError, path_of, query_string
+from service.client import Client, JsonObject, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,11 @@ class Known:
     """The batch that the tool shows."""
 
 
+def may_pass(error: ToolError | ServiceError) -> bool:
+    """Return whether the same request may succeed later: there was no reply, or the server is busy or fails."""
+    return error.status is None or error.status >= 500 or error.status in (408, 429)
+
+
 def label_records(
     tasks: Iterable[Task], labels: Mapping[str, Mapping[str, Answer]], batch: Batch = NO_BATCH
 ) -> Iterator[JsonObject]:
@@ -149,8 +154,8 @@ def label_records(
 
 
 def fields_of(answer: Answer) -> JsonObject:
-    """Return the fields of a record with an answer."""
-    return {"skip": True} if answer is None else {"label": answer}
+    """Return the fields of a record with an answer. The tool decides on the classes, also if two look alike."""
+    return {"skip": True} if answer is None else {"label": answer, "new_class": True}
 
 
 def in_order(answer: Answer) -> Answer:
@@ -182,28 +187,34 @@ class Bridge:
         self.known: Known | None = None
 
     def run(self, pause_seconds: float) -> None:
-        """Keep both sides in step for ever. While one of them is away, try again, less and less often."""
-        wait = FIRST_WAIT_SECONDS
+        """Keep both sides in step for ever. While one of them is away, try again, less and less often.
+
+        Until both have been in step once, an error that waiting does not heal is raised, such as a wrong token.
+        """
+        wait, was_in_step = FIRST_WAIT_SECONDS, False
         while True:
             try:
                 self.step()
             except (ToolError, ServiceError) as error:
+                if not was_in_step and not may_pass(error):
+                    raise
                 log.warning("%s; next try in %.0f s", error, wait)
                 time.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
             else:
-                wait = FIRST_WAIT_SECONDS
+                wait, was_in_step = FIRST_WAIT_SECONDS, True
                 time.sleep(pause_seconds)
 
     def step(self) -> None:
         """Bring both sides in step once. After an error, the next call reads both sides again."""
-        for _ in range(STEP_TRIES):
+        for number in range(1, STEP_TRIES + 1):
             try:
                 self.try_step()
-            except TasksDeleted:
-                continue
-            return
-        raise ToolError("tasks are deleted faster than a batch can be chosen")
+            except TasksDeleted as error:
+                if number == STEP_TRIES:
+                    raise ToolError(f"the tool has not all tasks of the batch: {error}") from error
+            else:
+                return
 
     def try_step(self) -> None:
         """Bring both sides in step. Raises TasksDeleted if a task of the next batch was deleted meanwhile."""
@@ -233,23 +244,12 @@ class Bridge:
                 return known
             raise
         known.classes, known.written_at = project["classes"], datetime.fromisoformat(project["updated_at"])
-        for sample in self.list_samples():
+        for sample in self.client.samples(self.project_id, limit=PAGE_SAMPLES):
             (known.removed if sample["status"] == "removed" else known.samples).add(str(sample["id"]))
         for record in self.client.labels(self.project_id):
             if self.tool.owns(record["annotator"]):
                 known.labels.setdefault(record["id"], {})[record["annotator"]] = in_order(record["label"])
         return known
-
-    def list_samples(self) -> Iterator[JsonObject]:
-        """Yield the samples of the pool."""
-        after: JsonObject = {}
-        while True:
-            path = f"{path_of(self.project_id)}/samples{query_string({'limit': PAGE_SAMPLES, **after})}"
-            page = self.client.send("GET", path)
-            yield from page["samples"]
-            if page["next"] is None:
-                return
-            after = {"after": page["next"]}
 
     def check_same_tasks(self, known: Known, changes: Changes) -> None:
         """Raise ServiceError if the project has samples, but none of the tool's tasks."""
@@ -325,7 +325,7 @@ class Bridge:
         """Take the tasks that were deleted out of the pool."""
         if not deleted:
             return
-        self.client.send("DELETE", f"{path_of(self.project_id)}/samples", {"ids": sorted(deleted)})
+        self.client.remove(self.project_id, ids=sorted(deleted))
         known.samples -= deleted
         known.removed |= deleted
         log.info("%d tasks were deleted", len(deleted))

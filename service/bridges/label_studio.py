@@ -197,20 +197,24 @@ class LabelStudio:
         self.version = version
 
     def import_predictions(self, batch: Batch) -> None:
-        """Import a batch in one request, without its predictions if Label Studio drops one. Raises TasksDeleted."""
-        for with_results in (True, False):
-            items = list(self.predictions_of(batch, with_results=with_results))
+        """Import a batch in one request, without its results if Label Studio does not take them. Raises TasksDeleted.
+
+        It refuses the request if a task is gone, and refuses or drops results that do not fit the labelling config.
+        """
+        refusal: ToolError | None = None
+        for with_results in (True, False) if batch.predictions else (False,):
+            items, created = list(self.predictions_of(batch, with_results=with_results)), 0
             try:
                 created = self.api.send("POST", f"{self.path}/import/predictions", items)["created"]
             except ToolError as error:
-                if error.status == 400:
-                    raise TasksDeleted from error
-                raise
+                if error.status != 400:
+                    raise
+                refusal = error
             if created == len(items):
                 return
             self.delete_version(batch.name)
             log.warning("Label Studio dropped %d predictions of %d", len(items) - created, len(items))
-        raise ToolError("Label Studio does not take the predictions of the batch", 422)
+        raise TasksDeleted(str(refusal or "it dropped predictions"))
 
     def predictions_of(self, batch: Batch, *, with_results: bool) -> Iterable[JsonObject]:
         """Yield the predictions of a batch: the lowest score is shown first."""

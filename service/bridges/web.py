@@ -20,11 +20,6 @@ class ToolError(Exception):
         super().__init__(message)
         self.status = status
 
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.status is None or self.status >= 500 or self.status in (408, 429)
-
 
 class Web:
     """A web server at a URL, which may have a path. Every method raises ToolError."""

@@ -34,7 +34,8 @@ class FakeLabelStudio:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.predictions: list[dict[str, Any]] = []
         self.bearers: list[str] = []
-        self.dropped = 0
+        self.result_status = 201
+        """Of an import with results: 201, or 400, or 0 if they are dropped without a word."""
         self.is_away = False
         self.deleted_in_import: int | None = None
         self.requests: list[str] = []
@@ -69,14 +70,19 @@ class FakeLabelStudio:
                 "updated_at": target["updated_at"],
             }
         )
-        target["is_labeled"] = any(not each["was_cancelled"] for each in target["annotations"])
+        self.count_labels(target)
 
     def retract(self, task: int, user: int = 1) -> None:
         """Delete the annotation of a user."""
         target = self.tasks[task]
         target["annotations"] = [each for each in target["annotations"] if each["completed_by"] != user]
-        target["is_labeled"] = bool(target["annotations"])
+        self.count_labels(target)
         self.touch(target)
+
+    def count_labels(self, task: dict[str, Any]) -> None:
+        """A task is done once it has as many annotations as the project asks for; skips do not count."""
+        given = sum(not each["was_cancelled"] for each in task["annotations"])
+        task["is_labeled"] = given >= self.project["maximum_annotations"]
 
     def next_tasks(self) -> list[int]:
         """Return the tasks that "Label All Tasks" shows, in its order: none if it would be random."""
@@ -116,9 +122,10 @@ class FakeLabelStudio:
         if self.deleted_in_import is not None:
             del self.tasks[self.deleted_in_import]
             self.deleted_in_import = None
-        if any(each["task"] not in self.tasks for each in items):
+        has_results = any(each["result"] for each in items)
+        if any(each["task"] not in self.tasks for each in items) or (has_results and self.result_status == 400):
             raise Refused(400)
-        taken = [each for each in items if not (self.dropped and each["result"])]
+        taken = [each for each in items if not each["result"] or self.result_status]
         self.predictions += taken
         return {"created": len(taken)}
 

@@ -59,9 +59,9 @@ def labels(client: Client) -> dict[str, Any]:
 
 ASKED = Batch("aq-1-77", ["3"])
 RECORD_CASES: list[tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]] = [
-    ({"1": "spam"}, {}, [{"annotator": "1", "label": "spam", "query_id": "77"}]),
+    ({"1": "spam"}, {}, [{"annotator": "1", "label": "spam", "new_class": True, "query_id": "77"}]),
     ({"1": "spam"}, {"1": "spam"}, []),
-    ({"1": "spam"}, {"1": "ham"}, [{"annotator": "1", "label": "spam", "query_id": "77"}]),
+    ({"1": "spam"}, {"1": "ham"}, [{"annotator": "1", "label": "spam", "new_class": True, "query_id": "77"}]),
     ({"1": None}, {"1": "ham"}, [{"annotator": "1", "skip": True, "query_id": "77"}]),
     ({"1": None}, {"1": None}, []),
     ({}, {"1": None, "2": "ham"}, [{"annotator": "1", "label": None}, {"annotator": "2", "label": None}]),
@@ -218,12 +218,25 @@ def test_predictions_come_with_their_confidence_if_asked(client: Client, url: st
     assert {r["from_name"] for r in results} == {"kind"}
 
 
-def test_dropped_predictions_are_pushed_without_results(client: Client, url: str, tool: FakeLabelStudio) -> None:
-    tool.dropped = 1
+@pytest.mark.parametrize("status", [0, 400])
+def test_predictions_that_are_not_taken_are_pushed_without_results(
+    client: Client, url: str, tool: FakeLabelStudio, status: int
+) -> None:
+    tool.result_status = status
     tool.annotate(1, "spam")
     tool.annotate(2, "ham")
     bridge_of(client, url, prelabel=True).step()
     assert len(tool.next_tasks()) == 6
+    assert {each["model_version"] for each in tool.predictions} == {tool.project["model_version"]}
+
+
+def test_a_class_that_looks_like_another_is_taken(client: Client, url: str, tool: FakeLabelStudio) -> None:
+    texts = [task["data"]["body"] for task in tool.tasks.values()]
+    client.fit("mails", texts=texts, ids=[str(task) for task in tool.tasks], estimator="logistic_regression")
+    for task, choice in ((1, "spam"), (2, "ham"), (3, "Ham"), (4, "None")):
+        tool.annotate(task, choice)
+    bridge_of(client, url).step()
+    assert labels(client) == {"1": "spam", "2": "ham", "3": "Ham", "4": "None"}
 
 
 def test_a_personal_token_buys_a_new_bearer(client: Client, url: str, tool: FakeLabelStudio) -> None:
@@ -256,6 +269,12 @@ def test_several_annotations_of_a_task_are_warned_about(client: Client, url: str
     Bridge(label_studio, client, "mails", 6).step()
     assert [text[:29] for text in label_studio.warned] == ["each task gets 2 annotations:"]
     assert len(tool.next_tasks()) == 6
+    for task in tool.tasks:
+        tool.annotate(task, kind(tool, task))
+    again = bridge_of(client, url)
+    again.step()
+    assert again.known is not None
+    assert (len(again.known.batch.ids), again.known.done) == (6, set())
 
 
 def test_a_project_of_other_samples_is_refused(bridge: Bridge, client: Client) -> None:
@@ -269,8 +288,9 @@ def test_the_command_runs_once(client: Client, url: str, tool: FakeLabelStudio) 
     done = CliRunner().invoke(main, ["label-studio", *there, "--aq-project", "mails", "--batch-size", "3"])
     assert (done.exit_code, len(tool.next_tasks())) == (0, 3), done.output
     there[there.index(TOKEN)] = "wrong"
-    done = CliRunner().invoke(main, ["label-studio", *there])
-    assert (done.exit_code, "401" in done.output) == (1, True)
+    for options in (there, there[:-1]):
+        done = CliRunner().invoke(main, ["label-studio", *options])
+        assert (done.exit_code, "401" in done.output) == (1, True)
 
 
 WRONG_CONFIGS = {"<View": "not XML", "<View/>": "no <Choices>", "<!DOCTYPE a><View/>": "entities"}

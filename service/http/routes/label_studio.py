@@ -284,7 +284,7 @@ def answer_record(config: LabelingConfig, annotation: Annotation) -> JsonObject:
     answer = answer_in(config, annotation)
     number = annotation.get("id")
     return {
-        **({"skip": True} if answer is None else {"label": answer}),
+        **({"skip": True} if answer is None else {"label": answer, "new_class": True}),
         **({"query_id": mark_of(number)} if type(number) is int else {}),
     }
 
