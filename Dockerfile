@@ -12,7 +12,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv --without-pip /opt/active-query
 # Installs exactly the locked versions and verifies their hashes. To renew the lock, with the oldest Python that
 # pyproject.toml allows, so that it is valid for all:
-#   pip-compile --upgrade --extra arrow --extra plots --generate-hashes --strip-extras --no-annotate --no-header --no-emit-options -o requirements.lock
+#   pip-compile --upgrade --extra arrow --extra compiled --extra plots --generate-hashes --strip-extras --no-annotate --no-header --no-emit-options -o requirements.lock
 COPY requirements.lock /build/
 RUN pip --python /opt/active-query/bin/python install --require-hashes --only-binary :all: -r /build/requirements.lock \
     # The libraries' tests are a third of their size and not needed.

@@ -67,11 +67,9 @@ def test_the_lock_holds_names_versions_hashes_and_nothing_else() -> None:
     assert names == sorted(set(names))
 
 
-# The image reads tables.
-IN_IMAGE = [
-    *CORE,
-    *(Requirement(text) for extra in ("arrow", "plots") for text in PROJECT["optional-dependencies"][extra]),
-]
+# The image reads tables, and has fast forests.
+EXTRAS = PROJECT["optional-dependencies"]
+IN_IMAGE = [*CORE, *(Requirement(text) for extra in ("arrow", "compiled", "plots") for text in EXTRAS[extra])]
 
 
 @pytest.mark.parametrize("requirement", IN_IMAGE, ids=str)

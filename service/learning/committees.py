@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from service.learning.models import Classifier, predict_probabilities
 from service.learning.pool import Features
+from service.learning.preprocessing import as_float32
+from service.learning.trees import Trees
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,11 +52,12 @@ class ForestCommittee:
 
     forest: Any
     prepare: Any
+    trees: Trees
 
     @classmethod
     def of(cls, model: Any) -> ForestCommittee:
         """Return the committee of a fitted pipeline, whose last step is a forest."""
-        return cls(model[-1], model[:-1])
+        return cls(model[-1], model[:-1], Trees.of(model[-1]))
 
     @property
     def classes_(self) -> NDArray[np.int64]:
@@ -65,7 +68,7 @@ class ForestCommittee:
     @property
     def n_members(self) -> int:
         """The number of trees."""
-        return len(self.forest.estimators_)
+        return len(self.trees)
 
     @property
     def identity(self) -> tuple[str, int, int]:
@@ -74,8 +77,7 @@ class ForestCommittee:
 
     def member_probabilities(self, X: Features) -> NDArray[np.float64]:
         """Return the probabilities (m, n, c) of rows (n, d)."""
-        X = self.prepare.transform(X)
-        return np.stack([tree.predict_proba(X) for tree in self.forest.estimators_])
+        return self.trees.of_each_tree(as_float32(self.prepare.transform(X)))
 
 
 def bootstrap(codes: NDArray[np.integer[Any]], rng: np.random.Generator) -> NDArray[np.int64]:

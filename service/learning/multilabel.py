@@ -18,7 +18,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from service.learning.blend import Blend
 from service.learning.pool import Features, Matrix
+from service.learning.preprocessing import as_float32
 from service.learning.stacked_linear import Indicators, StackedLinear, is_constant, smoothed_shares
+from service.learning.trees import Trees
 
 REGRESSORS = {
     ExtraTreesClassifier: ExtraTreesRegressor,
@@ -89,6 +91,8 @@ class IndicatorRegressor(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Features) -> Matrix:
         """Return the marginals (n, c) of rows (n, d)."""
+        if hasattr(self.regressor, "estimators_"):
+            return np.clip(Trees.of(self).mean(as_float32(X)), 0.0, 1.0)
         marginals: Matrix = self.regressor.predict(X).reshape(X.shape[0], len(self.classes_))
         return np.clip(marginals, 0.0, 1.0)
 

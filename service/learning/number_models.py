@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge, RidgeCV
-from sklearn.pipeline import Pipeline
 
 from service.learning.linear_scorer import Predict
 from service.learning.models import Regressor, predict_numbers
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import as_float32, clip_outliers
+from service.learning.trees import Trees, split_pipeline
 
 Numbers = npt.NDArray[np.float64]
 
@@ -48,7 +47,7 @@ class NumberBlend(RegressorMixin, BaseEstimator):
     def predict(self, X: Features) -> Numbers:
         """Return the numbers (n,) predicted for rows (n, d)."""
         linear = self.linear_part(X)
-        return linear if self.forest is None else mix(linear, NumberTrees.of(self.forest).mean(as_float32(X)))
+        return linear if self.forest is None else mix(linear, Trees.of(self.forest).mean(as_float32(X))[:, 0])
 
     def linear_part(self, X: Features) -> Numbers:
         """Return the numbers (n,) that the linear model predicts for rows (n, d)."""
@@ -62,57 +61,15 @@ def mix(linear: Numbers, forest: Numbers) -> Numbers:
     return mean
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NumberTrees:
-    """A fitted forest of numbers: its trees, and the number of each of their nodes.
-
-    A pass over many rows is faster than scikit-learn's, which checks the rows for every tree.
-    """
-
-    trees: Sequence[Any]
-    values: Sequence[Numbers]
-
-    @classmethod
-    def of(cls, forest: Any) -> NumberTrees:
-        """Return the trees of a forest."""
-        trees = [each.tree_ for each in forest.estimators_]
-        return cls(trees, [np.ascontiguousarray(tree.value[:, 0, 0]) for tree in trees])
-
-    def mean(self, X: Matrix) -> Numbers:
-        """Return the mean prediction (n,) for rows (n, d) in float32, dense or CSR."""
-        X = sparse.csr_matrix(X) if sparse.issparse(X) else X  # which trees demand
-        total = np.zeros(X.shape[0])
-        for tree, values in zip(self.trees, self.values, strict=True):
-            total += values.take(tree.apply(X))
-        return total / len(self.trees)
-
-    def of_each_tree(self, X: Matrix) -> Numbers:
-        """Return the predictions (m, n) of m trees for rows (n, d) in float32, dense or CSR."""
-        X = sparse.csr_matrix(X) if sparse.issparse(X) else X
-        return np.stack([values.take(tree.apply(X)) for tree, values in zip(self.trees, self.values, strict=True)])
-
-
-def split(model: Any) -> tuple[Callable[[Features], Features], Any]:
-    """Return the function that prepares the features of a fitted model, and its last step."""
-    return (model[:-1].transform, model[-1]) if isinstance(model, Pipeline) else (lambda X: X, model)
-
-
-def fast_forest_predictor(model: Any) -> Predict:
-    """Return a function from dense rows (n, d) to the numbers (n, 1) of a forest or a pipeline that ends with one."""
-    prepare, forest = split(model)
-    trees = NumberTrees.of(forest)
-    return lambda X: trees.mean(as_float32(prepare(X)))[:, np.newaxis]
-
-
 def fast_number_blend_predictor(model: Any) -> Predict:
     """Return a function from dense rows (n, d) to the numbers (n, 1) of a blend or a scaling pipeline."""
-    prepare, blend = split(model)
-    trees = None if blend.forest is None else NumberTrees.of(blend.forest)
+    prepare, blend = split_pipeline(model)
+    trees = None if blend.forest is None else Trees.of(blend.forest)
 
     def predict(X: Matrix) -> Matrix:
         X = prepare(X)
-        linear = blend.linear_part(X)
-        return (linear if trees is None else mix(linear, trees.mean(as_float32(X))))[:, np.newaxis]
+        linear = blend.linear_part(X)[:, np.newaxis]
+        return linear if trees is None else mix(linear, trees.mean(as_float32(X)))
 
     return predict
 
@@ -122,21 +79,21 @@ class NumberForestCommittee:
     """A forest of numbers as the committee of its trees; in a blend, each member is a tree and the linear model."""
 
     prepare: Callable[[Features], Features]
-    trees: NumberTrees
+    trees: Trees
     blend: NumberBlend | None = None
 
     @classmethod
     def of(cls, model: Any) -> NumberForestCommittee | None:
         """Return the committee of a fitted forest, a blend, or a pipeline that ends with one; None without trees."""
-        prepare, last = split(model)
+        prepare, last = split_pipeline(model)
         if not isinstance(last, NumberBlend):
-            return cls(prepare, NumberTrees.of(last))
-        return None if last.forest is None else cls(prepare, NumberTrees.of(last.forest), last)
+            return cls(prepare, Trees.of(last))
+        return None if last.forest is None else cls(prepare, Trees.of(last.forest), last)
 
     @property
     def n_members(self) -> int:
         """The number of trees."""
-        return len(self.trees.trees)
+        return len(self.trees)
 
     @property
     def identity(self) -> tuple[str, int, int]:
@@ -146,7 +103,7 @@ class NumberForestCommittee:
     def member_predictions(self, X: Features) -> Numbers:
         """Return the predictions (m, n) of rows (n, d)."""
         X = self.prepare(X)
-        of_trees = self.trees.of_each_tree(as_float32(X))
+        of_trees = self.trees.of_each_tree(as_float32(X))[:, :, 0]
         return of_trees if self.blend is None else mix(self.blend.linear_part(X), of_trees)
 
 

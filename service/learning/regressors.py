@@ -24,10 +24,10 @@ from service.learning.estimators import TrainingShape, estimator, integer, posit
 from service.learning.number_models import (
     NumberBlend,
     NumberForestCommittee,
-    fast_forest_predictor,
     fast_number_blend_predictor,
 )
 from service.learning.preprocessing import squarable
+from service.learning.trees import fast_forest_predictor
 
 ALPHAS = np.logspace(-3, 4, 15)
 """Strengths of the penalty that `ridge` chooses from."""
