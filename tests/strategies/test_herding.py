@@ -44,12 +44,19 @@ def herd_literally(X, P, labeled, batch_size, sharpness=1):
     ("kind", "standardize", "compared"),
     [(Pool.of, False, X), (Pool.of, True, (X - X.mean(axis=0)) / X.std(axis=0)), (sparse_pool, True, X)],
 )
-@pytest.mark.parametrize(("labeled", "sharpness"), [([0, 9], 1), ([4, 5, 30, 31, 49], 1), ([0, 9], 3)])
-def test_uherding_matches_its_definition(kind, standardize, compared, labeled, sharpness):
-    expected = herd_literally(compared, MODEL.predict_proba(X), labeled, 10, sharpness)
+@pytest.mark.parametrize(
+    ("labeled", "sharpness", "power"),
+    [([0, 9], 4, 1), ([4, 5, 30, 31, 49], 1, 1), ([0, 9], 0.5, 0.5), (range(30), 4, 1.2), (range(30), 1.1, 1.1)],
+)
+def test_uherding_matches_its_definition(kind, standardize, compared, labeled, sharpness, power):
+    expected = herd_literally(compared, MODEL.predict_proba(X), list(labeled), 10, power)
     assert (
         selected_indices(
-            "uherding", make_question(kind(X), labeled, MODEL, 3), 10, standardize=standardize, sharpness=sharpness
+            "uherding",
+            make_question(kind(X), list(labeled), MODEL, 3),
+            10,
+            standardize=standardize,
+            sharpness=sharpness,
         )
         == expected
     )

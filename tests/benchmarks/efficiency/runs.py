@@ -34,7 +34,7 @@ DEFAULT, OLD_DEFAULT = "auto", "logistic_regression"
 OLD_STRATEGY = "old_auto"
 """The strategy `auto` with its parameters until the default model changed."""
 OLD_QUERY = {"strategy": "uherding", "params": {"sharpness": 1.0, "sample": 2000}, "explore": 0.1}
-N_QUERIES = {1: 60, 10: 20, 100: 6}
+N_QUERIES = {1: 40, 10: 20, 100: 6}
 """Number of queries for each batch size, if the pool is large enough."""
 SCORED_EVERY = {1: 5, 10: 1, 100: 1}
 MOST_OF_POOL = 0.6
