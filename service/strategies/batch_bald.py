@@ -5,6 +5,7 @@ A row's gain only shrinks as the batch grows, so an earlier gain is an upper bou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,17 @@ WORK = 2 * 10**11
 LOG_COST = 16
 """Cost of a joint probability besides its product over the members, in multiplications."""
 
+N_CONTENDERS = 8
+"""Approximate number of rows updated first in each turn: fewer than elsewhere, as a gain takes long."""
+
 LEAST = 1e-20
 """Smaller probabilities are dropped: they do not change the information."""
 
 DIGITS = 12
 """Decimals of a nat to which information is compared: smaller differences are rounding errors."""
+
+ROUNDING = 1e-4
+"""Upper limit of the rounding error of a gain in float32, in nats."""
 
 SCORE_OF_CHOSEN = 2 * INVALID_SCORE
 
@@ -126,17 +133,19 @@ class LabelConfigurations:
     def gains(self, P: Probabilities) -> Scores:
         """Return the information that rows with member probabilities (m, k, c) would add, in nats, never below 0.
 
-        It is the mean over the joint labels of H(mean p) - mean H(p), with the members weighted by their posterior.
+        It is the mean over the joint labels of H(mean p) - mean H(p), with the members weighted by their posterior, in
+        the precision of P.
         """
         m, k, c = P.shape
         columns = P.reshape(m, k * c)
+        posteriors, likelihoods = self.posteriors.astype(P.dtype), self.likelihoods.astype(P.dtype)
         total = np.zeros(k)
-        for run in cut(np.arange(len(self.likelihoods)), BLOCK_CELLS // (k * c)):
-            mixtures = self.posteriors[run] @ columns
+        for run in cut(np.arange(len(likelihoods)), BLOCK_CELLS // (k * c)):
+            mixtures = posteriors[run] @ columns
             logs = np.maximum(mixtures, LEAST)
             np.log(logs, out=logs)  # scipy's entr takes three times as long
             logs *= mixtures
-            total -= (self.likelihoods[run] @ logs).reshape(k, c).sum(axis=1)
+            total -= (likelihoods[run] @ logs).reshape(k, c).sum(axis=1)
         own = (self.likelihoods @ self.posteriors) @ entr(P).sum(axis=2)
         return np.asarray(np.maximum(total - own, 0.0))
 
@@ -168,6 +177,7 @@ class BatchGains:
 
     def __init__(self, P: Probabilities, gains: Scores, limit: int) -> None:
         self.P = P
+        self.narrow = P.astype(np.float32)
         self.gains = gains
         self.limit = limit
         self.configurations = LabelConfigurations.of_none(len(P))
@@ -180,23 +190,42 @@ class BatchGains:
         return self.work > WORK
 
     def refresh(self, positions: Positions) -> None:
-        """Update the gains of some rows."""
+        """Update the gains of some rows, or their bounds if these are below another row's gain."""
         due = positions[self.is_stale[positions] & (self.gains[positions] > 0)]
-        (m, _, c), n_configurations = self.P.shape, len(self.configurations.likelihoods)
-        self.work += len(due) * n_configurations * c * (m + LOG_COST)
+        (m, _, c), n_joint = self.P.shape, len(self.configurations.likelihoods)
+        self.work += len(due) * n_joint * c * (m + LOG_COST)
+        self.in_blocks(self.lower_bounds, due)
+        # Only rows whose bound reaches the highest gain need theirs exactly.
+        n_exact = N_CONTENDERS
+        while len(due):
+            fresh = self.gains[positions[~self.is_stale[positions]]]
+            highest = due[np.argsort(-self.gains[due], kind="stable")[:n_exact]]
+            if len(fresh) and self.gains[highest[0]] < fresh.max():
+                break
+            self.in_blocks(self.update, highest)
+            self.is_stale[highest] = False
+            due = due[self.is_stale[due]]
+            n_exact *= 2
 
-        def update(rows: Positions) -> None:
-            self.gains[rows] = np.round(self.configurations.gains(self.P[:, rows]), DIGITS)
+    def in_blocks(self, change: Callable[[Positions], None], rows: Positions) -> None:
+        """Apply a change of gains to blocks of rows."""
+        n_joint = len(self.configurations.likelihoods)
+        run_in_threads(change, list(cut(rows, BLOCK_CELLS // (n_joint * self.P.shape[2]))))
 
-        run_in_threads(update, list(cut(due, BLOCK_CELLS // (n_configurations * c))))
-        self.is_stale[due] = False
+    def lower_bounds(self, rows: Positions) -> None:
+        """Lower the bounds of some rows to their gains in float32, which take a third of the time."""
+        self.gains[rows] = np.minimum(self.gains[rows], self.configurations.gains(self.narrow[:, rows]) + ROUNDING)
+
+    def update(self, rows: Positions) -> None:
+        """Set the gains of some rows."""
+        self.gains[rows] = np.round(self.configurations.gains(self.P[:, rows]), DIGITS)
 
     def select_rows(self, batch_size: int, rng: np.random.Generator) -> Positions:
         """Add one row after another to the batch while any has a gain, and return them; ties are broken at random."""
         seed = rng.integers(2**64, dtype=np.uint64)
         chosen: list[int] = []
         while len(chosen) < min(batch_size, len(self.gains)) and not self.is_over_budget:
-            level = find_highest(self.gains, self.refresh)
+            level = find_highest(self.gains, self.refresh, N_CONTENDERS, growth=2)
             choice = int(level[hash_positions(level, seed).argmin()])
             if self.gains[choice] <= 0:
                 break
