@@ -386,4 +386,4 @@ def columns_of_least(distances: NDArray[np.float64], k: int) -> NDArray[np.int64
     columns: NDArray[np.int64] = np.flatnonzero(distances <= limit)
     if len(columns) > m * k:  # equal distances
         columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    return columns.reshape(m, k) % n
+    return np.remainder(columns.reshape(m, k), n)
