@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.labels import ANONYMOUS, Votes, contains
-from service.domain.project import Project, format_time, format_times
+from service.domain.labels import ANONYMOUS, Votes, contains, look_up
+from service.domain.project import Project, format_time
 from service.domain.targets import decode_labels
 
 JsonObject = dict[str, Any]
@@ -46,8 +46,7 @@ def events_of(
     another.
     """
     same = before if before is not None and before.pool_id == after.pool_id else None
-    facts, known = describe_project(after), describe_project(same) if same is not None else {}
-    details = {name: value for name, value in facts.items() if name not in known or known[name] != value}
+    details = {} if same is not None and has_same_description(same, after) else changed_facts(same, after)
     if request is not None:
         details["request"] = request
     if same is None and after.n_removed:
@@ -72,6 +71,21 @@ def events_of(
 def baseline_events(project: Project) -> Iterator[JsonObject]:
     """Yield events that hold the whole state of a project."""
     return events_of(None, project, BASELINE)
+
+
+DESCRIBED = ("segments", "classes", "estimator", "consensus_method", "random_state", "held_out", "model")
+"""The fields of a project from which `describe_project` follows."""
+
+
+def has_same_description(before: Project, after: Project) -> bool:
+    """Return whether a project is described by the same objects as before, which is quickly seen."""
+    return all(getattr(before, name) is getattr(after, name) for name in DESCRIBED)
+
+
+def changed_facts(before: Project | None, after: Project) -> JsonObject:
+    """Return the values of `describe_project` that differ from those before."""
+    known = {} if before is None else describe_project(before)
+    return {name: value for name, value in describe_project(after).items() if name not in known or known[name] != value}
 
 
 def describe_project(project: Project) -> JsonObject:
@@ -99,6 +113,10 @@ def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
     old, new = before.votes, after.votes
     if old is new:
         return Votes.empty(), Votes.empty()
+    if new.arose_from(old):
+        gone, given = old.difference(new)
+        rows, found = look_up(old.key, gone[~contains(given.key, gone)])
+        return given, old.take(rows[found])
     is_given = new.at > before.updated_at
     if after.n_removed < before.n_removed:
         is_given |= contains(before.removed, new.index)  # votes of restored samples have their old times
@@ -112,13 +130,13 @@ def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
 
 def vote_columns(project: Project, votes: Votes) -> JsonObject:
     """Return votes as columns of an event."""
-    times, which = np.unique(votes.at, return_inverse=True)
-    shown = format_times(times).tolist()
+    times = votes.at.tolist()
+    shown = {at: format_time(at) for at in set(times)}
     return {
         **vote_keys(project, votes),
         "label": decode_labels(project, votes.code),
         "query_id": [query.decode() or None for query in votes.query.tolist()],
-        "labeled_at": [shown[at] for at in which.tolist()],
+        "labeled_at": [shown[at] for at in times],
     }
 
 

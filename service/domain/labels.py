@@ -283,6 +283,11 @@ class Votes:
         table = None if self.table is None else self.table.completed(self)
         return self if table is self.table else replace(self, table=table)
 
+    @cached_property
+    def latest(self) -> int:
+        """The time of the latest vote, or a later one if it was retracted; 0 without any."""
+        return int(self.at.max(initial=0))
+
     @property
     def n_bytes(self) -> int:
         """Memory used, in bytes."""
@@ -323,6 +328,7 @@ class Votes:
             pairs = zip(self.columns, given.columns, strict=True)
             votes = Votes(*(spliced(column, edits, new) for column, new in pairs), table=self.table)
             votes.__dict__["key"] = spliced(self.key, edits, given.key)
+        votes.__dict__["latest"] = max(self.latest, given.latest)
         votes.__dict__["origin"] = VotesChange(ref(self), self.take(gone), given)
         return votes
 
@@ -331,16 +337,20 @@ class Votes:
         """The change from which these votes arose, None if unknown."""
         return None
 
+    def arose_from(self, before: Votes) -> bool:
+        """Return whether these votes arose from others directly, so that their difference is known."""
+        return self.origin is not None and self.origin.before() is before
+
     def samples_changed_since(self, before: Votes) -> NDArray[np.int64] | None:
         """Return the samples with other votes than before, None if these votes did not arise from those directly."""
         origin = self.origin
-        if origin is None or origin.before() is not before or self.table is not None:
+        if origin is None or not self.arose_from(before) or self.table is not None:
             return None
         return np.unique(np.concatenate([origin.gone.index, origin.given.index]))
 
     def difference(self, later: Votes) -> tuple[NDArray[np.int64], Votes]:
         """Return the keys of the votes that are gone or changed later, and the later votes that are new or changed."""
-        if later.origin is not None and later.origin.before() is self:
+        if later.origin is not None and later.arose_from(self):
             return later.origin.gone.key, later.origin.given
         rows, found = look_up(self.key, later.key)
         is_same = found.copy()
@@ -363,13 +373,18 @@ class Votes:
         return both.take(np.argsort(both.key, kind="stable"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class SampleLabels:
     """The labelled samples with one class code each, and the skipped samples, both sorted."""
 
     labeled: NDArray[np.int64]
     codes: NDArray[np.int32]
     skipped: NDArray[np.int64]
+
+    @cached_property
+    def counts(self) -> NDArray[np.intp]:
+        """The number of samples with each code, at least up to the largest one."""
+        return np.bincount(self.codes)
 
     def code_of(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the class code of each sample, SKIP without a label."""
@@ -384,11 +399,17 @@ class SampleLabels:
         edits = edits_of(rows[found], np.searchsorted(self.labeled, labels.labeled))
         rows, found = look_up(self.skipped, samples)
         skips = edits_of(rows[found], np.searchsorted(self.skipped, labels.skipped))
-        return SampleLabels(
+        updated = SampleLabels(
             spliced(self.labeled, edits, labels.labeled),
             spliced(self.codes, edits, labels.codes),
             spliced(self.skipped, skips, labels.skipped),
         )
+        counts = np.bincount(labels.codes, minlength=len(self.counts))
+        old_codes = self.code_of(samples)
+        counts[: len(self.counts)] += self.counts
+        counts -= np.bincount(old_codes[old_codes != SKIP], minlength=len(counts))
+        updated.__dict__["counts"] = counts
+        return updated
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from typing import Literal
@@ -37,6 +37,8 @@ from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
 MICROSECONDS = 1_000_000
 """Microseconds in a second: times are integers in microseconds since 1970 UTC."""
+
+EPOCH = datetime(1970, 1, 1)
 
 MAX_CLASSES = 10_000
 """Maximum number of classes; more of them are probably numbers or ids sent as labels."""
@@ -338,13 +340,13 @@ class Project:
         """Number of samples labelled with each of `classes`; none for numbers."""
         if self.votes.table is not None:
             return self.votes.table.class_counts(self.labels, len(self.classes))
-        counts: list[int] = np.bincount(self.labels.codes, minlength=len(self.classes)).tolist()
-        return counts
+        counts: list[int] = self.labels.counts.tolist()
+        return counts + [0] * (len(self.classes) - len(counts))
 
     @property
     def n_classes_labeled(self) -> int:
         """Number of classes with at least one labelled sample, or of different labels where these are no classes."""
-        return int(np.count_nonzero(np.bincount(self.labels.codes)))
+        return int(np.count_nonzero(self.labels.counts))
 
     @property
     def can_fit(self) -> bool:
@@ -352,7 +354,7 @@ class Project:
         if self.votes.table is not None:
             return self.votes.table.can_fit(self.labels)
         has_two = self.n_classes_labeled >= 2
-        return has_two and (self.consensus is None or len(np.unique(self.votes.majority.codes)) >= 2)
+        return has_two and (self.consensus is None or int(np.count_nonzero(self.votes.majority.counts)) >= 2)
 
     @property
     def fit_is_due(self) -> bool:
@@ -405,7 +407,7 @@ class Project:
     def next_version(self) -> Project:
         """Return the next version of the project, committed after the last one and after all votes."""
         # The clock may be set back between a vote and its commit.
-        moment = max(self.next_moment(), int(self.votes.at.max(initial=0)))
+        moment = max(self.next_moment(), self.votes.latest)
         return replace(self, version=self.version + 1, updated_at=moment)
 
     def continuing(self, old: Project) -> Project:
@@ -565,7 +567,7 @@ def format_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:
 
 def format_time(microseconds: int) -> str:
     """Return a time in RFC 3339 format."""
-    return str(format_times(np.array(microseconds)))
+    return f"{(EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec='microseconds')}Z"
 
 
 def extend_classes(

@@ -87,7 +87,7 @@ def stamp_of(directory: Path) -> Stamp | None:
 def findings_in(directory: Path, project_id: str) -> Iterator[Finding]:
     """Yield the problems of a project; if its state cannot be read, only that one."""
     try:
-        project, log = load_with_log(directory, project_id)
+        project, log = load_with_log(directory, project_id, to_end=True)
     except ProjectNotFound:
         if has_lost_state(directory):
             yield Finding(project_id, STATE, "is missing")

@@ -1,7 +1,8 @@
-"""File locks that exclude threads as well as processes: each attempt opens the file again."""
+"""File locks that exclude threads as well as processes: a file that is locked is not used by another thread."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -26,7 +27,22 @@ POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05
 second, as a selection or a fit takes longer."""
 
 
+MAX_KEPT = 64
+"""Number of lock files that stay open when they are released: opening one takes longer than locking it."""
+
 GATES: Gates[Path] = Gates()
+
+KEPT: dict[Path, int] = {}
+"""Open lock files that this process does not hold."""
+
+
+def close_kept() -> None:
+    """Close the kept files."""
+    while KEPT:
+        os.close(KEPT.popitem()[1])
+
+
+os.register_at_fork(after_in_child=close_kept)  # parent and child would hold the same lock
 
 
 class FileLock:
@@ -36,10 +52,17 @@ class FileLock:
         self._path = path
         self._descriptor = descriptor
 
-    def release(self) -> None:
-        """Release the lock."""
+    def release(self, *, keep: bool = False) -> None:
+        """Release the lock; its file stays open to `keep` it for the next time."""
         try:
-            os.close(self._descriptor)
+            # Closing the file is not enough: a process forked meanwhile may have it open.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            if not keep:
+                os.close(self._descriptor)
+                return
+            if len(KEPT) >= MAX_KEPT:
+                close_kept()
+            KEPT[self._path] = self._descriptor
         finally:
             GATES.open(self._path)
 
@@ -49,7 +72,27 @@ def lock_file(path: Path) -> int | None:
 
     The file is created if it is missing, its directory is not: raises FileNotFoundError or NotADirectoryError then.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    kept = KEPT.pop(path, None)
+    descriptor = None if kept is None else lock_open_file(kept, path)
+    return lock_new_descriptor(path) if descriptor is None else descriptor
+
+
+def lock_new_descriptor(path: Path) -> int | None:
+    """Open and lock a file as `lock_file` does.
+
+    It is opened for reading, as a file open for writing keeps its file system from being mounted read-only. NFS locks
+    only files that are open for writing.
+    """
+    try:
+        return lock_open_file(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), path)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        return lock_open_file(os.open(path, os.O_RDWR | os.O_CLOEXEC), path)
+
+
+def lock_open_file(descriptor: int, path: Path) -> int | None:
+    """Lock an open file if it is free and still the one at `path`; close it otherwise, and return None."""
     with ExitStack() as undo:
         undo.callback(os.close, descriptor)
         with suppress(BlockingIOError):
@@ -105,7 +148,7 @@ def locked(path: Path, what: str, seconds: float | None = None, *, kind: str = "
     try:
         yield
     finally:
-        lock.release()
+        lock.release(keep=True)
 
 
 @contextmanager

@@ -112,6 +112,11 @@ class CachedState:
     project: Project
     log: LogEnd | None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing follows that only the holder of the project's lock reads."""
+        return self.log is None or self.log.is_settled
+
 
 class NotCached(Exception):
     """A requested part is not cached and has to be read from disk."""

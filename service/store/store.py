@@ -21,8 +21,9 @@
 
 A commit moves its staged files into the project, makes them durable, and renames the new state over the old one, which
 makes all changes visible at once. A commit of labels only appends them to a log at the end of the state's file
-(`state_file`), and waits for the disk when it has released the lock, so that one sync serves several. File numbers are
-never used twice, so a file that a state names is the right one, or it is gone and there is a newer state.
+(`state_file`). Those that wait for the lock in one process are made by the thread that gets it, and appended together,
+with one sync (`groups`). File numbers are never used twice, so a file that a state names is the right one, or it is
+gone and there is a newer state.
 
 The directory of a project appears and disappears in one step: a new one is built in the staging area and renamed into
 `projects`; a deleted one is renamed into the staging area before its files are removed. Only the holder of a project's
@@ -34,7 +35,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -63,6 +63,7 @@ from service.store.draws import read_draws
 from service.store.events import Page, event_of, read_page
 from service.store.files import convert_disk_errors, fsync_directory
 from service.store.fit_marker import mark_running, remove_stale_marks, running_since
+from service.store.groups import Change, Groups
 from service.store.idempotency import Replies
 from service.store.layout import DRAWS, LEASES, STATE, files_of, held_out_labels_file, newest_file
 from service.store.leases import read_leases
@@ -82,9 +83,7 @@ from service.store.snapshot import (
     same_files,
 )
 from service.store.staging import Staging
-from service.store.state_file import clear_log
-from service.store.syncs import Syncs
-from service.store.transaction import Transaction
+from service.store.transaction import Transaction, settle_state
 from service.telemetry.metrics import count_cache_lookup
 
 log = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ class Store:
         self.replies = Replies(root / "replies", reply_bytes)
         self.simulations = Simulations.of(root)
         self.cache = Cache(cache_bytes)
-        self.syncs = Syncs()
+        self._groups = Groups()
         # The last known pool id of each project, to find cached parts of an earlier pool.
         self._pool_ids: dict[str, str] = {}
         self._refreshed_at = time.monotonic()
@@ -300,8 +299,11 @@ class Store:
         """
         return self.open_state(directory, project_id).project
 
-    def open_state(self, directory: Path, project_id: str) -> CachedState:
-        """Return the state in a directory as `read_state` does, with its place on disk."""
+    def open_state(self, directory: Path, project_id: str, *, to_end: bool = False) -> CachedState:
+        """Return the state in a directory as `read_state` does, with its place on disk.
+
+        A caller that holds the project's lock reads its log `to_end`.
+        """
         try:
             stamp = Stamp.of(directory / STATE)
         except FileNotFoundError:
@@ -310,12 +312,12 @@ class Store:
                 raise StoreDamaged.of(project_id, f"{STATE} is missing") from None
             raise ProjectNotFound(project_id) from None
         cached: CachedState | None = self.cache.get(("state", project_id))
-        is_hit = cached is not None and cached.stamp == stamp
+        is_hit = cached is not None and cached.stamp == stamp and (not to_end or cached.is_settled)
         count_cache_lookup("state", is_hit=is_hit)
         if cached is not None and is_hit:
             return cached
         known = None if cached is None else (cached.project, cached.log)
-        project, log = load_with_log(directory, project_id, known)
+        project, log = load_with_log(directory, project_id, known, to_end=to_end)
         # A writer is between the change and its time, and the clock of a file system may give the next one the same.
         is_written = stamp.modified == project.updated_at * 1000 or time.time_ns() - stamp.modified > SETTLED_NS
         state = CachedState(stamp if is_written else UNKNOWN, project, log)
@@ -339,36 +341,6 @@ class Store:
 
         self.cache.drop(is_stale)
 
-    def make_durable(self, project: Project) -> None:
-        """Sync a state that was only read: its writer may not have done so yet."""
-        directory = self.directory(project.project_id)
-        with self.syncs.turn(project) as is_due, convert_disk_errors(), suppress(FileNotFoundError):
-            if is_due:
-                with (directory / STATE).open("rb") as file:
-                    os.fsync(file.fileno())
-                fsync_directory(directory)
-                fsync_directory(self.projects)
-                self.syncs.note(project)
-
-    def sync_log(self, file: int, written: CachedState) -> None:
-        """Make a commit in the log of an open state file durable, and all before it.
-
-        The lock of the project was released: one sync serves all threads that have written before it starts.
-        """
-        project, end = written.project, written.log
-        with self.syncs.turn(project) as is_due:
-            if not is_due or end is None:
-                return
-            newest: CachedState = self.cache.get(("state", project.project_id)) or written
-            if newest.stamp.inode != written.stamp.inode or newest.project.pool_id != project.pool_id:
-                newest = written
-            os.fdatasync(file)
-            if not self.syncs.covers(project.project_id, project.pool_id, end.base):
-                with suppress(FileNotFoundError):
-                    fsync_directory(self.directory(project.project_id))
-                    fsync_directory(self.projects)
-            self.syncs.note(max(newest, written, key=lambda state: state.project.version).project)
-
     def refresh_known_projects(self) -> None:
         """Drop cached projects that other workers deleted or replaced: mapped files occupy the disk."""
         if time.monotonic() < self._refreshed_at + REFRESH_SECONDS:
@@ -382,7 +354,6 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Drop all cached parts of a project."""
         gone = self._pool_ids.pop(project_id, None)
-        self.syncs.forget(project_id)
         own = [(kind, project_id) for kind in ("state", LEASES, DRAWS, "summary")]
         self.cache.drop(lambda key: key[0] == gone or key in own)
 
@@ -395,34 +366,66 @@ class Store:
         With `create`, the first commit creates a missing project. Raises ProjectNotFound,
         PreconditionFailed, TooManyProjects or StoreBusy.
         """
-        with ExitStack() as opened:
+        with ExitStack() as held:
+            directory, state = self._open_locked(held, project_id, preconditions if create else None)
+            transaction = Transaction(self, project_id, directory, state, is_shared=False)
+            transaction.begin(preconditions)
+            yield transaction
+
+    def change(
+        self, project_id: str, make: Callable[[Transaction], Found], preconditions: Preconditions = UNCONDITIONAL
+    ) -> Found:
+        """Return `make(transaction)`, called under the project's lock as if it were alone.
+
+        The changes of this process that wait for the lock are made one after another, each on the state that the
+        others left, and are written and synced together. Raises as `transaction` and `make` do.
+        """
+        change = Change(make, preconditions)
+        with self._groups.turn(project_id, change) as leads:
+            if leads:
+                self._change_together(project_id, change)
+        return change.result()
+
+    def _change_together(self, project_id: str, own: Change[Found]) -> None:
+        """Make a change, and those of other threads that wait for the project."""
+        others: list[Change[Any]] = []
+        try:
             with ExitStack() as held:
-                directory, state = self._open_locked(held, project_id, create=create, preconditions=preconditions)
-                transaction = Transaction(self, project_id, directory, state, preconditions.fingerprint, opened)
-                yield transaction
-            if transaction.unsynced is None:
-                return
-            try:
-                self.sync_log(*transaction.unsynced)
-                return
-            except OSError:
-                log.exception("a sync of project %s failed: its state is written again", project_id)
-        # What a failed sync left on disk is unknown, and the next sync would not say.
-        with convert_disk_errors(), self.transaction(project_id) as again:
-            again.rewrite()
+                directory, state = self._open_locked(held, project_id)
+                transaction = Transaction(self, project_id, directory, state, is_shared=True)
+                own.run(transaction)
+                for other in self._groups.members(project_id):
+                    others.append(other)
+                    other.run(transaction)
+                transaction.flush()
+        except BaseException as error:
+            for change in [own, *others]:
+                change.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for other in others:
+                other.end()
+
+    def is_changing(self, project_id: str) -> bool:
+        """Return whether a thread of this process is in `change` of a project."""
+        return self._groups.are_waiting(project_id)
 
     def _open_locked(
-        self, held: ExitStack, project_id: str, *, create: bool, preconditions: Preconditions
+        self, held: ExitStack, project_id: str, preconditions_of_new: Preconditions | None = None
     ) -> tuple[Path, CachedState | None]:
-        """Lock a project until `held` is closed; return its directory and state, None for one to be created."""
+        """Lock a project until `held` is closed; return its directory and state.
+
+        With preconditions for a new project, a missing one is built, and its state is None. Raises ProjectNotFound,
+        PreconditionFailed or TooManyProjects.
+        """
         while True:
-            state = self._lock_project(held, project_id)
-            if state is None and not create:
-                raise ProjectNotFound(project_id)
-            preconditions.check(None if state is None else state.project)
-            directory = self.directory(project_id)
+            state, directory = self._lock_project(held, project_id), self.directory(project_id)
             if state is not None:
                 return directory, state
+            if preconditions_of_new is None:
+                raise ProjectNotFound(project_id)
+            preconditions_of_new.check(None)
             held.enter_context(locked(self.root / "lock", "the data directory", kind="data_directory"))
             if not directory.is_dir():
                 return self._build_project(held), None
@@ -434,10 +437,19 @@ class Store:
         with suppress(ProjectNotFound):
             held.enter_context(self._project_lock(project_id))
             with suppress(ProjectNotFound):
-                return self.open_state(directory, project_id)
+                return self._settle(directory, self.open_state(directory, project_id, to_end=True))
             self._move_away(directory)
             held.close()
         return None
+
+    def _settle(self, directory: Path, state: CachedState) -> CachedState:
+        """Return the state of a locked project after finishing what a process left that died in a commit."""
+        if state.log is None or (state.log.is_settled and state.stamp is not UNKNOWN):
+            return state
+        with convert_disk_errors():
+            settled = settle_state(directory, state.project, state.log)
+        self.cache_state(settled)
+        return settled
 
     def _project_lock(self, project_id: str) -> AbstractContextManager[None]:
         return locked(self.directory(project_id) / "lock", f"project {project_id!r}", kind="project")
@@ -587,9 +599,9 @@ class Store:
                     # removed must not prevent the service from starting.
                     with suppress(StoreDamaged, OSError):
                         remove_stale_marks(directory / FIT_MARK)
-                        project, end = load_with_log(directory, directory.name)
-                        if end is not None and not end.is_clean:
-                            clear_log(directory / STATE, end)
+                        project, end = load_with_log(directory, directory.name, to_end=True)
+                        if end is not None and not end.is_settled:
+                            settle_state(directory, project, end)
                         sweep_project(directory, project)
                 elif is_free and not has_lost_state(directory):
                     with suppress(OSError):

@@ -129,7 +129,6 @@ def append_rows(
     X = stage_samples(request, before.project, staging)
     plan = plan_append(before, request, X, max_cells)
     if plan.changes_nothing:
-        store.make_durable(before.project)
         return plan.result(before.project, request)
     with store.transaction(request.project_id, preconditions=preconditions) as transaction:
         snapshot = transaction.read(Part.POOL, Part.IDS, Part.TEXTS, Part.URLS)

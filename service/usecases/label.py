@@ -29,7 +29,7 @@ from service.domain.project import Project, quote_label
 from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
 from service.domain.targets import first_with_each_class, refuse_fractions, target_of
 from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
-from service.store import Part, Snapshot, Store
+from service.store import Part, Snapshot, Store, Transaction
 from service.usecases.leases import drop_ended_leases
 from service.usecases.run_once import run_once
 from service.usecases.training import fit_if_due
@@ -112,23 +112,27 @@ def label_project(
 def store_labels(store: Store, request: LabelRequest, preconditions: Preconditions) -> LabelResult:
     """Store all labels, or none."""
     parts = [Part.IDS] if any(record.index is None for record in request.labels) else []
-    before = store.read(request.project_id, *parts)
-    preconditions.check(before.project)
-    # Computed before locking, and again only if another commit came first: mostly, no request waits for another.
-    result = apply_labels(before, request)
-    is_new = result.project is not before.project
-    if is_new:
-        with store.transaction(request.project_id, preconditions=preconditions) as transaction:
-            if transaction.project is not before.project:
-                result = apply_labels(transaction.read(*parts), request)
-                is_new = result.project is not transaction.project
-            if is_new:
-                if request.replaces_all or any(record.retracts for record in request.labels):
-                    drop_ended_leases(transaction, unvoted_samples(transaction.read().project, result.project))
-                result = replace(result, project=transaction.commit(result.project.next_version()))
-    if not is_new:
-        store.make_durable(result.project)
-    return result
+    before, prepared = None, None
+    # Prepared before locking, unless that will be in vain because others are changing the project.
+    if not store.is_changing(request.project_id):
+        before = store.read(request.project_id, *parts)
+        preconditions.check(before.project)
+        prepared = apply_labels(before, request)
+        if prepared.project is before.project:
+            return prepared
+
+    def change(transaction: Transaction) -> LabelResult:
+        if before is not None and prepared is not None and transaction.project is before.project:
+            result = prepared
+        else:
+            result = apply_labels(transaction.read(*parts), request)
+        if result.project is transaction.project:
+            return result
+        if request.replaces_all or any(record.retracts for record in request.labels):
+            drop_ended_leases(transaction, unvoted_samples(transaction.read().project, result.project))
+        return replace(result, project=transaction.commit(result.project.next_version()))
+
+    return store.change(request.project_id, change, preconditions)
 
 
 def apply_labels(snapshot: Snapshot, request: LabelRequest) -> LabelResult:
@@ -171,7 +175,8 @@ def retract_label(
 
     With an `annotator`, all of them must be this one's: raises LabeledByOthers otherwise.
     """
-    with store.transaction(project_id, preconditions=preconditions) as transaction:
+
+    def change(transaction: Transaction) -> Project:
         project = transaction.read().project
         kept = project.votes.index != index
         if kept.all():
@@ -180,6 +185,8 @@ def retract_label(
             raise LabeledByOthers(index, annotator)
         drop_ended_leases(transaction, np.array([index], np.int64))
         return transaction.commit(project.with_votes(project.votes.take(kept)).next_version())
+
+    return store.change(project_id, change, preconditions)
 
 
 def sample_of_id(store: Store, project_id: str, text: str) -> int:
@@ -278,7 +285,8 @@ def is_named_skip(record: SubmittedLabel) -> bool:
 
 def refuse_skipped(project: Project, answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest for labels of samples with an anonymous skip."""
-    votes = project.votes
+    samples = np.unique(np.array([answer.sample for answer in answers], np.int64))
+    votes = project.votes.take(project.votes.rows_of(samples))
     skipped = set(votes.index[(votes.code == SKIP) & (votes.annotator == ANONYMOUS)].tolist())
     if not skipped:
         return

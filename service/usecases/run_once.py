@@ -60,7 +60,6 @@ def find_prior_outcome(store: Store, project_id: str, fingerprint: RequestFinger
     details = event["details"]
     if details.get("request") != str(fingerprint):
         raise IdempotencyKeyReused
-    store.make_durable(project)
     given, retracted = (details[name]["index"] if name in details else [] for name in ("labels", "retracted"))
     # A label without an annotator takes those of others from its sample, which do not count.
     n_labels = len(given) + len(set(retracted) - set(given))

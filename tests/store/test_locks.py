@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from service.errors import ProjectNotFound, StoreBusy
-from service.store.locks import GATES, Gates, acquire_lock, locked
+from service.store import locks
+from service.store.locks import GATES, KEPT, Gates, acquire_lock, locked, try_lock
 
 
 @pytest.fixture
@@ -51,6 +56,70 @@ def test_a_lock_of_a_directory_that_is_gone_leaves_the_gate_open(tmp_path):
     with pytest.raises(ProjectNotFound):
         acquire_lock(tmp_path / "gone" / "lock", "it")
     assert GATES._gates == {}
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_kept_lock_of_a_directory_that_was_deleted_is_not_taken(tmp_path, is_made_again):
+    path = tmp_path / "p" / "lock"
+    path.parent.mkdir()
+    with locked(path, "it"):
+        path.parent.rename(tmp_path / "gone")
+    assert path in KEPT
+    if is_made_again:
+        path.parent.mkdir()
+        with locked(path, "it"), try_lock(tmp_path / "gone" / "lock") as is_free, try_lock(path) as is_mine:
+            assert (is_free, is_mine) == (True, False)
+    else:
+        with pytest.raises(ProjectNotFound), locked(path, "it"):
+            pass
+        assert path not in KEPT
+
+
+def test_few_lock_files_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "MAX_KEPT", 3)
+    for name in "abcdefgh":
+        with locked(tmp_path / name, "it"):
+            pass
+        assert 1 <= len(KEPT) <= 3
+    with locked(tmp_path / "h", "it"), locked(tmp_path / "a", "it"), try_lock(tmp_path / "h") as is_free:
+        assert not is_free
+
+
+def test_a_forked_process_neither_shares_a_kept_lock_nor_keeps_it(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path, "it"):
+        pass
+    for is_held in (False, True):
+        child_waits, parent_waits = os.pipe(), os.pipe()
+        with locked(path, "it") if is_held else nullcontext():
+            if (child := os.fork()) == 0:
+                answer = b"x"
+                with suppress(BaseException), try_lock(path) as is_free:
+                    answer = b"%d" % is_free
+                os.write(parent_waits[1], answer)
+                os.read(child_waits[0], 1)
+                os._exit(0)
+            assert os.read(parent_waits[0], 1) == b"%d" % (not is_held)
+        with locked(path, "it", 0):
+            pass
+        os.write(child_waits[1], b"x")
+        os.waitpid(child, 0)
+        for file in (*child_waits, *parent_waits):
+            os.close(file)
+
+
+def test_a_file_system_that_locks_only_files_open_for_writing_is_supported(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def flock_of_nfs(descriptor, operation):
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    for _ in range(2):
+        with locked(tmp_path / "lock", "it"), try_lock(tmp_path / "lock") as is_free:
+            assert not is_free
 
 
 def test_a_thread_is_let_in_when_another_lets_go(tmp_path):

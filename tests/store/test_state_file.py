@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import joblib
 import numpy as np
 import pytest
 
 from service.domain.labels import Votes
-from service.domain.preconditions import Preconditions
-from service.errors import PreconditionFailed, StoreDamaged
+from service.domain.preconditions import Preconditions, RequestFingerprint
+from service.errors import InvalidRequest, LabelNotFound, PreconditionFailed, StoreDamaged
 from service.store import Store
 from service.store import load_state as load_state_module
 from service.store.check import check_project
 from service.store.files import write_small
 from service.store.load_state import load_with_log
-from service.store.state_file import FOOTER, LOG_BYTES, SECTOR
+from service.store.state_file import END_BYTES, LOG_BYTES, PUBLISHED
 from service.store.state_format import to_record
 from service.usecases.label import LabelRequest, SubmittedLabel, label_project, retract_label
 from tests.store.test_store import POOL, fit, label
 
 N_SAMPLES = 400
+SECTOR = 512
 MANY = {"X": np.arange(2.0 * N_SAMPLES).reshape(-1, 2), "y": None, "names": None, "held_out": False}
 
 
@@ -62,11 +64,11 @@ def change_in_small_steps(store):
 def test_every_small_change_is_read_as_it_was_made(tmp_path):
     store, other = Store(tmp_path / "data", cache_bytes=2**20), Store(tmp_path / "data", cache_bytes=2**20)
     fit(store, **MANY)
-    base = end_of(store).base
+    first = end_of(store).state_crc
     for project in change_in_small_steps(store):
         assert contents(project) == contents(other.read("p").project) == contents(Store(store.root).read("p").project)
         assert check_project(store.directory("p")) == []
-    assert (end_of(store).base, project.version) == (base, base + 9)
+    assert (end_of(store).state_crc, project.version) == (first, 10)
 
 
 def test_other_processes_read_only_the_new_changes(tmp_path, monkeypatch):
@@ -101,32 +103,52 @@ def test_a_full_log_is_followed_by_a_whole_state(tmp_path, cache_bytes, monkeypa
     monkeypatch.setattr("service.store.state_file.LOG_BYTES", 4096)
     store = Store(tmp_path / "data", cache_bytes=cache_bytes)
     fit(store, **MANY)
-    bases = set()
+    whole = set()
     for index in range(40):
         project = label(store, index)
         assert contents(project) == contents(Store(store.root).read("p").project)
-        bases.add(end_of(store).base)
-    assert 3 < len(bases) < 20
+        whole.add(end_of(store).state_crc)
+    assert 3 < len(whole) < 20
 
 
 @pytest.fixture
 def logged(store):
-    """A store whose state has three changes in its log; the file, its end, and the states after each."""
+    """A store whose state has three changes in its log; the file after each, the ends of the log, and the states."""
     fit(store, **MANY)
-    states, ends = [], []
+    files, states, ends = [], [], []
     for index in range(3):
         records = [SubmittedLabel(each, None, "a", "ann") for each in range(20 * index, 20 * index + 20)]
         states.append(contents(label_project(store, LabelRequest("p", records, "never")).project))
         ends.append(end_of(store).position)
-    return store, path_of(store).read_bytes(), ends, states
+        files.append(path_of(store).read_bytes())
+    return store, files, ends, states
 
 
 def with_zeros(data, begin, end):
     return data[:begin] + bytes(end - begin) + data[end:]
 
 
+def unpublished(data, before):
+    """The file of a commit that died before it published its changes."""
+    return data[: -PUBLISHED.size] + before[-PUBLISHED.size :]
+
+
+def test_changes_that_are_not_published_are_not_read_until_a_process_has_the_lock(logged):
+    store, files, _, states = logged
+    path_of(store).write_bytes(unpublished(files[2], files[0]))
+    reader, writer = Store(store.root, cache_bytes=2**20), Store(store.root, cache_bytes=2**20)
+    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[0]
+    with writer.transaction("p") as transaction:
+        assert contents(transaction.project) == states[2]
+    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[2]
+    path_of(store).write_bytes(unpublished(files[2], files[1]))
+    Store(store.root).sweep()
+    assert contents(Store(store.root).read("p").project) == states[2]
+
+
 def test_a_commit_that_died_while_it_wrote_leaves_no_trace(logged):
-    store, data, (_, begin, end), states = logged
+    store, (_, before, after), (_, begin, end), states = logged
+    data = unpublished(after, before)
     for cut in (*range(begin, begin + 40), *range(begin + 40, end - 40, 97), *range(end - 40, end - 17)):
         path_of(store).write_bytes(with_zeros(data, cut, end))
         assert contents(Store(store.root).read("p").project) == states[1], cut
@@ -137,11 +159,12 @@ def test_a_commit_that_died_while_it_wrote_leaves_no_trace(logged):
 
 
 def test_commits_that_lost_a_sector_in_a_power_cut_leave_no_trace(logged):
-    store, data, (first, _, end), states = logged
-    sectors = [sector for sector in range(0, end, SECTOR) if sector + SECTOR > first]
-    for sector in sectors[1:-1]:
+    store, files, (first, _, end), states = logged
+    data = unpublished(files[2], files[0])
+    for sector in range(first // SECTOR * SECTOR + SECTOR, end, SECTOR):
         path_of(store).write_bytes(with_zeros(data, sector, sector + SECTOR))
         survivor = Store(store.root)
+        survivor.sweep()
         assert contents(survivor.read("p").project) in states[:2], sector
         n_labeled = survivor.read("p").project.n_labeled
         assert label(survivor, 99).n_labeled == n_labeled + 1
@@ -150,9 +173,9 @@ def test_commits_that_lost_a_sector_in_a_power_cut_leave_no_trace(logged):
 
 
 def test_a_flipped_bit_is_never_read(logged):
-    store, data, (first, *_, end), states = logged
-    begin = FOOTER.unpack(data[-FOOTER.size :])[1] // 16 * 16 + 16
-    for at in (*range(begin, end, 61), *range(first, first + 12), *range(len(data) - FOOTER.size, len(data))):
+    store, (*_, data), (first, *_, end), states = logged
+    begin = end_of(store).begin
+    for at in (*range(begin, end, 61), *range(first, first + 12), *range(len(data) - END_BYTES, len(data))):
         damaged = bytearray(data)
         damaged[at] ^= 4
         path_of(store).write_bytes(damaged)
@@ -169,20 +192,22 @@ def test_a_flipped_bit_is_never_read(logged):
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"x", lambda data: data[:-LOG_BYTES]])
 def test_a_state_with_a_log_that_has_another_length_is_damaged(logged, change):
-    store, data, *_ = logged
+    store, (*_, data), *_ = logged
     path_of(store).write_bytes(change(data))
     with pytest.raises(StoreDamaged, match="checksum is missing"):
         Store(store.root).read("p")
 
 
 def test_a_change_of_another_state_is_not_read(logged):
-    store, data, (first, *_, end), _ = logged
-    fit(store, replace=True, **MANY)
+    store, (*_, data), (first, *_, end), _ = logged
+    project = fit(store, replace=True, **MANY)
     other, begin = bytearray(path_of(store).read_bytes()), end_of(store).position
     other[begin : begin + end - first] = data[first:end]
     path_of(store).write_bytes(other)
-    with pytest.raises(StoreDamaged, match="wrong checksum"):
-        Store(store.root).read("p")
+    for survivor in (Store(store.root), Store(store.root)):
+        assert survivor.read("p").project.commit == project.commit
+        survivor.sweep()
+    assert check_project(store.directory("p")) == []
 
 
 def test_a_state_without_a_log_gets_one_with_the_next_commit(store):
@@ -192,38 +217,128 @@ def test_a_state_without_a_log_gets_one_with_the_next_commit(store):
     assert end_of(store) is None
     assert label(store, 2).version == 2
     assert label(store, 3).version == 3
-    assert (end_of(store).base, Store(store.root).read("p").project.version) == (2, 3)
+    assert end_of(store).position > end_of(store).begin
+    assert Store(store.root).read("p").project.version == 3
 
 
-def test_one_sync_serves_all_who_wait_for_it(tmp_path, monkeypatch):
-    store, counted, start = Store(tmp_path / "data", cache_bytes=2**20), [], Barrier(8)
-    fit(store, **MANY)
+def in_one_group(store, *calls):
+    """Run calls in threads while the project is locked, so that all but the first wait for each other."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        with store.transaction("p"):
+            futures = []
+            for n_before, call in enumerate(calls):
+                futures.append(threads.submit(call))
+                while len(store._groups._waiting.get("p", [])) < n_before or not store.is_changing("p"):
+                    time.sleep(0.001)
+        return [future.exception() or future.result() for future in futures]
+
+
+def test_changes_that_wait_are_made_in_order_with_one_sync_and_answered_one_by_one(tmp_path, monkeypatch):
+    store, syncs = Store(tmp_path / "data", cache_bytes=2**20), []
+    tag = fit(store, **MANY).tag
     fdatasync = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda file: (counted.append(file), start_slowly(), fdatasync(file)))
+    monkeypatch.setattr(os, "fdatasync", lambda file: (syncs.append(file), fdatasync(file)))
+    key = RequestFingerprint("k" * 64, "c" * 64)
 
-    def start_slowly():
-        while len(counted) == 1 and store.read("p").project.version < 9:
-            pass  # the first sync ends after all others have written
+    def send(index, value="a", **conditions):
+        request = LabelRequest("p", [SubmittedLabel(index, None, value)], "never")
+        return label_project(store, request, preconditions=Preconditions(**conditions))
 
-    def label_some(first):
-        start.wait()
-        return [label(store, index).version for index in range(first, first + 5)]
+    results = in_one_group(
+        store,
+        lambda: send(2, if_match=frozenset({f'"{tag}"'})),
+        lambda: send(3, if_match=frozenset({f'"{tag}"'})),
+        lambda: send(N_SAMPLES),
+        lambda: send(3, "b", fingerprint=key),
+        lambda: send(3, "b"),
+        lambda: send(2, "b", if_match=frozenset({f'"{tag[:-1]}3"'})),
+        lambda: retract_label(store, "p", 3),
+        lambda: retract_label(store, "p", 3),
+        lambda: send(4),
+    )
+    errors = {at: type(result) for at, result in enumerate(results) if isinstance(result, Exception)}
+    assert errors == {1: PreconditionFailed, 2: InvalidRequest, 7: LabelNotFound}
+    assert [results[at].project.version for at in (0, 3, 4, 5, 8)] == [2, 3, 3, 4, 6]
+    assert [results[at].n_changed for at in (0, 3, 4, 5, 8)] == [1, 1, 0, 1, 1]
+    assert (results[6].version, len(syncs)) == (5, 1)
+    assert contents(Store(store.root).read("p").project) == contents(results[8].project)
+    events = [json.loads(event) for event in store.events("p", 1, 9)[1]]
+    assert [(event["version"], event["kind"]) for event in events] == [
+        *((version, "label") for version in (2, 3, 4)),
+        (5, "retract"),
+        (6, "label"),
+    ]
+    assert [event["details"].get("request") for event in events] == [None, str(key), None, None, None]
 
-    with ThreadPoolExecutor(8) as threads:
-        versions = sorted(version for own in threads.map(label_some, range(0, 40, 5)) for version in own)
-    assert versions == list(range(2, 42))
-    assert len(counted) < 40
-    assert Store(store.root).read("p").project.n_labeled == 40
+
+def test_no_change_is_seen_before_it_is_on_disk(tmp_path, monkeypatch):
+    store, other = Store(tmp_path / "data", cache_bytes=2**20), Store(tmp_path / "data", cache_bytes=2**20)
+    fit(store, **MANY)
+    seen, fdatasync = [], os.fdatasync
+
+    def sync_slowly(file):
+        seen.extend(each.read("p").project.version for each in (store, other, Store(store.root)))
+        fdatasync(file)
+
+    monkeypatch.setattr(os, "fdatasync", sync_slowly)
+    assert [label(store, index).version for index in (2, 3)] == [2, 3]
+    assert label(other, 4).version == store.read("p").project.version == 4
+    assert seen == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
-def test_a_sync_that_fails_is_followed_by_a_whole_state(tmp_path, monkeypatch):
-    store = Store(tmp_path / "data", cache_bytes=2**20)
-    fit(store, X=POOL)
+def test_a_state_whose_name_may_be_lost_is_synced_by_its_readers_until_a_process_has_the_lock(store, monkeypatch):
+    fit(store)
+    synced, real = [], load_state_module.fsync_directory
     with monkeypatch.context() as patches:
-        patches.setattr(os, "fdatasync", lambda file: os.close(-1))
-        project = label(store, 2)
-    assert end_of(store).base == project.version == 2
+        patches.setattr("service.store.transaction.publish", lambda *_: os.close(-1))  # the process dies
+        with pytest.raises(OSError, match="descriptor"):
+            fit(store, replace=True, **MANY)
+    monkeypatch.setattr(load_state_module, "fsync_directory", lambda path: (synced.append(path.name), real(path)))
+    assert Store(store.root).read("p").project.version == 2
+    assert len(synced) == 2
+    assert label(store, 2).version == 3
+    synced.clear()
+    assert Store(store.root).read("p").project.version == 3
+    assert synced == []
+
+
+def test_a_change_in_a_group_that_writes_the_whole_state_keeps_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.store.state_file.LOG_BYTES", 4096)
+    store = Store(tmp_path / "data", cache_bytes=2**20)
+    fit(store, **MANY)
+    first = end_of(store).state_crc
+    long = LabelRequest("p", [SubmittedLabel(index, None, "c") for index in range(10, 110)], "never")
+    label_at = [lambda at=at: label(store, at).version for at in (3, 4, 5, 6)]
+    calls = [*label_at[:2], lambda: label_project(store, long).project.version, *label_at[2:]]
+    assert in_one_group(store, *calls) == [2, 3, 4, 5, 6]
+    assert end_of(store).state_crc != first
+    project = Store(store.root).read("p").project
+    assert (project.version, project.n_labeled) == (6, 104)
+
+
+@pytest.mark.parametrize("operation", ["fdatasync", "pwrite"])
+def test_a_log_that_cannot_be_written_is_followed_by_a_whole_state(tmp_path, monkeypatch, operation):
+    store, real = Store(tmp_path / "data", cache_bytes=2**20), getattr(os, operation)
+    fit(store, X=POOL)
+    first, failures = end_of(store).state_crc, iter([lambda *_: os.close(-1)] * 2)
+    monkeypatch.setattr(os, operation, lambda *arguments: next(failures, real)(*arguments))
+    project = label(store, 2)
+    assert end_of(store).state_crc != first
     assert contents(Store(store.root).read("p").project) == contents(project)
+    assert label(store, 3).version == 3
+
+
+def test_a_group_that_cannot_be_written_at_all_fails_and_leaves_no_trace(tmp_path, monkeypatch):
+    store = Store(tmp_path / "data", cache_bytes=2**20)
+    fit(store, **MANY)
+    with monkeypatch.context() as patches:
+        for name in ("fdatasync", "fsync"):
+            patches.setattr(os, name, lambda file: os.close(-1))
+        failed = in_one_group(store, *[lambda at=at: label(store, at) for at in (2, 3, 4)])
+    assert [type(error) for error in failed] == [OSError] * 3
+    assert [Store(store.root).read("p").project.version, store.read("p").project.version] == [1, 1]
+    assert label(store, 5).version == 2
+    assert Store(store.root).read("p").project.n_labeled == 1
 
 
 def test_conditions_are_checked_one_commit_after_the_other(tmp_path):

@@ -548,8 +548,8 @@ def test_a_reader_starts_again_when_its_files_are_swept(store, monkeypatch):
     fit(store)
     load, reads = store_module.load_with_log, []
 
-    def replaced_meanwhile(directory, project_id, known):
-        project, end = load(directory, project_id, known)
+    def replaced_meanwhile(directory, project_id, known, **options):
+        project, end = load(directory, project_id, known, **options)
         reads.append(project.version)
         if len(reads) == 1:
             monkeypatch.setattr(store_module, "load_with_log", load)
@@ -922,30 +922,16 @@ def test_a_deleted_pool_is_dropped_although_its_state_is_not_cached(quick, tmp_p
     assert keys_of(quick, gone) == []
 
 
-def test_the_same_label_again_is_answered_when_the_first_is_on_disk(quick, tmp_path, monkeypatch):
-    fit(quick)
-    settled = []
-    monkeypatch.setattr(store_module, "fsync_directory", lambda path: settled.append(path.name))
-    label(quick, 2)
-    settled.clear()
-    label(quick, 2)  # this process made it durable itself
-    assert settled == []
-    other = Store(tmp_path / "data", cache_bytes=2**20)
-    label(other, 2)  # and that one has only seen it
-    label(other, 2)
-    assert settled == ["p", "projects"]
-
-
 def test_a_label_that_another_process_was_quicker_with_is_not_lost(store, monkeypatch):
     fit(store)
-    real = Store.transaction
+    real = Store.change
 
-    def overtaken(self, project_id, **options):
-        monkeypatch.setattr(Store, "transaction", real)
+    def overtaken(self, *arguments):
+        monkeypatch.setattr(Store, "change", real)
         label(store, 4, "b")
-        return real(self, project_id, **options)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(Store, "transaction", overtaken)
+    monkeypatch.setattr(Store, "change", overtaken)
     assert label(store, 5, "a").labels.labeled.tolist() == [0, 1, 4, 5]
 
 
