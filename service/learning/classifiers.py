@@ -26,7 +26,7 @@ from service.learning.blend import Blend, BlendCommittee, fast_blend_predictor
 from service.learning.committees import ForestCommittee
 from service.learning.estimators import TrainingShape, choice, estimator, integer, positive
 from service.learning.fast_logistic import MANY_ROWS, FastLogisticRegression
-from service.learning.linear_scorer import fast_linear_predictor
+from service.learning.linear_scorer import LinearPredictor
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import as_float32, squarable
 from service.learning.trees import fast_forest_predictor
@@ -145,7 +145,7 @@ def auto(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
         CLASS_WEIGHT,
     ),
     model_type=LogisticRegression,
-    fast_predictor=fast_linear_predictor,
+    fast_predictor=LinearPredictor,
 )
 def logistic_regression(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a LogisticRegression: unscaled, it equals one of the caller's process; nearly, from MANY_ROWS on."""

@@ -45,28 +45,74 @@ class LinearHead:
             intercepts = np.concatenate([intercepts / -2, intercepts / 2])
         return cls(np.ascontiguousarray(coefficients.T, dtype), intercepts.astype(dtype), each_alone)
 
-    def probabilities(self, X: Matrix) -> NDArray[np.floating[Any]]:
-        """Return the probabilities (n, c) of rows (n, d), as a view of an array (c, n)."""
-        # The product is fastest with the rows first; transposing it pays off in the steps below.
+    def logits(self, X: Matrix) -> NDArray[np.floating[Any]]:
+        """Return the linear functions (c, n) of rows (n, d)."""
+        # The product is fastest with the rows first; transposing it pays off in the steps that follow.
         z = np.ascontiguousarray((X.astype(self.weights.dtype, copy=False) @ self.weights).T)
         z += self.intercepts[:, np.newaxis]
+        return z
+
+    def probabilities(self, X: Matrix) -> NDArray[np.floating[Any]]:
+        """Return the probabilities (n, c) of rows (n, d), as a view of an array (c, n)."""
+        z = self.logits(X)
         if self.each_alone:
             expit(z, out=z)
             return z.T
-        z -= z.max(axis=0)
-        np.exp(z, out=z)
-        z /= z.sum(axis=0)
-        return z.T
+        return softmax(z, z.max(axis=0))
 
 
-def fast_linear_predictor(model: Any) -> Predict:
-    """Return a function from dense rows (n, d) to the probabilities (n, c) of a linear model or a scaling pipeline.
+def softmax(z: NDArray[np.floating[Any]], largest: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Turn logits (c, n), whose largest ones are (n,), into probabilities in place, and return them as a view (n, c).
+
+    Those of a row do not depend on the other rows: the classes are added up one after another.
+    """
+    z -= largest
+    np.exp(z, out=z)
+    total = z[0].copy()
+    for row in z[1:]:
+        total += row
+    z /= total
+    return z.T
+
+
+def largest_two(z: NDArray[np.floating[Any]]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Return the two largest numbers of each column (c, n), both NaN if one of the column is; c >= 2."""
+    first, second, lesser = np.maximum(z[0], z[1]), np.minimum(z[0], z[1]), np.empty_like(z[0])
+    for row in z[2:]:
+        np.minimum(first, row, out=lesser)
+        np.maximum(second, lesser, out=second)
+        np.maximum(first, row, out=first)
+    return first, second
+
+
+class LinearPredictor:
+    """Maps dense rows (n, d) to the probabilities (n, c) of a linear model or a scaling pipeline.
 
     float16 and float32 rows are computed in float32, all others in float64, so a score never depends on other rows. A
     pipeline scales its features in float64: folded into float32 weights, a large mean would cancel the differences.
     """
-    if isinstance(model, Pipeline):
-        scale, head = model[:-1], LinearHead.of(model[-1], np.dtype(np.float64))
-        return lambda X: head.probabilities(scale.transform(X))
-    narrow, wide = (LinearHead.of(model, np.dtype(dtype)) for dtype in (np.float32, np.float64))
-    return lambda X: (narrow if X.dtype.kind == "f" and X.dtype.itemsize <= 4 else wide).probabilities(X)
+
+    def __init__(self, model: Any) -> None:
+        self._scale = model[:-1] if isinstance(model, Pipeline) else None
+        linear = model if self._scale is None else model[-1]
+        self._narrow, self._wide = (LinearHead.of(linear, np.dtype(dtype)) for dtype in (np.float32, np.float64))
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the probabilities are the softmax of logits."""
+        return not self._wide.each_alone
+
+    def __call__(self, X: Matrix) -> NDArray[np.floating[Any]]:
+        """Return the probabilities (n, c)."""
+        head, X = self._head_for(X)
+        return head.probabilities(X)
+
+    def logits(self, X: Matrix) -> NDArray[np.floating[Any]]:
+        """Return the logits (c, n)."""
+        head, X = self._head_for(X)
+        return head.logits(X)
+
+    def _head_for(self, X: Matrix) -> tuple[LinearHead, Matrix]:
+        if self._scale is not None:
+            return self._wide, self._scale.transform(X)
+        return (self._narrow if X.dtype.kind == "f" and X.dtype.itemsize <= 4 else self._wide), X

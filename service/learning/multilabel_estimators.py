@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.learning.estimators import ESTIMATORS, EstimatorKind, Variant
-from service.learning.linear_scorer import fast_linear_predictor
+from service.learning.linear_scorer import LinearPredictor
 from service.learning.stacked_linear import StackedLinear
 
 
@@ -14,7 +14,7 @@ def variant_of_labels(kind: EstimatorKind) -> Variant:
     """
     of_class = kind.variants["class"]
     linear = StackedLinear if kind.name == "logistic_regression" else None
-    fast = None if linear is None else fast_linear_predictor
+    fast = None if linear is None else LinearPredictor
     return Variant(of_class.factory, model_type=linear, fast_predictor=fast, why_reduced=of_class.why_reduced)
 
 

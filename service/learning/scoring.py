@@ -39,11 +39,13 @@ INVALID_SCORE = -1.0
 class SegmentScores:
     """The scores (n,) of a segment's rows under one model; `done` marks the chunks that are computed.
 
-    The lock keeps two requests from computing the same chunk, though both would write the same numbers.
+    The lock keeps two requests from computing the same chunk, though both would write the same numbers. If only some
+    rows of a chunk have a score, `reach` (1,) says which, see `leaders`; it is NaN until the first is computed.
     """
 
     scores: Scores
     done: NDArray[np.bool_]
+    reach: NDArray[np.float64] = field(default_factory=lambda: np.full(1, np.nan))
     lock: Lock = field(default_factory=Lock)
 
     @classmethod
@@ -109,12 +111,31 @@ def score_pool(
     a whole, and their edges depend only on the pool and the number of probabilities, so a row's score never depends on
     which other rows are wanted. Only a few chunks are held in memory besides the scores.
     """
-    n_outputs = outputs_of(model)
     scoring = scorer, model.identity if isinstance(model, Committee | NumberCommittee) else None
-    known = [
-        (score_cache or NoScoreCache()).segment_scores(scoring, number, len(segment), pool.n_chunks(number, n_outputs))
+    known = known_scores(pool, scoring, outputs_of(model), score_cache)
+    compute_missing(
+        known, pool, wanted, outputs_of(model), lambda chunks, keep: backend.score(model, pool, scorer, chunks, keep)
+    )
+    return [segment.scores for segment in known]
+
+
+def known_scores(pool: Pool, scoring: Hashable, n_outputs: int, score_cache: ScoreCache | None) -> list[SegmentScores]:
+    """Return the scores of each segment that are known."""
+    cache = score_cache or NoScoreCache()
+    return [
+        cache.segment_scores(scoring, number, len(segment), pool.n_chunks(number, n_outputs))
         for number, segment in enumerate(pool.segments)
     ]
+
+
+def compute_missing(
+    known: Sequence[SegmentScores],
+    pool: Pool,
+    wanted: NDArray[np.bool_],
+    n_outputs: int,
+    score: Callable[[Sequence[Chunk], KeepScores], None],
+) -> None:
+    """Compute the scores of the chunks with a `wanted` row that are not known, by a function that keeps them."""
 
     def missing() -> list[tuple[SegmentScores, int, Chunk]]:
         return [
@@ -133,10 +154,9 @@ def score_pool(
             for segment in known:
                 locks.enter_context(segment.lock)
             due = missing()  # another request may have computed some meanwhile
-            backend.score(model, pool, scorer, [chunk for _, _, chunk in due], keep)
+            score([chunk for _, _, chunk in due], keep)
             for segment, nth, _ in due:
                 segment.done[nth] = True
-    return [segment.scores for segment in known]
 
 
 def outputs_of(model: Predictor) -> int:

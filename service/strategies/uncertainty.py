@@ -36,6 +36,8 @@ def least_confidence(probabilities: Probabilities) -> Scores:
     summary="Rows whose two most likely classes are closest: 1 - (p(1) - p(2)).",
     source="Scheffer, Decomain & Wrobel 2001, Active Hidden Markov Models for Information Extraction, "
     "doi:10.1007/3-540-44816-0_31",
+    # p(1) is least where all other classes are as likely as the second.
+    bound=lambda gap, n_classes: 1.0 - (1.0 - math.exp(-gap)) / (1.0 + (n_classes - 1) * math.exp(-gap)),
 )
 def margin(probabilities: Probabilities) -> Scores:
     """Return 1 - (p(1) - p(2))."""
@@ -47,6 +49,7 @@ def margin(probabilities: Probabilities) -> Scores:
     "ratio",
     summary="Rows whose second class is nearly as likely as the first: p(2) / p(1).",
     source="Settles 2009, Active Learning Literature Survey, University of Wisconsin-Madison, report 1648",
+    bound=lambda gap, n_classes: math.exp(-gap),
 )
 def ratio(probabilities: Probabilities) -> Scores:
     """Return p(2) / p(1), or 1 if both are 0."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.domain.parameters import Parameter, Parameters, check_parameters, not_listed
 from service.domain.project import TargetName
 from service.errors import InvalidRequest
+from service.learning.leaders import Bound
 from service.learning.scoring import Scorer, Scores
 from service.strategies.engine.question import Positions, Question
 
@@ -75,7 +76,7 @@ class Strategy:
     """One strategy: its name, its description for callers, and its function.
 
     One that `starts_alone` runs without probabilities while no sample is labelled. `targets` are those whose labels it
-    can ask for.
+    can ask for. The scores of a scorer may have a `bound`.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Strategy:
     function: Callable[..., Any]
     starts_alone: bool = False
     targets: tuple[TargetName, ...] = ("class",)
+    bound: Bound | None = None
 
     @property
     def needed(self) -> list[str]:
@@ -114,13 +116,13 @@ MEMBERS = Parameter(
 
 
 def scorer(
-    name: str, *, summary: str, source: str, targets: tuple[TargetName, ...] = ("class",)
+    name: str, *, summary: str, source: str, targets: tuple[TargetName, ...] = ("class",), bound: Bound | None = None
 ) -> Callable[[Scorer], Scorer]:
     """Register a pure function probabilities (n, c) -> scores (n,), 0 or more, higher = ask first."""
 
     def register(function: Scorer) -> Scorer:
         needs = frozenset({Need.PROBABILITIES})
-        register_strategy(Strategy(name, summary, source, needs, (), "scorer", function, targets=targets))
+        register_strategy(Strategy(name, summary, source, needs, (), "scorer", function, targets=targets, bound=bound))
         return function
 
     return register

@@ -13,6 +13,7 @@ from service.domain.draws import Draw
 from service.domain.parameters import Parameters
 from service.learning.committees import BaggedCommittee
 from service.learning.estimators import committee_in
+from service.learning.leaders import score_leaders
 from service.learning.number_models import NumberBag
 from service.learning.pool import Pool
 from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores, score_pool
@@ -119,7 +120,11 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
         predictor, pool = committee_for(plan, question)
         backend = THREADS
     scorer, is_open = plan.strategy.function, question.is_open
-    scores = score_pool(predictor, pool, scorer, is_open, score_cache=question.fitted_score_cache, backend=backend)
+    cache, bound = question.fitted_score_cache, plan.strategy.bound
+    leaders = None
+    if bound is not None and backend is THREADS:
+        leaders = score_leaders(predictor, pool, scorer, bound, is_open, n_wanted, cache)
+    scores = leaders or score_pool(predictor, pool, scorer, is_open, score_cache=cache, backend=backend)
     indices, best = top_rows(pool, scores, question.is_open, n_wanted, rng)
     return Selection(indices, best, name, note_of_invalid(pool, question, scores))
 
@@ -143,7 +148,7 @@ def note_of_invalid(pool: Pool, question: Question, scores: list[Scores]) -> str
     """Return a note on the number of candidates without finite probabilities, if any."""
     n_broken = 0
     for start, of_segment in zip(pool.starts, scores, strict=False):
-        if of_segment.min() == INVALID_SCORE:
+        if of_segment.min() <= INVALID_SCORE:
             broken = np.flatnonzero(of_segment == INVALID_SCORE)
             n_broken += int(np.count_nonzero(question.is_open[start + broken]))
     if n_broken == 0:
