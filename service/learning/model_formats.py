@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
-import orjson
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -64,7 +64,7 @@ def to_onnx(model: Any, n_features: int, *, allows_missing: bool) -> bytes:
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise NotExportable(f"this model cannot be converted to ONNX; {ONNX_MODELS}") from error
     for name, values in marginals.items():
-        converted.metadata_props.add(key=name.rstrip("_"), value=orjson.dumps(values).decode())
+        converted.metadata_props.add(key=name.rstrip("_"), value=json.dumps(values))
     data: bytes = converted.SerializeToString()
     return data
 
