@@ -7,7 +7,7 @@ from threading import Lock
 
 
 class Places:
-    """Like a semaphore, but nobody who comes later is served first; waiting takes no CPU."""
+    """A semaphore that serves those who wait in the order in which they came. Waiting takes no CPU."""
 
     def __init__(self, n_places: int) -> None:
         self._n_free = n_places

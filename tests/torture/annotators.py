@@ -102,7 +102,7 @@ class Annotator:
             "lease_seconds": LEASE_SECONDS,
             "overlap": self.overlap,
             "batch_size": self.rng.randint(1, 10),
-            "strategy": self.rng.choice(("margin", "random")),
+            "strategy": self.rng.choice(("margin", "random", "auto")),
         }
 
     def label(self, query_id: str, indices: Sequence[int]) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import joblib
@@ -18,6 +25,7 @@ from service.store.files import replace_small
 from service.store.leases import read_leases
 from service.usecases import leases, reserves
 from tests.support.calls import get, post
+from tests.support.serving import Service, wait_until
 
 PEOPLE = ("ada", "bob", "eve")
 N = 60
@@ -254,3 +262,48 @@ def test_few_reserves_are_kept() -> None:
         all_leases = all_leases.with_reserve(reserve(f"{number % 5}", 1))
     assert [each.key for each in all_leases.reserves] == ["0", "1", "2", "3"]
     assert [each.key for each in all_leases.with_reserve(reserve("4", 2)).reserves] == ["4"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # starting processes takes long on a busy machine
+@pytest.mark.parametrize("n_kills", [0, 3])
+def test_two_processes_and_three_people_share_each_sample_once(tmp_path: Path, n_kills: int) -> None:
+    """Workers are killed meanwhile: a sample that was selected, but not leased, is given to another person."""
+    service = Service(tmp_path / "data", tmp_path / "log", AQ_WORKERS="2", AQ_LOG_LEVEL="error")
+    given: list[tuple[str, list[int]]] = []
+    n_samples, lock = 150, Lock()
+    X = np.random.default_rng(0).normal(size=(n_samples, 4)).tolist()
+    y = [0, 1, *[None] * (n_samples - 2)]
+
+    def annotate(who: str) -> None:
+        while True:
+            body = {"project_id": "p", "annotator": who, "lease_seconds": 600, "batch_size": 3}
+            with suppress(OSError, http.client.HTTPException, ValueError):  # the worker was killed
+                reply = service.call("POST", "/query", body)
+                if reply.status == 200 and not reply.json["indices"]:
+                    return
+                indices = reply.json["indices"]
+                labels = [{"index": index, "label": index % 2, "annotator": who} for index in indices]
+                while service.call("POST", "/label", {"project_id": "p", "labels": labels}).status != 200:
+                    time.sleep(0.05)
+                with lock:
+                    given.append((who, indices))
+
+    try:
+        service.start()
+        service.post("/fit", {"project_id": "p", "X": X, "y": y, "estimator": "gaussian_nb"}, expect=201)
+        with ThreadPoolExecutor(3) as threads:
+            people = [threads.submit(annotate, who) for who in PEOPLE]
+            for nth in range(1, n_kills + 1):
+                wait_until(lambda nth=nth: len(given) >= 8 * nth)
+                os.kill(service.workers()[nth % 2], signal.SIGKILL)
+                wait_until(lambda: len(service.workers()) == 2)
+            for person in people:
+                person.result()
+        records = service.call("GET", "/projects/p/labels").json["labels"]
+    finally:
+        service.kill()
+    assert sorted(record["index"] for record in records) == list(range(n_samples))
+    if n_kills == 0:
+        assert sorted(index for _, indices in given for index in indices) == list(range(2, n_samples))
+        assert len({who for who, _ in given}) == 3
