@@ -298,6 +298,11 @@ def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> 
     return GaussianNB(var_smoothing=params["var_smoothing"])
 
 
+def neighbour_seconds(params: Parameters, n_labels: int, n_features: int) -> float:
+    """Estimate the time to compare a row with all labelled ones; only a product of matrices is quick."""
+    return n_labels * (10e-9 + n_features * (0.7e-9 if params["metric"] == "manhattan" else 0.1e-9))
+
+
 @estimator(
     "k_neighbors",
     summary="Class shares among the nearest labelled rows.",
@@ -309,6 +314,7 @@ def gaussian_nb(params: Parameters, random_state: int, shape: TrainingShape) -> 
     ),
     scale=True,
     prepare=squarable,
+    row_seconds=neighbour_seconds,
 )
 def k_neighbors(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a nearest-neighbours classifier, which is deterministic."""
@@ -350,6 +356,11 @@ class DecisionSVC(ClassifierMixin, BaseEstimator):
         return cast(Matrix, softmax(decision, axis=1))
 
 
+def svc_seconds(params: Parameters, n_labels: int, n_features: int) -> float:
+    """Estimate the time to compare a row with the support vectors, which are most of the labelled rows at worst."""
+    return n_labels * (45e-9 + 0.5e-9 * n_features)
+
+
 @estimator(
     "svc",
     summary="A support vector machine; probabilities are calibrated once every class has five labelled rows.",
@@ -361,6 +372,7 @@ class DecisionSVC(ClassifierMixin, BaseEstimator):
         CLASS_WEIGHT,
     ),
     scale=True,
+    row_seconds=svc_seconds,
 )
 def svc(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a support vector machine with sigmoid-calibrated probabilities, or with those of `DecisionSVC`.

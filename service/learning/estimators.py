@@ -91,7 +91,8 @@ class Variant:
 class EstimatorKind:
     """A registered estimator, with a variant for each target that it can learn.
 
-    `sparse`: it accepts sparse features. `takes_missing`: it accepts NaN in dense ones.
+    `sparse`: it accepts sparse features. `takes_missing`: it accepts NaN in dense ones. `row_seconds` estimates the
+    time of one core to score a row, if that is long, from the parameters and the numbers of labels and features.
     """
 
     name: str
@@ -102,6 +103,7 @@ class EstimatorKind:
     takes_missing: bool = False
     variants: dict[TargetName, Variant] = field(default_factory=dict)
     prepare: Callable[[Features], Features] | None = None
+    row_seconds: Callable[[Parameters, int, int], float] | None = None
 
     @property
     def targets(self) -> list[TargetName]:
@@ -189,6 +191,15 @@ def why_reduced(
     return why and f"{spec.name} is {why}"
 
 
+def seconds_per_row(spec: EstimatorSpec, n_labels: int, n_features: int) -> float:
+    """Estimate the time of one core for a model to score a row, 0 if it is short.
+
+    It is no measurement, so that every worker comes to the same result.
+    """
+    row_seconds = ESTIMATORS[spec.name].row_seconds
+    return 0.0 if row_seconds is None else row_seconds(spec.params, n_labels, n_features)
+
+
 def with_imputation(model: Any, medians: Medians) -> Pipeline:
     """Return a pipeline that replaces missing values by medians (d,) before an estimator or a pipeline."""
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
@@ -271,6 +282,7 @@ def estimator(
     sparse: bool = True,
     takes_missing: bool = False,
     target: TargetName = "class",
+    row_seconds: Callable[[Parameters, int, int], float] | None = None,
     **of_variant: Any,
 ) -> Callable[[Factory], Factory]:
     """Register a factory under `name`, and add the parameter `scale` with this default.
@@ -284,8 +296,10 @@ def estimator(
         "Standardise every feature inside the model, by mean and standard deviation of the labelled rows.",
     )
 
-    kind = EstimatorKind(name, summary, source, (*parameters, scale_parameter), sparse, takes_missing, prepare=prepare)
-    ESTIMATORS[name] = kind
+    all_parameters = (*parameters, scale_parameter)
+    ESTIMATORS[name] = EstimatorKind(
+        name, summary, source, all_parameters, sparse, takes_missing, prepare=prepare, row_seconds=row_seconds
+    )
     return variant(name, target, **of_variant)
 
 

@@ -125,6 +125,11 @@ def k_neighbors(params: Parameters, random_state: int, shape: TrainingShape) -> 
     return KNeighborsRegressor(**neighbour_arguments(params, shape))
 
 
+def gaussian_seconds(params: Parameters, n_labels: int, n_features: int) -> float:
+    """Estimate the time to compute the covariance of a row with all labelled ones."""
+    return n_labels * (12e-9 + 0.3e-9 * n_features)
+
+
 @estimator(
     "gaussian_process",
     summary="Gaussian process regression with an RBF kernel and noise: for smooth functions of few features, and up "
@@ -136,6 +141,7 @@ def k_neighbors(params: Parameters, random_state: int, shape: TrainingShape) -> 
     prepare=squarable,
     sparse=False,
     target="number",
+    row_seconds=gaussian_seconds,
 )
 def gaussian_process(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a Gaussian process, whose kernel is found by maximum likelihood from a length scale of sqrt(d)."""

@@ -25,7 +25,7 @@ from service.learning.models import (
     predict_outputs,
     predict_probabilities,
 )
-from service.learning.pool import Chunk, Features, Pool
+from service.learning.pool import CHUNK_CELLS, Chunk, Features, Pool
 
 Probabilities = NDArray[np.floating[Any]]
 Scores = NDArray[np.float64]
@@ -157,6 +157,22 @@ def compute_missing(
             score([chunk for _, _, chunk in due], keep)
             for segment, nth, _ in due:
                 segment.done[nth] = True
+
+
+def score_some(model: Predictor, pool: Pool, scorer: Scorer, rows: NDArray[np.int64]) -> list[Scores]:
+    """Return the scores of each segment's rows as `score_pool` does, computed for `rows` (k,) alone and not cached.
+
+    They may differ in rounding from those of `score_pool`, and with the other rows.
+    """
+    predict, found = predictor_for(model, pool), np.full(len(pool), INVALID_SCORE)
+    step = max(1, CHUNK_CELLS // max(pool.cells_per_row, outputs_of(model)))
+
+    def score(start: int) -> None:
+        some = rows[start : start + step]
+        found[some] = score_rows(predict, scorer, pool.take(some))
+
+    run_in_threads(score, range(0, len(rows), step))
+    return np.split(found, pool.starts[1:-1])
 
 
 def outputs_of(model: Predictor) -> int:

@@ -19,7 +19,7 @@ from service.domain.leases import NO_HOLDINGS, Holdings, Leases, holdings_of, li
 from service.domain.project import MICROSECONDS, Project, now
 from service.domain.targets import decode_labels, set_table_of, table_of
 from service.errors import FieldError, InvalidRequest
-from service.learning.estimators import fit
+from service.learning.estimators import fit, seconds_per_row
 from service.learning.external_predictions import ExternalNumbers, ExternalPredictions
 from service.learning.models import Committee
 from service.learning.multilabel_scores import thresholds_of_classes
@@ -335,7 +335,17 @@ def build_question(
         partly_labeled=rows.partly_labeled,
         leased=rows.leased,
         pending=rows.pending,
+        row_seconds=row_seconds_of(project, pool),
     )
+
+
+def row_seconds_of(project: Project, pool: Pool) -> float:
+    """Estimate the time of one core for a project's model to score a row, 0 if it is short."""
+    if project.model is None:
+        return 0.0
+    # An svc has a machine for each of several labels a sample.
+    n_models = len(project.classes) if project.target == "labels" and project.model.estimator.name == "svc" else 1
+    return n_models * seconds_per_row(project.model.estimator, project.n_labeled, pool.cells_per_row)
 
 
 def numbers_of(project: Project) -> NDArray[np.float64] | None:

@@ -18,12 +18,14 @@ from service.learning.pool import CHUNK_CELLS, Features, Pool
 from service.learning.scoring import (
     THREADS,
     Backend,
+    Predictor,
     Probabilities,
     ScoreCache,
     Scorer,
     Scores,
     member_predictor_for,
     score_pool,
+    score_some,
 )
 
 Positions = NDArray[np.int64]
@@ -64,7 +66,8 @@ class Question:
     `committee_pool` hold the input of model and committee if that is not the features. Without `has_features` the pool
     holds only the model's input. The rows of `relabel_candidates` are open as well as labelled. `leased` rows are held
     for the caller and `partly_labeled` ones have too few labels; these are not open, and come first. `pending` rows are
-    leased to any annotator.
+    leased to any annotator. The model takes about `row_seconds` of one core to score a row, if that is long. With
+    `is_sampled`, the open rows are a sample, and only they are scored.
     """
 
     pool: Pool
@@ -88,6 +91,8 @@ class Question:
     numbers: NDArray[np.float64] | None = None
     members_sent: bool = False
     label_sizes: NDArray[np.int64] | None = None
+    row_seconds: float = 0.0
+    is_sampled: bool = False
 
     @property
     def read_by_model(self) -> Pool:
@@ -108,6 +113,12 @@ class Question:
     def candidates(self) -> NDArray[np.int64]:
         """The indices of the rows that may be chosen, sorted."""
         return np.flatnonzero(self.is_open)
+
+    def score(self, model: Predictor, pool: Pool, scorer: Scorer, backend: Backend = THREADS) -> list[Scores]:
+        """Return the scores of each segment of a pool, valid for the rows that may be chosen."""
+        if self.is_sampled:
+            return score_some(model, pool, scorer, self.candidates)
+        return score_pool(model, pool, scorer, self.is_open, score_cache=self.fitted_score_cache, backend=backend)
 
     @property
     def covered(self) -> NDArray[np.int64]:
@@ -168,18 +179,12 @@ class PoolView:
     def scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,), INVALID_SCORE without finite probabilities."""
         question = self.question
-        cache = question.fitted_score_cache
-        rows, wanted = question.read_by_model, question.is_open
-        return self.of_candidates(
-            score_pool(self.model, rows, scorer, wanted, score_cache=cache, backend=question.backend)
-        )
+        return self.of_candidates(question.score(self.model, question.read_by_model, scorer, question.backend))
 
     def member_scores(self, scorer: Scorer) -> Scores:
         """Return a score for each candidate (n,) as `scores` does, from the members' probabilities."""
         committee, pool = self.committee()
-        question = self.question
-        cache = question.fitted_score_cache
-        return self.of_candidates(score_pool(committee, pool, scorer, question.is_open, score_cache=cache))
+        return self.of_candidates(self.question.score(committee, pool, scorer))
 
     def member_probabilities(self, rows: Positions) -> Probabilities:
         """Return the members' probabilities (m, k, c) of rows of the pool."""

@@ -16,11 +16,12 @@ from service.learning.estimators import committee_in
 from service.learning.leaders import score_leaders
 from service.learning.number_models import NumberBag
 from service.learning.pool import Pool
-from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores, score_pool
+from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores
 from service.strategies.engine.fallback import choose_without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
 from service.strategies.engine.registry import MEMBERS, Chances, Choice, Need, Strategy, resolve_strategy
+from service.strategies.engine.slow_models import sample_for_model
 
 OF_MODEL = {Need.PROBABILITIES, Need.PREDICTIONS, Need.MEMBERS}
 """The needs that take a model."""
@@ -81,6 +82,7 @@ def select(
     is replaced: `Selection` names the one that ran and says why.
     """
     plan = choose_plan(strategy, params, question, batch_size)
+    question, note = question_in_time(plan, question, max(batch_size, MOST_AT_ONCE), rng)
     run = run_scorer if plan.strategy.kind == "scorer" else run_set
     if plan.strategy.spreads and batch_size:
         n_batches = max(1, min(n_batches, MOST_AT_ONCE // batch_size))
@@ -88,7 +90,24 @@ def select(
     else:
         selection = run(plan, question, min(batch_size, question.n_open), rng)
     shortfalls = filter(None, (plan.fallback_reason, selection.fallback_reason))
-    return replace(selection, fallback_reason="; ".join(shortfalls) or None, reason=plan.reason)
+    reasons = filter(None, (plan.reason, note))
+    return replace(
+        selection,
+        fallback_reason="; ".join(shortfalls) or None,
+        reason="; ".join(reasons) or None,
+        draw=None if note else selection.draw,  # the probabilities hold within the sample only
+    )
+
+
+def question_in_time(
+    plan: Plan, question: Question, n_wanted: int, rng: np.random.Generator
+) -> tuple[Question, str | None]:
+    """Return the question, about a sample of the candidates if the model takes too long for all, and a note on it."""
+    if question.model is None or not plan.strategy.needs & OF_MODEL:
+        return question, None
+    has_bag = Need.MEMBERS in plan.strategy.needs and committee_in(plan.model) is None
+    n_models = cast(int, plan.params.get("members", MEMBERS.default)) if has_bag else 1
+    return sample_for_model(question, n_models, n_wanted, rng)
 
 
 def choose_plan(strategy: Strategy, params: Parameters, question: Question, batch_size: int) -> Plan:
@@ -119,12 +138,11 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
     if Need.MEMBERS in plan.strategy.needs:
         predictor, pool = committee_for(plan, question)
         backend = THREADS
-    scorer, is_open = plan.strategy.function, question.is_open
-    cache, bound = question.fitted_score_cache, plan.strategy.bound
-    leaders = None
-    if bound is not None and backend is THREADS:
-        leaders = score_leaders(predictor, pool, scorer, bound, is_open, n_wanted, cache)
-    scores = leaders or score_pool(predictor, pool, scorer, is_open, score_cache=cache, backend=backend)
+    scorer, bound, leaders = plan.strategy.function, plan.strategy.bound, None
+    if bound is not None and backend is THREADS and not question.is_sampled:
+        of_model = question.fitted_score_cache
+        leaders = score_leaders(predictor, pool, scorer, bound, question.is_open, n_wanted, of_model)
+    scores = leaders or question.score(predictor, pool, scorer, backend)
     indices, best = top_rows(pool, scores, question.is_open, n_wanted, rng)
     return Selection(indices, best, name, note_of_invalid(pool, question, scores))
 
