@@ -226,18 +226,19 @@ def numbers(data: JsonObject, name: str) -> list[int]:
 
 def add_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields, tasks: Sequence[Task]) -> None:
     """Add the tasks that the pool does not have yet; the first ones create the project."""
+    context = current_context()
+    is_new = find_project(project_id) is None
     contents = {
         str(task["id"]): content
-        for task in tasks
+        for task in (tasks if is_new else unknown_tasks(project_id, tasks))
         if (content := task_fields.content_of(task.get("data", {}), config)) is not None
     }
     if not contents:
         return
     name = "texts" if all(isinstance(content, str) for content in contents.values()) else "X"
     samples: JsonObject = {name: [*contents.values()], "ids": [*contents]}
-    context = current_context()
     with context.store.stage() as staging:
-        if find_project(project_id) is not None:
+        if not is_new:
             data = APPEND.load({**samples, "if_known": "ignore"})
             appending = append_request(project_id, data, staging, context.limits)
             append.append_samples(context.store, staging, appending, context.settings.max_pool_cells)
@@ -247,6 +248,12 @@ def add_tasks(project_id: str, config: LabelingConfig, task_fields: TaskFields, 
         classes = {"classes": [*config.classes]} if config.classes else {}
         created = FIT.load({"project_id": project_id, "similar_labels": "allow", **target, **classes, **samples})
         fit.fit_project(context.store, staging, fit_request(created, staging, context.limits))
+
+
+def unknown_tasks(project_id: str, tasks: Sequence[Task]) -> Sequence[Task]:
+    """Return the tasks that are no samples of a project."""
+    ids = current_context().store.read(project_id, Part.IDS).ids
+    return tasks if ids is None else [task for task in tasks if ids.find(str(task["id"])) is None]
 
 
 def remove_tasks(project_id: str, tasks: Iterable[int]) -> None:
