@@ -14,13 +14,8 @@ from pathlib import Path
 
 import click
 
-from service.auth.keyfile import read_keys
-from service.auth.keys import KeysError
-from service.backends import refuse_missing_extra
 from service.cli.setting_options import environment_with, setting_option
-from service.errors import StoreBusy, StoreUnwritable
 from service.settings import Settings, SettingsError
-from service.store import Store
 
 MAX_OPEN_FILES = 2**16
 
@@ -41,13 +36,9 @@ def serve(**options: str | None) -> None:
     try:
         settings = Settings.from_env(variables)
         settings.require_access_control()
-        refuse_missing_extra(settings)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    if settings.api_keys_file is not None:
-        check_keys(settings.api_keys_file)
     check_address(settings.host.strip("[]"), settings.port)
-    check_data_dir(settings.data_dir)
     memory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     command = gunicorn_command(settings, memory)
     environment = {
@@ -78,10 +69,10 @@ def raise_open_file_limit() -> None:
 
 
 def gunicorn_command(settings: Settings, memory: Path) -> list[str]:
-    """Return gunicorn's command line. No --preload: an OpenMP fit in the master would hang the workers."""
+    """Return the command line of `service.server.start`, with gunicorn's options."""
     host = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
     return [
-        *(sys.executable, "-P", "-m", "gunicorn", "service.app:create_app()"),
+        *(sys.executable, "-P", "-m", "service.server.start", "service.app:create_app()"),
         *("--config", "python:service.server.hooks"),
         *("--bind", f"{host}:{settings.port}"),
         *("--worker-class", "service.server.gunicorn_adapter.Worker"),
@@ -103,30 +94,6 @@ def check_address(host: str, port: int) -> None:
             probe.bind((host, port))
     except (OSError, UnicodeError) as error:
         raise click.ClickException(f"AQ_HOST={host!r}, AQ_PORT={port}: cannot listen there: {error}") from None
-
-
-def check_keys(path: Path) -> None:
-    """Raise ClickException if the file holds no usable key."""
-    try:
-        if read_keys(path).all:
-            return
-        problem = f"{str(path)!r} holds no key"
-    except KeysError as error:
-        problem = str(error)
-    raise click.ClickException(f"AQ_API_KEYS_FILE: {problem}; `active-query keys new` makes one") from None
-
-
-def check_data_dir(path: Path) -> None:
-    """Raise ClickException if the data directory is unusable; each worker would fail with a traceback."""
-    try:
-        store = Store(path)
-        # A read-only directory is served for reading.
-        with suppress(StoreUnwritable):
-            store.check_writable()
-        store.sweep()
-    except (OSError, StoreBusy, StoreUnwritable) as error:
-        message = f"AQ_DATA_DIR={str(path)!r}: the directory cannot be used by user {os.getuid()}: {error}"
-        raise click.ClickException(message) from None
 
 
 def make_counters_directory(memory: Path) -> Path:

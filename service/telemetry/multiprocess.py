@@ -15,6 +15,9 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
+MASTER = -1
+"""The number of a process that forks workers."""
+
 NUMBERS: list[int] = []
 """The number of this process, if it is a worker. A process that a worker spawns does not inherit it."""
 
@@ -34,8 +37,22 @@ def free_number(taken: Collection[int]) -> int:
     return next(number for number in itertools.count() if number not in taken)
 
 
+def begin_master() -> None:
+    """Register this process as the master of workers, which count as soon as they have a number of their own.
+
+    Call it before `metrics` is imported.
+    """
+    NUMBERS[:] = [MASTER]
+
+
+def drop_master(directory: Path) -> None:
+    """Remove the files of the master, which counts nothing."""
+    for path in directory.glob(f"*_{MASTER}.db"):
+        path.unlink(missing_ok=True)
+
+
 def begin_worker(directory: Path, number: int) -> None:
-    """Register this process as the worker of a number; call it before `metrics` is imported."""
+    """Register this process as the worker of a number; call it before it counts."""
     NUMBERS[:] = [number]
     (directory / f"pid_{os.getpid()}").touch()
 

@@ -22,8 +22,10 @@ from click.testing import CliRunner
 from service import __version__
 from service.cli.main import main
 from service.cli.serve import COUNTERS_PREFIX, SHARED_MEMORY, gunicorn_command
+from service.server.checks import find_problem
 from service.server.hooks import SOCKET_TIMEOUT_SECONDS, when_ready
 from service.settings import Settings
+from tests.support.prometheus import metric_value
 from tests.support.serving import Service, free_port, is_alive, wait_until
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must not be listened on unasked
@@ -103,10 +105,8 @@ def get(host: str, port: int, path: str) -> tuple[int, bytes]:
         ({"AQ_WORKRES": "4"}, ["AQ_WORKRES is not a setting", "did you mean AQ_WORKERS?"]),
         ({"AQ_HOST": EVERYWHERE}, ["AQ_HOST='0.0.0.0'", "AQ_ALLOW_ANONYMOUS=1"]),
         ({"AQ_HOST": "::"}, ["AQ_HOST='::'", "AQ_ALLOW_ANONYMOUS=1", "AQ_API_KEYS_FILE"]),
-        ({"AQ_API_KEYS_FILE": "/proc/nowhere/keys"}, ["AQ_API_KEYS_FILE: '/proc/nowhere/keys' cannot be read"]),
         ({"AQ_HOST": "192.0.2.1", "AQ_ALLOW_ANONYMOUS": "1"}, ["AQ_HOST='192.0.2.1'", "cannot listen there"]),
         ({"AQ_HOST": "unix:/run/aq", "AQ_ALLOW_ANONYMOUS": "1"}, ["AQ_HOST='unix:/run/aq'", "cannot listen there"]),
-        ({"AQ_DATA_DIR": "/proc/nowhere/data"}, ["AQ_DATA_DIR='/proc/nowhere/data'", f"user {os.getuid()}"]),
     ],
 )
 def test_an_invalid_setting_is_an_error_message(
@@ -185,6 +185,40 @@ def test_gunicorns_variable_cannot_change_the_address(
 def test_an_ipv6_address_is_bound_in_brackets(host: str, bind: str) -> None:
     command = gunicorn_command(Settings(host=host, port=80), SHARED_MEMORY)
     assert command[command.index("--bind") + 1] == bind
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {"AQ_API_KEYS_FILE": "/proc/nowhere/keys"},
+            ["'/proc/nowhere/keys' cannot be read", "`active-query keys new` makes one"],
+        ),
+        ({"AQ_DATA_DIR": "/proc/nowhere/data"}, ["AQ_DATA_DIR='/proc/nowhere/data'", f"user {os.getuid()}"]),
+    ],
+)
+def test_a_wrong_file_is_a_problem(
+    variables: dict[str, str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"AQ_DATA_DIR": str(tmp_path / "data"), **variables}.items():
+        monkeypatch.setenv(name, value)
+    problem = find_problem()
+    assert problem is not None
+    assert all(word in problem for word in words), problem
+
+
+@pytest.mark.slow
+def test_workers_share_the_modules_and_count_for_themselves(serve: Callable[..., Service]) -> None:
+    service = serve(AQ_WORKERS="2")
+    assert service.process is not None
+    assert "sklearn" in Path(f"/proc/{service.process.pid}/maps").read_text()
+    for _ in range(10):
+        assert service.call("GET", "/projects").status == 200
+    text = service.call("GET", "/metrics").body.decode()
+    assert metric_value(text, "active_query_requests_total", route="/projects") == 10
+    counters = service.counters()
+    assert counters is not None
+    assert [path.name for path in counters.glob("*_-1.db")] == []
 
 
 def test_the_application_is_not_preloaded() -> None:
