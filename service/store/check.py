@@ -25,6 +25,7 @@ from service.store.layout import (
     LEASES,
     LOG,
     STATE,
+    SUMMARY,
     files_of,
     first_file,
     held_out_labels_file,
@@ -36,6 +37,7 @@ from service.store.layout import (
 from service.store.leases import read_leases
 from service.store.load_state import has_lost_state, load_with_log
 from service.store.snapshot import PartLoader, Stamp
+from service.store.summaries import check_summary
 
 TRIES = 5
 """Maximum number of checks of a project that is written meanwhile: files that its old state names may be gone."""
@@ -145,6 +147,8 @@ def part_checks(loader: PartLoader) -> Iterator[tuple[str, Callable[[], object]]
         yield LEASES, lambda: check_leases(directory, project)
     if (directory / DRAWS).exists():
         yield DRAWS, lambda: check_draws(directory, project)
+    if (directory / SUMMARY).exists():
+        yield SUMMARY, lambda: check_summary(directory, project)
 
 
 def check_names(loader: PartLoader) -> None:

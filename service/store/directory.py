@@ -15,7 +15,7 @@ from pathlib import Path
 from service.domain.project import PROJECT_ID, Project
 from service.errors import ProjectNotFound
 from service.store.files import fsync_directory
-from service.store.layout import DRAWS, FOLDERS, LEASES, STATE, UNBORN, files_of
+from service.store.layout import DRAWS, FOLDERS, LEASES, STATE, SUMMARY, UNBORN, files_of
 from service.store.locks import has_path
 
 
@@ -49,7 +49,7 @@ def check_owner(root: Path) -> None:
 def sweep_project(directory: Path, project: Project) -> None:
     """Remove the files that a project's state does not name. The caller holds its lock."""
     named = files_of(project)
-    for name in (f"{STATE}.new", f"{LEASES}.new", f"{DRAWS}.new", UNBORN):
+    for name in (f"{STATE}.new", f"{LEASES}.new", f"{DRAWS}.new", f"{SUMMARY}.new", UNBORN):
         (directory / name).unlink(missing_ok=True)
     for folder in FOLDERS:
         for path in (directory / folder).glob("*"):

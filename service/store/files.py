@@ -245,8 +245,8 @@ def write_joblib(path: Path, value: Any) -> StagedFile:
         return file.finish()
 
 
-def write_small(path: Path, value: Any) -> None:
-    """Write a new file of many small values, durably; joblib can read it.
+def write_small(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write a new file of many small values, which joblib can read; wait until it is on disk if it is `durable`.
 
     joblib's own pickler is written in Python and ten times as slow, which pays off only for large arrays.
     """
@@ -254,7 +254,8 @@ def write_small(path: Path, value: Any) -> None:
         body = pickle.dumps(value, protocol=5)
         file.write(body)
         file.write(seal_of(body))
-        fsync_file(file)
+        if durable:
+            fsync_file(file)
 
 
 def replace_small(directory: Path, name: str, value: Any, changed_at: int) -> None:

@@ -9,6 +9,7 @@ STATE = "state.joblib"
 LOG = "events.log"
 LEASES = "leases.joblib"
 DRAWS = "draws.joblib"
+SUMMARY = "summary.joblib"
 FOLDERS = ("pool", "test", "models")
 
 UNBORN = "unborn"

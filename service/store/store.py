@@ -8,6 +8,7 @@
       leases.joblib          which samples are leased to whom; replaced atomically, separately from the state
       draws.joblib           samples that queries drew with known probabilities; replaced atomically, separately, too
       lease.lock             held while samples are selected for a lease, so that none is selected twice
+      summary.joblib         the state without its labels, for the list of projects; see `summaries`
       events.log             the changes of every commit, except the last ones, which are in the state
       pool/000001.joblib     a segment of the pool: uncompressed, immutable, mapped
       pool/000002.data.joblib, .indices.joblib, .indptr.joblib: a sparse one
@@ -83,6 +84,7 @@ from service.store.snapshot import (
     same_files,
 )
 from service.store.staging import Staging
+from service.store.summaries import drop_wrong_summary, read_summary, write_summary
 from service.store.transaction import Transaction, settle_state
 from service.telemetry.metrics import count_cache_lookup
 
@@ -552,9 +554,9 @@ class Store:
         return load_state(directory, project_id)
 
     def summarize(self, project_id: str, make: Callable[[Project], tuple[Found, int]]) -> Found:
-        """Return the summary of a project; `make` returns it with its size, and it is cached instead of the state.
+        """Return the summary of a project; `make` returns it with its size.
 
-        Raises ProjectNotFound or StoreDamaged.
+        It is cached instead of the state, and kept in a file beside it. Raises ProjectNotFound or StoreDamaged.
         """
         key = ("summary", project_id)
         try:
@@ -564,7 +566,13 @@ class Store:
         cached: tuple[Stamp, Found] | None = self.cache.get(key)
         if cached is not None and cached[0] == stamp:
             return cached[1]
-        summary, n_bytes = make(self.peek(project_id))
+        directory = self.directory(project_id)
+        found: tuple[Any, int] | None = read_summary(directory, stamp)
+        if found is None:
+            project = self.peek(project_id)
+            found = make(project)
+            write_summary(directory, stamp, project, *found)
+        summary, n_bytes = found
         self.cache.put(key, (stamp, summary), n_bytes)
         return summary
 
@@ -603,6 +611,7 @@ class Store:
                         if end is not None and not end.is_settled:
                             settle_state(directory, project, end)
                         sweep_project(directory, project)
+                        drop_wrong_summary(directory, project)
                 elif is_free and not has_lost_state(directory):
                     with suppress(OSError):
                         self._move_away(directory)
