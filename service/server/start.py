@@ -18,8 +18,7 @@ def main() -> None:
     """Start a service with the options of gunicorn on the command line, or exit with a message."""
     # How `metrics` counts is decided when it is imported, so this comes before all other modules.
     begin_master()
-    application = sys.argv[1].partition(":")[0]
-    import_module(application)
+    import_module("service.app")
     problem = import_module("service.server.checks").find_problem()
     drop_master(shared_directory())
     if problem is not None:

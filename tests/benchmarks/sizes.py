@@ -27,6 +27,8 @@ class Sizes:
     pool_of_people: int
     pool_of_clients: int
     client_seconds: int
+    listed: int
+    listed_labels: int
 
 
 FULL = Sizes(
@@ -44,6 +46,8 @@ FULL = Sizes(
     pool_of_people=50_000,
     pool_of_clients=20_000,
     client_seconds=20,
+    listed=1_000,
+    listed_labels=10_000,
 )
 QUICK = Sizes(
     rounds=3,
@@ -60,4 +64,6 @@ QUICK = Sizes(
     pool_of_people=2_000,
     pool_of_clients=2_000,
     client_seconds=1,
+    listed=10,
+    listed_labels=1_000,
 )
