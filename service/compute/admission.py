@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service.compute.deadline import DEADLINE
 from service.compute.places import Places
 from service.compute.threads import SELECTIONS, count_thread
 from service.compute.waiting import YIELD_SLOT, slot_yielded
@@ -72,5 +73,6 @@ def wait_for_place(places: Places) -> bool:
         return places.take(ADMISSION_WAIT_SECONDS)
     if places.n_waiting >= MOST_WAITING:
         return False
-    with slot_yielded(LONGEST_WAIT_SECONDS):
-        return places.take(LONGEST_WAIT_SECONDS)
+    seconds = DEADLINE.get().left(LONGEST_WAIT_SECONDS)
+    with slot_yielded(seconds):
+        return places.take(seconds)

@@ -23,6 +23,10 @@ class Deadline:
         if time.monotonic() > self.at:
             raise OutOfTime(self.seconds)
 
+    def left(self, at_most: float) -> float:
+        """Return the seconds until the deadline, from 0 up to `at_most`."""
+        return max(0.0, min(self.at - time.monotonic(), at_most))
+
 
 NO_DEADLINE = Deadline(float("inf"), float("inf"))
 DEADLINE: ContextVar[Deadline] = ContextVar("DEADLINE", default=NO_DEADLINE)

@@ -215,7 +215,7 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
 @contextmanager
 def one_at_a_time(key: Key) -> Iterator[None]:
     """Wait while another request of this process has the same key: it leaves its answer in the cache."""
-    seconds = min(max(DEADLINE.get().at - time.monotonic(), 0), LONGEST_WAIT_SECONDS)
+    seconds = DEADLINE.get().left(LONGEST_WAIT_SECONDS)
     is_in = ANSWERS.enter(key, 0)
     if not is_in:
         with slot_yielded(seconds):
