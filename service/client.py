@@ -389,7 +389,8 @@ class Client:
                 reply = self._send_once(request)
             except (OSError, http.client.HTTPException) as error:
                 if not n_left or not request.may_repeat(error):
-                    raise ServiceError(f"{self.url.geturl()} does not answer: {error!r}") from error
+                    why = getattr(error, "strerror", None) or str(error) or repr(error)
+                    raise ServiceError(f"{self.url.geturl()} does not answer: {why}") from error
                 wait = None
             else:
                 if reply.status < 400:

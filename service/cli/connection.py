@@ -58,7 +58,8 @@ def service_command(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # the reader of a pipe has enough: click exits
         except OSError as error:
-            raise click.ClickException(str(error)) from None
+            named = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{named}{error.strerror or error}") from None
 
     with_key = click.option("--key", envvar="ACTIVE_QUERY_KEY", help="API key.  [env: ACTIVE_QUERY_KEY]")(run)
     return click.option(

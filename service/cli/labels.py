@@ -46,6 +46,8 @@ def query(
 
     Example: active-query query --project mails --batch-size 20 --out batch.csv
     """
+    if out is not None and not out.endswith(("-", ".csv", ".jsonl", ".ndjson")):
+        raise click.ClickException(f"{out}: samples are written to .csv or .jsonl")
     given = {"strategy": strategy, "annotator": annotator, "lease_seconds": lease_seconds}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     reply = client.query(project, batch_size, **fields, include=stored_parts(client, project, "text", "url")).reply
@@ -193,7 +195,7 @@ def record_of(
 @click.option(
     "--format",
     "kind",
-    type=click.Choice([*PREDICTION_FORMATS]),
+    type=click.Choice([*PREDICTION_FORMATS, "jsonl"]),
     help="Format.  [default: by the end of the name, or csv]",
 )
 @click.option("--unlabeled", is_flag=True, help="Only samples without a label.")
@@ -205,11 +207,10 @@ def predict(client: TerminalClient, project: str, out: str, kind: str | None, un
     Example: active-query predict --project mails --out predictions.csv
     """
     chosen = {"unlabeled_only": True} if unlabeled else {}
-    with opened(out) as file:
-        if as_json:
+    kind = kind or next((kind for kind in (*PREDICTION_FORMATS, "jsonl") if out.endswith(f".{kind}")), "csv")
+    with opened(out) as file, client.writing(out):
+        if as_json or kind == "jsonl":
             for each in client.predictions(project, **chosen):
                 file.write(as_lines([each]))
-            return
-        media_type = PREDICTION_FORMATS[kind or next((end for end in PREDICTION_FORMATS if out.endswith(end)), "csv")]
-        with client.writing(out):
-            client.download_predictions(project, file, media_type, **chosen)
+        else:
+            client.download_predictions(project, file, PREDICTION_FORMATS[kind], **chosen)

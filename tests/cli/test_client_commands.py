@@ -129,6 +129,8 @@ def test_arrays_have_labels_by_position(run: Run, tmp_path: Path) -> None:
     run("label --project array --file - --format csv --refit never", input=table)
     assert json.loads(run("query --project array --json").stdout)["n_labeled"] == 5
     assert len(run("predict --project array --unlabeled --json").stdout.splitlines()) == 5
+    run("predict --project array --out found.jsonl")
+    assert [json.loads(line)["index"] for line in (tmp_path / "found.jsonl").read_text().splitlines()] == [*range(10)]
     ended = run("simulate --project array --strategy margin --initial 2 --budget 1 --batch-size 1 --repeats 1")
     assert "random" in ended.stdout
 
@@ -142,6 +144,10 @@ WRONG = {
         "estimator: 'forest' is not an estimator: did you mean 'random_forest'?",
     ),
     "no such column": ("label --project array2 --file labels.csv --label-column kind", "there is no column 'kind'"),
+    "a batch in another format": ("query --project p --out batch.parquet", "samples are written to .csv or .jsonl"),
+    "a wrong column of texts": ("fit --project p --file labels.csv --text-column body", "'body' is not a column"),
+    "a file that is no text": ("label --project array2 --file labels.npy --format csv", "is not UTF-8"),
+    "no directory": ("predict --project array2 --out none/p.csv", "none/p.csv: No such file or directory"),
     "no labels": ("label --project array2 --file labels.csv", "has no label in its column 'label'"),
 }
 
@@ -151,10 +157,12 @@ def test_errors_are_words_and_the_exit_status_is_1(run: Run, tmp_path: Path, url
     if "array2" in line:
         Client(url).fit("array2", [[1.0], [2.0]], estimator="gaussian_nb", replace=True)
     (tmp_path / "labels.csv").write_text("index,label\n0,\n")
+    np.save(tmp_path / "labels.npy", np.zeros(3))
     ended = run(line, expect=1)
     assert problem in ended.stderr
     assert ended.stderr.startswith("Error: ")
     assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_service_that_does_not_run_is_one_line(run: Run) -> None:
