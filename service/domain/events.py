@@ -47,6 +47,8 @@ def events_of(
     """
     same = before if before is not None and before.pool_id == after.pool_id else None
     details = {} if same is not None and has_same_description(same, after) else changed_facts(same, after)
+    if "model_version" in details:
+        details["target"] = after.target
     if request is not None:
         details["request"] = request
     if same is None and after.n_removed:
@@ -93,6 +95,7 @@ def describe_project(project: Project) -> JsonObject:
     model, held_out, score = project.model, project.held_out, project.test_score
     return {
         "n_samples": project.n_samples,
+        "target": project.target,
         "classes": list(project.classes),
         "estimator": {"name": project.estimator.name, "params": dict(project.estimator.params)},
         "consensus": project.consensus_method,

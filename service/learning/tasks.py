@@ -30,6 +30,9 @@ class Task(Protocol):
     def notes(self, project: Project, X: Features, codes: Codes) -> tuple[str, ...]:
         """Return notes on the labelled rows `X` (l, d) of a fit."""
 
+    def labels_of_question(self, project: Project) -> dict[str, Any]:
+        """Return what a strategy reads of the labels, by field of `Question`."""
+
 
 class ClassTask:
     """Classification: the estimator learns the codes of classes."""
@@ -45,6 +48,10 @@ class ClassTask:
     def notes(self, project: Project, X: Features, codes: Codes) -> tuple[str, ...]:
         """Return notes on features and classes."""
         return notes_on_fit(project.estimator, X, codes, project.classes)
+
+    def labels_of_question(self, project: Project) -> dict[str, Any]:
+        """Return the class codes of the labelled samples (l,)."""
+        return {"codes": project.labels.codes}
 
 
 class NumberTask:
@@ -62,6 +69,10 @@ class NumberTask:
         """Return notes on features."""
         return notes_on_scale(project.estimator, X)
 
+    def labels_of_question(self, project: Project) -> dict[str, Any]:
+        """Return the numbers of the labelled samples (l,)."""
+        return {"numbers": self.labels(project, project.labels.codes)}
+
 
 class LabelsTask:
     """Multilabel classification: the estimator learns which classes each sample has."""
@@ -78,6 +89,10 @@ class LabelsTask:
         """Return notes on features and classes."""
         counts = self.labels(project, codes).sum(axis=0).tolist()
         return notes_on_counts(project.estimator, X, counts, len(codes), project.classes)
+
+    def labels_of_question(self, project: Project) -> dict[str, Any]:
+        """Return the number of classes of each labelled sample (l,)."""
+        return {"label_sizes": set_table_of(project).sizes[project.labels.codes]}
 
 
 TASKS: dict[TargetName, Task] = {"class": ClassTask(), "number": NumberTask(), "labels": LabelsTask()}

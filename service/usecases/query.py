@@ -17,7 +17,7 @@ from service.compute.waiting import slot_yielded
 from service.domain.labels import Label
 from service.domain.leases import NO_HOLDINGS, Holdings, Leases, holdings_of, live_leases
 from service.domain.project import MICROSECONDS, Project, now
-from service.domain.targets import decode_labels, set_table_of, table_of
+from service.domain.targets import decode_labels
 from service.errors import FieldError, InvalidRequest
 from service.learning.estimators import fit, seconds_per_row
 from service.learning.external_predictions import ExternalNumbers, ExternalPredictions
@@ -25,6 +25,7 @@ from service.learning.models import Committee
 from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.pool import Pool
 from service.learning.scoring import THREADS, Backend
+from service.learning.tasks import task_of
 from service.store import Part, Snapshot, Store
 from service.store.cache import Cache, Key
 from service.store.gates import Gates
@@ -323,9 +324,7 @@ def build_question(
         score_cache=ProjectScoreCache(cache, project),
         backend=backend,
         committee=lambda n_members: committee_of(cache, snapshot, n_members),
-        codes=project.labels.codes if project.target == "class" else None,
-        numbers=numbers_of(project),
-        label_sizes=label_sizes_of(project),
+        **task_of(project).labels_of_question(project),
         target=project.target,
         fit_model=lambda X, y: fit(
             project.estimator, X, y, project.random_state, project.n_samples, pool.medians, project.target
@@ -346,16 +345,6 @@ def row_seconds_of(project: Project, pool: Pool) -> float:
     # An svc has a machine for each of several labels a sample.
     n_models = len(project.classes) if project.target == "labels" and project.model.estimator.name == "svc" else 1
     return n_models * seconds_per_row(project.model.estimator, project.n_labeled, pool.cells_per_row)
-
-
-def numbers_of(project: Project) -> NDArray[np.float64] | None:
-    """Return the numbers of the labelled samples (l,) if the target of a project is a number, else None."""
-    return table_of(project).values[project.labels.codes] if project.target == "number" else None
-
-
-def label_sizes_of(project: Project) -> NDArray[np.int64] | None:
-    """Return the number of classes of each labelled sample (l,) if samples may have several, else None."""
-    return set_table_of(project).sizes[project.labels.codes] if project.target == "labels" else None
 
 
 def build_external_question(
@@ -382,9 +371,7 @@ def build_external_question(
         model=given.model,
         n_classes_labeled=project.n_classes_labeled,
         committee=given.committee,
-        codes=project.labels.codes if project.target == "class" else None,
-        numbers=numbers_of(project),
-        label_sizes=label_sizes_of(project),
+        **task_of(project).labels_of_question(project),
         target=project.target,
         members_sent=project.target == "number",
         model_pool=given.model_pool,

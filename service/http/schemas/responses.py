@@ -486,6 +486,9 @@ class EventDetailsSchema(BaseSchema):
     """The values that a commit changed."""
 
     n_samples = optional(RawField({"type": "integer", "minimum": 1}, "Rows of the pool."))
+    target = optional(
+        string("What the labels are: `class`, `number` or `labels`; in the first event of a pool and with each model.")
+    )
     classes = optional(RawField(many(LABEL), "All labels, declared or discovered."))
     estimator = optional(described(EstimatorSpecSchema, "The estimator that the project trains."))
     consensus = optional(string("How the labels of several annotators become one."))
