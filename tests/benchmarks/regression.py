@@ -122,12 +122,18 @@ def run(case: tuple[str, str, str, int]) -> tuple[tuple[str, str, str, int], flo
     return case, area(*rows, setting, strategy, seed)
 
 
-def table(found: dict[tuple[str, str, str, int], float], sets: Sequence[str], seeds: range) -> Iterator[str]:
+def table(
+    found: dict[tuple[str, str, str, int], float],
+    settings: Sequence[str],
+    strategies: Sequence[str],
+    sets: Sequence[str],
+    seeds: range,
+) -> Iterator[str]:
     """Yield the rows of a table in Markdown: the change of the area by strategy, for each setting."""
-    for setting in SETTINGS:
+    for setting in settings:
         yield f"| {setting} | mean | sets better | " + " | ".join(sets) + " |"
         yield "| --- | " + "--- | " * (len(sets) + 2)
-        for strategy in STRATEGIES:
+        for strategy in strategies:
             areas = [
                 np.array([[found[name, setting, each, seed] for seed in seeds] for each in (strategy, "random")])
                 for name in sets
@@ -141,18 +147,29 @@ def table(found: dict[tuple[str, str, str, int], float], sets: Sequence[str], se
 
 @click.command()
 @click.option("--seeds", default=3, show_default=True, help="Number of seeds.")
+@click.option("--set", "sets", multiple=True, type=click.Choice(SETS), help="A set; all without.")
+@click.option("--setting", "settings", multiple=True, type=click.Choice(list(SETTINGS)), help="A setting; all without.")
+@click.option("--strategy", "strategies", multiple=True, type=click.Choice(STRATEGIES), help="A strategy; all without.")
 @click.option("--processes", default=2, show_default=True, help="Number of processes.")
 @click.option("--journal", type=click.Path(path_type=Path), default=Path("regression.jsonl"), show_default=True)
-def main(seeds: int, processes: int, journal: Path) -> None:
+def main(
+    seeds: int,
+    sets: Sequence[str],
+    settings: Sequence[str],
+    strategies: Sequence[str],
+    processes: int,
+    journal: Path,
+) -> None:
     """Run what the journal lacks, and print the table."""
+    settings, strategies = settings or list(SETTINGS), strategies or STRATEGIES
     found: dict[tuple[str, str, str, int], float] = {}
     if journal.exists():
         found = {tuple(case): value for case, value in map(json.loads, journal.read_text().splitlines())}
-    sets = [name for name in SETS if read_rows(name) is not None]
+    sets = [name for name in sets or SETS if read_rows(name) is not None]
     cases = [
         case
-        for setting, seed in product(SETTINGS, range(seeds))
-        for case in product(sets, [setting], ("random", *STRATEGIES), [seed])
+        for setting, seed in product(settings, range(seeds))
+        for case in product(sets, [setting], ("random", *strategies), [seed])
         if case not in found
     ]
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool, journal.open("a") as file:
@@ -160,7 +177,7 @@ def main(seeds: int, processes: int, journal: Path) -> None:
             found[case] = value
             file.write(json.dumps([case, value]) + "\n")
             file.flush()
-    for line in table(found, sets, range(seeds)):
+    for line in table(found, settings, strategies, sets, range(seeds)):
         click.echo(line)
 
 
