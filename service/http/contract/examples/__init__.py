@@ -4,7 +4,7 @@ The story is about eight flowers with two measurements each. A model's numbers h
 from run to run.
 """
 
-from service.http.contract.examples import changes, label_studio, loop, results, service, simulations
+from service.http.contract.examples import changes, label_studio, loop, results, service, simulations, targets
 from service.http.contract.examples.example import Example
 
 STORY: tuple[Example, ...] = (
@@ -12,6 +12,7 @@ STORY: tuple[Example, ...] = (
     *results.EXAMPLES,
     *changes.EXAMPLES,
     *simulations.EXAMPLES,
+    *targets.EXAMPLES,
     *label_studio.EXAMPLES,
     *service.EXAMPLES,
 )
