@@ -32,7 +32,11 @@ def threshold_array(thresholds: Thresholds, model: Classifier) -> NDArray[np.flo
 
 def thresholds_of_classes(project: Project) -> NDArray[np.float64]:
     """Return the marginal from which a sample has each of the project's classes (c,)."""
-    chosen = None if project.model is None else project.model.thresholds
+    return padded_thresholds(project, None if project.model is None else project.model.thresholds)
+
+
+def padded_thresholds(project: Project, chosen: Thresholds) -> NDArray[np.float64]:
+    """Return the thresholds of all classes of a project (c,), of which a model may know the first only."""
     thresholds = np.full(len(project.classes), DEFAULT_THRESHOLD)
     thresholds[: len(chosen or ())] = chosen or ()
     return thresholds

@@ -100,7 +100,8 @@ class ClassQuality:
 
     def decide(self, project: Project, predicted: Numbers, thresholds: Thresholds) -> Codes:
         """Return the most probable class (n,) of each row."""
-        return predicted.argmax(axis=1).astype(np.int32)
+        codes: Codes = predicted.argmax(axis=1).astype(np.int32)
+        return codes
 
     def predict(self, project: Project, model: Any, thresholds: Thresholds, X: Features) -> Codes:
         """Return the class codes (n,) of rows."""
@@ -116,7 +117,7 @@ class ClassQuality:
 
     def outcomes(self, true: Codes, found: Codes) -> Numbers:
         """Return 1 for each right prediction (n, 1)."""
-        return (true == found)[:, np.newaxis].astype(np.float64)
+        return np.asarray(true == found, np.float64)[:, np.newaxis]
 
     def headline(self, means: Numbers) -> Numbers:
         """Return the accuracy."""
@@ -209,7 +210,7 @@ class LabelsQuality:
 
     def decide(self, project: Project, predicted: Numbers, thresholds: Thresholds) -> NDArray[np.bool_]:
         """Return the classes (n, c) whose marginals reach their thresholds."""
-        return padded_thresholds(project, thresholds) <= predicted
+        return np.asarray(padded_thresholds(project, thresholds) <= predicted)
 
     def predict(self, project: Project, model: Any, thresholds: Thresholds, X: Features) -> NDArray[np.bool_]:
         """Return the classes (n, c) of rows."""

@@ -6,42 +6,25 @@ came to be labelled. Each is predicted by a model that was not fitted to it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.labels import look_up
-from service.domain.project import ModelRef, Project
-from service.learning.calibration import temper
-from service.learning.evaluation import (
-    DESIGN_EFFECT,
-    Estimate,
-    balanced_accuracy,
-    bootstrap_interval,
-    f1_macro,
-    f1_of_sets,
-    out_of_fold_interval,
-    out_of_fold_probabilities,
-    prediction_powered_accuracy,
-    r_squared,
-    root_mean_square,
-)
-from service.learning.multilabel_scores import ranking_precision, thresholds_of_classes
-from service.learning.scoring import score_pool
+from service.domain.project import Project, TargetName
+from service.learning.evaluation import DESIGN_EFFECT, Estimate, prediction_powered_accuracy
+from service.learning.multilabel_scores import thresholds_of_classes
+from service.learning.quality import Values, quality_of
+from service.learning.scoring import Probabilities, Scorer, Scores, score_pool
+from service.learning.tasks import task_of
 from service.store import Part, Snapshot, Store
 from service.store.score_cache import ProjectScoreCache
 from service.strategies.uncertainty import least_confidence
 from service.telemetry.metrics import time_evidence
 from service.usecases.lure import NO_MODEL, Lure, count_draws, estimate_lure, too_few
 from service.usecases.training import read_with_model
-from service.usecases.uniform_sample import (
-    MIN_ROWS,
-    predict_marginals_out_of_fold,
-    predict_numbers_out_of_fold,
-    uniform_rows,
-)
+from service.usecases.uniform_sample import MIN_ROWS, uniform_rows
 
 METHOD = "uniform sample, out of fold, intervals for three quarters of its size"
 MEASURED_ON = (
@@ -63,6 +46,8 @@ BIAS_OF_ERRORS = (
     "The errors are slightly too high: the model that serves learns from all labelled samples. Those on the actively "
     "chosen samples would be far too high."
 )
+
+BIASES: dict[TargetName, str] = {"class": BIAS, "number": BIAS_OF_ERRORS, "labels": BIAS_OF_LABELS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,37 +102,53 @@ def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
     rows, model, labels = uniform_rows(project), project.model, project.labels
     if model is None:
         return no_evaluation(rows, None, NO_MODEL, Lure(0, project.n_samples, reason=NO_MODEL))
-    if project.target == "number":
-        return evaluate_numbers(snapshot, rows, model.version)
-    if project.target == "labels":
-        return evaluate_labels(snapshot, rows, model.version)
-    draws = store.draws(project.project_id)
-    n_drawn, is_uniform = count_draws(project, draws), np.zeros(len(labels.labeled), np.bool_)
+    is_uniform = np.zeros(len(labels.labeled), np.bool_)
     is_uniform[look_up(labels.labeled, rows)[0]] = True
-    lure = Lure(n_drawn, project.n_samples, reason=too_few(n_drawn))
-    if n_drawn >= MIN_ROWS:
-        is_wrong = predict_labeled(store, snapshot).argmax(axis=1) != labels.codes
-        lure = estimate_lure(project, draws, is_wrong)
+    lure = lure_of(store, snapshot)
     if len(rows) < MIN_ROWS:
         return no_evaluation(rows, model.version, why_few(rows), lure)
-    P = predict_labeled(store, snapshot)[is_uniform]
-    return replace(estimate_quality(store, snapshot, model, labels.codes[is_uniform], P), lure=lure)
+    quality, predicted = quality_of(project), predict_labeled(store, snapshot)[is_uniform]
+    true = task_of(project).labels(project, labels.codes[is_uniform])
+    found = quality.decide(project, predicted, model.thresholds)
+    rng = np.random.default_rng([project.random_state, project.labels_revision])
+    return Evaluation(
+        n=len(rows),
+        method=METHOD,
+        measured_on=MEASURED_ON,
+        bias=BIASES[project.target],
+        reason=None,
+        model_version=model.version,
+        accuracy_prediction_powered=prediction_powered(store, snapshot, true, found, predicted),
+        lure=lure,
+        **quality.estimates(project, true, predicted, found, rng),
+    )
+
+
+def lure_of(store: Store, snapshot: Snapshot) -> Lure:
+    """Return the accuracy of a project's model from the samples that `power` drew, or why there is none."""
+    project = snapshot.project
+    if project.target != "class":
+        return Lure(0, project.n_samples, reason=OF_CLASSES)
+    draws = store.draws(project.project_id)
+    n_drawn = count_draws(project, draws)
+    if n_drawn < MIN_ROWS:
+        return Lure(n_drawn, project.n_samples, reason=too_few(n_drawn))
+    is_wrong = predict_labeled(store, snapshot).argmax(axis=1) != project.labels.codes
+    return estimate_lure(project, draws, is_wrong)
 
 
 def predict_labeled(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
-    """Return the probabilities (l, c) of the labelled samples by models fitted without them, which are cached."""
+    """Return `Quality.out_of_fold` of all labelled samples (l, ...), which is cached."""
     project, pool = snapshot.project, snapshot.mapped_pool
-    labels, n_classes, seed = project.labels, len(project.classes), project.random_state
+    labels = project.labels
 
     def make() -> tuple[NDArray[np.float64], int]:
         X, wanted = pool.take(labels.labeled), np.ones(len(labels.codes), np.bool_)
-        P = out_of_fold_probabilities(
-            project.estimator, X, labels.codes, n_classes, seed, wanted, project.n_samples, pool.medians
-        )
-        return P, P.nbytes
+        predicted = quality_of(project).out_of_fold(project, X, labels.codes, wanted, pool.medians)
+        return predicted, predicted.nbytes
 
-    probabilities: NDArray[np.float64] = store.cache.get_or_make((*project.commit, "out_of_fold"), make)
-    return probabilities
+    predicted: NDArray[np.float64] = store.cache.get_or_make((*project.commit, "out_of_fold"), make)
+    return predicted
 
 
 def why_few(rows: NDArray[np.int64]) -> str:
@@ -163,97 +164,48 @@ def no_evaluation(rows: NDArray[np.int64], version: int | None, reason: str, lur
     return Evaluation(len(rows), METHOD, MEASURED_ON, BIAS, reason, version, lure=lure)
 
 
-def estimate_quality(
-    store: Store, snapshot: Snapshot, model: ModelRef, true: NDArray[np.int32], P: NDArray[np.float64]
-) -> Evaluation:
-    """Estimate the quality of a project's model from the class codes (n,) of uniform rows, and their probabilities
-    (n, c) out of fold.
+def prediction_powered(
+    store: Store, snapshot: Snapshot, true: Values, found: Values, predicted: NDArray[np.float64]
+) -> Estimate | None:
+    """Return the accuracy of a project's model by the model's confidence, None of numbers, which have none.
+
+    `true` and `found` are the labels of uniform rows and what is predicted, which follows from `predicted` (n, c).
     """
-    n_classes, n = len(snapshot.project.classes), len(true)
-    predicted = P.argmax(axis=1).astype(np.int32)
-    if model.calibration is not None:
-        P = temper(P, model.calibration.temperature)
-    right = true == predicted
-    loss = -np.log(np.clip(P[np.arange(n), true], np.finfo(np.float64).eps, 1.0))
-    confidence = pool_confidence(store, snapshot)
-    rng = np.random.default_rng([snapshot.project.random_state, snapshot.project.labels_revision])
-    bootstrap = partial(bootstrap_interval, n=n, rng=rng, n_drawn=round(n / DESIGN_EFFECT))
-    return Evaluation(
-        n=n,
-        method=METHOD,
-        measured_on=MEASURED_ON,
-        bias=BIAS,
-        reason=None,
-        model_version=model.version,
-        accuracy=out_of_fold_interval(int(right.sum()), n),
-        accuracy_prediction_powered=prediction_powered_accuracy(
-            right, P.max(axis=1), float(confidence.mean()), float(confidence.var()), len(confidence), DESIGN_EFFECT
-        )
-        if len(confidence)
-        else None,
-        balanced_accuracy=bootstrap(balanced_accuracy(true, predicted, n_classes)),
-        f1_macro=bootstrap(f1_macro(true, predicted, n_classes)),
-        log_loss=bootstrap(lambda resample: loss[resample].mean(axis=1)),
-    )
+    if snapshot.project.target == "number":
+        return None
+    scorer = scorer_of(snapshot.project)
+    of_pool = pool_confidence(store, snapshot, scorer)
+    right = true == found if found.ndim == 1 else (true == found).all(axis=1)
+    if not len(of_pool):
+        return None
+    of_rows, mean, variance = 1.0 - scorer(predicted), float(of_pool.mean()), float(of_pool.var())
+    return prediction_powered_accuracy(right, of_rows, mean, variance, len(of_pool), DESIGN_EFFECT)
 
 
-def evaluate_numbers(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
-    """Return the evaluation of a project's model of numbers from uniform rows (n,), or why there is none."""
-    project, pool = snapshot.project, snapshot.mapped_pool
-    lure = Lure(0, project.n_samples, reason=OF_CLASSES)
-    if len(rows) < MIN_ROWS:
-        return no_evaluation(rows, version, why_few(rows), lure)
-    true, predicted = predict_numbers_out_of_fold(project, pool.take(project.labels.labeled), rows, pool.medians)
-    rng = np.random.default_rng([project.random_state, project.labels_revision])
-    return Evaluation(
-        n=len(rows),
-        method=METHOD,
-        measured_on=MEASURED_ON,
-        bias=BIAS_OF_ERRORS,
-        reason=None,
-        model_version=version,
-        rmse=bootstrap_interval(root_mean_square(true - predicted), len(rows), rng),
-        mae=bootstrap_interval(lambda resample: np.abs(true - predicted)[resample].mean(axis=1), len(rows), rng),
-        r2=bootstrap_interval(r_squared(true, predicted), len(rows), rng),
-        lure=lure,
-    )
+def scorer_of(project: Project) -> Scorer:
+    """Return the scorer of the probability that the prediction of a row is wrong."""
+    if project.target == "class":
+        return least_confidence
+    return UnsureList(tuple(thresholds_of_classes(project).tolist()))
 
 
-def evaluate_labels(snapshot: Snapshot, rows: NDArray[np.int64], version: int) -> Evaluation:
-    """Return the evaluation of a model of several labels a sample from uniform rows (n,), or why there is none.
+@dataclass(frozen=True, slots=True)
+class UnsureList:
+    """The scorer of the probability that a list of classes is wrong, if they are independent."""
 
-    With the thresholds of the model, which were chosen on these rows where there were enough.
-    """
-    project, pool = snapshot.project, snapshot.mapped_pool
-    lure, labels = Lure(0, project.n_samples, reason=OF_CLASSES), project.labels
-    if len(rows) < MIN_ROWS:
-        return no_evaluation(rows, version, why_few(rows), lure)
-    P, Y = predict_marginals_out_of_fold(project, pool.take(labels.labeled), labels.codes, rows, pool.medians)
-    predicted = thresholds_of_classes(project) <= P
-    precision, wrong = ranking_precision(P, Y), (predicted != Y).mean(axis=1)
-    rng = np.random.default_rng([project.random_state, project.labels_revision])
-    bootstrap = partial(bootstrap_interval, n=len(rows), rng=rng, n_drawn=round(len(rows) / DESIGN_EFFECT))
-    return Evaluation(
-        n=len(rows),
-        method=METHOD,
-        measured_on=MEASURED_ON,
-        bias=BIAS_OF_LABELS,
-        reason=None,
-        model_version=version,
-        lure=lure,
-        f1_micro=bootstrap(f1_of_sets(Y, predicted, is_micro=True)),
-        f1_macro=bootstrap(f1_of_sets(Y, predicted, is_micro=False)),
-        lrap=bootstrap(lambda resample: precision[resample].mean(axis=1)),
-        hamming_loss=bootstrap(lambda resample: wrong[resample].mean(axis=1)),
-    )
+    thresholds: tuple[float, ...]
+
+    def __call__(self, marginals: Probabilities) -> Scores:
+        """Return the scores (n,) of marginals (n, c) of the first classes."""
+        P = np.asarray(marginals, np.float64)
+        is_in = np.array(self.thresholds[: P.shape[1]]) <= P
+        return np.asarray(1.0 - np.where(is_in, P, 1.0 - P).prod(axis=1))
 
 
-def pool_confidence(store: Store, snapshot: Snapshot) -> NDArray[np.float64]:
-    """Return the probability of the most probable class of each sample, without removed samples and those without."""
+def pool_confidence(store: Store, snapshot: Snapshot, scorer: Scorer) -> NDArray[np.float64]:
+    """Return 1 less the score of each sample, without removed samples and those whose probabilities are not finite."""
     project, pool = snapshot.project, snapshot.mapped_pool
     memory = ProjectScoreCache(store.cache, project)
-    scores = np.concatenate(
-        score_pool(snapshot.model, pool, least_confidence, np.ones(len(pool), bool), score_cache=memory)
-    )
+    scores = np.concatenate(score_pool(snapshot.model, pool, scorer, np.ones(len(pool), bool), score_cache=memory))
     scores = np.delete(scores, project.removed)
     return 1.0 - scores[scores >= 0]

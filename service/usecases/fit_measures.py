@@ -14,14 +14,15 @@ from service.domain.labels import SampleLabels, contains
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import Project
 from service.domain.targets import set_table_of
-from service.learning.evaluation import bootstrap_interval, cohens_kappa, out_of_fold_interval, root_mean_square
+from service.learning.evaluation import cohens_kappa
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, Regressor, predict_codes, predict_numbers, row_blocks
 from service.learning.multilabel_scores import Thresholds, predict_sets
 from service.learning.pool import Features, Pool
+from service.learning.quality import quality_of
 from service.store import Snapshot
 from service.usecases.query_id import count_strategies
-from service.usecases.uniform_sample import MIN_ROWS, predict_numbers_out_of_fold, predict_out_of_fold, uniform_rows
+from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
 
 PredictCodes = Callable[[Features], NDArray[np.int64]]
 
@@ -53,10 +54,11 @@ def measure_fit(
         log.exception("the model before cannot be compared with the new one")
         n_new, n_right, kappa = 0, 0, None
     is_later = project.votes.at > project.learning_curve.seen_until
+    medians = None if snapshot.pool is None else snapshot.pool.medians
     return FitMeasures(
         seen_until=project.updated_at,
         n_labeled=len(labels.labeled),
-        estimate=cheap_estimate(project, X, labels, None if snapshot.pool is None else snapshot.pool.medians),
+        estimate=cheap_estimate(project, thresholds, X, labels, medians),
         n_new=n_new,
         n_right=n_right,
         kappa=kappa,
@@ -141,14 +143,12 @@ def stop_set(project: Project, pool: Pool) -> Iterator[Features]:
 
 
 def cheap_estimate(
-    project: Project, X: Features, labels: SampleLabels, medians: Medians | None = None
+    project: Project, thresholds: Thresholds, X: Features, labels: SampleLabels, medians: Medians | None = None
 ) -> tuple[float, float, float] | None:
-    """Return the accuracy or RMSE of GET /evaluation with its interval.
+    """Return the headline of GET /evaluation with its interval.
 
     None if it would delay the fit or not change much.
     """
-    if project.target == "labels":
-        return None
     n_outputs = max(len(project.classes), 1)
     if project.estimator.name not in ESTIMATED_MODELS or X.size * n_outputs > ESTIMATED_CELLS:
         return None
@@ -159,11 +159,7 @@ def cheap_estimate(
     rows = uniform_rows(project)
     if len(rows) < MIN_ROWS:
         return None
-    if project.target == "number":
-        numbers, predicted = predict_numbers_out_of_fold(project, X, rows, medians)
-        rng = np.random.default_rng([project.random_state, project.labels_revision])
-        rmse = bootstrap_interval(root_mean_square(numbers - predicted), len(rows), rng)
-        return rmse.value, rmse.low, rmse.high
-    true, P = predict_out_of_fold(project, X, labels.codes, rows, medians)
-    accuracy = out_of_fold_interval(int(np.count_nonzero(P.argmax(axis=1) == true)), len(true))
-    return accuracy.value, accuracy.low, accuracy.high
+    quality, rng = quality_of(project), np.random.default_rng([project.random_state, project.labels_revision])
+    true, predicted = predict_out_of_fold(project, X, labels.codes, rows, medians)
+    found = quality.headline_estimate(true, quality.decide(project, predicted, thresholds), rng)
+    return found.value, found.low, found.high

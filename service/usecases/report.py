@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.calibration import Calibration
 from service.domain.labels import ANONYMOUS, SKIP, Label
-from service.domain.project import MICROSECONDS, Project
+from service.domain.project import MICROSECONDS, Project, TargetName
 from service.domain.sample_ids import SampleId
 from service.learning.confident_learning import find_suspects
+from service.learning.tasks import task_of
 from service.store import Part, Snapshot, Store
 from service.telemetry.metrics import time_evidence
 from service.usecases.annotators import AnnotatorRecord, annotator_records
 from service.usecases.evaluation import Evaluation, evaluate_snapshot, predict_labeled
-from service.usecases.expected_gain import OF_OTHER_TARGETS, ExpectedGain, expect_gain
+from service.usecases.expected_gain import ExpectedGain, expect_gain
 from service.usecases.stop_advice import (
     Evidence,
     StabilizingPredictions,
@@ -50,12 +52,15 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class SuspectLabel:
-    """A label that is probably wrong, and the class that fits better; `quality` is the probability of the given one."""
+    """A label that is probably wrong, and the one that fits better; `quality` is the probability of the given one.
+
+    Of a list of classes, it is that of the least probable decision about a class.
+    """
 
     index: int
     id: SampleId | None
-    given: Label
-    suggested: Label
+    given: Any
+    suggested: Any
     quality: float
 
 
@@ -125,13 +130,11 @@ def make_report(store: Store, snapshot: Snapshot) -> Report:
     evaluation = evaluate_snapshot(store, snapshot)
     suspects: list[SuspectLabel] = []
     gain = ExpectedGain()
-    if project.target != "class":
-        gain = ExpectedGain(measured_on=OF_OTHER_TARGETS)
-    elif project.model is not None:
+    if project.model is not None:
         X = pool.take(project.labels.labeled)
-        P = predict_labeled(store, snapshot)
-        suspects = suspect_labels(snapshot, P)
-        gain = expect_gain(project, X, P.argmax(axis=1) == project.labels.codes, pool.medians)
+        predicted = predict_labeled(store, snapshot)
+        suspects = FIND_SUSPECTS[project.target](snapshot, predicted)
+        gain = expect_gain(project, X, predicted, pool.medians)
     stability = stabilizing_predictions(project)
     verdict, reasons = advise(project, Evidence(stability, gain, evaluation, len(suspects)))
     return Report(
@@ -159,24 +162,66 @@ def suspect_labels(snapshot: Snapshot, P: NDArray[np.float64]) -> list[SuspectLa
 
     P (l, c) are the probabilities of the labelled samples by models fitted without them.
     """
-    project, ids = snapshot.project, snapshot.ids
-    labels, n_classes = project.labels, len(project.classes)
-    n_rows = len(labels.labeled)
-    wanted = np.ones(n_rows, bool)
-    if n_rows * n_classes > CHECKED_CELLS:
-        rng = np.random.default_rng(project.random_state)
-        wanted[rng.permutation(n_rows)[CHECKED_CELLS // n_classes :]] = False
-    checked = np.flatnonzero(wanted)
-    rows, suggested = find_suspects(P[checked], labels.codes[checked])
+    classes, codes = snapshot.project.classes, snapshot.project.labels.codes
+    checked = rows_to_check(snapshot.project)
+    rows, suggested = find_suspects(P[checked], codes[checked])
     rows, suggested = checked[rows[:MAX_SUSPECTS]], suggested[:MAX_SUSPECTS]
-    indices = labels.labeled[rows].tolist()
-    names = [None] * len(rows) if ids is None else ids.names_at(indices)
-    given = labels.codes[rows]
-    columns = zip(indices, names, given.tolist(), suggested.tolist(), P[rows, given].tolist(), strict=True)
-    return [
-        SuspectLabel(index, name, project.classes[code], project.classes[better], quality)
-        for index, name, code, better, quality in columns
-    ]
+    given = codes[rows]
+    return list_suspects(
+        snapshot,
+        rows,
+        [classes[code] for code in given.tolist()],
+        [classes[code] for code in suggested.tolist()],
+        P[rows, given],
+    )
+
+
+def suspect_lists(snapshot: Snapshot, P: NDArray[np.float64]) -> list[SuspectLabel]:
+    """Return the lists of classes that are probably wrong, the most suspect first.
+
+    Each class is checked on its own, as two classes: a list that has it, and one that has not. P (l, c) are the
+    marginals of the labelled samples by models fitted without them.
+    """
+    project = snapshot.project
+    checked = rows_to_check(project)
+    Y = task_of(project).labels(project, project.labels.codes)[checked]
+    P, is_wrong = P[checked], np.zeros(Y.shape, bool)
+    for column in range(Y.shape[1]):
+        rows, _ = find_suspects(np.stack([1.0 - P[:, column], P[:, column]], axis=1), Y[:, column].astype(np.int32))
+        is_wrong[rows, column] = True
+    own = np.where(is_wrong, np.where(Y, P, 1.0 - P), np.inf).min(axis=1, initial=np.inf)
+    found = np.flatnonzero(is_wrong.any(axis=1))
+    found = found[np.argsort(own[found], kind="stable")][:MAX_SUSPECTS]
+    given, suggested = (
+        [[project.classes[code] for code in np.flatnonzero(row).tolist()] for row in lists]
+        for lists in (Y[found], Y[found] ^ is_wrong[found])
+    )
+    return list_suspects(snapshot, checked[found], given, suggested, own[found])
+
+
+def rows_to_check(project: Project) -> NDArray[np.intp]:
+    """Return the positions of the labelled samples that are checked: all, or as many as there is time for."""
+    n_rows, n_classes = project.n_labeled, len(project.classes)
+    if n_rows * n_classes <= CHECKED_CELLS:
+        return np.arange(n_rows)
+    rng = np.random.default_rng(project.random_state)
+    return np.sort(rng.permutation(n_rows)[: CHECKED_CELLS // n_classes])
+
+
+def list_suspects(
+    snapshot: Snapshot, rows: NDArray[np.intp], given: list[Any], suggested: list[Any], quality: NDArray[np.float64]
+) -> list[SuspectLabel]:
+    """Return suspect labels at positions (s,) among the labelled samples."""
+    indices = snapshot.project.labels.labeled[rows].tolist()
+    names = [None] * len(rows) if snapshot.ids is None else snapshot.ids.names_at(indices)
+    return [SuspectLabel(*each) for each in zip(indices, names, given, suggested, quality.tolist(), strict=True)]
+
+
+FIND_SUSPECTS: dict[TargetName, Callable[[Snapshot, NDArray[np.float64]], list[SuspectLabel]]] = {
+    "class": suspect_labels,
+    "number": lambda snapshot, predicted: [],
+    "labels": suspect_lists,
+}
 
 
 def labels_per_day(project: Project) -> list[LabelDay]:

@@ -10,7 +10,7 @@ import numpy as np
 from service.domain.project import LabelsScore, NumberScore, Project, quote_label
 from service.learning.confident_learning import MIN_OF_CLASS
 from service.usecases.evaluation import Evaluation
-from service.usecases.expected_gain import ExpectedGain, Gain
+from service.usecases.expected_gain import ExpectedGain, is_error
 
 Verdict = Literal["continue", "nearly", "stop"]
 
@@ -24,7 +24,10 @@ WINDOW = 3
 """Number of kappas in the mean."""
 
 SMALL_GAIN = 0.02
-"""The gain of accuracy by twice the labels below which more labels are not worth it."""
+"""The gain of accuracy or F1 by twice the labels below which more labels are not worth it."""
+
+SMALL_DROP = 0.05
+"""The same of the RMSE, as a share of it."""
 
 MANY_SUSPECTS = 0.05
 """The share of suspect labels from which it is better to check labels than to add some."""
@@ -84,20 +87,26 @@ def advise(project: Project, evidence: Evidence) -> tuple[Verdict, list[str]]:
         return "continue", [f"There is no model yet: it takes labels of two classes, and there are labels of {n}."]
     reasons = [
         describe_stability(evidence.stability),
-        describe_gain(evidence.gain),
+        describe_gain(project, evidence.gain),
         describe_accuracy(project, evidence.evaluation),
         *warnings(project, evidence),
     ]
-    return decide(evidence.stability, evidence.gain.by_doubling), reasons
+    return decide(evidence.stability, is_small(project, evidence.gain)), reasons
 
 
-def decide(stability: StabilizingPredictions, gain: Gain | None) -> Verdict:
-    """Return the verdict: both the models' agreement and a small expected gain are needed to stop."""
-    if gain is None:
-        return "nearly" if stability.is_stable else "continue"
-    if gain.value < SMALL_GAIN and stability.is_stable:
+def decide(stability: StabilizingPredictions, is_small_gain: bool | None) -> Verdict:
+    """Return the verdict: both the models' agreement and a small expected gain, if it is known, are needed to stop."""
+    if is_small_gain and stability.is_stable:
         return "stop"
-    return "nearly" if gain.value < SMALL_GAIN or stability.is_stable else "continue"
+    return "nearly" if is_small_gain or stability.is_stable else "continue"
+
+
+def is_small(project: Project, gain: ExpectedGain) -> bool | None:
+    """Return whether twice the labels are expected to add little, None if that is not known."""
+    if gain.by_doubling is None:
+        return None
+    now = gain.curve[-1][1] if is_error(project) else 1.0
+    return gain.by_doubling.value < (SMALL_DROP if is_error(project) else SMALL_GAIN) * now
 
 
 def describe_stability(found: StabilizingPredictions) -> str:
@@ -111,13 +120,19 @@ def describe_stability(found: StabilizingPredictions) -> str:
     )
 
 
-def describe_gain(gain: ExpectedGain) -> str:
+def describe_gain(project: Project, gain: ExpectedGain) -> str:
     """Say what more labels are expected to add."""
     if gain.next_batch is None or gain.by_doubling is None:
         return f"How much more labels would add is unknown. {gain.measured_on}"
     double = gain.by_doubling
+    if is_error(project):
+        return (
+            f"The next {gain.n_labels} labels are expected to lower the RMSE by {gain.next_batch:.3g}, and twice as "
+            f"many labels as now by {double.value:.3g} (between {double.low:.3g} and {double.high:.3g})."
+        )
+    score = "accuracy" if project.target == "class" else "F1 (micro)"
     return (
-        f"The next {gain.n_labels} labels are expected to add {points_of(gain.next_batch)} of accuracy, and twice as "
+        f"The next {gain.n_labels} labels are expected to add {points_of(gain.next_batch)} of {score}, and twice as "
         f"many labels as now {points_of(double.value)} (between {100 * double.low:.1f} and {100 * double.high:.1f})."
     )
 

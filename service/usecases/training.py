@@ -34,7 +34,7 @@ from service.store.layout import model_file
 from service.store.staging import Staging
 from service.telemetry.metrics import time_fit
 from service.usecases.fit_measures import measure_fit
-from service.usecases.uniform_sample import MIN_ROWS, predict_marginals_out_of_fold, uniform_rows
+from service.usecases.uniform_sample import MIN_ROWS, predict_out_of_fold, uniform_rows
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,8 @@ def thresholds_of(
     rows = uniform_rows(project)
     if len(rows) < MIN_ROWS:
         return None
-    thresholds = choose_thresholds(*predict_marginals_out_of_fold(project, X, labels.codes, rows, medians))
+    Y, P = predict_out_of_fold(project, X, labels.codes, rows, medians)
+    thresholds = choose_thresholds(P, Y)
     return tuple(thresholds.tolist()) if (thresholds != DEFAULT_THRESHOLD).any() else None
 
 

@@ -238,6 +238,23 @@ def test_a_model_of_numbers_is_evaluated_and_reported(client: FlaskClient, name:
     assert any("RMSE" in reason for reason in report["reasons"])
 
 
+def test_the_gain_of_numbers_is_by_how_much_the_error_falls(client: FlaskClient, name: str) -> None:
+    known = [*TRUTH[:40].tolist(), *[None] * 20]
+    test = {"X_test": X[40:].tolist(), "y_test": TRUTH[40:].tolist()}
+    post(client, "/fit", 201, project_id=name, X=X.tolist(), y=[*known[:6], *[None] * 54], estimator="ridge", **test)
+    for start in (6, 10, 20, 30):
+        records = [{"index": index, "label": known[index]} for index in range(start, min(start + 10, 40))]
+        post(client, "/label", project_id=name, labels=records)
+    details = [event["details"] for event in get(client, f"/projects/{name}/events")["events"]]
+    assert [each.get("target") for each in details if "model_version" in each] == ["number"] * 5
+    report = get(client, f"/projects/{name}/report")
+    gain = report["expected_gain"]
+    assert 0 <= gain["low"] <= gain["next_batch"] <= gain["high"] < 1
+    assert "held-out" in gain["measured_on"]
+    assert any("lower the RMSE by" in reason for reason in report["reasons"])
+    assert "RMSE" in client.get(f"/projects/{name}/page").text
+
+
 def test_a_strategy_for_classes_is_refused_with_those_for_numbers(client: FlaskClient, name: str) -> None:
     post(client, "/fit", 201, project_id=name, **RIDGE)
     refused = post(client, "/query", 422, project_id=name, strategy="margin")

@@ -358,12 +358,32 @@ def test_the_evaluation_and_thresholds_come_from_uniform_samples(client):
     fields = {"project_id": "p", "target": "labels", "estimator": "gaussian_nb"}
     post(client, "/fit", 201, X=X.tolist(), y=lists, **fields)
     found = get(client, "/projects/p/evaluation")
-    assert found["n"] == 60 and found["accuracy"] is None
+    assert found["n"] == 60 and found["accuracy"]["value"] > 0.5
+    powered = found["accuracy_prediction_powered"]
+    assert powered["low"] <= found["accuracy"]["value"] <= powered["high"]
     for name in ("f1_micro", "f1_macro", "lrap"):
         assert 0.5 < found[name]["low"] <= found[name]["value"] <= found[name]["high"] <= 1
     assert found["hamming_loss"]["value"] < 0.2
-    assert client.get("/projects/p/page").status_code == 200
+    assert "micro-averaged F1" in client.get("/projects/p/page").text
     assert client.get("/projects/p/learning-curve", headers={"Accept": "image/svg+xml"}).status_code == 200
+
+
+def test_the_report_has_suspect_lists_and_the_expected_gain_of_f1(client):
+    row = int(np.argmax(np.abs(ROWS[:55, 0])))
+    wrong = ["a", *LISTS[row]] if "a" not in LISTS[row] else LISTS[row][1:]
+    known = [*LISTS[:row], wrong, *LISTS[row + 1 : 55], *[None] * 5]
+    post(client, "/fit", 201, project_id="p", target="labels", X=ROWS.tolist(), y=known, estimator="gaussian_nb")
+    asked = post(client, "/query", project_id="p", purpose="evaluation", batch_size=4)["indices"]
+    records = [{"index": index, "label": LISTS[index]} for index in asked]
+    post(client, "/label", project_id="p", labels=records)
+    report = get(client, "/projects/p/report")
+    [suspect, *_] = report["suspect_labels"]
+    assert (suspect["index"], suspect["given"], suspect["suggested"]) == (row, wrong, LISTS[row])
+    assert suspect["quality"] < 0.2
+    gain = report["expected_gain"]
+    assert 0 <= gain["low"] <= gain["next_batch"] <= gain["high"] < 1
+    assert any("F1 (micro)" in reason for reason in report["reasons"])
+    assert get(client, "/projects/p/learning-curve")["points"][-1]["estimate"]["value"] > 0.5
 
 
 @pytest.mark.parametrize("lists", [[[1, 2], [2], []], [[True], [False, True], []], [["x"], [], ["y", "x"]]])

@@ -28,7 +28,17 @@ from service.http import pages
 from service.http.contract.operations import Operations, Reply
 from service.http.media_types import FORM, HTML, SVG
 from service.http.middleware import auth
-from service.http.plots import THEMES, Line, LinePlot, Plot, PointPlot, Points, are_plots_installed, render_plot
+from service.http.plots import (
+    SCORE_LABELS,
+    THEMES,
+    Line,
+    LinePlot,
+    Plot,
+    PointPlot,
+    Points,
+    are_plots_installed,
+    render_plot,
+)
 from service.http.routes.context import Context, current_context
 from service.http.routes.evidence import plot_curve
 from service.http.routes.query_string import read_query
@@ -191,13 +201,14 @@ def describe_project(context: Context, project_id: str) -> dict[str, Any]:
         "busy": found.busy,
         "points": points,
         "of_numbers": project.target == "number",
-        "has_suspects": project.target == "class",
+        "score_name": score_name_of(project),
+        "has_suspects": project.target != "number",
         "offered": OFFERED[project.target],
         "honest": [] if gain is None else gain.curve,
         "is_held_out": gain is not None and gain.measured_on == ON_HELD_OUT,
         "curve_note": "" if curve.lines else sentence(curve.note),
         "curve_images": images_of(context, project, "curve", curve) if curve.lines else None,
-        "curve_alt": describe_curve(points, found.report),
+        "curve_alt": describe_curve(project, points, found.report),
         "batch": describe_batch(found.batch, found.busy),
         "map_images": None if found.map is None else images_of(context, project, "map", plot_map(found.map)),
         "map_alt": "" if found.map is None else describe_map(found.map),
@@ -230,18 +241,27 @@ def curve_of(project: Project, points: Sequence[CurvePoint], report: Report | No
     if not curve:
         return replace(plot_curve(project, points), title="", size=CURVE_SIZE)
     n_labels, value, low, high = zip(*curve, strict=True)
-    honest = Line("accuracy, 95 % interval", n_labels, value, low, high, is_marked=True)
+    honest = Line(f"{score_name_of(project)}, 95 % interval", n_labels, value, low, high, is_marked=True)
     others = plot_curve(project, [replace(point, estimate=None, test_score=None) for point in points])
     return replace(others, title="", lines=[honest, *others.lines], size=CURVE_SIZE)
 
 
-def describe_curve(points: Sequence[CurvePoint], report: Report | None) -> str:
+def score_name_of(project: Project) -> str:
+    """Return the name of the score that a project's curves show."""
+    headline = target_of(project).headline
+    return SCORE_LABELS.get(headline, headline)
+
+
+def describe_curve(project: Project, points: Sequence[CurvePoint], report: Report | None) -> str:
     """Return the text of the learning curve's picture."""
     if report is None or not report.expected_gain.curve:
         return f"The learning curve of {len(points)} models. Tables with it follow."
     first, last = report.expected_gain.curve[0], report.expected_gain.curve[-1]
-    ends = " to ".join(f"{100 * value:.1f} % with {n_labeled} labels" for n_labeled, value, *_ in (first, last))
-    return f"The learning curve: the accuracy goes from {ends}. Tables with it follow."
+    form, scale = ("{:.4g}", 1) if project.target == "number" else ("{:.1f} %", 100)
+    ends = " to ".join(
+        f"{form.format(scale * value)} with {n_labeled} labels" for n_labeled, value, *_ in (first, last)
+    )
+    return f"The learning curve: the {score_name_of(project)} goes from {ends}. Tables with it follow."
 
 
 def describe_batch(batch: QueryResult | None, busy: str) -> dict[str, Any]:

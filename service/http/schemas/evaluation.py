@@ -46,11 +46,12 @@ class EvaluationSchema(BaseSchema):
     model_version = model_version_field()
     accuracy = estimate(
         "The share of right predictions, with Wilson's interval for three quarters of `n`: out of fold it varies more "
-        "than on a held-out set. Null for numbers, as the next four."
+        "than on a held-out set. Of lists of classes, the share of lists that are right. Null for numbers, as the next "
+        "four."
     )
     accuracy_prediction_powered = estimate(
         "The same by prediction-powered inference: the model's own confidence over the whole pool makes the interval "
-        "narrower."
+        "narrower. Of a list, the product over the classes."
     )
     balanced_accuracy = estimate("The mean recall over the classes, with a bootstrap interval.")
     f1_macro = estimate("The mean F1 over the classes, with a bootstrap interval.")

@@ -28,11 +28,12 @@ class StabilizingPredictionsSchema(BaseSchema):
 
 
 class ExpectedGainSchema(BaseSchema):
-    """How much accuracy the next batch is expected to add; null where that is unknown."""
+    """How much better the next batch is expected to make the model; null where that is unknown."""
 
     next_batch = RawField(
         or_null("number"),
-        f"The expected gain, the mean of {RESAMPLES} resamples of the curve; 0.01 is one percentage point.",
+        f"The expected gain of accuracy, of lists of classes that of F1 (micro), the mean of {RESAMPLES} resamples of "
+        "the curve; 0.01 is one percentage point. Of numbers, by how much the RMSE is expected to fall.",
     )
     low = RawField(or_null("number"), "The 10 % quantile of the resamples.")
     high = RawField(or_null("number"), "The 90 % quantile.")
@@ -69,8 +70,12 @@ class SuspectLabelSchema(BaseSchema):
     index = count("The sample's position in the pool.")
     id = RawField(SAMPLE_ID_OR_NULL, "Its id; null without ids.")
     given = RawField(LABEL, "Its label.")
-    suggested = RawField(LABEL, "The class that fits better.")
-    quality = RawField(SHARE, "The probability of its label, by models that were fitted without it.")
+    suggested = RawField(LABEL, "The class, or the list of classes, that fits better.")
+    quality = RawField(
+        SHARE,
+        "The probability of its label, by models that were fitted without it. Of a list, that of the least probable of "
+        "the classes that it wrongly has or lacks.",
+    )
 
 
 class CalibrationSchema(BaseSchema):
