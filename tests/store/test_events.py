@@ -67,7 +67,7 @@ def test_an_event_holds_the_changes(store):
     assert create["labels"]["index"] == [0, 1]
     assert create["held_out"] == {"number": 2, "n_samples": 2}
     assert (label["labels"]["label"], change["labels"]["label"]) == (["a"], ["b"])
-    assert fit.keys() == {"model_version", "test_score"}
+    assert fit.keys() == {"model_version", "test_score", "target"}
     assert append == {"n_samples": 12, "labels": append["labels"]}
     assert retract == {"retracted": {"index": [2], "annotator": [None]}}
 
