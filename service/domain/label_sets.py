@@ -138,9 +138,14 @@ class LabelSetTable:
         """Return whether two labels differ, so that some class is on one sample and not on another."""
         return len(labels.codes) > 0 and bool((labels.codes != labels.codes[0]).any())
 
-    def to_plain(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the sizes (k,) of the sets in the order of their codes, and their members one set after the other."""
-        return self.sizes, self.members
+    def to_plain(self, begin: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the sizes (k,) of the sets from a code on, in the order of their codes, and all their members."""
+        rest = LabelSetTable(self.sets[begin:]) if begin else self
+        return rest.sizes, rest.members
+
+    def extended(self, plain: tuple[NDArray[np.int64], NDArray[np.int64]]) -> LabelSetTable:
+        """Return the table with sets appended, given by their sizes and members."""
+        return LabelSetTable(self.sets + LabelSetTable.of_plain(*plain).sets) if len(plain[0]) else self
 
     @classmethod
     def of_plain(cls, sizes: NDArray[np.integer[Any]], members: NDArray[np.integer[Any]]) -> LabelSetTable:

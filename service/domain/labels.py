@@ -180,8 +180,11 @@ class ValueTable(Protocol):
     def class_counts(self, labels: SampleLabels, n_classes: int) -> list[int]:
         """Return the number of labels with each class (c,)."""
 
-    def to_plain(self) -> Any:
-        """Return the values as an array or plain values, in the order of their codes."""
+    def to_plain(self, begin: int = 0) -> Any:
+        """Return the values from a code on as an array or plain values, in the order of their codes."""
+
+    def extended(self, plain: Any) -> ValueTable:
+        """Return the table with values of `to_plain` appended."""
 
 
 def vote_key(index: Any, annotator: Any) -> Any:

@@ -89,9 +89,13 @@ class NumberTable:
         away = values - np.repeat(np.add.reduceat(values, first) / n, n)
         return np.where(n > 1, np.sqrt(np.add.reduceat(np.square(away), first) / n), np.nan)
 
-    def to_plain(self) -> Numbers:
-        """Return the numbers (k,) in the order of their codes."""
-        return self.values
+    def to_plain(self, begin: int = 0) -> Numbers:
+        """Return the numbers (k,) from a code on, in the order of their codes."""
+        return self.values[begin:]
+
+    def extended(self, plain: Numbers) -> NumberTable:
+        """Return the table with numbers (k,) appended."""
+        return NumberTable(np.concatenate([self.values, plain])) if len(plain) else self
 
     def continues(self, before: ValueTable) -> bool:
         """Return True: numbers are only appended."""

@@ -197,8 +197,11 @@ def small_change(before: Project, after: Project) -> dict[str, Any] | None:
                 return None
             change[name] = np.setxor1d(one, other, assume_unique=True)
     if "votes" in changed:
-        if after.votes.table is not None:  # it may have new values
-            return None
+        old_table, new_table = before.votes.table, after.votes.table
+        if old_table is not None and new_table is not None:
+            if not new_table.continues(old_table):
+                return None
+            change["table"] = new_table.to_plain(len(old_table))
         gone, given = before.votes.difference(after.votes)
         change["votes"] = gone, given.columns
     return change
@@ -212,7 +215,10 @@ def with_change(before: Project, change: dict[str, Any]) -> Project:
             new[name] = np.setxor1d(getattr(before, name), change[name], assume_unique=True)
     if "votes" in change:
         gone, columns = change["votes"]
-        new["votes"] = before.votes.changed(np.searchsorted(before.votes.key, gone), Votes(*columns))
+        votes = before.votes
+        if "table" in change and votes.table is not None:
+            votes = replace(votes, table=votes.table.extended(change["table"]))
+        new["votes"] = votes.changed(np.searchsorted(votes.key, gone), Votes(*columns))
     log = before.event_log or EventLog()
     return replace(before, **new, event_log=replace(log, tail=log.tail + change["events"]))
 

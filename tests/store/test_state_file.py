@@ -12,9 +12,11 @@ import joblib
 import numpy as np
 import pytest
 
+from service.app import create_app
 from service.domain.labels import Votes
 from service.domain.preconditions import Preconditions, RequestFingerprint
 from service.errors import InvalidRequest, LabelNotFound, PreconditionFailed, StoreDamaged
+from service.settings import Settings
 from service.store import Store
 from service.store import load_state as load_state_module
 from service.store.check import check_project
@@ -24,6 +26,7 @@ from service.store.state_file import END_BYTES, LOG_BYTES, PUBLISHED
 from service.store.state_format import to_record
 from service.usecases.label import LabelRequest, SubmittedLabel, label_project, retract_label
 from tests.store.test_store import POOL, fit, label
+from tests.support.calls import post
 
 N_SAMPLES = 400
 SECTOR = 512
@@ -69,6 +72,30 @@ def test_every_small_change_is_read_as_it_was_made(tmp_path):
         assert contents(project) == contents(other.read("p").project) == contents(Store(store.root).read("p").project)
         assert check_project(store.directory("p")) == []
     assert (end_of(store).state_crc, project.version) == (first, 10)
+
+
+@pytest.mark.parametrize(
+    ("target", "estimator", "labels"),
+    [
+        ("number", "ridge", [1.5, 2.0, 2.25, -0.1, 7.0, 1.5, None, 3.0]),
+        ("labels", "logistic_regression", [("a",), ("a", "b"), (), ("b",), ("c",), ("a",), None, ("a", "c")]),
+    ],
+)
+def test_small_changes_of_labels_in_a_table_are_read_as_they_were_made(tmp_path, target, estimator, labels):
+    X = [[row, 1] for row in range(9)]
+    client = create_app(Settings(data_dir=tmp_path / "data", log_level="critical")).test_client()
+    post(client, "/fit", 201, project_id="p", X=X, target=target, estimator=estimator)
+    store, other = Store(tmp_path / "data", cache_bytes=2**20), Store(tmp_path / "data", cache_bytes=2**20)
+    first = end_of(store).state_crc
+    for nth, value in enumerate(labels):
+        for who in ("ann", "bob", "cy")[: 1 + nth % 3]:  # whose median, or sets in common, may be nobody's label
+            label = value if who != "bob" or value is None else 100.0 if target == "number" else ("b", "c")
+            project = label_as(store, 2 + nth % 5, label, who)
+            for reader in (other, Store(store.root)):
+                assert contents(project) == contents(reader.read("p").project)
+    assert contents(retract_label(store, "p", 3)) == contents(Store(store.root).read("p").project)
+    assert end_of(store).state_crc == first
+    assert check_project(store.directory("p")) == []
 
 
 def test_other_processes_read_only_the_new_changes(tmp_path, monkeypatch):
@@ -156,6 +183,25 @@ def test_a_commit_that_died_while_it_wrote_leaves_no_trace(logged):
     Store(store.root).sweep()
     assert check_project(store.directory("p")) == []
     assert label(Store(store.root), 99).n_labeled == 41
+
+
+def test_a_group_that_died_while_it_was_written_leaves_some_of_its_first_changes_whole(tmp_path):
+    store = Store(tmp_path / "data", cache_bytes=2**20)
+    fit(store, **MANY)
+    before, begin = path_of(store).read_bytes(), end_of(store).position
+    assert in_one_group(store, *[lambda at=at: label(store, at).version for at in range(2, 7)]) == [2, 3, 4, 5, 6]
+    data, end = unpublished(path_of(store).read_bytes(), before), end_of(store).position
+    seen = set()
+    for cut in range(begin, end, 47):
+        path_of(store).write_bytes(with_zeros(data, cut, end))
+        survivor = Store(store.root)
+        assert survivor.read("p").project.version == 1
+        survivor.sweep()
+        project = survivor.read("p").project
+        assert project.labels.labeled.tolist() == list(range(2, project.version + 1))
+        seen.add(project.version)
+    assert seen == {1, 2, 3, 4, 5}
+    assert check_project(store.directory("p")) == []
 
 
 def test_commits_that_lost_a_sector_in_a_power_cut_leave_no_trace(logged):
