@@ -11,8 +11,9 @@ A reader takes no lock, and may rely on this:
 
 * The state and the published records are whole, are on disk, and do not change as long as the file has its name. Only
   the name of a new file may not be durable yet, until its empty log is published.
-* Each commit changes the file's `Stamp`, the last one to the time of the commit: `updated_at`, in nanoseconds. So what
-  was derived from a state, and is kept with the stamp read before it, is up to date as long as the file has the stamp.
+* Each commit changes the file's `Stamp`, whose time becomes that of the commit, `updated_at`. So what was derived from
+  a state, and is kept with the stamp read before it, is up to date as long as the file has the stamp. While a commit
+  is written the file has other times, with which nothing may be kept (`store.is_written`).
 
 Records that are not published belong to commits that are not acknowledged, or that were when the power was cut: the
 footer needs no sync of its own. The next process that locks the project adopts those that are whole and publishes them.

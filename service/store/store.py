@@ -320,9 +320,7 @@ class Store:
             return cached
         known = None if cached is None else (cached.project, cached.log)
         project, log = load_with_log(directory, project_id, known, to_end=to_end)
-        # A writer is between the change and its time, and the clock of a file system may give the next one the same.
-        is_written = stamp.modified == project.updated_at * 1000 or time.time_ns() - stamp.modified > SETTLED_NS
-        state = CachedState(stamp if is_written else UNKNOWN, project, log)
+        state = CachedState(stamp if is_written(stamp, project) else UNKNOWN, project, log)
         self.cache_state(state)
         return state
 
@@ -571,6 +569,8 @@ class Store:
         if found is None:
             project = self.peek(project_id)
             found = make(project)
+            if not is_written(stamp, project):
+                return found[0]
             write_summary(directory, stamp, project, *found)
         summary, n_bytes = found
         self.cache.put(key, (stamp, summary), n_bytes)
@@ -620,3 +620,11 @@ class Store:
         """Return the directory of a project. Raises ProjectNotFound for an invalid name."""
         check_name(project_id)
         return self.projects / project_id
+
+
+def is_written(stamp: Stamp, project: Project) -> bool:
+    """Return whether a stamp is that of a whole commit, and not of a file that a writer is changing.
+
+    The clock of a file system may give the next change the same time.
+    """
+    return stamp.modified == project.updated_at * 1000 or time.time_ns() - stamp.modified > SETTLED_NS
