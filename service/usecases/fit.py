@@ -297,7 +297,9 @@ def refuse_unfit_settings(project: Project, request: FitRequest) -> None:
         problem = f"is {target.name!r} in this project and stays so; send X with 'replace': true to start over"
         raise InvalidRequest.at("/target", problem)
     if request.classes is not None and target.name == "number":
-        raise InvalidRequest.at("/classes", "must be left out: the labels of this project are numbers, not classes")
+        able = " or ".join(repr(name) for name in TARGETS if name != target.name)
+        problem = f"must be left out: the labels of this project are numbers; only target {able} has classes"
+        raise InvalidRequest.at("/classes", problem)
     chosen = {
         "consensus": (request.consensus_method, target.consensus_methods),
         "calibration": (request.calibration_method, target.calibration_methods),

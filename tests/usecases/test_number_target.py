@@ -107,7 +107,7 @@ WRONG = [
     ({"y": [1.5, 2], "target": "class"}, "/y/0", '"target": "number"'),
     ({"y": [1, 2], "X_test": [[1.0]], "y_test": [None], "target": "number"}, "/y_test/0", "must be a label"),
     ({"y": [1, 2], "target": "numbers"}, "/target", "number"),
-    ({"y": [1.5, 2], "classes": ["a", "b"]}, "/classes", "must be left out"),
+    ({"y": [1.5, 2], "classes": ["a", "b"]}, "/classes", "only target 'class' or 'labels' has classes"),
     ({"y": [1.5, 2], "consensus": "crowdlab"}, "/consensus", "'median'"),
     ({"y": [1, 2], "consensus": "median"}, "/consensus", "'crowdlab' or 'majority'"),
     ({"y": [1.5, 2], "calibration": "temperature"}, "/calibration", "'none'"),
