@@ -20,6 +20,8 @@ from service.learning.models import (
     Committee,
     NumberCommittee,
     Regressor,
+    is_committee,
+    is_of_numbers,
     is_regressor,
     predict_numbers,
     predict_outputs,
@@ -111,7 +113,7 @@ def score_pool(
     a whole, and their edges depend only on the pool and the number of probabilities, so a row's score never depends on
     which other rows are wanted. Only a few chunks are held in memory besides the scores.
     """
-    scoring = scorer, model.identity if isinstance(model, Committee | NumberCommittee) else None
+    scoring = scorer, model.identity if is_committee(model) else None
     known = known_scores(pool, scoring, outputs_of(model), score_cache)
     compute_missing(
         known, pool, wanted, outputs_of(model), lambda chunks, keep: backend.score(model, pool, scorer, chunks, keep)
@@ -177,10 +179,8 @@ def score_some(model: Predictor, pool: Pool, scorer: Scorer, rows: NDArray[np.in
 
 def outputs_of(model: Predictor) -> int:
     """Return the numbers held in memory per row; committee scorers make a few copies of their input."""
-    if isinstance(model, NumberCommittee):
-        return 4 * model.n_members
-    if isinstance(model, Committee):
-        return 4 * len(model.classes_) * model.n_members
+    if is_committee(model):
+        return 4 * model.n_members * (1 if is_of_numbers(model) else len(cast(Committee, model).classes_))
     return 1 if is_regressor(model) else len(cast(Classifier, model).classes_)
 
 
@@ -198,9 +198,9 @@ def predictor_for(model: Predictor, pool: Pool) -> Callable[[Features], Probabil
     committee it returns (m, n, c), or (m, n) if that predicts numbers.
     """
     use_one_thread()
-    if isinstance(model, Committee | NumberCommittee):
+    if is_committee(model):
         return member_predictor_for(model)
-    fast = None if pool.is_sparse else fast_predictor(model)
+    fast = None if pool.is_sparse else fast_predictor(cast(Classifier | Regressor, model))
     return fast or (lambda X: predict_outputs(model, X))
 
 
@@ -210,9 +210,9 @@ def member_predictor_for(committee: Committee | NumberCommittee) -> Callable[[Fe
     def predict(X: Features) -> Probabilities:
         use_one_thread()
         with np.errstate(all="ignore"):
-            if isinstance(committee, NumberCommittee):
+            if is_of_numbers(committee):
                 return committee.member_predictions(X)
-            return committee.member_probabilities(X)
+            return cast(Committee, committee).member_probabilities(X)
 
     return predict
 
