@@ -2,6 +2,9 @@
 
 Needs `pip install -e '.[bench]'`; uses wrk if it is on the PATH. Run it on an idle machine with TMPDIR on a real disk.
 `--quick` only shows that everything works.
+
+A measurement is a function `(sizes, directory) -> list[Row]`, listed in COMPARISONS with the numbers of its rows. It
+takes its samples in turns with those of what it compares with, and its sizes from `Sizes`, so that `--quick` is quick.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from tests.benchmarks.selection import measure_selection
 from tests.benchmarks.sizes import FULL, QUICK, Sizes
 from tests.benchmarks.small import measure_small_requests
 from tests.benchmarks.starting import measure_start
+from tests.benchmarks.strategies import measure_strategies
 from tests.benchmarks.uploads import measure_upload
 
 COMPARISONS: dict[Callable[[Sizes, Path], list[Row]], set[int]] = {
@@ -42,13 +46,14 @@ COMPARISONS: dict[Callable[[Sizes, Path], list[Row]], set[int]] = {
     measure_default_model: {10},
     measure_people: {11},
     measure_start: {13},
+    measure_strategies: {14},
 }
-GROWTH, HUGE, PROFILE, DEFAULT_MODEL, PEOPLE, CLIENTS, START = 7, 8, 9, 10, 11, 12, 13
+GROWTH, HUGE, PROFILE, CLIENTS, LAST = 7, 8, 9, 12, 14
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Small sizes and few samples, to see that it works.")
-@click.option("--rows", multiple=True, type=click.IntRange(1, START), help="Measure only this row. Repeatable.")
+@click.option("--rows", multiple=True, type=click.IntRange(1, LAST), help="Measure only this row. Repeatable.")
 @click.option("--large", is_flag=True, help="Also measure row 8, a pool of 5 million rows (1.3 GB of disk).")
 @click.option("--profile", is_flag=True, help="Also measure row 9, a profile of a fresh query.")
 @click.option(
@@ -62,7 +67,7 @@ def main(quick: bool, rows: tuple[int, ...], large: bool, profile: bool, out: Pa
     """Measure each row against its target, and cost against pool size."""
     sizes = QUICK if quick else FULL
     optional = ({HUGE} if large else set()) | ({PROFILE} if profile else set())
-    wanted = set(rows or {*range(1, START + 1)} - {HUGE, PROFILE}) | optional
+    wanted = set(rows or {*range(1, LAST + 1)} - {HUGE, PROFILE}) | optional
     with TemporaryDirectory(prefix="active-query-") as scratch:
         result: dict[str, Any] = {
             "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -19,11 +19,17 @@ N_RELABELED = 100
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs for one pool size: milliseconds of one /fit, medians of the others, peak memory of the worker."""
+    """Costs for one pool size: milliseconds of one /fit, medians of the others, peak memory of the worker.
+
+    `query_fresh` and `query_again` are by margin under logistic regression, `query_auto` by the strategy `auto`, and
+    `query_default` by margin under the estimator `auto`.
+    """
 
     rows: int
     fit: float
     query_fresh: float
+    query_auto: float
+    query_default: float
     query_again: float
     label: float
     own_mb: float
@@ -40,9 +46,9 @@ def measure_size(n_rows: int, n_labels: int, directory: Path) -> Cost:
         send_query = partial(query, service, "pool")
         turns = count()
 
-        def fresh_query() -> float:
+        def fresh_query(strategy: str = "margin") -> float:
             relabel(service, "pool", next(turns))
-            return milliseconds(send_query)
+            return milliseconds(partial(query, service, "pool", strategy))
 
         def change_labels() -> float:
             turn = next(turns)
@@ -54,4 +60,7 @@ def measure_size(n_rows: int, n_labels: int, directory: Path) -> Cost:
             query_fresh = median(fresh_query() for _ in range(ROUNDS))
             query_again = median(milliseconds(send_query) for _ in range(ROUNDS))
             labels = median(change_labels() for _ in range(ROUNDS))
-    return Cost(n_rows, fit, query_fresh, query_again, labels, memory.growth_mb)
+        query_auto = median(fresh_query("auto") for _ in range(ROUNDS))
+        service.post("/fit", {"project_id": "pool", "estimator": "auto"})
+        query_default = median(fresh_query() for _ in range(ROUNDS))
+    return Cost(n_rows, fit, query_fresh, query_auto, query_default, query_again, labels, memory.growth_mb)

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 
 PACKAGES = (
     *("active-query", "flask", "gunicorn", "marshmallow", "numpy", "scipy", "scikit-learn"),
-    *("scikit-activeml", "modAL-python"),
+    *("scikit-activeml", "modAL-python", "small-text"),
 )
 
 

@@ -88,5 +88,5 @@ def label_records(start: int, stop: int, turn: int) -> list[dict[str, Any]]:
     return [{"index": index, "label": (index + turn) % N_CLASSES} for index in range(start, stop)]
 
 
-def query(service: Service, project_id: str) -> Any:
-    return service.post("/query", {"project_id": project_id, "strategy": "margin", "batch_size": BATCH})
+def query(service: Service, project_id: str, strategy: str = "margin") -> Any:
+    return service.post("/query", {"project_id": project_id, "strategy": strategy, "batch_size": BATCH})

@@ -20,7 +20,9 @@ from tests.benchmarks.sizes import WIDTH
 REACHED = {True: "yes", False: "NO", None: ""}
 LINES = {
     "fit": ("/fit", "#7d828a"),
-    "query_fresh": ("/query, fresh model", "#b5442e"),
+    "query_fresh": ("/query margin, fresh model", "#b5442e"),
+    "query_auto": ("/query auto, fresh model", "#c9820a"),
+    "query_default": ("/query margin, fresh default model", "#8a4fa3"),
     "label": ("/label, 100 records", "#3d7d3a"),
     "query_again": ("/query, again", "#0b6e99"),
 }

@@ -20,12 +20,12 @@ from service.strategies import Question, Selection, resolve_strategy, select
 from tests.benchmarks.measure import in_turns, milliseconds
 from tests.benchmarks.rows import Row, faster
 from tests.benchmarks.sizes import N_CLASSES, Sizes
-from tests.benchmarks.task import N_LABELS, Indices, Task
+from tests.benchmarks.task import N_LABELS, Indices, Task, fit
 
 try:
     from tests.benchmarks.libraries import LIBRARY_STRATEGIES
 except ModuleNotFoundError as error:
-    if error.name not in ("modAL", "skactiveml"):
+    if error.name not in ("modAL", "skactiveml", "small_text"):
         raise
     LIBRARY_STRATEGIES = {}
 
@@ -75,6 +75,9 @@ def select_batch(strategy: str, task: Task) -> Selection:
         labeled=np.arange(N_LABELS),
         model=task.model,
         n_classes_labeled=N_CLASSES,
+        committee=lambda n_members: task.committee,
+        codes=task.codes,
+        fit_model=fit,
     )
     return select(*resolve_strategy(strategy, {}), question, task.batch_size, np.random.default_rng(0))
 

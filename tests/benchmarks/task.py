@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.learning import estimators
+from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.models import Classifier
 from tests.benchmarks.pools import pool
 from tests.benchmarks.sizes import N_CLASSES
 
 N_LABELS = 200
+N_MEMBERS = 5
 Indices = NDArray[np.int64]
 
 
@@ -37,6 +39,26 @@ class Task:
     @cached_property
     def model(self) -> Classifier:
         """The service's logistic regression, fitted to the labelled rows."""
-        return estimators.fit(
-            estimators.resolve_estimator("logistic_regression", {}), self.rows[:N_LABELS], self.codes, 0
-        )
+        return fit(self.rows[:N_LABELS], self.codes)
+
+    @cached_property
+    def member_rows(self) -> list[tuple[NDArray[np.float32], Indices]]:
+        """The rows and classes that each member of the committee learns."""
+        rng = np.random.default_rng(0)
+        drawn = [bootstrap(self.codes, rng) for _ in range(N_MEMBERS)]
+        return [(self.rows[rows], self.codes[rows]) for rows in drawn]
+
+    @cached_property
+    def members(self) -> list[Classifier]:
+        """The members of the committee."""
+        return [fit(*rows) for rows in self.member_rows]
+
+    @property
+    def committee(self) -> BaggedCommittee:
+        """The service's committee of these members."""
+        return BaggedCommittee.of(self.members)
+
+
+def fit(X: NDArray[np.float32], codes: Indices) -> Classifier:
+    """Return the service's logistic regression, fitted to some rows."""
+    return estimators.fit(estimators.resolve_estimator("logistic_regression", {}), X, codes, 0)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.benchmarks.load import Load, python_rate, requests_per_second
 from tests.benchmarks.measure import PeakMemory, cpu_milliseconds, in_turns
+from tests.benchmarks.report import LINES
 from tests.benchmarks.rows import at_most, faster, times
 from tests.benchmarks.small import Empty, query_body
 from tests.support.serving import wait_until
@@ -50,7 +51,7 @@ def test_the_command_prints_a_table_of_comparisons_and_one_of_sizes(command_run)
     tables = [cells(line) for line in command_run[0].splitlines() if line.startswith("|")]
     assert tables[0] == ["", "work", "measured", "compared with", "", "ratio", "bar", "reached"]
     assert [line[6] for line in tables[2:4]] == ["at least 20 x", ""]
-    sizes = tables.index(["rows", "/fit", "/query, fresh model", "/label, 100 records", "/query, again", "own memory"])
+    sizes = tables.index(["rows", *(name for name, _ in LINES.values()), "own memory"])
     assert [line[0] for line in tables[sizes + 2 :]] == ["2,000"]
 
 
