@@ -239,8 +239,8 @@ class Herd:
             default=4.0,
             minimum=0.0,
             maximum=100.0,
-            summary="Largest power of the uncertainty: with 0 all rows count the same, with large values the most "
-            "uncertain. Powers above 1 take 25 labels each.",
+            summary="Power of the uncertainty: with 0 all rows count the same, with large values the most uncertain. "
+            "In batches, powers above 1 take 25 labels each.",
         ),
         STANDARDIZE,
         REFERENCES,
@@ -265,10 +265,10 @@ def uherding(
     equal labelled rows would leave only the margin. The paper also calibrates the probabilities by a temperature;
     here they are used unchanged. If the model is certain of all references, all have the same weight.
 
-    The paper weights by the uncertainty itself, which is a power of 1, and compares all candidates; here the power
-    grows with the number of labels, and only the 1,000 most uncertain of the sample are compared, or two for each row
-    of a larger batch. The power gains in accuracy, and the short list in time; one of a hundred rows costs more on data
-    with noisy classes than it saves.
+    The paper weights by the uncertainty itself, which is a power of 1, and compares all candidates; here the power is
+    higher, and only the 1,000 most uncertain of the sample are compared, or two for each row of a larger batch. The
+    power gains in accuracy, and the short list in time; one of a hundred rows costs more on data with noisy classes
+    than it saves.
     """
     use_one_thread()
     drawn, notes = draw_sample(view, max(sample, ROWS_PER_PICK * batch_size), batch_size, rng)
@@ -283,7 +283,7 @@ def uherding(
         notes.append(f"used {n_references} references: more would be slow")
     space = space_for(view, view.candidates[drawn[:n_references]], standardize=standardize)
     compared, others = (read_points(space, view.candidates[drawn[rows]]) for rows in (listed, slice(n_references)))
-    weights = uncertainty[:n_references] ** min(sharpness, max(len(view.labeled) / LABELS_PER_POWER, 1.0))
+    weights = uncertainty[:n_references] ** power_for(batch_size, len(view.labeled), sharpness)
     usual = median_pair_distance(others, rng.spawn(1)[0])
     radius = smallest_label_distance(space, view.covered, rng)
     width = max(radius, LEAST_WIDTH * usual) if radius else bandwidth * usual
@@ -292,6 +292,14 @@ def uherding(
     notes += notes_of_folding(view.pool)
     note = add_invalid_note(format_notes("uherding", notes), is_broken, "count as certain")
     return drawn[listed[herd.select_rows(batch_size, rng)]], None, note
+
+
+def power_for(batch_size: int, n_labeled: int, sharpness: float) -> float:
+    """Return the power of the uncertainty: in batches it grows to `sharpness` as labels are added.
+
+    A single row is labelled before the next is chosen, so that a wrong model costs one question, not a batch.
+    """
+    return sharpness if batch_size == 1 else min(sharpness, max(n_labeled / LABELS_PER_POWER, 1.0))
 
 
 def smallest_label_distance(space: Space, labeled: Positions, rng: np.random.Generator) -> float:

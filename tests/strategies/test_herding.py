@@ -62,6 +62,15 @@ def test_uherding_matches_its_definition(kind, standardize, compared, labeled, s
     )
 
 
+@pytest.mark.parametrize(("batch_size", "power"), [(1, 4), (2, 1)])
+def test_the_power_of_the_uncertainty_is_lower_in_batches_while_labels_are_few(batch_size, power):
+    labeled, P = [0, 6], MODEL.predict_proba(X)
+    assert herd_literally(X, P, labeled, 1, 1) != herd_literally(X, P, labeled, 1, 4)
+    expected = herd_literally(X, P, labeled, batch_size, power)
+    question = make_question(X, labeled, MODEL, 3)
+    assert selected_indices("uherding", question, batch_size, standardize=False) == expected
+
+
 def test_a_column_of_large_numbers_does_not_dominate():
     P = np.full((60, 2), 0.5)
     large = np.c_[X, np.random.default_rng(0).normal(size=50) * 1e9]
