@@ -15,9 +15,9 @@ A reader takes no lock, and may rely on this:
   a state, and is kept with the stamp read before it, is up to date as long as the file has the stamp. While a commit
   is written the file has other times, with which nothing may be kept (`store.is_written`).
 
-Records that are not published belong to commits that are not acknowledged, or that were when the power was cut: the
-footer needs no sync of its own. The next process that locks the project adopts those that are whole and publishes them.
-Behind the first one that is incomplete nothing was acknowledged.
+Records that are not published were never acknowledged if the machine has not been restarted since the last ones were:
+the next process that locks the project removes them. The footer needs no sync of its own, so after a power cut the
+records behind the published ones may be acknowledged: the next process publishes those that are whole.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ HEADER = struct.Struct("<III")
 ALIGNMENT = 16
 """Positions of records and of the footer are multiples."""
 
-FOOTER = struct.Struct("<8sQI4x")
+FOOTER = struct.Struct("<8sQI")
 """Begins the end of a file: a mark, the length of the state with its seal, and the checksum of the state."""
 
-PUBLISHED = struct.Struct("<II")
-"""Ends a file, within a sector of the disk: the length of the published log, and a checksum; zeros before."""
+PUBLISHED = struct.Struct("<III")
+"""Ends a file, within a sector of the disk: BOOT, the length of the published log, and a checksum; zeros before."""
 
 END_BYTES = FOOTER.size + PUBLISHED.size
 
@@ -71,13 +71,25 @@ OLD_FOOTER = struct.Struct("<8sQ")
 OLD_MARK = b"AQ-STATE"
 
 
+def read_boot() -> int:
+    """Return a number that the machine has until it is restarted, 0 if it does not say."""
+    try:
+        return crc32(Path("/proc/sys/kernel/random/boot_id").read_bytes())
+    except OSError:
+        return 0
+
+
+BOOT = read_boot()
+
+
 @dataclass(frozen=True, slots=True)
 class LogEnd:
     """The end of the records that were read from a log: their end, and the checksum that the next record continues.
 
     `begin` is the position of the first record, `limit` the end of the space for them, `state_crc` the checksum of the
     state. `published` is the position up to which records are published, 0 if the name of the file may not be durable.
-    `is_last` is whether no whole record follows, and `is_clean` whether nothing but zeros does: readers do not know.
+    `is_exact` is whether they were published since the machine started, so that no other one is acknowledged. `is_last`
+    is whether no record follows, and `is_clean` whether nothing but zeros does: readers do not know.
     """
 
     position: int
@@ -86,6 +98,7 @@ class LogEnd:
     limit: int
     state_crc: int
     published: int = 0
+    is_exact: bool = False
     is_last: bool = False
     is_clean: bool = False
 
@@ -154,11 +167,13 @@ def read_end(name: str, file: int) -> tuple[LogEnd | None, int]:
     begin = aligned(n_bytes)
     if mark != MARK or begin > limit:
         return None, size
-    n_published, check = PUBLISHED.unpack_from(ending, FOOTER.size)
-    is_published = check != 0
-    if is_published and (check != check_of(n_published, crc) or begin + n_published > limit):
+    boot, n_published, check = PUBLISHED.unpack_from(ending, FOOTER.size)
+    if check == 0:
+        return LogEnd(begin, crc, begin, limit, crc), n_bytes
+    if check != check_of(n_published, crc ^ boot) or begin + n_published > limit:
         raise StoreDamaged(f"{name} has a wrong checksum")
-    return LogEnd(begin, crc, begin, limit, crc, begin + n_published if is_published else 0), n_bytes
+    is_exact = boot == BOOT != 0
+    return LogEnd(begin, crc, begin, limit, crc, published=begin + n_published, is_exact=is_exact), n_bytes
 
 
 def log_limit(end: LogEnd, *, to_end: bool) -> int:
@@ -217,21 +232,22 @@ def publish(file: int, end: LogEnd) -> LogEnd:
     """Let readers read a log up to its end. The file must be on disk up to there, and have its durable name."""
     n_bytes = end.position - end.begin
     with convert_disk_errors():
-        os.pwrite(file, PUBLISHED.pack(n_bytes, check_of(n_bytes, end.state_crc)), end.limit + FOOTER.size)
-    return replace(end, published=end.position, is_last=True, is_clean=True)
+        os.pwrite(file, PUBLISHED.pack(BOOT, n_bytes, check_of(n_bytes, end.state_crc ^ BOOT)), end.limit + FOOTER.size)
+    return replace(end, published=end.position, is_exact=BOOT != 0, is_last=True, is_clean=True)
 
 
 def changes_in(name: str, log: memoryview, end: LogEnd, *, to_end: bool) -> tuple[list[Any], LogEnd]:
     """Return the changes in a log that starts at `end`, and its new end.
 
-    Raises StoreDamaged for a published record that is wrong; another one is incomplete.
+    Raises StoreDamaged for a published record that is wrong. Others are only read if the end is not exact.
     """
     begin = end.position
     changes: list[Any] = []
     while (at := end.position - begin) + HEADER.size <= len(log):
         length, crc, check = HEADER.unpack_from(log, at)
         body = log[at + HEADER.size : at + HEADER.size + length]
-        if length == 0 or check != check_of(length, end.crc) or crc32(body, end.crc) != crc:
+        is_wanted = end.position < end.published or not end.is_exact
+        if not is_wanted or length == 0 or check != check_of(length, end.crc) or crc32(body, end.crc) != crc:
             break
         changes.append(load_pickle(name, body))
         end = replace(end, position=end.position + aligned(HEADER.size + length), crc=crc)

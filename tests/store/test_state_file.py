@@ -160,8 +160,26 @@ def unpublished(data, before):
     return data[: -PUBLISHED.size] + before[-PUBLISHED.size :]
 
 
-def test_changes_that_are_not_published_are_not_read_until_a_process_has_the_lock(logged):
+@pytest.fixture
+def power_cut(monkeypatch):
+    """A function that starts the machine again."""
+    return lambda: monkeypatch.setattr("service.store.state_file.BOOT", 1)
+
+
+def test_changes_that_are_not_published_are_removed_while_the_machine_runs(logged):
     store, files, _, states = logged
+    path_of(store).write_bytes(unpublished(files[2], files[0]))
+    reader, writer = Store(store.root, cache_bytes=2**20), Store(store.root, cache_bytes=2**20)
+    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[0]
+    with writer.transaction("p") as transaction:
+        assert contents(transaction.project) == states[0]
+    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[0]
+    assert check_project(store.directory("p")) == []
+
+
+def test_changes_that_are_not_published_are_read_after_a_power_cut_once_a_process_has_the_lock(logged, power_cut):
+    store, files, _, states = logged
+    power_cut()
     path_of(store).write_bytes(unpublished(files[2], files[0]))
     reader, writer = Store(store.root, cache_bytes=2**20), Store(store.root, cache_bytes=2**20)
     assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[0]
@@ -185,12 +203,13 @@ def test_a_commit_that_died_while_it_wrote_leaves_no_trace(logged):
     assert label(Store(store.root), 99).n_labeled == 41
 
 
-def test_a_group_that_died_while_it_was_written_leaves_some_of_its_first_changes_whole(tmp_path):
+def test_a_group_that_died_while_it_was_written_leaves_some_of_its_first_changes_whole(tmp_path, power_cut):
     store = Store(tmp_path / "data", cache_bytes=2**20)
     fit(store, **MANY)
     before, begin = path_of(store).read_bytes(), end_of(store).position
     assert in_one_group(store, *[lambda at=at: label(store, at).version for at in range(2, 7)]) == [2, 3, 4, 5, 6]
     data, end = unpublished(path_of(store).read_bytes(), before), end_of(store).position
+    power_cut()
     seen = set()
     for cut in range(begin, end, 47):
         path_of(store).write_bytes(with_zeros(data, cut, end))
@@ -204,7 +223,8 @@ def test_a_group_that_died_while_it_was_written_leaves_some_of_its_first_changes
     assert check_project(store.directory("p")) == []
 
 
-def test_commits_that_lost_a_sector_in_a_power_cut_leave_no_trace(logged):
+def test_commits_that_lost_a_sector_in_a_power_cut_leave_no_trace(logged, power_cut):
+    power_cut()
     store, files, (first, _, end), states = logged
     data = unpublished(files[2], files[0])
     for sector in range(first // SECTOR * SECTOR + SECTOR, end, SECTOR):

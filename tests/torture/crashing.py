@@ -99,12 +99,12 @@ class Points:
         self.fdatasync(file)
 
     def counted_pwrite(self, file: int, data: Any, position: int) -> int:
-        """Write to the log of a state: the commit of labels, once all is written; or publish it, which adds nothing."""
+        """Write to the log of a state, or publish what was written: the commit of labels, unless the log is empty."""
         half = memoryview(data)[: len(data) // 2]
-        if len(data) == PUBLISHED.size:
-            self.reach("publish")
+        if len(data) != PUBLISHED.size:
+            self.reach("write", lambda: self.pwrite(file, half, position))
         else:
-            self.reach("commit write", lambda: self.pwrite(file, half, position))
+            self.reach("commit publish" if PUBLISHED.unpack(data)[1] > 0 else "publish")
         return self.pwrite(file, data, position)
 
     def counted_open(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
