@@ -301,8 +301,8 @@ def test_settings_for_other_targets_are_refused(client, fields, pointer, words):
 
 
 # Of classes a, b and c, the last of which all samples have: rows of float32, so that ONNX reads the same.
-ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32).astype(np.float64)
-LISTS = [[*(each for each, is_in in zip("ab", row > 0.2, strict=False) if is_in), "c"] for row in ROWS]
+RANDOM_ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32).astype(np.float64)
+OF_SIGNS = [[*(each for each, is_in in zip("ab", row > 0.2, strict=False) if is_in), "c"] for row in RANDOM_ROWS]
 TREES = {"n_estimators": 10}
 
 
@@ -320,13 +320,13 @@ TREES = {"n_estimators": 10}
     ],
 )
 def test_a_model_of_lists_is_exported(client, estimator, params):
-    fields = {"X": ROWS.tolist(), "y": LISTS, "estimator": {"name": estimator, "params": params}}
+    fields = {"X": RANDOM_ROWS.tolist(), "y": OF_SIGNS, "estimator": {"name": estimator, "params": params}}
     post(client, "/fit", 201, project_id="p", target="labels", **fields)
     predictions = get(client, "/projects/p/predictions?probabilities=true")["predictions"]
     wanted = np.array([each["probabilities"] for each in predictions])
     data = client.get("/projects/p/model").data
     model = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
-    marginals = model.predict_proba(ROWS) if hasattr(model, "predict_proba") else model.predict(ROWS)
+    marginals = model.predict_proba(RANDOM_ROWS) if hasattr(model, "predict_proba") else model.predict(RANDOM_ROWS)
     assert marginals == pytest.approx(wanted, abs=1e-6)
     last = model[-1] if isinstance(model, Pipeline) else model
     lists = [last.classes_[each].tolist() for each in marginals >= last.thresholds_]
@@ -336,7 +336,7 @@ def test_a_model_of_lists_is_exported(client, estimator, params):
         assert (reply.status_code, "skops takes all" in reply.json["detail"]) == (422, True)
         return
     session = onnxruntime.InferenceSession(reply.data)
-    assert session.run(None, {"X": ROWS.astype(np.float32)})[-1] == pytest.approx(wanted, abs=1e-4)
+    assert session.run(None, {"X": RANDOM_ROWS.astype(np.float32)})[-1] == pytest.approx(wanted, abs=1e-4)
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["classes"]) == ["a", "b", "c"]
     assert json.loads(facts["thresholds"]) == last.thresholds_.tolist()
@@ -369,16 +369,16 @@ def test_the_evaluation_and_thresholds_come_from_uniform_samples(client):
 
 
 def test_the_report_has_suspect_lists_and_the_expected_gain_of_f1(client):
-    row = int(np.argmax(np.abs(ROWS[:55, 0])))
-    wrong = ["a", *LISTS[row]] if "a" not in LISTS[row] else LISTS[row][1:]
-    known = [*LISTS[:row], wrong, *LISTS[row + 1 : 55], *[None] * 5]
-    post(client, "/fit", 201, project_id="p", target="labels", X=ROWS.tolist(), y=known, estimator="gaussian_nb")
+    row = int(np.argmax(np.abs(RANDOM_ROWS[:55, 0])))
+    wrong = ["a", *OF_SIGNS[row]] if "a" not in OF_SIGNS[row] else OF_SIGNS[row][1:]
+    known = [*OF_SIGNS[:row], wrong, *OF_SIGNS[row + 1 : 55], *[None] * 5]
+    post(client, "/fit", 201, project_id="p", target="labels", X=RANDOM_ROWS.tolist(), y=known, estimator="gaussian_nb")
     asked = post(client, "/query", project_id="p", purpose="evaluation", batch_size=4)["indices"]
-    records = [{"index": index, "label": LISTS[index]} for index in asked]
+    records = [{"index": index, "label": OF_SIGNS[index]} for index in asked]
     post(client, "/label", project_id="p", labels=records)
     report = get(client, "/projects/p/report")
     [suspect, *_] = report["suspect_labels"]
-    assert (suspect["index"], suspect["given"], suspect["suggested"]) == (row, wrong, LISTS[row])
+    assert (suspect["index"], suspect["given"], suspect["suggested"]) == (row, wrong, OF_SIGNS[row])
     assert suspect["quality"] < 0.2
     gain = report["expected_gain"]
     assert 0 <= gain["low"] <= gain["next_batch"] <= gain["high"] < 1
