@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from tests.benchmarks.forests import measure_forests
 from tests.benchmarks.growth import measure_growth
 from tests.benchmarks.large import measure_default_model, measure_huge, measure_label, measure_query
 from tests.benchmarks.machine import machine, versions
@@ -47,8 +48,9 @@ COMPARISONS: dict[Callable[[Sizes, Path], list[Row]], set[int]] = {
     measure_people: {11},
     measure_start: {13},
     measure_strategies: {14},
+    measure_forests: {15},
 }
-GROWTH, HUGE, PROFILE, CLIENTS, LAST = 7, 8, 9, 12, 14
+GROWTH, HUGE, PROFILE, CLIENTS, LAST = 7, 8, 9, 12, 15
 
 
 @click.command()

@@ -32,7 +32,9 @@ def pool(n_rows: int, width: int = WIDTH) -> NDArray[np.float32]:
     return np.concatenate(list(pieces(n_rows, width)))
 
 
-def form(project_id: str, n_rows: int, width: int = WIDTH, estimator: str = "logistic_regression") -> Upload:
+def form(
+    project_id: str, n_rows: int, width: int = WIDTH, estimator: str | dict[str, object] = "logistic_regression"
+) -> Upload:
     """Return the multipart form that creates a project; rows are generated while sending."""
     rows = (memoryview(piece).cast("B") for piece in pieces(n_rows, width))
     return Upload({"project_id": project_id, "estimator": estimator}, "<f4", (n_rows, width), rows)
