@@ -80,7 +80,7 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def draw(costs: Sequence[Cost], path: Path) -> None:
     """Plot time and memory against the number of rows on logarithmic axes."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     n_rows = [cost.rows for cost in costs]
     for line, (name, colour) in LINES.items():
@@ -95,7 +95,7 @@ def draw(costs: Sequence[Cost], path: Path) -> None:
 
 def draw_clients(traffic: Sequence[Traffic], path: Path) -> None:
     """Plot requests per second and the latency of queries against the number of clients."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     clients = [each.clients for each in traffic]
     draw_line(left, clients, [each.rate for each in traffic], "queries and labels", "#0b6e99")
@@ -132,4 +132,4 @@ def finish(axes: Axes, unit: str, title: str, against: str = f"rows of {WIDTH} f
     axes.set_title(title, loc="left", weight="bold")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2)  # below, clear of the lines
