@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -20,6 +21,7 @@ class Change(Generic[T]):
     def __init__(self, make: Callable[[Transaction], T], preconditions: Preconditions) -> None:
         self._make = make
         self._preconditions = preconditions
+        self.began_at = time.monotonic()
         self._context = copy_context()
         self._turn = Lock()
         self._turn.acquire()

@@ -58,6 +58,7 @@ from service.errors import (
     StoreReadOnly,
     TooManyProjects,
 )
+from service.store import locks
 from service.store.cache import Cache, Key
 from service.store.directory import check_name, check_owner, make_directory, open_directory, sweep_project
 from service.store.draws import read_draws
@@ -391,7 +392,8 @@ class Store:
         others: list[Change[Any]] = []
         try:
             with ExitStack() as held:
-                directory, state = self._open_locked(held, project_id)
+                seconds = locks.LOCK_SECONDS - (time.monotonic() - own.began_at)
+                directory, state = self._open_locked(held, project_id, seconds=max(seconds, 0))
                 transaction = Transaction(self, project_id, directory, state, is_shared=True)
                 own.run(transaction)
                 for other in self._groups.members(project_id):
@@ -412,15 +414,19 @@ class Store:
         return self._groups.are_waiting(project_id)
 
     def _open_locked(
-        self, held: ExitStack, project_id: str, preconditions_of_new: Preconditions | None = None
+        self,
+        held: ExitStack,
+        project_id: str,
+        preconditions_of_new: Preconditions | None = None,
+        seconds: float | None = None,
     ) -> tuple[Path, CachedState | None]:
-        """Lock a project until `held` is closed; return its directory and state.
+        """Lock a project until `held` is closed, waiting up to `seconds`; return its directory and state.
 
         With preconditions for a new project, a missing one is built, and its state is None. Raises ProjectNotFound,
         PreconditionFailed or TooManyProjects.
         """
         while True:
-            state, directory = self._lock_project(held, project_id), self.directory(project_id)
+            state, directory = self._lock_project(held, project_id, seconds), self.directory(project_id)
             if state is not None:
                 return directory, state
             if preconditions_of_new is None:
@@ -431,11 +437,11 @@ class Store:
                 return self._build_project(held), None
             held.close()  # another process has just created it
 
-    def _lock_project(self, held: ExitStack, project_id: str) -> CachedState | None:
+    def _lock_project(self, held: ExitStack, project_id: str, seconds: float | None) -> CachedState | None:
         """Lock a project until `held` is closed, and return its state, None if it does not exist."""
         directory = self.directory(project_id)
         with suppress(ProjectNotFound):
-            held.enter_context(self._project_lock(project_id))
+            held.enter_context(self._project_lock(project_id, seconds))
             with suppress(ProjectNotFound):
                 return self._settle(directory, self.open_state(directory, project_id, to_end=True))
             self._move_away(directory)
@@ -451,8 +457,8 @@ class Store:
         self.cache_state(settled)
         return settled
 
-    def _project_lock(self, project_id: str) -> AbstractContextManager[None]:
-        return locked(self.directory(project_id) / "lock", f"project {project_id!r}", kind="project")
+    def _project_lock(self, project_id: str, seconds: float | None = None) -> AbstractContextManager[None]:
+        return locked(self.directory(project_id) / "lock", f"project {project_id!r}", seconds, kind="project")
 
     def _build_project(self, held: ExitStack) -> Path:
         """Create a locked directory for a new project; the next commit moves it into `projects`.

@@ -15,9 +15,9 @@ import pytest
 from service.app import create_app
 from service.domain.labels import Votes
 from service.domain.preconditions import Preconditions, RequestFingerprint
-from service.errors import InvalidRequest, LabelNotFound, PreconditionFailed, StoreDamaged
+from service.errors import InvalidRequest, LabelNotFound, PreconditionFailed, StoreBusy, StoreDamaged
 from service.settings import Settings
-from service.store import Store
+from service.store import Store, locks
 from service.store import load_state as load_state_module
 from service.store.check import check_project
 from service.store.files import write_small
@@ -335,6 +335,18 @@ def test_changes_that_wait_are_made_in_order_with_one_sync_and_answered_one_by_o
         (6, "label"),
     ]
     assert [event["details"].get("request") for event in events] == [None, str(key), None, None, None]
+
+
+def test_changes_that_wait_together_for_another_process_wait_no_longer_than_one(tmp_path, monkeypatch):
+    store, other = Store(tmp_path / "data", cache_bytes=2**20), Store(tmp_path / "data")
+    fit(store, **MANY)
+    with other.transaction("p"), ThreadPoolExecutor(5) as threads:
+        monkeypatch.setattr(locks, "LOCK_SECONDS", 0.5)
+        began = time.monotonic()
+        failed = [each.exception() for each in [threads.submit(label, store, at) for at in range(2, 7)]]
+        assert time.monotonic() - began < 2
+    assert [type(error) for error in failed] == [StoreBusy] * 5
+    assert label(store, 2).version == 2
 
 
 def test_no_change_is_seen_before_it_is_on_disk(tmp_path, monkeypatch):
