@@ -57,7 +57,8 @@ class FileLock:
         try:
             # Closing the file is not enough: a process forked meanwhile may have it open.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            if not keep:
+            # A removed file that is open keeps its file system from being mounted read-only.
+            if not keep or not has_path(self._descriptor, self._path):
                 os.close(self._descriptor)
                 return
             if len(KEPT) >= MAX_KEPT:
@@ -65,6 +66,13 @@ class FileLock:
             KEPT[self._path] = self._descriptor
         finally:
             GATES.open(self._path)
+
+
+def close_lock(path: Path) -> None:
+    """Close a lock file that is kept."""
+    kept = KEPT.pop(path, None)
+    if kept is not None:
+        os.close(kept)
 
 
 def lock_file(path: Path) -> int | None:

@@ -355,6 +355,7 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Drop all cached parts of a project."""
         gone = self._pool_ids.pop(project_id, None)
+        locks.close_lock(self.projects / project_id / "lock")
         own = [(kind, project_id) for kind in ("state", LEASES, DRAWS, "summary")]
         self.cache.drop(lambda key: key[0] == gone or key in own)
 

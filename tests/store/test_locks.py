@@ -63,8 +63,9 @@ def test_a_kept_lock_of_a_directory_that_was_deleted_is_not_taken(tmp_path, is_m
     path = tmp_path / "p" / "lock"
     path.parent.mkdir()
     with locked(path, "it"):
-        path.parent.rename(tmp_path / "gone")
+        pass
     assert path in KEPT
+    path.parent.rename(tmp_path / "gone")
     if is_made_again:
         path.parent.mkdir()
         with locked(path, "it"), try_lock(tmp_path / "gone" / "lock") as is_free, try_lock(path) as is_mine:
@@ -73,6 +74,14 @@ def test_a_kept_lock_of_a_directory_that_was_deleted_is_not_taken(tmp_path, is_m
         with pytest.raises(ProjectNotFound), locked(path, "it"):
             pass
         assert path not in KEPT
+
+
+def test_a_lock_whose_file_was_moved_away_is_closed(tmp_path):
+    path = tmp_path / "p" / "lock"
+    path.parent.mkdir()
+    with locked(path, "it"):
+        path.parent.rename(tmp_path / "gone")
+    assert path not in KEPT
 
 
 def test_few_lock_files_stay_open(tmp_path, monkeypatch):
