@@ -21,17 +21,23 @@ from service.telemetry.logging import log_to_stderr
 from service.usecases.background_fits import BackgroundFits
 from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.totals import TotalsCounter
+from service.usecases.training import fit_limit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 class Application(Flask):
-    """Flask without asynchronous views, and with a field of Label Studio's tasks in the path."""
+    """Flask without asynchronous views, with a time limit for fits, and a field of Label Studio's tasks in the path."""
+
+    def __init__(self, fit_seconds: int) -> None:
+        super().__init__("service", static_folder=None)
+        self.fit_seconds = fit_seconds
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        return super().wsgi_app(with_field_in_query(environ), start_response)
+        with fit_limit(self.fit_seconds):
+            return super().wsgi_app(with_field_in_query(environ), start_response)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function itself; Flask inspects each one at every request."""
@@ -56,13 +62,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         store,
         settings,
         make_backend_factory(settings),
-        BackgroundFits(store, settings.background_fits),
+        BackgroundFits(store, settings.background_fits, settings.fit_seconds),
         AdmissionLimit(settings.heavy_requests),
         TotalsCounter(store),
         SimulationQueue(store.simulations, partial(run_in_process, settings)),
     )
     context.simulations.start()
-    app = Application("service", static_folder=None)
+    app = Application(settings.fit_seconds)
     app.url_map.merge_slashes = False  # a path with a double slash is unknown, not redirected
     request_log.register(app)
     metrics.register(app)

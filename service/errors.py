@@ -17,6 +17,7 @@ ServiceError
 ├── PreconditionFailed       the project is not at the version that the request names
 ├── LabeledByOthers          an annotator may not retract the labels of others
 ├── FitFailed                the estimator cannot learn from these numbers
+│   └── FitTooSlow           it exceeded its time limit
 ├── OutOfTime                a query exceeded its time limit
 ├── TooBusy                  too many heavy requests are in progress
 ├── TooManySimulations       they wait to be run
@@ -186,6 +187,15 @@ class LabeledByOthers(ServiceError):
 
 class FitFailed(ServiceError):
     """The estimator cannot learn from these numbers, for example because they overflow."""
+
+
+class FitTooSlow(FitFailed):
+    """A fit exceeded its time limit; `faster` says which estimators would do."""
+
+    def __init__(self, estimator: str, seconds: int, faster: str) -> None:
+        super().__init__(
+            f"the fit with {estimator} took longer than AQ_FIT_SECONDS={seconds} allows: {faster}; or raise the limit"
+        )
 
 
 class OutOfTime(ServiceError):

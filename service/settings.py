@@ -61,6 +61,9 @@ class Settings:
     )
     max_pool_cells: int = setting(10**9, "Maximum size of a pool: samples x features.", minimum=1)
     query_seconds: int = setting(120, "Time limit of a query, in seconds.", minimum=1)
+    fit_seconds: int = setting(
+        600, "Time limit of a fit that may take more than about 10 seconds, in seconds.", minimum=1
+    )
     max_batch: int = setting(10_000, "Maximum batch_size of a query.", minimum=1)
     heavy_requests: int = setting(
         4,

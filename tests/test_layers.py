@@ -48,7 +48,7 @@ DOORS = {
     "werkzeug": ("service.http",),
     "marshmallow": ("service.http",),
     "joblib": ("service.store", "service.compute.threads"),
-    "pickle": ("service.store",),
+    "pickle": ("service.store", "service.compute.child_process"),
     "orjson": ("service.http", "service.store.events", "service.store.idempotency", "service.telemetry.logging"),
     "backports": ("service.http.body.encodings",),
     "pyarrow": ("service.cli.parquet", "service.http.body.formats.table_reader", "service.http.parquet_writer"),
@@ -145,10 +145,11 @@ def test_a_library_is_imported_only_at_its_door(library: str) -> None:
 
 def test_only_settings_and_the_launchers_read_the_environment() -> None:
     readers = {module for module, path in MODULES.items() if "os.environ" in path.read_text()}
-    # serve, demo, simulations and gunicorn's hooks pass an environment on to a child, or read what `serve` put into it.
+    # serve, demo, simulations, fits and gunicorn's hooks pass an environment on to a child, or read what `serve` set.
     launchers = {
         "service.cli.setting_options",
         "service.cli.serve",
+        "service.compute.child_process",
         "service.demo.serving",
         "service.server.hooks",
         "service.server.simulation_process",

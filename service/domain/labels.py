@@ -238,6 +238,10 @@ class Votes:
     def __len__(self) -> int:
         return len(self.index)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all but the origin, which refers to votes of this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "origin"}
+
     @cached_property
     def majority(self) -> SampleLabels:
         """The majority label of each sample, computed once for all states of a project that share the votes.

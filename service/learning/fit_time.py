@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from service.domain.parameters import Parameters
 from service.domain.project import EstimatorSpec
+from service.learning.estimators import resolve_estimator
 
 NOTED_SECONDS = 10.0
 """Foreseen time from which a fit is worth a note."""
@@ -87,3 +88,14 @@ def note_on_fit_time(spec: EstimatorSpec, target: str, n_labels: int, n_features
         f"{spec.name} takes about {seconds:,.2g} s of one core to learn from {n_labels:,} labels: a reply that waits "
         f"for it comes late, 'refit': 'background' does not wait, and {QUICK[target]} is quick"
     )
+
+
+def faster_estimator(
+    spec: EstimatorSpec, target: str, n_labels: int, n_features: int, n_classes: int, limit: float
+) -> str:
+    """Return which estimators would learn from as many labels within a time limit, in seconds."""
+    quick = f"{QUICK[target]} is quick"
+    trees = fit_seconds(resolve_estimator("extra_trees", {}), n_labels, n_features, n_classes)
+    if spec.name in ("auto", "extra_trees") or trees >= limit:
+        return quick
+    return f"{quick}, and extra_trees would take about {max(trees, 1):,.2g} s of one core"

@@ -16,7 +16,7 @@ from service.errors import FitFailed, ProjectNotFound, ProjectReplaced, StoreBus
 from service.store import Store
 from service.telemetry.logging import project_context
 from service.telemetry.metrics import in_background
-from service.usecases.training import fit_in_turn
+from service.usecases.training import fit_in_turn, fit_limit
 
 TURN_SECONDS = 0.1
 """Pause before looking again at a project that another process is fitting."""
@@ -33,8 +33,9 @@ class BackgroundFits:
     A process that shuts down does not wait for them: the fit stays wanted.
     """
 
-    def __init__(self, store: Store, n_threads: int) -> None:
+    def __init__(self, store: Store, n_threads: int, fit_seconds: int) -> None:
         self._store = store
+        self._fit_seconds = fit_seconds
         self._n_threads = n_threads
         self._n_alive = 0
         self._waiting: dict[str, float] = {}  # when to look at each project, by the monotonic clock
@@ -59,7 +60,7 @@ class BackgroundFits:
 
     def _work_off(self) -> None:
         while (project_id := self._next()) is not None:
-            with in_background(), project_context(project_id):
+            with in_background(), project_context(project_id), fit_limit(self._fit_seconds):
                 pause = self._attempt(project_id)
             with self._changed:
                 self._at_work.remove(project_id)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from service.compute.deadline import check_deadline
+from service.compute.child_process import run_in_process
+from service.compute.deadline import DEADLINE, check_deadline
 from service.compute.threads import one_of_few_fits
 from service.domain.calibration import Calibration
 from service.domain.consensus import Consensus
 from service.domain.labels import SampleLabels
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import ModelRef, Project
-from service.errors import Conflict, FitFailed, ModelDamaged, NotFound, ProjectReplaced, ServiceError
+from service.errors import Conflict, FitFailed, FitTooSlow, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.calibration import Codes, TemperedModel, fit_temperature
 from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import THREADED_ROWS, fit, why_reduced
 from service.learning.evaluation import out_of_fold_probabilities
+from service.learning.fit_time import faster_estimator, fit_seconds
+from service.learning.folds import FOLDS
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, Regressor
 from service.learning.multilabel_scores import DEFAULT_THRESHOLD, choose_thresholds
@@ -43,6 +48,22 @@ CHOSEN_CELLS = 2**20
 
 FIT_TRIES = 3
 """Number of fits to try while the project changes during each."""
+
+PROCESS_SECONDS = 10.0
+"""Foreseen time from which a fit runs in a process of its own; to start one takes a few seconds."""
+
+FIT_LIMIT: ContextVar[int | None] = ContextVar("FIT_LIMIT", default=None)
+"""Time limit of a fit that runs in a process of its own, in seconds; without one, all fits run in their thread."""
+
+
+@contextmanager
+def fit_limit(seconds: int) -> Iterator[None]:
+    """Limit the time of each long fit in the block."""
+    token = FIT_LIMIT.set(seconds)
+    try:
+        yield
+    finally:
+        FIT_LIMIT.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +94,13 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLa
     is_large = project.n_labeled >= THREADED_ROWS
     with one_of_few_fits() if is_large else nullcontext(), time_fit(project.estimator.name):
         X = pool.take(project.votes.majority.labeled)
-        consensus, labels = labels_to_fit(project, X, pool.medians)
+        learned = learn_in_time(project, X, pool.medians)
+        classifier, labels, thresholds = learned.classifier, learned.labels, learned.thresholds
         task = task_of(project)
-        given = X, task.labels(project, labels.codes)
-        classifier = fit(
-            project.estimator, *given, project.random_state, project.n_samples, pool.medians, project.target
-        )
-        calibration = calibrate(project, X, labels.codes, pool.medians)
-        if calibration is not None:
-            classifier = TemperedModel(classifier, calibration.temperature)
-        thresholds = thresholds_of(project, X, labels, pool.medians)
         score = None
         if snapshot.X_test is not None and snapshot.y_test is not None:
             score = task.score(project, classifier, thresholds, snapshot.X_test, snapshot.y_test)
+    given = X, task.labels(project, labels.codes)
     model = ModelRef(
         version=0,  # set by Project.with_model
         estimator=project.estimator,
@@ -94,15 +109,61 @@ def fit_and_score(snapshot: Snapshot) -> tuple[Any, ModelRef, Features, SampleLa
         held_out=project.held_out_number,
         test_score=score,
         consensus_method=project.consensus_method,
-        consensus=consensus,
+        consensus=learned.consensus,
         notes=task.notes(project, X, labels.codes),
         reason=why_reduced(project.estimator, *given, project.n_samples, project.target),
         n_texts=project.n_texts,
         calibration_method=project.calibration_method,
-        calibration=calibration,
+        calibration=learned.calibration,
         thresholds=thresholds,
     )
     return classifier, model, X, labels
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is learned from the labelled rows: the labels that count, the model, and its decisions."""
+
+    consensus: Consensus | None
+    labels: SampleLabels
+    classifier: Any
+    calibration: Calibration | None
+    thresholds: tuple[float, ...] | None
+
+
+def learn_in_time(project: Project, X: Features, medians: Medians | None) -> Learned:
+    """Do the same as `learn`, in a process of its own if it may take long and there is a limit for it.
+
+    Raises FitTooSlow at the limit, and OutOfTime at the deadline of the request.
+    """
+    limit = FIT_LIMIT.get()
+    if limit is None or foreseen_seconds(project) < min(limit, PROCESS_SECONDS):
+        return learn(project, X, medians)
+    deadline = DEADLINE.get()
+    try:
+        return run_in_process(learn, project, X, medians, seconds=deadline.left(limit))
+    except TimeoutError:
+        deadline.check()
+        spec, shape = project.estimator, (project.n_labeled, project.n_features, len(project.classes))
+        raise FitTooSlow(spec.name, limit, faster_estimator(spec, project.target, *shape, limit)) from None
+
+
+def foreseen_seconds(project: Project) -> float:
+    """Foresee the time of one core for `learn`."""
+    is_weighed = project.consensus_method == "crowdlab" and len(project.votes.shared_samples) > 0
+    n_fits = 1 + FOLDS * (is_weighed + (project.calibration_method != "none"))
+    return n_fits * fit_seconds(project.estimator, project.n_labeled, project.n_features, len(project.classes))
+
+
+def learn(project: Project, X: Features, medians: Medians | None) -> Learned:
+    """Fit the project's estimator to its labelled rows (l, d). Raises FitFailed."""
+    consensus, labels = labels_to_fit(project, X, medians)
+    y = task_of(project).labels(project, labels.codes)
+    classifier = fit(project.estimator, X, y, project.random_state, project.n_samples, medians, project.target)
+    calibration = calibrate(project, X, labels.codes, medians)
+    if calibration is not None:
+        classifier = TemperedModel(classifier, calibration.temperature)
+    return Learned(consensus, labels, classifier, calibration, thresholds_of(project, X, labels, medians))
 
 
 def thresholds_of(

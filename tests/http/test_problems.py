@@ -79,12 +79,13 @@ MADE = {
     errors.IdempotencyKeyReused: errors.IdempotencyKeyReused,
     errors.IdempotencyKeyInUse: errors.IdempotencyKeyInUse,
     errors.TooManyProjects: lambda: errors.TooManyProjects(3),
+    errors.FitTooSlow: lambda: errors.FitTooSlow("svc", 600, "logistic_regression is quick"),
     errors.LabeledByOthers: lambda: errors.LabeledByOthers(3, "ada"),
     errors.PreconditionFailed: lambda: errors.PreconditionFailed("If-Match", None),
 }
 LEAF_STATUS = {
     "IdempotencyKeyReused": 422,
-    "FitFailed": 422,
+    "FitTooSlow": 422,
     "LabeledByOthers": 403,
     "PreconditionFailed": 412,
     "ProjectNotFound": 404,
