@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from service.domain.parameters import Parameters
-from service.domain.project import EstimatorSpec
+from service.domain.project import EstimatorSpec, Project, TargetName
 from service.learning.estimators import resolve_estimator
 
 NOTED_SECONDS = 10.0
@@ -72,16 +72,25 @@ SECONDS: dict[str, Callable[[Any, int, int, int], float]] = {
 QUICK = {"class": "logistic_regression", "labels": "logistic_regression", "number": "ridge"}
 """The estimator of a target that learns from many labels in a second."""
 
+SHARED = ("auto", "extra_trees", "random_forest")
+"""The estimators that learn all classes of several labels a sample at once, unless these have weights."""
 
-def fit_seconds(spec: EstimatorSpec, n_labels: int, n_features: int, n_classes: int) -> float:
+
+def fit_seconds(spec: EstimatorSpec, target: TargetName, n_labels: int, n_features: int, n_classes: int) -> float:
     """Foresee the time of one core for a fit, 0 for an estimator that takes seconds at most."""
     seconds = SECONDS.get(spec.name)
-    return 0.0 if seconds is None else seconds(spec.params, n_labels, n_features, n_classes)
+    if seconds is None:
+        return 0.0
+    if target == "labels" and (spec.name not in SHARED or spec.params.get("class_weight") is not None):
+        return n_classes * seconds(spec.params, n_labels, n_features, 2)
+    return seconds(spec.params, n_labels, n_features, n_classes)
 
 
-def note_on_fit_time(spec: EstimatorSpec, target: str, n_labels: int, n_features: int, n_classes: int) -> str | None:
+def note_on_fit_time(
+    spec: EstimatorSpec, target: TargetName, n_labels: int, n_features: int, n_classes: int
+) -> str | None:
     """Return a note on a fit that takes long, None if it does not."""
-    seconds = fit_seconds(spec, n_labels, n_features, n_classes)
+    seconds = fit_seconds(spec, target, n_labels, n_features, n_classes)
     if seconds < NOTED_SECONDS:
         return None
     return (
@@ -91,11 +100,16 @@ def note_on_fit_time(spec: EstimatorSpec, target: str, n_labels: int, n_features
 
 
 def faster_estimator(
-    spec: EstimatorSpec, target: str, n_labels: int, n_features: int, n_classes: int, limit: float
+    spec: EstimatorSpec, target: TargetName, n_labels: int, n_features: int, n_classes: int, limit: float
 ) -> str:
     """Return which estimators would learn from as many labels within a time limit, in seconds."""
     quick = f"{QUICK[target]} is quick"
-    trees = fit_seconds(resolve_estimator("extra_trees", {}), n_labels, n_features, n_classes)
+    trees = fit_seconds(resolve_estimator("extra_trees", {}), target, n_labels, n_features, n_classes)
     if spec.name in ("auto", "extra_trees") or trees >= limit:
         return quick
     return f"{quick}, and extra_trees would take about {max(trees, 1):,.2g} s of one core"
+
+
+def size_of_fit(project: Project) -> tuple[EstimatorSpec, TargetName, int, int, int]:
+    """Return what the time of a project's fit depends on, as the first arguments of the functions above."""
+    return project.estimator, project.target, project.n_labeled, project.n_features, len(project.classes)

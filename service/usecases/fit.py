@@ -29,7 +29,7 @@ from service.domain.sample_ids import SampleId, SampleIds
 from service.domain.targets import TARGETS, target_of, target_of_values
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
 from service.learning.estimators import check_accepts_sparse, check_estimator, resolve_estimator
-from service.learning.fit_time import note_on_fit_time
+from service.learning.fit_time import note_on_fit_time, size_of_fit
 from service.learning.pool import Pool, Rows, SparseRows, count_texts
 from service.learning.texts import weights_of
 from service.store import Snapshot, Store, Transaction
@@ -127,8 +127,7 @@ def notes_on(request: FitRequest, project: Project) -> list[str]:
     if request.held_out is not None and isinstance(request.held_out.X, StagedRows):
         notes += notes_on_columns("/X_test", request.held_out.X, None)
     if project.can_fit:
-        shape = project.n_labeled, project.n_features, len(project.classes)
-        notes += filter(None, [note_on_fit_time(project.estimator, project.target, *shape)])
+        notes += filter(None, [note_on_fit_time(*size_of_fit(project))])
     if project.model is not None:
         notes += [*filter(None, [project.model.reason]), *project.model.notes]
     return notes

@@ -24,7 +24,7 @@ from service.learning.calibration import Codes, TemperedModel, fit_temperature
 from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import THREADED_ROWS, fit, why_reduced
 from service.learning.evaluation import out_of_fold_probabilities
-from service.learning.fit_time import faster_estimator, fit_seconds
+from service.learning.fit_time import faster_estimator, fit_seconds, size_of_fit
 from service.learning.folds import FOLDS
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, Regressor
@@ -144,15 +144,14 @@ def learn_in_time(project: Project, X: Features, medians: Medians | None) -> Lea
         return run_in_process(learn, project, X, medians, seconds=deadline.left(limit))
     except TimeoutError:
         deadline.check()
-        spec, shape = project.estimator, (project.n_labeled, project.n_features, len(project.classes))
-        raise FitTooSlow(spec.name, limit, faster_estimator(spec, project.target, *shape, limit)) from None
+        raise FitTooSlow(project.estimator.name, limit, faster_estimator(*size_of_fit(project), limit)) from None
 
 
 def foreseen_seconds(project: Project) -> float:
     """Foresee the time of one core for `learn`."""
     is_weighed = project.consensus_method == "crowdlab" and len(project.votes.shared_samples) > 0
     n_fits = 1 + FOLDS * (is_weighed + (project.calibration_method != "none"))
-    return n_fits * fit_seconds(project.estimator, project.n_labeled, project.n_features, len(project.classes))
+    return n_fits * fit_seconds(*size_of_fit(project))
 
 
 def learn(project: Project, X: Features, medians: Medians | None) -> Learned:

@@ -6,7 +6,7 @@ import pytest
 
 from service.learning import fit_time
 from service.learning.estimators import ESTIMATORS, resolve_estimator
-from service.learning.fit_time import SECONDS, fit_seconds, note_on_fit_time
+from service.learning.fit_time import SECONDS, faster_estimator, fit_seconds, note_on_fit_time
 from tests.support.calls import end_labels, line_pool, post
 
 
@@ -28,14 +28,34 @@ from tests.support.calls import end_labels, line_pool, post
     ],
 )
 def test_it_is_about_as_long_as_measured(name, params, n_labels, seconds):
-    assert fit_seconds(resolve_estimator(name, params), n_labels, 64, 10) == pytest.approx(seconds, rel=0.05)
+    assert fit_seconds(resolve_estimator(name, params), "class", n_labels, 64, 10) == pytest.approx(seconds, rel=0.05)
 
 
 def test_every_estimator_named_is_one_and_takes_no_more_for_fewer_labels():
     assert set(SECONDS) <= set(ESTIMATORS)
     for name in SECONDS:
         spec = resolve_estimator(name, {})
-        assert 0 < fit_seconds(spec, 1, 1, 1) < fit_seconds(spec, 500, 64, 10) < fit_seconds(spec, 2000, 64, 10)
+        few, some, many = (fit_seconds(spec, "class", *size) for size in ((1, 1, 1), (500, 64, 10), (2000, 64, 10)))
+        assert 0 < few < some < many
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "times"),
+    [("svc", {}, 10), ("extra_trees", {}, 1), ("extra_trees", {"class_weight": "balanced"}, 10)],
+)
+def test_an_estimator_of_one_class_takes_its_time_for_each_of_several_labels(name, params, times):
+    spec = resolve_estimator(name, params)
+    of_one = fit_seconds(spec, "class", 1000, 64, 10)
+    assert fit_seconds(spec, "labels", 1000, 64, 10) == pytest.approx(times * of_one)
+
+
+def test_the_estimators_that_do_in_time_are_named():
+    size = resolve_estimator("svc", {}), "class", 10_000, 64, 10
+    assert (
+        faster_estimator(*size, 600)
+        == "logistic_regression is quick, and extra_trees would take about 5.7 s of one core"
+    )
+    assert faster_estimator(*size, 5) == "logistic_regression is quick"
 
 
 def test_a_long_fit_is_told_with_an_estimator_that_is_quick():
