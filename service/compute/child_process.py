@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -59,13 +60,16 @@ def main() -> None:
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no result
     Thread(target=exit_with_reader, args=(results.fileno(),), daemon=True).start()
-    n_busy, work, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the worker
+    try:
+        n_busy, work, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the worker
+    except (EOFError, pickle.UnpicklingError):
+        sys.exit(1)  # the worker died before it had written all
     COMPUTING.add(n_busy)
     try:
         outcome = True, work(*arguments)
     except Exception as error:  # noqa: BLE001 - the worker raises it
         outcome = False, error
-    with results:
+    with suppress(BrokenPipeError), results:
         pickle.dump(outcome, results, pickle.HIGHEST_PROTOCOL)
 
 

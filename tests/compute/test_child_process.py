@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def test_no_process_is_left_at_the_time_limit() -> None:
     with pytest.raises(TimeoutError):
         run_in_process(time.sleep, 600, seconds=0.2)
     assert children(os.getpid()) == before
+
+
+@pytest.mark.parametrize("n_bytes", [0, 10])
+def test_a_process_whose_worker_dies_while_it_starts_writes_no_traceback(n_bytes: int) -> None:
+    given = pickle.dumps((0, time.sleep, (600,)))[:n_bytes]
+    process = subprocess.run(
+        [sys.executable, "-m", "service.compute.child_process"], input=given, capture_output=True, check=False
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (1, b"", b"")
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ from service.store.check import check_project
 from service.store.files import MatrixWriter
 from service.store.layout import files_of, model_file
 from service.store.staging import Staging
+from service.store.state_file import PUBLISHED
 from service.store.state_format import SCHEMA_VERSION, to_record
 from service.usecases.append import AppendRequest, append_samples
 from service.usecases.fit import FitRequest, HeldOutUpload, fit_project
@@ -228,7 +229,7 @@ class Faults:
             if self.count == self.nth or (self.lasting and self.count > self.nth):
                 raise OSError(self.number, os.strerror(self.number), str(arguments[0]))
             done = operation(*arguments, **options)
-            self.committed |= operation.__name__ == "pwrite"
+            self.committed |= operation.__name__ == "pwrite" and len(arguments[1]) == PUBLISHED.size
             if operation.__name__ == "rename":
                 source, target = map(Path, arguments[:2])
                 is_point = target.name in ("state.joblib", "leases.joblib") and target.parent.parent.name == "projects"
