@@ -50,7 +50,10 @@ def load_with_log(
     except UNREADABLE as error:
         raise StoreDamaged.of(project_id, f"{STATE} does not hold the state of a project") from error
     if log is not None and log.published == 0 and not to_end:
-        fsync_name(directory)
+        try:
+            fsync_name(directory)
+        except FileNotFoundError:
+            raise ProjectNotFound(project_id) from None
     return project, log
 
 

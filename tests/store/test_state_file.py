@@ -15,7 +15,7 @@ import pytest
 from service.app import create_app
 from service.domain.labels import Votes
 from service.domain.preconditions import Preconditions, RequestFingerprint
-from service.errors import InvalidRequest, LabelNotFound, PreconditionFailed, StoreBusy, StoreDamaged
+from service.errors import InvalidRequest, LabelNotFound, PreconditionFailed, ProjectNotFound, StoreBusy, StoreDamaged
 from service.settings import Settings
 from service.store import Store, locks
 from service.store import load_state as load_state_module
@@ -364,13 +364,17 @@ def test_no_change_is_seen_before_it_is_on_disk(tmp_path, monkeypatch):
     assert seen == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
-def test_a_state_whose_name_may_be_lost_is_synced_by_its_readers_until_a_process_has_the_lock(store, monkeypatch):
-    fit(store)
-    synced, real = [], load_state_module.fsync_directory
-    with monkeypatch.context() as patches:
-        patches.setattr("service.store.transaction.publish", lambda *_: os.close(-1))  # the process dies
+def replace_and_die_before_publishing(store):
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr("service.store.transaction.publish", lambda *_: os.close(-1))
         with pytest.raises(OSError, match="descriptor"):
             fit(store, replace=True, **MANY)
+
+
+def test_a_state_whose_name_may_be_lost_is_synced_by_its_readers_until_a_process_has_the_lock(store, monkeypatch):
+    fit(store)
+    replace_and_die_before_publishing(store)
+    synced, real = [], load_state_module.fsync_directory
     monkeypatch.setattr(load_state_module, "fsync_directory", lambda path: (synced.append(path.name), real(path)))
     assert Store(store.root).read("p").project.version == 2
     assert len(synced) == 2
@@ -378,6 +382,15 @@ def test_a_state_whose_name_may_be_lost_is_synced_by_its_readers_until_a_process
     synced.clear()
     assert Store(store.root).read("p").project.version == 3
     assert synced == []
+
+
+def test_a_project_that_is_deleted_before_a_reader_syncs_its_name_is_not_found(store, monkeypatch):
+    fit(store)
+    replace_and_die_before_publishing(store)
+    real = load_state_module.fsync_directory
+    monkeypatch.setattr(load_state_module, "fsync_directory", lambda path: (store.delete("p"), real(path)))
+    with pytest.raises(ProjectNotFound):
+        Store(store.root).peek("p")
 
 
 def test_a_change_in_a_group_that_writes_the_whole_state_keeps_the_others(tmp_path, monkeypatch):
