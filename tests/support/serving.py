@@ -152,6 +152,7 @@ class Service(HTTPClient):
         assert self.process is not None
         master = self.process.pid
         os.kill(master, signal.SIGSTOP)  # it must not start another worker
+        wait_until(lambda: state_of(master) in "TZ")
         pids, counters = [master, *self.workers()], self.counters()
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -178,10 +179,15 @@ def wait_until(holds: Callable[[], Any], what: Callable[[], Any] = lambda: "time
 
 def is_alive(pid: int) -> bool:
     """Whether a process is running; a zombie is not."""
+    return state_of(pid) != "Z"
+
+
+def state_of(pid: int) -> str:
+    """Return the letter that the kernel gives a process: T is stopped, Z has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return "Z"
 
 
 def free_port() -> int:
