@@ -14,7 +14,7 @@ WAIT_KEY = "active-query.wait_for"
 """Key of the server's own `Wait` in a request's environment, which lets other requests run meanwhile."""
 
 YieldSlot = Callable[[float], AbstractContextManager[None]]
-"""Lets other requests run for the time of a block, which waits for so many seconds at the most."""
+"""Lets other requests run during a block that waits. The argument is its longest wait, in seconds."""
 
 YIELD_SLOT: ContextVar[YieldSlot | None] = ContextVar("YIELD_SLOT", default=None)
 """The server's own `YieldSlot` for the request of this thread, None without one."""

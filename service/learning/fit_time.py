@@ -19,7 +19,7 @@ NOTED_SECONDS = 10.0
 
 
 def tree_seconds(seconds: float, params: Parameters, n_labels: int, n_features: int) -> float:
-    """Return the time to grow a forest, at so many `seconds` for a label, a level and a feature that a split tries."""
+    """Return the time to grow a forest; `seconds` is that of one label, level and feature that a split tries."""
     tried = params.get("max_features", "sqrt")
     n_tried = n_features if tried == "all" else math.log2(n_features + 1) if tried == "log2" else math.sqrt(n_features)
     return seconds * cast(int, params["n_estimators"]) * n_labels * math.log2(n_labels + 1) * n_tried

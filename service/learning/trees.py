@@ -122,7 +122,7 @@ class Kernel:
         self._lock = Lock()
 
     def get(self, n_steps: int) -> AddLeaves | None:
-        """Return the function if it is compiled; compile it for a pass of so many rows times trees if that pays off."""
+        """Return the function, None until it is compiled; a pass of `n_steps`, rows times trees, may start that."""
         if self._add_leaves is None and n_steps >= MIN_STEPS:
             self.start()
         return self._add_leaves

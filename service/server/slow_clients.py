@@ -262,7 +262,7 @@ class ClientSocket(socket.socket):
                     return
 
     def yield_slot(self, seconds: float) -> AbstractContextManager[None]:
-        """Yield this thread's slot for the time of a block, which waits for so many seconds at the most."""
+        """Yield this thread's slot during a block that waits, `seconds` at most."""
         return self._executor.yield_slot_until(self, time.monotonic() + seconds)
 
     def _add_time(self, n_bytes: int) -> None:

@@ -25,7 +25,7 @@ class Batch:
 
 
 Choose = Callable[[Question, int], Selection]
-"""Selects so many of the open rows of a question, or all if there are fewer."""
+"""Selects a number of the open rows of a question, or all if there are fewer."""
 
 
 def choose_batch(
