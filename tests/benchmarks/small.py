@@ -35,7 +35,8 @@ class Empty(Service):
         counters, files = self.log.with_suffix(".counters"), self.log.with_suffix(".files")
         for path in (counters, files):
             path.mkdir()
-        environment = self.environment | {"PROMETHEUS_MULTIPROC_DIR": str(counters)}
+        # PYTHONPATH comes before site-packages, where another package may have put a module named `tests`.
+        environment = self.environment | {"PROMETHEUS_MULTIPROC_DIR": str(counters), "PYTHONPATH": str(ROOT)}
         settings = Settings.from_env(environment)
         command = [
             f"tests.benchmarks.empty:create_app({str(files)!r})" if part == "service.app:create_app()" else part
