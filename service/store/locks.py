@@ -68,11 +68,12 @@ class FileLock:
             GATES.open(self._path)
 
 
-def close_lock(path: Path) -> None:
-    """Close a lock file that is kept."""
-    kept = KEPT.pop(path, None)
-    if kept is not None:
-        os.close(kept)
+def close_kept_in(directory: Path) -> None:
+    """Close the kept files of a directory."""
+    for path in [path for path in list(KEPT) if path.parent == directory]:
+        kept = KEPT.pop(path, None)
+        if kept is not None:
+            os.close(kept)
 
 
 def lock_file(path: Path) -> int | None:

@@ -355,7 +355,7 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Drop all cached parts of a project."""
         gone = self._pool_ids.pop(project_id, None)
-        locks.close_lock(self.projects / project_id / "lock")
+        locks.close_kept_in(self.projects / project_id)
         own = [(kind, project_id) for kind in ("state", LEASES, DRAWS, "summary")]
         self.cache.drop(lambda key: key[0] == gone or key in own)
 
@@ -472,7 +472,7 @@ class Store:
         with convert_disk_errors():
             directory.mkdir(mode=0o700)
         # No other commit may follow before this one is durable.
-        held.enter_context(locked(directory / "lock", "a new project", kind="project"))
+        held.callback(acquire_lock(directory / "lock", "a new project", kind="project").release)
         return directory
 
     def _move_away(self, directory: Path) -> None:

@@ -866,6 +866,25 @@ def open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def removed_files_held_open(directory):
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [link for link in links if link.startswith(f"{directory}/") and link.endswith(" (deleted)")]
+
+
+def test_no_lock_file_of_a_deleted_project_stays_open(quick, tmp_path):
+    everything_of(quick)
+    with quick.fit_turn("p"), quick.lease_turn("p"):
+        pass
+    quick.delete("p")
+    assert removed_files_held_open(tmp_path) == []
+
+
+def test_no_lock_file_of_a_project_that_was_not_created_stays_open(quick, tmp_path):
+    with pytest.raises(StoreBusy), quick.transaction("new", create=True):
+        raise StoreBusy("a new project")
+    assert removed_files_held_open(tmp_path) == []
+
+
 def test_a_segment_is_mapped_once_however_often_the_pool_grows(quick, monkeypatch):
     monkeypatch.setattr("service.usecases.append.MERGED_ROWS", 0)
     fit(quick, held_out=False)
