@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
+from service.compute.imports import quick_imports
 from service.compute.threads import COMPUTING, count_thread, idle_cores, n_cores
 
 Result = TypeVar("Result")
@@ -61,7 +62,8 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no result
     Thread(target=exit_with_reader, args=(results.fileno(),), daemon=True).start()
     try:
-        n_busy, work, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the worker
+        with quick_imports():
+            n_busy, work, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the worker
     except (EOFError, pickle.UnpicklingError):
         sys.exit(1)  # the worker died before it had written all
     COMPUTING.add(n_busy)

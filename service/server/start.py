@@ -11,6 +11,7 @@ import shutil
 import sys
 from importlib import import_module
 
+from service.compute.imports import quick_imports
 from service.telemetry.multiprocess import begin_master, drop_master, shared_directory
 
 
@@ -18,8 +19,10 @@ def main() -> None:
     """Start a service with the options of gunicorn on the command line, or exit with a message."""
     # How `metrics` counts is decided when it is imported, so this comes before all other modules.
     begin_master()
-    import_module("service.app")
-    problem = import_module("service.server.checks").find_problem()
+    with quick_imports():
+        import_module("service.app")
+        checks = import_module("service.server.checks")
+    problem = checks.find_problem()
     drop_master(shared_directory())
     if problem is not None:
         shutil.rmtree(shared_directory(), ignore_errors=True)
