@@ -44,7 +44,13 @@ from service.usecases.candidates import (
 )
 from service.usecases.explain import Explanation, Names, check_explainable, explain
 from service.usecases.query_batch import Batch, choose_batch, join_notes
-from service.usecases.query_id import holdings_digest, query_id, skips_digest, with_strategy
+from service.usecases.query_id import (
+    digest_of_arrays,
+    holdings_digest,
+    id_with_seed,
+    skips_digest,
+    with_strategy,
+)
 from service.usecases.query_request import (
     MAX_INCLUDED_CELLS,
     QueryRequest,
@@ -103,9 +109,25 @@ class ProjectQuery:
     @cached_property
     def query_id(self) -> str:
         """The same for the same request about the same state."""
+        return self._id_with_seed(self.request.random_state)
+
+    @property
+    def id_for_all_seeds(self) -> str:
+        """The query id of the request without its seed."""
+        return self.query_id if self.request.random_state is None else self._id_with_seed(None)
+
+    def _id_with_seed(self, seed: int | None) -> str:
+        return id_with_seed(self.request, self._state, seed, self._arrays)
+
+    @cached_property
+    def _state(self) -> tuple[object, ...]:
         project = self.project
         skips = skips_digest(skipped_by_annotator(project, self.request))
-        return query_id(self.request, (project.pool_id, project.version, *skips, *holdings_digest(self.holdings)))
+        return project.pool_id, project.version, *skips, *holdings_digest(self.holdings)
+
+    @cached_property
+    def _arrays(self) -> bytes:
+        return digest_of_arrays(self.request)
 
     @cached_property
     def question(self) -> Question:
@@ -197,7 +219,15 @@ def features_of(query: ProjectQuery, indices: NDArray[np.int64]) -> list[list[fl
 
 
 def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
-    """Return the batch of a query, from the cache where the same was asked before."""
+    """Return the batch of a query, from the cache where the same was asked before.
+
+    A batch that does not depend on the seed is cached for all seeds.
+    """
+    cache, pool_id = query.store.cache, query.project.pool_id
+    for_all_seeds = pool_id, "answer", query.id_for_all_seeds
+    known: Batch | None = cache.get(for_all_seeds)
+    is_for_all = known is not None and not known.selection.depends_on_seed
+    key = for_all_seeds if is_for_all else (pool_id, "answer", query.query_id)
 
     def choose() -> tuple[Batch, int]:
         with enter_if_heavy(query.request, query.project.n_samples, enter):
@@ -205,11 +235,13 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
             batch = choose_batch(query.question, query.request, query.seed, query.project.random_state)
             time_selection(batch.selection.strategy, began)
         draw = batch.selection.draw
-        return batch, 16 * len(batch.selection.indices) + (0 if draw is None else draw.n_bytes)
+        n_bytes = 16 * len(batch.selection.indices) + (0 if draw is None else draw.n_bytes)
+        if not batch.selection.depends_on_seed:
+            cache.put(for_all_seeds, batch, n_bytes)
+        return batch, n_bytes
 
-    key = query.project.pool_id, "answer", query.query_id
     with one_at_a_time(key) if is_heavy(query.request, query.project.n_samples) else nullcontext():
-        batch: Batch = query.store.cache.get_or_make(key, choose, "answer")
+        batch: Batch = cache.get_or_make(key, choose, "answer")
     return batch
 
 

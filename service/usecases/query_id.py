@@ -23,13 +23,18 @@ from service.usecases.query_request import QueryRequest
 
 def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
     """Return an id that is the same for the same request about the same state."""
+    return id_with_seed(request, state, request.random_state, digest_of_arrays(request))
+
+
+def id_with_seed(request: QueryRequest, state: tuple[object, ...], seed: int | None, arrays: bytes) -> str:
+    """Return the query id of a request with another seed; `arrays` is its `digest_of_arrays`."""
     lists = request.exclude, request.candidates
     asked = (
         *state,
         request.strategy.name,
         sorted(request.params.items()),
         request.batch_size,
-        request.random_state,
+        seed,
         request.share_explored,
         request.purpose,
         request.overlap,
@@ -37,13 +42,17 @@ def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
         [None if indices is None else len(indices) for indices in lists],
         *([] if request.target is None else [request.target]),
     )
-    total = hashlib.blake2b(repr(asked).encode(), digest_size=16)
-    for indices in lists:
-        total.update(b"" if indices is None else indices.data)
+    return hashlib.blake2b(repr(asked).encode() + arrays, digest_size=16).hexdigest()
+
+
+def digest_of_arrays(request: QueryRequest) -> bytes:
+    """Return the lists of a request, and a digest of each of its arrays."""
+    parts: list[bytes] = []
+    for indices in (request.exclude, request.candidates):
+        parts.append(b"" if indices is None else indices.tobytes())
     for field, array in arrays_of(request):
-        total.update(f"{field} {array.dtype.str} {array.shape}".encode())
-        total.update(digest(array))
-    return total.hexdigest()
+        parts += (f"{field} {array.dtype.str} {array.shape}".encode(), digest(array))
+    return b"".join(parts)
 
 
 def with_strategy(query: str, strategy: str) -> str:

@@ -91,6 +91,18 @@ def test_a_query_is_timed_by_its_strategy_unless_it_is_cached(client: FlaskClien
     assert grown(client, before, "active_query_cache_hits_total", kind="state") >= 3
 
 
+@pytest.mark.parametrize(("values", "n_timed"), [((1.0, 2.0), 1), ((2.0, 2.0), 3)], ids=["no ties", "ties"])
+def test_a_batch_without_ties_is_selected_once_for_all_seeds(
+    client: FlaskClient, values: tuple[float, float], n_timed: int
+) -> None:
+    post(client, "/fit", 201, project_id="p", X=[[0.0], [9.0], *([value] for value in values)], y=[0, 1, None, None])
+    before = scrape(client)
+    for seed in range(3):
+        post(client, "/query", project_id="p", strategy="entropy", random_state=seed)
+    assert grown(client, before, "active_query_query_seconds_count", strategy="entropy") == n_timed
+    assert grown(client, before, "active_query_cache_hits_total", kind="answer") == 3 - n_timed
+
+
 def test_a_query_without_a_project_is_timed(client: FlaskClient) -> None:
     before = scrape(client)
     post(client, "/query", probabilities=[[0.5, 0.5], [0.9, 0.1]], strategy="ratio")

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from service.app import create_app
+from service.settings import Settings
+from service.store import Store
 from service.strategies import STRATEGIES, Need
 from tests.support.calls import end_labels, get, line_pool, post
 from tests.support.strategies import FOR_CLASSES
@@ -96,6 +99,23 @@ def test_another_seed_gives_other_random_samples(client: FlaskClient, project: s
         for s in (1, 1, 2)
     ]
     assert asked[0] == asked[1] != asked[2]
+
+
+@pytest.mark.parametrize("strategy", ["margin", "random", "auto"])
+@pytest.mark.parametrize("n_equal", [1, 3])
+def test_what_other_seeds_left_in_the_cache_changes_no_answer(
+    client: FlaskClient, store: Store, strategy: str, n_equal: int
+) -> None:
+    X = [[value**1.5] for value in range(20) for _ in range(n_equal)]
+    post(client, "/fit", 201, project_id="p", X=X, y=end_labels(len(X)), estimator="logistic_regression")
+    asked = [{"project_id": "p", "strategy": strategy, "batch_size": 4, "random_state": seed} for seed in range(5)]
+    del asked[2]["random_state"]
+    replies = [post(client, "/query", **each) for each in asked]
+    fresh = create_app(Settings(data_dir=store.root, log_level="error")).test_client()
+    assert replies == [post(fresh, "/query", **each) for each in reversed(asked)][::-1]
+    are_same = len({tuple(reply["indices"]) for reply in replies}) == 1
+    assert are_same == (n_equal == 1 and strategy == "margin") or strategy == "auto"
+    assert len({reply["query_id"] for reply in replies}) == len(asked)
 
 
 QUESTIONS: list[dict[str, Any]] = [

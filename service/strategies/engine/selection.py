@@ -35,7 +35,7 @@ class Selection:
     """The batch, ask-first first: pool indices (b,), scores (b,) and the strategy that ran.
 
     `fallback_reason` says what it fell short of, `reason` why a policy chose it and what else is in the batch. `draw`
-    is that of a strategy that draws with known probabilities.
+    is that of a strategy that draws with known probabilities. Unless it `depends_on_seed`, each seed gives this batch.
     """
 
     indices: NDArray[np.int64]
@@ -44,6 +44,7 @@ class Selection:
     fallback_reason: str | None
     reason: str | None = None
     draw: Draw | None = None
+    depends_on_seed: bool = True
 
 
 class OneClassModel:
@@ -96,6 +97,7 @@ def select(
         fallback_reason="; ".join(shortfalls) or None,
         reason="; ".join(reasons) or None,
         draw=None if note else selection.draw,  # the probabilities hold within the sample only
+        depends_on_seed=selection.depends_on_seed or note is not None,
     )
 
 
@@ -143,8 +145,15 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
         of_model = question.fitted_score_cache
         leaders = score_leaders(predictor, pool, scorer, bound, question.is_open, n_wanted, of_model)
     scores = leaders or question.score(predictor, pool, scorer, backend)
-    indices, best = top_rows(pool, scores, question.is_open, n_wanted, rng)
-    return Selection(indices, best, name, note_of_invalid(pool, question, scores))
+    # One row more shows whether the seed decided which of several rows with the same score is the last.
+    indices, best = top_rows(pool, scores, question.is_open, n_wanted + 1, rng)
+    return Selection(
+        indices[:n_wanted],
+        best[:n_wanted],
+        name,
+        note_of_invalid(pool, question, scores),
+        depends_on_seed=bool((best[1:] == best[:-1]).any()),
+    )
 
 
 def committee_for(plan: Plan, question: Question) -> tuple[Any, Pool]:
