@@ -86,12 +86,14 @@ def missing_spellings(values: Sequence[Label], classes: Sequence[Label]) -> list
     These are MISSING_SPELLINGS, and the integer -1 if no other value or class is negative (scikit-learn's convention).
     """
     known = set(classes)
+    new = [(position, value) for position, value in enumerate(values) if value not in known]
+    if not new:
+        return []
     only_minus_one = all(value >= 0 for value in {*values, *classes} - {-1} if type(value) is int)
     return [
         position
-        for position, value in enumerate(values)
-        if value not in known
-        and (value.strip() in MISSING_SPELLINGS if isinstance(value, str) else value == -1 and only_minus_one)
+        for position, value in new
+        if (value.strip() in MISSING_SPELLINGS if isinstance(value, str) else value == -1 and only_minus_one)
     ]
 
 
@@ -233,7 +235,8 @@ class Votes:
             at + (nth_of_value(index) if len(set(columns[0])) < len(index) else np.zeros_like(index)),
             np.array(columns[3], np.bytes_),
         )
-        return votes.take(np.argsort(votes.key))
+        is_ordered = (votes.key[1:] >= votes.key[:-1]).all()
+        return votes if is_ordered else votes.take(np.argsort(votes.key))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -461,6 +464,8 @@ def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> 
     before = before or votes.majority
     rows, repeated = look_up(votes.key, new.key)
     repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
+    if repeated.all():
+        return votes, 0
     anonymous = new.annotator == ANONYMOUS
     is_same = np.where(new.code == SKIP, contains(before.skipped, new.index), before.code_of(new.index) == new.code)
     changes = ~(repeated | (anonymous & is_same))

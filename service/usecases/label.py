@@ -21,6 +21,7 @@ from service.domain.labels import (
     Votes,
     cast_votes,
     is_blank,
+    look_up,
     missing_spellings,
     vote_key,
 )
@@ -285,11 +286,12 @@ def is_named_skip(record: SubmittedLabel) -> bool:
 
 def refuse_skipped(project: Project, answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest for labels of samples with an anonymous skip."""
-    samples = np.unique(np.array([answer.sample for answer in answers], np.int64))
-    votes = project.votes.take(project.votes.rows_of(samples))
-    skipped = set(votes.index[(votes.code == SKIP) & (votes.annotator == ANONYMOUS)].tolist())
-    if not skipped:
+    samples, votes = np.array([answer.sample for answer in answers], np.int64), project.votes
+    rows, is_skipped = look_up(votes.key, vote_key(samples, ANONYMOUS))
+    is_skipped[is_skipped] = votes.code[rows[is_skipped]] == SKIP
+    if not is_skipped.any():
         return
+    skipped = set(samples[is_skipped].tolist())
     errors = [
         sample_error(
             answer,
