@@ -12,12 +12,13 @@ from service.auth.keyfile import KeyRing
 from service.backends import make_backend_factory
 from service.compute.admission import AdmissionLimit
 from service.http import problems, routes
-from service.http.middleware import auth, cors, metrics, request_log
+from service.http.middleware import auth, cors, request_log
 from service.http.middleware.field_in_path import with_field_in_query
 from service.server.simulation_process import run_in_process
 from service.settings import Settings
 from service.store import Store
 from service.telemetry.logging import log_to_stderr
+from service.telemetry.metrics import count_in_flight
 from service.usecases.background_fits import BackgroundFits
 from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.totals import TotalsCounter
@@ -36,7 +37,7 @@ class Application(Flask):
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        with fit_limit(self.fit_seconds):
+        with count_in_flight(), fit_limit(self.fit_seconds):
             return super().wsgi_app(with_field_in_query(environ), start_response)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +72,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Application(settings.fit_seconds)
     app.url_map.merge_slashes = False  # a path with a double slash is unknown, not redirected
     request_log.register(app)
-    metrics.register(app)
     cors.register(app, settings.allowed_origins)
     problems.register(app, routes.OPERATIONS, routes.problem_page)
     ring = KeyRing(settings.api_keys_file) if settings.api_keys_file else None

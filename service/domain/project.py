@@ -6,9 +6,10 @@ model (`Project.fit_is_due`): neither is stored, so neither can contradict the s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from typing import Literal
@@ -228,7 +229,7 @@ class Project:
     removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     removed_votes: Votes = field(default_factory=Votes.empty)
 
-    @property
+    @cached_property
     def n_samples(self) -> int:
         """Number of rows of the pool."""
         return sum(segment.n_rows for segment in self.segments)
@@ -557,7 +558,7 @@ def vote_hashes_of(votes: Votes, index: NDArray[np.int64]) -> NDArray[np.uint64]
 
 def now() -> int:
     """Return the current time in microseconds since 1970 UTC."""
-    return int(datetime.now(UTC).timestamp() * MICROSECONDS)
+    return time.time_ns() // 1000
 
 
 def format_times(microseconds: NDArray[np.int64]) -> NDArray[np.str_]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -216,6 +216,12 @@ def count_response(method: str, route: str, status: int, seconds: float) -> None
     total, duration = request_series(method, route, status)
     total.inc()
     duration.observe(seconds)
+
+
+def count_in_flight() -> AbstractContextManager[object]:
+    """Count a request as in progress."""
+    tracker: AbstractContextManager[object] = IN_FLIGHT.track_inprogress()
+    return tracker
 
 
 def time_selection(strategy: str, began: float) -> None:

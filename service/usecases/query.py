@@ -182,6 +182,8 @@ def read_query(store: Store, request: QueryRequest, backend_of: Callable[[Projec
 
 def refuse_not_stored(snapshot: Snapshot, request: QueryRequest) -> None:
     """Raise InvalidRequest for parts of samples that the project does not store."""
+    if not request.include:
+        return
     project = snapshot.project
     why = {
         "text": None

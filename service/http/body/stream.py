@@ -61,11 +61,8 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
     length = None if chunked else request.content_length
     if length is None and not chunked:
         raise LengthRequired("send a Content-Length, or Transfer-Encoding: chunked")
-    too_large = RequestEntityTooLarge(
-        f"the body is larger than {limit} bytes; send a large pool as multipart/form-data with .npy parts"
-    )
     if length is not None and length > limit:
-        raise too_large
+        raise too_large(limit)
     stream: BinaryIO = request.environ["wsgi.input"]
     digest = request.environ.get(BODY_DIGEST_KEY)
     n_read = 0
@@ -73,7 +70,7 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
         data = read_some(stream, READ_BYTES if length is None else min(READ_BYTES, length - n_read))
         n_read += len(data)
         if n_read > limit:
-            raise too_large
+            raise too_large(limit)
         if data:
             if digest is not None:
                 digest.update(data)
@@ -82,6 +79,13 @@ def sent_chunks(request: Request, limit: int) -> Iterator[bytes]:
             return
         else:
             raise BadRequest(f"the body ends after {n_read} of the {length} bytes in its Content-Length")
+
+
+def too_large(limit: int) -> RequestEntityTooLarge:
+    """Return the error for a body that exceeds the limit."""
+    return RequestEntityTooLarge(
+        f"the body is larger than {limit} bytes; send a large pool as multipart/form-data with .npy parts"
+    )
 
 
 def read_some(stream: BinaryIO, size: int) -> bytes:

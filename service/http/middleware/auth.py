@@ -55,7 +55,7 @@ def register(app: Flask, ring: KeyRing | None, contract: Contract) -> None:
             header = bearer_of(request.authorization) or header
         if header is None and request.endpoint in on_pages and COOKIE in request.cookies:
             header = f"Bearer {request.cookies[COOKIE]}"
-        check_access(ring, header, role)
+        check_access(ring, header, role, request.view_args)
 
 
 def bearer_of(authorization: Authorization | None) -> str | None:
@@ -65,12 +65,11 @@ def bearer_of(authorization: Authorization | None) -> str | None:
     return f"Bearer {authorization.password}"
 
 
-def check_access(ring: KeyRing | None, header: str | None, role: Role) -> None:
-    """Find the caller of the current request, and raise an error unless they may send it."""
+def check_access(ring: KeyRing | None, header: str | None, role: Role, arguments: Mapping[str, Any] | None) -> None:
+    """Find the caller of the current request, and raise an error unless they may send it with its view's arguments."""
     g.caller = me = ANONYMOUS if ring is None else authenticate(ring, header)
     check_role(me, role)
     # Every path with arguments names its project, or a simulation, whose view checks it; others fail here.
-    arguments = request_ctx.request.view_args
     if arguments and "simulation_id" not in arguments:
         check_visible(arguments["project_id"])
 

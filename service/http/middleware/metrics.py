@@ -1,13 +1,11 @@
-"""Metrics for Prometheus: requests by route and status, and the counts of all layers, over all workers."""
+"""Metrics for Prometheus: the labels of a request, and the counts of all layers, over all workers."""
 
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict
 
-from flask import Flask, Request, Response
-from flask.globals import app_ctx, request_ctx
+from flask import Request
 
 from service.http.contract.operations import route_of_contract
 from service.telemetry import metrics
@@ -48,23 +46,3 @@ def method_of(request: Request) -> str:
     """Return the request's method, or `other`."""
     method = request.method
     return method if method in METHODS else "other"
-
-
-def register(app: Flask) -> None:
-    """Count every request."""
-
-    @app.before_request
-    def begin() -> None:
-        app_ctx.g.in_flight = True
-        metrics.IN_FLIGHT.inc()
-
-    @app.teardown_request
-    def end(_error: BaseException | None) -> None:
-        if "in_flight" in app_ctx.g:  # missing if the request ended before `begin`
-            metrics.IN_FLIGHT.dec()
-
-    @app.after_request
-    def count(response: Response) -> Response:
-        request, seconds = request_ctx.request, time.perf_counter() - app_ctx.g.began
-        metrics.count_response(method_of(request), route_of(request) or "none", response.status_code, seconds)
-        return response

@@ -1,4 +1,4 @@
-"""The request id, taken from the caller or generated, in every reply and log line; and the access log."""
+"""The request id, taken from the caller or generated, in every reply and log line; the access log, and its metrics."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import logging
 import os
 import re
 import time
-from typing import Any
 
 from flask import Flask, Request, Response, g, has_request_context
 from flask.globals import app_ctx, request_ctx
 
+from service.auth.keys import Caller
 from service.domain.project import PROJECT_ID
 from service.http.middleware.metrics import method_of, route_of
 from service.http.problem_document import REQUEST_ID_HEADER
 from service.telemetry.logging import LogFields, default_fields
+from service.telemetry.metrics import count_response
 
 ENVIRON = "HTTP_" + REQUEST_ID_HEADER.upper().replace("-", "_")
 ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+VALID_PROJECT_ID = re.compile(PROJECT_ID)
 
 MOST_BYTES = 2**63 - 1
 """Largest number that log readers accept; a Content-Length may have thousands of digits."""
@@ -40,12 +42,12 @@ def request_log_fields() -> LogFields:
 
 def log_project(project_id: str) -> None:
     """Add a project to the log fields of this request if its name is valid."""
-    if re.fullmatch(PROJECT_ID, project_id):
+    if VALID_PROJECT_ID.fullmatch(project_id):
         g.project_id = project_id
 
 
 def register(app: Flask) -> None:
-    """Give every request an id and a log line."""
+    """Give every request an id and a log line, and count it."""
     # Flask's proxies resolve on every access, so this hot path uses the contexts directly.
 
     @app.before_request
@@ -56,27 +58,29 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def end(response: Response) -> Response:
-        here = app_ctx.g
+        here, request = app_ctx.g, request_ctx.request
         response.headers[REQUEST_ID_HEADER] = here.request_id
+        seconds = time.perf_counter() - here.began
+        count_response(method_of(request), route_of(request) or "none", response.status_code, seconds)
         if log.isEnabledFor(logging.INFO):
             # Logger.info would look up the calling line, which is slow and not logged.
             record = logging.LogRecord(log.name, logging.INFO, "", 0, "answered", None, None)
-            record.fields = access_log_fields(request_ctx.request, here, response)
+            record.fields = access_log_fields(request, here.get("caller"), seconds, response)
             log.handle(record)
         return response
 
 
-def access_log_fields(request: Request, here: Any, response: Response) -> LogFields:
+def access_log_fields(request: Request, caller: Caller | None, seconds: float, response: Response) -> LogFields:
     """Return the access log's fields of a request, with its route: a path and its query may hold anything.
 
     Sizes that are unknown in advance are None.
     """
-    caller, n_bytes = here.get("caller"), request.content_length
+    n_bytes = request.content_length
     return {
         "method": method_of(request),
         "route": route_of(request),
         "status": response.status_code,
-        "duration_ms": round((time.perf_counter() - here.began) * 1000, 3),
+        "duration_ms": round(seconds * 1000, 3),
         "bytes_in": n_bytes if n_bytes is not None and n_bytes <= MOST_BYTES else None,
         "bytes_out": response.calculate_content_length(),
         "key": None if caller is None else caller.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from flask import current_app
 
@@ -16,7 +17,7 @@ from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.totals import TotalsCounter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """The store, the settings and the services of the application."""
 
@@ -28,7 +29,7 @@ class Context:
     totals: TotalsCounter
     simulations: SimulationQueue
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """Limits of request bodies."""
         settings = self.settings

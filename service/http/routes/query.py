@@ -15,7 +15,7 @@ from service.http.contract.operations import Operations, Reply
 from service.http.media_types import MULTIPART
 from service.http.middleware import auth
 from service.http.responses import json_response
-from service.http.routes.context import current_context
+from service.http.routes.context import Context, current_context
 from service.http.schemas import responses
 from service.http.schemas.query import QuerySchema, query_request
 from service.http.tables import read_arrays
@@ -54,14 +54,13 @@ def query_project() -> Response:
     """
     context, request = current_context(), request_ctx.request
     if request.mimetype != MULTIPART:
-        return answer_query(read_document(request, context.limits))
+        return answer_query(context, read_document(request, context.limits))
     with context.store.stage(durable=False) as staging:
-        return answer_query(read_arrays(read_document(request, context.limits, staging)))
+        return answer_query(context, read_arrays(read_document(request, context.limits, staging)))
 
 
-def answer_query(document: dict[str, Any]) -> Response:
+def answer_query(context: Context, document: dict[str, Any]) -> Response:
     """Run the query of a document whose arrays are in memory or staged."""
-    context = current_context()
     data = auth.with_query_annotator(QUERY.load(document))
     asked = query_request(data, context.settings.max_batch, context.limits)
     with time_limit(context.settings.query_seconds):
