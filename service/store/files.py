@@ -49,7 +49,7 @@ UNREADABLE = (
 
 
 SEAL = b"AQ-CRC32"
-"""Marks the end of a file of `write_small`, before the CRC-32 of the rest. Unpickling ignores both."""
+"""Marks the end of a file of `write_small` or `write_pickle`, before the CRC-32 of the rest; unpickling ignores it."""
 
 SEAL_BYTES = len(SEAL) + 4
 
@@ -87,6 +87,10 @@ class SummedFile:
     def tell(self) -> int:
         """Return the number of bytes written, which joblib needs to align an array."""
         return self._n_bytes
+
+    def seal(self) -> bytes:
+        """Return the last bytes of a file of `write_pickle`."""
+        return SEAL + self._crc.to_bytes(4, "little")
 
     def finish(self, *, durable: bool = True) -> StagedFile:
         """Close the file and make it durable."""
@@ -189,9 +193,20 @@ def load(path: Path, *, mapped: bool = False) -> Any:
             # joblib would take any other file for a compressed one, and expand it in memory.
             if file.read(1) != pickle.PROTO:
                 raise pickle.UnpicklingError("not a pickle")
+            if not mapped and is_plain_pickle(file):
+                return pickle.load(file)  # noqa: S301 - the data directory is ours alone
         return joblib.load(path, mmap_mode="r" if mapped else None)
     except UNREADABLE as error:
         raise StoreDamaged(f"{path_in_project(path)} cannot be read") from error
+
+
+def is_plain_pickle(file: BinaryIO) -> bool:
+    """Return whether a file is one of `write_pickle`, and go to its start."""
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - SEAL_BYTES))
+    is_sealed = file.read().startswith(SEAL)
+    file.seek(0)
+    return is_sealed
 
 
 @contextmanager
@@ -245,11 +260,19 @@ def write_joblib(path: Path, value: Any) -> StagedFile:
         return file.finish()
 
 
-def write_small(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write a new file of many small values, which joblib can read; wait until it is on disk if it is `durable`.
+def write_pickle(path: Path, value: Any) -> StagedFile:
+    """Write a new file of many objects, such as a model, and make it durable, as `write_joblib` does.
 
-    joblib's own pickler is written in Python and ten times as slow, which pays off only for large arrays.
+    joblib can read it, but not map its arrays; its own pickler is written in Python and takes ten times as long.
     """
+    with convert_disk_errors(), closing(SummedFile(path)) as file:
+        pickle.dump(value, file, protocol=5)
+        file.write(file.seal())
+        return file.finish()
+
+
+def write_small(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write a new file of a few kilobytes; wait until it is on disk if it is `durable`."""
     with convert_disk_errors(), path.open("xb") as file:
         body = pickle.dumps(value, protocol=5)
         file.write(body)

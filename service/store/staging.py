@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.domain.sample_ids import SampleIds
 from service.errors import StoreFull
 from service.learning.pool import Matrix, Rows, SparseRows, count_cells
-from service.store.files import MatrixWriter, StagedFile, convert_disk_errors, load, write_joblib
+from service.store.files import MatrixWriter, StagedFile, convert_disk_errors, load, write_pickle
 
 DENSE = ("rows",)
 SPARSE = ("data", "indices", "indptr")
@@ -164,8 +164,8 @@ class Staging:
         return replace(rows, files={"rows": writer.staged}, names=names)
 
     def dump(self, value: Any) -> StagedFile:
-        """Write a value as a joblib file."""
-        return write_joblib(self.new_path(), value)
+        """Write a value that is read as a whole."""
+        return write_pickle(self.new_path(), value)
 
     def ids(self, ids: SampleIds) -> StagedFile:
         """Write the samples' ids."""

@@ -37,7 +37,7 @@ from service.store import Part, Stamp, Store, locks
 from service.store import store as store_module
 from service.store.cache import OVERHEAD, Cache
 from service.store.check import check_project
-from service.store.files import MatrixWriter
+from service.store.files import MatrixWriter, load, write_joblib, write_pickle
 from service.store.layout import files_of, model_file
 from service.store.staging import Staging
 from service.store.state_file import PUBLISHED
@@ -1082,3 +1082,17 @@ def test_a_state_that_is_not_a_record_is_damage(store, record):
     joblib.dump(record, store.directory("p") / "state.joblib")
     with pytest.raises(StoreDamaged):
         store.read("p")
+
+
+@pytest.mark.parametrize("write", [write_pickle, write_joblib])
+def test_a_file_of_objects_is_read_whichever_way_it_was_written(tmp_path, write):
+    path = tmp_path / "file"
+    assert write(path, {"a": POOL, "b": ["c"]}).checksum.n_bytes == path.stat().st_size
+    for read in (load, joblib.load):
+        value = read(path)
+        assert np.array_equal(value["a"], POOL)
+        assert value["a"].flags.writeable
+        assert value["b"] == ["c"]
+    path.write_bytes(path.read_bytes()[20:])
+    with pytest.raises(StoreDamaged):
+        load(path)
