@@ -13,6 +13,7 @@ from service.store import Store, Transaction
 from service.usecases.query import query_project
 from service.usecases.query_request import QueryRequest
 from service.usecases.query_result import QueryResult
+from service.usecases.reserves import batch_without_lease
 
 MAX_LEFT_OUT = 1_000
 """Largest number of samples without a label that a recorded draw may have left out."""
@@ -30,7 +31,7 @@ def query_and_record(
 
     A draw that cannot be written is logged: the result does not depend on it.
     """
-    answered = query_project(store, request, backend_of, enter)
+    answered = query_project(store, request, backend_of, enter, batch_without_lease)
     project = answered.project
     if project is None or answered.draw is None or answered.query_id in store.draws(project.project_id).query_ids:
         return answered

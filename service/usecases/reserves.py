@@ -1,10 +1,13 @@
-"""Selections for several annotators: one makes it, and those who ask next are given the samples that follow."""
+"""Selections for several annotators: one makes it, and those who ask next are given the samples that follow.
+
+A request without a lease reads them, too, but makes none: it writes nothing.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +16,7 @@ from service.domain.leases import Reserve
 from service.domain.project import Project
 from service.strategies import Question, Selection, select
 from service.telemetry.metrics import time_selection
-from service.usecases.query import ProjectQuery
+from service.usecases.query import ProjectQuery, cached_batch
 from service.usecases.query_batch import Batch, choose_batch
 from service.usecases.query_id import query_id
 from service.usecases.query_request import enter_if_heavy
@@ -43,11 +46,8 @@ class LeaseSelection:
 
     def choose(self, query: ProjectQuery, enter: Callable[[], AbstractContextManager[None]]) -> Batch:
         """Return the batch; heavy work waits for `enter`. Raises SelectionIsDue unless this may select."""
-        newest = model_version(query.project)
-        oldest = newest if query.request.explain else self.asked_at_model
-        key = reserve_key(query)
-        reserve = None if key is None else query.leases.find_reserve(key, oldest, newest)
-        self.new_reserve = self.used = None
+        key, reserve = reserve_key(query), self.find_reserve(query)
+        self.used = None
 
         def choose(question: Question, n_wanted: int) -> Selection:
             if reserve is not None and len(rows := first_open(reserve, question, n_wanted)) == n_wanted:
@@ -55,13 +55,24 @@ class LeaseSelection:
                 return selection_of(reserve, rows)
             if not self.may_select:
                 raise SelectionIsDue
+            self.new_reserve = None
             selection = self._select(query, question, n_wanted, 1 if key is None else n_sharing(query), enter)
             if key is None or len(selection.indices) <= n_wanted:
                 return selection
-            self.new_reserve = reserve_of(key, newest, selection)
+            self.new_reserve = reserve_of(key, model_version(query.project), selection)
             return selection_of(self.new_reserve, np.arange(n_wanted))
 
         return choose_batch(query.question, query.request, query.seed, query.project.random_state, choose)
+
+    def find_reserve(self, query: ProjectQuery) -> Reserve | None:
+        """Return the reserve for a request, None if there is none.
+
+        One that this made stays good if others labelled or leased a sample of it before it was stored.
+        """
+        newest, key = model_version(query.project), reserve_key(query)
+        oldest = newest if query.request.explain else self.asked_at_model
+        leases = query.leases if self.new_reserve is None else query.leases.with_reserve(self.new_reserve)
+        return None if key is None else leases.find_reserve(key, oldest, newest)
 
     def _select(
         self,
@@ -77,6 +88,15 @@ class LeaseSelection:
             selection = select(request.strategy, request.params, question, n_wanted, rng, n_batches=n_batches)
             time_selection(selection.strategy, began)
         return selection
+
+
+def batch_without_lease(query: ProjectQuery, enter: Callable[[], AbstractContextManager[None]]) -> Batch:
+    """Return the batch of a request that leases nothing: of a reserve of the newest model, or else selected for it."""
+    selection = LeaseSelection(model_version(query.project))
+    if selection.find_reserve(query) is not None:
+        with suppress(SelectionIsDue):
+            return selection.choose(query, enter)
+    return cached_batch(query, enter)
 
 
 def model_version(project: Project) -> int:

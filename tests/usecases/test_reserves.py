@@ -18,12 +18,14 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
+from service.domain.labels import Votes
 from service.domain.leases import Leases, Reserve
+from service.domain.project import now
 from service.settings import Settings
 from service.store.check import check_project
 from service.store.files import replace_small
 from service.store.leases import read_leases
-from service.usecases import leases, reserves
+from service.usecases import leases, query_batch, reserves
 from tests.support.calls import get, post
 from tests.support.serving import Service, wait_until
 
@@ -130,6 +132,41 @@ def test_only_equal_requests_share_a_selection(
     del selected[:]
     ask(client, **{"who": "bob"} | options)
     assert len(selected) == n_selections
+
+
+def test_who_leases_nothing_is_shown_the_samples_that_are_free(
+    client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label(client, all_ask(client))
+    ask(client, "ada")
+    query = {"project_id": "p", "batch_size": 2, "strategy": "uherding"}
+    with monkeypatch.context() as patches:
+        patches.setattr(query_batch, "select", None)
+        shown = post(client, "/query", **query)
+    bob = ask(client, "bob")
+    assert (shown["indices"], shown["reason"], shown["model_version"]) == (bob["indices"], bob["reason"], 1)
+    label(client, [*bob["indices"], *ask(client, "eve")["indices"]])
+    rest = post(client, "/query", **query)["indices"]  # the reserve is used up
+    assert (len(rest), set(rest) & set(bob["indices"])) == (2, set())
+
+
+def test_a_selection_is_kept_although_its_first_samples_are_labelled_meanwhile(
+    client: FlaskClient, project: str, selected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label(client, all_ask(client))
+    real = leases.create_lease
+
+    def label_first(transaction: Any, request: Any, answered: Any, reserve: Any) -> Any:
+        monkeypatch.setattr(leases, "create_lease", real)
+        project = transaction.read().project
+        late = project.votes.merge(Votes.anonymous(reserve.index[:1], np.zeros(1, np.int32), now()))
+        transaction.commit(project.with_votes(late).next_version())
+        return real(transaction, request, answered, reserve)
+
+    monkeypatch.setattr(leases, "create_lease", label_first)
+    del selected[:]
+    given = [*ask(client, "ada")["indices"], *ask(client, "bob")["indices"]]
+    assert (selected, len(set(given))) == ([6], 4)
 
 
 @pytest.mark.parametrize("strategy", ["margin", "power", "random", "badge"])
