@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +43,9 @@ KEPT_CELLS = 2**21
 
 KEPT_ROWS = 16
 """Number of rows whose similarities are computed together."""
+
+SERIAL_SIMILARITIES, SERIAL_SUMS = 8, 32
+"""Number of such blocks up to which one thread computes their similarities, or sums them up: some milliseconds."""
 
 ROWS_PER_PICK = 10
 """Number of candidates for each row of a batch, where there are more."""
@@ -181,7 +185,7 @@ class Herd:
             gains: Squares = np.maximum(self.similar(squares) - covered[run], 0.0)
             return self.weights[run] * gains
 
-        run_in_threads(add_up, blocks)
+        run_blocks(add_up, blocks, SERIAL_SUMS)
         others = due[~is_kept]
         self.gains[others] = reduce_over_pairs(take_points(self.points, others), self.references, gain, np.add, 0.0)
         self.is_stale[due] = False
@@ -197,7 +201,7 @@ class Herd:
             squares = take_points(self.points, rows).squared_distances(self.references)
             self.kept[self.place[rows]] = self.similar(squares)
 
-        run_in_threads(compute, list(cut(rows, KEPT_ROWS)))
+        run_blocks(compute, list(cut(rows, KEPT_ROWS)), SERIAL_SIMILARITIES)
 
     def add(self, choice: int) -> None:
         """Add a row to the herd."""
@@ -216,6 +220,15 @@ class Herd:
             chosen[turn] = level[hash_positions(level, seed).argmin()]
             self.add(chosen[turn])
         return chosen
+
+
+def run_blocks(work: Callable[[Positions], None], blocks: Sequence[Positions], n_serial: int) -> None:
+    """Call `work` for each block, in this thread up to `n_serial` of them: to wake others would take longer."""
+    if len(blocks) > n_serial:
+        run_in_threads(work, blocks)
+        return
+    for rows in blocks:
+        work(rows)
 
 
 @set_strategy(
