@@ -22,6 +22,7 @@ from flask.testing import FlaskClient
 
 from service.app import create_app
 from service.compute import admission
+from service.compute.threads import SELECTIONS, n_cores
 from service.domain.project import format_time, now
 from service.errors import ProjectNotFound, StoreFull
 from service.settings import Settings
@@ -105,6 +106,38 @@ def test_a_burst_of_labels_needs_one_more_fit(client: FlaskClient, project: str,
     held.let_go.set()
     assert settle(client)["n_labels_since_fit"] == 0
     assert (held.n_begun, held.most_at_once) == (2, 1)
+
+
+def test_a_project_rests_between_two_fits(
+    client: FlaskClient, project: str, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_fits, "REST", 10_000.0)
+    monkeypatch.setattr(background_fits, "LONGEST_REST_SECONDS", 0.5)
+    held.let_go.set()
+    answer(client, 3)
+    settle(client)
+    for index in range(4, 8):
+        answer(client, index)
+    assert held.n_begun == 1
+    assert settle(client)["n_labels_since_fit"] == 0
+    assert held.n_begun == 2
+
+
+def test_no_fit_starts_soon_after_another_while_queries_wait_for_a_core(
+    client: FlaskClient, project: str, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_fits, "BUSY_SECONDS", 0.01)
+    held.let_go.set()
+    cores = [SELECTIONS.take() for _ in range(n_cores())]
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(SELECTIONS.take, 30)
+        wait_until(lambda: SELECTIONS.n_waiting)
+        answer(client, 3)
+        assert not held.begun.acquire(timeout=0.2)
+        for _ in [*cores, waiting]:
+            SELECTIONS.give_back()
+        assert waiting.result()
+    assert settle(client)["n_labels_since_fit"] == 0
 
 
 def test_concurrent_fits_are_limited(tmp_path: Path, held: Held) -> None:
