@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from service.compute.deadline import check_deadline
 from service.compute.threads import run_in_threads, use_one_thread
@@ -21,9 +20,9 @@ from service.learning.pool import Features, stack_rows
 from service.learning.scoring import INVALID_SCORE, Scorer, score_rows
 from service.strategies.engine.features import (
     SAMPLE,
-    center_and_scale,
     dense_width,
     draw_sample,
+    largest_magnitude,
     notes_of_folding,
     to_dense,
 )
@@ -39,6 +38,15 @@ DISCRIMINATED_CELLS = 2**21
 STEPS = 100
 """Optimiser steps per fit; each fit starts from the last one's weights."""
 
+REMEMBERED = 10
+"""Number of steps that the optimiser remembers."""
+
+SHORTENED = 20
+"""Number of times that a step may be shortened."""
+
+PRECISION = 5e-9
+"""Decrease of a fit's loss per row, in nats, below which a fit ends."""
+
 LIKELIEST = 3
 """Number of labels tried per row: in rows of small margin they hold most of the probability."""
 
@@ -47,6 +55,8 @@ EVALUATED_CELLS = 2**21
 
 NO_MODEL = 2.0
 """Loss of a row whose model cannot be trained: above the maximum of 1."""
+
+Vector = NDArray[np.float64]
 
 Train = Callable[[Features, Any], Classifier]
 
@@ -91,45 +101,94 @@ def discriminative(
         check_deadline()
         rest = np.flatnonzero(~is_labeled)
         weights = fit_discriminator(Z, is_labeled, weights)
-        rows = rest[top(Z[rest] @ weights[:-1], len(part), rng)]
+        scores = (Z @ weights[:-1].astype(np.float32)).astype(np.float64)
+        rows = rest[top(scores[rest], len(part), rng)]
         is_labeled[rows] = True
         chosen += rows.tolist()
     return drawn[chosen], None, format_notes("discriminative", notes + notes_of_folding(view.pool))
 
 
-def standardize(X: Features) -> NDArray[np.float64]:
+def standardize(X: Features) -> NDArray[np.float32]:
     """Return rows as a dense matrix with columns of mean 0 and standard deviation 1; constant columns become 0."""
-    Z = center_and_scale(to_dense(X))
-    deviations = Z.std(axis=0)
+    Z = to_dense(X).astype(np.float64)
+    Z /= largest_magnitude(Z)
+    Z -= Z[0].copy()  # exact, so that rows far from the origin keep their differences
     Z -= Z.mean(axis=0)
-    varies = deviations > 1e-12
+    deviations = np.sqrt(np.einsum("nd,nd->d", Z, Z) / len(Z))
+    varies = deviations > 1e-12 * deviations.max(initial=0.0)
     Z *= np.divide(1.0, deviations, out=np.zeros(len(deviations)), where=varies)
-    return Z
+    return Z.astype(np.float32, order="F")  # whose product with a vector is fastest
 
 
 def fit_discriminator(
-    Z: NDArray[np.float64], is_labeled: NDArray[np.bool_], start: NDArray[np.float64]
+    Z: NDArray[np.float32], is_labeled: NDArray[np.bool_], start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weights (d + 1,), intercept last, of a logistic regression for unlabelled rows; 0 without labels.
 
     It has an L2 penalty of 1 on all but the intercept, and each of the two classes has a total weight of n / 2.
-    scikit-learn's LogisticRegression gives the same, with milliseconds of overhead.
+    scikit-learn's LogisticRegression gives the same within rounding, in several times the time.
     """
     n_labeled = np.count_nonzero(is_labeled)
     if n_labeled == 0:
         return np.zeros_like(start)
     use_one_thread()
-    sides = np.where(is_labeled, -1.0, 1.0)
-    shares = len(Z) / 2 / np.where(is_labeled, n_labeled, len(Z) - n_labeled)
+    sides = np.where(is_labeled, np.float32(-1), np.float32(1))
+    shares = (len(Z) / 2 / np.where(is_labeled, n_labeled, len(Z) - n_labeled)).astype(np.float32) * sides
 
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        leads = sides * (Z @ weights[:-1] + weights[-1])
-        slopes = -sides * shares * expit(-leads)
-        value = shares @ np.logaddexp(0.0, -leads) + weights[:-1] @ weights[:-1] / 2
-        return value, np.append(slopes @ Z + weights[:-1], slopes.sum())
+    def gradient(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        narrow = weights.astype(np.float32)
+        leads = Z @ narrow[:-1]
+        leads += narrow[-1]
+        leads *= sides
+        with np.errstate(over="ignore"):
+            np.exp(leads, out=leads)
+        leads += 1
+        slopes = np.divide(shares, leads, out=leads)
+        return np.append(weights[:-1] - slopes @ Z, -slopes.sum())
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "gtol": 1e-4})
-    return np.asarray(found.x, np.float64)
+    # The second derivative along a standardised feature is about n / 4 where the odds are even.
+    return minimize_convex(gradient, start, 4 / len(Z), PRECISION * len(Z))
+
+
+def minimize_convex(gradient: Callable[[Vector], Vector], start: Vector, scale: float, tolerance: float) -> Vector:
+    """Return where a convex function is least, up to a decrease of `tolerance`, by L-BFGS from its gradient alone.
+
+    Its values, computed in float32, hardly differ near the minimum. The first step is `scale` times the gradient.
+    Nocedal 1980, Updating Quasi-Newton Matrices with Limited Storage, doi:10.1090/S0025-5718-1980-0572855-7.
+    """
+    at, slopes = start, gradient(start)
+    pairs: deque[tuple[Vector, Vector]] = deque(maxlen=REMEMBERED)
+    for _ in range(STEPS):
+        step = newton_step(slopes, pairs, scale)
+        descent = -(slopes @ step)
+        if descent <= tolerance:
+            break
+        for _ in range(SHORTENED):
+            new = gradient(at + step)
+            rise = new @ step
+            if rise <= descent / 2:
+                break
+            factor = descent / (descent + rise)  # to where the slope would be 0 if it changed evenly
+            step, descent = step * factor, descent * factor
+        change = new - slopes
+        if step @ change <= 0:  # nothing but rounding errors
+            break
+        pairs.append((step, change))
+        at, slopes, scale = at + step, new, float((step @ change) / (change @ change))
+    return at
+
+
+def newton_step(slopes: Vector, pairs: Sequence[tuple[Vector, Vector]], scale: float) -> Vector:
+    """Return the step to the minimum that the last steps, paired with their changes of the gradient, suggest."""
+    step = -slopes
+    shares = []
+    for moved, change in reversed(pairs):
+        shares.append((moved @ step) / (moved @ change))
+        step -= shares[-1] * change
+    step *= scale
+    for (moved, change), share in zip(pairs, reversed(shares), strict=True):
+        step += (share - (change @ step) / (moved @ change)) * moved
+    return step
 
 
 @set_strategy(
