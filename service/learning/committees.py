@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.linear_model import LogisticRegression
 
+from service.learning.linear_scorer import LinearMembers
 from service.learning.models import Classifier, predict_probabilities
 from service.learning.pool import Features
 from service.learning.preprocessing import as_float32
 from service.learning.trees import Trees
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class BaggedCommittee:
     """Models fitted to different labels; `classes_` (c,) are the classes that any of them knows."""
 
@@ -38,8 +42,16 @@ class BaggedCommittee:
         """A key that distinguishes the committees of one model."""
         return "bag", self.n_members, self.revision
 
-    def member_probabilities(self, X: Features) -> NDArray[np.float64]:
+    @cached_property
+    def linear(self) -> LinearMembers | None:
+        """The function for dense rows, if all members are logistic regressions of the features as they are."""
+        members = [member for member in self.members if isinstance(member, LogisticRegression)]
+        return LinearMembers(members, self.classes_) if len(members) == self.n_members else None
+
+    def member_probabilities(self, X: Features) -> NDArray[np.floating[Any]]:
         """Return the probabilities (m, n, c) of rows (n, d); 0 for a class that a member does not know."""
+        if self.linear is not None and not issparse(X):
+            return self.linear(X)
         found = np.zeros((len(self.members), X.shape[0], len(self.classes_)))
         for of_member, member in zip(found, self.members, strict=True):
             of_member[:, np.searchsorted(self.classes_, member.classes_)] = predict_probabilities(member, X)

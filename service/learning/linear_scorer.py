@@ -6,7 +6,7 @@ the pool's dtype and is stored class by class, so every step runs along the rows
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,4 +115,38 @@ class LinearPredictor:
     def _head_for(self, X: Matrix) -> tuple[LinearHead, Matrix]:
         if self._scale is not None:
             return self._wide, self._scale.transform(X)
-        return (self._narrow if X.dtype.kind == "f" and X.dtype.itemsize <= 4 else self._wide), X
+        return (self._narrow if is_narrow(X.dtype) else self._wide), X
+
+
+class LinearMembers:
+    """Maps dense rows (n, d) to the probabilities (m, n, c) of m logistic regressions, by one product for all.
+
+    A class that a member does not know has probability 0. The dtypes are those of `LinearPredictor`.
+    """
+
+    def __init__(self, members: Sequence[LogisticRegression], classes: NDArray[np.int64]) -> None:
+        self._shape = len(members), len(classes)
+        self._narrow, self._wide = (stack(members, classes, np.dtype(dtype)) for dtype in (np.float32, np.float64))
+
+    def __call__(self, X: Matrix) -> NDArray[np.floating[Any]]:
+        """Return the probabilities (m, n, c), as a view of an array (m, c, n)."""
+        z = (self._narrow if is_narrow(X.dtype) else self._wide).logits(X).reshape(*self._shape, len(X))
+        for of_member in z:
+            softmax(of_member, of_member.max(axis=0))
+        return z.transpose(0, 2, 1)
+
+
+def stack(members: Sequence[LogisticRegression], classes: NDArray[np.int64], dtype: np.dtype[Any]) -> LinearHead:
+    """Return the linear functions of all members, one for each class of each."""
+    shape = len(members), len(classes)
+    weights = np.zeros((members[0].n_features_in_, *shape), dtype)
+    intercepts = np.full(shape, -np.inf, dtype)
+    for number, member in enumerate(members):
+        head, columns = LinearHead.of(member, dtype), np.searchsorted(classes, member.classes_)
+        weights[:, number, columns], intercepts[number, columns] = head.weights, head.intercepts
+    return LinearHead(weights.reshape(len(weights), -1), intercepts.ravel())
+
+
+def is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Return whether rows of a dtype are computed in float32."""
+    return dtype.kind == "f" and dtype.itemsize <= 4

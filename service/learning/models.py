@@ -52,7 +52,7 @@ class Committee(Protocol):
     def identity(self) -> Hashable:
         """A key that distinguishes the committees of one model."""
 
-    def member_probabilities(self, X: Features) -> NDArray[np.float64]:
+    def member_probabilities(self, X: Features) -> NDArray[np.floating[Any]]:
         """Return the probabilities (m, n, c) of rows (n, d)."""
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, rel_entr
+from scipy.special import entr
 
 from service.learning.scoring import Probabilities, Scores
 from service.strategies.engine.registry import committee_scorer
 from service.strategies.uncertainty import entropy
+
+LEAST = float(np.finfo(np.float64).tiny)
+"""Smaller probabilities count as this in logarithms."""
 
 
 @committee_scorer(
@@ -48,8 +51,8 @@ def consensus_entropy(members: Probabilities) -> Scores:
 )
 def bald(members: Probabilities) -> Scores:
     """Return the mutual information of the label and the member, in nats: the mean KL divergence to the consensus."""
-    consensus = members.mean(axis=0)
-    return clip_at_zero(entr(consensus).sum(axis=1) - entr(members).sum(axis=2).mean(axis=0))
+    consensus = members.mean(axis=0, dtype=np.float64)
+    return clip_at_zero(entr(consensus).sum(axis=1) - entr(members, dtype=np.float64).sum(axis=2).mean(axis=0))
 
 
 @committee_scorer(
@@ -59,7 +62,10 @@ def bald(members: Probabilities) -> Scores:
 )
 def max_disagreement(members: Probabilities) -> Scores:
     """Return the largest KL divergence of a member from the consensus, in nats."""
-    return clip_at_zero(rel_entr(members, members.mean(axis=0)).sum(axis=2).max(axis=0))
+    consensus = members.mean(axis=0, dtype=np.float64)
+    terms = members * np.log(np.maximum(consensus, LEAST))  # where the consensus is 0, so are the members
+    terms += entr(members, dtype=np.float64)
+    return clip_at_zero(-terms.sum(axis=2).min(axis=0))
 
 
 @committee_scorer(
@@ -73,10 +79,19 @@ def variation_ratio(members: Probabilities) -> Scores:
 
 
 def vote_shares(members: Probabilities) -> NDArray[np.float64]:
-    """Return the share of members that vote for each class (c, n), NaN where any member's probabilities are."""
-    favourite = members.argmax(axis=2)
-    shares = np.stack([(favourite == code).mean(axis=0) for code in range(members.shape[2])])
-    shares[:, ~np.isfinite(members).all(axis=(0, 2))] = np.nan
+    """Return the share of members that vote for each class (c, n), NaN where any member's probabilities are.
+
+    Of equally likely classes the first has the vote.
+    """
+    highest = members.max(axis=2)
+    is_free = np.ones(highest.shape, np.bool_)
+    shares = np.empty((members.shape[2], members.shape[1]))
+    for share, of_class in zip(shares, np.moveaxis(members, 2, 0), strict=True):
+        votes = of_class == highest
+        votes &= is_free
+        is_free ^= votes
+        np.mean(votes, axis=0, out=share)
+    shares[:, ~np.isfinite(highest).all(axis=0)] = np.nan
     return shares
 
 

@@ -14,6 +14,7 @@ from service.learning.committees import BaggedCommittee, bootstrap
 from service.learning.estimators import committee_in, fit, resolve_estimator
 from service.learning.models import predict_probabilities
 from service.strategies import STRATEGIES
+from service.strategies.committee import vote_shares
 from service.usecases import training
 from tests.support.calls import end_labels, line_pool, post
 
@@ -102,6 +103,22 @@ def test_members_need_not_know_every_class():
     assert probabilities.shape == (3, 2, 3)
     assert probabilities.sum(axis=2) == pytest.approx(np.ones((3, 2)))
     assert (probabilities[1, :, 0] == 0).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("n_known", [[3, 3, 3], [3, 2, 3], [2, 2]])
+def test_linear_members_computed_together_equal_each_on_its_own(n_known, dtype, tolerance):
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(dtype)
+    members = [LogisticRegression().fit(X[n:], (np.arange(60 - n) ** 2 // 5) % k) for n, k in enumerate(n_known)]
+    found = BaggedCommittee.of(members).member_probabilities(X)
+    for of_member, member in zip(found, members, strict=True):
+        assert of_member[:, member.classes_] == pytest.approx(member.predict_proba(X), abs=tolerance)
+        assert of_member.sum(axis=1) == pytest.approx(np.ones(60))
+    assert found.dtype == dtype
+
+
+def test_the_first_of_equally_likely_classes_has_the_vote():
+    assert vote_shares(np.array([[[0.5, 0.5, 0]], [[0, 0.5, 0.5]]])).ravel().tolist() == [0.5, 0.5, 0]
 
 
 @pytest.mark.parametrize("name", ["random_forest", "extra_trees"])
