@@ -232,7 +232,7 @@ class Votes:
             index,
             np.array(columns[1], np.int32),
             np.array(columns[2], np.int32),
-            at + (nth_of_value(index) if len(set(columns[0])) < len(index) else np.zeros_like(index)),
+            at + (nth_of_value(index) if len(set(columns[0])) < len(index) else np.zeros(len(index), np.int64)),
             np.array(columns[3], np.bytes_),
         )
         is_ordered = (votes.key[1:] >= votes.key[:-1]).all()

@@ -261,9 +261,11 @@ def is_of_type(ids: PoolIds, sample_id: SampleId) -> bool:
 
 def refuse_repeated(answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest if a request has two labels of one annotator for one sample."""
+    times = Counter(answer.sample for answer in answers)
+    if len(times) == len(answers):
+        return
     first: dict[tuple[int, str | None], int] = {}
     errors = []
-    times = Counter(answer.sample for answer in answers)
     n_labels = Counter(answer.sample for answer in answers if not is_named_skip(answer.record))
     for answer in answers:
         position, index, record = answer
@@ -286,7 +288,10 @@ def is_named_skip(record: SubmittedLabel) -> bool:
 
 def refuse_skipped(project: Project, answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest for labels of samples with an anonymous skip."""
-    samples, votes = np.array([answer.sample for answer in answers], np.int64), project.votes
+    votes = project.votes
+    if len(votes.majority.skipped) == 0:
+        return
+    samples = np.array([answer.sample for answer in answers], np.int64)
     rows, is_skipped = look_up(votes.key, vote_key(samples, ANONYMOUS))
     is_skipped[is_skipped] = votes.code[rows[is_skipped]] == SKIP
     if not is_skipped.any():

@@ -44,13 +44,7 @@ from service.usecases.candidates import (
 )
 from service.usecases.explain import Explanation, Names, check_explainable, explain
 from service.usecases.query_batch import Batch, choose_batch, join_notes
-from service.usecases.query_id import (
-    digest_of_arrays,
-    holdings_digest,
-    id_with_seed,
-    skips_digest,
-    with_strategy,
-)
+from service.usecases.query_id import QueryIds, holdings_digest, query_ids, skips_digest, with_strategy
 from service.usecases.query_request import (
     MAX_INCLUDED_CELLS,
     QueryRequest,
@@ -107,27 +101,11 @@ class ProjectQuery:
         return seed_of(self.request, self.project, self.holdings)
 
     @cached_property
-    def query_id(self) -> str:
+    def ids(self) -> QueryIds:
         """The same for the same request about the same state."""
-        return self._id_with_seed(self.request.random_state)
-
-    @property
-    def id_for_all_seeds(self) -> str:
-        """The query id of the request without its seed."""
-        return self.query_id if self.request.random_state is None else self._id_with_seed(None)
-
-    def _id_with_seed(self, seed: int | None) -> str:
-        return id_with_seed(self.request, self._state, seed, self._arrays)
-
-    @cached_property
-    def _state(self) -> tuple[object, ...]:
         project = self.project
         skips = skips_digest(skipped_by_annotator(project, self.request))
-        return project.pool_id, project.version, *skips, *holdings_digest(self.holdings)
-
-    @cached_property
-    def _arrays(self) -> bytes:
-        return digest_of_arrays(self.request)
+        return query_ids(self.request, (project.pool_id, project.version, *skips, *holdings_digest(self.holdings)))
 
     @cached_property
     def question(self) -> Question:
@@ -226,10 +204,10 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
     A batch that does not depend on the seed is cached for all seeds.
     """
     cache, pool_id = query.store.cache, query.project.pool_id
-    for_all_seeds = pool_id, "answer", query.id_for_all_seeds
+    for_all_seeds = pool_id, "answer", query.ids.without_seed
     known: Batch | None = cache.get(for_all_seeds)
     is_for_all = known is not None and not known.selection.depends_on_seed
-    key = for_all_seeds if is_for_all else (pool_id, "answer", query.query_id)
+    key = for_all_seeds if is_for_all else (pool_id, "answer", query.ids.own)
 
     def choose() -> tuple[Batch, int]:
         with enter_if_heavy(query.request, query.project.n_samples, enter):
@@ -282,7 +260,7 @@ def result_of(query: ProjectQuery, batch: Batch, explanations: Sequence[Explanat
     reason, retry_after = fallback_reason(query, batch)
     return QueryResult(
         project_id=project.project_id,
-        query_id=with_strategy(query.query_id, "random" if request.purpose == "evaluation" else selection.strategy),
+        query_id=with_strategy(query.ids.own, "random" if request.purpose == "evaluation" else selection.strategy),
         indices=indices,
         ids=None if ids is None else ids.names_at(indices),
         texts=None if query.snapshot.texts is None else query.snapshot.texts.at(indices),

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +23,21 @@ from service.usecases.query_request import QueryRequest
 
 def query_id(request: QueryRequest, state: tuple[object, ...]) -> str:
     """Return an id that is the same for the same request about the same state."""
-    return id_with_seed(request, state, request.random_state, digest_of_arrays(request))
+    return query_ids(request, state).own
 
 
-def id_with_seed(request: QueryRequest, state: tuple[object, ...], seed: int | None, arrays: bytes) -> str:
-    """Return the query id of a request with another seed; `arrays` is its `digest_of_arrays`."""
+class QueryIds(NamedTuple):
+    """The id of a query, and the id that it has without a seed."""
+
+    own: str
+    without_seed: str
+
+
+def query_ids(request: QueryRequest, state: tuple[object, ...]) -> QueryIds:
+    """Return the ids of a request about a state."""
     lists = request.exclude, request.candidates
-    asked = (
-        *state,
-        request.strategy.name,
-        sorted(request.params.items()),
-        request.batch_size,
-        seed,
+    before_seed = *state, request.strategy.name, sorted(request.params.items()), request.batch_size
+    after_seed = (
         request.share_explored,
         request.purpose,
         request.overlap,
@@ -42,14 +45,18 @@ def id_with_seed(request: QueryRequest, state: tuple[object, ...], seed: int | N
         [None if indices is None else len(indices) for indices in lists],
         *([] if request.target is None else [request.target]),
     )
-    return hashlib.blake2b(repr(asked).encode() + arrays, digest_size=16).hexdigest()
+    begin, end, arrays = repr(before_seed)[:-1], repr(after_seed)[1:], digest_of_arrays(request)
+
+    def with_seed(seed: int | None) -> str:
+        return hashlib.blake2b(f"{begin}, {seed}, {end}".encode() + arrays, digest_size=16).hexdigest()
+
+    own = with_seed(request.random_state)
+    return QueryIds(own, own if request.random_state is None else with_seed(None))
 
 
 def digest_of_arrays(request: QueryRequest) -> bytes:
     """Return the lists of a request, and a digest of each of its arrays."""
-    parts: list[bytes] = []
-    for indices in (request.exclude, request.candidates):
-        parts.append(b"" if indices is None else indices.tobytes())
+    parts = [indices.tobytes() for indices in (request.exclude, request.candidates) if indices is not None]
     for field, array in arrays_of(request):
         parts += (f"{field} {array.dtype.str} {array.shape}".encode(), digest(array))
     return b"".join(parts)
