@@ -131,10 +131,15 @@ class Pool:
         drawn = np.random.default_rng(len(self)).choice(len(self), n_drawn, replace=False, shuffle=False)
         return column_medians(self.take(np.sort(drawn)))
 
-    @cached_property
+    @property
     def imputed(self) -> Pool:
         """The pool with the medians instead of missing values; itself if it has none."""
-        return replace(self, allows_missing=False, fill=self.medians) if self.allows_missing else self
+        # A pool that caches itself is not unmapped before the garbage collector finds it.
+        return self._imputed if self.allows_missing else self
+
+    @cached_property
+    def _imputed(self) -> Pool:
+        return replace(self, allows_missing=False, fill=self.medians)
 
     def __len__(self) -> int:
         return self.starts[-1]

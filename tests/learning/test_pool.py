@@ -1,5 +1,7 @@
 """The pool: fixed edges of chunks, and the same rows in any storage format."""
 
+import gc
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -114,3 +116,16 @@ def test_cells_per_row_weight_long_rows():
     assert Pool.of(compressed(np.ones((10, 4)))).cells_per_row == 4
     assert Pool.of(compressed(np.zeros((10, 4)))).cells_per_row == 1
     assert Pool.of(np.ones((10, 4))).cells_per_row == 4
+
+
+@pytest.mark.parametrize("allows_missing", [False, True])
+def test_a_pool_is_unmapped_without_garbage_collection(allows_missing):
+    pool = Pool.of(X.astype(float), allows_missing=allows_missing)
+    assert pool.imputed.shape == X.shape
+    is_alive = weakref.ref(pool)
+    gc.disable()
+    try:
+        del pool
+        assert is_alive() is None
+    finally:
+        gc.enable()
