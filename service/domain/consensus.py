@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Consensus:
         own, labeled = self.match(votes)
         codes = votes.majority.codes.copy()
         codes[labeled] = self.code[own]
-        return replace(votes.majority, codes=codes)
+        return SampleLabels(votes.majority.labeled, codes, votes.majority.skipped)
 
     def quality_of(self, votes: Votes) -> Numbers:
         """Return the probability that each labelled sample's consensus is right (l,), NaN where unknown."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.labels import ANONYMOUS, Votes, contains, look_up
+from service.domain.labels import ANONYMOUS, Votes, contains, place_of
 from service.domain.project import Project, format_time
 from service.domain.targets import decode_labels
 
@@ -116,10 +116,10 @@ def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
     old, new = before.votes, after.votes
     if old is new:
         return Votes.empty(), Votes.empty()
-    if new.arose_from(old):
-        gone, given = old.difference(new)
-        rows, found = look_up(old.key, gone[~contains(given.key, gone)])
-        return given, old.take(rows[found])
+    change = new.change_since(old)
+    if change is not None:
+        kept = {place_of(vote) for vote in change.given.rows()}
+        return change.given, Votes.of(vote for vote in change.gone.rows() if place_of(vote) not in kept)
     is_given = new.at > before.updated_at
     if after.n_removed < before.n_removed:
         is_given |= contains(before.removed, new.index)  # votes of restored samples have their old times

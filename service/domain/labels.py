@@ -6,16 +6,16 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.splitmix import GOLDEN, mix
+from service.domain.splitmix import GOLDEN, mix, mix_one
 
 Label = str | int | bool | float | tuple[Any, ...]
 """A class, a number where the target is one, or the classes of a sample that may have several, sorted."""
@@ -45,8 +45,14 @@ ANNOTATOR_BITS = 20
 """A project has at most a million annotators, so that a vote's key (sample, annotator) fits one integer."""
 
 
-MANY_EDITS = 500
-"""Number of changed votes from which all are sorted again."""
+UNVOTED = -2
+"""Stands for the label of a sample without votes, where SKIP is that of a skipped one."""
+
+FEW = 100
+"""Number of votes that are cast one by one, which is faster than numpy for fewer, and not for more."""
+
+MAX_RECENT = 500
+"""Number of samples whose votes are kept apart before the columns are made again."""
 
 
 def wrong_label(value: Any) -> str | None:
@@ -194,20 +200,65 @@ def vote_key(index: Any, annotator: Any) -> Any:
     return (index << ANNOTATOR_BITS) + (annotator + 1)
 
 
-@dataclass(frozen=True, eq=False)
+class Vote(NamedTuple):
+    """A vote, as in a row of `Votes`."""
+
+    sample: int
+    code: int
+    annotator: int
+    at: int
+    query: bytes
+
+
+class VoteColumns(NamedTuple):
+    """The columns of `Votes`."""
+
+    sample: NDArray[np.int64]
+    code: NDArray[np.int32]
+    annotator: NDArray[np.int32]
+    at: NDArray[np.int64]
+    query: NDArray[np.bytes_]
+
+
+class VoteEdits(NamedTuple):
+    """Votes without columns: those of `settled`, but `recent` has all votes on some samples."""
+
+    settled: Votes
+    recent: dict[int, tuple[Vote, ...]]
+
+    def columns(self) -> VoteColumns:
+        """Return the columns."""
+        samples = sorted(self.recent)
+        new = columns_of([vote for sample in samples for vote in self.recent[sample]])
+        if len(self.settled) == 0:
+            return new
+        is_kept = np.ones(len(self.settled), np.bool_)
+        is_kept[self.settled.rows_of(np.array(samples, np.int64))] = False
+        return self.settled.take(is_kept).merge(Votes(*new)).columns
+
+
 class Votes:
     """Votes in parallel columns, sorted by sample and annotator, with one row for each pair.
 
     `at` is in microseconds since 1970 UTC; `query` is the ASCII id of the query that asked, or empty. `code` stands for
     a class of the project, or for a value of `table` if there is one.
+
+    A change of a few votes copies no columns: these are made when they are first read, or after many such changes.
     """
 
-    index: NDArray[np.int64]
-    code: NDArray[np.int32]
-    annotator: NDArray[np.int32]
-    at: NDArray[np.int64]
-    query: NDArray[np.bytes_]
-    table: ValueTable | None = field(default=None, kw_only=True)
+    def __init__(
+        self,
+        index: NDArray[np.int64],
+        code: NDArray[np.int32],
+        annotator: NDArray[np.int32],
+        at: NDArray[np.int64],
+        query: NDArray[np.bytes_],
+        *,
+        table: ValueTable | None = None,
+    ) -> None:
+        self._form: VoteColumns | VoteEdits = VoteColumns(index, code, annotator, at, query)
+        self._length = len(index)
+        self.table = table
 
     @classmethod
     def empty(cls) -> Votes:
@@ -221,44 +272,86 @@ class Votes:
         return cls(index, code, np.full(n, ANONYMOUS, np.int32), np.full(n, at, np.int64), np.zeros(n, "S1"))
 
     @classmethod
+    def of(cls, votes: Iterable[Vote]) -> Votes:
+        """Return votes that are given in order."""
+        recent: dict[int, tuple[Vote, ...]] = {}
+        for vote in votes:
+            recent[vote.sample] = (*recent.get(vote.sample, ()), vote)
+        return cls._new(VoteEdits(NO_VOTES, recent), sum(map(len, recent.values())), None)
+
+    @classmethod
     def from_rows(cls, rows: Iterable[tuple[int, int, int, bytes]], at: int) -> Votes:
         """Return votes from rows (index, class code, annotator code, query id) in any order.
 
         The votes on a sample get consecutive times in the order of the rows, a microsecond apart, starting with `at`.
         """
+        rows = list(rows)
+        if len(rows) <= FEW:
+            counts: dict[int, int] = {}
+            votes = []
+            for sample, code, annotator, query in rows:
+                counts[sample] = counts.get(sample, -1) + 1
+                votes.append(Vote(sample, code, annotator, at + counts[sample], query))
+            return cls.of(sorted(votes, key=place_of))
         columns = tuple(zip(*rows, strict=True))
         index = np.array(columns[0], np.int64)
-        votes = cls(
+        unsorted = cls(
             index,
             np.array(columns[1], np.int32),
             np.array(columns[2], np.int32),
             at + (nth_of_value(index) if len(set(columns[0])) < len(index) else np.zeros(len(index), np.int64)),
             np.array(columns[3], np.bytes_),
         )
-        is_ordered = (votes.key[1:] >= votes.key[:-1]).all()
-        return votes if is_ordered else votes.take(np.argsort(votes.key))
+        is_ordered = (unsorted.key[1:] >= unsorted.key[:-1]).all()
+        return unsorted if is_ordered else unsorted.take(np.argsort(unsorted.key))
+
+    @property
+    def columns(self) -> VoteColumns:
+        """The columns, in the order of the fields of `Vote`."""
+        form = self._form
+        if isinstance(form, VoteEdits):
+            form = self._form = form.columns()
+        return form
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The sample of each vote."""
+        return self.columns.sample
+
+    @property
+    def code(self) -> NDArray[np.int32]:
+        """The code of each vote's label, SKIP for a skip."""
+        return self.columns.code
+
+    @property
+    def annotator(self) -> NDArray[np.int32]:
+        """The code of each vote's annotator, ANONYMOUS for none."""
+        return self.columns.annotator
+
+    @property
+    def at(self) -> NDArray[np.int64]:
+        """The time of each vote."""
+        return self.columns.at
+
+    @property
+    def query(self) -> NDArray[np.bytes_]:
+        """The query that asked for each vote."""
+        return self.columns.query
 
     def __len__(self) -> int:
-        return len(self.index)
+        return self._length
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: all but the origin, which refers to votes of this process."""
-        return {name: value for name, value in self.__dict__.items() if name != "origin"}
+        return {name: value for name, value in self.__dict__.items() if name != "origin"} | {"_form": self.columns}
 
     @cached_property
     def majority(self) -> SampleLabels:
         """The majority label of each sample, computed once for all states of a project that share the votes.
 
-        With a table, its own rule counts instead of the majority. If the votes arose from others, only the label of
-        samples whose votes changed is computed.
+        With a table, its own rule counts instead of the majority.
         """
-        if self.table is not None:
-            return self.table.resolve(self)
-        before = None if self.origin is None else self.origin.before()
-        samples = None if before is None else self.samples_changed_since(before)
-        if before is None or samples is None or "majority" not in before.__dict__:
-            return resolve_votes(self)
-        return before.majority.updated(samples, resolve_votes(self.take(self.rows_of(samples))))
+        return resolve_votes(self) if self.table is None else self.table.resolve(self)
 
     @cached_property
     def shared_samples(self) -> NDArray[np.int64]:
@@ -290,8 +383,11 @@ class Votes:
 
     def completed(self) -> Votes:
         """Return the votes with a table that has the label of each sample."""
-        table = None if self.table is None else self.table.completed(self)
-        return self if table is self.table else replace(self, table=table)
+        return self if self.table is None else self.with_table(self.table.completed(self))
+
+    def with_table(self, table: ValueTable | None) -> Votes:
+        """Return the votes with another table, in which their codes stand for the same values."""
+        return self if table is self.table else self._new(self._form, len(self), table)
 
     @cached_property
     def latest(self) -> int:
@@ -301,9 +397,12 @@ class Votes:
     @property
     def n_bytes(self) -> int:
         """Memory used, in bytes."""
+        form = self._form
+        n_bytes = 0 if self.table is None else self.table.n_bytes
+        if isinstance(form, VoteEdits):
+            return n_bytes + form.settled.n_bytes + BYTES_OF_RECENT * len(form.recent)
         # The cached properties count too: key, majority, hashes and numbers of labels.
-        n_bytes = sum(column.nbytes for column in self.columns) + 4 * self.index.nbytes + self.code.nbytes
-        return n_bytes + (0 if self.table is None else self.table.n_bytes)
+        return n_bytes + sum(column.nbytes for column in form) + 4 * form.sample.nbytes + form.code.nbytes
 
     @cached_property
     def key(self) -> NDArray[np.int64]:
@@ -311,14 +410,40 @@ class Votes:
         keys: NDArray[np.int64] = vote_key(self.index, self.annotator)
         return keys
 
+    def rows(self) -> list[Vote]:
+        """Return the votes one by one."""
+        form = self._form
+        if isinstance(form, VoteEdits) and len(form.settled) == 0:
+            return [vote for sample in sorted(form.recent) for vote in form.recent[sample]]
+        return [Vote(*row) for row in zip(*(column.tolist() for column in self.columns), strict=True)]
+
+    def on(self, sample: int) -> tuple[Vote, ...]:
+        """Return the votes on a sample."""
+        form = self._form
+        if isinstance(form, VoteEdits):
+            found = form.recent.get(sample)
+            return form.settled.on(sample) if found is None else found
+        row, n_rows = int(form.sample.searchsorted(sample)), len(form.sample)
+        votes = []
+        while row < n_rows and form.sample[row] == sample:
+            votes.append(Vote(*(column[row].item() for column in form)))
+            row += 1
+        return tuple(votes)
+
+    def having(self, keys: Sequence[int]) -> Votes:
+        """Return the votes with some keys, given in order, which all exist."""
+        if len(keys) > FEW:
+            return self.take(np.searchsorted(self.key, np.array(keys, np.int64)))
+        wanted = {*keys}
+        samples = sorted({key >> ANNOTATOR_BITS for key in wanted})
+        return Votes.of(
+            vote for sample in samples for vote in self.on(sample) if vote_key(sample, vote.annotator) in wanted
+        )
+
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Votes:
         """Return some of the votes, in the given order."""
-        return Votes(*(column[rows] for column in self.columns), table=self.table)
-
-    @property
-    def columns(self) -> list[NDArray[Any]]:
-        """The columns, in the order of the fields."""
-        return [self.index, self.code, self.annotator, self.at, self.query]
+        columns: Iterator[Any] = (column[rows] for column in self.columns)
+        return Votes(*columns, table=self.table)
 
     def rows_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the votes on some samples, given in order."""
@@ -327,69 +452,168 @@ class Votes:
         begin = np.cumsum(counts) - counts
         return np.repeat(first - begin, counts) + np.arange(counts.sum())
 
-    def changed(self, gone: NDArray[np.intp], given: Votes) -> Votes:
-        """Return the votes without some rows and with new votes, both in order; they remember what changed."""
-        if len(gone) + len(given) > MANY_EDITS:
-            is_kept = np.ones(len(self), np.bool_)
-            is_kept[gone] = False
-            votes = self.take(is_kept).merge(given)
-        else:
-            edits = edits_of(gone, np.searchsorted(self.key, given.key))
-            pairs = zip(self.columns, given.columns, strict=True)
-            votes = Votes(*(spliced(column, edits, new) for column, new in pairs), table=self.table)
-            votes.__dict__["key"] = spliced(self.key, edits, given.key)
-        votes.__dict__["latest"] = max(self.latest, given.latest)
-        votes.__dict__["origin"] = VotesChange(ref(self), self.take(gone), given)
+    def changed(self, gone: Votes, given: Votes) -> Votes:
+        """Return the votes without some, and with new ones; they remember what changed."""
+        if len(gone) + len(given) <= FEW:
+            removed = {place_of(vote) for vote in gone.rows()}
+            votes: dict[int, list[Vote]] = {}
+            for vote in (*gone.rows(), *given.rows()):
+                if vote.sample not in votes:
+                    votes[vote.sample] = [each for each in self.on(vote.sample) if place_of(each) not in removed]
+            for vote in given.rows():
+                votes[vote.sample].append(vote)
+            return self.with_votes_on({sample: tuple(sorted(each, key=place_of)) for sample, each in votes.items()})
+        is_kept = np.ones(len(self), np.bool_)
+        is_kept[look_up(self.key, gone.key)[0]] = False
+        return self.take(is_kept).merge(given)._arisen(self, gone, given)
+
+    def with_votes_on(self, new: dict[int, tuple[Vote, ...]]) -> Votes:
+        """Return the votes with all votes on a few samples replaced, in order; they remember what changed."""
+        old = {sample: self.on(sample) for sample in new}
+        gone = Votes.of(vote for sample in sorted(new) for vote in old[sample] if vote not in new[sample])
+        given = Votes.of(vote for sample in sorted(new) for vote in new[sample] if vote not in old[sample])
+        form = self._form
+        if isinstance(form, VoteEdits) and len(form.recent) + len(new) > MAX_RECENT:
+            form = self.columns
+        length = len(self) + len(given) - len(gone)
+        recent, settled = ({**form.recent, **new}, form.settled) if isinstance(form, VoteEdits) else (new, self)
+        votes = self._new(VoteEdits(settled, recent), length, self.table)
+        if self.table is None and "majority" in self.__dict__:
+            votes.__dict__["majority"] = self.majority.with_codes(
+                {sample: majority_of(each) for sample, each in new.items()}
+            )
+        return votes._arisen(self, gone, given)
+
+    @classmethod
+    def _new(cls, form: VoteColumns | VoteEdits, length: int, table: ValueTable | None) -> Votes:
+        """Return votes of any form."""
+        votes = cls.__new__(cls)
+        votes._form, votes._length, votes.table = form, length, table
         return votes
+
+    def _arisen(self, before: Votes, gone: Votes, given: Votes) -> Votes:
+        """Keep how these votes arose, and return them."""
+        latest = max((vote.at for vote in given.rows()), default=0) if len(given) <= FEW else given.latest
+        self.__dict__["latest"] = max(before.latest, latest)
+        self.__dict__["origin"] = VotesChange(ref(before), gone, given)
+        return self
 
     @cached_property
     def origin(self) -> VotesChange | None:
         """The change from which these votes arose, None if unknown."""
         return None
 
-    def arose_from(self, before: Votes) -> bool:
-        """Return whether these votes arose from others directly, so that their difference is known."""
-        return self.origin is not None and self.origin.before() is before
+    def change_since(self, before: Votes) -> VotesChange | None:
+        """Return the change from which these votes arose, None if they did not arise from others directly."""
+        return self.origin if self.origin is not None and self.origin.before() is before else None
 
-    def samples_changed_since(self, before: Votes) -> NDArray[np.int64] | None:
-        """Return the samples with other votes than before, None if these votes did not arise from those directly."""
-        origin = self.origin
-        if origin is None or not self.arose_from(before) or self.table is not None:
-            return None
-        return np.unique(np.concatenate([origin.gone.index, origin.given.index]))
-
-    def difference(self, later: Votes) -> tuple[NDArray[np.int64], Votes]:
-        """Return the keys of the votes that are gone or changed later, and the later votes that are new or changed."""
-        if later.origin is not None and later.arose_from(self):
-            return later.origin.gone.key, later.origin.given
+    def difference(self, later: Votes) -> tuple[Votes, Votes]:
+        """Return the votes that are gone or changed later, and the later votes that are new or changed."""
+        change = later.change_since(self)
+        if change is not None:
+            return change.gone, change.given
         rows, found = look_up(self.key, later.key)
         is_same = found.copy()
-        for old, new in zip(self.columns, later.columns, strict=True):
+        for old, new in self._pairs(later):
             is_same[found] &= old[rows[found]] == new[found]
         is_gone = np.ones(len(self), np.bool_)
         is_gone[rows[is_same]] = False
-        return self.key[is_gone], later.take(~is_same)
+        return self.take(is_gone), later.take(~is_same)
 
     def merge(self, other: Votes) -> Votes:
         """Return the votes of both, sorted; `other` has codes of the same classes or table."""
-        both = Votes(
-            np.concatenate([self.index, other.index]),
-            np.concatenate([self.code, other.code]),
-            np.concatenate([self.annotator, other.annotator]),
-            np.concatenate([self.at, other.at]),
-            np.concatenate([self.query, other.query]),
-            table=self.table,
-        )
+        columns: Iterator[Any] = map(np.concatenate, self._pairs(other))
+        both = Votes(*columns, table=self.table)
         return both.take(np.argsort(both.key, kind="stable"))
 
+    def _pairs(self, other: Votes) -> Iterator[tuple[Any, Any]]:
+        """Return the same columns of both."""
+        return zip(self.columns, other.columns, strict=True)
 
-@dataclass(frozen=True, eq=False)
-class SampleLabels:
-    """The labelled samples with one class code each, and the skipped samples, both sorted."""
+
+def place_of(vote: Vote) -> tuple[int, int]:
+    """Return the sample and annotator of a vote, which order votes."""
+    return vote.sample, vote.annotator
+
+
+def columns_of(votes: Sequence[Vote]) -> VoteColumns:
+    """Return the columns of votes."""
+    index, code, annotator, at, query = zip(*votes, strict=True) if votes else ((),) * len(Vote._fields)
+    return VoteColumns(
+        np.array(index, np.int64),
+        np.array(code, np.int32),
+        np.array(annotator, np.int32),
+        np.array(at, np.int64),
+        np.array(query, np.bytes_),
+    )
+
+
+NO_VOTES = Votes.empty()
+
+BYTES_OF_RECENT = 400
+"""Memory of a sample's votes that are kept apart."""
+
+
+class LabelColumns(NamedTuple):
+    """The columns of `SampleLabels`."""
 
     labeled: NDArray[np.int64]
     codes: NDArray[np.int32]
     skipped: NDArray[np.int64]
+
+
+class LabelEdits(NamedTuple):
+    """Labels without columns: those of `settled`, but `recent` has those of some samples: a code, SKIP or UNVOTED."""
+
+    settled: SampleLabels
+    recent: dict[int, int]
+
+    def columns(self) -> LabelColumns:
+        """Return the columns."""
+        old = self.settled.columns
+        samples = np.array(sorted(self.recent), np.int64)
+        codes = np.array([self.recent[sample] for sample in samples.tolist()], np.int32)
+        is_kept = ~contains(samples, old.labeled)
+        labeled = np.concatenate([old.labeled[is_kept], samples[codes > SKIP]])
+        order = np.argsort(labeled, kind="stable")
+        skipped = np.concatenate([old.skipped[~contains(samples, old.skipped)], samples[codes == SKIP]])
+        return LabelColumns(
+            labeled[order],
+            np.concatenate([old.codes[is_kept], codes[codes > SKIP]])[order],
+            np.sort(skipped, kind="stable"),
+        )
+
+
+class SampleLabels:
+    """The labelled samples with one class code each, and the skipped samples, both sorted."""
+
+    def __init__(self, labeled: NDArray[np.int64], codes: NDArray[np.int32], skipped: NDArray[np.int64]) -> None:
+        self._form: LabelColumns | LabelEdits = LabelColumns(labeled, codes, skipped)
+        self.n_labeled = len(labeled)
+        self.n_skipped = len(skipped)
+
+    @property
+    def columns(self) -> LabelColumns:
+        """The columns."""
+        form = self._form
+        if isinstance(form, LabelEdits):
+            form = self._form = form.columns()
+        return form
+
+    @property
+    def labeled(self) -> NDArray[np.int64]:
+        """The samples with a label."""
+        return self.columns.labeled
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """The codes of their labels."""
+        return self.columns.codes
+
+    @property
+    def skipped(self) -> NDArray[np.int64]:
+        """The samples that are skipped."""
+        return self.columns.skipped
 
     @cached_property
     def counts(self) -> NDArray[np.intp]:
@@ -398,28 +622,47 @@ class SampleLabels:
 
     def code_of(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the class code of each sample, SKIP without a label."""
+        if isinstance(self._form, LabelEdits) and len(index) <= FEW:
+            return np.array([max(self.code_at(sample), SKIP) for sample in index.tolist()], np.int32)
         rows, found = look_up(self.labeled, index)
         codes = np.full(len(index), SKIP, np.int32)
         codes[found] = self.codes[rows[found]]
         return codes
 
-    def updated(self, samples: NDArray[np.int64], labels: SampleLabels) -> SampleLabels:
-        """Return the labels with those of some samples, given in order, replaced by new ones."""
-        rows, found = look_up(self.labeled, samples)
-        edits = edits_of(rows[found], np.searchsorted(self.labeled, labels.labeled))
-        rows, found = look_up(self.skipped, samples)
-        skips = edits_of(rows[found], np.searchsorted(self.skipped, labels.skipped))
-        updated = SampleLabels(
-            spliced(self.labeled, edits, labels.labeled),
-            spliced(self.codes, edits, labels.codes),
-            spliced(self.skipped, skips, labels.skipped),
-        )
-        counts = np.bincount(labels.codes, minlength=len(self.counts))
-        old_codes = self.code_of(samples)
-        counts[: len(self.counts)] += self.counts
-        counts -= np.bincount(old_codes[old_codes != SKIP], minlength=len(counts))
-        updated.__dict__["counts"] = counts
-        return updated
+    def code_at(self, sample: int) -> int:
+        """Return the class code of a sample, SKIP if it is skipped, UNVOTED if it is neither labelled nor skipped."""
+        form = self._form
+        if isinstance(form, LabelEdits):
+            code = form.recent.get(sample)
+            return form.settled.code_at(sample) if code is None else code
+        row = int(form.labeled.searchsorted(sample))
+        if row < len(form.labeled) and form.labeled[row] == sample:
+            return int(form.codes[row])
+        row = int(form.skipped.searchsorted(sample))
+        return SKIP if row < len(form.skipped) and form.skipped[row] == sample else UNVOTED
+
+    def with_codes(self, new: dict[int, int]) -> SampleLabels:
+        """Return the labels with those of a few samples replaced, each by a class code, SKIP or UNVOTED."""
+        old = [self.code_at(sample) for sample in new]
+        form = self._form
+        if isinstance(form, LabelEdits) and len(form.recent) + len(new) > MAX_RECENT:
+            form = self.columns
+        labels = SampleLabels.__new__(SampleLabels)
+        if isinstance(form, LabelEdits):
+            labels._form = LabelEdits(form.settled, {**form.recent, **new})
+        else:
+            labels._form = LabelEdits(self, new)
+        counts = np.zeros(max(len(self.counts), max(new.values(), default=SKIP) + 1), np.intp)
+        counts[: len(self.counts)] = self.counts
+        labels.n_labeled, labels.n_skipped = self.n_labeled, self.n_skipped
+        for codes, change in ((old, -1), (new.values(), 1)):
+            for code in codes:
+                if code > SKIP:
+                    counts[code] += change
+                    labels.n_labeled += change
+                labels.n_skipped += change * (code == SKIP)
+        labels.counts = counts
+        return labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -429,6 +672,28 @@ class VotesChange:
     before: ReferenceType[Votes]
     gone: Votes
     given: Votes
+
+    def samples(self) -> list[int]:
+        """Return the samples whose votes change, in order."""
+        return sorted({vote.sample for votes in (self.gone, self.given) for vote in votes.rows()})
+
+
+def majority_of(votes: Sequence[Vote]) -> int:
+    """Return the label of a sample with these votes as `resolve_votes` does, SKIP or UNVOTED."""
+    given = [vote for vote in votes if vote.code != SKIP]
+    if len(given) <= 1:
+        return given[0].code if given else SKIP if votes else UNVOTED
+    counts: dict[int, int] = {}
+    latest: dict[int, int] = {}
+    for vote in given:
+        counts[vote.code] = counts.get(vote.code, 0) + 1
+        latest[vote.code] = max(latest.get(vote.code, 0), vote.at)
+    return max(counts, key=lambda code: (counts[code], latest[code], lot_of(given[0].sample, code)))
+
+
+def lot_of(sample: int, code: int) -> int:
+    """Return the hash of a sample and a class that decides between labels that tie."""
+    return mix_one((sample + 1) * int(GOLDEN) + code)
 
 
 def resolve_votes(votes: Votes) -> SampleLabels:
@@ -462,6 +727,8 @@ def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> 
     not take an anonymous label away.
     """
     before = before or votes.majority
+    if len(new) <= FEW:
+        return cast_few(votes, new.rows(), before)
     rows, repeated = look_up(votes.key, new.key)
     repeated[repeated] = votes.code[rows[repeated]] == new.code[repeated]
     if repeated.all():
@@ -473,15 +740,49 @@ def cast_votes(votes: Votes, new: Votes, before: SampleLabels | None = None) -> 
         return votes, 0
     new = new.take(changes)
     anonymous = new.annotator == ANONYMOUS
-    rows = votes.rows_of(np.unique(new.index))
-    there = votes.take(rows)
+    there = votes.take(votes.rows_of(np.unique(new.index)))
     replaced = (
         rows_with(there.key, new.key)
         | rows_with(there.index, new.index[anonymous])
         | ((there.annotator == ANONYMOUS) & (there.code == SKIP))
         | ((there.annotator == ANONYMOUS) & rows_with(there.index, new.index[new.code != SKIP]))
     )
-    return votes.changed(rows[replaced], new), len(new)
+    return votes.changed(there.take(replaced), new), len(new)
+
+
+def cast_few(votes: Votes, new: Iterable[Vote], before: SampleLabels) -> tuple[Votes, int]:
+    """Return the votes after a few `new` ones as `cast_votes` does."""
+    by_sample: dict[int, list[Vote]] = {}
+    for vote in new:
+        by_sample.setdefault(vote.sample, []).append(vote)
+    changed: dict[int, tuple[Vote, ...]] = {}
+    n_changed = 0
+    for sample, given in by_sample.items():
+        there, label = votes.on(sample), before.code_at(sample)
+        known = {vote.annotator: vote.code for vote in there}
+        given = [
+            vote
+            for vote in given
+            if known.get(vote.annotator) != vote.code and not (vote.annotator == ANONYMOUS and vote.code == label)
+        ]
+        if given:
+            changed[sample] = after_votes(there, given)
+            n_changed += len(given)
+    return (votes.with_votes_on(changed) if changed else votes), n_changed
+
+
+def after_votes(there: Sequence[Vote], given: Sequence[Vote]) -> tuple[Vote, ...]:
+    """Return the votes on a sample after new ones that change something."""
+    annotators = {vote.annotator for vote in given}
+    if ANONYMOUS in annotators:
+        return tuple(given)
+    has_label = any(vote.code != SKIP for vote in given)
+    kept = [
+        vote
+        for vote in there
+        if vote.annotator not in annotators and not (vote.annotator == ANONYMOUS and (has_label or vote.code == SKIP))
+    ]
+    return tuple(sorted([*kept, *given], key=place_of))
 
 
 def misplaced_anonymous(votes: Votes) -> NDArray[np.int64]:
@@ -501,27 +802,6 @@ def nth_of_value(values: NDArray[np.int64]) -> NDArray[np.int64]:
     nth = np.empty(len(values), np.int64)
     nth[order] = np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))
     return nth
-
-
-Edits = list[tuple[int, bool]]
-"""Rows of a column in order, and of each whether it is removed, or a new value inserted before it."""
-
-
-def edits_of(gone: NDArray[np.intp], inserted: NDArray[np.intp]) -> Edits:
-    """Return the edits that remove some rows of a column, and insert values before others."""
-    return sorted([*((row, True) for row in gone.tolist()), *((row, False) for row in inserted.tolist())])
-
-
-def spliced(column: NDArray[Any], edits: Edits, values: NDArray[Any]) -> NDArray[Any]:
-    """Return a column after edits; `values` are inserted in order."""
-    pieces, begin, n_inserted = [], 0, 0
-    for row, is_gone in edits:
-        pieces.append(column[begin:row])
-        begin = row + is_gone
-        if not is_gone:
-            pieces.append(values[n_inserted : n_inserted + 1])
-            n_inserted += 1
-    return np.concatenate([*pieces, column[begin:]])
 
 
 # The columns are sorted: numpy's own set operations do not use that, and take a hundred times as long.
@@ -545,6 +825,17 @@ def look_up(column: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[NDArr
 def contains(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return a mask of the values that a sorted column contains."""
     return look_up(column, values)[1]
+
+
+def united(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the values of two sorted columns, sorted."""
+    new = values[~contains(column, values)]
+    return np.sort(np.concatenate([column, new]), kind="stable") if len(new) else column
+
+
+def toggled(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the values that are in one of two sorted columns, sorted."""
+    return np.setxor1d(column, values, assume_unique=True) if contains(column, values).any() else united(column, values)
 
 
 def rows_with(column: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:

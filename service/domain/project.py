@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,18 @@ from service.domain.columns import Columns
 from service.domain.consensus import Consensus
 from service.domain.labels import (
     ANONYMOUS,
+    FEW,
     SKIP,
     EncodedLabels,
     Label,
     SampleLabels,
+    Vote,
     Votes,
     contains,
     look_up,
+    majority_of,
     misplaced_anonymous,
+    united,
 )
 from service.domain.learning_curve import FitMeasures, LearningCurve
 from service.domain.new_labels import wrong_new_labels
@@ -174,6 +178,13 @@ class EventLog:
     tail: tuple[bytes, ...] = ()
 
 
+DECIDING = {
+    "labels": frozenset({"votes", "model", "consensus_method", "skips_to_drop", "removed"}),
+    "n_samples": frozenset({"segments"}),
+}
+"""The fields of a project from which its cached properties follow."""
+
+
 @dataclass(frozen=True, eq=False)
 class Project:
     """The whole state of a project. `version` counts its commits; each new pool has its own `pool_id`.
@@ -229,6 +240,15 @@ class Project:
     removed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     removed_votes: Votes = field(default_factory=Votes.empty)
 
+    def having(self, **new: Any) -> Project:
+        """Return the project with new values of some fields, as `dataclasses.replace` does in more time."""
+        project = Project.__new__(Project)
+        project.__dict__.update(self.__dict__, **new)
+        for name, fields in DECIDING.items():
+            if not fields.isdisjoint(new):
+                project.__dict__.pop(name, None)
+        return project
+
     @cached_property
     def n_samples(self) -> int:
         """Number of rows of the pool."""
@@ -273,8 +293,11 @@ class Project:
         """
         labels = self.votes.majority if self.consensus is None else self.consensus.apply_to(self.votes)
         if self.skips_to_drop > 1:
-            labels = replace(labels, skipped=labels.skipped[self.votes.skip_counts >= self.skips_to_drop])
-        return replace(labels, skipped=np.union1d(labels.skipped, self.removed)) if len(self.removed) else labels
+            is_skipped = self.votes.skip_counts >= self.skips_to_drop
+            labels = SampleLabels(labels.labeled, labels.codes, labels.skipped[is_skipped])
+        if len(self.removed) == 0:
+            return labels
+        return SampleLabels(labels.labeled, labels.codes, np.union1d(labels.skipped, self.removed))
 
     @property
     def n_bytes(self) -> int:
@@ -282,17 +305,17 @@ class Project:
         consensus = self.model.consensus if self.model else None
         n_bytes = self.votes.n_bytes + sum(map(len, self.event_log.tail if self.event_log else ()))
         n_bytes += self.learning_curve.n_bytes
-        return n_bytes + (consensus.n_bytes + self.labels.codes.nbytes if consensus else 0)
+        return n_bytes + (consensus.n_bytes + 4 * self.n_labeled if consensus else 0)
 
     @property
     def n_labeled(self) -> int:
         """Number of samples with a label."""
-        return len(self.labels.labeled)
+        return self.labels.n_labeled
 
     @property
     def n_skipped(self) -> int:
         """Number of skipped samples that were not removed."""
-        return len(self.labels.skipped) - self.n_removed
+        return self.labels.n_skipped - self.n_removed
 
     @property
     def n_removed(self) -> int:
@@ -302,7 +325,7 @@ class Project:
     @property
     def n_unlabeled(self) -> int:
         """Number of samples that can still be asked about."""
-        return self.n_samples - self.n_labeled - len(self.labels.skipped)
+        return self.n_samples - self.n_labeled - self.labels.n_skipped
 
     @property
     def is_unlabeled(self) -> NDArray[np.bool_]:
@@ -409,7 +432,7 @@ class Project:
         """Return the next version of the project, committed after the last one and after all votes."""
         # The clock may be set back between a vote and its commit.
         moment = max(self.next_moment(), self.votes.latest)
-        return replace(self, version=self.version + 1, updated_at=moment)
+        return self.having(version=self.version + 1, updated_at=moment)
 
     def continuing(self, old: Project) -> Project:
         """Return the project with the counters of the one it replaces, so that no file name is used twice."""
@@ -426,17 +449,15 @@ class Project:
         """Return the project with other votes, and without its model if they can no longer be fitted."""
         votes = votes.completed()
         index = self.changed_samples(self.votes, votes)
-        changed = replace(self, votes=votes, labels_revision=self.labels_revision + len(index))
+        changed = self.having(votes=votes, labels_revision=self.labels_revision + len(index))
         if not changed.can_fit:
             return replace(changed, model=None, fit_asked=None, fit_error=None)
         if changed.model is None or self.changed_since_fit is None:
             return changed
-        had_label = index[self.votes.majority.code_of(index) != SKIP]
-        relabeled = np.setdiff1d(had_label, self.changed_since_fit, assume_unique=True)
-        return replace(
-            changed,
-            changed_since_fit=np.union1d(self.changed_since_fit, index),
-            relabeled_since_fit=np.union1d(self.relabeled_since_fit, relabeled),
+        new = index[~contains(self.changed_since_fit, index)]
+        return changed.having(
+            changed_since_fit=united(self.changed_since_fit, new),
+            relabeled_since_fit=united(self.relabeled_since_fit, new[self.votes.majority.code_of(new) != SKIP]),
         )
 
     @property
@@ -479,9 +500,15 @@ class Project:
 
         If votes are weighed, also those with several labels whose votes change.
         """
-        samples = after.samples_changed_since(before)
-        if samples is not None:
-            before, after = before.take(before.rows_of(samples)), after.take(after.rows_of(samples))
+        change = after.change_since(before) if after.table is None else None
+        if change is not None:
+            samples = change.samples()
+            if len(samples) <= FEW:
+                is_weighed = self.consensus_method == "crowdlab"
+                changed = [s for s in samples if is_changed(before.on(s), after.on(s), is_weighed=is_weighed)]
+                return np.array(changed, np.int64)
+            rows = np.array(samples, np.int64)
+            before, after = before.take(before.rows_of(rows)), after.take(after.rows_of(rows))
         old, new = before.majority, after.majority
         given = new.labeled[old.code_of(new.labeled) != new.codes]
         retracted = old.labeled[new.code_of(old.labeled) == SKIP]
@@ -492,7 +519,7 @@ class Project:
         """Return the project with a fit to its current labels requested, unchanged if none is due."""
         if not self.fit_is_due or self.fit_asked == self.labels_revision:
             return self
-        return replace(self, fit_asked=self.labels_revision)
+        return self.having(fit_asked=self.labels_revision)
 
     def with_failed_fit(self, before: Project, error: str, *, is_final: bool) -> Project:
         """Return the project after a fit of the state `before` failed.
@@ -536,6 +563,14 @@ class Project:
         )
         # With votes given during the fit, the new consensus may leave a single class.
         return fitted if fitted.can_fit else self
+
+
+def is_changed(before: Sequence[Vote], after: Sequence[Vote], *, is_weighed: bool) -> bool:
+    """Return whether the label of a sample with these votes changes as `Project.changed_samples` does."""
+    if max(majority_of(before), SKIP) != max(majority_of(after), SKIP):
+        return True
+    old, new = ({(vote.annotator, vote.code) for vote in votes if vote.code != SKIP} for votes in (before, after))
+    return is_weighed and max(len(old), len(new)) > 1 and old != new
 
 
 def reweighed_samples(before: Votes, after: Votes) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.label_sets import LabelSetTable
-from service.domain.labels import Label, missing_spellings
+from service.domain.labels import Label, Votes, missing_spellings
 from service.domain.new_labels import wrong_new_labels
 from service.domain.parameters import not_listed, pointer_token
 from service.domain.project import Project, quote_label, type_name
@@ -78,7 +78,8 @@ def with_class_names(project: Project, names: Sequence[Label]) -> tuple[Project,
         is_renamed = np.array([is_renamed[list(one)].any() for one in table.sets], np.bool_)
         table, codes = table.merged(codes)
     votes, aside = (
-        replace(votes, code=recode(codes, votes.code), table=table) for votes in (project.votes, project.removed_votes)
+        Votes(*votes.columns._replace(code=recode(codes, votes.code)), table=table)
+        for votes in (project.votes, project.removed_votes)
     )
     votes, renamed = votes.completed(), replace(renamed, removed_votes=aside)
     is_renamed = np.append(is_renamed, False)

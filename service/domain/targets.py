@@ -255,7 +255,7 @@ def set_table_of(project: Project) -> LabelSetTable:
 def with_table(project: Project, table: ValueTable) -> Project:
     """Return the project with another table of labels."""
     votes = project.votes
-    return project if table is votes.table else replace(project, votes=replace(votes, table=table))
+    return project if table is votes.table else replace(project, votes=votes.with_table(table))
 
 
 def as_numbers(values: Values) -> NDArray[np.float64]:

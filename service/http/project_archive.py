@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -276,8 +276,8 @@ def read_project(path: Path, project_id: str | None, limits: Limits, staging: St
             urls=list(read_texts(archive, "urls", segments)) if described["has_urls"] else None,
             X_test=X_test,
             y_test=y_test,
-            votes=replace(
-                read_votes(archive, sum(rows.n_rows for rows in segments) * max(1, len(facts.annotators))), table=table
+            votes=read_votes(archive, sum(rows.n_rows for rows in segments) * max(1, len(facts.annotators))).with_table(
+                table
             ),
             events=read_events(archive, facts.version, limits, staging),
         )

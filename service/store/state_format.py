@@ -5,15 +5,17 @@ Files name no class of the service, so that classes can be renamed without makin
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, fields, replace
+import itertools
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.domain.calibration import Calibration
 from service.domain.columns import Columns
 from service.domain.consensus import Consensus
-from service.domain.labels import Votes
+from service.domain.labels import Vote, Votes, VotesChange, contains, toggled, vote_key
 from service.domain.learning_curve import LearningCurve
 from service.domain.project import (
     DEFAULT_CONSENSUS_METHOD,
@@ -178,13 +180,16 @@ SMALL = (
 SORTED = ("changed_since_fit", "relabeled_since_fit")
 """Fields of sorted sample indices, of which labels change a few."""
 
+FIELDS = tuple(field.name for field in fields(Project))
+
 
 def small_change(before: Project, after: Project) -> dict[str, Any] | None:
     """Return the change from a state to the next one as plain values, None if it is not small.
 
     It is small if only labels changed, with what follows from them: their event is in the tail of the log of events.
     """
-    changed = {field.name for field in fields(Project) if getattr(before, field.name) is not getattr(after, field.name)}
+    values, new_values = vars(before), vars(after)
+    changed = {name for name in FIELDS if values[name] is not new_values[name]}
     old, new = before.event_log, after.event_log
     if changed - {*SMALL, *SORTED, "votes", "event_log"} or old is None or new is None or old.n_bytes != new.n_bytes:
         return None
@@ -195,7 +200,7 @@ def small_change(before: Project, after: Project) -> dict[str, Any] | None:
             one, other = getattr(before, name), getattr(after, name)
             if one is None or other is None:
                 return None
-            change[name] = np.setxor1d(one, other, assume_unique=True)
+            change[name] = difference_of(one, other, after.votes.change_since(before.votes))
     if "votes" in changed:
         old_table, new_table = before.votes.table, after.votes.table
         if old_table is not None and new_table is not None:
@@ -203,8 +208,20 @@ def small_change(before: Project, after: Project) -> dict[str, Any] | None:
                 return None
             change["table"] = new_table.to_plain(len(old_table))
         gone, given = before.votes.difference(after.votes)
-        change["votes"] = gone, given.columns
+        change["votes"] = [vote_key(vote.sample, vote.annotator) for vote in gone.rows()], [*map(tuple, given.rows())]
     return change
+
+
+def difference_of(one: NDArray[np.int64], other: NDArray[np.int64], change: VotesChange | None) -> list[int]:
+    """Return the samples that are in one of two sorted columns, usually a few of those whose votes change."""
+    samples = np.array([] if change is None else change.samples(), np.int64)
+    was_there, is_there = contains(one, samples), contains(other, samples)
+    if len(other) - len(one) != np.count_nonzero(is_there) - np.count_nonzero(was_there):
+        samples = np.setxor1d(one, other, assume_unique=True)
+    else:
+        samples = samples[was_there != is_there]
+    found: list[int] = samples.tolist()
+    return found
 
 
 def with_change(before: Project, change: dict[str, Any]) -> Project:
@@ -212,15 +229,18 @@ def with_change(before: Project, change: dict[str, Any]) -> Project:
     new = {name: change[name] for name in SMALL if name in change}
     for name in SORTED:
         if name in change:
-            new[name] = np.setxor1d(getattr(before, name), change[name], assume_unique=True)
+            new[name] = toggled(getattr(before, name), np.array(change[name], np.int64))
     if "votes" in change:
-        gone, columns = change["votes"]
+        gone, given = change["votes"]
         votes = before.votes
         if "table" in change and votes.table is not None:
-            votes = replace(votes, table=votes.table.extended(change["table"]))
-        new["votes"] = votes.changed(np.searchsorted(votes.key, gone), Votes(*columns))
+            votes = votes.with_table(votes.table.extended(change["table"]))
+        if isinstance(gone, np.ndarray):  # early changes hold columns
+            new["votes"] = votes.changed(votes.having(gone.tolist()), Votes(*given))
+        else:
+            new["votes"] = votes.changed(votes.having(gone), Votes.of(itertools.starmap(Vote, given)))
     log = before.event_log or EventLog()
-    return replace(before, **new, event_log=replace(log, tail=log.tail + change["events"]))
+    return before.having(**new, event_log=EventLog(log.n_bytes, log.tail + change["events"]))
 
 
 def upgraded(record: dict[str, Any]) -> dict[str, Any]:

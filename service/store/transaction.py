@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,10 +89,10 @@ class Transaction:
             before, files = self.project, self._new_files(project, staged or {})
             self._move_files(files, undo)
             events = append_events(self._directory, before, project, kind, self._fingerprint, details)
-            project = replace(project, event_log=events)
+            project = project.having(event_log=events)
             is_changed = before is None or bool(files) or not same_files(before, project)
             if is_changed:
-                project = replace(project, checksums=self._checksums(project, files))
+                project = project.having(checksums=self._checksums(project, files))
             if is_changed or not self._add_record(project):
                 self._replace_state(project, undo)
             self.project = project

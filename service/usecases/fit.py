@@ -237,7 +237,7 @@ def new_project(request: FitRequest, rows: Rows, names: tuple[str, ...] | None =
         classes=(),
         classes_declared=False,
         annotators=(),
-        votes=replace(Votes.empty(), table=target.new_table()),
+        votes=Votes.empty().with_table(target.new_table()),
         labels_revision=0,
         model=None,
         last_model=0,

@@ -21,7 +21,6 @@ from service.domain.labels import (
     Votes,
     cast_votes,
     is_blank,
-    look_up,
     missing_spellings,
     vote_key,
 )
@@ -289,14 +288,12 @@ def is_named_skip(record: SubmittedLabel) -> bool:
 def refuse_skipped(project: Project, answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest for labels of samples with an anonymous skip."""
     votes = project.votes
-    if len(votes.majority.skipped) == 0:
+    if votes.majority.n_skipped == 0:
         return
-    samples = np.array([answer.sample for answer in answers], np.int64)
-    rows, is_skipped = look_up(votes.key, vote_key(samples, ANONYMOUS))
-    is_skipped[is_skipped] = votes.code[rows[is_skipped]] == SKIP
-    if not is_skipped.any():
+    there = (vote for answer in answers for vote in votes.on(answer.sample))
+    skipped = {vote.sample for vote in there if vote.code == SKIP and vote.annotator == ANONYMOUS}
+    if not skipped:
         return
-    skipped = set(samples[is_skipped].tolist())
     errors = [
         sample_error(
             answer,
@@ -384,7 +381,7 @@ def with_only_labels(project: Project, answers: Sequence[Answer]) -> tuple[Proje
         project,
         classes=changed.classes,
         annotators=changed.annotators,
-        votes=replace(votes, table=changed.votes.table),
+        votes=votes.with_table(changed.votes.table),
     ).with_votes(changed.votes)
     return only, n_changed, int(np.count_nonzero(~kept))
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli.main import main
+from service.domain.labels import Votes
 from service.domain.project import Project
 from service.errors import ModelDamaged
 from service.store import Part, Store
@@ -124,17 +125,17 @@ def test_every_file_that_a_state_names_has_a_checksum(store):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"index": np.array([0, 6])}, "samples beyond the pool"),
-        ({"index": np.array([1, 0])}, "out of order"),
-        ({"index": np.array([0, 0])}, "out of order"),
-        ({"index": np.array([0])}, "different lengths"),
+        ({"sample": np.array([0, 6])}, "samples beyond the pool"),
+        ({"sample": np.array([1, 0])}, "out of order"),
+        ({"sample": np.array([0, 0])}, "out of order"),
+        ({"sample": np.array([0])}, "different lengths"),
         ({"code": np.array([0, 2], np.int32)}, "unknown classes"),
         ({"annotator": np.array([0, -1], np.int32)}, "unknown annotators"),
     ],
 )
 def test_a_state_that_contradicts_itself_is_named(projects, change, problem):
     project = projects.read("p").project
-    write_state(projects, replace(project, votes=replace(project.votes, **change)))
+    write_state(projects, replace(project, votes=Votes(*project.votes.columns._replace(**change))))
     _, [line] = check(projects)
     assert line.startswith("p: state.joblib: ")
     assert problem in line
@@ -142,7 +143,7 @@ def test_a_state_that_contradicts_itself_is_named(projects, change, problem):
 
 def test_a_vote_beside_an_anonymous_one_is_found(projects):
     project = label_by(projects, "ann", "bob")
-    votes = replace(project.votes, annotator=project.votes.annotator - 1)
+    votes = Votes(*project.votes.columns._replace(annotator=project.votes.annotator - 1))
     write_state(projects, replace(project, votes=votes))
     assert check(projects)[1] == ["p: state.joblib: has other votes on a sample with an anonymous one"]
 

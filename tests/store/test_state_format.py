@@ -97,14 +97,13 @@ def plain(project):
     values["relabeled_since_fit"] = project.relabeled_since_fit.tolist()
     values["learning_curve"] = project.learning_curve.to_plain()
     values["removed"] = project.removed.tolist()
-    votes = {name: listed(values[name]) for name in ("votes", "removed_votes")}
-    return values | votes | {"crowd": crowd and listed(crowd)}
+    votes = {name: (listed(values[name].columns), values[name].table) for name in ("votes", "removed_votes")}
+    return values | votes | {"crowd": crowd and listed(getattr(crowd, field.name) for field in fields(crowd))}
 
 
 def listed(columns):
-    """The fields of votes or of a crowd, each with its dtype."""
-    values = [np.asarray(getattr(columns, field.name)) for field in fields(columns)]
-    return [(value.dtype, value.tolist()) for value in values]
+    """Columns as lists, each with its dtype."""
+    return [(value.dtype, value.tolist()) for value in map(np.asarray, columns)]
 
 
 def classes_in(value):
