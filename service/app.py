@@ -18,7 +18,7 @@ from service.server.simulation_process import run_in_process
 from service.settings import Settings
 from service.store import Store
 from service.telemetry.logging import log_to_stderr
-from service.telemetry.metrics import count_in_flight
+from service.telemetry.metrics import begin_request, end_request
 from service.usecases.background_fits import BackgroundFits
 from service.usecases.simulation_queue import SimulationQueue
 from service.usecases.totals import TotalsCounter
@@ -37,8 +37,12 @@ class Application(Flask):
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        with count_in_flight(), fit_limit(self.fit_seconds):
-            return super().wsgi_app(with_field_in_query(environ), start_response)
+        begin_request()
+        try:
+            with fit_limit(self.fit_seconds):
+                return super().wsgi_app(with_field_in_query(environ), start_response)
+        finally:
+            end_request()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function itself; Flask inspects each one at every request."""

@@ -18,10 +18,12 @@ from service.store.files import fsync_directory
 from service.store.layout import DRAWS, FOLDERS, LEASES, STATE, SUMMARY, UNBORN, files_of
 from service.store.locks import has_path
 
+NAME = re.compile(PROJECT_ID)
+
 
 def check_name(project_id: str) -> None:
     """Raise ProjectNotFound for a name that no project can have."""
-    if not re.fullmatch(PROJECT_ID, project_id):
+    if not NAME.fullmatch(project_id):
         raise ProjectNotFound(project_id[:64])
 
 

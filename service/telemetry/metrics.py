@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -218,10 +218,14 @@ def count_response(method: str, route: str, status: int, seconds: float) -> None
     duration.observe(seconds)
 
 
-def count_in_flight() -> AbstractContextManager[object]:
+def begin_request() -> None:
     """Count a request as in progress."""
-    tracker: AbstractContextManager[object] = IN_FLIGHT.track_inprogress()
-    return tracker
+    IN_FLIGHT.inc()
+
+
+def end_request() -> None:
+    """Count a request as no longer in progress."""
+    IN_FLIGHT.dec()
 
 
 def time_selection(strategy: str, began: float) -> None:

@@ -260,11 +260,11 @@ def is_of_type(ids: PoolIds, sample_id: SampleId) -> bool:
 
 def refuse_repeated(answers: Sequence[Answer]) -> None:
     """Raise InvalidRequest if a request has two labels of one annotator for one sample."""
-    times = Counter(answer.sample for answer in answers)
-    if len(times) == len(answers):
+    if len({answer.sample for answer in answers}) == len(answers):
         return
     first: dict[tuple[int, str | None], int] = {}
     errors = []
+    times = Counter(answer.sample for answer in answers)
     n_labels = Counter(answer.sample for answer in answers if not is_named_skip(answer.record))
     for answer in answers:
         position, index, record = answer

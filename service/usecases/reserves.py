@@ -92,6 +92,8 @@ class LeaseSelection:
 
 def batch_without_lease(query: ProjectQuery, enter: Callable[[], AbstractContextManager[None]]) -> Batch:
     """Return the batch of a request that leases nothing: of a reserve of the newest model, or else selected for it."""
+    if not query.leases.reserves:
+        return cached_batch(query, enter)
     selection = LeaseSelection(model_version(query.project))
     if selection.find_reserve(query) is not None:
         with suppress(SelectionIsDue):

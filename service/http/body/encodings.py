@@ -91,7 +91,7 @@ class UnknownCoding(UnsupportedMediaType):
 
 def content_coding(request: Request) -> str:
     """Return the Content-Encoding, empty if there is none. Raises UnknownCoding."""
-    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    coding: str = request.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if coding in IDENTITY:
         return ""
     if coding not in DECODERS:

@@ -99,7 +99,10 @@ class BaseSchema(Schema):
         self._readers = {field.data_key or name: (name, field.read) for name, field in rules.items()}
         self._required = {name for name, field in rules.items() if field.required}
         self._defaults = [(name, field.load_default) for name, field in rules.items()]
-        self._getters = [(name, attrgetter(field.attribute or name), field) for name, field in self.dump_fields.items()]
+        self._getters = [
+            (name, attrgetter(field.attribute or name), field, isinstance(field, RawField))
+            for name, field in self.dump_fields.items()
+        ]
 
     @pre_load
     def refuse_many_unknown(self, data: Any, **_: Any) -> Any:
@@ -143,7 +146,7 @@ class BaseSchema(Schema):
         if many or isinstance(obj, Mapping):
             return super().dump(obj, many=many)
         values = {}
-        for name, get, field in self._getters:
+        for name, get, field, is_raw in self._getters:
             try:
                 value = get(obj)
             except AttributeError:  # the object has no such part: a project without a model, say
@@ -152,7 +155,7 @@ class BaseSchema(Schema):
                 if field.dump_default is missing:
                     raise
                 value = field.dump_default
-            values[name] = value if isinstance(field, RawField) else field._serialize(value, name, obj)
+            values[name] = value if is_raw else field._serialize(value, name, obj)
         return values
 
 

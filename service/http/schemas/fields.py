@@ -104,9 +104,10 @@ def text(minimum: int, maximum: int) -> Rule:
 
 def pattern(expression: str) -> Rule:
     """A string that matches a regular expression completely."""
+    matches = re.compile(expression).fullmatch
 
     def read(value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(expression, value):
+        if not isinstance(value, str) or not matches(value):
             raise ValidationError(f"must be a string that matches ^{expression}$")
         return value
 
