@@ -30,6 +30,9 @@ FIT_SECONDS = 60.0
 IS_COUNTED: ContextVar[bool] = ContextVar("IS_COUNTED", default=False)
 """Whether this thread is counted among those that compute."""
 
+CORES_OF_FIT: ContextVar[int] = ContextVar("CORES_OF_FIT", default=0)
+"""The idle cores that `threads_for_fit` has taken for what this thread fits."""
+
 
 def use_one_thread() -> None:
     """Make BLAS and OpenMP compute in the calling thread only.
@@ -70,7 +73,8 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
                 raise
 
     with count_thread(), idle_cores(len(items) - 1) as n_idle:
-        helpers = [shared_threads().submit(take_items) for _ in range(n_idle)]
+        n_helpers = min(n_idle + CORES_OF_FIT.get(), len(items) - 1)
+        helpers = [shared_threads().submit(take_items) for _ in range(n_helpers)]
         try:
             take_items()
         finally:
@@ -82,7 +86,7 @@ def run_in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
 
 @contextmanager
 def threads_for_fit() -> Iterator[None]:
-    """Let scikit-learn fit independent parts, such as the trees of a forest, on all cores.
+    """Let scikit-learn and `run_in_threads` fit independent parts, such as the trees of a forest, on all cores.
 
     These are the cores on which this process computes nothing else. The parts of an ensemble have their seeds before
     they are fitted, so the model does not depend on the number of threads.
@@ -90,7 +94,11 @@ def threads_for_fit() -> Iterator[None]:
     with count_thread(), idle_cores(n_cores()) as n_idle, ExitStack() as threaded:
         if n_idle:
             threaded.enter_context(joblib.parallel_config(backend="threading", n_jobs=1 + n_idle))
-        yield
+        token = CORES_OF_FIT.set(n_idle)
+        try:
+            yield
+        finally:
+            CORES_OF_FIT.reset(token)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from service.errors import FitFailed
 from service.learning.blend import Blend, BlendCommittee, fast_blend_predictor
 from service.learning.committees import ForestCommittee
 from service.learning.estimators import TrainingShape, choice, estimator, integer, positive
+from service.learning.fast_forest import FastExtraTreesClassifier
 from service.learning.fast_logistic import MANY_ROWS, FastLogisticRegression
 from service.learning.linear_scorer import LinearPredictor
 from service.learning.pool import Features, Matrix
@@ -126,7 +127,7 @@ def auto(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a `Blend`, without trees where `why_linear_alone` has a reason."""
     forest = None
     if why_linear_alone(params, shape) is None:
-        forest = ExtraTreesClassifier(
+        forest = FastExtraTreesClassifier(
             n_estimators=params["n_estimators"],
             min_samples_leaf=max(1, shape.rows // tree_leaves(params, shape)),
             class_weight=params["class_weight"],
@@ -211,7 +212,7 @@ def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -
 )
 def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a forest of extremely randomised trees."""
-    return ExtraTreesClassifier(**forest_arguments(params), random_state=random_state)
+    return FastExtraTreesClassifier(**forest_arguments(params), random_state=random_state)
 
 
 @estimator(

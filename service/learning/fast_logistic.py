@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
 from service.compute.threads import run_in_threads
+from service.learning.models import reduce_to
 from service.learning.pool import Matrix
 
 MANY_ROWS = 1_000
@@ -63,9 +64,7 @@ class FastLogisticRegression(LogisticRegression):
 
     def __reduce__(self) -> Any:
         """Return how to rebuild it without the code of this service."""
-        plain = LogisticRegression()
-        vars(plain).update(vars(self))
-        return LogisticRegression, (), plain.__getstate__()
+        return reduce_to(LogisticRegression, self)
 
 
 def fits_float32(X: Matrix) -> bool:

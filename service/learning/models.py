@@ -86,6 +86,13 @@ def is_regressor(model: Any) -> bool:
     return not hasattr(model, "predict_proba") and hasattr(model, "predict")
 
 
+def reduce_to(kind: type, model: Any) -> tuple[Any, ...]:
+    """Return what `__reduce__` of a model must, so that it is copied and stored as its base class of scikit-learn."""
+    plain: Any = kind()
+    vars(plain).update(vars(model))
+    return kind, (), plain.__getstate__()
+
+
 def predict_numbers(model: Regressor, X: Features) -> NDArray[np.float64]:
     """Return the numbers (n,) predicted for rows (n, d); not finite, and without a warning, where features overflow."""
     use_one_thread()

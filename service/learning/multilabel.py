@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from service.learning.blend import Blend
+from service.learning.fast_forest import FastExtraTreesClassifier, FastExtraTreesRegressor
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import as_float32
 from service.learning.stacked_linear import Indicators, StackedLinear, is_constant, smoothed_shares
 from service.learning.trees import Trees
 
 REGRESSORS = {
-    ExtraTreesClassifier: ExtraTreesRegressor,
+    FastExtraTreesClassifier: FastExtraTreesRegressor,
     RandomForestClassifier: RandomForestRegressor,
     KNeighborsClassifier: KNeighborsRegressor,
 }

@@ -21,6 +21,7 @@ from service.learning.classifiers import (
     why_trees_missing,
 )
 from service.learning.estimators import TrainingShape, estimator, integer, positive, variant
+from service.learning.fast_forest import FastExtraTreesRegressor
 from service.learning.number_models import (
     NumberBlend,
     NumberForestCommittee,
@@ -86,7 +87,7 @@ def auto(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a `NumberBlend`, without trees where `why_ridge_alone` has a reason."""
     forest = None
     if why_ridge_alone(params, shape) is None:
-        forest = ExtraTreesRegressor(
+        forest = FastExtraTreesRegressor(
             n_estimators=params["n_estimators"],
             min_samples_leaf=max(1, shape.rows // tree_leaves(params, shape)),
             random_state=random_state,
@@ -110,7 +111,7 @@ def random_forest(params: Parameters, random_state: int, shape: TrainingShape) -
 @variant("extra_trees", "number", model_type=ExtraTreesRegressor, **FOREST)
 def extra_trees(params: Parameters, random_state: int, shape: TrainingShape) -> Any:
     """Return a forest of extremely randomised trees of numbers."""
-    return ExtraTreesRegressor(**forest_arguments(params, without=("class_weight",)), random_state=random_state)
+    return FastExtraTreesRegressor(**forest_arguments(params, without=("class_weight",)), random_state=random_state)
 
 
 @variant("hist_gradient_boosting", "number", ignored=frozenset({"class_weight"}))

@@ -71,6 +71,14 @@ def test_only_one_fit_at_a_time_uses_all_cores(monkeypatch):
     assert joblib.effective_n_jobs(None) == 1
 
 
+def test_a_fit_computes_in_threads_on_the_cores_that_it_has_taken(monkeypatch):
+    monkeypatch.setattr(threads, "n_cores", lambda: 2)
+    both = threading.Barrier(2)
+    with threads_for_fit():
+        run_in_threads(lambda _: both.wait(30), range(2))
+    assert not both.broken
+
+
 def test_work_in_threads_uses_no_core_of_another(monkeypatch):
     """Two callers on three cores: the second finds one core less than the first left."""
     monkeypatch.setattr(threads, "n_cores", lambda: 3)
