@@ -113,8 +113,8 @@ class Leases:
                 return reserve
         return None
 
-    def n_at_work(self, annotator: str, moment: int) -> int:
-        """Return the number of annotators who lease samples at a moment, with this one."""
+    def n_at_work(self, annotator: str | None, moment: int) -> int:
+        """Return the number of annotators who lease samples at a moment, with this one, who may have no name."""
         return len({annotator, *(name for name, ends_at in self.at_work.items() if ends_at > moment)})
 
 

@@ -18,11 +18,15 @@ class ProjectScoreCache:
     cache: Cache
     project: Project
 
+    @property
+    def keeps(self) -> bool:
+        """Whether scores are cached: those of a model that would not evict all else, and then one another."""
+        return self.project.model is not None and 8 * self.project.n_samples <= self.cache.capacity // 2
+
     def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return the known scores of a segment; scores added to them may be cached for the next query."""
         project = self.project
-        # Scores that fill the cache segment by segment would evict all else, and then one another.
-        if project.model is None or 8 * project.n_samples > self.cache.capacity // 2:
+        if project.model is None or not self.keeps:
             return SegmentScores.unknown(n_rows, n_chunks)
         # The model is second, where the store looks for files that a newer state does not name.
         numbers = tuple(each.number for each in project.segments)

@@ -10,10 +10,9 @@ from service.domain.project import Project
 from service.errors import ProjectNotFound, StoreBusy, StoreUnwritable
 from service.learning.scoring import THREADS, Backend
 from service.store import Store, Transaction
-from service.usecases.query import query_project
 from service.usecases.query_request import QueryRequest
 from service.usecases.query_result import QueryResult
-from service.usecases.reserves import batch_without_lease
+from service.usecases.reserves import query_and_share
 
 MAX_LEFT_OUT = 1_000
 """Largest number of samples without a label that a recorded draw may have left out."""
@@ -27,11 +26,11 @@ def query_and_record(
     backend_of: Callable[[Project], Backend] = lambda project: THREADS,
     enter: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> QueryResult:
-    """Choose the next samples as `query_project` does, and record their draw, once for each query id.
+    """Choose the next samples as `query_and_share` does, and record their draw, once for each query id.
 
     A draw that cannot be written is logged: the result does not depend on it.
     """
-    answered = query_project(store, request, backend_of, enter, batch_without_lease)
+    answered = query_and_share(store, request, backend_of, enter)
     project = answered.project
     if project is None or answered.draw is None or answered.query_id in store.draws(project.project_id).query_ids:
         return answered

@@ -53,12 +53,13 @@ def lease_samples(
     """Choose the next samples and lease them to the annotator, whose current leases come first.
 
     The samples are the next ones of a reserve, or else selected: for requests for leases of a project one after
-    another, so no two select the same. Labels go on meanwhile: if samples were labelled or leased before they could be
-    leased, others are chosen. Raises what `query_project` raises.
+    another, so no two select the same, unless that is quick. Labels go on meanwhile: if samples were labelled or leased
+    before they could be leased, others are chosen. Raises what `query_project` raises.
     """
     if request.project_id is None or request.annotator is None:
         raise ValueError("a lease is of a project's samples, for an annotator")
-    selection = LeaseSelection(model_version(store.read(request.project_id).project))
+    asked_at_model = model_version(store.read(request.project_id).project)
+    selection = LeaseSelection(asked_at_model, may_select=request.strategy.ranks)
     with ExitStack() as turn:
         while True:
             try:
@@ -69,8 +70,7 @@ def lease_samples(
                 continue
             if not answered.indices:
                 return answered
-            if selection.used is not None:
-                answered = replace(answered, model_version=selection.used.model_version or None)
+            answered = selection.with_model(answered)
             with store.transaction(request.project_id) as transaction:
                 lease = create_lease(transaction, request, answered, selection.new_reserve)
             if lease is not None:

@@ -210,7 +210,7 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
     key = for_all_seeds if is_for_all else (pool_id, "answer", query.ids.own)
 
     def choose() -> tuple[Batch, int]:
-        with enter_if_heavy(query.request, query.project.n_samples, enter):
+        with admitted(query, enter):
             began = time.perf_counter()
             batch = choose_batch(query.question, query.request, query.seed, query.project.random_state)
             time_selection(batch.selection.strategy, began)
@@ -223,6 +223,34 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
     with one_at_a_time(key) if is_heavy(query.request, query.project.n_samples) else nullcontext():
         batch: Batch = cache.get_or_make(key, choose, "answer")
     return batch
+
+
+@contextmanager
+def admitted(query: ProjectQuery, enter: Enter) -> Iterator[None]:
+    """Wait for `enter` before a selection that may take long, which is not one that ranks by scores of the cache."""
+    key, cache = scores_key(query), query.store.cache
+    is_quick = key is not None and cache.get(key) is not None
+    with nullcontext() if is_quick else enter_if_heavy(query.request, query.project.n_samples, enter):
+        yield
+    if key is not None:
+        cache.put(key, True, 0)
+
+
+def scores_key(query: ProjectQuery) -> Key | None:
+    """Return the cache's key of the fact that it has the scores of a query; None for queries that it never has.
+
+    These are queries about a part of the pool, and of other strategies than scorers; and in large pools, or for models
+    that are slow, scores are not kept.
+    """
+    project, request = query.project, query.request
+    is_of_pool = request.purpose == "training" and request.candidates is None and request.exclude is None
+    if project.model is None or request.given is not None or not (request.strategy.ranks and is_of_pool):
+        return None
+    if not ProjectScoreCache(query.store.cache, project).keeps or row_seconds_of(project, query.snapshot.mapped_pool):
+        return None
+    # With a small batch, not all rows may have been scored: see learning/leaders.py.
+    what = request.strategy.name, request.batch_size, project.n_samples
+    return project.pool_id, model_file(project.model.version), "scored", *what
 
 
 @contextmanager

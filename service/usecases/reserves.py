@@ -1,28 +1,36 @@
 """Selections for several annotators: one makes it, and those who ask next are given the samples that follow.
 
-A request without a lease reads them, too, but makes none: it writes nothing.
+Those who lease nothing share the selections as well, as long as others lease samples of the project.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.leases import Reserve
-from service.domain.project import Project
+from service.domain.leases import Reserve, live_leases
+from service.domain.project import Project, now
+from service.errors import ProjectNotFound, StoreBusy, StoreUnwritable
+from service.learning.scoring import THREADS, Backend
+from service.store import Store
 from service.strategies import Question, Selection, select
 from service.telemetry.metrics import time_selection
-from service.usecases.query import ProjectQuery, cached_batch
+from service.usecases.query import Enter, ProjectQuery, admitted, cached_batch, query_project
 from service.usecases.query_batch import Batch, choose_batch
 from service.usecases.query_id import query_id
-from service.usecases.query_request import enter_if_heavy
+from service.usecases.query_request import QueryRequest
+from service.usecases.query_result import QueryResult
+
+log = logging.getLogger(__name__)
 
 MOST_SHARING = 8
-"""Largest number of annotators that a selection is made for."""
+"""Largest number of people that a selection is made for."""
 
 
 class SelectionIsDue(Exception):
@@ -33,18 +41,19 @@ class LeaseSelection:
     """Chooses the batch of a request for a lease: the next free samples of a reserve, or new ones.
 
     A reserve is good if it is of the newest model, or at least of the one that there was when the request came,
-    `asked_at_model`; labels since do not matter. A new selection is for all annotators at work; it is made only if
-    `may_select`, and the request holds the project's lease lock. `new_reserve` are its samples, None if they are for
-    this request alone, and `used` is the reserve that the samples are of if there was one.
+    `asked_at_model`, by default when it first chooses; labels since do not matter. A new selection is for all people at
+    work; it is made only if `may_select`: the request holds the project's lease lock, or it ranks by scores that others
+    share. `new_reserve` are its samples, None if they are for this request alone, and `used` is the reserve that the
+    samples are of if there was one.
     """
 
-    def __init__(self, asked_at_model: int) -> None:
+    def __init__(self, asked_at_model: int | None = None, *, may_select: bool = False) -> None:
         self.asked_at_model = asked_at_model
-        self.may_select = False
+        self.may_select = may_select
         self.new_reserve: Reserve | None = None
         self.used: Reserve | None = None
 
-    def choose(self, query: ProjectQuery, enter: Callable[[], AbstractContextManager[None]]) -> Batch:
+    def choose(self, query: ProjectQuery, enter: Enter) -> Batch:
         """Return the batch; heavy work waits for `enter`. Raises SelectionIsDue unless this may select."""
         key, reserve = reserve_key(query), self.find_reserve(query)
         self.used = None
@@ -53,7 +62,7 @@ class LeaseSelection:
             if reserve is not None and len(rows := first_open(reserve, question, n_wanted)) == n_wanted:
                 self.used = reserve
                 return selection_of(reserve, rows)
-            if not self.may_select:
+            if n_wanted and not self.may_select:
                 raise SelectionIsDue
             self.new_reserve = None
             selection = self._select(query, question, n_wanted, 1 if key is None else n_sharing(query), enter)
@@ -64,12 +73,23 @@ class LeaseSelection:
 
         return choose_batch(query.question, query.request, query.seed, query.project.random_state, choose)
 
+    def choose_without_lease(self, query: ProjectQuery, enter: Enter) -> Batch:
+        """Return the batch of a request that leases nothing: as `choose` does if others lease samples meanwhile."""
+        is_shared = query.leases.at_work and n_sharing(query) > 1 and reserve_key(query) is not None
+        return self.choose(query, enter) if is_shared else cached_batch(query, enter)
+
+    def with_model(self, answered: QueryResult) -> QueryResult:
+        """Return a result with the version of the model that selected its samples."""
+        return answered if self.used is None else replace(answered, model_version=self.used.model_version or None)
+
     def find_reserve(self, query: ProjectQuery) -> Reserve | None:
         """Return the reserve for a request, None if there is none.
 
         One that this made stays good if others labelled or leased a sample of it before it was stored.
         """
         newest, key = model_version(query.project), reserve_key(query)
+        if self.asked_at_model is None:
+            self.asked_at_model = newest
         oldest = newest if query.request.explain else self.asked_at_model
         leases = query.leases if self.new_reserve is None else query.leases.with_reserve(self.new_reserve)
         return None if key is None else leases.find_reserve(key, oldest, newest)
@@ -80,25 +100,53 @@ class LeaseSelection:
         question: Question,
         n_wanted: int,
         n_batches: int,
-        enter: Callable[[], AbstractContextManager[None]],
+        enter: Enter,
     ) -> Selection:
         request, rng = query.request, np.random.default_rng(query.seed)
-        with enter_if_heavy(request, query.project.n_samples, enter):
+        with admitted(query, enter):
             began = time.perf_counter()
             selection = select(request.strategy, request.params, question, n_wanted, rng, n_batches=n_batches)
             time_selection(selection.strategy, began)
         return selection
 
 
-def batch_without_lease(query: ProjectQuery, enter: Callable[[], AbstractContextManager[None]]) -> Batch:
-    """Return the batch of a request that leases nothing: of a reserve of the newest model, or else selected for it."""
-    if not query.leases.reserves:
-        return cached_batch(query, enter)
-    selection = LeaseSelection(model_version(query.project))
-    if selection.find_reserve(query) is not None:
-        with suppress(SelectionIsDue):
-            return selection.choose(query, enter)
-    return cached_batch(query, enter)
+def query_and_share(
+    store: Store,
+    request: QueryRequest,
+    backend_of: Callable[[Project], Backend] = lambda project: THREADS,
+    enter: Enter = nullcontext,
+) -> QueryResult:
+    """Do the same as `query_project`, and while people lease samples of the project, share selections with them."""
+    if request.project_id is None or not (request.strategy.spreads or request.strategy.kind == "policy"):
+        return query_project(store, request, backend_of, enter)
+    selection = LeaseSelection()
+    with ExitStack() as turn:
+        while True:
+            try:
+                answered = query_project(store, request, backend_of, enter, selection.choose_without_lease)
+            except SelectionIsDue:
+                try:
+                    turn.enter_context(store.lease_turn(request.project_id))
+                except (StoreBusy, StoreUnwritable) as error:
+                    log.warning("project %s: a selection is not shared: %s", request.project_id, error)
+                    return query_project(store, request, backend_of, enter)
+                selection.may_select = True
+            else:
+                if selection.new_reserve is not None:
+                    keep_reserve(store, request.project_id, answered, selection.new_reserve)
+                return selection.with_model(answered)
+
+
+def keep_reserve(store: Store, project_id: str, answered: QueryResult, reserve: Reserve) -> None:
+    """Write a reserve, unless the pool was replaced meanwhile. A failure is logged: the result does not need it."""
+    try:
+        with store.transaction(project_id) as transaction:
+            project = transaction.read().project
+            if answered.project is not None and project.pool_id == answered.project.pool_id:
+                leases = live_leases(transaction.leases(), project, now()).with_reserve(reserve)
+                transaction.keep_leases(leases.with_leases(leases.all))
+    except (ProjectNotFound, StoreBusy, StoreUnwritable) as error:
+        log.warning("project %s: a selection is not shared: %s", project_id, error)
 
 
 def model_version(project: Project) -> int:
@@ -121,9 +169,8 @@ def reserve_key(query: ProjectQuery) -> str | None:
 
 
 def n_sharing(query: ProjectQuery) -> int:
-    """Return the number of annotators to select for: those at work on the project."""
-    annotator = query.request.annotator
-    return 1 if annotator is None else min(query.leases.n_at_work(annotator, query.moment), MOST_SHARING)
+    """Return the number of people to select for: those at work on the project, and who asks."""
+    return min(query.leases.n_at_work(query.request.annotator, query.moment), MOST_SHARING)
 
 
 def first_open(reserve: Reserve, question: Question, n_wanted: int) -> NDArray[np.intp]:

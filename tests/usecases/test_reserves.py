@@ -21,7 +21,9 @@ from service.app import create_app
 from service.domain.labels import Votes
 from service.domain.leases import Leases, Reserve
 from service.domain.project import now
+from service.errors import StoreFull
 from service.settings import Settings
+from service.store import Store
 from service.store.check import check_project
 from service.store.files import replace_small
 from service.store.leases import read_leases
@@ -30,6 +32,7 @@ from tests.support.calls import get, post
 from tests.support.serving import Service, wait_until
 
 PEOPLE = ("ada", "bob", "eve")
+QUERY = {"project_id": "p", "batch_size": 2, "strategy": "uherding"}
 N = 60
 
 
@@ -139,15 +142,39 @@ def test_who_leases_nothing_is_shown_the_samples_that_are_free(
 ) -> None:
     label(client, all_ask(client))
     ask(client, "ada")
-    query = {"project_id": "p", "batch_size": 2, "strategy": "uherding"}
     with monkeypatch.context() as patches:
         patches.setattr(query_batch, "select", None)
-        shown = post(client, "/query", **query)
+        shown = post(client, "/query", **QUERY)
     bob = ask(client, "bob")
     assert (shown["indices"], shown["reason"], shown["model_version"]) == (bob["indices"], bob["reason"], 1)
     label(client, [*bob["indices"], *ask(client, "eve")["indices"]])
-    rest = post(client, "/query", **query)["indices"]  # the reserve is used up
+    rest = post(client, "/query", **QUERY)["indices"]  # the reserve is used up
     assert (len(rest), set(rest) & set(bob["indices"])) == (2, set())
+
+
+def test_who_leases_nothing_shares_a_selection_with_those_who_do(
+    client: FlaskClient, project: str, selected: list[int]
+) -> None:
+    label(client, all_ask(client))
+    del selected[:]
+    shown = post(client, "/query", **QUERY)["indices"]
+    assert post(client, "/query", **QUERY)["indices"] == shown
+    given = all_ask(client)
+    assert (selected, given[:2], len(set(given))) == ([8], shown, 6)
+
+
+@pytest.mark.parametrize("name", ["lease_turn", "transaction"])
+def test_a_query_without_a_lease_is_answered_although_nothing_can_be_written(
+    client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    label(client, all_ask(client))
+
+    def fail(*_: object) -> None:
+        raise StoreFull("no space is left")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Store, name, fail)
+        assert len(post(client, "/query", **QUERY)["indices"]) == 2
 
 
 def test_a_selection_is_kept_although_its_first_samples_are_labelled_meanwhile(

@@ -96,6 +96,11 @@ class Strategy:
         return sorted(self.needs)
 
     @property
+    def ranks(self) -> bool:
+        """Whether it ranks rows by their probabilities alone: requests at the same time share the scores."""
+        return self.kind == "scorer" and self.needs == {Need.PROBABILITIES}
+
+    @property
     def spreads(self) -> bool:
         """Whether it chooses rows far from those labelled or leased: a larger batch costs little more then."""
         return self.kind == "set" and Need.LABELED in self.needs
