@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.special import xlogy
 
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
-from service.strategies.engine.greedy import SAMPLE, centered_space, cut, draw, nearest_centers, rows_per_block
+from service.strategies.engine.greedy import SAMPLE, Points, centered_space, cut, draw, nearest_centers, rows_per_block
 from service.strategies.engine.notes import add_invalid_note
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import top
@@ -59,12 +60,13 @@ def contrastive(
     scores = np.zeros(len(rows))
     space = centered_space(view.pool, np.concatenate([rows, labeled]))
     centers = [space.read(block) for block in cut(labeled, BLOCK_CENTERS)]
+    table = with_own_terms(P_labeled)
     step = min(rows_per_block(view.pool, P_labeled.shape[1]), MAX_BLOCK_ROWS)
 
     def score(positions: Positions) -> None:
-        points, P = space.read(rows[positions]), view.probabilities(rows[positions])
-        _, near = nearest_centers(points, centers, min(n_neighbors, len(labeled)))
-        scores[positions] = mean_divergences(P_labeled, near, P)
+        X = view.pool.take(rows[positions])
+        _, near = nearest_centers(Points(space.moved(X)), centers, min(n_neighbors, len(labeled)))
+        scores[positions] = mean_divergences(table, near, view.probabilities(rows[positions], X))
 
     run_in_threads(score, list(cut(np.arange(len(rows)), step)))
     positions = top(scores, batch_size, rng)
@@ -87,17 +89,20 @@ def labeled_probabilities(view: PoolView, rng: np.random.Generator) -> tuple[Pos
     return held[is_good], P[is_good], notes if n_held < n_labeled or not is_good.any() else []
 
 
-def mean_divergences(P_labeled: Probabilities, near: NDArray[np.int64], P: Probabilities) -> Scores:
+def with_own_terms(P: Probabilities) -> NDArray[np.float64]:
+    """Return probabilities (l, c) with one more column, each row's sum of p ln p."""
+    return np.column_stack([P, xlogy(P, np.maximum(P, LEAST)).sum(axis=1)])
+
+
+def mean_divergences(table: NDArray[np.float64], near: NDArray[np.int64], P: Probabilities) -> Scores:
     """Return the mean of KL(neighbour || row) over each row's neighbours (m, k); INVALID_SCORE for invalid rows.
 
-    It is the mean of sum p ln p minus the sum of (mean p) ln q, which avoids an array (m, k, c).
+    `table` has the neighbours' probabilities as `with_own_terms` returns them. The mean is that of sum p ln p minus the
+    sum of (mean p) ln q, which avoids an array (m, k, c).
     """
-    own = xlogy(P_labeled, np.maximum(P_labeled, LEAST)).sum(axis=1)
-    mean = np.zeros_like(P)
-    for column in near.T:
-        mean += P_labeled[column]
-    k = max(near.shape[1], 1)
+    m, k = near.shape
+    sums = sparse.csr_array((np.ones(m * k), near.ravel(), np.arange(m + 1) * k), shape=(m, len(table))) @ table
     with np.errstate(all="ignore"):
-        cross = (mean * np.log(np.maximum(P, LEAST))).sum(axis=1)
-    scores = np.maximum((own[near].sum(axis=1) - cross) / k, 0.0)
+        cross = (sums[:, :-1] * np.log(np.maximum(P, LEAST))).sum(axis=1)
+    scores = np.maximum((sums[:, -1] - cross) / max(k, 1), 0.0)
     return np.where(np.isfinite(P).all(axis=1), scores, INVALID_SCORE)

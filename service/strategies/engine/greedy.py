@@ -97,19 +97,24 @@ class Points:
         """Return some of the rows."""
         return Points(self.features[rows], None if self.factors is None else self.factors[rows])
 
-    def squared_distances(self, other: Points) -> NDArray[np.float64]:
-        """Return the squared distances (k, m) to other points."""
+    def products(self, other: Points) -> NDArray[np.float64]:
+        """Return the inner products (k, m) with other points."""
         products = self.features @ other.features.T
         if sparse.issparse(products):
             products = products.toarray()
         if self.factors is not None and other.factors is not None:
             products *= self.factors @ other.factors.T
+        return cast(NDArray[np.float64], products)
+
+    def squared_distances(self, other: Points) -> NDArray[np.float64]:
+        """Return the squared distances (k, m) to other points."""
+        products = self.products(other)
         squares: NDArray[np.float64] = self.squares[:, np.newaxis] + other.squares
         products *= -2
         products += squares
         squares *= ROUNDING
         products[products < squares] = 0.0
-        return cast(NDArray[np.float64], products)
+        return products
 
 
 def squared_norms(X: Features) -> NDArray[np.float64]:
@@ -366,7 +371,9 @@ def nearest_centers(points: Points, centers: Iterable[Points], k: int) -> tuple[
     n_points, start = len(points.squares), 0
     best, numbers = np.empty((n_points, 0)), np.empty((n_points, 0), np.int64)
     for block in centers:
-        distances = points.squared_distances(block)
+        # Without the point's own norm, which does not change the order.
+        distances = points.products(Points(-2.0 * block.features, block.factors))
+        distances += block.squares
         kept = columns_of_least(distances, k)
         best = np.concatenate([best, np.take_along_axis(distances, kept, axis=1)], axis=1)
         numbers = np.concatenate([numbers, kept + start], axis=1)
@@ -374,6 +381,9 @@ def nearest_centers(points: Points, centers: Iterable[Points], k: int) -> tuple[
             kept = columns_of_least(best, k)
             best, numbers = np.take_along_axis(best, kept, axis=1), np.take_along_axis(numbers, kept, axis=1)
         start += distances.shape[1]
+    own = points.squares[:, np.newaxis]
+    best += own
+    best[best < 2 * ROUNDING * own] = 0.0
     return best, numbers
 
 

@@ -24,6 +24,7 @@ from service.learning.scoring import (
     Scorer,
     Scores,
     member_predictor_for,
+    predictor_for,
     score_pool,
     score_some,
 )
@@ -126,7 +127,7 @@ class Question:
         return np.union1d(self.labeled, self.pending) if len(self.pending) else self.labeled
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PoolView:
     """The input of a set strategy, which identifies a candidate by its position in `candidates`, not its pool index.
 
@@ -170,7 +171,13 @@ class PoolView:
         """Return the model's probabilities (k, c) of rows of the pool; pass their features `X` if already read."""
         if X is None or self.question.read_by_model is not self.pool:
             X = self.question.read_by_model.take(rows)
-        return predict_probabilities(self.model, X)
+        with np.errstate(all="ignore"):
+            return self.predictor(X)
+
+    @cached_property
+    def predictor(self) -> Callable[[Features], Probabilities]:
+        """The fastest function from the rows that the model reads to its probabilities."""
+        return predictor_for(self.model, self.question.read_by_model)
 
     def predict(self, X: Features) -> Probabilities:
         """Return the model's probabilities (k, c) of any features."""
