@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.special import entr
 
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE, Probabilities, Scores
 from service.strategies.committee import bald
-from service.strategies.engine.greedy import BLOCK_CELLS, cut, find_highest, rows_per_block
+from service.strategies.engine.greedy import BLOCK_CELLS, cut, find_highest, rows_per_block, run_blocks
 from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.question import PoolView, Positions
 from service.strategies.engine.ranking import hash_positions, top
@@ -33,6 +34,15 @@ LOG_COST = 16
 
 N_CONTENDERS = 8
 """Approximate number of rows updated first in each turn: fewer than elsewhere, as a gain takes long."""
+
+N_MERGED = 48
+"""Number of groups of joint labels from which the bounds of gains are computed."""
+
+MERGE_STEPS = 3
+"""Number of steps of k-means that form the groups."""
+
+SERIAL_BLOCKS = 4
+"""Number of blocks of rows up to which one thread computes their gains."""
 
 LEAST = 1e-20
 """Smaller probabilities are dropped: they do not change the information."""
@@ -149,6 +159,24 @@ class LabelConfigurations:
         own = (self.likelihoods @ self.posteriors) @ entr(P).sum(axis=2)
         return np.asarray(np.maximum(total - own, 0.0))
 
+    def merged(self, n_groups: int) -> LabelConfigurations:
+        """Return groups of these joint labels with similar posteriors, each as one with the mean posterior.
+
+        Entropy is concave, so the gains are upper bounds of those of all joint labels. The groups are those of a few
+        steps of k-means, from every so many-th of the joint labels.
+        """
+        if len(self.likelihoods) <= n_groups:
+            return self
+        means = self.posteriors[np.arange(n_groups) * len(self.likelihoods) // n_groups]
+        weighted = self.likelihoods[:, np.newaxis] * self.posteriors
+        for _ in range(MERGE_STEPS):
+            group = np.argmin(np.square(means).sum(axis=1) / 2 - self.posteriors @ means.T, axis=1)
+            is_in = sparse.csr_array((np.ones(len(group)), group, np.arange(len(group) + 1)))
+            sums = is_in.T @ np.column_stack([weighted, self.likelihoods])
+            sums = sums[sums[:, -1] > 0]
+            means = sums[:, :-1] / sums[:, -1:]
+        return LabelConfigurations(sums[:, -1], means)
+
     def with_row(self, P: Probabilities, limit: int, rng: np.random.Generator) -> LabelConfigurations:
         """Return the joint labels of the batch and one more row with member probabilities (m, c).
 
@@ -172,7 +200,8 @@ class LabelConfigurations:
 class BatchGains:
     """The gain of each of k rows with member probabilities (m, k, c) over a growing batch.
 
-    Stale gains are upper bounds, up to sampling noise once joint labels are drawn. Chosen rows have -1.
+    Stale gains are upper bounds, up to sampling noise once joint labels are drawn. Chosen rows have -1. `merged` are
+    the joint labels in groups.
     """
 
     def __init__(self, P: Probabilities, gains: Scores, limit: int) -> None:
@@ -180,7 +209,7 @@ class BatchGains:
         self.narrow = P.astype(np.float32)
         self.gains = gains
         self.limit = limit
-        self.configurations = LabelConfigurations.of_none(len(P))
+        self.configurations = self.merged = LabelConfigurations.of_none(len(P))
         self.is_stale = np.zeros(len(gains), np.bool_)
         self.work = 0
 
@@ -192,9 +221,7 @@ class BatchGains:
     def refresh(self, positions: Positions) -> None:
         """Update the gains of some rows, or their bounds if these are below another row's gain."""
         due = positions[self.is_stale[positions] & (self.gains[positions] > 0)]
-        (m, _, c), n_joint = self.P.shape, len(self.configurations.likelihoods)
-        self.work += len(due) * n_joint * c * (m + LOG_COST)
-        self.in_blocks(self.lower_bounds, due)
+        self.in_blocks(self.lower_bounds, due, self.merged)
         # Only rows whose bound reaches the highest gain need theirs exactly.
         n_exact = N_CONTENDERS
         while len(due):
@@ -202,19 +229,20 @@ class BatchGains:
             highest = due[np.argsort(-self.gains[due], kind="stable")[:n_exact]]
             if len(fresh) and self.gains[highest[0]] < fresh.max():
                 break
-            self.in_blocks(self.update, highest)
+            self.in_blocks(self.update, highest, self.configurations)
             self.is_stale[highest] = False
             due = due[self.is_stale[due]]
             n_exact *= 2
 
-    def in_blocks(self, change: Callable[[Positions], None], rows: Positions) -> None:
-        """Apply a change of gains to blocks of rows."""
-        n_joint = len(self.configurations.likelihoods)
-        run_in_threads(change, list(cut(rows, BLOCK_CELLS // (n_joint * self.P.shape[2]))))
+    def in_blocks(self, change: Callable[[Positions], None], rows: Positions, joint: LabelConfigurations) -> None:
+        """Apply a change of gains, computed from some joint labels, to blocks of rows."""
+        (m, _, c), n_joint = self.P.shape, len(joint.likelihoods)
+        self.work += len(rows) * n_joint * c * (m + LOG_COST)
+        run_blocks(change, list(cut(rows, BLOCK_CELLS // (n_joint * c))), SERIAL_BLOCKS)
 
     def lower_bounds(self, rows: Positions) -> None:
-        """Lower the bounds of some rows to their gains in float32, which take a third of the time."""
-        self.gains[rows] = np.minimum(self.gains[rows], self.configurations.gains(self.narrow[:, rows]) + ROUNDING)
+        """Lower the bounds of some rows to the gains from the merged joint labels in float32."""
+        self.gains[rows] = np.minimum(self.gains[rows], self.merged.gains(self.narrow[:, rows]) + ROUNDING)
 
     def update(self, rows: Positions) -> None:
         """Set the gains of some rows."""
@@ -231,6 +259,7 @@ class BatchGains:
                 break
             chosen.append(choice)
             self.configurations = self.configurations.with_row(self.P[:, choice], self.limit, rng)
+            self.merged = self.configurations.merged(N_MERGED)
             self.gains[choice] = -1.0
             self.is_stale[:] = True
         return np.array(chosen, np.int64)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from service.compute.deadline import check_deadline
-from service.compute.threads import run_in_threads, use_one_thread
+from service.compute.threads import use_one_thread
 from service.domain.parameters import Parameter
 from service.learning.scoring import INVALID_SCORE
 from service.strategies.engine.features import SAMPLE_CELLS, dense_width, draw_sample, notes_of_folding
-from service.strategies.engine.greedy import STANDARDIZE, Points, Space, cut, find_highest, scores_at
+from service.strategies.engine.greedy import STANDARDIZE, Points, Space, cut, find_highest, run_blocks, scores_at
 from service.strategies.engine.notes import add_invalid_note, format_notes
 from service.strategies.engine.pairs import (
     REFERENCES,
@@ -220,15 +219,6 @@ class Herd:
             chosen[turn] = level[hash_positions(level, seed).argmin()]
             self.add(chosen[turn])
         return chosen
-
-
-def run_blocks(work: Callable[[Positions], None], blocks: Sequence[Positions], n_serial: int) -> None:
-    """Call `work` for each block, in this thread up to `n_serial` of them: to wake others would take longer."""
-    if len(blocks) > n_serial:
-        run_in_threads(work, blocks)
-        return
-    for rows in blocks:
-        work(rows)
 
 
 @set_strategy(

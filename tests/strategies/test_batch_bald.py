@@ -213,6 +213,18 @@ def test_lazy_updates_save_work_without_changing_the_result():
     assert growth.work < 0.5 * 2000 * sum(2**n for n in range(1, 6)) * 2 * (4 + batch_bald.LOG_COST)
 
 
+@pytest.mark.parametrize(("n_groups", "at_most"), [(1, np.inf), (8, 0.1), (64, 0.02), (1000, 0.0)])
+def test_merged_joint_labels_give_upper_bounds(n_groups, at_most):
+    members = drawn_members(4, 50, 3)
+    answers = answers_to(members, range(6), 1000)
+    merged = answers.merged(n_groups)
+    excess = merged.gains(members) - answers.gains(members)
+    assert -1e-12 <= excess.min() <= excess.max() <= at_most
+    assert len(merged.likelihoods) <= n_groups
+    assert merged.likelihoods.sum() == pytest.approx(1)
+    assert merged.posteriors.sum(axis=1) == pytest.approx(np.ones(len(merged.posteriors)))
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_the_number_of_threads_does_not_matter(n_threads, monkeypatch):
     question = question_of(drawn_members(5, 2000, 3))

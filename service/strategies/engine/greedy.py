@@ -9,7 +9,7 @@ pool when needed; only a few numbers per row are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
@@ -174,6 +174,15 @@ def cut(positions: Positions, step: int) -> Iterator[Positions]:
     """Cut positions into runs of `step`, at least 1."""
     step = max(step, 1)
     return (positions[start : start + step] for start in range(0, len(positions), step))
+
+
+def run_blocks(work: Callable[[Positions], None], blocks: Sequence[Positions], n_serial: int) -> None:
+    """Call `work` for each block, in this thread up to `n_serial` of them: to wake others would take longer."""
+    if len(blocks) > n_serial:
+        run_in_threads(work, blocks)
+        return
+    for rows in blocks:
+        work(rows)
 
 
 def blocks_of(view: PoolView, rows: Positions) -> list[Positions]:
