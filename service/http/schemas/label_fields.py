@@ -44,24 +44,20 @@ from service.usecases.label import MAX_ANNOTATORS, SubmittedLabel
 MAX_RECORDS = 100_000
 LABEL_MISSING = "must be a label: every row of the held-out set needs one"
 
-CLASS: JsonSchema = {
-    "anyOf": [
-        {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
-        {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
-        {"type": "boolean"},
-    ]
-}
+CLASS_TYPES: list[JsonSchema] = [
+    {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
+    {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+    {"type": "boolean"},
+]
 LABEL = named(
     "LabelValue",
     "A string of 1 to 256 characters, a 64-bit integer or a boolean; one type per project. In a project with the "
     "target `number`, a number; with the target `labels`, a list of such classes, which may be empty.",
     {
         "anyOf": [
-            {"type": "string", "minLength": 1, "maxLength": MAX_LABEL_LENGTH},
-            {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
-            {"type": "boolean"},
+            *CLASS_TYPES,
             {"type": "number", "minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER},
-            {"type": "array", "items": CLASS, "uniqueItems": True, "maxItems": MAX_CLASSES},
+            *({"type": "array", "items": each, "uniqueItems": True, "maxItems": MAX_CLASSES} for each in CLASS_TYPES),
         ],
     },
 )
