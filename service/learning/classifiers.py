@@ -27,6 +27,7 @@ from service.learning.committees import ForestCommittee
 from service.learning.estimators import TrainingShape, choice, estimator, integer, positive
 from service.learning.fast_forest import FastExtraTreesClassifier
 from service.learning.fast_logistic import MANY_ROWS, FastLogisticRegression
+from service.learning.fit_time import about
 from service.learning.linear_scorer import LinearPredictor
 from service.learning.pool import Features, Matrix
 from service.learning.preprocessing import as_float32, squarable
@@ -93,7 +94,7 @@ def why_trees_missing(params: Parameters, shape: TrainingShape) -> str | None:
     limit = cast(float, params["pass_seconds"])
     if seconds > limit:
         return (
-            f"{params['n_estimators']} trees would take about {seconds:.2g} s of one core to score "
+            f"{params['n_estimators']} trees would take about {about(seconds)} s of one core to score "
             f"{shape.pool_rows:,} samples, more than pass_seconds = {limit:g}"
         )
     return None

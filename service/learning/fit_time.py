@@ -86,6 +86,11 @@ def fit_seconds(spec: EstimatorSpec, target: TargetName, n_labels: int, n_featur
     return seconds(spec.params, n_labels, n_features, n_classes)
 
 
+def about(seconds: float) -> str:
+    """Return a time to two digits, as text: 310.2 is "310"."""
+    return f"{float(f'{seconds:.2g}'):,g}"
+
+
 def note_on_fit_time(
     spec: EstimatorSpec, target: TargetName, n_labels: int, n_features: int, n_classes: int
 ) -> str | None:
@@ -94,7 +99,7 @@ def note_on_fit_time(
     if seconds < NOTED_SECONDS:
         return None
     return (
-        f"{spec.name} takes about {seconds:,.2g} s of one core to learn from {n_labels:,} labels: a reply that waits "
+        f"{spec.name} takes about {about(seconds)} s of one core to learn from {n_labels:,} labels: a reply that waits "
         f"for it comes late, 'refit': 'background' does not wait, and {QUICK[target]} is quick"
     )
 
@@ -107,7 +112,7 @@ def faster_estimator(
     trees = fit_seconds(resolve_estimator("extra_trees", {}), target, n_labels, n_features, n_classes)
     if spec.name in ("auto", "extra_trees") or trees >= limit:
         return quick
-    return f"{quick}, and extra_trees would take about {max(trees, 1):,.2g} s of one core"
+    return f"{quick}, and extra_trees would take about {about(max(trees, 1))} s of one core"
 
 
 def size_of_fit(project: Project) -> tuple[EstimatorSpec, TargetName, int, int, int]:

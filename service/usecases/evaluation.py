@@ -16,12 +16,13 @@ from service.domain.project import Project, TargetName
 from service.learning.evaluation import DESIGN_EFFECT, Estimate, prediction_powered_accuracy
 from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.quality import Values, quality_of
-from service.learning.scoring import Probabilities, Scorer, Scores, score_pool
+from service.learning.scoring import Probabilities, Scorer, Scores, score_pool, score_some
 from service.learning.tasks import task_of
 from service.store import Part, Snapshot, Store
 from service.store.score_cache import ProjectScoreCache
 from service.strategies.uncertainty import least_confidence
 from service.telemetry.metrics import time_evidence
+from service.usecases.foreseen import rows_in_time, why_no_folds
 from service.usecases.lure import NO_MODEL, Lure, count_draws, estimate_lure, too_few
 from service.usecases.training import read_with_model
 from service.usecases.uniform_sample import MIN_ROWS, uniform_rows
@@ -104,6 +105,9 @@ def evaluate(store: Store, snapshot: Snapshot) -> Evaluation:
         return no_evaluation(rows, None, NO_MODEL, Lure(0, project.n_samples, reason=NO_MODEL))
     is_uniform = np.zeros(len(labels.labeled), np.bool_)
     is_uniform[look_up(labels.labeled, rows)[0]] = True
+    too_slow = why_no_folds(project)
+    if too_slow is not None:
+        return no_evaluation(rows, model.version, too_slow, Lure(0, project.n_samples, reason=too_slow))
     lure = lure_of(store, snapshot)
     if len(rows) < MIN_ROWS:
         return no_evaluation(rows, model.version, why_few(rows), lure)
@@ -203,9 +207,17 @@ class UnsureList:
 
 
 def pool_confidence(store: Store, snapshot: Snapshot, scorer: Scorer) -> NDArray[np.float64]:
-    """Return 1 less the score of each sample, without removed samples and those whose probabilities are not finite."""
+    """Return 1 less the score of each sample, or of a uniform sample of them under a slow model.
+
+    Removed samples and those whose probabilities are not finite are left out.
+    """
     project, pool = snapshot.project, snapshot.mapped_pool
-    memory = ProjectScoreCache(store.cache, project)
-    scores = np.concatenate(score_pool(snapshot.model, pool, scorer, np.ones(len(pool), bool), score_cache=memory))
-    scores = np.delete(scores, project.removed)
+    kept = np.delete(np.arange(len(pool)), project.removed)
+    rows = rows_in_time(project, pool, kept)
+    if len(rows) < len(kept):
+        segments = score_some(snapshot.model, pool, scorer, rows)
+    else:
+        memory = ProjectScoreCache(store.cache, project)
+        segments = score_pool(snapshot.model, pool, scorer, np.ones(len(pool), bool), score_cache=memory)
+    scores = np.concatenate(segments)[rows]
     return 1.0 - scores[scores >= 0]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
@@ -22,6 +23,7 @@ from service.learning.pool import Chunk
 from service.learning.scoring import outputs_of, predictor_for
 from service.store import Part, Snapshot, Store
 from service.telemetry.metrics import count_predictions
+from service.usecases.foreseen import refuse_long_pass
 from service.usecases.query_request import HEAVY_SAMPLES
 from service.usecases.training import read_with_model
 
@@ -34,13 +36,17 @@ NO_CLASS = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionRequest:
-    """Which predictions are wanted: those of `indices`, or of all samples, after the sample `after`."""
+    """Which predictions are wanted: those of `indices`, or of all samples, after the sample `after`.
+
+    `limit` is the largest number of them, None if they are sent while they are predicted.
+    """
 
     project_id: str
     indices: Sequence[int] | None = None
     after: int | None = None
     min_confidence: float = 0.0
     unlabeled_only: bool = False
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,10 +116,22 @@ def list_predictions(store: Store, request: PredictionRequest, admission: Admiss
     if project.target == "number" and request.min_confidence:
         raise InvalidRequest.at("/query/min_confidence", "is for classes: predicted numbers have no confidence")
     wanted = wanted_samples(project, request)
-    blocks = predict_blocks(snapshot, wanted, request.min_confidence, admission)
+    refuse_slow(snapshot, wanted, request)
+    blocks = predict_blocks(snapshot, wanted, request, admission)
     first = list(islice(blocks, 1))
     n_candidates = int(np.count_nonzero(wanted))
     return Predictions(project, project.model.version, snapshot.ids, n_candidates, chain(first, blocks))
+
+
+def refuse_slow(snapshot: Snapshot, wanted: NDArray[np.bool_], request: PredictionRequest) -> None:
+    """Raise InvalidRequest if the model is too slow for a page, or for a search for sure predictions."""
+    n_wanted = int(np.count_nonzero(wanted))
+    slow = partial(refuse_long_pass, snapshot.project, snapshot.mapped_pool)
+    if request.min_confidence:
+        way_out = "leave it out, and choose the sure ones of the predictions yourself"
+        slow(n_wanted, "min_confidence", way_out)
+    elif request.limit is not None:
+        slow(min(n_wanted, request.limit), "limit", "ask for fewer at once, page by page")
 
 
 def wanted_samples(project: Project, request: PredictionRequest) -> NDArray[np.bool_]:
@@ -134,9 +152,11 @@ def wanted_samples(project: Project, request: PredictionRequest) -> NDArray[np.b
 
 
 def predict_blocks(
-    snapshot: Snapshot, wanted: NDArray[np.bool_], min_confidence: float, admission: AdmissionLimit
+    snapshot: Snapshot, wanted: NDArray[np.bool_], request: PredictionRequest, admission: AdmissionLimit
 ) -> Iterator[PredictionBlock]:
     """Yield the predictions of the wanted samples, a block for each chunk of the pool that holds any.
+
+    At once are predicted as many chunks as the cores are good for, and no more than a page takes.
 
     A place for heavy work is held only while chunks are predicted, never while the client reads.
     """
@@ -159,14 +179,17 @@ def predict_blocks(
             spread[:, classes] = outputs(pool.read(chunk))
         block = block_of_sets(rows, spread, thresholds) if of_sets else block_of_classes(rows, spread)
         kept = wanted[chunk.rows]
-        if min_confidence:
-            kept = kept & (block.confidence >= min_confidence)  # NaN is less than any number
+        if request.min_confidence:
+            kept = kept & (block.confidence >= request.min_confidence)  # NaN is less than any number
         return block.take(kept)
 
     predict = predict_numbers if of_numbers else predict_classes
-    chunks = (chunk for chunk in pool.chunks(outputs_of(model)) if wanted[chunk.rows].any())
+    due = [chunk for chunk in pool.chunks(outputs_of(model)) if wanted[chunk.rows].any()]
+    chunks, n_at_once = iter(due), CHUNKS_AT_ONCE
+    if request.limit is not None and not request.min_confidence:
+        n_at_once = min(CHUNKS_AT_ONCE, 1 + request.limit * len(due) // max(int(wanted.sum()), 1))
     place: Callable[[], AbstractContextManager[object]] = admission.enter if len(pool) >= HEAVY_SAMPLES else nullcontext
-    while some := list(islice(chunks, CHUNKS_AT_ONCE)):
+    while some := list(islice(chunks, n_at_once)):
         found: dict[int, PredictionBlock] = {}
         with place():
             run_in_threads(lambda nth: found.__setitem__(nth, predict(some[nth])), range(len(some)))  # noqa: B023

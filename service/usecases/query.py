@@ -19,7 +19,7 @@ from service.domain.leases import NO_HOLDINGS, Holdings, Leases, holdings_of, li
 from service.domain.project import MICROSECONDS, Project, now
 from service.domain.targets import decode_labels
 from service.errors import FieldError, InvalidRequest
-from service.learning.estimators import fit, seconds_per_row
+from service.learning.estimators import fit
 from service.learning.external_predictions import ExternalNumbers, ExternalPredictions
 from service.learning.models import Committee
 from service.learning.multilabel_scores import thresholds_of_classes
@@ -43,6 +43,7 @@ from service.usecases.candidates import (
     with_rows,
 )
 from service.usecases.explain import Explanation, Names, check_explainable, explain
+from service.usecases.foreseen import row_seconds_of
 from service.usecases.query_batch import Batch, choose_batch, join_notes
 from service.usecases.query_id import QueryIds, holdings_digest, query_ids, skips_digest, with_strategy
 from service.usecases.query_request import (
@@ -376,15 +377,6 @@ def build_question(
         pending=rows.pending,
         row_seconds=row_seconds_of(project, pool),
     )
-
-
-def row_seconds_of(project: Project, pool: Pool) -> float:
-    """Estimate the time of one core for a project's model to score a row, 0 if it is short."""
-    if project.model is None:
-        return 0.0
-    # An svc has a machine for each of several labels a sample.
-    n_models = len(project.classes) if project.target == "labels" and project.model.estimator.name == "svc" else 1
-    return n_models * seconds_per_row(project.model.estimator, project.n_labeled, pool.cells_per_row)
 
 
 def build_external_question(

@@ -20,6 +20,7 @@ from service.telemetry.metrics import time_evidence
 from service.usecases.annotators import AnnotatorRecord, annotator_records
 from service.usecases.evaluation import Evaluation, evaluate_snapshot, predict_labeled
 from service.usecases.expected_gain import ExpectedGain, expect_gain
+from service.usecases.foreseen import why_no_folds
 from service.usecases.stop_advice import (
     Evidence,
     StabilizingPredictions,
@@ -130,7 +131,7 @@ def make_report(store: Store, snapshot: Snapshot) -> Report:
     evaluation = evaluate_snapshot(store, snapshot)
     suspects: list[SuspectLabel] = []
     gain = ExpectedGain()
-    if project.model is not None:
+    if project.model is not None and why_no_folds(project) is None:
         X = pool.take(project.labels.labeled)
         predicted = predict_labeled(store, snapshot)
         suspects = FIND_SUSPECTS[project.target](snapshot, predicted)

@@ -74,17 +74,17 @@ def list_project_predictions(project_id: str) -> Response:
         raise InvalidRequest.at(f"/query/{field}", "does not apply to .npy, whose number of rows comes first")
     context = current_context()
     with time_limit(context.settings.query_seconds):
-        found = list_predictions(context.store, prediction_request(project_id, data), context.admission)
+        asked = prediction_request(project_id, data, PAGE_LENGTH if media_type == JSON else None)
+        found = list_predictions(context.store, asked, context.admission)
         response = WRITERS[media_type](found, data)
     response.vary.add("Accept")
     return with_etag(request, response, found.project, SUFFIXES[media_type])
 
 
-def prediction_request(project_id: str, data: dict[str, Any]) -> PredictionRequest:
-    """Turn what PredictionQuerySchema loaded into a request."""
-    return PredictionRequest(
-        project_id, data.get("indices"), data.get("after"), data["min_confidence"], data["unlabeled_only"]
-    )
+def prediction_request(project_id: str, data: dict[str, Any], page_length: int | None) -> PredictionRequest:
+    """Turn what PredictionQuerySchema loaded into a request for up to `page_length` predictions by default."""
+    filters = data.get("indices"), data.get("after"), data["min_confidence"], data["unlabeled_only"]
+    return PredictionRequest(project_id, *filters, data.get("limit", page_length))
 
 
 def json_predictions(found: Predictions, data: dict[str, Any]) -> Response:
