@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -179,6 +180,12 @@ def crc_of(path: Path) -> int:
         while n_read := file.readinto(buffer):
             crc = crc32(buffer[:n_read], crc)
     return crc
+
+
+@lru_cache(maxsize=4096)
+def child(directory: Path, name: str) -> Path:
+    """Return the path of a file in a directory; making one takes as long as looking at the file."""
+    return directory / name
 
 
 def path_in_project(path: Path) -> str:

@@ -22,9 +22,9 @@ FIT_SECONDS = 25.0
 """How long a request waits for another fit of its project, occupying a thread: a worker that stops gives its requests
 30 seconds."""
 
-POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05
-"""How often a lock that another process holds is polled: at first, as a commit takes a few milliseconds, and after a
-second, as a selection or a fit takes longer."""
+POLL_SECONDS, LONGEST_POLL_SECONDS = 0.0003, 0.05
+"""How often a lock that another process holds is polled: at first, as a commit takes a millisecond or a few, and after
+a second, as a selection or a fit takes longer."""
 
 
 MAX_KEPT = 64

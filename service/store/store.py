@@ -63,7 +63,7 @@ from service.store.cache import Cache, Key
 from service.store.directory import check_name, check_owner, make_directory, open_directory, sweep_project
 from service.store.draws import read_draws
 from service.store.events import Page, event_of, read_page
-from service.store.files import convert_disk_errors, fsync_directory
+from service.store.files import child, convert_disk_errors, fsync_directory
 from service.store.fit_marker import mark_running, remove_stale_marks, running_since
 from service.store.groups import Change, Groups
 from service.store.idempotency import Replies
@@ -308,7 +308,7 @@ class Store:
         A caller that holds the project's lock reads its log `to_end`.
         """
         try:
-            stamp = Stamp.of(directory / STATE)
+            stamp = Stamp.of(child(directory, STATE))
         except FileNotFoundError:
             self.forget(project_id)
             if has_lost_state(directory):
@@ -459,7 +459,7 @@ class Store:
         return settled
 
     def _project_lock(self, project_id: str, seconds: float | None = None) -> AbstractContextManager[None]:
-        return locked(self.directory(project_id) / "lock", f"project {project_id!r}", seconds, kind="project")
+        return locked(child(self.directory(project_id), "lock"), f"project {project_id!r}", seconds, kind="project")
 
     def _build_project(self, held: ExitStack) -> Path:
         """Create a locked directory for a new project; the next commit moves it into `projects`.
@@ -626,7 +626,7 @@ class Store:
     def directory(self, project_id: str) -> Path:
         """Return the directory of a project. Raises ProjectNotFound for an invalid name."""
         check_name(project_id)
-        return self.projects / project_id
+        return child(self.projects, project_id)
 
 
 def is_written(stamp: Stamp, project: Project) -> bool:

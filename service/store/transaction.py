@@ -17,7 +17,7 @@ from service.errors import ProjectNotFound, ServiceError
 from service.store.directory import sweep_project
 from service.store.draws import write_draws
 from service.store.events import append_events
-from service.store.files import StagedFile, convert_disk_errors, fsync_directory
+from service.store.files import StagedFile, child, convert_disk_errors, fsync_directory
 from service.store.layout import LOG, STATE, files_of
 from service.store.leases import write_leases
 from service.store.load_state import fsync_name
@@ -109,7 +109,7 @@ class Transaction:
         self._check_known()
         if not self._records or self._state is None or self._state.log is None or self.project is None:
             return
-        end, path = self._state.log, self._directory / STATE
+        end, path = self._state.log, child(self._directory, STATE)
         try:
             with open_for_writing(path) as file:
                 write_records(file, end, self._records)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from service.domain.labels import (
     ANNOTATOR_BITS,
     ANONYMOUS,
+    NO_VOTES,
     SKIP,
     EncodedLabels,
     Label,
@@ -178,13 +179,14 @@ def retract_label(
 
     def change(transaction: Transaction) -> Project:
         project = transaction.read().project
-        kept = project.votes.index != index
-        if kept.all():
+        votes = project.votes
+        gone = Votes.of(votes.on(index))
+        if len(gone) == 0:
             raise LabelNotFound(index)
         if annotator is not None and annotators_of(project, index) != {annotator}:
             raise LabeledByOthers(index, annotator)
         drop_ended_leases(transaction, np.array([index], np.int64))
-        return transaction.commit(project.with_votes(project.votes.take(kept)).next_version())
+        return transaction.commit(project.with_votes(votes.changed(gone, NO_VOTES)).next_version())
 
     return store.change(project_id, change, preconditions)
 
@@ -200,7 +202,7 @@ def sample_of_id(store: Store, project_id: str, text: str) -> int:
 
 def annotators_of(project: Project, index: int) -> set[str | None]:
     """Return the annotators of a sample; None is anonymous."""
-    codes = project.votes.annotator[project.votes.index == index].tolist()
+    codes = {vote.annotator for vote in project.votes.on(index)}
     return {None if code == ANONYMOUS else project.annotators[code] for code in codes}
 
 
@@ -395,13 +397,15 @@ def keys_of(project: Project, answers: Sequence[Answer]) -> NDArray[np.int64]:
 
 def without_labels(project: Project, answers: Sequence[Answer]) -> tuple[Project, int]:
     """Return the project without the labels and skips that answers retract, and their number."""
-    if not answers:
-        return project, 0
-    kept = ~np.isin(project.votes.key, keys_of(project, answers))
-    n_retracted = int(np.count_nonzero(~kept))
-    return (project.with_votes(project.votes.take(kept)) if n_retracted else project), n_retracted
+    wanted, votes = {*keys_of(project, answers).tolist()}, project.votes
+    there = (vote for sample in sorted({answer.sample for answer in answers}) for vote in votes.on(sample))
+    gone = Votes.of(vote for vote in there if vote_key(vote.sample, vote.annotator) in wanted)
+    return (project.with_votes(votes.changed(gone, NO_VOTES)) if len(gone) else project), len(gone)
 
 
 def unvoted_samples(before: Project, after: Project) -> NDArray[np.int64]:
     """Return the samples that had a label or skip and have none."""
-    return np.setdiff1d(before.votes.index, after.votes.index)
+    change = after.votes.change_since(before.votes)
+    if change is None:
+        return np.setdiff1d(before.votes.index, after.votes.index)
+    return np.array([sample for sample in change.samples() if not after.votes.on(sample)], np.int64)
