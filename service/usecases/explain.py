@@ -89,6 +89,18 @@ class Names:
         return [self.classes[column] for column in np.flatnonzero(self.thresholds <= p).tolist()]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelView:
+    """The labels predicted for a batch (b,), None where there is none, and the scores (b,) of the samples.
+
+    `probabilities` (b, c) are 0 for classes that the model does not know; None without a model of classes.
+    """
+
+    labels: list[Any]
+    probabilities: NDArray[np.float64] | None
+    scores: dict[str, NDArray[np.float64]]
+
+
 def explain(
     question: Question, batch: Batch, request: QueryRequest, seed: Sequence[int], names: Names
 ) -> list[Explanation]:
@@ -97,8 +109,8 @@ def explain(
     Raises InvalidRequest for a batch with too many probabilities.
     """
     rows = batch.selection.indices
-    P, scores = model_view(question, batch, request, names)
-    predicted = predicted_labels(question, rows, P, names)
+    view = model_view(question, batch, request, names)
+    P, scores = view.probabilities, view.scores
     neighbors = nearest_labeled(question, rows, np.random.default_rng([*seed, 1]), names)
     clusters = clusters_of(question, batch, np.random.default_rng([*seed, 2]))
     columns, has_scores = list(scores.values()), P is not None or bool(scores)
@@ -109,7 +121,7 @@ def explain(
     return [
         Explanation(
             chosen_by=chosen_by[number],
-            predicted_label=predicted[number],
+            predicted_label=view.labels[number],
             probabilities=None if P is None else P[number].tolist(),
             scores=dict(zip(scores, (float(c[number]) for c in columns), strict=True)) if has_scores else None,
             nearest_labeled=neighbors[number],
@@ -126,36 +138,20 @@ def check_explainable(request: QueryRequest, n_classes: int) -> None:
         raise InvalidRequest.at("/batch_size", f"is too large with 'explain': {most}")
 
 
-def predicted_labels(
-    question: Question, rows: NDArray[np.int64], P: NDArray[np.float64] | None, names: Names
-) -> list[Any]:
-    """Return the label predicted for each row: the likeliest class, the likely ones or a number; None without any."""
-    if question.target == "number" and question.model is not None:
-        numbers = predict_numbers(question.model, question.read_by_model.take(rows)).tolist()
-        return [number if math.isfinite(number) else None for number in numbers]
-    return [None] * len(rows) if P is None else [names.predicted(p) for p in P]
-
-
-def model_view(
-    question: Question, batch: Batch, request: QueryRequest, names: Names
-) -> tuple[NDArray[np.float64] | None, dict[str, NDArray[np.float64]]]:
-    """Return the probabilities of all classes (b, c), 0 for those the model does not know, and all scores (b,).
-
-    Scores of a committee are included if the strategy uses one.
-    """
+def model_view(question: Question, batch: Batch, request: QueryRequest, names: Names) -> ModelView:
+    """Return what the model says about a batch, with scores of a committee if the strategy uses one."""
     rows, strategy = batch.selection.indices, STRATEGIES[batch.selection.strategy]
-    if question.target == "number" and question.model is not None:
-        needs_members = Need.MEMBERS in strategy.needs
-        return None, scores_of_members(question, request, strategy, rows) if needs_members else {}
-    if question.model is None or names.classes is None:
-        return None, {}
+    is_of_numbers = question.target == "number"
+    if question.model is None or (names.classes is None and not is_of_numbers):
+        return ModelView([None] * len(rows), None, {})
+    of_members = scores_of_members(question, request, strategy, rows) if Need.MEMBERS in strategy.needs else {}
+    if is_of_numbers or names.classes is None:
+        numbers = predict_numbers(question.model, question.read_by_model.take(rows)).tolist()
+        return ModelView([number if math.isfinite(number) else None for number in numbers], None, of_members)
     of_model = predict_rows(question, rows)
     P = np.zeros((len(rows), len(names.classes)))
     P[:, question.model.classes_] = of_model
-    scores = uncertainty_scores(of_model, question.target)
-    if Need.MEMBERS in strategy.needs:
-        scores |= scores_of_members(question, request, strategy, rows)
-    return P, scores
+    return ModelView([names.predicted(p) for p in P], P, uncertainty_scores(of_model, question.target) | of_members)
 
 
 def scores_of_members(

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from service.compute.admission import AdmissionLimit
 from service.compute.threads import n_cores, run_in_threads
 from service.domain.labels import Label
-from service.domain.project import Project
+from service.domain.project import Project, TargetName
 from service.domain.sample_ids import PoolIds
 from service.errors import FieldError, InvalidRequest, NoModel
 from service.learning.multilabel_scores import thresholds_of_classes
@@ -64,13 +65,6 @@ class PredictionBlock:
     probabilities: NDArray[np.float64]
     numbers: NDArray[np.float64] | None = None
     sets: NDArray[np.bool_] | None = None
-
-    @classmethod
-    def of_numbers(cls, index: NDArray[np.int64], numbers: NDArray[np.float64]) -> PredictionBlock:
-        """Return predicted numbers (k,)."""
-        n = len(index)
-        known = np.where(np.isfinite(numbers), numbers, np.nan)
-        return cls(index, np.full(n, NO_CLASS), np.full(n, np.nan), np.empty((n, 0)), known)
 
     def labels(self, classes: Sequence[Label]) -> list[Label | None]:
         """Return the predicted labels (k,), None without a finite prediction."""
@@ -160,30 +154,18 @@ def predict_blocks(
 
     A place for heavy work is held only while chunks are predicted, never while the client reads.
     """
-    pool, model, n_classes = snapshot.mapped_pool, snapshot.model, len(snapshot.project.classes)
-    of_numbers, of_sets = snapshot.project.target == "number", snapshot.project.target == "labels"
-    thresholds = thresholds_of_classes(snapshot.project)
-    outputs = predictor_for(model, pool)
-    classes = np.empty(0, np.int64) if of_numbers else np.asarray(model.classes_, np.int64)
+    pool, model = snapshot.mapped_pool, snapshot.model
+    outputs, block_of = predictor_for(model, pool), BLOCKS[snapshot.project.target]
 
-    def predict_numbers(chunk: Chunk) -> PredictionBlock:
+    def predict(chunk: Chunk) -> PredictionBlock:
         with np.errstate(all="ignore"):
-            numbers = outputs(pool.read(chunk))[:, 0].astype(np.float64)
-        rows = np.arange(chunk.rows.start, chunk.rows.stop)
-        return PredictionBlock.of_numbers(rows, numbers).take(wanted[chunk.rows])
-
-    def predict_classes(chunk: Chunk) -> PredictionBlock:
-        rows = np.arange(chunk.rows.start, chunk.rows.stop)
-        spread = np.zeros((len(rows), n_classes))
-        with np.errstate(all="ignore"):
-            spread[:, classes] = outputs(pool.read(chunk))
-        block = block_of_sets(rows, spread, thresholds) if of_sets else block_of_classes(rows, spread)
+            found = outputs(pool.read(chunk))
+        block = block_of(np.arange(chunk.rows.start, chunk.rows.stop), found, snapshot)
         kept = wanted[chunk.rows]
         if request.min_confidence:
             kept = kept & (block.confidence >= request.min_confidence)  # NaN is less than any number
         return block.take(kept)
 
-    predict = predict_numbers if of_numbers else predict_classes
     due = [chunk for chunk in pool.chunks(outputs_of(model)) if wanted[chunk.rows].any()]
     chunks, n_at_once = iter(due), CHUNKS_AT_ONCE
     if request.limit is not None and not request.min_confidence:
@@ -199,20 +181,44 @@ def predict_blocks(
             place = admission.try_enter  # the reply has begun: wait a moment for a place, and go on without
 
 
-def block_of_classes(index: NDArray[np.int64], P: NDArray[np.float64]) -> PredictionBlock:
-    """Return the most probable class of each row of probabilities (k, c)."""
+def block_of_classes(index: NDArray[np.int64], found: NDArray[Any], snapshot: Snapshot) -> PredictionBlock:
+    """Return the most probable class of each row of probabilities (k, m)."""
+    P = probabilities_of_classes(found, snapshot)
     is_finite = np.isfinite(P).all(axis=1)
     code = np.where(is_finite, P.argmax(axis=1), NO_CLASS)
     return PredictionBlock(index, code, np.where(is_finite, P.max(axis=1), np.nan), P)
 
 
-def block_of_sets(index: NDArray[np.int64], P: NDArray[np.float64], thresholds: NDArray[np.float64]) -> PredictionBlock:
-    """Return the classes of each row of marginals (k, c), and the probability of the least sure decision about one."""
+def block_of_sets(index: NDArray[np.int64], found: NDArray[Any], snapshot: Snapshot) -> PredictionBlock:
+    """Return the classes of each row of marginals (k, m), and the probability of the least sure decision about one."""
+    P = probabilities_of_classes(found, snapshot)
     is_finite = np.isfinite(P).all(axis=1)
-    sets = thresholds <= P
+    sets = thresholds_of_classes(snapshot.project) <= P
     surest = np.where(sets, P, 1.0 - P).min(axis=1)
     code = np.where(is_finite, 0, NO_CLASS)
     return PredictionBlock(index, code, np.where(is_finite, surest, np.nan), P, sets=sets)
+
+
+def block_of_numbers(index: NDArray[np.int64], found: NDArray[Any], snapshot: Snapshot) -> PredictionBlock:
+    """Return predicted numbers (k, 1)."""
+    n, numbers = len(index), found[:, 0].astype(np.float64)
+    known = np.where(np.isfinite(numbers), numbers, np.nan)
+    return PredictionBlock(index, np.full(n, NO_CLASS), np.full(n, np.nan), np.empty((n, 0)), known)
+
+
+BLOCKS: dict[TargetName, Callable[[NDArray[np.int64], NDArray[Any], Snapshot], PredictionBlock]] = {
+    "class": block_of_classes,
+    "labels": block_of_sets,
+    "number": block_of_numbers,
+}
+"""The predictions of rows (k,) from what the model returns for them, by target."""
+
+
+def probabilities_of_classes(found: NDArray[Any], snapshot: Snapshot) -> NDArray[np.float64]:
+    """Return probabilities (k, m) as those of the project's classes (k, c), 0 for a class the model does not know."""
+    P = np.zeros((len(found), len(snapshot.project.classes)))
+    P[:, snapshot.model.classes_] = found
+    return P
 
 
 def first_predictions(blocks: Iterator[PredictionBlock], limit: int) -> tuple[list[PredictionBlock], bool]:
