@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,23 +95,18 @@ def build_question(request: QueryRequest) -> Question:
     check_target(request.strategy, request.params, target)
     check_needs(request, needs_met_by(given) | features | labels | {Need.LABELED}, target)
     labeled = np.empty(0, np.int64) if y is None else np.flatnonzero(y.codes >= 0)
-    codes = None if y is None or target == "number" else y.codes[labeled]
-    numbers = None if y is None or target != "number" else numbers_of(y)[labeled]
     return Question(
         pool=pool,
         is_open=open_samples(request, len(pool), labeled),
         labeled=labeled,
         model=None if given is None else given.model,
-        n_classes_labeled=0 if codes is None else len(np.unique(codes)),
         committee=None if given is None else given.committee,
-        codes=codes if target == "class" else None,
-        numbers=numbers,
-        label_sizes=None if y is None or target != "labels" else sizes_of(y)[codes],
         target=target,
         members_sent=target == "number" and given is not None,
         model_pool=model_pool,
         committee_pool=None if given is None else given.committee_pool,
         has_features=request.X is not None,
+        **({"n_classes_labeled": 0} if y is None else LABELS[target](y, y.codes[labeled])),
     )
 
 
@@ -134,28 +130,38 @@ def target_of_arrays(request: QueryRequest) -> TargetName:
     return "labels" if given is not None or targets == ("labels",) else targets[0]
 
 
-def sizes_of(y: EncodedLabels) -> NDArray[np.int64]:
-    """Return the number of classes of each value of labels (k,). Raises InvalidRequest for others than lists."""
-    wrong = [
-        FieldError(first_entry("y", y)(code), f"is {type_name(value)}, but must be a list of classes")
-        for code, value in enumerate(y.values[: MAX_ERRORS + 1])
-        if not isinstance(value, tuple)
-    ]
-    if wrong:
-        raise InvalidRequest(wrong)
-    return np.array([len(value) for value in y.values if isinstance(value, tuple)], np.int64)
+def read_classes(y: EncodedLabels, codes: NDArray[np.int32]) -> dict[str, Any]:
+    """Return the codes (l,) of labels that are classes, as fields of `Question`."""
+    return {"codes": codes, "n_classes_labeled": len(np.unique(codes))}
 
 
-def numbers_of(y: EncodedLabels) -> NDArray[np.float64]:
-    """Return the numbers (n,) of labels, NaN if unlabelled. Raises InvalidRequest for others."""
-    wrong = [
-        FieldError(first_entry("y", y)(code), problem)
-        for code, value in enumerate(y.values[: MAX_ERRORS + 1])
-        if (problem := wrong_number(value))
-    ]
+def read_sets(y: EncodedLabels, codes: NDArray[np.int32]) -> dict[str, Any]:
+    """Return the sizes (l,) of labels that are lists of classes. Raises InvalidRequest for others."""
+    refuse_wrong(y, lambda v: None if isinstance(v, tuple) else f"is {type_name(v)}, but must be a list of classes")
+    sizes = np.array([len(value) for value in y.values if isinstance(value, tuple)], np.int64)
+    return {"label_sizes": sizes[codes], "n_classes_labeled": len(np.unique(codes))}
+
+
+def read_numbers(y: EncodedLabels, codes: NDArray[np.int32]) -> dict[str, Any]:
+    """Return labels (l,) that are numbers. Raises InvalidRequest for others."""
+    refuse_wrong(y, wrong_number)
+    return {"numbers": as_numbers(y.values)[codes], "n_classes_labeled": 0}
+
+
+def refuse_wrong(y: EncodedLabels, problem_with: Callable[[Any], str | None]) -> None:
+    """Raise InvalidRequest for the values of labels that have a problem."""
+    problems = [(code, problem_with(value)) for code, value in enumerate(y.values[: MAX_ERRORS + 1])]
+    wrong = [FieldError(first_entry("y", y)(code), problem) for code, problem in problems if problem]
     if wrong:
         raise InvalidRequest(wrong)
-    return np.append(as_numbers(y.values), np.nan)[y.codes]
+
+
+LABELS: dict[TargetName, Callable[[EncodedLabels, NDArray[np.int32]], dict[str, Any]]] = {
+    "class": read_classes,
+    "labels": read_sets,
+    "number": read_numbers,
+}
+"""What a strategy reads of labels with the codes (l,) of the labelled samples, by target."""
 
 
 def labels_of(request: QueryRequest, labeled: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], list[Label]] | None:
