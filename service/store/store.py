@@ -92,7 +92,7 @@ from service.telemetry.metrics import count_cache_lookup
 log = logging.getLogger(__name__)
 
 FIT_MARK = "fit.running"
-FIT_LOCK, LEASE_LOCK = TURNS = ("fit.lock", "lease.lock")
+FIT_LOCK, LEASE_LOCK = "fit.lock", "lease.lock"
 
 REFRESH_SECONDS = 10.0
 """How often a worker checks whether its cached projects still exist."""
@@ -109,8 +109,6 @@ READ_TRIES = 100
 
 Found = TypeVar("Found")
 BesideState = TypeVar("BesideState", Leases, Draws)
-
-log = logging.getLogger(__name__)
 
 
 class FilesChanged(Exception):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from service.bridges.web import ToolError, Web
 from service.client import Client
-from tests.support.serving import free_port
+from tests.support.serving import Service, free_port
 
 SLOWEST_SECONDS = 1800
 """How long a busy machine may take for anything."""
@@ -100,6 +100,24 @@ class RunningBridge:
 
 Answers = dict[tuple[str, str], str | None]
 """The label of each sample by each annotator, None for a skip."""
+
+
+def kill_each_side(
+    annotate: Callable[[int], None], bridge: RunningBridge, service: Service, tool: InstalledServer
+) -> None:
+    """Annotate samples while first the bridge, then the service, and then the tool is killed and started again."""
+    annotate(2)
+    bridge.end()
+    annotate(2)
+    bridge.start()
+    annotate(1)
+    service.kill()
+    annotate(2)
+    service.start()
+    annotate(1)
+    tool.end(signal.SIGKILL)
+    tool.start()
+    annotate(2)
 
 
 def answers_in(client: Client, project: str) -> Answers:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from service.client import Client
-from tests.bridges.installed import Answers, RunningBridge, answers_in, install, wait_for
+from tests.bridges.installed import Answers, RunningBridge, answers_in, install, kill_each_side, wait_for
 from tests.bridges.mails import KINDS, mails
 from tests.bridges.real_doccano import ADMIN, PACKAGES, PASSWORD, Person, RealDoccano
 from tests.support.serving import Service
@@ -121,18 +120,7 @@ def test_nothing_is_lost_when_a_side_or_the_bridge_is_killed(
             ada.annotate(example, kind_of[example])
             wanted[str(example), me] = kind_of[example]
 
-    annotate(2)
-    bridge.end()
-    annotate(2)
-    bridge.start()
-    annotate(1)
-    service.kill()
-    annotate(2)
-    service.start()
-    annotate(1)
-    doccano.end(signal.SIGKILL)
-    doccano.start()
-    annotate(2)
+    kill_each_side(annotate, bridge, service, doccano)
     wait_for(lambda: answers_in(client, name) == wanted)
     shown = ada.batch()
     annotate(3)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.client import Client
-from tests.bridges.installed import Answers, RunningBridge, answers_in, install, wait_for
+from tests.bridges.installed import Answers, RunningBridge, answers_in, install, kill_each_side, wait_for
 from tests.bridges.mails import KINDS, mails
 from tests.bridges.real_label_studio import LEGACY_TOKEN, VERSION, Person, RealLabelStudio
 from tests.bridges.stand_ins import CONFIG
@@ -166,18 +166,7 @@ def test_nothing_is_lost_when_a_side_or_the_bridge_is_killed(
             ada.annotate(task, kind_of[task])
             wanted[str(task), me] = kind_of[task]
 
-    annotate(2)
-    bridge.end()
-    annotate(2)
-    bridge.start()
-    annotate(1)
-    service.kill()
-    annotate(2)
-    service.start()
-    annotate(1)
-    label_studio.end(signal.SIGKILL)
-    label_studio.start()
-    annotate(2)
+    kill_each_side(annotate, bridge, service, label_studio)
     wait_for(lambda: answers_in(client, name) == wanted)
     version = ada.batch(project)[0]
     annotate(2)

@@ -74,13 +74,6 @@ def samples(data: Mapping[str, Any], staging: Staging, limits: Limits) -> Sample
     return staged("X", data["X"], staging, limits) if "X" in data else None
 
 
-def held_out_samples(X_test: Any, staging: Staging, limits: Limits) -> Samples:
-    """Return the samples of a held-out set. Raises InvalidRequest."""
-    if isinstance(X_test, list):
-        return TextUpload(X_test, limits.cells, limits.embeddings)
-    return staged("X_test", X_test, staging, limits)
-
-
 def text_parameters(data: Mapping[str, Any], limits: Limits) -> Parameters | None:
     """Return the parameters of the texts of a request, None without texts. Raises InvalidRequest."""
     try:

@@ -163,9 +163,9 @@ class PoolView:
         """Return the rows of the candidates at these positions (k,), copied: dense (k, d), or a csr_array."""
         return self.pool.take(self.candidates[positions])
 
-    def labeled_features(self, rows: NDArray[np.intp] | slice = slice(None)) -> Features:
-        """Return the rows of the labelled samples, or of some of them, copied into memory."""
-        return self.pool.take(self.labeled[rows])
+    def labeled_features(self) -> Features:
+        """Return the rows of the labelled samples, copied into memory."""
+        return self.pool.take(self.labeled)
 
     def probabilities(self, rows: Positions, X: Features | None = None) -> Probabilities:
         """Return the model's probabilities (k, c) of rows of the pool; pass their features `X` if already read."""
