@@ -65,7 +65,13 @@ DOORS = {
     "skops": ("service.learning.model_formats",),
     "skl2onnx": ("service.learning.model_formats",),
     "ray": ("service.backends.ray",),
-    "numba": ("service.learning.tree_kernel",),
+    "numba": (
+        "service.learning.jit",
+        "service.learning.lanes",
+        "service.learning.linear_kernel",
+        "service.learning.tree_kernel",
+    ),
+    "llvmlite": ("service.learning.lanes",),
     "gunicorn": ("service.server.gunicorn_adapter",),
     "click": ("service.cli", "service.demo"),
 }
@@ -168,7 +174,6 @@ def test_no_import_inside_a_function_but_for_an_extra() -> None:
         ("service.http.routes.predictions", "service.http.parquet_writer"),
         *(("service.learning.model_formats", name) for name in ("skops.io", "skl2onnx", "skl2onnx.common.data_types")),
         ("service.learning.embeddings", "service.learning.embedders"),
-        ("service.learning.trees", "service.learning.tree_kernel"),
         ("service.backends", "service.backends.dask"),
         ("service.backends", "service.backends.ray"),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,40 @@ Predict = Callable[[Matrix], NDArray[np.floating[Any]]]
 """Maps dense rows (n, d) to probabilities (n, c)."""
 
 
+MANY_CLASSES = 12
+"""Number of classes from which a product is faster with the classes first."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
+class LogitErrors:
+    """The largest difference of a head's logits from exact ones, in whatever order products are added up.
+
+    It is a linear function of the norm of a row. From `limit` on, logits may overflow.
+    """
+
+    at_zero: float
+    slope: float
+    limit: float
+
+    @classmethod
+    def of(cls, weights: Matrix, intercepts: Matrix) -> LogitErrors:
+        """Return the errors of a head with `weights` (d, c) and `intercepts` (c,)."""
+        limits, width = np.finfo(weights.dtype), len(weights)
+        eps, tiny, most = float(limits.eps), float(limits.tiny), float(limits.max) / 4
+        with np.errstate(all="ignore"):
+            largest = float(np.sqrt(np.square(weights, dtype=np.float64).sum(axis=0).max()))
+        constant = float(np.abs(intercepts).max())
+        # Twice what `width` products and sums are rounded by in both, and what is too small for the dtype.
+        at_zero, slope = (width + 8) * eps * constant + width * tiny, (width + 8) * eps * largest + width * tiny
+        limit = (most - constant) / max(largest, 1.0)
+        return cls(at_zero, slope, limit) if np.isfinite([at_zero, slope]).all() else cls(0.0, 0.0, -1.0)
+
+    def __call__(self, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the largest errors (n,) for rows with these norms (n,), inf where logits may overflow."""
+        return np.where(norms < self.limit, self.at_zero + self.slope * norms, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
 class LinearHead:
     """The softmax over linear functions of the features, `weights` (d, c) and `intercepts` (c,); c >= 2.
 
@@ -34,6 +68,11 @@ class LinearHead:
     intercepts: Matrix
     each_alone: bool = False
 
+    @cached_property
+    def errors(self) -> LogitErrors:
+        """The largest errors of the logits."""
+        return LogitErrors.of(self.weights, self.intercepts)
+
     @classmethod
     def of(cls, model: LogisticRegression | StackedLinear, dtype: np.dtype[Any]) -> LinearHead:
         """Return the head of a fitted model, computing in `dtype`."""
@@ -43,12 +82,15 @@ class LinearHead:
             # The sigmoid of z is the softmax of -z/2 and z/2, and halving is exact.
             coefficients = np.concatenate([coefficients / -2, coefficients / 2])
             intercepts = np.concatenate([intercepts / -2, intercepts / 2])
-        return cls(np.ascontiguousarray(coefficients.T, dtype), intercepts.astype(dtype), each_alone)
+        with np.errstate(over="ignore"):
+            return cls(np.ascontiguousarray(coefficients.T, dtype), intercepts.astype(dtype), each_alone)
 
     def logits(self, X: Matrix) -> NDArray[np.floating[Any]]:
         """Return the linear functions (c, n) of rows (n, d)."""
-        # The product is fastest with the rows first; transposing it pays off in the steps that follow.
-        z = np.ascontiguousarray((X.astype(self.weights.dtype, copy=False) @ self.weights).T)
+        X = X.astype(self.weights.dtype, copy=False)
+        # Few classes are faster with the rows first; transposing the product pays off in the steps that follow.
+        few = len(self.intercepts) < MANY_CLASSES
+        z = np.ascontiguousarray((X @ self.weights).T) if few else self.weights.T @ X.T
         z += self.intercepts[:, np.newaxis]
         return z
 
@@ -102,20 +144,45 @@ class LinearPredictor:
         """Whether the probabilities are the softmax of logits."""
         return not self._wide.each_alone
 
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
+        return len(self._wide.intercepts)
+
+    @property
+    def heads(self) -> tuple[LinearHead, LinearHead]:
+        """The heads that compute in float32 and in float64."""
+        return self._narrow, self._wide
+
     def __call__(self, X: Matrix) -> NDArray[np.floating[Any]]:
         """Return the probabilities (n, c)."""
-        head, X = self._head_for(X)
+        head, X = self.prepare(X)
         return head.probabilities(X)
 
-    def logits(self, X: Matrix) -> NDArray[np.floating[Any]]:
-        """Return the logits (c, n)."""
-        head, X = self._head_for(X)
-        return head.logits(X)
-
-    def _head_for(self, X: Matrix) -> tuple[LinearHead, Matrix]:
+    def prepare(self, X: Matrix) -> tuple[LinearHead, Matrix]:
+        """Return the head for rows (n, d), and the rows as it takes them."""
         if self._scale is not None:
-            return self._wide, self._scale.transform(X)
-        return (self._narrow if is_narrow(X.dtype) else self._wide), X
+            head, X = self._wide, self._scale.transform(X)
+        else:
+            head = self._narrow if is_narrow(X.dtype) else self._wide
+        return head, X.astype(head.weights.dtype, copy=False)
+
+    def exact_logits(self, X: Matrix) -> tuple[NDArray[np.float64], float]:
+        """Return the logits (c, n) of rows (n, d) in float64, and the largest valid one: that of the rows' head.
+
+        They are added up feature by feature, so every machine rounds them alike, whatever the other rows are.
+        """
+        head, X = self.prepare(X)
+        # With two columns or more, numpy adds row after row.
+        columns = np.zeros((X.shape[1], max(2, len(X))))
+        columns[:, : len(X)] = X.T
+        products, z = np.empty_like(columns), np.empty((self.n_classes, columns.shape[1]))
+        with np.errstate(all="ignore"):
+            for weights, total in zip(self._wide.weights.T, z, strict=True):
+                np.multiply(columns, weights[:, np.newaxis], out=products)
+                np.add.reduce(products, axis=0, out=total)
+            z += self._wide.intercepts[:, np.newaxis]
+        return z[:, : len(X)], float(np.finfo(head.weights.dtype).max)
 
 
 class LinearMembers:

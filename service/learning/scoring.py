@@ -41,13 +41,11 @@ INVALID_SCORE = -1.0
 class SegmentScores:
     """The scores (n,) of a segment's rows under one model; `done` marks the chunks that are computed.
 
-    The lock keeps two requests from computing the same chunk, though both would write the same numbers. If only some
-    rows of a chunk have a score, `reach` (1,) says which, see `leaders`; it is NaN until the first is computed.
+    The lock keeps two requests from computing the same chunk, though both would write the same numbers.
     """
 
     scores: Scores
     done: NDArray[np.bool_]
-    reach: NDArray[np.float64] = field(default_factory=lambda: np.full(1, np.nan))
     lock: Lock = field(default_factory=Lock)
 
     @classmethod
@@ -62,6 +60,9 @@ class ScoreCache(Protocol):
     def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return the cached scores of a segment, initially empty; scores added to them may be kept."""
 
+    def of_model(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
+        """Return what is cached of the model and the pool under a key, or what `make` returns, with its bytes."""
+
 
 class NoScoreCache:
     """A cache that keeps nothing."""
@@ -69,6 +70,11 @@ class NoScoreCache:
     def segment_scores(self, scoring: Hashable, segment: int, n_rows: int, n_chunks: int) -> SegmentScores:
         """Return empty scores."""
         return SegmentScores.unknown(n_rows, n_chunks)
+
+    def of_model(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
+        """Return what `make` returns."""
+        value, _ = make()
+        return value
 
 
 Predictor = Classifier | Committee | Regressor | NumberCommittee

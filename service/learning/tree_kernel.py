@@ -6,11 +6,10 @@ branch, which would be predicted wrongly half of the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from service.learning.jit import compiled, read_only
 
 float64, int32, uint32, uint64 = types.float64, types.int32, types.uint32, types.uint64
 
@@ -18,24 +17,6 @@ LANES = 16
 """Rows of a group."""
 
 ZERO, ONE, LANE, SIGN = np.uint64(0), np.uint64(1), np.uint64(LANES), np.int32(-(2**31))
-
-
-def compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for one signature, and keep the result on disk if there is a place for it."""
-
-    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            kept: Callable[..., Any] = njit(signature, nogil=True, cache=True)(function)
-        except RuntimeError:  # neither the directory of this file nor that of the user can be written
-            return njit(signature, nogil=True)(function)  # type: ignore[no-any-return]
-        return kept
-
-    return compile_
-
-
-def read_only(dtype: Any, n_dimensions: int) -> Any:
-    """Return the type of arrays that the kernel reads."""
-    return types.Array(dtype, n_dimensions, "C", readonly=True)
 
 
 @compiled(types.boolean(read_only(int32, 2), uint64, uint64, uint32[:, ::1]))

@@ -6,11 +6,9 @@ bit for bit.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,14 +17,12 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.pipeline import Pipeline
 
+from service.learning.kernels import Kernel
 from service.learning.linear_scorer import Predict
 from service.learning.pool import CHUNK_CELLS, Features
 from service.learning.preprocessing import as_float32
 
-log = logging.getLogger(__name__)
-
 Outputs = npt.NDArray[np.float64]
-AddLeaves = Callable[..., bool]
 
 LANES = 16
 """Rows that walk down a tree together; the kernel has the same number."""
@@ -40,6 +36,8 @@ Of large trees, which must come from memory, half as many rows go through each a
 
 MIN_STEPS = 2**18
 """Rows times trees from which compiling pays off: scikit-learn takes a fortieth of a second for them."""
+
+KERNEL = Kernel("service.learning.tree_kernel", "add_leaves")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,12 +88,12 @@ class Trees:
         """
         if sparse.issparse(X):
             return False
-        add_leaves = KERNEL.get(X.shape[0] * len(self.trees))
+        add_leaves = KERNEL.get(is_worth_it=X.shape[0] * len(self.trees) >= MIN_STEPS)
         packed = None if add_leaves is None else packed_trees(self, X.shape[1])
         if add_leaves is None or packed is None:
             return False
         rows = np.require(X, np.float32, ["C", "ALIGNED"]).view(np.int32)
-        return add_leaves(rows, *packed.arrays, packed.block_rows, out)
+        return bool(add_leaves(rows, *packed.arrays, packed.block_rows, out))
 
 
 def split_pipeline(model: Any) -> tuple[Callable[[Features], Features], Any]:
@@ -111,42 +109,6 @@ def fast_forest_predictor(model: Any) -> Predict:
     prepare, forest = split_pipeline(model)
     trees = Trees.of(forest)
     return lambda X: trees.mean(as_float32(prepare(X)))
-
-
-class Kernel:
-    """The compiled `add_leaves`, which a thread compiles when a long pass first wants it: no request waits for it."""
-
-    def __init__(self) -> None:
-        self._add_leaves: AddLeaves | None = None
-        self._compiling: Thread | None = None
-        self._lock = Lock()
-
-    def get(self, n_steps: int) -> AddLeaves | None:
-        """Return the function, None until it is compiled; a pass of `n_steps`, rows times trees, may start that."""
-        if self._add_leaves is None and n_steps >= MIN_STEPS:
-            self.start()
-        return self._add_leaves
-
-    def start(self) -> Thread:
-        """Compile in a thread, unless that has been done. The process ends only after it."""
-        with self._lock:
-            if self._compiling is None:
-                self._compiling = Thread(target=self._compile, name="compile trees")
-                self._compiling.start()
-            return self._compiling
-
-    def _compile(self) -> None:
-        if find_spec("numba") is None:
-            return
-        try:
-            from service.learning.tree_kernel import add_leaves  # noqa: PLC0415 - an optional extra
-        except Exception:
-            log.exception("numba cannot compile the pass of trees, which scikit-learn does instead")
-        else:
-            self._add_leaves = add_leaves
-
-
-KERNEL = Kernel()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,8 +7,6 @@ import gc
 import joblib
 import numpy as np
 import pytest
-from numba import types
-from numba.core import caching
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -17,13 +15,14 @@ from sklearn.ensemble import (
 )
 
 from service.compute.threads import run_in_threads
-from service.learning import tree_kernel
 from service.learning import trees as trees_module
 from service.learning.estimators import committee_in, fit, resolve_estimator
+from service.learning.kernels import Kernel
 from service.learning.pool import Pool
 from service.learning.scoring import predictor_for
-from service.learning.trees import BLOCK_ROWS, PACKED, Kernel, PackedTrees, Trees
+from service.learning.trees import BLOCK_ROWS, PACKED, PackedTrees, Trees
 
+ADD_LEAVES = "service.learning.tree_kernel", "add_leaves"
 RNG = np.random.default_rng(0)
 Y = RNG.integers(3, size=200)
 X = (RNG.normal(size=(200, 5)) + Y[:, np.newaxis]).astype(np.float32).round(1)
@@ -36,9 +35,9 @@ ROWS = ROWS.astype(np.float32)
 
 @pytest.fixture(scope="module")
 def compiled():
-    kernel = Kernel()
+    kernel = Kernel(*ADD_LEAVES)
     kernel.start().join()
-    assert kernel.get(0) is not None
+    assert kernel.get(is_worth_it=False) is not None
     return kernel
 
 
@@ -48,7 +47,7 @@ def way(request, monkeypatch):
     monkeypatch.setattr(trees_module, "KERNEL", request.getfixturevalue("compiled"))
     if request.param == "scikit-learn":
         monkeypatch.setattr(trees_module, "MIN_STEPS", 2**60)
-        monkeypatch.setattr(trees_module, "KERNEL", Kernel())
+        monkeypatch.setattr(trees_module, "KERNEL", Kernel(*ADD_LEAVES))
 
 
 FORESTS = {
@@ -132,26 +131,16 @@ def test_packed_trees_are_kept_as_long_as_their_forest_and_not_in_its_file(compi
     assert len(PACKED) == n_before
 
 
-def test_no_pass_waits_for_the_compiler_and_a_short_one_does_not_start_it(monkeypatch):
-    kernel = Kernel()
-    assert kernel.get(trees_module.MIN_STEPS - 1) is None
+def test_a_short_pass_does_not_start_the_compiler(monkeypatch):
+    kernel = Kernel(*ADD_LEAVES)
+    monkeypatch.setattr(trees_module, "KERNEL", kernel)
+    trees = Trees.of(ExtraTreesClassifier(2, random_state=0).fit(X, Y))
+    trees.mean(X)
     assert kernel._compiling is None
     monkeypatch.setattr(kernel, "_compile", lambda: None)
-    assert kernel.get(trees_module.MIN_STEPS) is None
+    monkeypatch.setattr(trees_module, "MIN_STEPS", 2 * len(X))
+    trees.mean(X)
     assert kernel._compiling is not None
-
-
-def test_without_numba_scikit_learn_does_the_pass(monkeypatch):
-    monkeypatch.setattr(trees_module, "find_spec", lambda name: None)
-    kernel = Kernel()
-    kernel.start().join()
-    assert kernel.get(2**60) is None
-
-
-def test_the_kernel_compiles_where_nothing_can_be_written(monkeypatch):
-    """As on a read-only root file system: numba then has no place for what it has compiled."""
-    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
-    assert tree_kernel.compiled(types.int64(types.int64))(lambda x: 2 * x)(21) == 42
 
 
 @pytest.mark.parametrize("name", ["extra_trees", "random_forest"])

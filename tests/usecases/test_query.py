@@ -37,6 +37,21 @@ def test_the_uncertain_middle_comes_first(client: FlaskClient, project: str, str
     assert (reply["strategy"], reply["fallback_reason"], reply["model_version"]) == (strategy, None, 1)
 
 
+def test_a_large_pool_is_ranked_by_the_current_model(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.strategies.engine.exact_ranking.MIN_ROWS", 1000)
+    line = [[n / 100] for n in range(1000)]
+    post(client, "/fit", 201, project_id="p", X=line, y=[0, *[None] * 998, 1], estimator="logistic_regression")
+    for seed in (1, 2):
+        reply = post(client, "/query", project_id="p", batch_size=4, strategy="margin", random_state=seed)
+        assert set(reply["indices"]) == {498, 499, 500, 501}
+    post(client, "/label", project_id="p", labels=[{"index": 500, "label": 1}], refit="wait")
+    reply = post(client, "/query", project_id="p", batch_size=4, strategy="margin")
+    assert reply["model_version"] == 2
+    assert max(reply["indices"]) < 400
+    everything = post(client, "/query", project_id="p", batch_size=997, strategy="margin")
+    assert everything["indices"][:4] == reply["indices"]
+
+
 def test_auto_is_herding_where_the_model_is_unsure(client: FlaskClient, project: str) -> None:
     reply = post(client, "/query", project_id=project)
     assert (reply["strategy"], len(reply["indices"]), reply["lease_expires_at"]) == ("uherding", 1, None)

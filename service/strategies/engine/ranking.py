@@ -59,6 +59,21 @@ def best_of(runs: Iterable[Run], batch_size: int, rng: np.random.Generator) -> t
         if len(scores) > batch_size:
             kept = best_positions(positions, scores, batch_size, seed)
             positions, scores = positions[kept], scores[kept]
+    return ranked(positions, scores, batch_size, seed)
+
+
+def best_rows(
+    positions: Positions, scores: Scores, batch_size: int, rng: np.random.Generator
+) -> tuple[Positions, Scores]:
+    """Return the positions (k,) and scores of the `batch_size` >= 1 best rows, best first, as `best_of` does."""
+    return ranked(positions, scores, batch_size, rng.integers(2**64, dtype=np.uint64))
+
+
+def ranked(positions: Positions, scores: Scores, batch_size: int, seed: np.uint64) -> tuple[Positions, Scores]:
+    """Return the positions and scores of the best rows, best first."""
+    if len(scores) > batch_size:
+        kept = best_positions(positions, scores, batch_size, seed)
+        positions, scores = positions[kept], scores[kept]
     if len(scores) > 1:
         order = np.lexsort((hash_positions(positions, seed), -scores))
         positions, scores = positions[order], scores[order]

@@ -76,7 +76,7 @@ class Strategy:
     """One strategy: its name, its description for callers, and its function.
 
     One that `starts_alone` runs without probabilities while no sample is labelled. `targets` are those whose labels it
-    can ask for. The scores of a scorer may have a `bound`.
+    can ask for. The scores of a scorer may have a `bound`; they change by at most twice as much as the logits.
     """
 
     name: str

@@ -13,10 +13,10 @@ from service.domain.draws import Draw
 from service.domain.parameters import Parameters
 from service.learning.committees import BaggedCommittee
 from service.learning.estimators import committee_in
-from service.learning.leaders import score_leaders
 from service.learning.number_models import NumberBag
 from service.learning.pool import Pool
 from service.learning.scoring import INVALID_SCORE, THREADS, Predictor, Scores
+from service.strategies.engine.exact_ranking import ExactRanking
 from service.strategies.engine.fallback import choose_without_model
 from service.strategies.engine.question import PoolView, Question
 from service.strategies.engine.ranking import top_rows
@@ -140,18 +140,19 @@ def run_scorer(plan: Plan, question: Question, n_wanted: int, rng: np.random.Gen
     if Need.MEMBERS in plan.strategy.needs:
         predictor, pool = committee_for(plan, question)
         backend = THREADS
-    scorer, bound, leaders = plan.strategy.function, plan.strategy.bound, None
-    if bound is not None and backend is THREADS and not question.is_sampled:
-        of_model = question.fitted_score_cache
-        leaders = score_leaders(predictor, pool, scorer, bound, question.is_open, n_wanted, of_model)
-    scores = leaders or question.score(predictor, pool, scorer, backend)
     # One row more shows whether the seed decided which of several rows with the same score is the last.
-    indices, best = top_rows(pool, scores, question.is_open, n_wanted + 1, rng)
+    exact = ExactRanking.of(plan.strategy, question, predictor)
+    if exact is not None:
+        indices, best, n_invalid = exact.best(n_wanted + 1, rng)
+    else:
+        scores = question.score(predictor, pool, plan.strategy.function, backend)
+        indices, best = top_rows(pool, scores, question.is_open, n_wanted + 1, rng)
+        n_invalid = count_invalid(pool, question, scores)
     return Selection(
         indices[:n_wanted],
         best[:n_wanted],
         name,
-        note_of_invalid(pool, question, scores),
+        note_of_invalid(question, n_invalid),
         depends_on_seed=bool((best[1:] == best[:-1]).any()),
     )
 
@@ -171,13 +172,18 @@ def committee_for(plan: Plan, question: Question) -> tuple[Any, Pool]:
     return question.committee(cast(int, plan.params.get("members", MEMBERS.default))), pool
 
 
-def note_of_invalid(pool: Pool, question: Question, scores: list[Scores]) -> str | None:
-    """Return a note on the number of candidates without finite probabilities, if any."""
+def count_invalid(pool: Pool, question: Question, scores: list[Scores]) -> int:
+    """Return the number of candidates without finite probabilities."""
     n_broken = 0
     for start, of_segment in zip(pool.starts, scores, strict=False):
         if of_segment.min() <= INVALID_SCORE:
             broken = np.flatnonzero(of_segment == INVALID_SCORE)
             n_broken += int(np.count_nonzero(question.is_open[start + broken]))
+    return n_broken
+
+
+def note_of_invalid(question: Question, n_broken: int) -> str | None:
+    """Return a note on the number of candidates without finite probabilities, if any."""
     if n_broken == 0:
         return None
     what = "predictions" if question.target == "number" else "probabilities"
