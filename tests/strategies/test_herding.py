@@ -7,6 +7,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from service.learning.pool import Pool
+from service.strategies.engine.greedy import Points
+from service.strategies.engine.pairs import squares_to_nearest_of
+from service.strategies.herding import heaviest
 from tests.support.questions import (
     TableModel,
     make_question,
@@ -170,3 +173,19 @@ def test_only_the_most_uncertain_rows_are_chosen(monkeypatch):
     P = np.where(np.arange(400)[:, np.newaxis] < 100, [0.6, 0.4], [0.9, 0.1])
     batch = selected_indices("uherding", question_from_probabilities(P, labeled=[0, 1]), 5)
     assert max(batch) < 102
+
+
+@pytest.mark.parametrize("n_others", [1, 700])
+@pytest.mark.parametrize("outlier", [1.0, 2.0**60])
+def test_squares_to_the_nearest_row_are_exact(n_others, outlier):
+    rng = np.random.default_rng(0)
+    others, X = rng.normal(size=(n_others, 3)), rng.normal(size=(600, 3))
+    X[:5], others[-1], X[7] = others[0], outlier * others[-1], 2 * outlier * X[7]
+    found = squares_to_nearest_of(Points(X), Points(others))
+    assert found == pytest.approx(np.square(X[:, np.newaxis] - others).sum(axis=2).min(axis=1))
+    assert n_others == 1 or (found[:5] == 0).all()
+
+
+def test_references_with_a_ten_thousandth_of_the_weight_are_left_out():
+    assert heaviest(np.array([0.4, 5e-5, 0.6, 0, 6e-5, 1e-5])).tolist() == [0, 2, 4]
+    assert heaviest(np.zeros(3)).tolist() == [0, 1, 2]

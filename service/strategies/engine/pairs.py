@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from service.compute.threads import run_in_threads, use_one_thread
 from service.domain.parameters import Parameter
 from service.strategies.engine.features import SAMPLE_CELLS, dense_width, draw_sample, notes_of_folding, to_dense
-from service.strategies.engine.greedy import Points, Space, centered_space, cut, standard_space
+from service.strategies.engine.greedy import Points, Space, centered_space, cut, squared_norms, standard_space
 from service.strategies.engine.question import PoolView, Positions
 
 Squares = NDArray[np.float64]
 
 TILE_ROWS = 256
 """Rows on each side of a tile of distances: 512 kB, which fits the cache."""
+
+NARROW_TILE_ROWS = 512
+"""Rows on the longer side of a tile in float32: 512 kB."""
+
+NARROW_SCALE = 2.0**-8
+"""Factor of points in float32, whose squares are then finite: standardised features reach 2**60."""
 
 PAIR_COST = 16
 """Cost of a distance besides its product of features, in multiplications."""
@@ -84,9 +90,35 @@ def squares_to_nearest(space: Space, points: Points, labeled: Positions) -> Squa
     """Return the squared distance of each point to the nearest labelled row of the pool, infinite without one."""
     least = np.full(len(points.features), np.inf)
     for some in cut(labeled, SAMPLE_CELLS // dense_width(space.pool)):
-        squares = reduce_over_pairs(points, read_points(space, some), identity, np.minimum, np.inf)
-        np.minimum(least, squares, out=least)
+        np.minimum(least, squares_to_nearest_of(points, read_points(space, some)), out=least)
     return least
+
+
+def squares_to_nearest_of(points: Points, others: Points) -> Squares:
+    """Return the squared distance of each point to the nearest of the others, at least one.
+
+    The nearest is found in float32; among those whose distances differ by no more than rounding errors, it is any.
+    """
+    n, n_others = len(points.features), len(others.features)
+    rows, columns = ((NARROW_SCALE * each.features).astype(np.float32) for each in (points, others))
+    halves = squared_norms(columns) / 2
+    squares = np.empty(n)
+
+    def measure(block: slice) -> None:
+        in_block = np.arange(len(rows[block]))
+        nearest, highest = np.zeros(len(in_block), np.int64), np.full(len(in_block), -np.inf, np.float32)
+        for run in runs(n_others, NARROW_TILE_ROWS):
+            # The nearest row has the highest inner product less half of its square.
+            products = rows[block] @ columns[run].T
+            products -= halves[run]
+            best = products.argmax(axis=1)
+            values = products[in_block, best]
+            is_nearer = values > highest
+            nearest[is_nearer], highest[is_nearer] = best[is_nearer] + run.start, values[is_nearer]
+        squares[block] = squared_norms(points.features[block] - others.features[nearest])
+
+    run_in_threads(measure, runs(n, TILE_ROWS))
+    return squares
 
 
 def max_pairs(n_columns: int) -> int:
