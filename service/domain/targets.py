@@ -110,9 +110,7 @@ class ClassTarget:
     ) -> Project:
         """Return the project with new classes, as `extend_classes` does."""
         refuse_fractions(pointer(at) for at, value in enumerate(values) if isinstance(value, float))
-        errors = lists_among(values, pointer)
-        if errors:
-            raise InvalidRequest(errors)
+        refuse_wrong(values, pointer, lambda value: NO_LIST if isinstance(value, tuple) else None)
         return extend_classes(project, list(values), pointer, confirmed)
 
     def encode(self, project: Project, labels: EncodedLabels) -> Codes:
@@ -149,13 +147,7 @@ class NumberTarget:
     ) -> Project:
         """Return the project with numbers in its table."""
         if not isinstance(values, np.ndarray):
-            wrong = ((at, problem) for at, value in enumerate(values) if (problem := wrong_number(value)))
-            errors = [
-                FieldError(pointer(at), f"{quote_label(values[at])} is {type_name(values[at])}; {problem}")
-                for at, problem in islice(wrong, MAX_ERRORS + 1)
-            ]
-            if errors:
-                raise InvalidRequest(errors)
+            refuse_wrong(values, pointer, lambda value: quote_with(value, wrong_number(value)))
         return with_table(project, table_of(project).with_numbers(as_numbers(values)))
 
     def encode(self, project: Project, labels: EncodedLabels) -> Codes:
@@ -192,13 +184,7 @@ class LabelsTarget:
     ) -> Project:
         """Return the project with the classes of lists, and with the lists in its table."""
         labels = values.tolist() if isinstance(values, np.ndarray) else values
-        wrong = ((at, value) for at, value in enumerate(labels) if not isinstance(value, tuple))
-        errors = [
-            FieldError(pointer(at), f"{quote_label(value)} is {type_name(value)}; {CLASS_LIST}")
-            for at, value in islice(wrong, MAX_ERRORS + 1)
-        ]
-        if errors:
-            raise InvalidRequest(errors)
+        refuse_wrong(labels, pointer, lambda value: None if isinstance(value, tuple) else quote_with(value, CLASS_LIST))
         firsts = first_with_each_class(values)
         at_first = list(firsts.values())
         project = extend_classes(
@@ -219,13 +205,22 @@ class LabelsTarget:
 
 
 CLASS_LIST = "each label of this project is a list of classes, [] for a sample with none of them"
+NO_LIST = 'is a list of classes, which is a label where POST /fit made the project with "target": "labels"'
 
 
-def lists_among(values: Values, pointer: Callable[[int], str]) -> list[FieldError]:
-    """Return an error for each of the first lists of classes among labels that cannot be lists."""
-    lists = (at for at, value in enumerate(values) if isinstance(value, tuple))
-    problem = 'is a list of classes, which is a label where POST /fit made the project with "target": "labels"'
-    return [FieldError(pointer(at), problem) for at in islice(lists, MAX_ERRORS + 1)]
+def refuse_wrong(
+    values: Iterable[Any], pointer: Callable[[int], str], problem_with: Callable[[Any], str | None]
+) -> None:
+    """Raise InvalidRequest, at `pointer(position)`, for the first values that have a problem."""
+    problems = ((at, problem) for at, value in enumerate(values) if (problem := problem_with(value)))
+    errors = [FieldError(pointer(at), problem) for at, problem in islice(problems, MAX_ERRORS + 1)]
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def quote_with(value: Any, problem: str | None) -> str | None:
+    """Return a value and the problem with it in words, None without a problem."""
+    return problem and f"{quote_label(value)} is {type_name(value)}; {problem}"
 
 
 def first_with_each_class(values: Values) -> dict[Label, int]:

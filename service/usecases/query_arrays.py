@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.domain.labels import EncodedLabels, Label, wrong_number
 from service.domain.project import TargetName, type_name
-from service.domain.targets import as_numbers, target_of_values
+from service.domain.targets import as_numbers, refuse_wrong, target_of_values
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.learning.multilabel_scores import DEFAULT_THRESHOLD
 from service.learning.pool import Pool
@@ -137,23 +137,19 @@ def read_classes(y: EncodedLabels, codes: NDArray[np.int32]) -> dict[str, Any]:
 
 def read_sets(y: EncodedLabels, codes: NDArray[np.int32]) -> dict[str, Any]:
     """Return the sizes (l,) of labels that are lists of classes. Raises InvalidRequest for others."""
-    refuse_wrong(y, lambda v: None if isinstance(v, tuple) else f"is {type_name(v)}, but must be a list of classes")
+    refuse_wrong(
+        y.values[: MAX_ERRORS + 1],
+        first_entry("y", y),
+        lambda value: None if isinstance(value, tuple) else f"is {type_name(value)}, but must be a list of classes",
+    )
     sizes = np.array([len(value) for value in y.values if isinstance(value, tuple)], np.int64)
     return {"label_sizes": sizes[codes], "n_classes_labeled": len(np.unique(codes))}
 
 
 def read_numbers(y: EncodedLabels, codes: NDArray[np.int32]) -> dict[str, Any]:
     """Return labels (l,) that are numbers. Raises InvalidRequest for others."""
-    refuse_wrong(y, wrong_number)
+    refuse_wrong(y.values[: MAX_ERRORS + 1], first_entry("y", y), wrong_number)
     return {"numbers": as_numbers(y.values)[codes], "n_classes_labeled": 0}
-
-
-def refuse_wrong(y: EncodedLabels, problem_with: Callable[[Any], str | None]) -> None:
-    """Raise InvalidRequest for the values of labels that have a problem."""
-    problems = [(code, problem_with(value)) for code, value in enumerate(y.values[: MAX_ERRORS + 1])]
-    wrong = [FieldError(first_entry("y", y)(code), problem) for code, problem in problems if problem]
-    if wrong:
-        raise InvalidRequest(wrong)
 
 
 LABELS: dict[TargetName, Callable[[EncodedLabels, NDArray[np.int32]], dict[str, Any]]] = {
