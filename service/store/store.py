@@ -486,9 +486,9 @@ class Store:
             yield
 
     @contextmanager
-    def lease_turn(self, project_id: str) -> Iterator[None]:
+    def lease_turn(self, project_id: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Hold a project's lease lock: concurrent selections would select the same samples."""
-        with self._turn(project_id, LEASE_LOCK, LOCK_SECONDS, "lease"):
+        with self._turn(project_id, LEASE_LOCK, seconds, "lease"):
             yield
 
     @contextmanager

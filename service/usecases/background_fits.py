@@ -21,6 +21,7 @@ from service.errors import FitFailed, ProjectNotFound, ProjectReplaced, StoreBus
 from service.store import Store
 from service.telemetry.logging import project_context
 from service.telemetry.metrics import in_background
+from service.usecases.reserves import select_ahead
 from service.usecases.training import fit_in_turn, fit_limit
 
 TURN_SECONDS = 0.1
@@ -131,7 +132,7 @@ def fit_if_wanted(store: Store, project_id: str, rest_seconds: float) -> tuple[f
                 return rest_seconds - age, False
             if age < LONGEST_REST_SECONDS and SELECTIONS.n_waiting:
                 return BUSY_SECONDS, False
-            after = fit_in_turn(store, project_id)
+            after = fit_in_turn(store, project_id, select_ahead)
             log.info("fitted in the background")
     except ProjectNotFound:
         return None, False

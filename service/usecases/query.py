@@ -73,7 +73,7 @@ LONGEST_WAIT_SECONDS = 30.0
 class ProjectQuery:
     """A request, the state of the project that it is about, and what is leased at `moment`."""
 
-    store: Store
+    cache: Cache
     request: QueryRequest
     snapshot: Snapshot
     leases: Leases
@@ -111,9 +111,7 @@ class ProjectQuery:
     @cached_property
     def question(self) -> Question:
         """The question for the strategy, built when it is first needed. Raises InvalidRequest."""
-        return build_question(
-            self.store.cache, self.snapshot, self.request, self.holdings, self.backend_of(self.project)
-        )
+        return build_question(self.cache, self.snapshot, self.request, self.holdings, self.backend_of(self.project))
 
 
 def seed_of(request: QueryRequest, project: Project, holdings: Holdings = NO_HOLDINGS) -> Sequence[int]:
@@ -156,7 +154,9 @@ def read_query(store: Store, request: QueryRequest, backend_of: Callable[[Projec
     snapshot, moment = read(request.project_id, Part.POOL, Part.IDS, *included), now()
     refuse_not_stored(snapshot, request)
     request = with_indices(request, snapshot.ids)
-    return ProjectQuery(store, request, snapshot, live_leases(leases, snapshot.project, moment), moment, backend_of)
+    return ProjectQuery(
+        store.cache, request, snapshot, live_leases(leases, snapshot.project, moment), moment, backend_of
+    )
 
 
 def refuse_not_stored(snapshot: Snapshot, request: QueryRequest) -> None:
@@ -204,7 +204,7 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
 
     A batch that does not depend on the seed is cached for all seeds.
     """
-    cache, pool_id = query.store.cache, query.project.pool_id
+    cache, pool_id = query.cache, query.project.pool_id
     for_all_seeds = pool_id, "answer", query.ids.without_seed
     known: Batch | None = cache.get(for_all_seeds)
     is_for_all = known is not None and not known.selection.depends_on_seed
@@ -229,12 +229,12 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
 @contextmanager
 def admitted(query: ProjectQuery, enter: Enter) -> Iterator[None]:
     """Wait for `enter` before a selection that may take long, which is not one that ranks by scores of the cache."""
-    key, cache = scores_key(query), query.store.cache
-    is_quick = key is not None and cache.get(key) is not None
+    key = scores_key(query) if is_heavy(query.request, query.project.n_samples) else None
+    is_quick = key is not None and query.cache.get(key) is not None
     with nullcontext() if is_quick else enter_if_heavy(query.request, query.project.n_samples, enter):
         yield
     if key is not None:
-        cache.put(key, True, 0)
+        query.cache.put(key, True, 0)
 
 
 def scores_key(query: ProjectQuery) -> Key | None:
@@ -247,7 +247,7 @@ def scores_key(query: ProjectQuery) -> Key | None:
     is_of_pool = request.purpose == "training" and request.candidates is None and request.exclude is None
     if project.model is None or request.given is not None or not (request.strategy.ranks and is_of_pool):
         return None
-    if not ProjectScoreCache(query.store.cache, project).keeps or row_seconds_of(project, query.snapshot.mapped_pool):
+    if not ProjectScoreCache(query.cache, project).keeps or row_seconds_of(project, query.snapshot.mapped_pool):
         return None
     # With a small batch, not all rows may have been scored: see learning/leaders.py.
     what = request.strategy.name, request.batch_size, project.n_samples

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +33,7 @@ from service.learning.number_models import NumberBag
 from service.learning.pool import Features
 from service.learning.tasks import task_of
 from service.learning.weigh_votes import estimate_consensus
-from service.store import Part, Snapshot, Store
+from service.store import Part, Snapshot, Store, Transaction
 from service.store.files import StagedFile
 from service.store.layout import model_file
 from service.store.staging import Staging
@@ -73,6 +73,16 @@ class TrainedModel:
     classifier: Classifier | Regressor
     ref: ModelRef
     measures: FitMeasures
+
+
+Prepare = Callable[[Store, Project, TrainedModel], AbstractContextManager[Callable[[Transaction], object]]]
+"""Makes what is kept with a model, before it is committed; what it yields stores that in the same transaction."""
+
+
+@contextmanager
+def prepare_nothing(store: Store, before: Project, trained: TrainedModel) -> Iterator[Callable[[Transaction], object]]:
+    """Keep nothing with a model."""
+    yield lambda transaction: None
 
 
 def train(snapshot: Snapshot) -> TrainedModel:
@@ -262,14 +272,14 @@ def fit_if_due(store: Store, project_id: str) -> Project:
         return fit_in_turn(store, project_id)
 
 
-def fit_in_turn(store: Store, project_id: str) -> Project:
+def fit_in_turn(store: Store, project_id: str, prepare: Prepare = prepare_nothing) -> Project:
     """Do the same as `fit_if_due` for a caller that holds the project's fit lock."""
     snapshot = read_to_fit(store, project_id)
     # Again if the estimator or the held-out set changed meanwhile, and the model was not adopted.
     for _ in range(FIT_TRIES):
         if not snapshot.project.fit_is_due:
             break
-        model = fit_snapshot(store, snapshot)
+        model = fit_snapshot(store, snapshot, prepare)
         snapshot = read_to_fit(store, project_id)
         if snapshot.project.labels_revision > model.labels_revision:
             break  # newer labels have requested a fit of their own if they want one
@@ -284,13 +294,13 @@ def read_to_fit(store: Store, project_id: str) -> Snapshot:
         return store.read(project_id, Part.POOL, Part.HELD_OUT)
 
 
-def fit_snapshot(store: Store, snapshot: Snapshot) -> ModelRef:
+def fit_snapshot(store: Store, snapshot: Snapshot, prepare: Prepare) -> ModelRef:
     """Fit the project of a snapshot, and commit the model, or else the reason for the failure."""
     project = snapshot.project
     try:
         with store.fitting(project.project_id):
             trained = train(snapshot)
-            commit_model(store, project, trained)
+            commit_model(store, project, trained, prepare)
     except (NotFound, Conflict):
         raise  # the project is gone
     except Exception as error:
@@ -308,15 +318,16 @@ def describe_failure(error: Exception) -> str:
     return "internal error; see the log of the service"
 
 
-def commit_model(store: Store, before: Project, trained: TrainedModel) -> None:
+def commit_model(store: Store, before: Project, trained: TrainedModel, prepare: Prepare = prepare_nothing) -> None:
     """Commit a model fitted to a snapshot, unless the project has a newer one."""
     with store.stage() as staging:
         file = staging.dump(trained.classifier)
-        with store.transaction(before.project_id) as transaction:
+        with prepare(store, before, trained) as keep, store.transaction(before.project_id) as transaction:
             current = check_same_pool(transaction.project, before)
             fitted = current.with_model(trained.ref, before, trained.measures)
             if fitted is not current:
                 transaction.commit(fitted.next_version(), {model_file(fitted.last_model): file})
+                keep(transaction)
 
 
 def commit_failure(store: Store, before: Project, error: str, *, is_final: bool) -> None:

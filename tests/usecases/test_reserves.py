@@ -177,6 +177,52 @@ def test_a_query_without_a_lease_is_answered_although_nothing_can_be_written(
         assert len(post(client, "/query", **QUERY)["indices"]) == 2
 
 
+def label_in_background(client: FlaskClient, indices: list[int]) -> Any:
+    """Label samples, and return the project when the fit in the background is done."""
+    label(client, indices, refit="background")
+    wait_until(lambda: get(client, "/projects/p")["n_labels_since_fit"] == 0)
+    return get(client, "/projects/p")
+
+
+def test_a_background_fit_selects_for_the_people_at_work(
+    tmp_path: Path, client: FlaskClient, project: str, selected: list[int]
+) -> None:
+    label(client, all_ask(client))
+    given = all_ask(client)
+    del selected[:]
+    assert label_in_background(client, given)["model_version"] == 2
+    assert selected == [16]
+    shown = post(client, "/query", **QUERY)
+    another = create_app(Settings(data_dir=tmp_path / "data", log_level="error")).test_client()
+    assert [post(each, "/query", **QUERY)["indices"] for each in (client, another)] == [shown["indices"]] * 2
+    first = ask(another, "bob")
+    assert (first["indices"], first["model_version"]) == (shown["indices"], 2)
+    assert not {*all_ask(client), *first["indices"]} & set(given)
+    assert selected == [16]
+
+
+def test_a_background_fit_selects_only_what_was_asked_with_the_model_before(
+    client: FlaskClient, project: str, selected: list[int]
+) -> None:
+    label(client, all_ask(client))
+    label_in_background(client, all_ask(client))
+    del selected[:]
+    label_in_background(client, [59])
+    assert selected == []
+
+
+def test_a_fit_does_not_fail_with_a_selection(
+    client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label(client, all_ask(client))
+    given = all_ask(client)
+    logged: list[str] = []
+    monkeypatch.setattr(reserves.log, "exception", lambda text, *_: logged.append(text))
+    monkeypatch.setattr(reserves, "select", None)
+    assert label_in_background(client, given)["model_version"] == 2
+    assert len(logged) == 1
+
+
 def test_a_selection_is_kept_although_its_first_samples_are_labelled_meanwhile(
     client: FlaskClient, project: str, selected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
