@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, Request
+from flask.sessions import NullSession, SessionInterface
 
 from service.auth.keyfile import KeyRing
 from service.backends import make_backend_factory
@@ -28,8 +29,20 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
+class NoSessions(SessionInterface):
+    """Gives all requests the same session, which holds nothing: nothing here uses one."""
+
+    session = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        """Return the session."""
+        return self.session
+
+
 class Application(Flask):
-    """Flask without asynchronous views, with a time limit for fits, and a field of Label Studio's tasks in the path."""
+    """Flask without sessions and async views, with a time limit for fits, and a field of Label Studio in the path."""
+
+    session_interface = NoSessions()
 
     def __init__(self, fit_seconds: int) -> None:
         super().__init__("service", static_folder=None)

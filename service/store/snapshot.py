@@ -268,12 +268,16 @@ class PartLoader:
         *more: Hashable,
     ) -> Any:
         """Return a cached object over all segments; the newest segment, `what` and `more` identify it."""
-        # It keeps its segments mapped even after each was dropped from the cache.
-        size = self.cache.n_bytes_of_mapping * len(self.project.segments)
-        if self.project.allows_missing:
-            size += 8 * self.project.n_features  # its medians
+
+        def make_with_size() -> tuple[Any, int]:
+            # It keeps its segments mapped even after each was dropped from the cache.
+            size = self.cache.n_bytes_of_mapping * len(self.project.segments)
+            if self.project.allows_missing:
+                size += 8 * self.project.n_features  # its medians
+            return make(), size
+
         key = (self.project.pool_id, newest_file(self.project), what, *more)
-        return self.cache.get_or_make(key, lambda: (make(), size), what)
+        return self.cache.get_or_make(key, make_with_size, what)
 
     def _path(self, file: str) -> Path:
         if self.directory is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
+from random import getrandbits
 
 from flask import Flask, Request, Response, g, has_request_context
 from flask.globals import app_ctx, request_ctx
@@ -53,7 +53,8 @@ def register(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
         here, given = app_ctx.g, request_ctx.request.environ.get(ENVIRON, "")
-        here.request_id = given if ACCEPTABLE.fullmatch(given) else os.urandom(16).hex()
+        # Not os.urandom: an id is no secret, and a system call lets other threads run first.
+        here.request_id = given if ACCEPTABLE.fullmatch(given) else f"{getrandbits(128):032x}"
         here.began = time.perf_counter()
 
     @app.after_request
