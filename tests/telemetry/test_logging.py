@@ -28,7 +28,7 @@ from service.telemetry.logging import (
     project_context,
     traceback_of,
 )
-from service.usecases import draws
+from service.usecases import reserves
 from tests.support.calls import end_labels, line_pool, post
 
 MARK = "tiger-7391"
@@ -193,7 +193,7 @@ def test_a_bug_is_logged_without_the_request(heard: Heard, monkeypatch: pytest.M
     def fail(*arguments: object) -> None:
         raise ValueError(f"{arguments} {MARK}")
 
-    monkeypatch.setattr(draws, "query_project", fail)
+    monkeypatch.setattr(reserves, "query_project", fail)
     post(heard.client, "/query", 500, project_id="p", annotator=MARK)
     error, answered = heard.lines
     assert error["traceback"].startswith("Traceback")
