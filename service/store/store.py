@@ -129,6 +129,8 @@ class Store:
         self.simulations = Simulations.of(root)
         self.cache = Cache(cache_bytes)
         self._groups = Groups()
+        # The projects that another process changed before the last `change` of this one.
+        self._contended: set[str] = set()
         # The last known pool id of each project, to find cached parts of an earlier pool.
         self._pool_ids: dict[str, str] = {}
         self._refreshed_at = time.monotonic()
@@ -353,6 +355,7 @@ class Store:
     def forget(self, project_id: str) -> None:
         """Drop all cached parts of a project."""
         gone = self._pool_ids.pop(project_id, None)
+        self._contended.discard(project_id)
         locks.close_kept_in(self.projects / project_id)
         own = [(kind, project_id) for kind in ("state", LEASES, DRAWS, "summary")]
         self.cache.drop(lambda key: key[0] == gone or key in own)
@@ -392,7 +395,9 @@ class Store:
         try:
             with ExitStack() as held:
                 seconds = locks.LOCK_SECONDS - (time.monotonic() - own.began_at)
+                known: CachedState | None = self.cache.get(("state", project_id))
                 directory, state = self._open_locked(held, project_id, seconds=max(seconds, 0))
+                (self._contended.discard if state is known else self._contended.add)(project_id)
                 transaction = Transaction(self, project_id, directory, state, is_shared=True)
                 own.run(transaction)
                 for other in self._groups.members(project_id):
@@ -409,8 +414,11 @@ class Store:
                 other.end()
 
     def is_changing(self, project_id: str) -> bool:
-        """Return whether a thread of this process is in `change` of a project."""
-        return self._groups.are_waiting(project_id)
+        """Return whether a thread of this process is in `change` of a project, or other processes change it as often.
+
+        Then it is likely to change before it is locked.
+        """
+        return self._groups.are_waiting(project_id) or project_id in self._contended
 
     def _open_locked(
         self,
