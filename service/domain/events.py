@@ -56,10 +56,14 @@ def events_of(
     details |= more or {}
     given, gone = diff_votes(same, after)
     if len(gone):
-        details["retracted"] = vote_keys(after, gone)
+        samples, _, annotators, *_ = gone.lists()
+        details["retracted"] = vote_keys(after, samples, annotators)
     for begin in range(0, max(len(given), 1), MAX_LABELS):
-        if len(given):
-            details["labels"] = vote_columns(after, given.take(np.arange(begin, min(begin + MAX_LABELS, len(given)))))
+        if len(given) > MAX_LABELS:
+            part = given.take(np.arange(begin, min(begin + MAX_LABELS, len(given))))
+            details["labels"] = vote_columns(after, part)
+        elif len(given):
+            details["labels"] = vote_columns(after, given)
         yield {
             "version": after.version,
             "at": format_time(after.updated_at),
@@ -133,21 +137,20 @@ def diff_votes(before: Project | None, after: Project) -> tuple[Votes, Votes]:
 
 def vote_columns(project: Project, votes: Votes) -> JsonObject:
     """Return votes as columns of an event."""
-    times = votes.at.tolist()
-    shown = {at: format_time(at) for at in set(times)}
+    samples, codes, annotators, times, queries = votes.lists()
+    shown = {at: format_time(at) for at in {*times}}
     return {
-        **vote_keys(project, votes),
-        "label": decode_labels(project, votes.code),
-        "query_id": [query.decode() or None for query in votes.query.tolist()],
+        **vote_keys(project, samples, annotators),
+        "label": decode_labels(project, np.array(codes, np.int32)),
+        "query_id": [query.decode() or None for query in queries],
         "labeled_at": [shown[at] for at in times],
     }
 
 
-def vote_keys(project: Project, votes: Votes) -> JsonObject:
+def vote_keys(project: Project, samples: list[int], annotators: list[int]) -> JsonObject:
     """Return the samples and annotators of votes, as columns of an event."""
     names = project.annotators
-    who = [None if code == ANONYMOUS else names[code] for code in votes.annotator.tolist()]
-    return {"index": votes.index.tolist(), "annotator": who}
+    return {"index": samples, "annotator": [None if code == ANONYMOUS else names[code] for code in annotators]}
 
 
 def kind_of(before: Project | None, same: Project | None, details: Mapping[str, Any]) -> str:

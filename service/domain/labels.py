@@ -417,6 +417,14 @@ class Votes:
             return [vote for sample in sorted(form.recent) for vote in form.recent[sample]]
         return [Vote(*row) for row in zip(*(column.tolist() for column in self.columns), strict=True)]
 
+    def lists(self) -> list[list[Any]]:
+        """Return the columns as lists."""
+        if isinstance(self._form, VoteEdits) and len(self) <= FEW:
+            return (
+                [list(column) for column in zip(*self.rows(), strict=True)] if len(self) else [[] for _ in Vote._fields]
+            )
+        return [column.tolist() for column in self.columns]
+
     def on(self, sample: int) -> tuple[Vote, ...]:
         """Return the votes on a sample."""
         form = self._form

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -288,10 +289,13 @@ class PartLoader:
         return self.cache.get_or_make((self.project.pool_id, file, *more), make, kind)
 
 
+FILE_NAMING = attrgetter("pool_id", "segments", "has_ids", "has_texts", "has_urls", "held_out", "model")
+"""Returns the fields of a project from which the names of its files follow."""
+
+
 def same_files(one: Project, other: Project) -> bool:
     """Return whether two states of a project name the same files."""
-    names = ("pool_id", "segments", "has_ids", "has_texts", "has_urls", "held_out", "model")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    return bool(FILE_NAMING(one) == FILE_NAMING(other))
 
 
 def in_project(error: StoreDamaged, project: Project) -> StoreDamaged:

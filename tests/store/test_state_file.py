@@ -27,6 +27,7 @@ from service.store.state_format import to_record
 from service.usecases.label import LabelRequest, SubmittedLabel, label_project, retract_label
 from tests.store.test_store import POOL, fit, label
 from tests.support.calls import post
+from tests.support.groups import in_one_group
 
 N_SAMPLES = 400
 SECTOR = 512
@@ -285,18 +286,6 @@ def test_a_state_without_a_log_gets_one_with_the_next_commit(store):
     assert label(store, 3).version == 3
     assert end_of(store).position > end_of(store).begin
     assert Store(store.root).read("p").project.version == 3
-
-
-def in_one_group(store, *calls):
-    """Run calls in threads while the project is locked, so that all but the first wait for each other."""
-    with ThreadPoolExecutor(len(calls)) as threads:
-        with store.transaction("p"):
-            futures = []
-            for n_before, call in enumerate(calls):
-                futures.append(threads.submit(call))
-                while len(store._groups._waiting.get("p", [])) < n_before or not store.is_changing("p"):
-                    time.sleep(0.001)
-        return [future.exception() or future.result() for future in futures]
 
 
 def test_changes_that_wait_are_made_in_order_with_one_sync_and_answered_one_by_one(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from service.store import Part, Store
 from service.store.check import check_project, project_directories
 from service.store.state_file import PUBLISHED
 from service.usecases.label import LabelRequest, SubmittedLabel, label_project
+from tests.support.groups import in_one_group
 from tests.support.npy import npy
 from tests.torture.data_dir import leftover_files
 from tests.torture.forms import FORM, NDJSON, ZIP, form
@@ -154,6 +156,13 @@ def label(client: FlaskClient, refit: str, index: int = 4) -> None:
     send(client, "POST", "/label", json={"project_id": "p", "labels": records, "refit": refit})
 
 
+def label_together(client: FlaskClient) -> None:
+    """Send labels by requests that wait for the project at the same time: they are one commit."""
+    store: Store = client.application.extensions["active-query"].store
+    requests = [LabelRequest("p", [SubmittedLabel(index, None, "bee", "ada")], "never") for index in (4, 5, 6)]
+    in_one_group(store, *[partial(label_project, store, request) for request in requests])
+
+
 def label_in_background(client: FlaskClient) -> None:
     label(client, "background")
     while send(client, "GET", "/projects/p").json["fit"]["due"]:
@@ -203,6 +212,7 @@ OPERATIONS: dict[str, Callable[[FlaskClient], object]] = {
     "fit again": lambda client: send(client, "POST", "/fit", json={"project_id": "p"}),
     "replace": lambda client: fit(client, "p", replace=True, random_state=3),
     "label": lambda client: label(client, "never"),
+    "labels in one group": label_together,
     "label and wait": lambda client: label(client, "wait"),
     "label to the log": label_to_log,
     "fit in the background": label_in_background,
