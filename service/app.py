@@ -16,6 +16,7 @@ from service.http import problems, routes
 from service.http.middleware import auth, cors, request_log
 from service.http.middleware.field_in_path import with_field_in_query
 from service.server.simulation_process import run_in_process
+from service.server.sweeps import parent_has_swept
 from service.settings import Settings
 from service.store import Store
 from service.telemetry.logging import log_to_stderr
@@ -75,7 +76,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         max_projects=settings.max_projects,
         reply_bytes=settings.reply_bytes,
     )
-    store.sweep()
+    if not parent_has_swept():
+        store.sweep()
     context = routes.Context(
         store,
         settings,

@@ -10,6 +10,7 @@ from service.auth.keyfile import read_keys
 from service.auth.keys import KeysError
 from service.backends import refuse_missing_extra
 from service.errors import StoreBusy, StoreUnwritable
+from service.server.sweeps import SWEPT_BY
 from service.settings import Settings, SettingsError
 from service.store import Store
 
@@ -23,7 +24,7 @@ def find_problem() -> str | None:
         return str(error)
     if settings.api_keys_file is not None and (problem := problem_of_keys(settings.api_keys_file)):
         return f"AQ_API_KEYS_FILE: {problem}; `active-query keys new` makes one"
-    return problem_of_data_dir(settings.data_dir)
+    return problem_of_data_dir(settings)
 
 
 def problem_of_keys(path: Path) -> str | None:
@@ -34,14 +35,16 @@ def problem_of_keys(path: Path) -> str | None:
         return str(error)
 
 
-def problem_of_data_dir(path: Path) -> str | None:
-    """Return why a data directory is unusable, None if it is not; remove what dead processes left there."""
+def problem_of_data_dir(settings: Settings) -> str | None:
+    """Return why the data directory is unusable, None if it is not; remove what dead processes left there."""
+    path = settings.data_dir
     try:
-        store = Store(path)
+        store = Store(path, reply_bytes=settings.reply_bytes)
         # A read-only directory is served for reading.
         with suppress(StoreUnwritable):
             store.check_writable()
         store.sweep()
+        SWEPT_BY[:] = [os.getpid()]
     except (OSError, StoreBusy, StoreUnwritable) as error:
         return f"AQ_DATA_DIR={str(path)!r}: the directory cannot be used by user {os.getuid()}: {error}"
     return None

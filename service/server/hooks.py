@@ -9,6 +9,7 @@ from typing import Any
 
 from service import __version__
 from service.server.gunicorn_adapter import Logger
+from service.server.sweeps import SWEPT_BY
 from service.telemetry.multiprocess import begin_worker, end_worker, free_number, shared_directory
 
 SOCKET_TIMEOUT_SECONDS = 30
@@ -43,7 +44,8 @@ def post_fork(_server: Any, worker: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Keep the counts of a worker that has exited, and nothing else of it."""
+    """Keep the counts of a worker that has exited, and nothing else of it; the next one removes what it left."""
+    SWEPT_BY.clear()
     end_worker(shared_directory(), worker.number, worker.pid)
 
 
