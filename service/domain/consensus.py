@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import SampleLabels, Votes, look_up
+from service.domain.labels import SampleLabels, Vote, Votes, hash_of, look_up
 
 Numbers = NDArray[np.float64]
 
@@ -50,6 +51,12 @@ class Consensus:
         codes = votes.majority.codes.copy()
         codes[labeled] = self.code[own]
         return SampleLabels(votes.majority.labeled, codes, votes.majority.skipped)
+
+    def code_on(self, votes: Sequence[Vote]) -> int | None:
+        """Return the class code of the consensus on a sample with these votes, None if they have changed."""
+        row = int(self.index.searchsorted(votes[0].sample))
+        is_known = row < len(self.index) and self.index[row] == votes[0].sample
+        return int(self.code[row]) if is_known and self.vote_hashes[row] == hash_of(votes) else None
 
     def quality_of(self, votes: Votes) -> Numbers:
         """Return the probability that each labelled sample's consensus is right (l,), NaN where unknown."""

@@ -15,7 +15,7 @@ from weakref import ReferenceType, ref
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.splitmix import GOLDEN, mix, mix_one
+from service.domain.splitmix import GOLDEN, MASK, mix, mix_one
 
 Label = str | int | bool | float | tuple[Any, ...]
 """A class, a number where the target is one, or the classes of a sample that may have several, sorted."""
@@ -697,6 +697,12 @@ def majority_of(votes: Sequence[Vote]) -> int:
         counts[vote.code] = counts.get(vote.code, 0) + 1
         latest[vote.code] = max(latest.get(vote.code, 0), vote.at)
     return max(counts, key=lambda code: (counts[code], latest[code], lot_of(given[0].sample, code)))
+
+
+def hash_of(votes: Sequence[Vote]) -> int:
+    """Return the hash of the votes on a sample as `Votes.vote_hashes` has it."""
+    given = (((vote.annotator + 1) << 32) + vote.code + 1 for vote in votes if vote.code != SKIP)
+    return sum(mix_one(vote * int(GOLDEN)) for vote in given) & MASK
 
 
 def lot_of(sample: int, code: int) -> int:

@@ -22,8 +22,10 @@ from service.domain.columns import Columns
 from service.domain.consensus import Consensus
 from service.domain.labels import (
     ANONYMOUS,
+    EVERYBODY,
     FEW,
     SKIP,
+    UNVOTED,
     EncodedLabels,
     Label,
     SampleLabels,
@@ -247,7 +249,28 @@ class Project:
         for name, fields in DECIDING.items():
             if not fields.isdisjoint(new):
                 project.__dict__.pop(name, None)
+        if new.keys() & DECIDING["labels"] == {"votes"} and "labels" in self.__dict__:
+            self._keep_labels(project)
         return project
+
+    def _keep_labels(self, after: Project) -> None:
+        """Compute the labels after a change of a few votes from those before, unless they are the majority."""
+        change = after.votes.change_since(self.votes) if after.votes.table is None else None
+        if change is not None and self.labels is not self.votes.majority and len(samples := change.samples()) <= FEW:
+            codes = {sample: after.code_on(sample) for sample in samples}
+            after.__dict__["labels"] = self.labels.with_codes(codes)
+
+    def code_on(self, sample: int) -> int:
+        """Return the class code that `labels` has for a sample, SKIP or UNVOTED."""
+        votes = self.votes.on(sample)
+        code = majority_of(votes)
+        if code > SKIP and self.consensus is not None:
+            found = self.consensus.code_on(votes)
+            return code if found is None else found
+        if code == SKIP and self.skips_to_drop > 1:
+            n_skips = sum(EVERYBODY if vote.annotator == ANONYMOUS else 1 for vote in votes)
+            return SKIP if n_skips >= self.skips_to_drop else UNVOTED
+        return code
 
     @cached_property
     def n_samples(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.domain.consensus import Consensus
-from service.domain.labels import ANONYMOUS, SKIP, EncodedLabels, Votes, cast_votes
+from service.domain.labels import ANONYMOUS, SKIP, EncodedLabels, Votes, cast_votes, hash_of
 from service.domain.project import (
     EstimatorSpec,
     HeldOut,
@@ -157,6 +157,27 @@ def test_newer_votes_go_by_the_majority_until_the_next_fit():
     assert (since.class_counts, since.n_labels_since_fit) == ([1, 3], 1)
     since = told(since, (2, A, ANN), at=4)
     assert (since.class_counts, since.n_labels_since_fit) == ([2, 2], 1)
+
+
+@pytest.mark.parametrize("skips_to_drop", [1, 2])
+@pytest.mark.parametrize("removed", [[], [8, 9]])
+@pytest.mark.parametrize("before", [BOTH, weighed((2, A, 0.7), (3, A, 0.6))], ids=["majority", "consensus"])
+def test_labels_after_a_few_votes_are_those_computed_from_all_votes(before, skips_to_drop, removed):
+    rng = np.random.default_rng(0)
+    after = replace(
+        before, skips_to_drop=skips_to_drop, removed=np.array(removed, np.int64), annotators=("a", "b", "c")
+    )
+    for at in range(2, 60):
+        assert after.labels is after.labels
+        after = told(after, (int(rng.integers(8)), int(rng.integers(-1, 2)), int(rng.integers(-1, 3))), at=at)
+        afresh = replace(after, votes=Votes(*after.votes.columns) if at % 3 else after.votes)
+        assert after.votes.vote_hashes.tolist() == [
+            hash_of(after.votes.on(sample)) for sample in after.votes.majority.labeled.tolist()
+        ]
+        for name in ("labeled", "codes", "skipped"):
+            assert getattr(after.labels, name).tolist() == getattr(afresh.labels, name).tolist()
+        for name in ("n_labeled", "n_skipped", "n_unlabeled", "class_counts"):
+            assert getattr(after, name) == getattr(afresh, name)
 
 
 def test_votes_during_the_fit_override_its_consensus():
