@@ -47,13 +47,13 @@ def why_no_folds(project: Project) -> str | None:
     )
 
 
-def refuse_long_pass(project: Project, pool: Pool, n_rows: int, field: str, way_out: str) -> None:
-    """Raise InvalidRequest at a field if the model's predictions of some rows take longer than the request may."""
+def refuse_long_pass(project: Project, pool: Pool, n_rows: int) -> None:
+    """Raise InvalidRequest if the model's predictions of a page of n rows take longer than the request may."""
     seconds, limit = n_rows * row_seconds_of(project, pool), DEADLINE.get().seconds
-    if seconds > limit and project.model is not None:
+    if seconds > limit:
         raise InvalidRequest.at(
-            f"/query/{field}",
-            f"{project.model.estimator.name} would take about {about(seconds)} s of one core to predict {n_rows:,} "
-            f"samples, and the limit is AQ_QUERY_SECONDS={limit:g}: {way_out}, or use a faster estimator: "
+            "/query/limit",
+            f"{project.estimator.name} would take about {about(seconds)} s of one core to predict {n_rows:,} samples, "
+            f"but AQ_QUERY_SECONDS={limit:g}: ask for fewer at once, page by page, or use a faster estimator: "
             f"{QUICK[project.target]} is quick",
         )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -18,7 +17,7 @@ from service.compute.threads import n_cores, run_in_threads
 from service.domain.labels import Label
 from service.domain.project import Project, TargetName
 from service.domain.sample_ids import PoolIds
-from service.errors import FieldError, InvalidRequest, NoModel
+from service.errors import FieldError, InvalidRequest, NoModel, OutOfTime
 from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.pool import Chunk
 from service.learning.scoring import outputs_of, predictor_for
@@ -110,22 +109,23 @@ def list_predictions(store: Store, request: PredictionRequest, admission: Admiss
     if project.target == "number" and request.min_confidence:
         raise InvalidRequest.at("/query/min_confidence", "is for classes: predicted numbers have no confidence")
     wanted = wanted_samples(project, request)
-    refuse_slow(snapshot, wanted, request)
-    blocks = predict_blocks(snapshot, wanted, request, admission)
-    first = list(islice(blocks, 1))
     n_candidates = int(np.count_nonzero(wanted))
+    if request.limit is not None and not request.min_confidence:
+        refuse_long_pass(project, snapshot.mapped_pool, min(n_candidates, request.limit))
+    blocks = predict_blocks(snapshot, wanted, request, admission)
+    first = first_block(blocks, request)
     return Predictions(project, project.model.version, snapshot.ids, n_candidates, chain(first, blocks))
 
 
-def refuse_slow(snapshot: Snapshot, wanted: NDArray[np.bool_], request: PredictionRequest) -> None:
-    """Raise InvalidRequest if the model is too slow for a page, or for a search for sure predictions."""
-    n_wanted = int(np.count_nonzero(wanted))
-    slow = partial(refuse_long_pass, snapshot.project, snapshot.mapped_pool)
-    if request.min_confidence:
-        way_out = "leave it out, and choose the sure ones of the predictions yourself"
-        slow(n_wanted, "min_confidence", way_out)
-    elif request.limit is not None:
-        slow(min(n_wanted, request.limit), "limit", "ask for fewer at once, page by page")
+def first_block(blocks: Iterator[PredictionBlock], request: PredictionRequest) -> list[PredictionBlock]:
+    """Return the first block, if there is one. Raises InvalidRequest if none of many predictions is sure enough."""
+    try:
+        return list(islice(blocks, 1))
+    except OutOfTime as error:
+        if not request.min_confidence:
+            raise
+        problem = "no sample was found in the time limit of a query, AQ_QUERY_SECONDS: send a lower one"
+        raise InvalidRequest.at("/query/min_confidence", problem) from error
 
 
 def wanted_samples(project: Project, request: PredictionRequest) -> NDArray[np.bool_]:
@@ -221,15 +221,25 @@ def probabilities_of_classes(found: NDArray[Any], snapshot: Snapshot) -> NDArray
     return P
 
 
-def first_predictions(blocks: Iterator[PredictionBlock], limit: int) -> tuple[list[PredictionBlock], bool]:
-    """Return the first `limit` predictions, and whether more follow."""
+def first_predictions(
+    blocks: Iterator[PredictionBlock], limit: int, *, may_be_short: bool = False
+) -> tuple[list[PredictionBlock], bool]:
+    """Return the first `limit` predictions, and whether more may follow.
+
+    If the page `may_be_short`, it ends at the deadline of the request. Raises OutOfTime otherwise.
+    """
     taken: list[PredictionBlock] = []
     n_left = limit
-    for block in blocks:
-        if n_left == 0:
-            return taken, True
-        taken.append(block.take(slice(n_left)))
-        if len(block.index) > n_left:
-            return taken, True
-        n_left -= len(block.index)
+    try:
+        for block in blocks:
+            if n_left == 0:
+                return taken, True
+            taken.append(block.take(slice(n_left)))
+            if len(block.index) > n_left:
+                return taken, True
+            n_left -= len(block.index)
+    except OutOfTime:
+        if not may_be_short:
+            raise
+        return taken, True
     return taken, False

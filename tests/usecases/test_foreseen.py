@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from service.errors import OutOfTime
 from service.learning.scoring import score_some
 from service.strategies.engine import slow_models
-from service.usecases import evaluation, foreseen
+from service.usecases import evaluation, foreseen, predictions
+from service.usecases.predictions import PredictionBlock
 from tests.support.calls import get, post
 
 N = 120
@@ -49,14 +51,40 @@ def test_an_evaluation_of_fits_beyond_the_limit_of_a_query_gives_the_reason(clie
     assert report["suspect_labels"] == []
 
 
-@pytest.mark.parametrize(
-    ("query", "pointer", "n"), [("limit=50", "/query/limit", 50), ("min_confidence=0.9", "/query/min_confidence", N)]
-)
-def test_predictions_beyond_the_limit_of_a_query_are_refused_at_once(client, monkeypatch, query, pointer, n):
+def test_a_page_of_predictions_beyond_the_limit_of_a_query_is_refused_at_once(client, monkeypatch):
     monkeypatch.setattr(foreseen, "seconds_per_row", lambda *_: 10.0)
-    [error] = get(client, f"/projects/p/predictions?{query}", 422)["errors"]
-    assert error["pointer"] == pointer
-    assert f"to predict {n} samples" in error["detail"]
+    [error] = get(client, "/projects/p/predictions?limit=50", 422)["errors"]
+    assert error["pointer"] == "/query/limit"
+    assert "svc would take about 500 s of one core to predict 50 samples" in error["detail"]
     assert "logistic_regression is quick" in error["detail"]
     assert len(get(client, "/projects/p/predictions?limit=12")["predictions"]) == 12
     assert client.get("/projects/p/predictions", headers={"Accept": "text/csv"}).status_code == 200
+
+
+def slow_blocks(n_in_time, confidence):
+    """Return a `predict_blocks` that makes some predictions of a sample, and then runs out of time."""
+
+    def predict_blocks(snapshot, *_):
+        for index in range(n_in_time):
+            P = np.full((1, 2), confidence)
+            yield PredictionBlock(np.array([index]), np.zeros(1, np.int64), P[:, 0], P)
+        raise OutOfTime(120)
+
+    return predict_blocks
+
+
+def test_a_search_for_sure_predictions_ends_with_what_it_found_in_time(client, monkeypatch):
+    path = "/projects/p/predictions?min_confidence=0.9"
+    monkeypatch.setattr(predictions, "predict_blocks", slow_blocks(3, 0.95))
+    found = get(client, path)
+    assert ([each["index"] for each in found["predictions"]], found["next"]) == ([0, 1, 2], 2)
+    monkeypatch.setattr(predictions, "predict_blocks", slow_blocks(0, 0.95))
+    [error] = get(client, path, 422)["errors"]
+    assert (error["pointer"], "send a lower one" in error["detail"]) == ("/query/min_confidence", True)
+    get(client, "/projects/p/predictions", 504)
+
+
+def test_a_csv_of_the_first_predictions_is_never_shorter_without_saying_so(client, monkeypatch):
+    monkeypatch.setattr(predictions, "predict_blocks", slow_blocks(3, 0.95))
+    reply = client.get("/projects/p/predictions?limit=5", headers={"Accept": "text/csv"})
+    assert reply.status_code == 504

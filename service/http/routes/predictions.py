@@ -89,7 +89,7 @@ def prediction_request(project_id: str, data: dict[str, Any], page_length: int |
 
 def json_predictions(found: Predictions, data: dict[str, Any]) -> Response:
     """Reply with a page of predictions as JSON."""
-    blocks, has_more = first_predictions(found.blocks, data.get("limit", PAGE_LENGTH))
+    blocks, has_more = first_predictions(found.blocks, data.get("limit", PAGE_LENGTH), may_be_short=True)
     names = ("index", "id", "label", "confidence", "probabilities")
     records = [dict(zip(names, row, strict=False)) for block in blocks for row in rows_of(found, block, data)]
     return json_response(
