@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +17,7 @@ import numpy as np
 from service.cli.serve import SHARED_MEMORY, gunicorn_command
 from service.settings import Settings
 from tests.benchmarks.load import GENERATOR, UNIQUE_NUMBER, Load, requests_per_second
-from tests.benchmarks.measure import in_turns
+from tests.benchmarks.measure import cpu_milliseconds, in_turns
 from tests.benchmarks.pools import label_records
 from tests.benchmarks.rows import Row, times
 from tests.benchmarks.sizes import Sizes
@@ -77,7 +79,10 @@ def measure_small_requests(sizes: Sizes, directory: Path) -> list[Row]:
     }
     with both(directory) as (service, empty):
         bodies = tuple((query_body(f"small-{number}"),) for number in range(CONNECTIONS))
-        targets = [(empty.port, Load(path, bodies)) for path in ("/empty", "/durable")]
+        targets = [
+            (empty.port, Load(path, sent))
+            for path, sent in (("/empty", bodies), ("/sqlite", bodies[:1] * CONNECTIONS), ("/sqlite", bodies))
+        ]
         targets += [(service.port, load) for load in kinds.values()]
         for port, load in targets:
             requests_per_second(port, load, 1)  # warm up every worker
@@ -85,18 +90,32 @@ def measure_small_requests(sizes: Sizes, directory: Path) -> list[Row]:
         databases = [directory / f"{number}.sqlite" for number in range(CONNECTIONS)]
         for paths in (databases[:1] * CONNECTIONS, databases):
             measures.append(partial(commits_per_second, paths, sizes.load_seconds))
-        nothing, durable, *rates, sqlite, sqlites = in_turns(sizes.load_rounds, *measures)
+        rates = in_turns(sizes.load_rounds, *measures)
+        nothing, over_http, rates, alone = rates[0], rates[1:3], rates[3:-2], rates[-2:]
+        cores = [cores_used(service, load, sizes.load_seconds) for kind, load in kinds.items() if CHANGE in kind]
     against = f"empty Flask + marshmallow POST, {CONNECTIONS} connections of {GENERATOR}"
     rated = dict(zip(kinds, rates, strict=True))
     rows = [times(5, kind, rate, "/s", against, nothing, at_least=0.6) for kind, rate in rated.items()]
-    against = "the same, and one small file synced to disk"
-    changing = {kind: rate for kind, rate in rated.items() if CHANGE in kind}
-    rows += [times(5, kind, rate, "/s", against, durable) for kind, rate in changing.items()]
-    against = f"SQLite (WAL, synchronous=FULL), {CONNECTIONS} processes, "
-    spread = zip(changing.items(), (("one database", sqlite), (f"{CONNECTIONS} databases", sqlites)), strict=True)
-    return rows + [
-        times(5, kind, rate, "/s", against + which, theirs, at_least=0.5) for (kind, rate), (which, theirs) in spread
-    ]
+    changes = {kind: rate for kind, rate in rated.items() if CHANGE in kind}
+    names = ("one database", f"{CONNECTIONS} databases")
+    for (kind, rate), which, theirs, bare, (ours, clients) in zip(
+        changes.items(), names, over_http, alone, cores, strict=True
+    ):
+        against = f"the same POST that commits a row to SQLite (WAL, synchronous=FULL), {which}"
+        rows.append(times(5, kind, rate, "/s", against, theirs))
+        against = f"SQLite (WAL, synchronous=FULL) without HTTP, {CONNECTIONS} processes, {which}"
+        rows.append(times(5, kind, rate, "/s", against, bare, at_least=0.5))
+        rows.append(times(5, f"{kind}: the clients' CPU", [clients], "cores", "that of the workers", [ours]))
+    return rows
+
+
+def cores_used(service: Service, load: Load, seconds: int) -> tuple[float, float]:
+    """Return how many cores the workers and the clients keep busy under a load."""
+    workers, began = service.workers(), time.monotonic()
+    before = cpu_milliseconds(workers), sum(os.times()[:4])
+    requests_per_second(service.port, load, seconds)
+    elapsed = time.monotonic() - began
+    return (cpu_milliseconds(workers) - before[0]) / 1000 / elapsed, (sum(os.times()[:4]) - before[1]) / elapsed
 
 
 def loads(projects: list[str]) -> dict[str, Load]:

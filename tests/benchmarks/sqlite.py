@@ -42,6 +42,13 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
+def commit_label(database: sqlite3.Connection, sample: int) -> None:
+    """Commit a row, which is on disk then."""
+    database.execute("BEGIN IMMEDIATE")
+    database.execute("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", (sample, "label", time.time()))
+    database.execute("COMMIT")
+
+
 def main(path: str, seconds: float) -> None:
     """Commit one label after another."""
     database = connect(Path(path))
@@ -49,9 +56,7 @@ def main(path: str, seconds: float) -> None:
     sys.stdin.readline()
     n_commits, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", (n_commits % 90, "label", time.time()))
-        database.execute("COMMIT")
+        commit_label(database, n_commits % 90)
         n_commits += 1
     print(n_commits)
 
