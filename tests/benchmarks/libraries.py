@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from modAL.batch import uncertainty_batch_sampling
+from modAL.density import information_density
 from modAL.disagreement import consensus_entropy_sampling, max_disagreement_sampling, vote_entropy_sampling
 from modAL.models import ActiveLearner, Committee
-from modAL.uncertainty import entropy_sampling, margin_sampling, uncertainty_sampling
+from modAL.uncertainty import classifier_entropy, entropy_sampling, margin_sampling, uncertainty_sampling
+from scipy.sparse import csr_matrix
 from skactiveml.classifier import SklearnClassifier
 from skactiveml.pool import (
     Badge,
@@ -23,7 +25,9 @@ from skactiveml.pool import (
     DropQuery,
     Falcun,
     GreedyBALD,
+    GreedySamplingX,
     MaxHerding,
+    MonteCarloEER,
     ProbCover,
     QueryByCommittee,
     RandomSampling,
@@ -37,9 +41,16 @@ from tests.benchmarks.task import N_LABELS, Indices, Task
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # syntax of older Pythons
+    from small_text.classifiers.factories import SklearnClassifierFactory
+    from small_text.data.datasets import SklearnDataset
     from small_text.query_strategies import BreakingTies, LeastConfidence, PredictionEntropy
+    from small_text.query_strategies import RandomSampling as SmallTextRandom
     from small_text.query_strategies.coresets import GreedyCoreset
-    from small_text.query_strategies.strategies import ContrastiveActiveLearning, EmbeddingKMeans
+    from small_text.query_strategies.strategies import (
+        ContrastiveActiveLearning,
+        DiscriminativeActiveLearning,
+        EmbeddingKMeans,
+    )
 
 SelectBatch = Callable[[], Indices]
 
@@ -74,6 +85,25 @@ def activeml_discriminative(task: Task) -> SelectBatch:
     return lambda: np.asarray(strategy.query(task.rows, y, discriminator=discriminator, batch_size=task.batch_size))
 
 
+def activeml_expected_error(task: Task) -> SelectBatch:
+    """Return a query of scikit-activeml's expected error reduction among the rows of least margin, as many as ours."""
+    model, y = as_activeml(task.model), labels(task)
+    model.fit(task.rows[:N_LABELS], task.codes)
+    strategy = MonteCarloEER(method="log_loss", random_state=0)
+
+    def query() -> Indices:
+        first_two = np.partition(model.predict_proba(task.rows[N_LABELS:]), -2, axis=1)[:, -2:]
+        tried = N_LABELS + np.argsort(first_two[:, 1] - first_two[:, 0])[:CONTENDERS]
+        batch = strategy.query(task.rows, y, model, candidates=tried, batch_size=task.batch_size)
+        return np.asarray(batch)
+
+    return query
+
+
+CONTENDERS = 20
+"""Rows that expected error reduction tries here by default."""
+
+
 def as_activeml(model: Any) -> SklearnClassifier:
     """Return scikit-activeml's wrapper of a model like this one, not fitted."""
     return SklearnClassifier(LogisticRegression(**model.get_params()), classes=range(N_CLASSES))
@@ -89,6 +119,17 @@ def modal_with_members(strategy: Any, task: Task) -> SelectBatch:
     return modal_query(strategy, Committee([learner(*rows) for rows in task.member_rows]), task)
 
 
+def modal_density(task: Task) -> SelectBatch:
+    """Return modAL's information density, multiplied by its entropy as its documentation shows."""
+    model, rest = learner(task.rows[:N_LABELS], task.codes), task.rows[N_LABELS:]
+
+    def query() -> Indices:
+        scores = classifier_entropy(model, rest) * information_density(rest, "cosine")
+        return N_LABELS + np.argsort(-scores)[: task.batch_size]
+
+    return query
+
+
 def modal_query(strategy: Any, model: Any, task: Task) -> SelectBatch:
     rest = task.rows[N_LABELS:]
     return lambda: strategy(model, rest, n_instances=task.batch_size)[0] + N_LABELS
@@ -100,6 +141,9 @@ def learner(X: Any, codes: Indices) -> ActiveLearner:
 
 JOINT_LABELS = 1_000
 """Joint labels of a batch that BatchBALD draws, as many as this service's; by itself it draws one for each member."""
+
+NEIGHBORS = 10
+"""Labelled rows that `contrastive` compares each row to, as many as here."""
 
 
 class Embedded:
@@ -122,6 +166,14 @@ def small_text(strategy: Any, task: Task) -> SelectBatch:
     return lambda: np.asarray(query(pbar=None) if isinstance(strategy, WITH_A_BAR) else query())
 
 
+def small_text_discriminative(task: Task) -> SelectBatch:
+    """Return a query of small-text's discriminative strategy, in as many parts as ours."""
+    strategy = DiscriminativeActiveLearning(SklearnClassifierFactory(LogisticRegression(), 2), 10, pbar=None)
+    dataset = SklearnDataset(csr_matrix(task.rows), np.zeros(task.n_rows, np.int64), target_labels=np.arange(2))
+    given = None, dataset, np.arange(N_LABELS, task.n_rows), np.arange(N_LABELS), task.codes
+    return lambda: np.asarray(strategy.query(*given, n=task.batch_size))
+
+
 WITH_A_BAR = (GreedyCoreset, ContrastiveActiveLearning, EmbeddingKMeans)
 
 
@@ -132,6 +184,7 @@ def labels(task: Task) -> np.ndarray:
 
 ACTIVEML = {
     "random": (activeml, RandomSampling),
+    "greedy_x": (activeml, GreedySamplingX),
     "k_center": (activeml, CoreSet),
     "typiclust": (activeml, TypiClust),
     "prob_cover": (activeml, partial(ProbCover, n_classes=N_CLASSES)),
@@ -141,7 +194,7 @@ ACTIVEML = {
     "entropy": (activeml_with_model, partial(UncertaintySampling, "entropy")),
     "badge": (activeml_with_model, Badge),
     "clue": (activeml_with_model, Clue),
-    "contrastive": (activeml_with_model, ContrastiveAL),
+    "contrastive": (activeml_with_model, partial(ContrastiveAL, nearest_neighbors_dict={"n_neighbors": NEIGHBORS})),
     "drop_query": (activeml_with_model, DropQuery),
     "falcun": (activeml_with_model, Falcun),
     "batch_bald": (activeml_with_members, partial(BatchBALD, n_MC_samples=JOINT_LABELS)),
@@ -150,6 +203,12 @@ ACTIVEML = {
     "variation_ratio": (activeml_with_members, partial(QueryByCommittee, "variation_ratios")),
     "max_disagreement": (activeml_with_members, partial(QueryByCommittee, "KL_divergence")),
 }
+BY_DEFAULT = {
+    "contrastive": (activeml_with_model, ContrastiveAL),
+    "batch_bald": (activeml_with_members, BatchBALD),
+}
+"""Where scikit-activeml does less by default: five neighbours, and a joint label for each member."""
+
 MODAL = {
     "margin": (modal, margin_sampling),
     "least_confidence": (modal, uncertainty_sampling),
@@ -160,6 +219,7 @@ MODAL = {
     "max_disagreement": (modal_with_members, max_disagreement_sampling),
 }
 SMALL_TEXT = {
+    "random": SmallTextRandom,
     "margin": BreakingTies,
     "least_confidence": LeastConfidence,
     "entropy": PredictionEntropy,
@@ -170,7 +230,14 @@ SMALL_TEXT = {
 
 LIBRARY_STRATEGIES: dict[tuple[str, str], Callable[[Task], SelectBatch]] = {
     ("scikit-activeml", "discriminative"): activeml_discriminative,
+    ("scikit-activeml", "expected_error_reduction"): activeml_expected_error,
+    ("modAL", "information_density"): modal_density,
+    ("small-text", "discriminative"): small_text_discriminative,
     **{("scikit-activeml", name): partial(prepare, make(random_state=0)) for name, (prepare, make) in ACTIVEML.items()},
+    **{
+        ("scikit-activeml by default", name): partial(prepare, make(random_state=0))
+        for name, (prepare, make) in BY_DEFAULT.items()
+    },
     **{("modAL", name): partial(prepare, strategy) for name, (prepare, strategy) in MODAL.items()},
     **{("small-text", name): partial(small_text, make()) for name, make in SMALL_TEXT.items()},
 }

@@ -21,8 +21,16 @@ from tests.benchmarks.selection import LIBRARY_STRATEGIES, LONG_SECONDS, ROUNDS,
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.task import Task
 
-LIBRARIES = ("scikit-activeml", "modAL", "small-text")
-SLOW = {"batch_bald": (2_000, 10), "quire": (2_000, 10), "max_herding": (5_000, 100), "prob_cover": (5_000, 100)}
+LIBRARIES = ("scikit-activeml", "scikit-activeml by default", "modAL", "small-text")
+SLOW = {
+    "batch_bald": (2_000, 10),
+    "quire": (2_000, 10),
+    "expected_error_reduction": (1_000, 10),
+    "max_herding": (5_000, 100),
+    "prob_cover": (5_000, 100),
+    "information_density": (5_000, 100),
+    "greedy_x": (5_000, 100),
+}
 """Rows and batch size for strategies that take hours, or more memory than there is, in a library or here."""
 
 
