@@ -25,6 +25,7 @@ from skactiveml.pool import (
     DropQuery,
     Falcun,
     GreedyBALD,
+    GreedySamplingTarget,
     GreedySamplingX,
     MaxHerding,
     MonteCarloEER,
@@ -34,10 +35,12 @@ from skactiveml.pool import (
     TypiClust,
     UncertaintySampling,
 )
+from skactiveml.regressor import SklearnRegressor
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from tests.benchmarks.sizes import N_CLASSES
-from tests.benchmarks.task import N_LABELS, Indices, Task
+from tests.benchmarks.task import N_LABELS, N_MEMBERS, Indices, NumberTask, Task
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # syntax of older Pythons
@@ -102,6 +105,32 @@ def activeml_expected_error(task: Task) -> SelectBatch:
 
 CONTENDERS = 20
 """Rows that expected error reduction tries here by default."""
+
+
+def activeml_of_numbers(strategy: Any, task: NumberTask) -> SelectBatch:
+    """Return a query of a scikit-activeml strategy with a regression."""
+    more = {"fit_reg": True, "batch_size": task.batch_size}
+    return lambda: np.asarray(strategy.query(task.rows, numbers(task), as_regressor(task.regressor), **more))
+
+
+def activeml_variance(task: NumberTask) -> SelectBatch:
+    """Return a query by scikit-activeml of the rows on which a committee of regressions differs most."""
+    drawn = np.random.default_rng(0).integers(N_LABELS, size=(N_MEMBERS, N_LABELS))
+    bag = zip(task.bag.members, drawn, strict=True)
+    members = [as_regressor(member).fit(task.rows[rows], task.numbers[rows]) for member, rows in bag]
+    y, strategy = numbers(task), QueryByCommittee(random_state=0)
+    more = {"fit_ensemble": False, "batch_size": task.batch_size}
+    return lambda: np.asarray(strategy.query(task.rows, y, members, **more))
+
+
+def numbers(task: NumberTask) -> np.ndarray:
+    """Numbers as scikit-activeml expects them: NaN for unlabelled rows."""
+    return np.concatenate([task.numbers, np.full(task.n_rows - N_LABELS, np.nan)])
+
+
+def as_regressor(model: Any) -> SklearnRegressor:
+    """Return scikit-activeml's wrapper of a regression like this one, not fitted."""
+    return SklearnRegressor(clone(model))
 
 
 def as_activeml(model: Any) -> SklearnClassifier:
@@ -228,9 +257,14 @@ SMALL_TEXT = {
     "contrastive": partial(ContrastiveActiveLearning, normalize=False),
 }
 
-LIBRARY_STRATEGIES: dict[tuple[str, str], Callable[[Task], SelectBatch]] = {
+LIBRARY_STRATEGIES: dict[tuple[str, str], Callable[[Any], SelectBatch]] = {
     ("scikit-activeml", "discriminative"): activeml_discriminative,
     ("scikit-activeml", "expected_error_reduction"): activeml_expected_error,
+    ("scikit-activeml", "greedy_y"): partial(activeml_of_numbers, GreedySamplingTarget(method="GSy", random_state=0)),
+    ("scikit-activeml", "improved_greedy"): partial(
+        activeml_of_numbers, GreedySamplingTarget(method="GSi", random_state=0)
+    ),
+    ("scikit-activeml", "committee_variance"): activeml_variance,
     ("modAL", "information_density"): modal_density,
     ("small-text", "discriminative"): small_text_discriminative,
     **{("scikit-activeml", name): partial(prepare, make(random_state=0)) for name, (prepare, make) in ACTIVEML.items()},

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,7 +21,7 @@ from service.strategies import Question, Selection, resolve_strategy, select
 from tests.benchmarks.measure import in_turns, milliseconds
 from tests.benchmarks.rows import Row, faster
 from tests.benchmarks.sizes import N_CLASSES, Sizes
-from tests.benchmarks.task import N_LABELS, Indices, Task, fit
+from tests.benchmarks.task import N_LABELS, Indices, LabelsTask, NumberTask, Task, fit
 
 try:
     from tests.benchmarks.libraries import LIBRARY_STRATEGIES
@@ -73,13 +74,31 @@ def select_batch(strategy: str, task: Task) -> Selection:
         pool=Pool.of(task.rows),
         is_open=np.arange(task.n_rows) >= N_LABELS,
         labeled=np.arange(N_LABELS),
-        model=task.model,
-        n_classes_labeled=N_CLASSES,
-        committee=lambda n_members: task.committee,
-        codes=task.codes,
-        fit_model=fit,
+        **labels_and_model(task),
     )
     return select(*resolve_strategy(strategy, {}), question, task.batch_size, np.random.default_rng(0))
+
+
+def labels_and_model(task: Task) -> dict[str, Any]:
+    """Return what a question has of a task's labels and models."""
+    if isinstance(task, NumberTask):
+        return {
+            "target": "number",
+            "model": task.regressor,
+            "n_classes_labeled": 0,
+            "numbers": task.numbers,
+            "committee": lambda n_members: task.bag,
+        }
+    if isinstance(task, LabelsTask):
+        sizes = task.indicators.sum(axis=1)
+        return {"target": "labels", "model": task.one_for_each, "n_classes_labeled": N_CLASSES, "label_sizes": sizes}
+    return {
+        "model": task.model,
+        "n_classes_labeled": N_CLASSES,
+        "committee": lambda n_members: task.committee,
+        "codes": task.codes,
+        "fit_model": fit,
+    }
 
 
 def with_all_cores(library_select: Callable[[], Indices]) -> Indices:

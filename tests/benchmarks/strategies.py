@@ -1,4 +1,4 @@
-"""Every strategy for classes in this process, compared with the same one of each library that has it.
+"""Every strategy in this process, compared with the same one of each library that has it.
 
 Each gets the same rows, labels, model, committee and batch size, and one thread. CPU time is measured, which a busy
 machine changes little. Fitting model and committee is not part of it.
@@ -19,7 +19,7 @@ from tests.benchmarks.measure import in_turns
 from tests.benchmarks.rows import Row, faster
 from tests.benchmarks.selection import LIBRARY_STRATEGIES, LONG_SECONDS, ROUNDS, select_batch
 from tests.benchmarks.sizes import Sizes
-from tests.benchmarks.task import Task
+from tests.benchmarks.task import LabelsTask, NumberTask, Task
 
 LIBRARIES = ("scikit-activeml", "scikit-activeml by default", "modAL", "small-text")
 SLOW = {
@@ -30,18 +30,25 @@ SLOW = {
     "prob_cover": (5_000, 100),
     "information_density": (5_000, 100),
     "greedy_x": (5_000, 100),
+    "greedy_y": (2_000, 10),
+    "improved_greedy": (2_000, 10),
 }
 """Rows and batch size for strategies that take hours, or more memory than there is, in a library or here."""
 
+TASKS: dict[str, type[Task]] = {"class": Task, "number": NumberTask, "labels": LabelsTask}
+"""The tasks of the first target that a strategy is for."""
+
 
 def measure_strategies(sizes: Sizes, _directory: Path) -> list[Row]:
-    """Row 14: CPU milliseconds of every strategy for classes, the smallest speed-up first."""
+    """Row 14: CPU milliseconds of every strategy, the smallest speed-up first."""
     rows: list[Row] = []
     with threadpool_limits(1):
         for name, strategy in STRATEGIES.items():
-            if "class" in strategy.targets and Need.VOTES not in strategy.needs:
-                n_rows, batch_size = SLOW.get(name, (20_000, 100))
-                rows += compare(name, Task(max(n_rows // sizes.shrink, 1_000), 64, max(1, batch_size // sizes.shrink)))
+            if Need.VOTES in strategy.needs:  # it asks again for labels of several annotators
+                continue
+            n_rows, batch_size = SLOW.get(name, (20_000, 100))
+            kind = TASKS[strategy.targets[0]]
+            rows += compare(name, kind(max(n_rows // sizes.shrink, 1_000), 64, max(1, batch_size // sizes.shrink)))
     return sorted(rows, key=lambda row: inf if row.ratio is None else row.ratio)
 
 

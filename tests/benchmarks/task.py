@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from service.learning import estimators
 from service.learning.committees import BaggedCommittee, bootstrap
-from service.learning.models import Classifier
+from service.learning.models import Classifier, Regressor
+from service.learning.number_models import NumberBag
 from tests.benchmarks.pools import pool
 from tests.benchmarks.sizes import N_CLASSES
 
@@ -57,6 +58,50 @@ class Task:
     def committee(self) -> BaggedCommittee:
         """The service's committee of these members."""
         return BaggedCommittee.of(self.members)
+
+
+@dataclass(frozen=True)
+class NumberTask(Task):
+    """The same rows; those that are labelled have numbers."""
+
+    @cached_property
+    def numbers(self) -> NDArray[np.float64]:
+        """The numbers of the labelled rows: a sum of their first features, with noise."""
+        noise = np.random.default_rng(0).normal(size=N_LABELS)
+        return self.rows[:N_LABELS, :8].sum(axis=1, dtype=np.float64) + noise
+
+    @cached_property
+    def regressor(self) -> Regressor:
+        """The service's ridge regression, fitted to the labelled rows."""
+        return fit_ridge(self.rows[:N_LABELS], self.numbers)
+
+    @cached_property
+    def bag(self) -> NumberBag:
+        """A committee of such regressions, each fitted to a bootstrap sample."""
+        drawn = np.random.default_rng(0).integers(N_LABELS, size=(N_MEMBERS, N_LABELS))
+        return NumberBag(tuple(fit_ridge(self.rows[rows], self.numbers[rows]) for rows in drawn))
+
+
+@dataclass(frozen=True)
+class LabelsTask(Task):
+    """The same rows; those that are labelled may have several classes."""
+
+    @cached_property
+    def indicators(self) -> NDArray[np.bool_]:
+        """The classes of the labelled rows, about two of N_CLASSES for each."""
+        return np.random.default_rng(0).random((N_LABELS, N_CLASSES)) < 0.2
+
+    @cached_property
+    def one_for_each(self) -> Classifier:
+        """The service's logistic regression for each class, fitted to the labelled rows."""
+        spec = estimators.resolve_estimator("logistic_regression", {})
+        return estimators.fit(spec, self.rows[:N_LABELS], self.indicators, 0, target="labels")
+
+
+def fit_ridge(X: NDArray[np.float32], numbers: NDArray[np.float64]) -> Regressor:
+    """Return the service's ridge regression, fitted to some rows."""
+    model: Regressor = estimators.fit(estimators.resolve_estimator("ridge", {}), X, numbers, 0, target="number")
+    return model
 
 
 def fit(X: NDArray[np.float32], codes: Indices) -> Classifier:
