@@ -123,26 +123,25 @@ def swap_halves(_context: Any, _x: Any) -> Any:
     return of_vectors(lambda builder, x: pick(builder, x, x, [4, 5, 6, 7, 0, 1, 2, 3]), 1)
 
 
-@intrinsic
-def add_pairs(_context: Any, _x: Any, _y: Any) -> Any:
-    """Return the sums of neighbours, within halves: two of x, two of y, two of x, and two of y."""
-
-    def generate(builder: Any, x: Any, y: Any) -> Any:
-        even, odd = pick(builder, x, y, [0, 2, 8, 10, 4, 6, 12, 14]), pick(builder, x, y, [1, 3, 9, 11, 5, 7, 13, 15])
-        return builder.fadd(even, odd)
-
-    return of_vectors(generate, 2)
+HALVES = (
+    ([0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]),
+    ([0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]),
+    ([0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]),
+)
+"""The lanes of two vectors that are added up in each of three steps, so that eight vectors become one of their sums."""
 
 
 @intrinsic
-def add_halves(_context: Any, _x: Any, _y: Any) -> Any:
-    """Return the sums of the halves of x and, in the last four lanes, of those of y."""
+def sums(_context: Any, _a: Any, _b: Any, _c: Any, _d: Any, _e: Any, _f: Any, _g: Any, _h: Any) -> Any:
+    """Return a vector of the sums of eight vectors."""
 
-    def generate(builder: Any, x: Any, y: Any) -> Any:
-        first, last = pick(builder, x, y, [0, 1, 2, 3, 8, 9, 10, 11]), pick(builder, x, y, [4, 5, 6, 7, 12, 13, 14, 15])
-        return builder.fadd(first, last)
+    def generate(builder: Any, *vectors: Any) -> Any:
+        for some, others in HALVES:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = tuple(builder.fadd(pick(builder, x, y, some), pick(builder, x, y, others)) for x, y in pairs)
+        return vectors[0]
 
-    return of_vectors(generate, 2)
+    return of_vectors(generate, LANES)
 
 
 @intrinsic

@@ -31,7 +31,7 @@ Rows = NDArray[np.int64]
 LEAST_SHARE, MOST_SHARE = 0.005, 0.1
 """Share of the rows to estimate: with more, all are."""
 
-ROWS_PER_PICK = 4
+ROWS_PER_PICK = 3
 """Rows to estimate for each class and row of the batch."""
 
 MOST_FOUND = 4

@@ -14,8 +14,6 @@ from service.learning.jit import compiled, read_only
 from service.learning.lanes import (
     LANES,
     add,
-    add_halves,
-    add_pairs,
     add_product,
     first_lane,
     greater,
@@ -24,6 +22,7 @@ from service.learning.lanes import (
     not_greater,
     spread,
     subtract,
+    sums,
     swap_halves,
 )
 
@@ -32,12 +31,6 @@ float32, int64, uint64 = types.float32, types.int64, types.uint64
 ZERO, ONE, LANE, ROWS = np.uint64(0), np.uint64(1), np.uint64(LANES), np.uint64(4)
 BIT, OF_ROWS = np.uint8(1), np.uint8(15)
 NOTHING, LOWEST = np.float32(0), np.float32(-np.inf)
-
-
-@njit(inline="always")
-def sums_of(a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
-    """Return a vector of the sums of eight vectors."""
-    return add_halves(add_pairs(add_pairs(a, b), add_pairs(c, d)), add_pairs(add_pairs(e, f), add_pairs(g, h)))
 
 
 @njit(inline="always")
@@ -54,7 +47,7 @@ def norm_of(X, start, step, width):  # type: ignore[no-untyped-def]
         x = load(X, start + step + step + step + column)
         d = add_product(x, x, d)
     total = add(add(a, b), add(c, d))
-    return math.sqrt(first_lane(sums_of(total, total, total, total, total, total, total, total)))
+    return math.sqrt(first_lane(sums(total, total, total, total, total, total, total, total)))
 
 
 @njit(inline="always")
@@ -75,7 +68,7 @@ def gaps_of(X, start, step, weights, intercepts, width):  # type: ignore[no-unty
             c, g = add_product(x, v, c), add_product(x, w, g)
             x = load(X, start + step + step + step + column)
             d, h = add_product(x, v, d), add_product(x, w, h)
-        z = add(sums_of(a, b, c, d, e, f, g, h), load(intercepts, two * LANE))
+        z = add(sums(a, b, c, d, e, f, g, h), load(intercepts, two * LANE))
         second = greater(second, lesser(first, z))
         first = greater(first, z)
     other = swap_halves(first)

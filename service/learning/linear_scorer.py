@@ -43,12 +43,14 @@ class LogitErrors:
     def of(cls, weights: Matrix, intercepts: Matrix) -> LogitErrors:
         """Return the errors of a head with `weights` (d, c) and `intercepts` (c,)."""
         limits, width = np.finfo(weights.dtype), len(weights)
-        eps, tiny, most = float(limits.eps), float(limits.tiny), float(limits.max) / 4
+        tiny, most = float(limits.tiny), float(limits.max) / 4
         with np.errstate(all="ignore"):
             largest = float(np.sqrt(np.square(weights, dtype=np.float64).sum(axis=0).max()))
         constant = float(np.abs(intercepts).max())
-        # Twice what `width` products and sums are rounded by in both, and what is too small for the dtype.
-        at_zero, slope = (width + 8) * eps * constant + width * tiny, (width + 8) * eps * largest + width * tiny
+        # Each product and each sum is rounded by half an eps. Exact logits are only better than those in float32.
+        rounding = 1.1 * (width + 8) * float(limits.eps) * (0.5 if weights.dtype == np.float32 else 1.0)
+        # Numbers below `tiny` may be lost.
+        at_zero, slope = rounding * constant + width * tiny, rounding * largest + width * tiny
         limit = (most - constant) / max(largest, 1.0)
         return cls(at_zero, slope, limit) if np.isfinite([at_zero, slope]).all() else cls(0.0, 0.0, -1.0)
 

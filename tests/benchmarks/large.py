@@ -63,7 +63,7 @@ def query_rows(
     numbers: tuple[int, int, int],
     n_rows: int,
     timings: QueryTimes,
-    limit: float | None = 1.5,
+    limit: float | None = 1.0,
     name: str = "/query margin",
 ) -> list[Row]:
     """Compare a fresh query with the faster bare pass, and show the other one."""
