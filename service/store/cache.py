@@ -73,6 +73,13 @@ class Cache:
         self.put(key, value, n_bytes)
         return value
 
+    def move_to(self, other: Cache) -> None:
+        """Move all values to another cache."""
+        with self._lock:
+            moved, self._values, self._size = self._values, OrderedDict(), 0
+        for key, (size, value) in moved.items():
+            other.put(key, value, size - OVERHEAD)
+
     def __len__(self) -> int:
         return len(self._values)
 

@@ -21,7 +21,7 @@ from service.errors import FitFailed, ProjectNotFound, ProjectReplaced, StoreBus
 from service.store import Store
 from service.telemetry.logging import project_context
 from service.telemetry.metrics import in_background
-from service.usecases.reserves import select_ahead
+from service.usecases.select_ahead import select_ahead
 from service.usecases.training import fit_in_turn, fit_limit
 
 TURN_SECONDS = 0.1

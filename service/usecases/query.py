@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -64,6 +64,9 @@ Enter = Callable[[], AbstractContextManager[None]]
 
 ANSWERS: Gates[Key] = Gates()
 """The answers that requests are choosing, by their keys in the cache."""
+
+REMEMBERED = "remembered"
+"""Marks the keys of `Remembered` requests in the cache."""
 
 LONGEST_WAIT_SECONDS = 30.0
 """How long a request waits for the same answer to another one."""
@@ -228,20 +231,37 @@ def cached_batch(query: ProjectQuery, enter: Enter) -> Batch:
 
 @contextmanager
 def admitted(query: ProjectQuery, enter: Enter) -> Iterator[None]:
-    """Wait for `enter` before a selection that may take long, which is not one that ranks by scores of the cache."""
+    """Wait for `enter` before a selection that may take long: not before one that ranks by cached scores."""
     key = scores_key(query) if is_heavy(query.request, query.project.n_samples) else None
     is_quick = key is not None and query.cache.get(key) is not None
     with nullcontext() if is_quick else enter_if_heavy(query.request, query.project.n_samples, enter):
         yield
     if key is not None:
         query.cache.put(key, True, 0)
+        remember(query, (query.request.strategy.name, query.request.batch_size))
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A request, and the newest model when it was sent last."""
+
+    request: QueryRequest
+    model_version: int
+
+
+def remember(query: ProjectQuery, key: Hashable) -> None:
+    """Keep a request in the cache, so that a background fit selects for it; not one about a part of the pool."""
+    request, model = query.request, query.project.model
+    if request.candidates is None and request.exclude is None:
+        whole = replace(request, annotator=None, lease_seconds=0, explain=False, include=(), random_state=None)
+        remembered = Remembered(whole, 0 if model is None else model.version)
+        query.cache.put((query.project.pool_id, REMEMBERED, key), remembered, 0)
 
 
 def scores_key(query: ProjectQuery) -> Key | None:
-    """Return the cache's key of the fact that it has the scores of a query; None for queries that it never has.
+    """Return the key that is in the cache if the scores of a query are; None if they are never cached.
 
-    These are queries about a part of the pool, and of other strategies than scorers; and in large pools, or for models
-    that are slow, scores are not kept.
+    That is so for a part of the pool, for strategies that do not rank, in the largest pools, and for slow models.
     """
     project, request = query.project, query.request
     is_of_pool = request.purpose == "training" and request.candidates is None and request.exclude is None

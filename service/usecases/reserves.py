@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,28 +18,26 @@ from service.domain.leases import Reserve, live_leases
 from service.domain.project import Project, now
 from service.errors import ProjectNotFound, StoreBusy, StoreUnwritable
 from service.learning.scoring import THREADS, Backend
-from service.store import Part, Store, Transaction
-from service.store.cache import Cache
+from service.store import Store, Transaction
 from service.strategies import Question, Selection, select
 from service.telemetry.metrics import time_selection
-from service.usecases.query import Enter, ProjectQuery, admitted, cached_batch, query_project
+from service.usecases.query import (
+    Enter,
+    ProjectQuery,
+    admitted,
+    cached_batch,
+    query_project,
+    remember,
+)
 from service.usecases.query_batch import Batch, choose_batch
 from service.usecases.query_id import query_id
 from service.usecases.query_request import QueryRequest
 from service.usecases.query_result import QueryResult
-from service.usecases.training import TrainedModel
 
 log = logging.getLogger(__name__)
 
 MOST_SHARING = 8
 """Largest number of people that a selection is made for."""
-
-ROUNDS_AHEAD = 2
-"""Number of batches for each of them while nobody waits for the selection."""
-
-
-TURN_SECONDS = 5.0
-"""How long a fit waits for a selection with the model before."""
 
 
 class SelectionIsDue(Exception):
@@ -70,7 +67,7 @@ class LeaseSelection:
         self.used = None
 
         def choose(question: Question, n_wanted: int) -> Selection:
-            if key is not None:
+            if key is not None and not query.request.strategy.ranks:
                 remember(query, key)
             if reserve is not None and len(rows := first_open(reserve, question, n_wanted)) == n_wanted:
                 self.used = reserve
@@ -163,10 +160,9 @@ def keep_reserve(store: Store, project_id: str, answered: QueryResult, reserve: 
 
 def keep_reserves(reserves: Sequence[Reserve], transaction: Transaction) -> None:
     """Write reserves of the newest model. A failure is logged: no result depends on it."""
-    project = transaction.read().project
-    reserves = [reserve for reserve in reserves if reserve.model_version == model_version(project)]
     if not reserves:
         return
+    project = transaction.read().project
     leases = live_leases(transaction.leases(), project, now())
     for reserve in reserves:
         leases = leases.with_reserve(reserve)
@@ -174,67 +170,6 @@ def keep_reserves(reserves: Sequence[Reserve], transaction: Transaction) -> None
         transaction.keep_leases(leases.with_leases(leases.all))
     except StoreUnwritable as error:
         log.warning("project %s: a selection is not shared: %s", project.project_id, error)
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """A request that shares selections, and the newest model when it was sent last."""
-
-    request: QueryRequest
-    model_version: int
-
-
-def remember(query: ProjectQuery, key: str) -> None:
-    """Keep a request in the cache, so that the next background fit selects for it; not one about a part of the pool."""
-    request = query.request
-    if request.candidates is None and request.exclude is None:
-        whole = replace(request, annotator=None, lease_seconds=0, explain=False, include=())
-        remembered = Remembered(whole, model_version(query.project))
-        query.cache.put((query.project.pool_id, "shared", key), remembered, 0)
-
-
-@contextmanager
-def select_ahead(store: Store, before: Project, trained: TrainedModel) -> Iterator[Callable[[Transaction], None]]:
-    """Select with a model that is about to be committed, so that people who share selections need not wait for them.
-
-    Yield the function that writes these reserves after the model. Meanwhile others wait to select, if that is possible.
-    No failure of a selection keeps the model from its project.
-    """
-    try:
-        reserves = reserves_for(store, before, trained)
-    except Exception:
-        log.exception("project %s: nothing is selected before the model is committed", before.project_id)
-        reserves = []
-    with ExitStack() as turn:
-        if reserves:
-            with suppress(StoreBusy, StoreUnwritable):
-                turn.enter_context(store.lease_turn(before.project_id, TURN_SECONDS))
-        yield partial(keep_reserves, reserves)
-
-
-def reserves_for(store: Store, before: Project, trained: TrainedModel) -> list[Reserve]:
-    """Return a reserve of a new model for each request that people at work have shared under the model before."""
-    leases, moment = store.leases(before.project_id), now()
-    if not leases.reserves or leases.n_at_work(None, moment) < 2:
-        return []
-    snapshot = store.read(before.project_id, Part.POOL)
-    project = snapshot.project.with_model(trained.ref, before, trained.measures)
-    # Texts are weighted by the model's own weights, which no file has yet.
-    if snapshot.project.pool_id != before.pool_id or project is snapshot.project or project.n_texts is not None:
-        return []
-    with_model, found = replace(snapshot, project=project, model=trained.classifier), []
-    leases = live_leases(leases, project, moment)
-    for old in leases.reserves:
-        remembered: Remembered | None = store.cache.get((project.pool_id, "shared", old.key))
-        if remembered is None or remembered.model_version != model_version(snapshot.project):
-            continue
-        # What is computed must not be cached: another model may be committed with this version.
-        query = ProjectQuery(Cache(0), remembered.request, with_model, leases, moment, lambda project: THREADS)
-        selection = LeaseSelection(may_select=True, n_rounds=ROUNDS_AHEAD)
-        selection.choose(query, nullcontext)
-        if selection.new_reserve is not None:
-            found.append(selection.new_reserve)
-    return found
 
 
 def model_version(project: Project) -> int:

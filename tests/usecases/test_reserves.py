@@ -27,7 +27,10 @@ from service.store import Store
 from service.store.check import check_project
 from service.store.files import replace_small
 from service.store.leases import read_leases
-from service.usecases import leases, query_batch, reserves
+from service.strategies import STRATEGIES
+from service.usecases import leases, query_batch, reserves, select_ahead
+from service.usecases.query import query_project
+from service.usecases.query_request import QueryRequest
 from tests.support.calls import get, post
 from tests.support.serving import Service, wait_until
 
@@ -178,9 +181,11 @@ def test_a_query_without_a_lease_is_answered_although_nothing_can_be_written(
 
 
 def label_in_background(client: FlaskClient, indices: list[int]) -> Any:
-    """Label samples, and return the project when the fit in the background is done."""
+    """Label samples, and return the project when the fit in the background is over."""
     label(client, indices, refit="background")
+    services = client.application.extensions["active-query"]
     wait_until(lambda: get(client, "/projects/p")["n_labels_since_fit"] == 0)
+    wait_until(lambda: services.store.fitting_since("p") is None)
     return get(client, "/projects/p")
 
 
@@ -211,13 +216,42 @@ def test_a_background_fit_selects_only_what_was_asked_with_the_model_before(
     assert selected == []
 
 
+def test_a_query_that_ranks_by_scores_of_a_background_fit_waits_for_no_place(client: FlaskClient) -> None:
+    X = np.random.default_rng(0).normal(size=(10_000, 2))
+    post(client, "/fit", 201, project_id="p", X=X.tolist(), y=[0, 1, *[None] * 9_998], estimator="gaussian_nb")
+    store = client.application.extensions["active-query"].store
+    request = QueryRequest("p", STRATEGIES["margin"], {}, 2)
+
+    class Entered(Exception):
+        """A query waited for a place."""
+
+    def enter() -> Any:
+        raise Entered
+
+    def query() -> Any:
+        return query_project(store, request, enter=enter)
+
+    with pytest.raises(Entered):
+        query()
+    first = query_project(store, request)
+    label(client, [2, 3])
+    assert query().model_version == 1
+    label_in_background(client, first.indices)
+    assert query().model_version == 2
+    assert query().indices == query_project(Store(store.root), request).indices
+    label_in_background(client, [7])
+    label_in_background(client, [8])
+    with pytest.raises(Entered):  # nobody asked with the model before
+        query()
+
+
 def test_a_fit_does_not_fail_with_a_selection(
     client: FlaskClient, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label(client, all_ask(client))
     given = all_ask(client)
     logged: list[str] = []
-    monkeypatch.setattr(reserves.log, "exception", lambda text, *_: logged.append(text))
+    monkeypatch.setattr(select_ahead.log, "exception", lambda text, *_: logged.append(text))
     monkeypatch.setattr(reserves, "select", None)
     assert label_in_background(client, given)["model_version"] == 2
     assert len(logged) == 1
