@@ -13,7 +13,7 @@ from service.errors import InvalidRequest
 from service.settings import Settings
 from service.store import Store
 from service.strategies import STRATEGIES
-from service.usecases.label import MAX_ANNOTATORS, Answer, SubmittedLabel, with_labels
+from service.usecases.label import Answer, SubmittedLabel, with_labels
 from service.usecases.query import query_project
 from service.usecases.query_request import QueryRequest
 from tests.support.npy import npy, npy_with_header
@@ -903,9 +903,10 @@ def test_the_corrected_requests_succeed(tmp_path, request_, status):
 # Requests that do not fit in the table.
 
 
-def test_too_many_annotators_are_refused(client, data_dir):
+def test_too_many_annotators_are_refused(client, data_dir, monkeypatch):
+    monkeypatch.setattr("service.usecases.label.MAX_ANNOTATORS", 10)
     project = Store(data_dir).read("cats").project
-    full = replace(project, annotators=tuple(map(str, range(MAX_ANNOTATORS))))
+    full = replace(project, annotators=tuple(map(str, range(10))))
     known, new = SubmittedLabel(3, None, "cat", "7"), SubmittedLabel(4, None, "cat", "new")
     assert with_labels(full, [Answer(0, 3, known)])[1] == 1
     with pytest.raises(InvalidRequest) as caught:
