@@ -72,7 +72,7 @@ def fit_in_turn(store):
 
 
 def take_lease_turn(store):
-    with store.lease_turn("p"):
+    with store.lease_turn("p", seconds=0.01):
         store.leases("p")
 
 
