@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import SampleLabels, Vote, Votes, hash_of, look_up
+from service.domain.sorted_columns import look_up
+from service.domain.votes import SampleLabels, Vote, Votes, hash_of
 
 Numbers = NDArray[np.float64]
 

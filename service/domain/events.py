@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.labels import ANONYMOUS, Votes, contains, place_of
 from service.domain.project import Project, format_time
+from service.domain.sorted_columns import contains
 from service.domain.targets import decode_labels
+from service.domain.votes import ANONYMOUS, Votes, place_of
 
 JsonObject = dict[str, Any]
 

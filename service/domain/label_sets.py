@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import SKIP, EncodedLabels, Label, SampleLabels, ValueTable, Votes, contains, run_starts
+from service.domain.labels import EncodedLabels, Label
+from service.domain.sorted_columns import contains, run_starts
 from service.domain.splitmix import GOLDEN, mix
+from service.domain.votes import SKIP, SampleLabels, ValueTable, Votes
 
 Codes = NDArray[np.int32]
 ClassSet = tuple[int, ...]

@@ -16,8 +16,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import ANNOTATOR_BITS, ANONYMOUS, SKIP, Votes, contains, look_up, run_starts
 from service.domain.project import MICROSECONDS, Project, now
+from service.domain.sorted_columns import contains, look_up, run_starts
+from service.domain.votes import ANNOTATOR_BITS, ANONYMOUS, SKIP, Votes
 from service.errors import LeaseNotFound
 
 MAX_LEASE_SECONDS = 7 * 24 * 3600

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import SKIP, SampleLabels, ValueTable, Votes, contains, run_starts
+from service.domain.sorted_columns import contains, run_starts
+from service.domain.votes import SKIP, SampleLabels, ValueTable, Votes
 
 Numbers = NDArray[np.float64]
 Codes = NDArray[np.int32]

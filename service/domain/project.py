@@ -20,26 +20,23 @@ from numpy.typing import NDArray
 from service.domain.calibration import Calibration, CalibrationMethod
 from service.domain.columns import Columns
 from service.domain.consensus import Consensus
-from service.domain.labels import (
+from service.domain.labels import EncodedLabels, Label
+from service.domain.learning_curve import FitMeasures, LearningCurve
+from service.domain.new_labels import wrong_new_labels
+from service.domain.parameters import Parameters
+from service.domain.sorted_columns import contains, look_up, united
+from service.domain.votes import (
     ANONYMOUS,
     EVERYBODY,
     FEW,
     SKIP,
     UNVOTED,
-    EncodedLabels,
-    Label,
     SampleLabels,
     Vote,
     Votes,
-    contains,
-    look_up,
     majority_of,
     misplaced_anonymous,
-    united,
 )
-from service.domain.learning_curve import FitMeasures, LearningCurve
-from service.domain.new_labels import wrong_new_labels
-from service.domain.parameters import Parameters
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
 MICROSECONDS = 1_000_000

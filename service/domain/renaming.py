@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.label_sets import LabelSetTable
-from service.domain.labels import Label, Votes, missing_spellings
+from service.domain.labels import Label, missing_spellings
 from service.domain.new_labels import wrong_new_labels
 from service.domain.parameters import not_listed, pointer_token
 from service.domain.project import Project, quote_label, type_name
+from service.domain.votes import Votes
 from service.errors import FieldError, InvalidRequest
 
 Codes = NDArray[np.int32]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.domain.calibration import CalibrationMethod
 from service.domain.label_sets import ClassSet, LabelSetTable
-from service.domain.labels import SKIP, EncodedLabels, Label, Values, ValueTable, wrong_number
+from service.domain.labels import EncodedLabels, Label, Values, wrong_number
 from service.domain.number_table import NumberTable
 from service.domain.project import (
     ConsensusMethod,
@@ -31,6 +31,7 @@ from service.domain.project import (
     quote_label,
     type_name,
 )
+from service.domain.votes import SKIP, ValueTable
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 
 Codes = NDArray[np.int32]

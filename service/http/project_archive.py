@@ -28,7 +28,7 @@ from marshmallow import ValidationError
 from service import __version__
 from service.domain.calibration import CalibrationMethod
 from service.domain.label_sets import LabelSetTable
-from service.domain.labels import INT64_MAX, LARGEST_NUMBER, MAX_LABEL_LENGTH, Label, ValueTable, Votes
+from service.domain.labels import INT64_MAX, LARGEST_NUMBER, MAX_LABEL_LENGTH, Label
 from service.domain.learning_curve import MAX_POINTS
 from service.domain.new_labels import wrong_new_labels
 from service.domain.number_table import NumberTable
@@ -36,6 +36,7 @@ from service.domain.parameters import Parameters
 from service.domain.project import MAX_CLASSES, ConsensusMethod, MissingValues, Project, SimilarLabels, TargetName
 from service.domain.sample_ids import SampleId, SampleIds, decode_id
 from service.domain.text_column import TextColumn
+from service.domain.votes import ValueTable, Votes
 from service.errors import MAX_ERRORS, FieldError, InvalidRequest
 from service.http.body.formats.archive import (
     MANIFEST,

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.consensus import Consensus
-from service.domain.labels import SKIP, Votes, contains, look_up
 from service.domain.project import EstimatorSpec, Project
+from service.domain.sorted_columns import contains, look_up
+from service.domain.votes import SKIP, Votes
 from service.learning.crowdlab import Codes, Numbers, VoteTable, weigh_votes
 from service.learning.estimators import fit
 from service.learning.folds import fit_folds

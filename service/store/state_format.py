@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from service.domain.calibration import Calibration
 from service.domain.columns import Columns
 from service.domain.consensus import Consensus
-from service.domain.labels import Vote, Votes, VotesChange, contains, toggled, vote_key
 from service.domain.learning_curve import LearningCurve
 from service.domain.project import (
     DEFAULT_CONSENSUS_METHOD,
@@ -27,7 +26,9 @@ from service.domain.project import (
     Project,
     Segment,
 )
+from service.domain.sorted_columns import contains, toggled
 from service.domain.targets import TARGETS, Target
+from service.domain.votes import Vote, Votes, VotesChange, vote_key
 from service.errors import UnknownSchema
 
 SCHEMA_VERSION = 5

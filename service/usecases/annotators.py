@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import ANONYMOUS, SKIP, contains, look_up
 from service.domain.project import Project, format_times
+from service.domain.sorted_columns import contains, look_up
+from service.domain.votes import ANONYMOUS, SKIP
 from service.store import Store
 
 

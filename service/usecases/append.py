@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.label_sets import IndicatorLabels
-from service.domain.labels import EncodedLabels, Votes
+from service.domain.labels import EncodedLabels
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, Segment
 from service.domain.sample_ids import PoolIds, SampleId, SampleIds, type_of_ids
 from service.domain.targets import target_of
 from service.domain.text_column import TextColumn
+from service.domain.votes import Votes
 from service.errors import InvalidRequest
 from service.learning.pool import Rows, common_dtype, concatenate_rows, count_cells
 from service.store import Part, Snapshot, Store

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.consensus import Consensus
-from service.domain.labels import SKIP, contains, look_up, run_starts
 from service.domain.leases import NO_HOLDINGS, Holdings
 from service.domain.project import Project
+from service.domain.sorted_columns import contains, look_up, run_starts
+from service.domain.votes import SKIP
 from service.learning.weigh_votes import estimate_consensus
 from service.store import Snapshot
 from service.store.cache import Cache

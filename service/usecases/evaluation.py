@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import look_up
 from service.domain.project import Project, TargetName
+from service.domain.sorted_columns import look_up
 from service.learning.evaluation import DESIGN_EFFECT, Estimate, prediction_powered_accuracy
 from service.learning.multilabel_scores import thresholds_of_classes
 from service.learning.quality import Values, quality_of

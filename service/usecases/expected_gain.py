@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import SKIP, look_up
 from service.domain.project import Project
+from service.domain.sorted_columns import look_up
+from service.domain.votes import SKIP
 from service.errors import FitFailed
 from service.learning.estimators import fit
 from service.learning.honest_curve import honest_curve

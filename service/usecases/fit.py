@@ -10,7 +10,7 @@ import numpy as np
 
 from service.domain.calibration import CalibrationMethod
 from service.domain.columns import Columns
-from service.domain.labels import EncodedLabels, Label, Votes
+from service.domain.labels import EncodedLabels, Label
 from service.domain.parameters import Parameters
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
@@ -27,6 +27,7 @@ from service.domain.project import (
 )
 from service.domain.sample_ids import SampleId, SampleIds
 from service.domain.targets import TARGETS, target_of, target_of_values
+from service.domain.votes import Votes
 from service.errors import InvalidRequest, ProjectExists, ProjectNotFound
 from service.learning.estimators import check_accepts_sparse, check_estimator, resolve_estimator
 from service.learning.fit_time import note_on_fit_time, size_of_fit

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import SampleLabels, contains
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import Project
+from service.domain.sorted_columns import contains
 from service.domain.targets import set_table_of
+from service.domain.votes import SampleLabels
 from service.learning.evaluation import cohens_kappa
 from service.learning.missing_values import Medians
 from service.learning.models import Classifier, Regressor, predict_codes, predict_numbers, row_blocks

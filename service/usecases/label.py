@@ -12,23 +12,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import (
-    ANNOTATOR_BITS,
-    ANONYMOUS,
-    NO_VOTES,
-    SKIP,
-    EncodedLabels,
-    Label,
-    Votes,
-    cast_votes,
-    is_blank,
-    missing_spellings,
-    vote_key,
-)
+from service.domain.labels import EncodedLabels, Label, is_blank, missing_spellings
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project, quote_label
 from service.domain.sample_ids import PoolIds, SampleId, type_of_ids
 from service.domain.targets import first_with_each_class, refuse_fractions, target_of
+from service.domain.votes import ANNOTATOR_BITS, ANONYMOUS, NO_VOTES, SKIP, Votes, cast_votes, vote_key
 from service.errors import FieldError, InvalidRequest, LabeledByOthers, LabelNotFound, ServiceError
 from service.store import Part, Snapshot, Store, Transaction
 from service.usecases.leases import drop_ended_leases

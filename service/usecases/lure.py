@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.draws import Draws, RecordedDraw
-from service.domain.labels import Votes, contains
 from service.domain.project import Project
+from service.domain.sorted_columns import contains
+from service.domain.votes import Votes
 from service.learning.evaluation import Estimate
 from service.learning.lure import Drawn, lure_accuracy
 from service.usecases.uniform_sample import MIN_ROWS

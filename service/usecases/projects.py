@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.domain.calibration import CalibrationMethod
 from service.domain.columns import Columns
-from service.domain.labels import ANONYMOUS, SKIP, Label, Votes, look_up, vote_key
+from service.domain.labels import Label
 from service.domain.parameters import Parameters
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import (
@@ -28,7 +28,9 @@ from service.domain.project import (
     format_times,
 )
 from service.domain.sample_ids import SampleId
+from service.domain.sorted_columns import look_up
 from service.domain.targets import decode_labels, table_of
+from service.domain.votes import ANONYMOUS, SKIP, Votes, vote_key
 from service.errors import ProjectNotFound, StoreDamaged
 from service.store import Page, Part, Snapshot, Store
 from service.usecases.append import AppendResult

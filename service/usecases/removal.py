@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import contains
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
 from service.domain.project import Project
 from service.domain.sample_ids import PoolIds, SampleId
+from service.domain.sorted_columns import contains
 from service.errors import FieldError, InvalidRequest, LabeledByOthers
 from service.store import Part, Snapshot, Store
 from service.usecases.label import annotators_of

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.calibration import Calibration
-from service.domain.labels import ANONYMOUS, SKIP, Label
+from service.domain.labels import Label
 from service.domain.project import MICROSECONDS, Project, TargetName
 from service.domain.sample_ids import SampleId
+from service.domain.votes import ANONYMOUS, SKIP
 from service.learning.confident_learning import find_suspects
 from service.learning.tasks import task_of
 from service.store import Part, Snapshot, Store

@@ -16,9 +16,9 @@ from service.compute.deadline import DEADLINE, check_deadline
 from service.compute.threads import one_of_few_fits
 from service.domain.calibration import Calibration
 from service.domain.consensus import Consensus
-from service.domain.labels import SampleLabels
 from service.domain.learning_curve import FitMeasures
 from service.domain.project import ModelRef, Project
+from service.domain.votes import SampleLabels
 from service.errors import Conflict, FitFailed, FitTooSlow, ModelDamaged, NotFound, ProjectReplaced, ServiceError
 from service.learning.calibration import Codes, TemperedModel, fit_temperature
 from service.learning.committees import BaggedCommittee, bootstrap

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.domain.calibration import CalibrationMethod
 from service.domain.columns import Columns
 from service.domain.events import IMPORT
-from service.domain.labels import Label, Votes
+from service.domain.labels import Label
 from service.domain.learning_curve import LearningCurve
 from service.domain.parameters import Parameters
 from service.domain.preconditions import UNCONDITIONAL, Preconditions
@@ -35,6 +35,7 @@ from service.domain.project import (
 )
 from service.domain.sample_ids import SampleIds
 from service.domain.text_column import TextColumn
+from service.domain.votes import Votes
 from service.errors import FieldError, FitFailed, ImportTargetExists, InvalidRequest, ProjectNotFound, ServiceError
 from service.learning.estimators import check_accepts_sparse
 from service.learning.pool import Pool, count_texts

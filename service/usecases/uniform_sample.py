@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.labels import look_up
 from service.domain.project import Project
+from service.domain.sorted_columns import look_up
 from service.learning.missing_values import Medians
 from service.learning.pool import Features
 from service.learning.quality import quality_of

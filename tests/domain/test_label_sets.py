@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.domain.label_sets import LabelSetTable
-from service.domain.labels import SKIP, Votes
+from service.domain.votes import SKIP, Votes
 
 TABLE = LabelSetTable(((), (0,), (0, 2), (1, 2)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.domain.consensus import Consensus
-from service.domain.labels import ANONYMOUS, SKIP, EncodedLabels, Votes, cast_votes, hash_of
+from service.domain.labels import EncodedLabels
 from service.domain.project import (
     EstimatorSpec,
     HeldOut,
@@ -21,6 +21,7 @@ from service.domain.project import (
     extend_classes,
     quote_label,
 )
+from service.domain.votes import ANONYMOUS, SKIP, Votes, cast_votes, hash_of
 from service.errors import InvalidRequest
 
 LINEAR, FOREST = EstimatorSpec("logistic_regression", {"C": 1.0}), EstimatorSpec("random_forest", {})

@@ -7,16 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.labels import (
-    ANNOTATOR_BITS,
-    ANONYMOUS,
-    EVERYBODY,
-    SKIP,
-    EncodedLabels,
-    Votes,
-    cast_votes,
-    resolve_votes,
-)
+from service.domain.votes import ANNOTATOR_BITS, ANONYMOUS, EVERYBODY, SKIP, Votes, cast_votes, resolve_votes
 
 A, B, C = 0, 1, 2
 ANN, BOB, CY, DEE = 0, 1, 2, 3
@@ -139,23 +130,6 @@ def test_query_ids_of_any_length_are_kept_whole():
     kept, _ = cast_votes(Votes.empty(), Votes.from_rows([(1, A, ANN, b"x")], 1))
     kept, _ = cast_votes(kept, Votes.from_rows([(2, A, ANN, b"y" * 64), (3, A, ANN, b"")], 2))
     assert kept.query.tolist() == [b"x", b"y" * 64, b""]
-
-
-@pytest.mark.parametrize(
-    ("labels", "values", "codes"),
-    [
-        (["b", None, "a", "b"], ("b", "a"), [0, -1, 1, 0]),
-        ([None, None], (), [-1, -1]),
-        ([False, True, None], (False, True), [0, 1, -1]),
-        ([0, -5, 2**63 - 1, 0], (0, -5, 2**63 - 1), [0, 1, 2, 0]),
-        ([], (), []),
-    ],
-)
-def test_labels_are_encoded_in_the_order_of_their_first_appearance(labels, values, codes):
-    encoded = EncodedLabels.encode(labels)
-    assert encoded.values == values
-    assert [type(value) for value in encoded.values] == [type(value) for value in values]
-    assert encoded.codes.tolist() == codes
 
 
 def test_the_order_of_records_about_one_sample_counts_as_time():

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from scipy.sparse import csr_array
 from sklearn.datasets import make_classification
 
-from service.domain.labels import Votes
+from service.domain.votes import Votes
 from service.learning import folds, weigh_votes
 from service.learning.crowdlab import VoteTable
 from service.learning.estimators import resolve_estimator

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli.main import main
-from service.domain.labels import Votes
 from service.domain.project import Project
+from service.domain.votes import Votes
 from service.errors import ModelDamaged
 from service.store import Part, Store
 from service.store.check import check_project, project_directories

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from service.app import create_app
-from service.domain.labels import Votes
 from service.domain.preconditions import Preconditions, RequestFingerprint
+from service.domain.votes import Votes
 from service.errors import InvalidRequest, LabelNotFound, PreconditionFailed, ProjectNotFound, StoreBusy, StoreDamaged
 from service.settings import Settings
 from service.store import Store, locks

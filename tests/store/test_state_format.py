@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from service.domain.consensus import Consensus
-from service.domain.labels import SKIP, Votes
 from service.domain.learning_curve import FitMeasures, LearningCurve
 from service.domain.project import Checksum, EstimatorSpec, EventLog, HeldOut, ModelRef, Project, Segment, TestScore
+from service.domain.votes import SKIP, Votes
 from service.errors import UnknownSchema
 from service.store.state_format import OF_LATER_SCHEMAS, SCHEMA_VERSION, from_record, to_fields, to_record
 

@@ -16,8 +16,8 @@ import skops.io
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.domain.labels import Votes
 from service.domain.number_table import NumberTable
+from service.domain.votes import Votes
 from service.settings import Settings
 from tests.support.calls import get, post
 from tests.support.estimators import REGRESSORS

@@ -18,9 +18,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.domain.labels import Votes
 from service.domain.leases import Leases, Reserve
 from service.domain.project import now
+from service.domain.votes import Votes
 from service.errors import StoreFull
 from service.settings import Settings
 from service.store import Store

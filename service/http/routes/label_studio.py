@@ -25,8 +25,8 @@ from service.bridges.labeling_config import (
     last_of_annotators,
     read_config,
 )
-from service.domain.labels import ANONYMOUS
 from service.domain.project import PROJECT_ID, Project
+from service.domain.votes import ANONYMOUS
 from service.errors import InvalidRequest, NoModel, ProjectNotFound
 from service.http.body.reader import read_json
 from service.http.contract.operations import Operations, Reply
