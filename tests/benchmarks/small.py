@@ -21,7 +21,7 @@ from tests.benchmarks.measure import cpu_milliseconds, in_turns
 from tests.benchmarks.pools import label_records
 from tests.benchmarks.rows import Row, times
 from tests.benchmarks.sizes import Sizes
-from tests.benchmarks.sqlite import commits_per_second
+from tests.benchmarks.sqlite import commits_per_second, connect
 from tests.support.serving import Service
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,6 +37,8 @@ class Empty(Service):
         counters, files = self.log.with_suffix(".counters"), self.log.with_suffix(".files")
         for path in (counters, files):
             path.mkdir()
+        for number in range(CONNECTIONS):  # two requests that create a database at once would fail
+            connect(files / f"small-{number}.sqlite").close()
         # PYTHONPATH comes before site-packages, where another package may have put a module named `tests`.
         environment = self.environment | {"PROMETHEUS_MULTIPROC_DIR": str(counters), "PYTHONPATH": str(ROOT)}
         settings = Settings.from_env(environment)
