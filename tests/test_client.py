@@ -109,6 +109,7 @@ def test_a_refused_request_names_the_wrong_field(client: Client) -> None:
         client.fit("p", Path("pool.xlsx"))
 
 
+@pytest.mark.slow
 def test_a_loop_goes_on_when_the_service_is_killed_and_started_again(serve: Callable[..., Service]) -> None:
     service = serve(AQ_WORKERS="1")
     client = Client(f"http://127.0.0.1:{service.port}", retries=20)

@@ -73,6 +73,7 @@ def test_the_plain_loop_learns(dataset):
     assert (accuracies[0], accuracies[-1]) == (0.88, 0.91)
 
 
+@pytest.mark.slow
 def test_the_service_queries_what_the_plain_loop_queries_although_it_is_killed_halfway(serve, dataset):
     service = serve(AQ_WORKERS="2")
     created = service.post("/fit", fit_request(dataset), expect=201)

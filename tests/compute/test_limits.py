@@ -56,6 +56,7 @@ def scored(client: FlaskClient) -> FlaskClient:
 QUICK = {"random", "k_means"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(FOR_CLASSES) - QUICK))
 def test_every_strategy_stops_at_the_deadline(app: Flask, scored: FlaskClient, name: str) -> None:
     store = app.extensions["active-query"].store

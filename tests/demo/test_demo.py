@@ -101,6 +101,7 @@ def test_every_seed_gives_the_digits_another_split() -> None:
     assert (digits(0).X_test == start.X_test).all()
 
 
+@pytest.mark.slow
 def test_the_demo_deletes_its_simulations(serve: Callable[..., Service]) -> None:
     client = Client(f"http://127.0.0.1:{serve().port}/")
     outcome = measure_comparison(client, replace(COMPARISONS[0], n_queries=1), n_seeds=2)

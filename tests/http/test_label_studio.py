@@ -103,6 +103,7 @@ def test_tasks_make_the_project_with_the_classes_of_the_config(client: FlaskClie
     assert client.get("/projects/mails").json["n_samples"] == 7
 
 
+@pytest.mark.slow
 def test_annotations_train_the_model_whose_version_changes(client: FlaskClient, post: Post) -> None:
     client.post(
         "/fit",
@@ -193,6 +194,7 @@ def test_annotations_of_tasks_without_a_text_are_left_out(client: FlaskClient, p
     assert labels(client) == {"1": ("1", "spam")}
 
 
+@pytest.mark.slow
 def test_choices_with_several_answers_are_several_labels(client: FlaskClient, post: Post) -> None:
     several = CONFIG.replace("<Choices ", '<Choices choice="multiple" ')
     post("setup", {"schema": several})

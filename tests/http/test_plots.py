@@ -29,6 +29,7 @@ def line_plot(*lines: Line) -> LinePlot:
     return LinePlot("Accuracy", "labels", "accuracy", lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plot",
     [

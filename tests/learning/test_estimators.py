@@ -162,6 +162,7 @@ EDGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameter", "value"), EDGES)
 def test_the_whole_declared_range_is_accepted_by_the_estimator(name, parameter, value):
     X, y = blobs(n_classes=2, per_class=6, n_features=2)

@@ -77,6 +77,7 @@ def test_the_error_for_a_dense_only_estimator_names_the_others(client, name) -> 
     assert get(client, "/projects/s")["estimator"]["name"] == "logistic_regression"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [0, 60], ids=["cold", "warm"])
 @pytest.mark.parametrize("strategy", FOR_CLASSES)
 def test_every_strategy_runs_on_a_sparse_pool(client, strategy, labelled) -> None:

@@ -147,6 +147,7 @@ def test_the_three_likeliest_of_many_classes_are_tried():
     )
 
 
+@pytest.mark.slow
 def test_a_row_without_a_model_comes_last():
     def fails_on(X, codes):
         if np.isin(X[-1], blocked).all():

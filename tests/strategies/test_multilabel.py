@@ -94,6 +94,7 @@ def of_marginals(name, n_columns):
     return fit(resolve_estimator(name, {}), X, X[:, :1] > [0, 0.5, 9], 0, target="labels")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LABELS_STRATEGIES)
 @pytest.mark.parametrize("model", [None, "logistic_regression", "gaussian_nb"])
 def test_every_strategy_of_labels_selects_from_every_pool(name, model):

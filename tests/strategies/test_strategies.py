@@ -487,6 +487,7 @@ def test_a_mapped_pool_gives_the_same_batch_as_one_in_memory(name, tmp_path):
     check_equal(ask(name, question_about(mapped, *known), 5), ask(name, question_about(GOOD, *known), 5))
 
 
+@pytest.mark.slow
 def test_neither_the_number_of_threads_nor_other_requests_matter(name, monkeypatch):
     monkeypatch.setattr("service.learning.pool.CHUNK_CELLS", 2**16)  # four chunks
     X = np.random.default_rng(0).normal(size=(3000, 70))
@@ -523,6 +524,7 @@ print(json.dumps(answers))
 """
 
 
+@pytest.mark.slow
 def test_processes_with_other_thread_settings_agree_without_output():
     answers = []
     for n_threads in ("1", "2"):
@@ -540,6 +542,7 @@ def test_processes_with_other_thread_settings_agree_without_output():
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_the_rows(name, tmp_path):
     n = 60_000
     np.save(tmp_path / "X.npy", np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32))

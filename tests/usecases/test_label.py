@@ -179,6 +179,7 @@ def test_a_fit_that_fails_loses_no_label(client: FlaskClient) -> None:
     assert (asked["strategy"], len(asked["indices"])) == ("max_herding", 1)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_records(client: FlaskClient) -> None:
     n = 100_000
     post(client, "/fit", 201, project_id="p", X=[[float(i % 7)] for i in range(n)])

@@ -90,6 +90,7 @@ def predictions(client: FlaskClient, name: str) -> tuple[list[Any], Any]:
     return [each["label"] for each in found], np.array([each["probabilities"] for each in found])
 
 
+@pytest.mark.slow
 def test_every_model_predicts_the_same_in_another_process(client: FlaskClient, tmp_path: Path) -> None:
     cases = []
     for estimator in CLASSIFIERS:

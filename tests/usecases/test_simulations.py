@@ -494,6 +494,7 @@ def test_a_picture_of_the_result(client: FlaskClient, waiting: FlaskClient) -> N
     assert "the simulation is queued" in waiting.get(queued, headers={"Accept": "image/svg+xml"}).text
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_killed_process_is_started_again_and_a_cancelled_one_ends(tmp_path: Path) -> None:
     client = create_app(Settings(data_dir=tmp_path / "data", log_level="error")).test_client()
