@@ -91,7 +91,7 @@ class SummedFile:
 
     def seal(self) -> bytes:
         """Return the last bytes of a file of `write_pickle`."""
-        return SEAL + self._crc.to_bytes(4, "little")
+        return seal_of(self._crc)
 
     def finish(self, *, durable: bool = True) -> StagedFile:
         """Close the file and make it durable."""
@@ -234,17 +234,19 @@ def load_small(path: Path) -> tuple[Any, bool]:
     """
     with damage_if_unreadable(path.name):
         data = path.read_bytes()
-    is_sealed = check_seal(path.name, data)
+    is_sealed = sealed_crc(path.name, data) is not None
     return load_pickle(path.name, data), is_sealed
 
 
-def check_seal(name: str, data: bytes) -> bool:
-    """Return whether data end with a checksum, and raise StoreDamaged if it is wrong."""
-    body, seal = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
-    is_sealed = seal.startswith(SEAL)
-    if is_sealed and seal != seal_of(body):
+def sealed_crc(name: str, data: bytes) -> int | None:
+    """Return the checksum with which data end, None without one. Raises StoreDamaged if it is wrong."""
+    seal = data[-SEAL_BYTES:]
+    if not seal.startswith(SEAL):
+        return None
+    crc = crc32(data[:-SEAL_BYTES])
+    if seal != seal_of(crc):
         raise StoreDamaged(f"{name} has a wrong checksum")
-    return is_sealed
+    return crc
 
 
 def load_pickle(name: str, data: bytes | memoryview) -> Any:
@@ -255,9 +257,9 @@ def load_pickle(name: str, data: bytes | memoryview) -> Any:
         raise StoreDamaged(f"{name} cannot be read") from error
 
 
-def seal_of(body: bytes) -> bytes:
-    """Return the last bytes of a file of `write_small`."""
-    return SEAL + crc32(body).to_bytes(4, "little")
+def seal_of(crc: int) -> bytes:
+    """Return the last bytes of a file whose other bytes have a checksum."""
+    return SEAL + crc.to_bytes(4, "little")
 
 
 def write_joblib(path: Path, value: Any) -> StagedFile:
@@ -283,7 +285,7 @@ def write_small(path: Path, value: Any, *, durable: bool = True) -> None:
     with convert_disk_errors(), path.open("xb") as file:
         body = pickle.dumps(value, protocol=5)
         file.write(body)
-        file.write(seal_of(body))
+        file.write(seal_of(crc32(body)))
         if durable:
             fsync_file(file)
 

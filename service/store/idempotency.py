@@ -18,6 +18,7 @@ from threading import Lock
 from typing import BinaryIO
 
 import orjson
+from zlib_ng.zlib_ng import crc32
 
 from service.errors import IdempotencyKeyInUse
 from service.store.files import SEAL_BYTES, convert_disk_errors, fsync_directory, fsync_file, seal_of
@@ -61,7 +62,7 @@ class Claim:
         with convert_disk_errors():
             self._file.seek(0)
             self._file.truncate()
-            self._file.write(data + seal_of(data))
+            self._file.write(data + seal_of(crc32(data)))
             fsync_file(self._file)
 
 
@@ -154,7 +155,7 @@ def read_reply(file: BinaryIO) -> StoredReply | None:
     file.seek(0)
     content = file.read()
     data, seal = content[:-SEAL_BYTES], content[-SEAL_BYTES:]
-    if seal != seal_of(data):
+    if seal != seal_of(crc32(data)):
         return None
     line, _, body = data.partition(b"\n")
     head = orjson.loads(line)

@@ -34,13 +34,12 @@ from zlib_ng.zlib_ng import crc32
 
 from service.errors import StoreDamaged
 from service.store.files import (
-    SEAL_BYTES,
-    check_seal,
     convert_disk_errors,
     damage_if_unreadable,
     fsync_file,
     load_pickle,
     seal_of,
+    sealed_crc,
 )
 
 LOG_BYTES = 2**16
@@ -111,7 +110,8 @@ class LogEnd:
 def write_state(path: Path, record: dict[str, Any]) -> LogEnd:
     """Write a new file with a whole state, durably, and return the end of its empty log, which is not published."""
     body = pickle.dumps(record, protocol=5)
-    seal, crc = seal_of(body), crc32(body)
+    crc = crc32(body)
+    seal = seal_of(crc)
     n_bytes = len(body) + len(seal)
     begin = aligned(n_bytes)
     limit = begin + aligned(max(LOG_BYTES, n_bytes // LOG_SHARE))
@@ -134,8 +134,7 @@ def read_state(path: Path, *, to_end: bool = False) -> tuple[dict[str, Any], boo
         data = pread(file.fileno(), 0, None if end is None else log_limit(end, to_end=to_end))
     if end is None:
         return read_old_state(path.name, data)
-    is_sealed = check_seal(path.name, data[:n_bytes])
-    if not is_sealed or crc32(data[: n_bytes - SEAL_BYTES]) != end.state_crc:
+    if sealed_crc(path.name, data[:n_bytes]) != end.state_crc:
         raise StoreDamaged(f"{path.name} has a wrong checksum")
     record = load_pickle(path.name, data[:n_bytes])
     return record, True, *changes_in(path.name, memoryview(data)[end.position :], end, to_end=to_end)
@@ -194,11 +193,11 @@ def read_old_state(name: str, data: bytes) -> tuple[dict[str, Any], bool, list[A
     """Return the state in a file of an earlier version of the service as `read_state` does."""
     mark, n_bytes = OLD_FOOTER.unpack(data[-OLD_FOOTER.size :]) if len(data) > OLD_FOOTER.size else (b"", 0)
     state = data[:n_bytes] if mark == OLD_MARK else data
-    is_sealed = check_seal(name, state)
+    crc = sealed_crc(name, state)
     record = load_pickle(name, state)
-    if mark != OLD_MARK or not is_sealed:
-        return record, is_sealed, [], None
-    begin, limit, crc = aligned(n_bytes), len(data) - OLD_FOOTER.size, crc32(state[:-SEAL_BYTES])
+    if mark != OLD_MARK or crc is None:
+        return record, crc is not None, [], None
+    begin, limit = aligned(n_bytes), len(data) - OLD_FOOTER.size
     log = memoryview(data)[begin:limit]
     return record, True, changes_in(name, log, LogEnd(begin, crc, begin, limit, crc), to_end=True)[0], None
 
