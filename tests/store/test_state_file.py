@@ -167,26 +167,35 @@ def power_cut(monkeypatch):
     return lambda: monkeypatch.setattr("service.store.state_file.BOOT", 1)
 
 
-def test_changes_that_are_not_published_are_removed_while_the_machine_runs(logged):
-    store, files, _, states = logged
+def found_by_readers_and_writer(logged):
+    """Return what is read before, in and after a transaction where two changes are not published."""
+    store, files, _, _ = logged
     path_of(store).write_bytes(unpublished(files[2], files[0]))
     reader, writer = Store(store.root, cache_bytes=2**20), Store(store.root, cache_bytes=2**20)
-    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[0]
+
+    def read_by_both():
+        read, by_writer = contents(reader.read("p").project), contents(writer.read("p").project)
+        assert read == by_writer
+        return read
+
+    found = {"before": read_by_both()}
     with writer.transaction("p") as transaction:
-        assert contents(transaction.project) == states[0]
-    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[0]
+        found["writing"] = contents(transaction.project)
+    return found | {"after": read_by_both()}
+
+
+def test_changes_that_are_not_published_are_removed_while_the_machine_runs(logged):
+    store, _, _, states = logged
+    found = found_by_readers_and_writer(logged)
+    assert found == {"before": states[0], "writing": states[0], "after": states[0]}
     assert check_project(store.directory("p")) == []
 
 
 def test_changes_that_are_not_published_are_read_after_a_power_cut_once_a_process_has_the_lock(logged, power_cut):
     store, files, _, states = logged
     power_cut()
-    path_of(store).write_bytes(unpublished(files[2], files[0]))
-    reader, writer = Store(store.root, cache_bytes=2**20), Store(store.root, cache_bytes=2**20)
-    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[0]
-    with writer.transaction("p") as transaction:
-        assert contents(transaction.project) == states[2]
-    assert contents(reader.read("p").project) == contents(writer.read("p").project) == states[2]
+    found = found_by_readers_and_writer(logged)
+    assert found == {"before": states[0], "writing": states[2], "after": states[2]}
     path_of(store).write_bytes(unpublished(files[2], files[1]))
     Store(store.root).sweep()
     assert contents(Store(store.root).read("p").project) == states[2]
