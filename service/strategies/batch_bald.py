@@ -163,7 +163,7 @@ class LabelConfigurations:
         """Return groups of these joint labels with similar posteriors, each as one with the mean posterior.
 
         Entropy is concave, so the gains are upper bounds of those of all joint labels. The groups are those of a few
-        steps of k-means, from every so many-th of the joint labels.
+        steps of k-means, whose first centres are joint labels at equal distances in their order.
         """
         if len(self.likelihoods) <= n_groups:
             return self

@@ -150,7 +150,7 @@ def predict_blocks(
 ) -> Iterator[PredictionBlock]:
     """Yield the predictions of the wanted samples, a block for each chunk of the pool that holds any.
 
-    At once are predicted as many chunks as the cores are good for, and no more than a page takes.
+    A few chunks for each core are predicted at once, and no more than a page takes.
 
     A place for heavy work is held only while chunks are predicted, never while the client reads.
     """
