@@ -269,11 +269,7 @@ class Nearest:
         # If most rows lack only the newest centre, they are updated apart from those that lack many.
         groups = [due[lacks_one], due[~lacks_one]] if 2 * np.count_nonzero(lacks_one) > len(due) else [due]
         blocks = [block for group in groups for block in self.space.blocks(group)]
-        if len(due) > 2 * N_CONTENDERS:
-            run_in_threads(self.refresh_block, blocks)
-        else:  # which takes less time than waking a thread
-            for block in blocks:
-                self.refresh_block(block)
+        run_blocks(self.refresh_block, blocks, n_serial=len(blocks) if len(due) <= 2 * N_CONTENDERS else 0)
 
     def refresh_block(self, positions: Positions) -> None:
         """Update the distances of a block of rows."""
